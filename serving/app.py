@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -21,11 +21,11 @@ from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
-from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
+from skewless.serving.http.middleware import pass_head_as_get, reply_to_defects, require_keys
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
+from skewless.serving.http.reply import error_json, error_response, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
@@ -48,8 +48,6 @@ class ServingContext:
         ready: returns the reasons why the server is not ready; empty: it is ready.
         details: returns problems that do not make the server unready.
         heartbeat: records that the process runs, about once per second; may wait for the disk.
-        events: forwards events; None: events are rejected.
-        feedback: stores outcomes; None: outcomes are rejected.
         peers: the other workers; None: a single worker, or the listener that peers use.
         access: authenticates requests.
         local: whether only this machine can reach the server.
@@ -60,14 +58,14 @@ class ServingContext:
     models: ModelTable
     predictor: Predictor
     metrics: Metrics
+    events: EventForwarder
+    feedback: Feedback
     clock: Clock = field(default_factory=SystemClock)
     reload_seconds: float
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
     details: Callable[[], dict[str, str]] = field(default=dict)
     heartbeat: Callable[[], None] | None = None
-    events: EventForwarder | None = None
-    feedback: Feedback | None = None
     peers: PeerWorkers | None = None
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
@@ -86,7 +84,7 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
         "deadline_s": serving.deadline_s,
     }
     infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, [infer.find], partial(_admit, serving))
+    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
@@ -141,12 +139,12 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.include_router(oip_routes)
     add_event_routes(app, serving.events)
     add_feedback_route(app, serving.feedback)
-    app.add_exception_handler(SkewlessError, _reply_error)
-    app.add_exception_handler(HTTPException, _reply_http_error)
+    app.add_exception_handler(SkewlessError, cast("Any", _reply_error))
+    app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
     # The last one is the outermost: the errors of the others also get the format of the API.
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
-    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(pass_head_as_get)
+    app.add_middleware(require_keys, access=serving.access, local=serving.local)
+    app.add_middleware(reply_to_defects)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
@@ -160,8 +158,7 @@ async def _watch_aliases(serving: ServingContext) -> None:
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
-        if serving.events is not None:
-            await asyncio.to_thread(serving.events.refresh)
+        await asyncio.to_thread(serving.events.refresh)
 
 
 async def _watch_keys(access: Access) -> None:
@@ -197,15 +194,11 @@ def _add_health(app: FastAPI, serving: ServingContext) -> None:
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-async def _reply_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+async def _reply_http_error(request: Request, error: HTTPException) -> Response:
     route = f"{request.method} {request.url.path}"
     error_reply = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
     return json_response(error_json(error_reply, request.url.path), error.status_code, dict(error.headers or {}))
 
 
-async def _reply_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, SkewlessError):
-        raise error
-    return json_response(error_json(error, request.url.path), http_status(error), retry_after(error))
+async def _reply_error(request: Request, error: SkewlessError) -> Response:
+    return error_response(error, request.url.path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.settings import Settings
@@ -14,7 +14,6 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from skewless.infra.streams.port import EventSender
@@ -22,6 +21,35 @@ if TYPE_CHECKING:
 SOURCE = "event source"
 _log = EventLogger()
 _BODY_EVENTS = 32  # maximum length of a body, as a number of events of maximum length
+T = TypeVar("T")
+
+
+class GroupCommit(Generic[T]):
+    """Collects items of concurrent callers into one write at a time. Belongs to one event loop.
+
+    Args:
+        write: makes items durable, or raises; every caller of the group receives the error.
+    """
+
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+        self._write = write
+        self._next_items: list[T] = []
+        self._next_write: asyncio.Task[None] | None = None
+        self.lock = asyncio.Lock()  # held during each write; its holder has the target to itself
+
+    async def add(self, items: Sequence[T]) -> None:
+        """Return once the items are durable."""
+        self._next_items.extend(items)
+        if self._next_write is None:
+            self._next_write = asyncio.create_task(self._commit())
+        # Shielded, because a client that disconnects must not cancel the write of others.
+        await asyncio.shield(self._next_write)
+
+    async def _commit(self) -> None:
+        async with self.lock:
+            # From here on, new items go to the next group.
+            items, self._next_items, self._next_write = self._next_items, [], None
+            await self._write(items)
 
 
 class EventForwarder:

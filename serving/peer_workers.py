@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import io
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import httptools
+from typing import cast
 
 _TIMEOUT_S = 0.5
 
@@ -37,24 +39,19 @@ class PeerWorkers:
     count: int
     on_no_reply: Callable[[], None] = lambda: None
 
-    async def send_request(
-        self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _TIMEOUT_S
-    ) -> list[WorkerReply]:
+    async def send_request(self, method: str, path: str, *, timeout_s: float = _TIMEOUT_S) -> list[WorkerReply]:
         """Send a request to all other workers at once; return the replies, ordered by worker."""
         peers = [number for number in range(self.count) if number != self.number]
-        replies = await asyncio.gather(*(self._send_request(number, method, path, body, timeout_s) for number in peers))
+        replies = await asyncio.gather(*(self._send_request(number, method, path, timeout_s) for number in peers))
         return [reply for reply in replies if reply is not None]
 
-    async def _send_request(
-        self, number: int, method: str, path: str, body: bytes, timeout_s: float
-    ) -> WorkerReply | None:
-        head = f"{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-        kind = "Content-Type: application/json\r\n\r\n"
+    async def _send_request(self, number: int, method: str, path: str, timeout_s: float) -> WorkerReply | None:
+        request = f"{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         try:
             async with asyncio.timeout(timeout_s):
-                data = await _exchange(socket_of(self.folder, number), f"{head}{kind}".encode() + body)
-            return _ReplyParser(data).reply(number)
-        except (OSError, httptools.HttpParserError):  # a TimeoutError is an OSError
+                data = await _exchange(socket_of(self.folder, number), request.encode())
+            return _parse_reply(number, data)
+        except (OSError, http.client.HTTPException):  # a TimeoutError is an OSError
             self.on_no_reply()
             return None
 
@@ -74,22 +71,14 @@ async def _exchange(path: Path, request: bytes) -> bytes:
         writer.close()
 
 
-class _ReplyParser:
-    """Parses one complete HTTP reply."""
+def _parse_reply(worker: int, data: bytes) -> WorkerReply:
+    response = http.client.HTTPResponse(cast("socket.socket", _Received(data)))
+    response.begin()
+    return WorkerReply(worker=worker, status=response.status, body=response.read())
 
-    def __init__(self, data: bytes) -> None:
-        self._parts: list[bytes] = []
-        self._is_complete = False
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.feed_data(data)
 
-    def on_body(self, part: bytes) -> None:
-        self._parts.append(part)
+class _Received(io.BytesIO):
+    """A complete reply in place of its socket."""
 
-    def on_message_complete(self) -> None:
-        self._is_complete = True
-
-    def reply(self, worker: int) -> WorkerReply:
-        if not self._is_complete:
-            raise httptools.HttpParserError("reply is incomplete")
-        return WorkerReply(worker=worker, status=self._parser.get_status_code(), body=b"".join(self._parts))
+    def makefile(self, _mode: str) -> _Received:
+        return self

@@ -32,7 +32,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.serving.access.gate import Access, OpenAccess, is_loopback, open_access
+from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
@@ -107,7 +107,7 @@ async def serve(
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=_open_access(config),
+            access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
             local=is_loopback(settings.host),
         )
         tls = tls_options(settings, config.repo)
@@ -116,11 +116,6 @@ async def serve(
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
-
-
-def _open_access(config: ServerConfig) -> Access:
-    keys, settings = KeyStore(config.state), config.settings
-    return open_access(settings, settings.host, keys, config.clock.now_us, share=1 / settings.workers)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
@@ -190,27 +185,23 @@ def _open_logs(
     shipper = Shipper(spools)
     stack.callback(shipper.close)
     metrics.files_waiting.watch(lambda: shipper.files_waiting)
+    loop = asyncio.get_running_loop()
+
+    def count_dropped(n: int, reason: str) -> None:
+        # Called by the log's thread; all series belong to the event loop.
+        loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
+
     is_shipped = settings.log_durability == "storage"  # before a file counts as durable
     make_durable = [partial(shipper.ship, spool) if is_shipped else shipper.wake for spool in spools]
     writer = PredictionWriter(
         spools[0],
         capacity=settings.log_capacity,
         flush_seconds=settings.log_flush_seconds,
-        on_drop=_drop_counter(metrics),
+        on_drop=count_dropped,
         on_stored=make_durable[0],
     )
     stack.callback(writer.close)
     return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
-
-
-def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
-    """Return a callback for the log's thread; it counts on the event loop, to which all series belong."""
-    loop = asyncio.get_running_loop()
-
-    def count(n: int, reason: str) -> None:
-        loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
-
-    return count
 
 
 def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
@@ -337,8 +328,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, on_ready))
+    uvloop.run(_serve(config, on_ready))
 
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -20,51 +20,44 @@ _log = EventLogger()
 
 
 class Shutdown:
-    """Notifies waiting tasks that the process must end."""
+    """Notifies waiting tasks that the process must end.
+
+    Attributes:
+        begun: set when the shutdown begins.
+        forced: set when the shutdown must not wait any longer.
+    """
 
     def __init__(self) -> None:
-        self._begin_event = asyncio.Event()
-        self._force_event = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.forced = asyncio.Event()
 
     @property
     def is_requested(self) -> bool:
         """Whether the process must end."""
-        return self._begin_event.is_set()
+        return self.begun.is_set()
 
     def request(self) -> None:
         """Begin the shutdown; a second call ends all waiting."""
         if self.is_requested:
             self.force()
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin the shutdown, with draining."""
-        self._begin_event.set()
+        self.begun.set()
 
     def force(self) -> None:
         """Begin the shutdown without draining."""
-        self._begin_event.set()
-        self._force_event.set()
-
-    async def wait_begun(self) -> None:
-        """Wait until the shutdown begins."""
-        await self._begin_event.wait()
-
-    async def wait_forced(self) -> None:
-        """Wait until the shutdown must not wait any longer."""
-        await self._force_event.wait()
+        self.begun.set()
+        self.forced.set()
 
     async def wait(self, seconds: float) -> bool:
         """Wait some seconds, or until the shutdown begins; return whether it has begun."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begin_event.wait(), seconds)
+            await asyncio.wait_for(self.begun.wait(), seconds)
         return self.is_requested
 
     async def wait_drained(self, seconds: float) -> None:
         """Wait until the shutdown began some seconds ago, or must not wait any longer."""
-        await self.wait_begun()
+        await self.begun.wait()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.wait_forced(), seconds)
+            await asyncio.wait_for(self.forced.wait(), seconds)
 
 
 @contextlib.contextmanager

@@ -199,10 +199,6 @@ def column_profile(values: Vector) -> dict[str, Any]:
         "null_share": nulls / values.size if values.size else 0.0,
         "min": float(finite.min()) if finite.size else None,
         "max": float(finite.max()) if finite.size else None,
-        "mean": _mean(finite) if finite.size else None,
+        # Each value is divided first, so that the sum of huge values does not overflow.
+        "mean": float((finite / finite.size).sum()) if finite.size else None,
     }
-
-
-def _mean(finite: Vector) -> float:
-    """Return the mean; each value is divided first, so that the sum of huge values does not overflow."""
-    return float((finite / finite.size).sum())

@@ -32,9 +32,9 @@ from skewless.infra.offline.labels import (
     request_arrays,
 )
 from skewless.infra.offline.views import OfflineViews
+from skewless.training.decision import SliceColumn
 from skewless.training.mode_gap import ModeGap, measure_mode_gap
 from skewless.training.row_source import RowSource
-from skewless.training.slices import SliceColumn
 from skewless.training.trainers.port import TrainingSet
 
 if TYPE_CHECKING:

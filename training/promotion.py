@@ -16,9 +16,8 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 from skewless.training.dataset import Dataset
-from skewless.training.decision import Decision, GateEvidence, decide
+from skewless.training.decision import DEFAULT_CONFIDENCE, Decision, GateEvidence, decide, measure_slice_gains
 from skewless.training.quality import measure, score_version
-from skewless.training.slices import DEFAULT_CONFIDENCE, measure_slice_gains
 from skewless.training.train import TrainedVersion
 from skewless.validation.evaluation.bootstrap import RESAMPLES, ScorePair, paired_gain
 from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric

@@ -31,6 +31,7 @@ from skewless.training.mode_gap import spread_indices
 from skewless.training.quality import measure
 from skewless.training.trainers.port import TrainedModel, Trainer, TrainingSet, check_features_present
 from skewless.validation.evaluation.evaluation import calibration_table, evaluate, gate_metric
+from skewless.validation.evaluation.metrics import ScoredRows, metric_value
 
 if TYPE_CHECKING:
     from optuna import Trial as Draw
@@ -215,9 +216,8 @@ def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
     groups = None if dataset.groups is None else dataset.groups[rows]
 
     def metric(scores: Scores) -> float | None:
-        return evaluate(dataset.labels[rows], scores, dataset.weights[rows], task=spec.task, groups=groups)[
-            spec.gate.metric
-        ]
+        scored = ScoredRows(labels=dataset.labels[rows], scores=scores, groups=groups)
+        return metric_value(spec.gate.metric, scored, dataset.weights[rows])
 
     return compute_importance(fitted.model, dataset.matrix[rows], spec.gate.metric, metric, spec.seed)
 

@@ -1,5 +1,7 @@
 """Checks that a prediction's reads are possible, given the times at which rows were written (SEMANTICS 2.7).
 
+Also finds predictions that cannot be proven, because rows that they may have read were erased (SEMANTICS 7.2).
+
 A read that began at ``read_start`` (with a feature cache: the time at which the oldest used state was read) and ended
 at ``read_end`` may return, for each key, any row between::
 
@@ -21,7 +23,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,35 +35,28 @@ from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import BoolArray, Int64Array, Status
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.log_columns import ERASED, EVENT, REJECT, SEQ
 from skewless.infra.offline.log_parts import AppliedBatches
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows
+from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import LoggedPredictions
 from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows
-from skewless.validation.replay_report import Cause, Findings
+from skewless.validation.replay_report import Cause, Findings, ReplayReport
 
 _Ranks = npt.NDArray[np.int64]
 _Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InFlightReads:
-    """Reads of keys that a run changed during the read, shape ``(n,)``.
-
-    Args:
-        changed: whether a run changed the key's row during the read.
-        saw_old, saw_new: whether the read returned the old or the new row.
-    """
-
-    changed: BoolArray
-    saw_old: BoolArray
-    saw_new: BoolArray
-
-
 def check_versions(
-    view: View, views: OfflineViews, logged: LoggedPredictions, rebuilt: RebuiltPredictions, findings: Findings
-) -> InFlightReads:
-    """Record reads that are impossible for a correct store; return the reads during which a run changed the key."""
+    report: ReplayReport,
+    view: View,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    rebuilt: RebuiltPredictions,
+    findings: Findings,
+) -> None:
+    """Record reads that are impossible for a correct store; count reads during which a run changed the key."""
     logged_read = logged.reads[view.name]
     available = logged_read.status != Status.UNAVAILABLE
     # Server and publisher each measured their clock's offset from the store's; the errors can add up.
@@ -79,11 +73,10 @@ def check_versions(
         findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
     # A run was writing this key: the old and the new row are both legitimate.
     changed = available & _less(oldest, latest)
-    return InFlightReads(
-        changed=changed,
-        saw_old=changed & ~_less(oldest, ranks),
-        saw_new=changed & _less(oldest, ranks),
-    )
+    saw_new = changed & _less(oldest, ranks)
+    report.changing += int(changed.sum())
+    report.saw_new += int(saw_new.sum())
+    report.saw_old += int((changed & ~saw_new).sum())
 
 
 def _winner_ranks(view: View, views: OfflineViews, rebuilt: RebuiltPredictions, at_us: Any, order: Any) -> _Ranks:  # noqa: ANN401 - int64 array, Order
@@ -168,3 +161,45 @@ def check_states(
         ].tolist():
             detail = f"position {position[i]} of {part.partition} was read, {certain[i]} had been applied"
             findings.add(logged.ids[i], Cause.LOST_WRITE, view.name, detail)
+
+
+def find_erased_reads(model: ServedModel, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:
+    """Return which predictions may have read an erased row, shape ``(n,)``."""
+    erased = np.zeros(len(logged.ids), dtype=np.bool_)
+    for view in model.plan.views:
+        erased |= _has_read_row(view, views, logged)
+    for window in model.plan.windows:
+        erased |= _has_read_event(window, views, logged)
+    return erased
+
+
+def _has_read_row(view: View, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:
+    """Return which reads returned a row that is erased."""
+    seq, _ = _read_erased(views, views.log(view).files())
+    return np.asarray(np.isin(logged.reads[view.name].versions.seq, seq), dtype=np.bool_)
+
+
+def _has_read_event(view: WindowView, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:
+    """Return for which reads an erased event was applied whose time is in the reach of the windows."""
+    found, parts = np.zeros(len(logged.ids), dtype=np.bool_), views.log_partitions(view)
+    applied, _ = applied_matrix(logged.reads[view.name].applied or AppliedPositions.empty(), parts, len(logged.ids))
+    # A window begins at a multiple of its hop.
+    reach_us = max(item.window_us + item.hop_us for item in view.aggregates)
+    for number, part in enumerate(parts):
+        seq, ts = _read_erased(views, part.files)
+        first, end = np.searchsorted(ts, logged.t - reach_us), np.searchsorted(ts, logged.t, side="right")
+        for i in np.flatnonzero(first < end).tolist():
+            found[i] |= seq[first[i] : end[i]].min() <= applied[i, number]
+    return found
+
+
+def _read_erased(views: OfflineViews, files: Sequence[str]) -> tuple[Int64Array, Int64Array]:
+    """Return position and event time of the erased rows of log files, in order of their times."""
+    if not files:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    query = (
+        f"SELECT {SEQ}, {EVENT} FROM read_parquet(?, union_by_name = true)"
+        f" WHERE {REJECT} = '{ERASED}' AND {EVENT} IS NOT NULL ORDER BY {EVENT}"
+    )
+    rows = views.connection.sql(query, params=[list(files)]).fetchnumpy()
+    return np.asarray(rows[SEQ], dtype=np.int64), np.asarray(rows[EVENT], dtype=np.int64)

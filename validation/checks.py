@@ -5,11 +5,18 @@ A batch of rows that is rejected goes to quarantine, with the reason for each ba
 
 from __future__ import annotations
 
+import uuid
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import Clock
@@ -17,11 +24,12 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
-from skewless.infra.log.log_columns import EVENT, REJECT
+from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, RUN, SEQ
 from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
+from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, check_batch, find_failed_rows
@@ -31,18 +39,6 @@ from skewless.validation.suites import FILE, LABELS, compile_bounds, load_suites
 if TYPE_CHECKING:
     import duckdb
     from great_expectations.expectations.expectation import Expectation
-
-
-import uuid
-from bisect import bisect_left
-from hashlib import file_digest
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from skewless.infra.log.log_columns import INGEST, RUN, SEQ
-from skewless.infra.storage.durable import make_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,30 +107,20 @@ def _relation(
     # A random name: the connection is the caller's, and may have tables of any name.
     kind, table = "TABLE" if params else "VIEW", f"gate_{secrets.token_hex(8)}"
     try:
-        connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
-    except duckdb.Error as error:
-        raise _read_error(name, error) from error
-    try:
-        yield table, _count(name, table, connection)
+        try:
+            connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
+            # Counting runs the query: a broken source fails here with its own error, and not as an error of each
+            # expectation.
+            n_rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+        except duckdb.Error as error:
+            first_line = str(error).split("\n", 1)[0]
+            fix = "check the source of this batch"
+            raise SourceError(f"batch {name!r}", f"cannot be read: {first_line}", fix=fix) from error
+        yield table, int(n_rows)
     finally:
         # A failed query in the caller's transaction aborts it, which also removes the view or table.
         with suppress(duckdb.TransactionException):
             connection.execute(f"DROP {kind} IF EXISTS {table}")
-
-
-def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
-    try:
-        # Counting runs the query: a broken source fails here with its own error, and not as an error of each
-        # expectation.
-        rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
-    except duckdb.Error as error:
-        raise _read_error(name, error) from error
-    return int(rows[0][0])
-
-
-def _read_error(name: str, error: duckdb.Error) -> SourceError:
-    first_line = str(error).split("\n", 1)[0]
-    return SourceError(f"batch {name!r}", f"cannot be read: {first_line}", fix="check the source of this batch")
 
 
 def _evaluate(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,6 @@ from skewless.validation.evaluation.interval import Interval, mean_interval, met
 from skewless.validation.evaluation.metrics import Metrics
 
 Table = Sequence[Row]
-By = Literal["version", "arm"]
-_GROUPS: Mapping[By, list[str]] = {"version": ["version"], "arm": ["version", "role", "policy"]}
 # A prediction is mature when it is as old as the delay within which this share of labels arrives.
 QUANTILE = 0.9
 _ROUNDING = 1e-12
@@ -74,7 +73,7 @@ def _expected_metrics(scores: Scores, probabilities: Matrix, task: Task) -> Metr
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of one version; by arm, in one role under one policy.
+    """The quality of one version.
 
     Args:
         predictions: number of logged predictions.
@@ -91,8 +90,6 @@ class Quality:
     """
 
     version: str
-    role: str | None = None
-    policy: int | None = None
     predictions: int
     mature: int
     labelled: int
@@ -129,8 +126,7 @@ def live_quality(
     spec: ModelSpec,
     *,
     mature_until_us: int | None = None,
-    calibrations: Mapping[str, Table] | None = None,
-    by: By = "version",
+    calibrations: Mapping[str, Table] = MappingProxyType({}),
 ) -> list[Quality]:
     """Return the quality of each version on labelled predictions, in order of the versions.
 
@@ -139,13 +135,10 @@ def live_quality(
         spec: the model's spec.
         mature_until_us: predictions up to this time are mature; None: none are.
         calibrations: calibration table by version.
-        by: ``version``, or ``arm``: version, role and policy.
     """
-    names = _GROUPS[by]
-    arms = rows.group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
     return [
-        _quality(arm, _select_rows(rows, arm), spec, mature_until_us, (calibrations or {}).get(arm["version"]))
-        for arm in arms.to_pylist()
+        _quality(version, rows.filter(pc.field("version") == version), spec, mature_until_us, calibrations.get(version))
+        for version in sorted(rows["version"].unique().to_pylist())
     ]
 
 
@@ -154,29 +147,20 @@ def select_mature(rows: pa.Table, mature_until_us: int | None) -> pa.Table:
     return rows.slice(0, 0) if mature_until_us is None else rows.filter(pc.field("t") <= mature_until_us)
 
 
-def _select_rows(rows: pa.Table, arm: Mapping[str, Any]) -> pa.Table:
-    condition = pc.scalar(True)  # noqa: FBT003 - Arrow's own signature
-    for name, value in arm.items():
-        condition &= pc.field(name).is_null() if value is None else pc.field(name) == value
-    return rows.filter(condition)
-
-
 def _quality(
-    arm: Mapping[str, Any], rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
+    version: str, rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
 ) -> Quality:
-    labels, scores = _to_floats(rows["label"]), _scores(rows)
-    has_label, is_usable = ~np.isnan(labels), _is_usable(labels, scores, spec)
+    labels, scores = read_labels(rows), read_scores(rows)
+    has_label, is_usable = ~np.isnan(labels), has_usable_label(labels, scores, spec)
     units, values = rows["unit"].to_numpy(), _to_floats(rows["value"])
     has_value = ~np.isnan(values)
-    queries = np.unique(rows["t"].to_numpy(), return_inverse=True)[1].astype(
-        np.int64
-    )  # rows of one request have one time, so the time identifies the query
     metrics = None
     if is_usable.any():
-        groups = queries[is_usable] if spec.task == "ranking" else None
+        # Rows of one request have one time, so the time identifies the query.
+        groups = rows["t"].to_numpy()[is_usable] if spec.task == "ranking" else None
         metrics = evaluate(labels[is_usable], scores[is_usable], task=spec.task, groups=groups)
     return Quality(
-        **arm,
+        version=version,
         predictions=rows.num_rows,
         mature=select_mature(rows, mature_until_us).num_rows,
         labelled=int(has_label.sum()),
@@ -191,7 +175,7 @@ def _quality(
     )
 
 
-def _is_usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
+def has_usable_label(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
     """Return the mask of labels that the task can have."""
     if spec.task == "binary":
         return np.isin(labels, (0.0, 1.0))
@@ -200,7 +184,12 @@ def _is_usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[n
     return ~np.isnan(labels)
 
 
-def _scores(rows: pa.Table) -> Scores:
+def read_labels(rows: pa.Table) -> Vector:
+    """Return the label of each row, NaN without one."""
+    return _to_floats(rows["label"])
+
+
+def read_scores(rows: pa.Table) -> Scores:
     """Return one score per row, or all scores of a model with several outputs."""
     if rows["scores"].null_count:
         return _to_floats(rows["score"])

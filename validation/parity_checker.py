@@ -40,10 +40,6 @@ class ParityResult:
         """Return the rows that can be repaired."""
         return [row for row, fault in self.faults.items() if fault.repairable]
 
-    def entity(self, row: int) -> dict[str, Any]:
-        """Return the key of a row."""
-        return entity_of(self.keys, row)
-
 
 class ParityChecker(Protocol):
     """Compares one view; writers may run meanwhile."""

@@ -147,27 +147,15 @@ class _RowComparison:
                 )
         return None
 
-    def _mismatch(
-        self,
-        row: int,
-        cause: ParityFault,
-        *,
-        feature: str | None = None,
-        online: object = None,
-        log: object = None,
-        detail: str = "",
-    ) -> Mismatch:
+    def _mismatch(self, row: int, cause: ParityFault, **values: Any) -> Mismatch:  # noqa: ANN401 - of Mismatch
         return Mismatch(
             view=self._view.name,
             cause=cause,
             entity=entity_of(self._checked.keys, row),
-            feature=feature,
-            online=online,
-            log=log,
             positions={self._view.partition: int(self._seq[row])} if self._exists[row] else {},
-            detail=detail,
             # A row beyond the end of the log was written from another log.
             repairable=not self._is_other_log and cause is not ParityFault.AHEAD and bool(self._winner[row] >= 0),
+            **values,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +31,9 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.online.window_states import StateView
 from skewless.infra.streams.state_writer import PENDING_US
-from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
+from skewless.validation.rebuilt_predictions import equal_bits
 
 # Reads of a batch until the generation stays the same during one of them.
 _MAX_READS = 3
@@ -224,16 +225,7 @@ class _StateComparison:
         part = int(beyond[0])
         return f"{self.parts[part].partition} ends at {self._ends[part]}"
 
-    def _add(
-        self,
-        row: int,
-        cause: ParityFault,
-        *,
-        feature: str | None = None,
-        online: object = None,
-        log: object = None,
-        detail: str = "",
-    ) -> None:
+    def _add(self, row: int, cause: ParityFault, **values: Any) -> None:  # noqa: ANN401 - of Mismatch
         positions = {
             part.partition: int(seq) for part, seq in zip(self.parts, self._applied[row], strict=True) if seq >= 0
         }
@@ -241,11 +233,8 @@ class _StateComparison:
             view=self._view.name,
             cause=cause,
             entity=entity_of(self._checked.keys, row),
-            feature=feature,
-            online=online,
-            log=log,
             positions=positions,
-            detail=detail,
+            **values,
         )
 
 

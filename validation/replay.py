@@ -14,10 +14,16 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.reader import LoggedPredictions, PredictionLog
-from skewless.validation.allowed_reads import check_states, check_versions
-from skewless.validation.bit_comparison import compare_bits, equal_bits
-from skewless.validation.erased_reads import find_erased_reads
-from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows, rebuild, rescore
+from skewless.validation.allowed_reads import check_states, check_versions, find_erased_reads
+from skewless.validation.rebuilt_predictions import (
+    RebuiltPredictions,
+    compare_bits,
+    entity_table,
+    equal_bits,
+    key_rows,
+    rebuild,
+    rescore,
+)
 from skewless.validation.replay_report import CAUSES_OF_ROWS, Findings, Reason, ReplayReport, TrainingGap
 
 _MILLISECOND = 1_000
@@ -57,7 +63,10 @@ def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, 
     compare_bits(model, logged, rebuilt, findings)
     report.inside_run += int(is_inside_run(logged.read_start, logged.read_end, views.ledger.times()).sum())
     _count_status(report, model, logged, rebuilt)
-    _check_views(report, model, views, logged, rebuilt, findings)
+    for view in model.plan.views:
+        check_versions(report, view, views, logged, rebuilt, findings)
+    for window in model.plan.windows:
+        check_states(window, views, logged, rebuilt.ask, findings)
     _add_findings(report, model, views, logged, findings)
     for mode in ("knowledge", "event_time"):
         _add_gap(report.training[mode], mode, model, views, logged, rebuilt)
@@ -76,23 +85,6 @@ def _add_findings(
     for item in findings.examples:
         if item.prediction not in erased:
             report.findings.add(item.prediction, item.cause, item.about, item.detail)
-
-
-def _check_views(
-    report: ReplayReport,
-    model: ServedModel,
-    views: OfflineViews,
-    logged: LoggedPredictions,
-    rebuilt: RebuiltPredictions,
-    findings: Findings,
-) -> None:
-    for view in model.plan.views:
-        in_flight = check_versions(view, views, logged, rebuilt, findings)
-        report.changing += int(in_flight.changed.sum())
-        report.saw_old += int(in_flight.saw_old.sum())
-        report.saw_new += int(in_flight.saw_new.sum())
-    for window in model.plan.windows:
-        check_states(window, views, logged, rebuilt.ask, findings)
 
 
 def _count_status(

@@ -196,11 +196,8 @@ class ReplayReport:
             "training": {mode: gap.as_dict() for mode, gap in self.training.items()},
         }
 
-    def _status_lines(self) -> list[str]:
-        """Return a line per view with its reads by status, and the reason of NOT_FOUND."""
-        return [f"{view}: {_shares(counts)}{self._reason(view)}" for view, counts in self.status.items()]
-
-    def _reason(self, view: str) -> str:
+    def _describe_absent(self, view: str) -> str:
+        """Return the reason of NOT_FOUND, empty without such reads."""
         keys = self.absent.get(view, set())
         if not keys:
             return ""
@@ -224,7 +221,7 @@ class ReplayReport:
             text.append(f"  {self.erased:,} of them cannot be proven: rows that they may have read were erased")
         if self.given:
             text.append(f"  {self.given:,} of them came as full vectors: they were scored again without reads")
-        text += [f"  {line}" for line in self._status_lines()]
+        text += [f"  {view}: {_shares(counts)}{self._describe_absent(view)}" for view, counts in self.status.items()]
         text.append(
             f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"
             f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"

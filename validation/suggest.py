@@ -127,7 +127,8 @@ def _suggest_values(column: ColumnSummary, rows: int, trained: Range | None) -> 
         yield _expectation("ExpectColumnValuesToBeInSet", column=column.name, value_set=sorted(column.words))
     if column.extent is None or column.dtype in {DType.BOOL, DType.TIMESTAMP}:
         return
-    low, high = add_slack(_union(column.extent, trained), whole=column.dtype in {DType.INT32, DType.INT64})
+    ends = [*column.extent, *(trained or ())]
+    low, high = add_slack((min(ends), max(ends)), whole=column.dtype in {DType.INT32, DType.INT64})
     yield _expectation("ExpectColumnValuesToBeBetween", column=column.name, min_value=low, max_value=high)
 
 
@@ -146,10 +147,6 @@ def add_slack(extent: Range, *, whole: bool) -> Range:
     wider = (_round(low - room, math.floor), _round(high + room, math.ceil))
     wider = (max(wider[0], 0.0) if low >= 0 else wider[0], min(wider[1], 0.0) if low < 0 >= high else wider[1])
     return (int(wider[0]), int(wider[1])) if whole else wider
-
-
-def _union(extent: Range, other: Range | None) -> Range:
-    return extent if other is None else (min(extent[0], other[0]), max(extent[1], other[1]))
 
 
 def _round(value: float, to: Any) -> float:  # noqa: ANN401 - floor or ceil

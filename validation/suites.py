@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from skewless.contract.errors import DefinitionError
-from skewless.validation.suggest import SuggestedExpectation
-
-if TYPE_CHECKING:
-    from great_expectations.expectations.expectation import Expectation
-
-
-import math
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from skewless.contract.bounds import Bound, Bounds, Value
 from skewless.contract.clock import to_us
 from skewless.contract.columns import REQUEST
 from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
+from skewless.validation.suggest import SuggestedExpectation
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -62,7 +55,10 @@ def load_suites(repo: Path) -> Mapping[str, list[Expectation]]:
         raise DefinitionError(
             f"{path}", "has no mapping named SUITES", value=suites, fix="write SUITES = {'view': [Expectation, ...]}"
         )
-    return {_name(path, name): _suite(path, name, suite) for name, suite in suites.items()}
+    for name in suites:
+        if not isinstance(name, str):
+            raise DefinitionError(f"{path}", "has a key in SUITES that is not a text", value=name, fix="use a string")
+    return {name: _suite(path, name, suite) for name, suite in suites.items()}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -87,12 +83,6 @@ def _line(path: Path, error: Exception) -> int:
         return error.lineno or 0
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == str(path)), 0)
-
-
-def _name(path: Path, name: object) -> str:
-    if not isinstance(name, str):
-        raise DefinitionError(f"{path}", "has a key in SUITES that is not a text", value=name, fix="use a string")
-    return name
 
 
 def _suite(path: Path, name: str, suite: object) -> list[Expectation]:

@@ -203,14 +203,11 @@ class KeyAccess:
         return {key_prefix(key.name): unchanged.get(key) or _Caller(key, self._share) for key in keys}
 
 
-def open_access(
-    settings: Settings, host: str, store: KeyStore, now_us: Callable[[], int], *, share: float = 1
-) -> Access:
-    """Return the access control for a host; ``auth: off`` on other than loopback addresses logs a warning.
+def open_access(settings: Settings, store: KeyStore, now_us: Callable[[], int], *, share: float = 1) -> Access:
+    """Return the access control of a server; ``auth: off`` on other than loopback addresses logs a warning.
 
     Args:
-        settings: ``auth`` says whether keys are required.
-        host: address on which the server listens.
+        settings: ``auth`` says whether keys are required, ``host`` is the address on which the server listens.
         store: the keys.
         now_us: the clock for the expiry of keys, microseconds.
         share: this worker's share of each key's rate.
@@ -219,6 +216,7 @@ def open_access(
         DefinitionError: keys are required, and none is valid.
         StoreError: the keys cannot be read.
     """
+    host = settings.host
     local = is_loopback(host)
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.contract.errors import RequestError
-from skewless.serving.events import SOURCE, EventForwarder
+from skewless.serving.events import EventForwarder
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.http.wire_limits import BodyTooLongError
@@ -60,12 +60,8 @@ class EventsReply(BaseModel):
     source: str
 
 
-def add_event_routes(app: FastAPI, events: EventForwarder | None) -> None:
-    """Add the event routes.
-
-    Args:
-        events: forwards events; None: every source is unknown.
-    """
+def add_event_routes(app: FastAPI, forwarder: EventForwarder) -> None:
+    """Add the event routes."""
 
     @app.post(
         "/events/{source}",
@@ -75,7 +71,6 @@ def add_event_routes(app: FastAPI, events: EventForwarder | None) -> None:
         response_model=EventsReply,
     )
     async def send_events(source: str, request: Request) -> Response:
-        forwarder = _require_forwarder(events, source)
         # Before the body is read: an unknown source is rejected at once.
         decoded = forwarder.source(source)
         body = await _read_body(request, forwarder.max_bytes)
@@ -92,19 +87,10 @@ def add_event_routes(app: FastAPI, events: EventForwarder | None) -> None:
         response_model=EventsReply,
     )
     async def push(request: Request) -> Response:
-        forwarder = _require_forwarder(events, None)
         body = await _read_body(request, forwarder.max_bytes)
         source, payloads = await parse_in_thread(body, lambda: parse_push(body))
         await forwarder.send(forwarder.source(source), payloads)
         return _accepted_reply(source, len(payloads))
-
-
-def _require_forwarder(events: EventForwarder | None, source: str | None) -> EventForwarder:
-    if events is None:
-        raise RequestError(
-            SOURCE, "is unknown: this server does not accept events", value=source, fix="use `skewless serve`"
-        )
-    return events
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

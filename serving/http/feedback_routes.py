@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome, parse_feedback
-from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.log import OutcomeWriter
-from skewless.serving.group_commit import GroupCommit
+from skewless.serving.events import GroupCommit
 from skewless.serving.http.event_routes import parse_in_thread
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
@@ -53,7 +52,7 @@ class Feedback:
         Raises:
             RequestError: a row is invalid; the error gives its number.
         """
-        return parse_feedback(rows, self._plan_of, self._clock.now_us(), self._max_rows)
+        return parse_feedback(rows, lambda name: self._models.get(name).plan, self._clock.now_us(), self._max_rows)
 
     async def store(self, outcomes: Sequence[Outcome]) -> None:
         """Return once the outcomes are on disk.
@@ -64,9 +63,6 @@ class Feedback:
         await self._commit.add(outcomes)
         for outcome in outcomes:
             self._metrics.feedback(outcome.by, outcome.kind).inc()
-
-    def _plan_of(self, model: str) -> FeaturePlan:
-        return self._models.get(model).plan
 
     async def _write(self, outcomes: Sequence[Outcome]) -> None:
         now_us = self._clock.now_us()
@@ -103,12 +99,8 @@ class FeedbackReply(BaseModel):
     accepted: int = Field(description="Number of rows written to the outcome log, on disk.")
 
 
-def add_feedback_route(app: FastAPI, feedback: Feedback | None) -> None:
-    """Add the route.
-
-    Args:
-        feedback: stores outcomes; None: the route rejects them.
-    """
+def add_feedback_route(app: FastAPI, feedback: Feedback) -> None:
+    """Add the route."""
 
     @app.post(
         "/feedback",
@@ -118,8 +110,6 @@ def add_feedback_route(app: FastAPI, feedback: Feedback | None) -> None:
         response_model=FeedbackReply,
     )
     async def store(request: Request) -> Response:
-        if feedback is None:
-            raise RequestError("feedback", "is not accepted by this server", fix="use `skewless serve`")
         body = await request.body()
         outcomes = await parse_in_thread(body, lambda: feedback.parse(read_rows(body)))
         await feedback.store(outcomes)

@@ -7,7 +7,6 @@ import http
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import orjson
 from fastapi import Request, Response
@@ -47,14 +46,10 @@ class Exchange:
         """Send the reply."""
         self.send(status, body, headers)
 
-    def reply_json(self, status: int, body: Any, headers: Sequence[Header] = ()) -> None:  # noqa: ANN401 - JSON
-        """Send plain values as JSON."""
-        self.send(status, orjson.dumps(body), (*JSON, *headers))
-
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.reply_json(status or http_status(error), error_json(error, self.path), headers)
+        self.send(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]
@@ -68,24 +63,17 @@ class HotRoutes:
 
     Args:
         fixed: handlers by path.
-        finders: functions that find handlers of paths with variable parts.
+        find_other: finds handlers of paths with variable parts.
         admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
     """
 
     fixed: Mapping[str, Handler]
-    finders: Sequence[Find] = ()
+    find_other: Find = lambda _: None
     admit: Admit = lambda _: None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
-        handler = self.fixed.get(path)
-        if handler is not None:
-            return handler
-        for find in self.finders:
-            handler = find(path)
-            if handler is not None:
-                return handler
-        return None
+        return self.fixed.get(path) or self.find_other(path)
 
 
 def call_handler(handler: Handler, exchange: Exchange) -> None:

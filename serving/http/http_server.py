@@ -53,7 +53,7 @@ async def run_http(
         while not all(server.started for server in servers):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         on_ready()
-        await shutdown.wait_begun()
+        await shutdown.begun.wait()
         for server in servers:
             server.announce_close()
         await shutdown.wait_drained(drain_seconds)
@@ -78,7 +78,7 @@ async def _maintain_connections(servers: Sequence[uvicorn.Server], renewals: Seq
 
 
 async def _force_exit(servers: Sequence[uvicorn.Server], shutdown: Shutdown) -> None:
-    await shutdown.wait_forced()
+    await shutdown.forced.wait()
     for server in servers:
         server.force_exit = True
 

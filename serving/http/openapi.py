@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse
 
-from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, RequestError
 from skewless.infra.packages.served_model import ServedModel
@@ -44,34 +43,9 @@ _MEDIA_TYPES: Mapping[str, str] = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
+    "start.js": "text/javascript",
 }
-_START = "start.js"
-# Addresses are relative, so that the page also works below the prefix of a gateway.
-_PAGE = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>skewless: HTTP API</title>
-<link rel="icon" href="docs/favicon-32x32.png">
-<link rel="stylesheet" href="docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/{_START}"></script>
-</body>
-</html>
-"""
-# Without `validatorUrl: null` Swagger UI sends the address of the document to validator.swagger.io.
-_SCRIPT = """SwaggerUIBundle({
-  url: "openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  validatorUrl: null,
-});
-"""
+_OWN_FOLDER = Path(__file__).parent  # has docs.html and start.js
 # Swagger UI sets styles in its markup, but needs no script in it, and no other host.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -106,17 +80,11 @@ class ErrorReply(BaseModel):
 ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "Error"}}
 
 
-class ExpectedValue(NamedTuple):
-    """Annotation of a request field: the expected value, as used in error messages."""
-
-    text: str
-
-
 class RequestBody:
     """A body that our own code parses, for speed. One pydantic model provides the schema and the rules of the check.
 
     Args:
-        model: its checked fields are annotated with ``ExpectedValue``.
+        model: its checked fields are annotated with the text of the expected value, for error messages.
         required: whether each request must have a body.
 
     Attributes:
@@ -128,7 +96,7 @@ class RequestBody:
         self.names = tuple(model.model_fields)
         self._fields: dict[str, tuple[tuple[type, ...], list[str]]] = {}
         for name, field in model.model_fields.items():
-            expected = [item.text for item in field.metadata if isinstance(item, ExpectedValue)]
+            expected = [item for item in field.metadata if isinstance(item, str)]
             self._fields[name] = json_types(field.annotation), expected
         schema = model.model_json_schema(ref_template=f"{_REF_PREFIX}{{model}}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}
@@ -205,11 +173,7 @@ def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
 def example_of(model: ServedModel) -> dict[str, Any]:
     """Return a valid request to ``/predict``; its entity does not have to exist."""
     columns = (*model.plan.join_keys, *model.plan.request)
-    return {"model": model.name, "rows": [{column.name: _example(column) for column in columns}]}
-
-
-def _example(column: Column) -> object:
-    return _EXAMPLES.get(column.dtype, 1)
+    return {"model": model.name, "rows": [{column.name: _EXAMPLES.get(column.dtype, 1) for column in columns}]}
 
 
 def add_docs_page(app: FastAPI) -> None:
@@ -218,11 +182,7 @@ def add_docs_page(app: FastAPI) -> None:
     @app.get(PATH, include_in_schema=False)
     async def page() -> Response:
         asset_folder()
-        return Response(_PAGE, headers=_HEADERS, media_type="text/html")
-
-    @app.get(f"{PATH}/{_START}", include_in_schema=False)
-    async def start() -> Response:
-        return Response(_SCRIPT, headers=_HEADERS, media_type="text/javascript")
+        return FileResponse(_OWN_FOLDER / "docs.html", headers=_HEADERS, media_type="text/html")
 
     for name, media_type in _MEDIA_TYPES.items():
         _add_asset(app, name, media_type)
@@ -231,7 +191,8 @@ def add_docs_page(app: FastAPI) -> None:
 def _add_asset(app: FastAPI, name: str, media_type: str) -> None:
     @app.get(f"{PATH}/{name}", include_in_schema=False)
     async def asset() -> Response:
-        return FileResponse(asset_folder() / name, headers=_HEADERS, media_type=media_type)
+        folder = _OWN_FOLDER if (_OWN_FOLDER / name).is_file() else asset_folder()
+        return FileResponse(folder / name, headers=_HEADERS, media_type=media_type)
 
 
 def asset_folder() -> Path:

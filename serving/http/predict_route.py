@@ -2,22 +2,120 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
+from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
-from skewless.serving.http.openapi import ExpectedValue, RequestBody
-from skewless.serving.http.prediction_route import LIMIT, PredictionRoute
-from skewless.serving.http.reply import merged_json, predictions_json, scores_json
+from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.reply import predictions_json, scores_json
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.routing import NO_OPTIONS, MergedSlices, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
+
+LIMIT = 2**53  # of ages and time limits, exclusive
+_MILLISECOND = 1_000
+_SECOND = 1_000_000
+_YEAR_1_US = -62_135_596_800_000_000  # start of year 1, microseconds: replies give the time in ISO 8601
+
+
+@dataclass(kw_only=True, eq=False)
+class PredictionRoute:
+    """A route that predicts.
+
+    Args:
+        deadline_s: timeout of requests that set none, seconds; 0: none.
+    """
+
+    models: ModelTable
+    predictor: Predictor
+    access: Access
+    metrics: Metrics
+    clock: Clock
+    deadline_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Look up the series once, because a look-up costs as much as several observations."""
+        self._parse, self._encode = self.metrics.stage("parse"), self.metrics.stage("encode")
+
+    def read_options(self, values: Mapping[str, object], waited_s: float, timeout: str = "timeout_us") -> Options:
+        """Return the options of a request that has waited some seconds; see ``read_options``."""
+        return read_options(
+            values,
+            now_us=self.clock.now_us(),
+            loop_s=asyncio.get_running_loop().time() - waited_s,
+            deadline_s=self.deadline_s,
+            timeout=timeout,
+        )
+
+
+def read_options(
+    values: Mapping[str, object], *, now_us: int, loop_s: float, deadline_s: float = 0.0, timeout: str = "timeout_us"
+) -> Options:
+    """Return the options of a request.
+
+    Args:
+        values: ``as_of`` (microseconds or ISO 8601), ``max_feature_age_s``, ``contributions`` and the time limit are
+            read; null means absent.
+        now_us: the current time, microseconds.
+        loop_s: the current time on the event loop's clock, seconds; deadlines use this clock.
+        deadline_s: timeout if the request sets none, seconds; 0: none.
+        timeout: field name of the time limit, which is in microseconds.
+
+    Raises:
+        RequestError: a value is invalid, or ``as_of`` is in the future.
+    """
+    as_of, age, limit = values.get("as_of"), values.get("max_feature_age_s"), values.get(timeout)
+    contributions = values.get("contributions")
+    if as_of is age is limit is None and not contributions and not deadline_s:
+        return NO_OPTIONS
+    seconds = deadline_s if limit is None else _parse_positive(timeout, limit, "microseconds") / _SECOND
+    return Options(
+        as_of=None if as_of is None else _parse_as_of(as_of, now_us),
+        max_age_us=None
+        if age is None
+        else max(round(_parse_positive("max_feature_age_s", age, "seconds") * _SECOND), 1),
+        deadline=loop_s + seconds if seconds else None,
+        contributions=bool(contributions),
+    )
+
+
+def _parse_as_of(value: object, now_us: int) -> int:
+    as_of_us = value
+    if isinstance(value, str):
+        parsed = parse_time(value)
+        if parsed is not None and not parsed[1]:
+            raise _value_error("as_of", value, "add the zone, for example 'Z'")
+        as_of_us = None if parsed is None else parsed[0]
+    if type(as_of_us) is not int or not _YEAR_1_US <= as_of_us < 2**63:
+        raise _value_error("as_of", value, "send an ISO 8601 time, or microseconds since the epoch")
+    if as_of_us > now_us:
+        raise RequestError("request field 'as_of'", "is in the future", value=value, fix="omit it for the current time")
+    # Every evaluation time is a whole millisecond (SEMANTICS 1.2).
+    return as_of_us // _MILLISECOND * _MILLISECOND
+
+
+def _parse_positive(name: str, value: object, unit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LIMIT:
+        raise _value_error(name, value, f"send a number of {unit} greater than 0")
+    return float(value)
+
+
+def _value_error(name: str, value: object, fix: str) -> RequestError:
+    return RequestError(f"request field {name!r}", "has an invalid value", value=value, fix=fix)
+
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 
@@ -27,28 +125,28 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str | None, ExpectedValue("the name of a model")] = Field(
+    model: Annotated[str | None, "the name of a model"] = Field(
         None, description="Name of the model; optional if the server has one model."
     )
-    version: Annotated[str | None, ExpectedValue("a version as text")] = Field(
+    version: Annotated[str | None, "a version as text"] = Field(
         None, description="A loaded version; default: the champion."
     )
-    rows: Annotated[list[dict[str, Any]], ExpectedValue("a list of objects")] = Field(
+    rows: Annotated[list[dict[str, Any]], "a list of objects"] = Field(
         min_length=1, description="One or more objects with entity keys and request features."
     )
-    features: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+    features: Annotated[bool | None, "true or false"] = Field(
         default=None, description="Also return feature values with their status and age."
     )
-    contributions: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+    contributions: Annotated[bool | None, "true or false"] = Field(
         default=None, description="Also return the contribution of each feature to the margin."
     )
-    as_of: Annotated[int | str | None, ExpectedValue("microseconds, or an ISO 8601 time")] = Field(
+    as_of: Annotated[int | str | None, "microseconds, or an ISO 8601 time"] = Field(
         None, description="Evaluation time: microseconds, or ISO 8601 with time zone; default: now."
     )
-    max_feature_age_s: Annotated[float | None, ExpectedValue("a number of seconds")] = Field(
+    max_feature_age_s: Annotated[float | None, "a number of seconds"] = Field(
         None, gt=0, lt=LIMIT, description="Rows older than this are stale, whatever their view allows."
     )
-    timeout_us: Annotated[int | None, ExpectedValue("an integer number of microseconds")] = Field(
+    timeout_us: Annotated[int | None, "an integer number of microseconds"] = Field(
         None, gt=0, lt=LIMIT, description="Time limit of the request, microseconds."
     )
 
@@ -143,11 +241,8 @@ class PredictRoute(PredictionRoute):
         self, exchange: Exchange, result: ScoredSlice | MergedSlices, started_at: float, *, features: bool
     ) -> None:
         start = time.perf_counter()
-        if isinstance(result, MergedSlices):
-            body = orjson.dumps(merged_json(result, features=features))
-        else:
-            fast_body = None if features else scores_json(result)
-            body = fast_body or orjson.dumps(predictions_json(result, features=features))
+        fast_body = None if features or isinstance(result, MergedSlices) else scores_json(result)
+        body = fast_body or orjson.dumps(predictions_json(result, features=features))
         exchange.reply(200, body, JSON)
         now = time.perf_counter()
         self._encode.observe(now - start)

@@ -30,8 +30,36 @@ _OIP_PREFIX = "/v2/"  # the Open Inference Protocol
 _NOT_FOUND = frozenset({"field 'model'", SOURCE})
 
 
-def predictions_json(scored_slice: ScoredSlice, *, features: bool) -> dict[str, Any]:
-    """Return the reply to a prediction request, with features and their status if requested."""
+def predictions_json(result: ScoredSlice | MergedSlices, *, features: bool) -> dict[str, Any]:
+    """Return the reply to a prediction request, with features and their status if requested.
+
+    If several versions served it, each row has its version, and its time if times differ.
+    """
+    if isinstance(result, MergedSlices):
+        parts, version, items = result.parts, None, _merge_items(result, features=features)
+    else:
+        parts, version, items = (result,), result.model.version, _row_items(result, features=features)
+    return {
+        "model": parts[0].model.name,
+        "version": version,
+        "t": _iso(result.t),
+        "t_us": result.t,
+        "log": "required" if all(part.log == "required" for part in parts) else "best_effort",
+        "degraded": result.degraded,
+        "predictions": items,
+    }
+
+
+def _merge_items(merged: MergedSlices, *, features: bool) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = [{}] * merged.n
+    for part, rows in zip(merged.parts, merged.rows, strict=True):
+        extra = {"version": part.model.version} | ({"t_us": part.t} if part.t != merged.t else {})
+        for item, row in zip(_row_items(part, features=features), rows, strict=True):
+            items[row] = item | extra
+    return items
+
+
+def _row_items(scored_slice: ScoredSlice, *, features: bool) -> list[dict[str, Any]]:
     items = _score_items(scored_slice)
     decisions = scored_slice.decisions
     if decisions is not None:
@@ -48,36 +76,7 @@ def predictions_json(scored_slice: ScoredSlice, *, features: bool) -> dict[str, 
     if scored_slice.contributions is not None:
         for item, row in zip(items, scored_slice.contributions.tolist(), strict=True):
             item["contributions"] = _contributions_by_feature(scored_slice, row)
-    return {
-        "model": scored_slice.model.name,
-        "version": scored_slice.model.version,
-        "t": _iso(scored_slice.t),
-        "t_us": scored_slice.t,
-        "log": scored_slice.log,
-        "degraded": scored_slice.degraded,
-        "predictions": items,
-    }
-
-
-def merged_json(merged: MergedSlices, *, features: bool) -> dict[str, Any]:
-    """Return the reply if several versions served a request: each row has its version, and its time if times differ."""
-    items: list[dict[str, Any]] = [{}] * merged.n
-    for scored_slice, rows in zip(merged.parts, merged.rows, strict=True):
-        extra = {"version": scored_slice.model.version} | (
-            {"t_us": scored_slice.t} if scored_slice.t != merged.t else {}
-        )
-        for item, row in zip(predictions_json(scored_slice, features=features)["predictions"], rows, strict=True):
-            items[row] = item | extra
-    first = merged.parts[0]
-    return {
-        "model": first.model.name,
-        "version": None,
-        "t": _iso(merged.t),
-        "t_us": merged.t,
-        "log": "required" if all(part.log == "required" for part in merged.parts) else "best_effort",
-        "degraded": merged.degraded,
-        "predictions": items,
-    }
+    return items
 
 
 def scores_json(scored_slice: ScoredSlice) -> bytes | None:
@@ -179,6 +178,11 @@ def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     if hides_paths:
         parts = {name: hide_paths(part) if isinstance(part, str) else part for name, part in parts.items()}
     return {"error": {"message": redact(sentence), **parts}}
+
+
+def error_response(error: SkewlessError, path: str) -> Response:
+    """Return the reply for an error, in the format of a path."""
+    return json_response(error_json(error, path), http_status(error), retry_after(error))
 
 
 def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

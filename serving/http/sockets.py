@@ -16,27 +16,33 @@ _SO_ATTACH_FILTER = 26
 _BPF_RETURN = 0x06  # with 0 bytes of the packet to keep
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket that shares its address with no other socket; it does not listen yet.
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a bound socket; it does not listen yet.
 
     Args:
         port: 0: any free port.
+        shared: whether other sockets of this user may share the address, if each calls ``allow_sharing``.
 
     Raises:
-        PlaceError: the address is in use, or does not belong to this machine.
+        PlaceError: the address does not belong to this machine, or a socket that does not share has it.
     """
-    return _bind(_make_tcp_socket(host), host, port)
-
-
-def bind_shared(host: str, port: int) -> socket.socket:
-    """Return a bound socket whose address other sockets of this user may share, if each calls ``allow_sharing``.
-
-    Raises:
-        PlaceError: a socket that does not share has the address.
-    """
-    sock = _make_tcp_socket(host)
-    allow_sharing(sock)
-    return _bind(sock, host, port)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol given, the event loop disables Nagle's algorithm, which would delay replies by 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Without it, a restarted server could not bind while old connections are in TIME_WAIT.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        allow_sharing(sock)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise PlaceError(
+            f"address {host}:{port}",
+            f"cannot be used: {error.strerror}",
+            fix="choose another --port, or 0 for any free port",
+        ) from error
+    return sock
 
 
 def allow_sharing(sock: socket.socket) -> None:
@@ -75,26 +81,4 @@ def listen_on_path(path: Path) -> socket.socket:
             fix="set TMPDIR to a short, writable path",
         ) from error
     sock.listen(_BACKLOG)
-    return sock
-
-
-def _bind(sock: socket.socket, host: str, port: int) -> socket.socket:
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise PlaceError(
-            f"address {host}:{port}",
-            f"cannot be used: {error.strerror}",
-            fix="choose another --port, or 0 for any free port",
-        ) from error
-    return sock
-
-
-def _make_tcp_socket(host: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol given, the event loop disables Nagle's algorithm, which would delay replies by 40 ms.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Without it, a restarted server could not bind while old connections are in TIME_WAIT.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return sock

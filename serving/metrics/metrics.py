@@ -38,6 +38,9 @@ class Metrics:
         parity: returns the last parity verdict of each view; called, like the others, by ``refresh``, in a thread.
         alerts: returns the open alerts.
         freshness: returns the last measured freshness of each view.
+
+    Attributes:
+        families: all families, without those of the process, which prometheus_client provides.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Metrics:
         self._shown_causes: set[tuple[str, str]] = set()  # remembered, so that a cause that disappears is shown as 0
         self._shown_alerts: set[tuple[str, str, str]] = set()  # as above
         self._shared: dict[tuple[str, str], weakref.ref[SharedRuntime]] = {}
-        self._families: list[Family[Series]] = []
+        self.families: list[Family[Series]] = []
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         self._add_requests()
@@ -62,11 +65,6 @@ class Metrics:
         self._add_models()
         self._add_traffic()
         self._add_server()
-
-    @property
-    def families(self) -> Sequence[Family[Series]]:
-        """All families, without those of the process, which prometheus_client provides."""
-        return tuple(self._families)
 
     def show_model(
         self, model: str, version: str, certificate: Certificate, trials: Sequence[RuntimeTrial], runtime: Runtime
@@ -95,7 +93,7 @@ class Metrics:
     def forget(self, model: str, version: str) -> None:
         """Remove all series of an unloaded version, so that reloads do not accumulate series."""
         self._shared.pop((model, version), None)
-        for family in self._families:
+        for family in self.families:
             family.forget(model=model, version=version)
 
     async def refresh(self) -> None:
@@ -113,7 +111,7 @@ class Metrics:
             if item.newest_us is not None:
                 self.newest_event(item.view).set(item.newest_us / 1e6)
         self._show_runtimes()
-        lines = [line for family in self._families for line in family.lines()]
+        lines = [line for family in self.families for line in family.lines()]
         return "\n".join([*lines, ""]).encode() + generate_latest(self._process)
 
     def _add_requests(self) -> None:
@@ -216,17 +214,17 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Family[Count]:
         family = Family("counter", name, text, labels, Count)
-        self._families.append(family)
+        self.families.append(family)
         return family
 
     def _gauge(self, name: str, text: str, *labels: str) -> Family[Gauge]:
         family = Family("gauge", name, text, labels, Gauge)
-        self._families.append(family)
+        self.families.append(family)
         return family
 
     def _histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Family[Buckets]:
         family = Family("histogram", name, text, labels, lambda: Buckets(bounds))
-        self._families.append(family)
+        self.families.append(family)
         return family
 
     def _try_read(self) -> None:

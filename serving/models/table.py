@@ -18,7 +18,13 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore, versions_of
-from skewless.infra.plans.needed_views import NeededViewsMonitor, StoredTargetVersions, TargetVersions
+from skewless.infra.plans.needed_views import (
+    CHAMPION,
+    NeededViewsMonitor,
+    StoredTargetVersions,
+    TargetVersions,
+    retained_champions,
+)
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
@@ -26,14 +32,12 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loaded_models import (
     MODEL_FIELD,
     CurrentVersions,
-    CurrentVersionsReader,
     LoadedModels,
     ModelLoader,
 )
 from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
 
-CHAMPION = "champion"
 _CURRENT = "aliases and traffic"
 _log = EventLogger()
 
@@ -62,7 +66,8 @@ class ModelTable(LoadedModels):
         self._repo = repo
         self._packages = store.packages
         self._aliases = store.aliases
-        self._reader = CurrentVersionsReader(store, keep)
+        self._store = store
+        self._keep = keep
         self._current: dict[str, CurrentVersions] = {}
         needed = NeededViewsMonitor(state, store, keep)
         history = marker_history or MarkerHistory()
@@ -202,7 +207,17 @@ class ModelTable(LoadedModels):
 
     async def _read_current_versions(self, names: Iterable[str]) -> None:
         """Read the champions and policies of models in a thread, because the database may be slow."""
-        self._current |= await asyncio.to_thread(self._reader.read, names)
+        self._current |= await asyncio.to_thread(lambda: {name: self._read_versions(name) for name in names})
+
+    def _read_versions(self, name: str) -> CurrentVersions:
+        """Return the current versions of a model; they are read again after a move of the alias or a new policy."""
+        # Before the values: if they change during the read, the next call reads them again.
+        numbers = self._aliases.number(name, CHAMPION), self._store.traffic.number(name)
+        current = self._current.get(name)
+        if current is not None and current.numbers == numbers:
+            return current
+        champions = tuple(retained_champions(self._store, name, self._keep))
+        return CurrentVersions(champions, self._store.traffic.get(name), numbers)
 
     async def _refresh_model(self, name: str, targets: TargetVersions) -> bool:
         """Swap one model if its alias moved; return whether it was swapped."""

@@ -5,7 +5,7 @@ A request has entity keys with request features, or feature vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,16 +42,14 @@ def build_request(
     """
     if inputs.keys() == signature.columns.keys():
         return _entities(model, signature.columns, inputs, options, max_rows)
-    accepted = model.package.spec.accept_float32
-    narrow = any(_is_narrow(tensor.datatype) for tensor in inputs.values())
     if inputs.keys() == {FEATURES}:
-        matrix = _matrix(inputs[FEATURES], len(signature.labels), max_rows, accepted=accepted)
-        return _vectors(model, matrix, options, narrow=narrow)
-    if inputs.keys() == set(signature.labels):
-        return _vectors(
-            model, _stack_columns(signature.labels, inputs, max_rows, accepted=accepted), options, narrow=narrow
-        )
-    raise _mismatch_error(signature, inputs)
+        matrix = _matrix(inputs[FEATURES], len(signature.labels), max_rows)
+    elif inputs.keys() == set(signature.labels):
+        matrix = _stack_columns(signature.labels, inputs, max_rows)
+    else:
+        raise _mismatch_error(signature, inputs)
+    narrow, rows = _find_narrow(model, inputs.values()), matrix.tolist()
+    return ScoringRequest(model=model, n=len(matrix), rows=rows, vectors=matrix, options=options, narrow=narrow)
 
 
 def _entities(
@@ -59,9 +57,8 @@ def _entities(
 ) -> ScoringRequest:
     n = _count_rows(inputs)
     check_count(n, max_rows)
-    accepted = model.package.spec.accept_float32
-    values = {name: _field_values(column, inputs[name], accepted=accepted) for name, column in columns.items()}
-    narrow = any(_narrows_column(column, inputs[name]) for name, column in columns.items())
+    narrow = _find_narrow(model, [inputs[name] for name, column in columns.items() if column.dtype is DType.FLOAT64])
+    values = {name: inputs[name].values() for name in columns}
     # As JSON rows: one parser decides what is valid, and the log has one form for both protocols.
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     return ScoringRequest(
@@ -69,23 +66,16 @@ def _entities(
     )
 
 
-def _vectors(model: ServedModel, matrix: Matrix, options: Options, *, narrow: bool) -> ScoringRequest:
-    rows = matrix.tolist()
-    return ScoringRequest(model=model, n=len(matrix), rows=rows, vectors=matrix, options=options, narrow=narrow)
+def _find_narrow(model: ServedModel, tensors: Iterable[Tensor]) -> bool:
+    """Return whether a tensor of float64 inputs has a narrower float type; an error if the model rejects them."""
+    narrow = [tensor for tensor in tensors if tensor.datatype.kind == "float" and tensor.datatype is not FP64]
+    if narrow and not model.package.spec.accept_float32:
+        raise _narrow_error(narrow[0])
+    return bool(narrow)
 
 
-def _field_values(column: Column, tensor: Tensor, *, accepted: bool) -> list[Any]:
-    if _narrows_column(column, tensor) and not accepted:
-        raise _narrow_error(tensor)
-    return tensor.values()
-
-
-def _narrows_column(column: Column, tensor: Tensor) -> bool:
-    return column.dtype is DType.FLOAT64 and _is_narrow(tensor.datatype)
-
-
-def _matrix(tensor: Tensor, n_features: int, max_rows: int, *, accepted: bool) -> Matrix:
-    if tensor.datatype is not FP64 and not (accepted and _is_narrow(tensor.datatype)):
+def _matrix(tensor: Tensor, n_features: int, max_rows: int) -> Matrix:
+    if tensor.datatype.kind != "float":
         raise _narrow_error(tensor)
     if len(tensor.shape) != 2 or tensor.shape[1] != n_features:  # noqa: PLR2004 - rows and columns
         raise RequestError(
@@ -98,17 +88,17 @@ def _matrix(tensor: Tensor, n_features: int, max_rows: int, *, accepted: bool) -
     return tensor.array().astype(np.float64, copy=False)
 
 
-def _stack_columns(labels: Sequence[str], inputs: Mapping[str, Tensor], max_rows: int, *, accepted: bool) -> Matrix:
+def _stack_columns(labels: Sequence[str], inputs: Mapping[str, Tensor], max_rows: int) -> Matrix:
     n = _count_rows(inputs)
     check_count(n, max_rows)
     matrix = np.empty((n, len(labels)), dtype=np.float64)
     for i, label in enumerate(labels):
-        matrix[:, i] = _numbers(inputs[label], accepted=accepted).reshape(n)
+        matrix[:, i] = _numbers(inputs[label]).reshape(n)
     return matrix
 
 
-def _numbers(tensor: Tensor, *, accepted: bool) -> npt.NDArray[Any]:
-    if tensor.datatype.kind == "bytes" or (_is_narrow(tensor.datatype) and not accepted):
+def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
+    if tensor.datatype.kind == "bytes":
         raise _narrow_error(tensor)
     array = tensor.array()
     if tensor.datatype.kind == "integer" and (int(array.max()) > _MAX_EXACT or int(array.min()) < -_MAX_EXACT):
@@ -131,10 +121,6 @@ def _count_rows(inputs: Mapping[str, Tensor]) -> int:
             )
         n = shape[0]
     return n
-
-
-def _is_narrow(datatype: Datatype) -> bool:
-    return datatype.kind == "float" and datatype is not FP64
 
 
 def _narrow_error(tensor: Tensor) -> RequestError:
@@ -200,22 +186,8 @@ def _array(name: str, result: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
     return merged
 
 
-def _decisions(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
-    values = scored_slice.decisions
-    if values is None:
-        raise TypeError(scored_slice)  # the signature of a model without decisions does not have this output
-    return _bytes(values)
-
-
 def _out_of_bounds(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
     return _bytes([",".join(names) for names in scored_slice.out_of_bounds or [[]] * scored_slice.n])
-
-
-def _contributions(scored_slice: ScoredSlice) -> npt.NDArray[np.float64]:
-    values = scored_slice.contributions
-    if values is None:
-        raise TypeError(scored_slice)  # the scoring request asks for them with this output
-    return values
 
 
 def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
@@ -226,14 +198,16 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
 
 _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     "score": lambda scored_slice: scored_slice.scores,
-    "decision": _decisions,
+    # Only the signature of a model with decisions has this output.
+    "decision": lambda scored_slice: _bytes(scored_slice.decisions or ()),
     "version": lambda scored_slice: _bytes([scored_slice.model.version] * scored_slice.n),
     "prediction_id": lambda scored_slice: _bytes(scored_slice.ids),
     "feature_values": lambda scored_slice: scored_slice.matrix,
     "feature_age_s": lambda scored_slice: scored_slice.ages_s,
     "feature_status": lambda scored_slice: _STATUS[scored_slice.status],
     "feature_stale": lambda scored_slice: scored_slice.stale,
-    "contributions": _contributions,
+    # The scoring request asks for them with this output.
+    "contributions": lambda scored_slice: np.asarray(scored_slice.contributions),
     "out_of_bounds": _out_of_bounds,
 }
 

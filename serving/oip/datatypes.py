@@ -31,45 +31,29 @@ class Datatype:
     greatest: int = 0
 
 
-def _integer(name: str, code: str) -> Datatype:
+def _datatype(name: str, code: str) -> Datatype:
     dtype = np.dtype(code)
-    limits = np.iinfo(dtype)
+    kind = _KINDS[dtype.kind]
+    limits = np.iinfo(dtype) if kind == "integer" else None
     return Datatype(
-        name=name, kind="integer", numpy=dtype, size=dtype.itemsize, lowest=int(limits.min), greatest=int(limits.max)
+        name=name,
+        kind=kind,
+        numpy=dtype,
+        size=0 if kind == "bytes" else dtype.itemsize,
+        lowest=int(limits.min) if limits else 0,
+        greatest=int(limits.max) if limits else 0,
     )
 
 
-def _float(name: str, code: str) -> Datatype:
-    dtype = np.dtype(code)
-    return Datatype(name=name, kind="float", numpy=dtype, size=dtype.itemsize)
-
-
-BOOL = Datatype(name="BOOL", kind="boolean", numpy=np.dtype("?"), size=1)
-INT32 = _integer("INT32", "<i4")
-INT64 = _integer("INT64", "<i8")
-FP16 = _float("FP16", "<f2")
-FP32 = _float("FP32", "<f4")
-FP64 = _float("FP64", "<f8")
-BYTES = Datatype(name="BYTES", kind="bytes", numpy=np.dtype("O"), size=0)
-
-DATATYPES = {
-    datatype.name: datatype
-    for datatype in (
-        BOOL,
-        _integer("UINT8", "<u1"),
-        _integer("UINT16", "<u2"),
-        _integer("UINT32", "<u4"),
-        _integer("UINT64", "<u8"),
-        _integer("INT8", "<i1"),
-        _integer("INT16", "<i2"),
-        INT32,
-        INT64,
-        FP16,
-        FP32,
-        FP64,
-        BYTES,
-    )
-}
+_KINDS: dict[str, Kind] = {"b": "boolean", "u": "integer", "i": "integer", "f": "float", "O": "bytes"}
+_UNSIGNED = {"UINT8": "<u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8"}
+_SIGNED = {"INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
+_FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+_CODES = {"BOOL": "?", **_UNSIGNED, **_SIGNED, **_FLOATS, "BYTES": "O"}
+DATATYPES = {name: _datatype(name, code) for name, code in _CODES.items()}
+BOOL, BYTES = DATATYPES["BOOL"], DATATYPES["BYTES"]
+INT32, INT64 = DATATYPES["INT32"], DATATYPES["INT64"]
+FP16, FP32, FP64 = (DATATYPES[name] for name in _FLOATS)
 
 
 def find_datatype(tensor: str, name: object) -> Datatype:

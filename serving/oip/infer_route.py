@@ -11,7 +11,7 @@ from typing import NamedTuple
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
-from skewless.serving.http.prediction_route import PredictionRoute
+from skewless.serving.http.predict_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, is_wide, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request

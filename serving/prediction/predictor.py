@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import SkewlessError
@@ -17,7 +19,6 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
-from skewless.serving.prediction.batch_queue import BatchQueue
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads
 from skewless.serving.prediction.rejections import reject_out_of_bounds
@@ -29,6 +30,86 @@ from skewless.serving.prediction.ticket import Ticket
 
 _CACHED_VALUES = 1_000_000
 _MAX_REQUESTS_OF_ROWS = 4  # rows in flight, as a number of requests of the largest size
+_MAX_WAIT_S = 0.02  # longest wait behind a batch that hangs
+
+
+class BatchQueue:
+    """Process tickets in order, one batch after the other.
+
+    Tickets of one turn of the event loop form one batch, even if no batch is running. A ticket waits at most 20 ms
+    behind a batch that hangs: then the next batch starts concurrently.
+
+    Args:
+        work: processes a batch; must not raise.
+        max_rows: number of rows from which a batch takes no further ticket.
+    """
+
+    def __init__(self, work: Callable[[list[Ticket]], Awaitable[None]], max_rows: int) -> None:
+        self._work = work
+        self._max_rows = max_rows
+        self._pending: deque[tuple[Ticket, ...]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def put(self, *tickets: Ticket) -> None:
+        """Add tickets that must be in one batch; call this from the event loop."""
+        self._pending.append(tickets)
+        if not self._running:
+            self._start()
+        elif self._timer is None:
+            self._schedule_check(self._started_at + _MAX_WAIT_S)
+
+    async def drain(self) -> None:
+        """Return when all tickets are processed."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _start(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._running.add(task)
+
+    async def _run(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        try:
+            # No await lies between the last check of `_pending` and the removal below: a later one starts a new task.
+            while self._pending:
+                self._started_at = loop.time()
+                await self._work(self._pop_batch())
+                if len(self._running) > 1:
+                    return  # a batch that started later takes the next tickets
+                # Clients that received a reply send their next request at once. One turn of the loop brings these into
+                # the next batch, and a batch of sixteen costs hardly more than one of eight.
+                await asyncio.sleep(0)
+        finally:
+            self._running.remove(cast("asyncio.Task[None]", task))
+
+    def _schedule_check(self, at_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._check_running)
+
+    def _check_running(self) -> None:
+        """Start another batch if the last one has been running for too long."""
+        self._timer = None
+        if not self._pending:
+            return
+        now = asyncio.get_running_loop().time()
+        if self._started_at + _MAX_WAIT_S <= now:
+            self._start()
+            self._started_at = now
+        self._schedule_check(self._started_at + _MAX_WAIT_S)
+
+    def _pop_batch(self) -> list[Ticket]:
+        batch: list[Ticket] = []
+        rows = 0
+        # A ticket that is larger than the limit still gets a batch: the limit is checked before it is taken.
+        while self._pending and rows < self._max_rows:
+            for ticket in self._pending.popleft():
+                batch.append(ticket)
+                rows += ticket.n
+        return batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +172,8 @@ class Predictor:
             metrics=metrics,
             skew_us=skew_us,
         )
-        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_entities, limits.max_batch)
-        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_vectors, limits.max_batch)
+        self._entities = BatchQueue(self._evaluator.score_entities, limits.max_batch)
+        self._vectors = BatchQueue(self._evaluator.score_vectors, limits.max_batch)
         self.admission = Admission(
             requests=limits.max_in_flight, rows=limits.max_batch * _MAX_REQUESTS_OF_ROWS, metrics=metrics
         )

@@ -23,9 +23,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -40,6 +40,8 @@ LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follo
 STOP, NOW = b"stop\n", b"now\n"
 _COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 _KILL_SECONDS = 5.0
+_MIN_WAIT_S, _MAX_WAIT_S = 0.1, 30.0  # before a restart
+_STEADY_S = 10.0  # a process that lived so long is restarted soon
 _log = EventLogger()
 
 
@@ -60,12 +62,12 @@ class WorkerConfig:
     restarts: int = 0
 
 
+@dataclass(frozen=True, eq=False)
 class WorkerProcess:
     """A started worker; it exits on the command to stop, and when its supervisor dies."""
 
-    def __init__(self, worker_config: WorkerConfig, process: asyncio.subprocess.Process) -> None:
-        self._worker_config = worker_config
-        self.process = process
+    worker_config: WorkerConfig
+    process: asyncio.subprocess.Process
 
     @classmethod
     async def start(cls, worker_config: WorkerConfig) -> WorkerProcess:
@@ -89,15 +91,15 @@ class WorkerProcess:
         Raises:
             SkewlessError: the worker could not start; the error is the worker's.
         """
-        output_fd = await _output(self.process).readline()
-        body = json.loads(output_fd) if output_fd else {}
+        line = await cast("asyncio.StreamReader", self.process.stdout).readline()
+        body = json.loads(line) if line else {}
         if "error" in body:
             await self.process.wait()
             raise _error(body["error"])
         if not body:
             code = await self.process.wait()
             raise PlaceError(
-                f"worker {self._worker_config.number}", "exited before it was ready", value=code, fix="check its log"
+                f"worker {self.worker_config.number}", "exited before it was ready", value=code, fix="check its log"
             )
 
     def send(self, command: bytes) -> None:
@@ -110,12 +112,6 @@ class WorkerProcess:
         """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-
-
-def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
-    if process.stdout is None:
-        raise PlaceError("worker", "was started without a pipe", fix="report this defect")
-    return process.stdout
 
 
 def _error(parts: Mapping[str, Any]) -> SkewlessError:
@@ -137,8 +133,7 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_supervise(config, on_ready))
+    uvloop.run(_supervise(config, on_ready))
 
 
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -152,24 +147,16 @@ async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> N
             await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
 
 
-@dataclass(kw_only=True)
-class Backoff:
-    """Computes how long to wait before a process is restarted.
+def next_wait_s(last_s: float, lived_s: float) -> float:
+    """Return the seconds to wait before a process is restarted, after one that ran for ``lived_s`` seconds.
 
-    >>> backoff = Backoff()
-    >>> [backoff.next_wait(0.0), backoff.next_wait(0.0), backoff.next_wait(60.0), backoff.next_wait(0.0)]
-    [0.1, 0.2, 0.1, 0.2]
+    Args:
+        last_s: the wait before; 0: none.
+
+    >>> [next_wait_s(0.0, 0.0), next_wait_s(0.1, 0.0), next_wait_s(0.2, 60.0), next_wait_s(20.0, 0.0)]
+    [0.1, 0.2, 0.1, 30.0]
     """
-
-    shortest: float = 0.1
-    longest: float = 30.0
-    steady: float = 10.0
-    _next: float = field(default=0.0, init=False)
-
-    def next_wait(self, lived_s: float) -> float:
-        """Return the seconds to wait after a process that ran for ``lived_s`` seconds."""
-        self._next = self.shortest if lived_s >= self.steady or not self._next else min(2 * self._next, self.longest)
-        return self._next
+    return min(2 * last_s, _MAX_WAIT_S) if last_s and lived_s < _STEADY_S else _MIN_WAIT_S
 
 
 class Workers:
@@ -217,13 +204,13 @@ class Workers:
 
     async def _restart_when_exited(self, number: int) -> None:
         """Restart a worker whenever it exits, until the shutdown."""
-        backoff, restarts, started_at = Backoff(), 0, time.monotonic()
+        wait, restarts, started_at = 0.0, 0, time.monotonic()
         while True:
             code = await self._processes[number].process.wait()
             if self._shutdown.is_requested:
                 return
             restarts += 1
-            wait = backoff.next_wait(time.monotonic() - started_at)
+            wait = next_wait_s(wait, time.monotonic() - started_at)
             pid = self._processes[number].process.pid
             _log.error("worker_ended", worker=number, pid=pid, code=code, cause=cause_of(code), again_in_s=wait)
             if await self._shutdown.wait(wait):
@@ -235,9 +222,9 @@ class Workers:
                 _log.error("worker_refused", worker=number, error=str(error))
 
     async def _forward_shutdown(self) -> None:
-        await self._shutdown.wait_begun()
+        await self._shutdown.begun.wait()
         self._send_all(STOP)
-        await self._shutdown.wait_forced()
+        await self._shutdown.forced.wait()
         self._send_all(NOW)
         await asyncio.sleep(_KILL_SECONDS)
         for worker in self._processes.values():

@@ -12,7 +12,7 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.telemetry.logger import configure_logging
-from skewless.serving.http.sockets import bind_shared
+from skewless.serving.http.sockets import bind
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
@@ -25,8 +25,7 @@ def main() -> int:
     configure_logging()
     report_crashes()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(output_fd))
+        uvloop.run(_work(output_fd))
     except SkewlessError as error:
         _write_message(output_fd, {"error": error.as_dict()})
         return error.exit_code
@@ -41,7 +40,7 @@ async def _work(output_fd: int) -> None:
     command_reader = asyncio.create_task(_follow_commands(commands, shutdown))
     config = worker_config.config
     settings = config.settings
-    sock = bind_shared(settings.host, settings.port)
+    sock = bind(settings.host, settings.port, shared=True)
     metrics = make_metrics(config)
     metrics.restarts.inc(worker_config.restarts)
     peers = PeerWorkers(
@@ -68,10 +67,10 @@ async def _stdin() -> asyncio.StreamReader:
 async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -> None:
     while command := await commands.readline():
         if command == STOP:
-            shutdown.begin()
+            shutdown.begun.set()
         elif command == NOW:
             shutdown.force()
-    shutdown.begin()  # the supervisor died
+    shutdown.begun.set()  # the supervisor died
 
 
 def _write_message(output_fd: int, body: dict[str, object]) -> None:

@@ -28,8 +28,8 @@ from skewless.demo.tour_state import (
 )
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.training.decision import SliceColumn
 from skewless.training.quality import quality_lines
-from skewless.training.slices import SliceColumn
 from skewless.validation.evaluation.bootstrap import ScoredRows
 from skewless.validation.evaluation.evaluation import evaluate
 

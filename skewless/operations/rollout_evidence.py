@@ -20,8 +20,7 @@ from skewless.infra.rollout.counts import (
 )
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
-from skewless.training.rollout.evidence import Evidence, counts_since
-from skewless.training.rollout.labelled_evidence import compare_labelled
+from skewless.training.rollout.evidence import Evidence, compare_labelled, counts_since
 from skewless.workspace import Workspace
 
 

@@ -29,6 +29,8 @@ from skewless.infra.runtimes.certification import Reference
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.serving.app import ServingContext, create_app
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
 from skewless.serving.metrics.metrics import Metrics
@@ -78,6 +80,8 @@ def test_every_route_is_documented() -> None:
             models=cast("ModelTable", SimpleNamespace(all=list)),
             predictor=cast("Predictor", None),
             metrics=Metrics(),
+            events=cast("EventForwarder", None),
+            feedback=cast("Feedback", None),
             reload_seconds=1.0,
         )
     )

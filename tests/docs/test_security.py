@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from skewless.infra.access.api_keys import SCOPES
 from skewless.serving.access.gate import scope_of
 from skewless.serving.app import ServingContext, create_app
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
 
@@ -43,6 +45,8 @@ def routes() -> set[str]:
             models=cast("ModelTable", SimpleNamespace(all=list)),
             predictor=cast("Predictor", None),
             metrics=Metrics(),
+            events=cast("EventForwarder", None),
+            feedback=cast("Feedback", None),
             reload_seconds=1.0,
         )
     )

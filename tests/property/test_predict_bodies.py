@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
-from skewless.serving.http.predict_route import parse_body
-from skewless.serving.http.prediction_route import read_options
+from skewless.serving.http.predict_route import parse_body, read_options
 from skewless.serving.prediction.routing import Options
 
 NOW = 1_768_478_400_123_456

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import skewless.training.rollout.labelled_evidence
+import skewless.training.rollout.evidence
 import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
 from skewless.infra.alerts.alerts import Alerts
 from skewless.infra.telemetry.logger import configure_logging

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options

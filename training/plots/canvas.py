@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from skewless.contract.errors import PlaceError
 
@@ -16,11 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 # Okabe and Ito (2008): colour-blind readers can distinguish them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
@@ -139,11 +138,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' width="[^"]*pt" height="[^"]*pt"', "", text, count=1)
     head, _, rest = text.partition(">")
-    return f'{head} class="plot" role="img" aria-label="{_escape(title)}">{_STYLE}{rest}'
-
-
-def _escape(title: str) -> str:
-    return title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'{head} class="plot" role="img" aria-label="{escape(title)}">{_STYLE}{rest}'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,34 @@
 """The evidence of a rollout: each arm's counts under the current policy, its recent counts, and its quality.
 
 Recent counts are judged separately, because a problem that starts after an hour of good requests takes long to show
-in the total.
+in the total. Labels come late, so quality is compared on the predictions of all policies of the rollout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.spec import ModelSpec, Task
+from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.rollout.counts import Histogram, RolloutCounts
-from skewless.training.rollout.sequential import Losses
+from skewless.infra.runtimes.port import Scores, Vector
+from skewless.training.rollout.sequential import MIN_UNITS, Losses, LossSummary
+from skewless.validation.evaluation.interval import Interval
+from skewless.validation.evaluation.metrics import row_values
+from skewless.validation.live_quality import has_usable_label, live_quality, read_labels, read_scores
+
+# Limits the log loss, because the mean is approximately normal only if no single loss dominates it.
+_MIN_PROBABILITY = 1e-3
+# Guardrails are judged every few seconds, so the 95 % intervals of live quality are widened to 99.99 %.
+_INTERVAL_FACTOR = 3.8906 / 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +38,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def widen(self, factor: float) -> Estimate:
-        """Return the estimate with an interval that is ``factor`` times as wide."""
-        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
-        return Estimate(value=self.value, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +126,67 @@ def _subtract(now: Histogram, earlier: Histogram) -> Histogram:
         return now
     counts = now.counts or (0,) * len(earlier.counts)
     return Histogram(earlier.edges, tuple(a - b for a, b in zip(counts, earlier.counts, strict=True)))
+
+
+def compare_labelled(rows: pa.Table, spec: ModelSpec, policy: TrafficPolicy, numbers: Collection[int]) -> Evidence:
+    """Return quality, business value and losses of both arms of a rollout by the labels so far, without their counts.
+
+    The challenger's served predictions count if any has a label; otherwise its shadow scores.
+
+    Args:
+        rows: the result of ``LabelledLog.read``.
+        spec: the model's spec.
+        policy: the current policy.
+        numbers: numbers of all policies of the rollout.
+    """
+    # All policies of the rollout, not only the current: labels come late, and would miss a short step.
+    rollout_rows = rows.filter(pc.is_in(rows["policy"], pa.array(sorted(numbers), pa.int64())))
+    champion = rollout_rows.filter((pc.field("version") == policy.champion) & (pc.field("role") == "champion"))
+    others = rollout_rows.filter(pc.field("version") == policy.challenger)
+    served = others.filter(pc.field("role") == "challenger")
+    has_labels = served["label"].null_count < served.num_rows
+    challenger = served if has_labels else others.filter(pc.field("role") == "shadow")
+    if not champion.num_rows or not challenger.num_rows:
+        return Evidence()
+    metric, arms = spec.gate.metric, [live_quality(rows, spec)[0] for rows in (champion, challenger)]
+    return Evidence(
+        quality=_compare(
+            [(arm.units, arm.metric(metric), arm.interval) for arm in arms], lower_is_better=metric in LOWER_IS_BETTER
+        ),
+        business=_compare([(arm.valued, arm.value, arm.value_interval) for arm in arms], lower_is_better=False),
+        losses=Losses(champion=_summarize_losses(champion, spec), challenger=_summarize_losses(challenger, spec)),
+    )
+
+
+def compute_losses(labels: Vector, scores: Scores, task: Task) -> Vector:
+    """Return one loss per row: squared error, or log loss with probabilities clipped at 0.1 %; none for rankings.
+
+    >>> compute_losses(np.array([1.0, 0.0]), np.array([1.0, 0.5]), "binary").round(3).tolist()
+    [0.001, 0.693]
+    """
+    if task == "ranking":
+        return np.empty(0)
+    if task == "regression":
+        return np.asarray(row_values("rmse", labels, scores))
+    return np.asarray(row_values("log_loss", labels, np.clip(scores, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)))
+
+
+def _compare(
+    arms: Iterable[tuple[int, float | None, Interval | None]], *, lower_is_better: bool
+) -> MeanComparison | None:
+    """Return the comparison of both arms' means, each with its number of observations and its 95 % interval."""
+    estimates = []
+    for n, value, interval in arms:
+        if n < MIN_UNITS or value is None or interval is None:
+            return None
+        low, high = (value + _INTERVAL_FACTOR * (end - value) for end in interval)
+        estimates.append(Estimate(value=value, low=low, high=high))
+    return MeanComparison.of(*estimates, lower_is_better=lower_is_better)
+
+
+def _summarize_losses(rows: pa.Table, spec: ModelSpec) -> LossSummary:
+    labels, scores = read_labels(rows), read_scores(rows)
+    # A label outside the classes has no probability, and so no log loss.
+    is_usable = has_usable_label(labels, scores, spec) & np.isfinite(labels)
+    losses = compute_losses(labels[is_usable], scores[is_usable], spec.task)
+    return LossSummary.of(losses, rows["unit"].to_numpy()[is_usable][: losses.size])

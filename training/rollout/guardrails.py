@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,43 +68,33 @@ def judge(limits: Guardrails, evidence: Evidence) -> list[Verdict]:
     Errors are judged from the first request, everything else after both arms have ``least_requests``. A guardrail is
     judged on all counts of the policy; a breach in the recent counts replaces that verdict.
     """
-    verdicts = [
-        *_judge_counts(limits, evidence),
-        _judge_comparison("quality", limits.quality, evidence.quality),
-        _judge_comparison("business", limits.business, evidence.business),
-    ]
-    recent = _judge_counts(limits, evidence.recent) if evidence.recent else []
-    breached = {verdict.guardrail: verdict for verdict in recent if verdict is not None and verdict.breached}
-    return [breached.get(verdict.guardrail, verdict) for verdict in verdicts if verdict is not None]
+    recent = _judge_all(limits, evidence.recent) if evidence.recent else []
+    breached = {verdict.guardrail: verdict for verdict in recent if verdict.breached}
+    return [breached.get(verdict.guardrail, verdict) for verdict in _judge_all(limits, evidence)]
 
 
-def _judge_counts(limits: Guardrails, evidence: Evidence) -> list[Verdict | None]:
-    """Return the verdicts on the servers' counts."""
-    champion, challenger = evidence.champion, evidence.challenger
-    has_enough = evidence.requests >= limits.least_requests
-    return [
-        _judge_errors(limits.errors, champion, challenger),
-        _judge_latency("latency", _P99, limits.latency, evidence, enough=has_enough),
-        _judge_latency("latency_median", _MEDIAN, limits.latency, evidence, enough=has_enough),
-        _judge_scores(limits.score_shift, champion, challenger, enough=has_enough),
-        _judge_missing(limits.missing, champion, challenger, enough=has_enough),
-    ]
+def _judge_all(limits: Guardrails, evidence: Evidence) -> list[Verdict]:
+    arms, enough = (evidence.champion, evidence.challenger), evidence.requests >= limits.least_requests
+    judges: Sequence[tuple[float | None, Callable[[float], Verdict]]] = (
+        (limits.errors, partial(_judge_errors, *arms)),
+        (limits.latency, partial(_judge_latency, *arms, name="latency", at=_P99, enough=enough)),
+        (limits.latency, partial(_judge_latency, *arms, name="latency_median", at=_MEDIAN, enough=enough)),
+        (limits.score_shift, partial(_judge_scores, *arms, enough=enough)),
+        (limits.missing, partial(_judge_missing, *arms, enough=enough)),
+        (limits.quality, partial(_judge_comparison, "quality", evidence.quality)),
+        (limits.business, partial(_judge_comparison, "business", evidence.business)),
+    )
+    return [judge_one(limit) for limit, judge_one in judges if limit is not None]
 
 
-def _judge_errors(limit: float | None, champion: RolloutCounts, challenger: RolloutCounts) -> Verdict | None:
-    if limit is None:
-        return None
+def _judge_errors(champion: RolloutCounts, challenger: RolloutCounts, limit: float) -> Verdict:
     counts = (challenger.failed, challenger.requests, champion.failed, champion.requests)
     # Not after `least_requests`: a version that fails every request must not get so many. The interval of a few
     # requests is wide enough to hold chance off.
     return _judge_shares("errors", limit, *counts, judged=challenger.requests > 0)
 
 
-def _judge_missing(
-    limit: float | None, champion: RolloutCounts, challenger: RolloutCounts, *, enough: bool
-) -> Verdict | None:
-    if limit is None:
-        return None
+def _judge_missing(champion: RolloutCounts, challenger: RolloutCounts, limit: float, *, enough: bool) -> Verdict:
     # The values of a row are missing together, so the sample size is the number of rows, not of values.
     counts = (
         _share(challenger.missing, challenger.values) * challenger.rows,
@@ -113,16 +105,16 @@ def _judge_missing(
     return _judge_shares("missing", limit, *counts, judged=enough)
 
 
-def _judge_latency(name: str, at: float, limit: float | None, evidence: Evidence, *, enough: bool) -> Verdict | None:
+def _judge_latency(
+    champion: RolloutCounts, challenger: RolloutCounts, limit: float, *, name: str, at: float, enough: bool
+) -> Verdict:
     """Judge whether significantly more of the challenger's requests are slower than the champion's quantile allows.
 
     The median is judged in addition to p99: a slow challenger delays the champion's requests in the same process, and
     raises their p99 with its own, but hardly their median.
     """
-    if limit is None:
-        return None
-    latency = evidence.challenger.latency
-    slow, expected = (_none_if_nan(arm.quantile(at)) for arm in (latency, evidence.champion.latency))
+    latency = challenger.latency
+    slow, expected = (_none_if_nan(arm.quantile(at)) for arm in (latency, champion.latency))
     ratio = least = None
     if enough and slow and expected and math.isfinite(expected):
         ratio = slow / expected
@@ -132,12 +124,8 @@ def _judge_latency(name: str, at: float, limit: float | None, evidence: Evidence
     return Verdict(guardrail=name, champion=expected, challenger=slow, worse=ratio, least=least, limit=limit)
 
 
-def _judge_scores(
-    limit: float | None, champion: RolloutCounts, challenger: RolloutCounts, *, enough: bool
-) -> Verdict | None:
+def _judge_scores(champion: RolloutCounts, challenger: RolloutCounts, limit: float, *, enough: bool) -> Verdict:
     """Judge the population stability index beyond that of two samples of one population."""
-    if limit is None:
-        return None
     means = [_mean(arm.scores) for arm in (champion, challenger)]
     index = least = None
     if enough and all(arm.scores.n for arm in (champion, challenger)):
@@ -163,9 +151,7 @@ def _rebin(champion: Histogram, challenger: Histogram) -> tuple[Int64Array, Int6
     return np.add.reduceat(expected, first), np.add.reduceat(actual, first)
 
 
-def _judge_comparison(name: str, limit: float | None, comparison: MeanComparison | None) -> Verdict | None:
-    if limit is None:
-        return None
+def _judge_comparison(name: str, comparison: MeanComparison | None, limit: float) -> Verdict:
     if comparison is None:
         return Verdict(guardrail=name, champion=None, challenger=None, worse=None, least=None, limit=limit)
     return Verdict(

@@ -80,11 +80,13 @@ def start_rollout(
         moves=moves,
     )
     if champion is None:
-        return TrafficChange(kind="won", policy=_end_rollout(policy, challenger, "the model had no champion", {}))
+        return TrafficChange(
+            kind="won", policy=_end_rollout(replace(policy, reason="the model had no champion"), challenger)
+        )
     if rollout.shadow > timedelta(0):
         reason = f"version {challenger} runs as a shadow of the champion for {rollout.shadow}"
         return TrafficChange(kind="begin", policy=replace(policy, phase="shadow", shadows=(challenger,), reason=reason))
-    change = _end_shadow(policy, rollout, "the rollout starts", {})
+    change = _end_shadow(replace(policy, reason="the rollout starts"), rollout)
     return change if change.kind == "won" else replace(change, kind="begin")
 
 
@@ -105,9 +107,8 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
     elapsed = (now_us - policy.since_us) * _MICROSECOND
     # A smaller correction of the clock only lengthens the step.
     if elapsed < -phase_duration(policy, rollout):
-        return TrafficChange(
-            kind="again", policy=_next_policy(policy, now_us, "the clock was set back: the step restarts", numbers)
-        )
+        reason = "the clock was set back: the step restarts"
+        return TrafficChange(kind="again", policy=_next_policy(policy, now_us, reason, numbers))
     if policy.phase == "ab":
         return _analyse_ab_test(policy, rollout, evidence, elapsed, now_us, numbers)
     # Time alone proves nothing: without requests the guardrails have judged nothing.
@@ -115,15 +116,15 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
         return None
     duration = timedelta(seconds=round(elapsed.total_seconds()))
     reason = f"all guardrails held for {duration} and {evidence.requests:,} requests of each arm"
-    return _advance(_next_policy(policy, now_us, reason, numbers), rollout, reason, numbers)
+    after = _next_policy(policy, now_us, reason, numbers)
+    has_shadow = policy.phase == "shadow"
+    return _end_shadow(after, rollout) if has_shadow else _advance_canary(after, rollout, after.step + 1)
 
 
 def roll_back(policy: TrafficPolicy, reason: str, now_us: int, numbers: Mapping[str, Any]) -> TrafficChange:
     """Return the change that ends a rollout and sends all traffic back to the champion."""
-    return TrafficChange(
-        kind="back",
-        policy=_end_rollout(_next_policy(policy, now_us, reason, numbers), policy.champion, reason, numbers),
-    )
+    policy = _next_policy(policy, now_us, reason, numbers)
+    return TrafficChange(kind="back", policy=_end_rollout(policy, policy.champion))
 
 
 def follow_alias(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> TrafficChange | None:
@@ -133,7 +134,7 @@ def follow_alias(policy: TrafficPolicy, holder: str, moves: int, reason: str, no
         return None
     text = f"the alias champion moved to version {holder}: {reason}"
     next_policy = _next_policy(replace(policy, moves=moves), now_us, text, {})
-    return TrafficChange(kind="follow", policy=_end_rollout(next_policy, holder, text, {}))
+    return TrafficChange(kind="follow", policy=_end_rollout(next_policy, holder))
 
 
 def return_to_version(
@@ -142,7 +143,7 @@ def return_to_version(
     """Return the change that sends all traffic back to an earlier champion."""
     current = policy or TrafficPolicy(number=0, phase="champion", champion=champion)
     next_policy = _next_policy(replace(current, moves=moves), now_us, reason, {})
-    return TrafficChange(kind="back", policy=_end_rollout(next_policy, version, reason, {}))
+    return TrafficChange(kind="back", policy=_end_rollout(next_policy, version))
 
 
 def encode_evidence(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
@@ -167,26 +168,19 @@ def _differences(differences: ScoreDifferences) -> dict[str, Any] | None:
     }
 
 
-def _advance(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
-    if policy.phase == "shadow":
-        return _end_shadow(replace(policy, shadows=()), rollout, reason, numbers)
-    return _advance_canary(policy, rollout, policy.step + 1, reason, numbers)
-
-
-def _end_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
+def _end_shadow(policy: TrafficPolicy, rollout: Rollout) -> TrafficChange:
+    policy = replace(policy, shadows=())
     if rollout.kind == "ab":
-        text = f"{reason}; an A/B test with {rollout.share:.0%} of the entities"
+        text = f"{policy.reason}; an A/B test with {rollout.share:.0%} of the entities"
         return TrafficChange(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=text))
-    return _advance_canary(policy, rollout, 0, reason, numbers)
+    return _advance_canary(policy, rollout, 0)
 
 
-def _advance_canary(
-    policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, numbers: Mapping[str, Any]
-) -> TrafficChange:
+def _advance_canary(policy: TrafficPolicy, rollout: Rollout, step: int) -> TrafficChange:
     steps = rollout.steps if rollout.kind == "canary" else ()
     if step >= len(steps):
-        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy), reason, numbers))
-    text = f"{reason}; {steps[step]:.4g} of the entities"
+        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy)))
+    text = f"{policy.reason}; {steps[step]:.4g} of the entities"
     return TrafficChange(
         kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=text)
     )
@@ -211,8 +205,8 @@ def _analyse_ab_test(
     numbers = {**numbers, "test": analysis.as_dict() if analysis else None}
     if analysis is not None and analysis.winner == "challenger":
         reason = f"the challenger's loss is lower: {_describe_analysis(analysis)}"
-        policy_of_winner = _next_policy(policy, now_us, reason, numbers)
-        return TrafficChange(kind="won", policy=_end_rollout(policy_of_winner, _challenger_of(policy), reason, numbers))
+        policy = _next_policy(policy, now_us, reason, numbers)
+        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy)))
     if analysis is not None and analysis.winner == "champion":
         return roll_back(policy, f"the champion's loss is lower: {_describe_analysis(analysis)}", now_us, numbers)
     # Without a decision the champion stays: the challenger has to prove that it is better.
@@ -234,7 +228,7 @@ def _next_policy(policy: TrafficPolicy, now_us: int, reason: str, numbers: Mappi
     return replace(policy, number=policy.number + 1, since_us=now_us, reason=reason, evidence=numbers or None)
 
 
-def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
+def _end_rollout(policy: TrafficPolicy, champion: str) -> TrafficPolicy:
     """Return a policy under which one version gets all traffic."""
     # A new policy, not a changed one: share, salt and shadows of the rollout must end with it.
     return TrafficPolicy(
@@ -243,8 +237,8 @@ def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, numbers: Map
         champion=champion,
         since_us=policy.since_us,
         moves=policy.moves,
-        reason=reason,
-        evidence=numbers or None,
+        reason=policy.reason,
+        evidence=policy.evidence,
     )
 
 

@@ -31,10 +31,9 @@ _TUNED_FOR = 2_000  # number of units at which the sequence is narrowest
 class LossSummary:
     """The number of units, mean and sum of squared deviations of some losses.
 
-    With units, a deviation is the contribution of a unit's losses to the mean, so the variance is that of a mean of
-    units.
+    A deviation is the contribution of a unit's losses to the mean, so the variance is that of a mean of units.
 
-    >>> LossSummary.of(np.array([1.0, 3.0])).variance
+    >>> LossSummary.of(np.array([1.0, 3.0]), np.array([7, 8], dtype=np.uint64)).variance
     2.0
     """
 
@@ -43,20 +42,14 @@ class LossSummary:
     squares: float = 0.0
 
     @classmethod
-    def of(cls, losses: Floats, units: Units | None = None) -> Self:
-        """Return the summary of losses, shape ``(n,)``.
-
-        Args:
-            units: ``(n,)``, the unit of each loss; None: each loss is a unit.
-        """
+    def of(cls, losses: Floats, units: Units) -> Self:
+        """Return the summary of losses, shape ``(n,)``, and the unit of each loss."""
         if not losses.size:
             return cls()
         mean = float(losses.mean())
-        if units is not None:
-            sums = unit_sums(losses - mean, units)
-            share = sums * (sums.size / losses.size)
-            return cls(n=int(sums.size), mean=mean, squares=float((share**2).sum()))
-        return cls(n=int(losses.size), mean=mean, squares=float(((losses - mean) ** 2).sum()))
+        sums = unit_sums(losses - mean, units)
+        share = sums * (sums.size / losses.size)
+        return cls(n=int(sums.size), mean=mean, squares=float((share**2).sum()))
 
     @property
     def variance(self) -> float:

@@ -213,18 +213,19 @@ def _data_jobs(settings: Settings) -> Iterator[Job]:
 
 
 def _model_jobs(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], bool]) -> Iterator[Job]:
-    def job(kind: str, words: tuple[str, ...], schedule: Schedule | None) -> Job:
-        return Job(name=f"{kind} {spec.name}", words=words, schedule=schedule, queue="models", limit_s=limit_s)
+    def job(kind: str, line: str, *words: str, is_retried: bool = False) -> Job:
+        name, command = f"{kind} {spec.name}", words or (kind, spec.name)
+        schedule = parse_schedule(name, line)
+        return Job(name=name, words=command, schedule=schedule, queue="models", limit_s=limit_s, is_retried=is_retried)
 
     limit_s = settings.job_seconds
-    for kind, line in (("drift", settings.drift_cron), ("quality", settings.quality_cron)):
-        schedule = parse_schedule(f"{kind} {spec.name}", line)
-        if schedule is not None:
-            yield job(kind, (kind, spec.name), schedule)
+    checks = [job("drift", settings.drift_cron), job("quality", settings.quality_cron)]
+    yield from (check for check in checks if check.schedule is not None)
     if has_triggers(spec):
-        yield job("triggers", ("triggers", spec.name, "--start"), parse_schedule("triggers", settings.triggers_cron))
+        yield job("triggers", settings.triggers_cron, "triggers", spec.name, "--start")
     if spec.retrain or has_triggers(spec):
-        yield _retrain_job(spec, limit_s)
+        # Retried, because its next tick may be weeks away; other jobs run again at their next tick.
+        yield job("retrain", spec.retrain or _OFF, "train", spec.name, is_retried=True)
     # A queue of its own: sending traffic back must not wait until a training has ended.
     yield Job(
         name=f"rollout {spec.name}",
@@ -240,12 +241,3 @@ def has_triggers(spec: ModelSpec) -> bool:
     """Return whether a trigger, other than a cron line, can retrain a model."""
     triggers = spec.triggers
     return triggers.drift or any(item is not None for item in (triggers.quality, triggers.labels, triggers.age))
-
-
-def _retrain_job(spec: ModelSpec, limit_s: float) -> Job:
-    name = f"retrain {spec.name}"
-    schedule = parse_schedule(name, spec.retrain) if spec.retrain else None
-    # Retried, because its next tick may be weeks away; other jobs run again at their next tick.
-    return Job(
-        name=name, words=("train", spec.name), schedule=schedule, queue="models", limit_s=limit_s, is_retried=True
-    )

@@ -54,36 +54,35 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: Vector, units: Units | None = None) -> Interval | None:
-    """Return the interval of a mean by the central limit theorem; None with fewer than two values or units.
+def mean_interval(values: Vector, units: Units) -> Interval | None:
+    """Return the interval of a mean by the central limit theorem; None with fewer than two units.
 
     Args:
         values: ``(n,)`` float64.
-        units: the unit of each row; None: each row is a unit.
+        units: the unit of each row.
 
-    >>> low, high = mean_interval(np.array([1.0, 3.0]))
+    >>> low, high = mean_interval(np.array([1.0, 3.0]), np.arange(2, dtype=np.uint64))
     >>> round(low, 2), round(high, 2)
     (0.04, 3.96)
     """
     if values.size < _MIN_UNITS:
         return None
     mean = float(values.mean())
-    if units is None:
-        return _symmetric_interval(mean, float(values.std(ddof=1)) / math.sqrt(values.size))
     error = standard_error((values - mean) / values.size, units)
     return None if error is None else _symmetric_interval(mean, error)
 
 
-def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> Interval | None:
+def auc_interval(labels: Vector, scores: Vector, units: Units) -> Interval | None:
     """Return the interval of the area under the ROC curve; None with fewer than two rows of a class, or units.
 
-    The variance is that of DeLong, DeLong and Clarke-Pearson (1988), computed by ranks (Sun and Xu, 2014). With units
-    it is that of Obuchowski (1997), in which rows of one unit, positive or negative, may be correlated.
+    The variance is that of Obuchowski (1997), in which rows of one unit, positive or negative, may be correlated. If
+    each row is a unit, it is nearly that of DeLong, DeLong and Clarke-Pearson (1988). Both are computed by ranks (Sun
+    and Xu, 2014).
 
     Args:
         labels: ``(n,)`` float64, 0 or 1.
         scores: ``(n,)`` float64.
-        units: the unit of each row; None: each row is a unit.
+        units: the unit of each row.
     """
     positive, negative = scores[labels == 1.0], scores[labels != 1.0]
     if min(positive.size, negative.size) < _MIN_UNITS:
@@ -91,28 +90,24 @@ def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> 
     above = _placements(positive, negative)
     below = 1.0 - _placements(negative, positive)
     area = float(above.mean())
-    error: float | None
-    if units is None:
-        error = math.sqrt(above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size)
-    else:
-        influence = np.empty(scores.size)
-        influence[labels == 1.0] = (above - area) / positive.size
-        influence[labels != 1.0] = (below - area) / negative.size
-        error = standard_error(influence, units)
+    influence = np.empty(scores.size)
+    influence[labels == 1.0] = (above - area) / positive.size
+    influence[labels != 1.0] = (below - area) / negative.size
+    error = standard_error(influence, units)
     if error is None:
         return None
     low, high = _symmetric_interval(area, error)
     return Interval(max(low, 0.0), min(high, 1.0))
 
 
-def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | None = None) -> Interval | None:
+def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units) -> Interval | None:
     """Return the interval of a metric of an evaluation without weights; None if it has no formula.
 
     Args:
         metric: ``auc``, or a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
         labels: ``(n,)`` float64.
         scores: ``(n,)`` float64, or ``(n, k)`` of k classes.
-        units: the unit of each row; None: each row is a unit.
+        units: the unit of each row.
     """
     if metric == "auc":
         return auc_interval(labels, scores, units) if scores.ndim == 1 else None

@@ -18,6 +18,7 @@ import uvicorn
 from skewless.contract.settings import Settings
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -91,6 +92,7 @@ async def _serve(events: EventForwarder, listener: socket.socket, servers: list[
         metrics=Metrics(),
         reload_seconds=3_600,
         events=events,
+        feedback=cast("Feedback", None),
     )
     servers.append(uvicorn.Server(uvicorn.Config(create_app(parts), log_config=None, access_log=False)))
     await servers[0].serve(sockets=[listener])

@@ -21,6 +21,8 @@ from skewless.infra.online.port import OnlineReader
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
@@ -61,6 +63,8 @@ async def _serve(file: KeyStore, link: socket.socket, servers: list[uvicorn.Serv
         models=cast("ModelTable", None),
         predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
         metrics=Metrics(),
+        events=cast("EventForwarder", None),
+        feedback=cast("Feedback", None),
         reload_seconds=3_600,
         access=KeyAccess(file, lambda: 2),
         local=False,

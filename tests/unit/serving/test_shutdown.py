@@ -34,9 +34,9 @@ def test_draining_takes_its_time_unless_asked_again() -> None:
 def test_to_begin_twice_is_not_to_hurry() -> None:
     async def hurried() -> bool:
         shutdown = Shutdown()
-        shutdown.begin()
-        shutdown.begin()
-        waiting = asyncio.create_task(shutdown.wait_forced())
+        shutdown.begun.set()
+        shutdown.begun.set()
+        waiting = asyncio.create_task(shutdown.forced.wait())
         await asyncio.sleep(0)
         done = waiting.done()
         waiting.cancel()
@@ -49,7 +49,7 @@ def test_within_says_whether_the_shutdown_came() -> None:
     async def ask() -> tuple[bool, bool]:
         shutdown = Shutdown()
         before = await shutdown.wait(0.01)
-        asyncio.get_running_loop().call_later(0.01, shutdown.begin)
+        asyncio.get_running_loop().call_later(0.01, shutdown.begun.set)
         return before, await shutdown.wait(PATIENCE_S)
 
     assert asyncio.run(ask()) == (False, True)
@@ -66,7 +66,7 @@ def test_a_signal_asks_and_tells_the_service_manager(
         shutdown = Shutdown()
         with on_signals(shutdown):
             os.kill(os.getpid(), number)
-            await asyncio.wait_for(shutdown.wait_begun(), PATIENCE_S)
+            await asyncio.wait_for(shutdown.begun.wait(), PATIENCE_S)
 
     before = signal.signal(number, signal.SIG_DFL)  # under nohup a hang-up is ignored
     try:
@@ -118,7 +118,7 @@ async def until_asked():
     shutdown = Shutdown()
     with on_signals(shutdown):
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(shutdown.wait_begun(), 60)
+        await asyncio.wait_for(shutdown.begun.wait(), 60)
 asyncio.run(until_asked())
 print("ended")
 """

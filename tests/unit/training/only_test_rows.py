@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.training.dataset import Dataset
-from skewless.training.slices import SliceColumn
+from skewless.training.decision import SliceColumn
 from tests.worlds.plans import make_plan, make_view
 
 N = 400

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Gate
-from skewless.training.decision import Decision, GateEvidence
+from skewless.training.decision import Decision, GateEvidence, SliceGain
 from skewless.training.decision import decide as decide_by
-from skewless.training.slices import SliceGain
 from skewless.validation.evaluation.bootstrap import MetricGain
 
 QUALITY = st.floats(-1e6, 1e6)

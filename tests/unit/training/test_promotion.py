@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,7 +88,7 @@ def test_the_alias_moves_only_if_the_gate_allows(packages: Path, monkeypatch: py
         ("000002", "000001", False),
         ("000001", None, True),
     ]
-    assert kept[1]["gain"] == decision.gain.as_dict()
+    assert kept[1]["gain"] == asdict(decision.gain)
     assert store_at(packages).decisions.last("m", "000001") == kept[2]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.spec import Gate
-from skewless.training.slices import SliceColumn, measure_slice_gains
+from skewless.training.decision import SliceColumn, measure_slice_gains
 from skewless.validation.evaluation.bootstrap import ScorePair, paired_gain
 from tests.unit.training.only_test_rows import LABELS, RIGHT, N, wrong_in
 

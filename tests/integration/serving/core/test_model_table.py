@@ -11,9 +11,10 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.storage.documents import Documents
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.conftest import SECOND
 from tests.worlds.trained import MODEL, Sandbox, ask

@@ -14,12 +14,13 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.store import Traffic
+from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.rollout.counts import read_counts
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox

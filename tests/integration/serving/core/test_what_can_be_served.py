@@ -6,9 +6,9 @@ import pytest
 
 from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.plans.needed_views import StoredTargetVersions
+from skewless.infra.plans.needed_views import CHAMPION, StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.table import ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
 from tests.worlds.applied_plans import delete_plans

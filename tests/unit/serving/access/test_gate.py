@@ -274,7 +274,7 @@ def _away(*_: object) -> None:
 
 
 def opened(keyring: Keyring, auth: str, host: str) -> Access:
-    return open_access(Settings(auth=auth), host, keyring.store, lambda: keyring.now_us)
+    return open_access(Settings(auth=auth, host=host), keyring.store, lambda: keyring.now_us)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from skewless.serving.http.middleware import ErrorMiddleware
+from skewless.serving.http.middleware import reply_to_defects
 
 
 async def fails(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI has it
@@ -31,7 +31,7 @@ def ask(app: Callable[[Scope, Receive, Send], object], path: str) -> list[Messag
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asyncio.run(ErrorMiddleware(app)({"type": "http", "path": path}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(reply_to_defects(app)({"type": "http", "path": path}, receive, send))  # type: ignore[arg-type]
     return sent
 
 

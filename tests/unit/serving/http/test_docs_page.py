@@ -13,6 +13,8 @@ import pytest
 from fastapi import FastAPI
 
 from skewless.serving.app import ServingContext, create_app
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -33,7 +35,11 @@ class PageReply:
 @pytest.fixture
 def app() -> FastAPI:
     models, predictor = cast("ModelTable", SimpleNamespace(all=list)), cast("Predictor", None)
-    return create_app(ServingContext(models=models, predictor=predictor, metrics=Metrics(), reload_seconds=1.0))
+    events, feedback = cast("EventForwarder", None), cast("Feedback", None)
+    serving = ServingContext(
+        models=models, predictor=predictor, metrics=Metrics(), events=events, feedback=feedback, reload_seconds=1.0
+    )
+    return create_app(serving)
 
 
 def get(app: FastAPI, path: str, method: str = "GET") -> PageReply:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 
 from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess, OpenAccess
-from skewless.serving.http.middleware import AccessMiddleware
+from skewless.serving.http.middleware import require_keys
 
 
 @dataclass
@@ -61,18 +62,18 @@ def keys(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def guarded(keys: dict[str, str], tmp_path: Path) -> AccessMiddleware:
+def guarded(keys: dict[str, str], tmp_path: Path) -> ASGIApp:
     assert keys
-    return AccessMiddleware(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=False)
+    return require_keys(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=False)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
-def test_health_never_needs_a_key(guarded: AccessMiddleware, path: str) -> None:
+def test_health_never_needs_a_key(guarded: ASGIApp, path: str) -> None:
     assert ask(guarded, "GET", path).status == 299
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json", "/models", "/nowhere"])
-def test_everything_else_needs_one(guarded: AccessMiddleware, keys: dict[str, str], path: str) -> None:
+def test_everything_else_needs_one(guarded: ASGIApp, keys: dict[str, str], path: str) -> None:
     refused = ask(guarded, "GET", path)
     assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
     assert refused.body["error"]["kind"] == "access"
@@ -83,12 +84,12 @@ def test_everything_else_needs_one(guarded: AccessMiddleware, keys: dict[str, st
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/docs/start.js", "/openapi.json"])
 def test_on_loopback_the_pages_need_none_but_the_rest_does(keys: dict[str, str], tmp_path: Path, path: str) -> None:
     assert keys
-    local = AccessMiddleware(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=True)
+    local = require_keys(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=True)
     assert ask(local, "GET", path).status == 299
     assert ask(local, "GET", "/models").status == 401
 
 
-def test_what_changes_something_needs_admin(guarded: AccessMiddleware, keys: dict[str, str]) -> None:
+def test_what_changes_something_needs_admin(guarded: ASGIApp, keys: dict[str, str]) -> None:
     path = "/v2/repository/models/fraud/load"
     assert ask(guarded, "POST", path, keys["boss"]).caller == "boss"
     refused = ask(guarded, "POST", path, keys["reader"])
@@ -99,19 +100,19 @@ def test_what_changes_something_needs_admin(guarded: AccessMiddleware, keys: dic
     }
 
 
-def test_who_asks_too_often_gets_429(guarded: AccessMiddleware, keys: dict[str, str]) -> None:
+def test_who_asks_too_often_gets_429(guarded: ASGIApp, keys: dict[str, str]) -> None:
     assert ask(guarded, "GET", "/models", keys["slow"]).status == 299
     refused = ask(guarded, "GET", "/models", keys["slow"])
     assert (refused.status, refused.headers["retry-after"], refused.body["error"]["kind"]) == (429, "1000", "rate")
     assert int(refused.headers["content-length"]) > 0
 
 
-def test_predictions_reach_their_handlers_which_ask_themselves(guarded: AccessMiddleware) -> None:
+def test_predictions_reach_their_handlers_which_ask_themselves(guarded: ASGIApp) -> None:
     reached = [ask(guarded, "POST", path) for path in ("/predict", "/v2/models/fraud/infer")]
     assert [(reply.status, reply.caller) for reply in reached] == [(299, None)] * 2
 
 
 def test_where_nobody_needs_a_key_everything_is_reached() -> None:
-    middleware = AccessMiddleware(application, OpenAccess(), local=True)
+    middleware = require_keys(application, OpenAccess(), local=True)
     assert ask(middleware, "POST", "/v2/repository/models/fraud/load").caller == "anyone"
     assert ask(middleware, "GET", "/metrics").status == 299

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PlaceError
-from skewless.serving.http.sockets import allow_sharing, bind, bind_shared, listen_on_path, reject_new_connections
+from skewless.serving.http.sockets import allow_sharing, bind, listen_on_path, reject_new_connections
 
 HOST = "127.0.0.1"
 
@@ -18,7 +18,7 @@ def test_workers_share_the_address_of_their_server() -> None:
     with bind(HOST, 0) as link:
         port = link.getsockname()[1]
         allow_sharing(link)
-        with bind_shared(HOST, port) as one, bind_shared(HOST, port) as other:
+        with bind(HOST, port, shared=True) as one, bind(HOST, port, shared=True) as other:
             one.listen()
             other.listen()
             with socket.create_connection((HOST, port)):
@@ -29,7 +29,7 @@ def test_another_server_does_not_get_into_a_shared_address() -> None:
     with bind(HOST, 0) as link:
         port = link.getsockname()[1]
         allow_sharing(link)
-        with bind_shared(HOST, port) as worker:
+        with bind(HOST, port, shared=True) as worker:
             worker.listen()
             with pytest.raises(PlaceError, match=f"address 127.0.0.1:{port}: cannot be used"):
                 bind(HOST, port)
@@ -39,7 +39,7 @@ def test_no_worker_gets_into_the_address_of_a_single_process() -> None:
     with bind(HOST, 0) as link:
         link.listen()
         with pytest.raises(PlaceError, match="cannot be used"):
-            bind_shared(HOST, link.getsockname()[1])
+            bind(HOST, link.getsockname()[1], shared=True)
 
 
 def test_nothing_is_accepted_before_the_server_listens() -> None:

@@ -89,7 +89,7 @@ class Wire:
             "/busy": self._busy,
             "/broken": self._broken,
         }
-        lane = make_protocol(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
+        lane = make_protocol(HotRoutes(routes, self._named, _admit), self.limits, self.unfinished, self.turns)
         config = uvicorn.Config(_application, log_config=None, ws="none")
         self.protocol = lane(config=config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)

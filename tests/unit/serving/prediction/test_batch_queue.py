@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
-from skewless.serving.prediction.batch_queue import BatchQueue
+from skewless.serving.prediction.predictor import BatchQueue
+from skewless.serving.prediction.ticket import Ticket
 
 
-@dataclass(frozen=True)
-class Queued:
-    name: str
-    n: int = 1
+class Queued(Ticket):
+    def __init__(self, name: str, n: int = 1) -> None:
+        self.name = name
+        self.rows = n
+
+    @property
+    def n(self) -> int:
+        return self.rows
+
+
+def name_of(ticket: Ticket) -> str:
+    return cast("Queued", ticket).name
 
 
 @dataclass
@@ -25,15 +35,15 @@ class QueueItem:
     begun: list[list[str]] = field(default_factory=list)
     ended: int = 0
 
-    async def __call__(self, batch: list[Queued]) -> None:
+    async def __call__(self, batch: list[Ticket]) -> None:
         assert self.ended == len(self.begun), "two batches at once"
-        self.begun.append([item.name for item in batch])
+        self.begun.append([name_of(item) for item in batch])
         for _ in range(self.turns):
             await asyncio.sleep(0)
         self.ended += 1
 
 
-def run(work: QueueItem, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
+def run(work: QueueItem, steps: Callable[[BatchQueue], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
     """Return the batches that some steps lead to."""
 
     async def main() -> None:
@@ -47,7 +57,7 @@ def run(work: QueueItem, steps: Callable[[BatchQueue[Queued]], Awaitable[None]],
     return work.begun
 
 
-async def taken(queue: BatchQueue[Queued]) -> None:
+async def taken(queue: BatchQueue) -> None:
     """Wait until a batch has been made of what waits."""
     while len(queue):  # noqa: ASYNC110 - a queue tells nobody
         await asyncio.sleep(0.001)
@@ -55,7 +65,7 @@ async def taken(queue: BatchQueue[Queued]) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 5])
 def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
-    async def steps(queue: BatchQueue[Queued]) -> None:
+    async def steps(queue: BatchQueue) -> None:
         for name in "abc":
             queue.put(Queued(name))
         assert len(queue) == 3
@@ -64,7 +74,7 @@ def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
 
 
 def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
-    async def steps(queue: BatchQueue[Queued]) -> None:
+    async def steps(queue: BatchQueue) -> None:
         queue.put(Queued("a"))
         await asyncio.sleep(0)
         for name in "bcd":
@@ -78,13 +88,13 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
     begun: list[list[str]] = []
 
     async def main() -> None:
-        async def work(batch: list[Queued]) -> None:
-            begun.append([item.name for item in batch])
+        async def work(batch: list[Ticket]) -> None:
+            begun.append([name_of(item) for item in batch])
             if len(begun) == 1:
                 await asyncio.sleep(0)
                 asyncio.get_running_loop().call_soon(queue.put, Queued("a again"))
 
-        queue: BatchQueue[Queued] = BatchQueue(work, 1_000)
+        queue = BatchQueue(work, 1_000)
         queue.put(Queued("a"))
         await asyncio.sleep(0)
         queue.put(Queued("b"))
@@ -95,7 +105,7 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
 
 
 def test_what_comes_after_the_last_batch_begins_another() -> None:
-    async def steps(queue: BatchQueue[Queued]) -> None:
+    async def steps(queue: BatchQueue) -> None:
         for name in "ab":
             queue.put(Queued(name))
             await queue.drain()
@@ -114,7 +124,7 @@ def test_what_comes_after_the_last_batch_begins_another() -> None:
     ],
 )
 def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches: list[list[str]]) -> None:
-    async def steps(queue: BatchQueue[Queued]) -> None:
+    async def steps(queue: BatchQueue) -> None:
         for i, n in enumerate(sizes):
             queue.put(Queued(str(i), n))
 
@@ -125,13 +135,13 @@ def test_items_may_be_put_by_the_work_itself() -> None:
     async def main() -> list[str]:
         seen: list[str] = []
 
-        async def work(batch: list[Queued]) -> None:
+        async def work(batch: list[Ticket]) -> None:
             for item in batch:
-                seen.append(item.name)
+                seen.append(name_of(item))
                 if len(seen) < 4:
-                    queue.put(Queued(item.name + "'"))
+                    queue.put(Queued(name_of(item) + "'"))
 
-        queue: BatchQueue[Queued] = BatchQueue(work, 10)
+        queue = BatchQueue(work, 10)
         queue.put(Queued("a"))
         await queue.drain()
         return seen
@@ -144,11 +154,11 @@ def test_drained_waits_for_work_that_suspends() -> None:
         said: list[str] = []
         gate = asyncio.Event()
 
-        async def work(batch: list[Queued]) -> None:
+        async def work(batch: list[Ticket]) -> None:
             await gate.wait()
-            said.extend(item.name for item in batch)
+            said.extend(name_of(item) for item in batch)
 
-        queue: BatchQueue[Queued] = BatchQueue(work, 10)
+        queue = BatchQueue(work, 10)
         queue.put(Queued("a"))
         waiting = asyncio.create_task(queue.drain())
         await asyncio.sleep(0)
@@ -164,7 +174,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
 def test_an_idle_queue_is_drained() -> None:
     async def main() -> None:
-        await asyncio.wait_for(BatchQueue[Queued](QueueItem(), 10).drain(), 20)
+        await asyncio.wait_for(BatchQueue(QueueItem(), 10).drain(), 20)
 
     asyncio.run(main())
 
@@ -175,17 +185,17 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
         under_way = most = 0
         gate = asyncio.Event()
 
-        async def work(batch: list[Queued]) -> None:
+        async def work(batch: list[Ticket]) -> None:
             nonlocal under_way, most
-            begun.append([item.name for item in batch])
+            begun.append([name_of(item) for item in batch])
             under_way += 1
             most = max(most, under_way)
-            if batch[0].name in "ab":
+            if name_of(batch[0]) in "ab":
                 await gate.wait()
             await asyncio.sleep(0)
             under_way -= 1
 
-        queue: BatchQueue[Queued] = BatchQueue(work, 2)
+        queue = BatchQueue(work, 2)
         for name in "abc":
             queue.put(Queued(name))
             await taken(queue)
@@ -209,11 +219,11 @@ def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
     async def main() -> None:
         dealt: asyncio.Future[None] | None = None
 
-        async def work(_: list[Queued]) -> None:
+        async def work(_: list[Ticket]) -> None:
             assert dealt is not None
             dealt.set_result(None)
 
-        queue: BatchQueue[Queued] = BatchQueue(work, 10)
+        queue = BatchQueue(work, 10)
         for _ in range(100):
             dealt = asyncio.get_running_loop().create_future()
             queue.put(Queued("a"))
@@ -225,7 +235,7 @@ def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
 
 
 def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
-    async def steps(queue: BatchQueue[Queued]) -> None:
+    async def steps(queue: BatchQueue) -> None:
         queue.put(Queued("a", 2))
         queue.put(Queued("b", 2), Queued("c", 2))
         queue.put(Queued("d", 2))

@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.training.rollout.evidence import Evidence
-from skewless.training.rollout.labelled_evidence import compare_labelled
+from skewless.training.rollout.evidence import Evidence, compare_labelled
 from skewless.training.rollout.sequential import analyse
 
 SPEC = ModelSpec(

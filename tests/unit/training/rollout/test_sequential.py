@@ -22,10 +22,15 @@ def log_losses(chance: np.random.Generator, n: int, bias: float) -> Floats:
     return -np.where(labels, np.log(told), np.log1p(-told))
 
 
+def of_rows(losses: Floats) -> LossSummary:
+    """The summary of losses of which each is a unit."""
+    return LossSummary.of(losses, np.arange(losses.size, dtype=np.uint64))
+
+
 def peeked(champion: Floats, challenger: Floats) -> tuple[Winner | None, int]:
     """The first winner that any look names, and after how many labels of an arm."""
     for n in range(LOOK_EVERY, champion.size + 1, LOOK_EVERY):
-        found = analyse(Losses(champion=LossSummary.of(champion[:n]), challenger=LossSummary.of(challenger[:n])), ALPHA)
+        found = analyse(Losses(champion=of_rows(champion[:n]), challenger=of_rows(challenger[:n])), ALPHA)
         if found.winner:
             return found.winner, n
     return None, champion.size
@@ -73,7 +78,7 @@ def test_uneven_arms_are_tested_on_the_variance_of_the_smaller_one() -> None:
     for _ in range(300):
         champion, challenger = log_losses(chance, 4_500, 0.0), log_losses(chance, 500, 0.0)
         for n in range(MIN_UNITS, 501, 20):
-            arms = Losses(champion=LossSummary.of(champion[: 9 * n]), challenger=LossSummary.of(challenger[:n]))
+            arms = Losses(champion=of_rows(champion[: 9 * n]), challenger=of_rows(challenger[:n]))
             if analyse(arms, ALPHA).winner:
                 false += 1
                 break
@@ -89,7 +94,7 @@ def test_labels_of_one_entity_are_no_witnesses_of_each_other() -> None:
         units = np.repeat(np.arange(400, dtype=np.uint64), 10)
         for known in false:
             for n in range(MIN_UNITS * 10, 4_001, 250):
-                given = units[:n] if known else None
+                given = units[:n] if known else np.arange(n, dtype=np.uint64)
                 champion, challenger = (LossSummary.of(arm[:n], given) for arm in arms)
                 if analyse(Losses(champion=champion, challenger=challenger), ALPHA).winner:
                     false[known] += 1
@@ -105,9 +110,9 @@ def _of_entities(chance: np.random.Generator, n: int) -> Floats:
 
 def test_without_repeats_units_change_nothing() -> None:
     losses = np.random.default_rng(2).exponential(size=500)
-    alone, named = LossSummary.of(losses), LossSummary.of(losses, np.arange(500, dtype=np.uint64))
-    assert (named.n, named.mean) == (alone.n, alone.mean)
-    assert named.squares == pytest.approx(alone.squares, rel=1e-12)
+    named = of_rows(losses)
+    assert (named.n, named.mean) == (500, losses.mean())
+    assert named.squares == pytest.approx(((losses - losses.mean()) ** 2).sum(), rel=1e-12)
 
 
 def test_nothing_is_said_of_few_labels() -> None:

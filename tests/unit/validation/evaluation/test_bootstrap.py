@@ -10,14 +10,12 @@ import pytest
 from skewless.contract.spec import Task
 from skewless.validation.evaluation.bootstrap import (
     MetricGain,
-    ScoredRows,
     ScorePair,
     normal_gain,
     paired_gain,
-    weighted_metric,
 )
 from skewless.validation.evaluation.evaluation import evaluate
-from skewless.validation.evaluation.metrics import auc
+from skewless.validation.evaluation.metrics import ScoredRows, auc, weighted_metric
 
 BINARY = ["auc", "log_loss", "brier", "calibration_error", "precision", "recall", "precision_at_base_rate"]
 CASES: list[tuple[Task, str]] = [
@@ -58,7 +56,7 @@ def test_metrics_of_many_weightings_are_those_of_each(task: Task, metric: str) -
     weights = np.random.default_rng(1).integers(0, 4, (25, 120)).astype(np.float64)
     weights[0] = 0.0
     weights[0, :3] = 1.0
-    scored = ScoredRows(labels=rows["labels"], scores=rows["candidate"], task=task, groups=rows["groups"])
+    scored = ScoredRows(labels=rows["labels"], scores=rows["candidate"], groups=rows["groups"])
     found = weighted_metric(metric, scored)(weights)
     for value, each in zip(found, weights, strict=True):
         one = evaluate(rows["labels"], rows["candidate"], each, task=task, groups=rows["groups"])[metric]

@@ -16,8 +16,8 @@ from skewless.contract.errors import SourceError
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.infra.runtimes.port import Vector
 from skewless.training.quality import quality_lines
-from skewless.validation.evaluation.evaluation import calibration_error, calibration_table, evaluate
-from skewless.validation.evaluation.metrics import auc, ndcg
+from skewless.validation.evaluation.evaluation import calibration_table, evaluate
+from skewless.validation.evaluation.metrics import Groups, ScoredRows, metric_value
 
 
 def pairwise_auc(labels: list[float], scores: list[float], weights: list[float]) -> float | None:
@@ -41,7 +41,8 @@ ROWS = st.lists(
 def test_auc_counts_pairs_and_half_of_the_ties(rows: list[tuple[float, float, int]]) -> None:
     labels, scores, weights = ([float(row[at]) for row in rows] for at in range(3))
     expected = pairwise_auc(labels, scores, weights)
-    found = auc(np.array(labels), np.array(scores), np.array(weights))
+    scored = ScoredRows(labels=np.array(labels), scores=np.array(scores))
+    found = metric_value("auc", scored, np.array(weights))
     assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
@@ -49,9 +50,8 @@ def test_auc_counts_pairs_and_half_of_the_ties(rows: list[tuple[float, float, in
 def test_a_weight_counts_as_that_many_rows(rows: list[tuple[float, float, int]]) -> None:
     labels, scores, weights = (np.array([float(row[at]) for row in rows]) for at in range(3))
     often = weights.astype(int)
-    base = 0.3
-    weighted = evaluate(labels, scores, weights, base_rate=base)
-    repeated = evaluate(np.repeat(labels, often), np.repeat(scores, often), base_rate=base)
+    weighted = evaluate(labels, scores, weights)
+    repeated = evaluate(np.repeat(labels, often), np.repeat(scores, often))
     for name in ("auc", "log_loss", "brier", "precision", "recall", "precision_at_base_rate", "recall_at_base_rate"):
         assert weighted[name] == (None if repeated[name] is None else pytest.approx(repeated[name], rel=1e-9))
 
@@ -141,6 +141,17 @@ def test_multiclass_metrics_of_one_class_and_of_certain_errors_exist() -> None:
     assert found["log_loss"] == pytest.approx(-math.log(1e-15))
     assert found["accuracy"] == 0.0
     json.dumps(found, allow_nan=False)
+
+
+def ndcg(
+    labels: Vector, scores: Vector, groups: Groups, *, at: int | None = None, weights: Vector | None = None
+) -> float | None:
+    found = evaluate(labels, scores, weights, task="ranking", groups=groups)
+    return found["ndcg" if at is None else f"ndcg_at_{at}"]
+
+
+def calibration_error(labels: Vector, scores: Vector) -> float | None:
+    return evaluate(labels, scores)["calibration_error"]
 
 
 @pytest.mark.parametrize("at", [None, 5])
