@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.buckets import split_buckets
 from skewless.contract.settings import Settings, load_settings
 from skewless.infra.engines.job import Jobs, OnResult, spill_folder
-from skewless.infra.engines.port import Executor
+from skewless.infra.engines.port import Executor, open_executor
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.matched_rows import read_memory_limit
@@ -128,6 +128,20 @@ class Engine:
             )
             for first, end in split_buckets(buckets, max(executor.workers, least))
         ]
+
+
+@contextmanager
+def hold_engine(repo: Path, state: ProjectState, settings: Settings) -> Iterator[Engine]:
+    """Yield the engine of a project; its workers start with the first large work, and end with the block."""
+    with ExitStack() as stack:
+
+        @cache
+        def open_once() -> Executor:
+            executor = open_executor(settings.engine, settings)
+            stack.callback(executor.close)
+            return executor
+
+        yield Engine(open=open_once, repo=repo, state=state, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
