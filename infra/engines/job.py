@@ -63,8 +63,10 @@ class Jobs:
             # Closed at once, so that an interrupted driver leaves no task running.
             with closing(self.executor.run([task for task in tasks if task.name not in results])) as finished:
                 for result in finished:
-                    results[result.task] = self.record(result)
-                    on_result(results[result.task])
+                    recorded = self.record(result)
+                    if result.task not in results:  # a second attempt has the same result
+                        results[result.task] = recorded
+                        on_result(recorded)
             yield [results[task.name] for task in tasks]
             self._delete(tasks)
 

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from skewless.contract.errors import SourceError
+from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.task import Task, TaskResult
 
 MODULE = "tests.worlds.tasks"
@@ -64,6 +65,14 @@ def reject(task: Task) -> TaskResult:
 def crash(_task: Task) -> TaskResult:
     """Fail with an error of the program."""
     raise ZeroDivisionError("of a test")
+
+
+class TwiceExecutor(ProcessExecutor):
+    """Runs two attempts of each task at once, as an engine with speculation may do."""
+
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
+        """Yield the results of both attempts."""
+        yield from super().run([task for task in tasks for _ in range(2)])
 
 
 # Waits longer than a worker needs to start, so that a task is not killed each time.
