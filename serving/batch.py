@@ -81,7 +81,7 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
         async with open_predictor(config, name) as (predictor, model):
             total = 0
             for chunk in read_chunks(source, model.plan, config.settings):
-                write(await score_chunk(predictor, model, chunk))
+                write(add_results(chunk, await score_chunk(predictor, model, chunk)))
                 total += chunk.num_rows
     return total
 
@@ -178,14 +178,18 @@ async def open_predictor(
         yield predictor, model
 
 
-async def score_chunk(predictor: Predictor, model: ServedModel, chunk: pa.Table) -> pa.Table:
-    """Return some rows of a file with the columns of their predictions.
+async def score_chunk(predictor: Predictor, model: ServedModel, chunk: pa.Table) -> ScoredSlice:
+    """Return the predictions of some rows of a file.
 
     Raises:
         RequestError: a row does not match the inputs in the plan.
         StoreError: the store is unavailable.
     """
-    scored_slice = await predictor.predict(model, _plain_rows(model.plan, chunk))
+    return await predictor.predict(model, _plain_rows(model.plan, chunk))
+
+
+def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
+    """Return some rows of a file with the columns of their predictions."""
     for name, values in _result_columns(scored_slice).items():
         chunk = chunk.append_column(name, values)
     return chunk

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.clock import open_clock
-from skewless.contract.columns import digest
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.vector import Matrix
 from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
@@ -21,6 +24,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_file
 from skewless.serving.batch import (
+    add_results,
     check_folder,
     open_predictor,
     open_target,
@@ -98,24 +102,34 @@ def predict_chunks(task: Task) -> TaskResult:
     )
     path = state.storage.staging_path()
     try:
-        rows = run_coroutine(_predict_chunks(config, task, state.storage.local_path(task.inputs[0]), path))
+        done = run_coroutine(_predict_chunks(config, task, state.storage.local_path(task.inputs[0]), path))
         stored = state.storage.put_file(f"{FOLDER}/{task.job}/{uuid.uuid4().hex}.parquet", path)
     finally:
         path.unlink(missing_ok=True)
-    # Not of the predictions: their ids are new in each attempt, as are their times, and the online store changes.
-    checked = digest([task.name, rows])
-    return TaskResult(objects=(stored,), rows=rows, digest=checked, compute_s=time.perf_counter() - began)
+    return replace(done, objects=(stored,), compute_s=time.perf_counter() - began)
 
 
-async def _predict_chunks(config: ServerConfig, task: Task, source: Path, target: Path) -> int:
+async def _predict_chunks(config: ServerConfig, task: Task, source: Path, target: Path) -> TaskResult:
     chunks, rows = pq.ParquetFile(source), 0
+    scores, vectors = blake2b(task.name.encode(), digest_size=16), blake2b(digest_size=16)
     with open_target(target) as write:
         async with open_predictor(config, task.parameters["model"], task.parameters["version"]) as (predictor, model):
             for i in range(task.first, task.end):
-                scored = await score_chunk(predictor, model, chunks.read_row_group(i))
-                write(scored)
-                rows += scored.num_rows
-    return rows
+                chunk = chunks.read_row_group(i)
+                scored = await score_chunk(predictor, model, chunk)
+                write(add_results(chunk, scored))
+                rows += scored.n
+                vectors.update(_canonical_bytes(scored.matrix))
+                # Some GPUs and libraries round otherwise: such a model has a tolerance.
+                if model.certificate.bit_equal:
+                    scores.update(_canonical_bytes(scored.scores))
+    # Ids and times are new in each attempt. Vectors may be: they are those of the online store and of the time.
+    return TaskResult(rows=rows, digest=scores.hexdigest(), basis=vectors.hexdigest())
+
+
+def _canonical_bytes(values: Matrix) -> bytes:
+    """Return the bytes of an array; all NaNs are equal, because a null has no bits of its own."""
+    return np.where(np.isnan(values), np.nan, values).tobytes()
 
 
 async def _load_model(config: ServerConfig, name: str | None) -> ServedModel:

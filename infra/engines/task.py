@@ -91,7 +91,9 @@ class TaskResult:
         task: name of the task.
         objects: what it has written to the storage.
         rows: number of rows of the result.
-        digest: of the canonical values: bits of floats, nulls, order. All attempts of a task have the same.
+        digest: of the canonical values: bits of floats, nulls, order. All attempts with the same basis have the same.
+        basis: digest of what the task has read that can change between two attempts, such as values in the online
+            store; empty if its inputs and the log are all that it reads.
         values: further results, such as counts; plain JSON, and small.
         read_s, compute_s, write_s: seconds of reading the log, of computing, and of writing the result.
         peak_bytes: largest memory of the worker so far.
@@ -101,6 +103,7 @@ class TaskResult:
     objects: tuple[StoredObject, ...] = ()
     rows: int
     digest: str
+    basis: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     read_s: float = 0.0
     compute_s: float = 0.0
