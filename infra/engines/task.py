@@ -27,6 +27,7 @@ KINDS = {
     "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
     "replay": "skewless.validation.replay_tasks:replay",
     "parity": "skewless.validation.parity_tasks:compare",
+    "drift": "skewless.validation.drift_tasks:count",
     "predict": "skewless.serving.batch_tasks:predict_chunks",
 }
 

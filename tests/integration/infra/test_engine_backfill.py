@@ -61,9 +61,9 @@ def test_two_attempts_at_once_leave_the_states_of_one(windowed_project: Project)
         alone.__dict__["clock"] = project.clock
         (first,) = alone.backfill()
     project.__dict__["executor"] = TwiceExecutor(2)
+    steps: list[tuple[str, int]] = []
     for _ in range(3):
-        steps: list[tuple[str, int]] = []
-        (second,) = project.backfill(on_rows=lambda view, done, into=steps: into.append((view, done)))
+        (second,) = project.backfill(on_rows=lambda view, done: steps.append((view, done)))
         assert second.states == 3
         assert steps[-1] == ("carrier_now", 3)
         assert first.generation is not None
