@@ -60,6 +60,11 @@ class Engine:
             return False
         return not least or self.open().workers >= (2 if "engine" in self.settings.model_fields_set else _MANY_WORKERS)
 
+    @property
+    def has_local_workers(self) -> bool:
+        """Return whether all workers run on this machine, and can read its files."""
+        return self.open().name == "processes"
+
     @contextmanager
     def run(
         self,
@@ -110,7 +115,7 @@ class Engine:
             secrets: further settings of the workers.
         """
         executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
-        is_here = executor.name == "processes" or self.settings.engine_address is None
+        is_here = self.has_local_workers or self.settings.engine_address is None
         if is_here and executor.workers > 1:
             share = max(_LEAST_MEMORY, read_memory_limit(connection) // executor.workers)
             settings |= {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}

@@ -45,8 +45,10 @@ Workers = Annotated[
     typer.Option("--workers", metavar="N", min=1, help="Number of worker processes; default: setting 'workers'."),
 ]
 Row = Annotated[str | None, typer.Option("--row", metavar="JSON", help="One row, or a list of rows; '-' reads stdin.")]
-Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file of rows.")]
-Target = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Parquet or CSV file for the predictions.")]
+Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file of rows, or a folder.")]
+Target = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="File for the predictions; for a folder also a folder.")
+]
 Begin = Annotated[str | None, typer.Option("--begin", metavar="VERSION", help="Begin the rollout of this version.")]
 Step = Annotated[
     bool, typer.Option("--step", help="Judge the guardrails now, and advance each rollout or roll it back.")
@@ -122,16 +124,17 @@ def _hint(config: ServerConfig, url: str) -> str:
 
 
 @command(
-    "Predict rows, or all rows of a file.",
+    "Predict rows, or all rows of a file or folder.",
     f"fraud {_ROW}",
     "--in payments.parquet --out scores.csv",
+    "--in days/ --out scored/",
     has_engine=True,
     is_short=True,
 )
 def predict(
     session: Session, model: Model = None, *, row: Row = None, source: Source = None, target: Target = None
 ) -> None:
-    """Predict rows of entity keys and request fields, or all rows of a file."""
+    """Predict rows of entity keys and request fields, or all rows of a file or folder."""
     if row is not None and source is None and target is None:
         _predict_rows(_open_applied(session), model, read_rows(row), session)
     elif row is None and source is not None and target is not None:
@@ -194,7 +197,8 @@ def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]
 def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], session: Session) -> None:
     source, target = files
     for option, path in (("--in", source), ("--out", target)):
-        if path.suffix not in _ENDINGS:
+        is_folder = source.is_dir() and (path.is_dir() or not path.suffix)
+        if path.suffix not in _ENDINGS and not is_folder:
             raise RequestError(
                 f"option {option}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
             )

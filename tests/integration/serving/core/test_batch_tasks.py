@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError, StoreError
+from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from skewless.serving import batch_tasks
+from skewless.serving.batch import score_chunk
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.tasks import TwiceExecutor, killing_workers
 from tests.worlds.trained import MODEL, Sandbox, ask
@@ -98,6 +100,17 @@ def test_the_file_is_that_of_one_process(
     assert steps[-1] == ("predicting rows", ROWS, ROWS)
 
 
+def test_workers_elsewhere_read_a_copy(
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "has_local_workers", False)
+    with on_engine(place) as project:
+        found = predict(project, source, tmp_path / "out.parquet")
+        assert list(project.state.storage.list_objects(FOLDER)) == []
+    assert found.equals(local_rows)
+    assert found.schema.equals(local_rows.schema, check_metadata=True)
+
+
 def test_all_predictions_are_logged_and_proven(place: Sandbox, source: Path, tmp_path: Path) -> None:
     with on_engine(place) as project:
         project.predict_file(MODEL, source, tmp_path / "out.parquet")
@@ -148,12 +161,12 @@ def test_two_attempts_at_once_give_the_file_of_one(
 def test_a_second_attempt_must_score_equal_vectors_equally(
     place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    score, calls = batch_tasks.score_chunk, 0
+    calls = 0
 
     async def score_badly(*args: object) -> ScoredSlice:
         nonlocal calls
         calls += 1
-        scored = await score(*args)  # type: ignore[arg-type]
+        scored = await score_chunk(*args)  # type: ignore[arg-type]
         if calls > 64:  # chunks of the first attempt
             scored.scored.scores = np.nextafter(scored.scored.scores, np.inf)
             if part == "matrix":  # as if the online store had changed
