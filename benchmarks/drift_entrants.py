@@ -20,7 +20,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     from skewless.contract.lifecycle import Watch
     from skewless.infra.predictions.live_predictions import LivePredictions
     from skewless.training.curves import profile_features
-    from skewless.validation.drift.verdicts import compare_window
+    from skewless.validation.drift.verdicts import compare_window, count_window
 
     before, now = pq.read_table(trained), pq.read_table(live)
     names = before.column_names
@@ -28,7 +28,8 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     vectors = np.column_stack([now[name].to_numpy() for name in names])
     with meter.lap():
         piece = LivePredictions(vectors=vectors, scores=np.zeros(len(vectors)))
-        _, found = compare_window(made, names, [piece], np.empty(0), Watch(psi=_PSI), {})
+        counts = count_window(made, names, [piece])
+        found = compare_window(made, names, counts, np.empty(0), Watch(psi=_PSI), {})
     return _digest((name for name, column in found.items() if column.drifted), wanted)
 
 

@@ -179,14 +179,17 @@ class Project(Workspace):
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
-        """Predict every row of a Parquet or CSV file into another; return the number of rows."""
+        """Predict every row of a Parquet or CSV file, or of a folder of them; return the number of rows.
+
+        Args:
+            target: a file; of a folder also a folder, with a file of the same name for each file.
+        """
         from skewless.operations.serve import check_model
-        from skewless.serving.batch_tasks import predict_file_on_engine
+        from skewless.serving.batch_tasks import predict_file
 
         check_model(self, model)
-        return predict_file_on_engine(
-            self.server_config(), model, source, target, open_views=lambda: self.views, engine=self.engine
-        )
+        config = self.server_config()
+        return predict_file(config, model, source, target, open_views=lambda: self.views, engine=self.engine)
 
     feedback = _ops.feedback.feedback
     quality = _ops.quality.quality

@@ -111,7 +111,13 @@ def compare(task: Task) -> TaskResult:
         }
     stored = write_json(views.state.storage, task.job, body)
     checked = digest({name: value for name, value in body.items() if name != "at_us"})
-    return TaskResult(objects=(stored,), rows=rows.num_rows, digest=checked, compute_s=time.perf_counter() - began)
+    return TaskResult(
+        objects=(stored,),
+        rows=rows.num_rows,
+        digest=checked,
+        basis=str(body["at_us"]),  # the online store of that time
+        compute_s=time.perf_counter() - began,
+    )
 
 
 def _kind(view: View | WindowView) -> Any:  # noqa: ANN401 - a literal

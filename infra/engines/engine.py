@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.buckets import split_buckets
 from skewless.contract.settings import Settings, load_settings
 from skewless.infra.engines.job import Jobs, OnResult, spill_folder
-from skewless.infra.engines.port import Executor
+from skewless.infra.engines.port import Executor, open_executor
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.matched_rows import read_memory_limit
@@ -59,6 +59,11 @@ class Engine:
         if not rows or rows * cost < least:
             return False
         return not least or self.open().workers >= (2 if "engine" in self.settings.model_fields_set else _MANY_WORKERS)
+
+    @property
+    def has_local_workers(self) -> bool:
+        """Return whether all workers run on this machine, and can read its files."""
+        return self.open().name == "processes"
 
     @contextmanager
     def run(
@@ -110,7 +115,7 @@ class Engine:
             secrets: further settings of the workers.
         """
         executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
-        is_here = executor.name == "processes" or self.settings.engine_address is None
+        is_here = self.has_local_workers or self.settings.engine_address is None
         if is_here and executor.workers > 1:
             share = max(_LEAST_MEMORY, read_memory_limit(connection) // executor.workers)
             settings |= {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}
@@ -128,6 +133,20 @@ class Engine:
             )
             for first, end in split_buckets(buckets, max(executor.workers, least))
         ]
+
+
+@contextmanager
+def hold_engine(repo: Path, state: ProjectState, settings: Settings) -> Iterator[Engine]:
+    """Yield the engine of a project; its workers start with the first large work, and end with the block."""
+    with ExitStack() as stack:
+
+        @cache
+        def open_once() -> Executor:
+            executor = open_executor(settings.engine, settings)
+            stack.callback(executor.close)
+            return executor
+
+        yield Engine(open=open_once, repo=repo, state=state, settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ OnResult = Callable[[TaskResult], None]
 class Jobs:
     """The jobs of a project, one of each kind at a time.
 
-    The first recorded result of a task counts. A later attempt must have the same digest.
+    The first recorded result of a task counts. A later attempt must have the same digest, if it has read the same.
     """
 
     state: ProjectState
@@ -63,8 +63,10 @@ class Jobs:
             # Closed at once, so that an interrupted driver leaves no task running.
             with closing(self.executor.run([task for task in tasks if task.name not in results])) as finished:
                 for result in finished:
-                    results[result.task] = self.record(result)
-                    on_result(results[result.task])
+                    recorded = self.record(result)
+                    if result.task not in results:  # a second attempt has the same result
+                        results[result.task] = recorded
+                        on_result(recorded)
             yield [results[task.name] for task in tasks]
             self._delete(tasks)
 
@@ -72,13 +74,13 @@ class Jobs:
         """Record a result and return the recorded one, which is that of the first attempt.
 
         Raises:
-            StoreError: the first attempt had another digest.
+            StoreError: the first attempt had the same basis, and another digest.
         """
         body = result.as_dict() | {"at_us": self.state.database.now_us()}
         if self._documents.create(result.task, body):
             return result
         first = _decode(self._documents.get(result.task) or body)
-        if first.digest != result.digest:
+        if first.basis == result.basis and first.digest != result.digest:
             digests = f"{first.digest} and {result.digest}"
             fix = "do not use its results; test the memory of the machines, and report it"
             raise StoreError(f"task {result.task}", "has given two different results", value=digests, fix=fix)

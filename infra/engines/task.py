@@ -27,6 +27,7 @@ KINDS = {
     "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
     "replay": "skewless.validation.replay_tasks:replay",
     "parity": "skewless.validation.parity_tasks:compare",
+    "drift": "skewless.validation.drift_tasks:count",
     "predict": "skewless.serving.batch_tasks:predict_chunks",
 }
 
@@ -91,7 +92,9 @@ class TaskResult:
         task: name of the task.
         objects: what it has written to the storage.
         rows: number of rows of the result.
-        digest: of the canonical values: bits of floats, nulls, order. All attempts of a task have the same.
+        digest: of the canonical values: bits of floats, nulls, order. All attempts with the same basis have the same.
+        basis: digest of what the task has read that can change between two attempts, such as values in the online
+            store; empty if its inputs and the log are all that it reads.
         values: further results, such as counts; plain JSON, and small.
         read_s, compute_s, write_s: seconds of reading the log, of computing, and of writing the result.
         peak_bytes: largest memory of the worker so far.
@@ -101,6 +104,7 @@ class TaskResult:
     objects: tuple[StoredObject, ...] = ()
     rows: int
     digest: str
+    basis: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     read_s: float = 0.0
     compute_s: float = 0.0

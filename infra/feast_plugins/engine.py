@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -23,10 +23,12 @@ from feast.repo_config import FeastConfigBaseModel
 
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
+from skewless.infra.engines.engine import hold_engine
 from skewless.infra.feast_plugins.latest_messages import read_latest_rows, to_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, is_plain, is_windowed
 from skewless.infra.log.runs import RunLedger
+from skewless.infra.materialization.latest_tasks import EngineWriter
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
 from skewless.infra.materialization.skipped_rows import warn_skipped
@@ -98,20 +100,21 @@ class SkewlessComputeEngine(ComputeEngine):
         return _finished_job(task)
 
     def _materialize_log(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
-        """Materialize a view through the accepted log."""
-        settings, state = settings_of(self.repo_config), state_of(self.repo_config)
-        clock = open_clock(settings.clock)
+        """Materialize a view through the accepted log; many rows are written on the engine of the settings."""
+        settings, state, repo = settings_of(self.repo_config), state_of(self.repo_config), repo_of(self.repo_config)
+        clock, connections = open_clock(settings.clock), online.connections(self.repo_config)
         connection = connect(state / "spill", memory_limit=settings.memory_limit, threads=settings.threads)
-        try:
+        with closing(connection), hold_engine(repo, state, settings) as engine:
             materializer = Materializer(
                 project=self.repo_config.project,
-                repo=repo_of(self.repo_config),
+                repo=repo,
                 state=state,
                 connection=connection,
-                online=lambda: online.connections(self.repo_config).writer,
+                online=lambda: connections.writer,
                 ledger=RunLedger(state.database),
                 clock=clock,
                 strict=settings.strict,
+                write=EngineWriter(engine=engine, redis_url=lambda: connections.address).write,
             )
             with _open_progress_bar(task.tqdm_builder) as move_bar:
                 events = build_event_range(task, from_us(clock.now_us()))
@@ -121,8 +124,6 @@ class SkewlessComputeEngine(ComputeEngine):
                         move_bar(step.done, step.total)
 
                 reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=show)
-        finally:
-            connection.close()
         for report in reports:
             warn_skipped(report.view, report.left_out)
 

@@ -235,22 +235,45 @@ class StateView:
         old = store.get(keys)
         return self.replace(store, keys, old, self.codec.pack(self.roller.roll(self.codec.unpack(old), m)))
 
-    def create(self, store: OnlineStore, keys: pa.Table, tiles: Tiles) -> tuple[pa.Array, pa.Array]:
-        """Write complete states of a generation that nobody reads or appends to yet; return their names and bytes."""
+    def create(
+        self, store: OnlineStore, keys: pa.Table, tiles: Tiles, markers: Sequence[str] = ()
+    ) -> tuple[pa.Array, pa.Array]:
+        """Write complete states of a generation that nobody reads or appends to yet; return their names and bytes.
+
+        Two attempts of one task may write the same states at once.
+
+        Args:
+            store: the online store.
+            keys, tiles: the entities and their states.
+            markers: of the generation's partitions that have events; their position is -1 until all states are
+                written. An attempt that is late must not replace states to which newer events were appended.
+
+        Raises:
+            StoreError: another process writes other states, or all states are already written.
+        """
         state_keys, states = self.names(keys), self.codec.pack(tiles)
-        # Replaces states of a killed backfill, whose generation number was never published.
-        if self.replace(store, state_keys, store.get(state_keys), states) < len(state_keys):
-            raise StoreError(
-                f"view {self.view.name!r}",
-                "is being backfilled by another process",
-                value=self.generation,
-                fix="run one `skewless backfill` at a time",
-            )
+        # Replaces states of another project that had the same name and store.
+        old = store.get(state_keys)
+        # After the read: if events were appended before it, the markers show it; if later, the states have changed.
+        if any(marker is None or marker.position >= 0 for marker in store.read_markers(markers)):
+            raise self._conflict("is already complete, or was lost")
+        refused = np.flatnonzero(~self._replace(store, state_keys, old, states))
+        if len(refused):
+            places = pa.array(refused)
+            if store.get(state_keys.take(places)) != states.take(places).to_pylist():
+                raise self._conflict("is being backfilled by another process")
         return state_keys, states
+
+    def _conflict(self, problem: str) -> StoreError:
+        fix = "run one `skewless backfill` at a time"
+        return StoreError(f"view {self.view.name!r}", problem, value=self.generation, fix=fix)
 
     def replace(self, store: OnlineStore, keys: pa.Array, old: Sequence[bytes | None], new: pa.Array) -> int:
         """Replace states that have not changed since they were read; return how many."""
-        return int(store.replace(keys, old, new, [self.codec.head(state) for state in old]).sum())
+        return int(self._replace(store, keys, old, new).sum())
+
+    def _replace(self, store: OnlineStore, keys: pa.Array, old: Sequence[bytes | None], new: pa.Array) -> BoolArray:
+        return store.replace(keys, old, new, [self.codec.head(state) for state in old])
 
     def names(self, keys: pa.Table) -> pa.Array:
         """Return the keys of the states of entities."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,21 +17,25 @@ from skewless.contract.vector import Matrix
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.predictions.reader import decode_matrix
 from skewless.infra.predictions.segments import BATCH_ROWS, ROWS_SQL, prediction_files
+from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
 _SERVED_SQL = f"""
     FROM {ROWS_SQL}
     WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role <> 'shadow'
 """
+# Predictions without a feature row are together one group of each view.
+_USES_SQL = f"""
+    SELECT read.view AS view, CASE WHEN read.seq >= 0 THEN read.hash END AS hash, greatest(read.seq, -1) AS seq,
+        count(*) AS n
+    FROM (SELECT unnest(reads) AS read {_SERVED_SQL})
+    GROUP BY ALL
+"""
 # A feature row that was read w times is as much evidence as one read: Kish's effective number of rows is
-# (sum w)^2 / sum w^2.
-_REPEATS_SQL = f"""
-    WITH
-    reads AS (SELECT unnest(reads) AS read {_SERVED_SQL}),
-    used AS (
-        SELECT read.view AS view, read.hash, read.seq AS seq, count(*)::DOUBLE AS n FROM reads GROUP BY ALL
-    )
-    SELECT view, sum(CASE WHEN seq >= 0 THEN n * n ELSE n END) / sum(n) AS repeats FROM used GROUP BY view
+# (sum w)^2 / sum w^2. Integers, so that neither the order of the rows nor their division into parts counts.
+_REPEATS_SQL = """
+    SELECT view, sum(CASE WHEN seq >= 0 THEN n::HUGEINT * n::HUGEINT ELSE n::HUGEINT END), sum(n)::HUGEINT
+    FROM (SELECT view, hash, seq, sum(n) AS n FROM {uses} GROUP BY ALL) GROUP BY view
 """
 # The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
 # the vectors of selected rows are read.
@@ -73,6 +79,7 @@ class ServedScores:
         state: of the project.
         since_us: start of the range by time of evaluation, UTC microseconds.
         until_us: end of the range, exclusive.
+        only: these objects of the log alone; None: all.
     """
 
     state: ProjectState
@@ -81,6 +88,7 @@ class ServedScores:
     version: str
     since_us: int
     until_us: int
+    only: Sequence[StoredObject] | None = None
 
     def batches(self) -> Iterator[LivePredictions]:
         """Yield the predictions in batches, in any order.
@@ -101,16 +109,53 @@ class ServedScores:
         Raises:
             StoreError: a log file is corrupt.
         """
-        return {row["view"]: row["repeats"] for batch in self._query(_REPEATS_SQL) for row in batch.to_pylist()}
+        if not self._files:
+            return {}
+        with translate_query_errors("prediction log"):
+            query = _REPEATS_SQL.format(uses=f"({_USES_SQL})")
+            return _divide(self.connection.sql(query, params=self._values))
+
+    def uses(self) -> pa.Table:
+        """Return how often each feature row was used: ``view``, ``hash``, ``seq`` and ``n``, sorted.
+
+        ``mean_repeats`` adds the tables of several parts of a log.
+
+        Raises:
+            StoreError: a log file is corrupt.
+        """
+        query = f"{_USES_SQL} ORDER BY ALL"
+        with translate_query_errors("prediction log"):
+            return self.connection.sql(query, params=self._values).to_arrow_table()
 
     def _query(self, query: str) -> Iterator[pa.RecordBatch]:
-        files = prediction_files(self.state)
-        if not files:
+        if not self._files:
             return
-        bound = {"files": files, "model": self.model, "version": self.version}
         with translate_query_errors("prediction log"):
-            rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
+            rows = self.connection.sql(query, params=self._values)
             yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
+
+    @cached_property
+    def _files(self) -> list[str]:
+        if self.only is None:
+            return prediction_files(self.state)
+        return [str(path) for path in self.state.storage.local_paths(self.only)]
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        bound = {"files": self._files, "model": self.model, "version": self.version}
+        return bound | {"since": self.since_us, "until": self.until_us}
+
+
+def mean_repeats(connection: duckdb.DuckDBPyConnection, uses: Sequence[pa.Table]) -> dict[str, float]:
+    """Return ``ServedScores.repeats`` of a log from the ``uses`` of its parts."""
+    with connection.cursor() as cursor:
+        cursor.register("uses", pa.concat_tables(uses))
+        return _divide(cursor.sql(_REPEATS_SQL.format(uses="uses")))
+
+
+def _divide(sums: duckdb.DuckDBPyRelation) -> dict[str, float]:
+    # Python's division of integers is exact up to the last bit.
+    return {view: squares / total for view, squares, total in sums.fetchall()}
 
 
 def sample_log(

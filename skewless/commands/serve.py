@@ -36,8 +36,8 @@ Port = Annotated[
 ]
 Workers = Annotated[int | None, option("--workers N", "Number of worker processes; default: setting 'workers'.", min=1)]
 Row = Annotated[str | None, option("--row JSON", "One row, or a list of rows; '-' reads stdin.")]
-Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows.")]
-Target = Annotated[Path | None, option("--out FILE", "Parquet or CSV file for the predictions.")]
+Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows, or a folder.")]
+Target = Annotated[Path | None, option("--out FILE", "File for the predictions; for a folder also a folder.")]
 Begin = Annotated[str | None, option("--begin VERSION", "Begin the rollout of this version.")]
 Step = Annotated[bool, option("--step", "Judge the guardrails now, and advance each rollout or roll it back.")]
 Reason = Annotated[str, option("--reason TEXT", "Reason, stored in the history.")]
@@ -108,16 +108,17 @@ def _hint(config: ServerConfig, url: str) -> str:
 
 
 @command(
-    "Predict rows, or all rows of a file.",
+    "Predict rows, or all rows of a file or folder.",
     f"fraud {_ROW}",
     "--in payments.parquet --out scores.csv",
+    "--in days/ --out scored/",
     has_engine=True,
     is_short=True,
 )
 def predict(
     session: Session, model: Model = None, *, row: Row = None, source: Source = None, target: Target = None
 ) -> None:
-    """Predict rows of entity keys and request fields, or all rows of a file."""
+    """Predict rows of entity keys and request fields, or all rows of a file or folder."""
     if row is not None and source is None and target is None:
         _predict_rows(_open_applied(session), model, read_rows(row), session)
     elif row is None and source is not None and target is not None:
@@ -180,7 +181,8 @@ def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]
 def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], session: Session) -> None:
     source, target = files
     for name, path in (("--in", source), ("--out", target)):
-        if path.suffix not in _ENDINGS:
+        is_folder = source.is_dir() and (path.is_dir() or not path.suffix)
+        if path.suffix not in _ENDINGS and not is_folder:
             raise RequestError(
                 f"option {name}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
             )

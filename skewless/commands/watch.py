@@ -119,6 +119,7 @@ def _parse_since(text: str, now_us: int) -> int:
     "Compare live features, scores and labels with training.",
     "--repo my-project",
     "fraud --window 12h --check --json",
+    has_engine=True,
 )
 def drift(
     session: Session,
@@ -131,7 +132,7 @@ def drift(
     """Compare live features, scores and labels with training; store the result and send an alert."""
     project = session.project
     window_us = None if window is None else parse_length(window)
-    with session.working("comparing live predictions with training"):
+    with session.progress("comparing live predictions with training") as project.on_progress:
         report = project.drift(model, window_us=window_us, dry_run=dry_run)
     session.show(report.as_dict(), *_drift_parts(report))
     fail_if(check and report.verdict == "drifted")

@@ -44,6 +44,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live_predictions import ServedScores
     from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window
+    from skewless.validation.drift_tasks import count_on_engine
 
     spec, package = project.applied.model(model), open_champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us
@@ -58,11 +59,11 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         since_us=since,
         until_us=until,
     )
-    repeats = scores.repeats()
-    rows, columns = compare_window(
+    counts, repeats = count_on_engine(package, scores, engine=project.engine)
+    columns = compare_window(
         package.profile,
         names,
-        scores.batches(),
+        counts,
         _labels(project, model, package.version, since, until),
         spec.watch,
         {ref.label: repeats.get(ref.group, 1.0) for ref in refs},
@@ -72,7 +73,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         version=package.version,
         since_us=since,
         until_us=until,
-        rows=rows,
+        rows=counts.rows,
         watch=spec.watch,
         features=[columns[name] for name in names],
         score=columns.get(SCORE),

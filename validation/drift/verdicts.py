@@ -111,33 +111,65 @@ def compare(
     ]
 
 
-def compare_window(
-    profile: Mapping[str, Any],
-    names: Sequence[str],
-    batches: Iterable[LivePredictions],
-    labels: Floats,
-    watch: Watch,
-    repeats: Mapping[str, float],
-) -> tuple[int, dict[str, ColumnDrift]]:
-    """Return the number of predictions, and the drift of each feature, and of score and label if profiled.
+@dataclass(frozen=True, kw_only=True)
+class WindowCounts:
+    """The predictions of a window, counted; those of its parts add up to the whole, in any order.
+
+    Args:
+        rows: number of predictions.
+        histograms: of each feature, of the score, and of the label, which has no values yet.
+    """
+
+    rows: int
+    histograms: Histograms
+
+    def add(self, other: WindowCounts) -> WindowCounts:
+        """Return the counts of two parts of a window together."""
+        return WindowCounts(rows=self.rows + other.rows, histograms=self.histograms.add(other.histograms))
+
+
+def count_window(
+    profile: Mapping[str, Any], names: Sequence[str], batches: Iterable[LivePredictions] = ()
+) -> WindowCounts:
+    """Return the counts of live predictions, which are not kept in memory.
 
     Args:
         profile: profile of the package; see ``skewless.training.curves``.
         names: names of the features, in the order of the vectors.
-        batches: the live predictions; they are not kept in memory.
+        batches: the predictions.
+    """
+    rows, live = 0, Histograms.empty(Bins.of_profile(_profiled_columns(profile, names)))
+    for batch in batches:
+        rows += len(batch.scores)
+        live = live.add_rows(dict(zip(names, batch.vectors.T, strict=True)) | {SCORE: batch.scores})
+    return WindowCounts(rows=rows, histograms=live)
+
+
+def compare_window(
+    profile: Mapping[str, Any],
+    names: Sequence[str],
+    counts: WindowCounts,
+    labels: Floats,
+    watch: Watch,
+    repeats: Mapping[str, float],
+) -> dict[str, ColumnDrift]:
+    """Return the drift of each feature, and of score and label if profiled.
+
+    Args:
+        profile, names: as for ``count_window``.
+        counts: of the live predictions.
         labels: known labels of the window, shape ``(n,)``.
         repeats: see ``compare``.
         watch: the limits; ``watch.alpha`` is for features, score and label together.
     """
+    columns, live = _profiled_columns(profile, names), counts.histograms.add_rows({LABEL: labels})
+    compared = compare(Histograms.of_profile(live.bins, columns), live, watch, repeats)
+    return {column.name: column for column in compared}
+
+
+def _profiled_columns(profile: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     columns = {name: profile["features"][name] for name in names}
-    columns |= {name: profile[name] for name in (SCORE, LABEL) if profile.get(name)}
-    bins = Bins.of_profile(columns)
-    rows, live = 0, Histograms.empty(bins).add_rows({LABEL: labels})
-    for batch in batches:
-        rows += len(batch.scores)
-        live = live.add_rows(dict(zip(names, batch.vectors.T, strict=True)) | {SCORE: batch.scores})
-    compared = compare(Histograms.of_profile(bins, columns), live, watch, repeats)
-    return rows, {column.name: column for column in compared}
+    return columns | {name: profile[name] for name in (SCORE, LABEL) if profile.get(name)}
 
 
 def _none_if_not_finite(value: float) -> float | None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
+from click.testing import CliRunner
 from feast import FeatureStore
+from feast.cli.cli import cli
 
 from skewless.contract.clock import SystemClock, from_us
+from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.engines.results import FOLDER
+from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.feast_plugins.stored_views import build_stored_view
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
@@ -20,6 +26,7 @@ from tests.worlds.feast_repo import tear_down
 from tests.worlds.ledger_runs import read_runs
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
+ROOT = Path(__file__).parents[3]
 CARD = 9_007_199_254_740_993
 
 
@@ -88,3 +95,43 @@ def test_skewless_finds_nothing_to_do_after_feast(project: Project, feature_stor
     reports = project.materialize(check=False)
     assert [(report.accepted, report.applied) for report in reports] == [(0, 0)] * 2
     assert all(run.ended_us for run in read_runs(project.state.database))
+
+
+def rows_of(project: Project) -> dict[bytes, bytes]:
+    """Return the rows of all views, as bytes; without markers, which have the time of the run."""
+    with redis.Redis.from_url(project.redis_url) as client:
+        names = [name for name in client.keys("*") if b":applied" not in name]
+        return {name: client.get(name) for name in names}
+
+
+def test_feast_materialises_on_the_engine(
+    project: Project, feature_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SKEWLESS_ENGINE_ROWS", "0")
+    monkeypatch.setenv("SKEWLESS_ENGINE_WORKERS", "2")
+    kinds: list[str] = []
+    opened: list[ProcessExecutor] = []
+    run = ProcessExecutor.run
+
+    def spy(self: ProcessExecutor, tasks: Sequence[Task]) -> Generator[TaskResult]:
+        kinds.extend(task.kind for task in tasks)
+        opened.append(self)
+        yield from run(self, tasks)
+
+    monkeypatch.setattr(ProcessExecutor, "run", spy)
+    until = from_us(SystemClock().now_us()).isoformat()
+    done = CliRunner().invoke(cli, ["--chdir", str(project.repo), "materialize-incremental", until])
+    assert done.exit_code == 0, done.output
+    assert kinds == ["materialize"] * 4  # two tasks of each of two views
+    assert [executor.pids() for executor in opened] == [[]] * 2
+    assert list(project.state.storage.list_objects(FOLDER)) == []
+    by_feast = rows_of(project)
+    assert len(by_feast) == 340
+    assert None not in cards(feature_store)[:2]
+    with redis.Redis.from_url(project.redis_url) as client:
+        client.flushall()
+    project.apply()
+    assert [report.applied for report in project.materialize(check=False)] == [300, 40]
+    assert kinds == ["materialize"] * 4  # by this process alone, whose settings are older
+    assert rows_of(project) == by_feast

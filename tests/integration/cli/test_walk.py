@@ -103,6 +103,13 @@ def test_predictions_are_equal_bit_for_bit_by_row_file_and_http(walked: Path, ur
         result = pa_csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
         assert [bits(score) for score in result["score"].to_pylist()] == expected
         assert result["note"].to_pylist() == ["kept"] * len(ROWS)
+    (tmp_path / "days").mkdir()
+    for i in range(len(ROWS)):
+        pq.write_table(table().slice(i, 1), tmp_path / f"days/{i}.parquet")
+    answer = done("predict", "--in", tmp_path / "days", "--out", tmp_path / "scored", "--repo", walked)
+    assert answer == {"rows": len(ROWS), "out": str(tmp_path / "scored")}
+    parts = [pq.read_table(tmp_path / f"scored/{i}.parquet")["score"].to_pylist() for i in range(len(ROWS))]
+    assert [bits(score) for part in parts for score in part] == expected
 
 
 def test_a_file_may_have_more_rows_than_a_request(
@@ -143,6 +150,7 @@ def test_rows_come_from_stdin_too(walked: Path) -> None:
         (["--row", '{"card": 7}'], "request", "card"),
         (["nosuch", "--row", "{}"], "request", "nosuch"),
         (["--in", "rows.txt", "--out", "o.csv"], "request", "rows.txt"),
+        (["--in", ".", "--out", "o.txt"], "request", "o.txt"),
         (["--in", "missing.csv", "--out", "o.csv"], "source", None),
     ],
 )

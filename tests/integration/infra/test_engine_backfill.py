@@ -12,6 +12,7 @@ from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.engine_contract import check_killed_writes, open_windowed_project
+from tests.worlds.tasks import TwiceExecutor
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,6 +46,24 @@ def test_the_states_are_those_of_one_process(windowed_project: Project) -> None:
     expected = states_of(project, first.generation)
     assert len(expected) == 3
     assert states_of(project, second.generation) == expected
+    assert project.parity().ok
+    assert list(project.state.storage.list_objects(FOLDER)) == []
+
+
+def test_two_attempts_at_once_leave_the_states_of_one(windowed_project: Project) -> None:
+    project = windowed_project
+    with Project(project.repo) as alone:
+        alone.__dict__["clock"] = project.clock
+        (first,) = alone.backfill()
+    project.__dict__["executor"] = TwiceExecutor(2)
+    steps: list[tuple[str, int]] = []
+    for _ in range(3):
+        (second,) = project.backfill(on_rows=lambda view, done: steps.append((view, done)))
+        assert second.states == 3
+        assert steps[-1] == ("carrier_now", 3)
+        assert first.generation is not None
+        assert second.generation is not None
+        assert states_of(project, second.generation) == states_of(project, first.generation)
     assert project.parity().ok
     assert list(project.state.storage.list_objects(FOLDER)) == []
 

@@ -146,6 +146,7 @@ def test_a_second_attempt_with_another_digest_is_an_error(engine_world: EngineWo
     assert jobs.record(replace(result, read_s=2.0)) == result  # the first one counts
     with pytest.raises(StoreError, match=r"task k-1/0-7: has given two different results \(got 'aa and bb'\)"):
         jobs.record(replace(result, digest="bb"))
+    assert jobs.record(replace(result, digest="bb", basis="of a later time")) == result
     Documents(engine_world.state.database, "task_result").delete("k-1/0-7")
 
 

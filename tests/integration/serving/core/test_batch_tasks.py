@@ -18,10 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError, StoreError
+from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from skewless.serving import batch_tasks
+from skewless.serving.batch import score_chunk
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.killer import killing_workers
+from tests.worlds.tasks import TwiceExecutor
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 ROOT = Path(__file__).parents[4]
@@ -97,6 +101,17 @@ def test_the_file_is_that_of_one_process(
     assert steps[-1] == ("predicting rows", ROWS, ROWS)
 
 
+def test_workers_elsewhere_read_a_copy(
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "has_local_workers", False)
+    with on_engine(place) as project:
+        found = predict(project, source, tmp_path / "out.parquet")
+        assert list(project.state.storage.list_objects(FOLDER)) == []
+    assert found.equals(local_rows)
+    assert found.schema.equals(local_rows.schema, check_metadata=True)
+
+
 def test_all_predictions_are_logged_and_proven(place: Sandbox, source: Path, tmp_path: Path) -> None:
     with on_engine(place) as project:
         project.predict_file(MODEL, source, tmp_path / "out.parquet")
@@ -132,6 +147,42 @@ def test_killed_workers_do_not_change_the_file(
         while are_left():
             assert predict(project, source, tmp_path / "out.parquet").equals(local_rows)
     assert found.equals(local_rows)
+
+
+def test_two_attempts_at_once_give_the_file_of_one(
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path
+) -> None:
+    with on_engine(place) as project:
+        project.__dict__["executor"] = TwiceExecutor(2)
+        assert predict(project, source, tmp_path / "out.parquet").equals(local_rows)
+        assert list(project.state.storage.list_objects(FOLDER)) == []
+
+
+@pytest.mark.parametrize("part", ["scores", "matrix"])
+def test_a_second_attempt_must_score_equal_vectors_equally(
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    calls = 0
+
+    async def score_badly(*args: object) -> ScoredSlice:
+        nonlocal calls
+        calls += 1
+        scored = await score_chunk(*args)  # type: ignore[arg-type]
+        if calls > 64:  # chunks of the first attempt
+            scored.scored.scores = np.nextafter(scored.scored.scores, np.inf)
+            if part == "matrix":  # as if the online store had changed
+                scored.scored.matrix = scored.scored.matrix + 1.0
+        return scored
+
+    monkeypatch.setattr(batch_tasks, "score_chunk", score_badly)
+    with on_engine(place, workers=1) as project:
+        project.__dict__["executor"] = TwiceExecutor(1)
+        if part == "scores":
+            with pytest.raises(StoreError, match="has given two different results"):
+                predict(project, source, tmp_path / "out.parquet")
+            return
+        assert predict(project, source, tmp_path / "out.parquet").equals(local_rows)
+    assert calls == 128
 
 
 def _break_row(table: pa.Table) -> pa.Table:
