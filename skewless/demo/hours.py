@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
@@ -30,8 +30,8 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
 from skewless.training.decision import SliceColumn
 from skewless.training.quality import quality_lines
-from skewless.validation.evaluation.bootstrap import ScoredRows
 from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.metrics import ScoredRows
 
 RACE_ROWS = 100
 _SAMPLE_ROWS = 10
@@ -208,7 +208,7 @@ def _live_quality(tour: TourState, print_line: PrintLine) -> None:
         [s for s in tour.served if s.name in scored], tour.project.applied.plan, scored
     ).items():
         print_line(f"{names_of_both} live: {gain_text(gain)}")
-        tour.facts["live_gain"] = gain.as_dict()
+        tour.facts["live_gain"] = asdict(gain)
     print_line("(these weeks are later than the test rows above: a difference is season, not skew, as replay proves)")
     first = tour.facts.get("live", {}).get(tour.served[0].name, {})
     tour.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}

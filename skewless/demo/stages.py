@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,7 +50,7 @@ from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs
-from skewless.validation.evaluation.bootstrap import ScoredRows
+from skewless.validation.evaluation.metrics import ScoredRows
 
 
 def prepare(tour: TourState) -> None:
@@ -169,7 +170,7 @@ def _compare(tour: TourState) -> None:
     with tour.stage("The same model without and with windows, on the same test rows") as print_line:
         for names, gain in by_names.items():
             print_line(f"{names}: {gain_text(gain)}")
-            tour.facts["gain"] = gain.as_dict()
+            tour.facts["gain"] = asdict(gain)
 
 
 _ROUND = ("materialize", "validate", "retrain")

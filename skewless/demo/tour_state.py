@@ -28,7 +28,8 @@ from skewless.infra.telemetry.logger import configure_logging
 from skewless.operations.readable import duration_text
 from skewless.operations.scheduler import child_environment
 from skewless.project import Project
-from skewless.validation.evaluation.bootstrap import MetricGain, ScoredRows, ScorePair, paired_gain
+from skewless.validation.evaluation.bootstrap import MetricGain, ScorePair, paired_gain
+from skewless.validation.evaluation.metrics import ScoredRows
 
 _RESAMPLES = 400
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skewless.demo.tour_state import auc_gain, gain_text
-from skewless.validation.evaluation.bootstrap import ScoredRows
+from skewless.validation.evaluation.metrics import ScoredRows
 
 
 def scored(strength: float, n: int = 2_000) -> ScoredRows:
