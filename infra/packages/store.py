@@ -217,10 +217,6 @@ class Decisions:
         """Yield the decisions about a model's versions, latest first."""
         return (dict(body) for _, body in self._records.read_latest_first(check_model_name(model)))
 
-    def last(self, model: str, version: str) -> dict[str, Any] | None:
-        """Return the last decision about a version."""
-        return next((decision for decision in self.read_latest_first(model) if decision["version"] == version), None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PackageStore:

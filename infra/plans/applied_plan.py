@@ -127,7 +127,7 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
     with state.database.transaction():
         Leases(state.database).check(lease)
         latest = records.latest(_NAME)
-        if latest is None or _without_time(latest[1]) != _without_time(body):
+        if latest is None or {**latest[1], "applied_us": 0} != {**body, "applied_us": 0}:
             records.append(_NAME, number, body)
 
 
@@ -167,10 +167,6 @@ def _decode(number: int, body: Any) -> AppliedPlan:  # noqa: ANN401 - JSON
         raise StalePlanError(
             f"applied plan {number}", f"cannot be read: {error}", fix="run `skewless apply` again"
         ) from error
-
-
-def _without_time(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name != "applied_us"}
 
 
 def _records(state: ProjectState) -> Records:

@@ -95,11 +95,6 @@ class ChildRuntime:
                 fix='run `skewless doctor`, or set device="cpu" in the ModelSpec',
             ) from error
 
-    @property
-    def process_id(self) -> int | None:
-        """Return the child's process id; None if it has ended."""
-        return None if self._process is None else self._process.pid
-
     def margin(self, matrix: Matrix) -> Scores:
         """Return the child's margins.
 

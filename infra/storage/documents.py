@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.storage.database import Database
@@ -13,17 +13,30 @@ from skewless.infra.storage.database import Database
 Json = Any
 
 
-class Documents:
-    """The documents of one kind, by name: each is a JSON value that is replaced as a whole.
+class _Table:
+    """The rows of one kind in a table, by name.
 
     Args:
         database: of the project.
-        kind: of the documents, in the words of the glossary.
+        kind: of the rows, in the words of the glossary.
     """
+
+    _table: ClassVar[str]
 
     def __init__(self, database: Database, kind: str) -> None:
         self._database = database
         self._kind = kind
+
+    def names(self) -> list[str]:
+        """Return the names that have rows, sorted."""
+        sql = f"SELECT DISTINCT name FROM {self._table} WHERE kind = ? ORDER BY name"
+        return [name for (name,) in self._database.query(sql, self._kind)]
+
+
+class Documents(_Table):
+    """The documents of one kind, by name: each is a JSON value that is replaced as a whole."""
+
+    _table = "documents"
 
     def get(self, name: str) -> Json | None:
         """Return a document, None if there is none.
@@ -38,11 +51,6 @@ class Documents:
         """Return a number that increases with each change of a document; 0: there is none."""
         rows = self._database.query("SELECT revision FROM documents WHERE kind = ? AND name = ?", self._kind, name)
         return int(rows[0][0]) if rows else 0
-
-    def names(self) -> list[str]:
-        """Return the names of all documents of the kind, sorted."""
-        rows = self._database.query("SELECT name FROM documents WHERE kind = ? ORDER BY name", self._kind)
-        return [name for (name,) in rows]
 
     def list_all(self) -> dict[str, Json]:
         """Return all documents of the kind, sorted by name."""
@@ -96,22 +104,10 @@ class Documents:
         return _decode(f"{self._kind} {name!r}", body)
 
 
-class Records:
-    """Numbered records of one kind, by name: each is written once, so the latest is the value and all are its history.
+class Records(_Table):
+    """Numbered records of one kind, by name: each is written once; the latest is the value, and all are its history."""
 
-    Args:
-        database: of the project.
-        kind: of the records, in the words of the glossary.
-    """
-
-    def __init__(self, database: Database, kind: str) -> None:
-        self._database = database
-        self._kind = kind
-
-    def names(self) -> list[str]:
-        """Return the names that have records, sorted."""
-        rows = self._database.query("SELECT DISTINCT name FROM records WHERE kind = ? ORDER BY name", self._kind)
-        return [name for (name,) in rows]
+    _table = "records"
 
     def latest_number(self, name: str) -> int:
         """Return the number of the latest record, 0 if there is none."""

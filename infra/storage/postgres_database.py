@@ -13,6 +13,7 @@ from skewless.infra.storage.durable import log_long_wait
 from skewless.infra.storage.schema import STEPS, Step
 
 _DEFAULT_SCHEMA = "skewless"
+_LOCK_FIX = "find its holder in pg_locks and pg_stat_activity; end it there with pg_terminate_backend, or kill it"
 # A cut connection ends on both sides after about 10 s: the server frees its locks, and the client waits no longer.
 _PROBES = {"idle": 4, "interval": 2, "count": 3}
 _CUT_MS = 10_000
@@ -57,7 +58,10 @@ class PostgresDatabase(Database):
             with self._translate_errors():
                 sql = f"SELECT pg_try_advisory_lock{kind}(hashtextextended(%s, 0))"
                 if connection.execute(sql, key).fetchall() != [(True,)]:
-                    _wait_for_lock(connection, kind, key)
+                    with log_long_wait(lock=key[0], fix=_LOCK_FIX):  # in the server's queue, however long it takes
+                        connection.execute("SET lock_timeout = 0")
+                        connection.execute(f"SELECT pg_advisory_lock{kind}(hashtextextended(%s, 0))", key)
+                        connection.execute("RESET lock_timeout")
             yield
         except BaseException:
             connection.close()  # this frees the lock
@@ -115,15 +119,6 @@ class PostgresDatabase(Database):
             raise StoreError(
                 self.name, f"cannot be used: {problem}", fix="start it, or correct database_url, then run again"
             ) from error
-
-
-def _wait_for_lock(connection: Connection, kind: str, key: tuple[str]) -> None:
-    """Wait for a lock in the server's queue, however long it takes."""
-    fix = "find its holder in pg_locks and pg_stat_activity; end it there with pg_terminate_backend, or kill it"
-    with log_long_wait(lock=key[0], fix=fix):
-        connection.execute("SET lock_timeout = 0")
-        connection.execute(f"SELECT pg_advisory_lock{kind}(hashtextextended(%s, 0))", key)
-        connection.execute("RESET lock_timeout")
 
 
 def _split_schema(url: str) -> tuple[str, str]:

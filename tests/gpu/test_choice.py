@@ -90,7 +90,7 @@ def test_the_library_answers_for_a_child_that_was_killed(made: dict[str, ModelCa
     with on_the_gpu(case, alone=False) as runtime:
         child = runtime.members[-1].runtime
         assert isinstance(child, ChildRuntime)
-        assert child.process_id is not None
-        os.kill(child.process_id, signal.SIGKILL)
+        assert child._process is not None
+        os.kill(child._process.pid, signal.SIGKILL)
         assert same_bits(runtime.score(MANY), case.score(MANY)).all()
         assert runtime.members[-1].failures == 1

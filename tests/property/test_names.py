@@ -18,6 +18,7 @@ from skewless.contract.plan import FeaturePlan, Service, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.package_folder import PackageFolder
+from tests.worlds.decisions import last_decision
 from tests.worlds.hostile_text import NAMES, WRONG_NAMES
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -84,7 +85,7 @@ def test_no_folder_of_a_model_has_another_name(name: str) -> None:
         lambda: open_package(store, name, "000001"),
         lambda: store.aliases.get(name, "champion"),
         lambda: store.aliases.get("late", name if "/" in name else f"../{name}"),
-        lambda: store.decisions.last(name, "000001"),
+        lambda: last_decision(store.decisions, name, "000001"),
         lambda: store.traffic.get(name),
         lambda: open_package(store, "late", name),
     )

@@ -18,6 +18,7 @@ from skewless.operations.versions import train as train_model
 from skewless.training.train import train
 from tests.servers.postgres import address_of
 from tests.worlds.command_line import done, fingerprint, run
+from tests.worlds.decisions import last_decision
 from tests.worlds.rollouts import NEW, OLD, champion, declare
 from tests.worlds.trained import MODEL, Sandbox, copy_project, open_project, opened
 
@@ -50,7 +51,7 @@ def test_a_version_is_planned_shown_and_put_in_place(spot: Sandbox) -> None:
     assert applied == {**planned, "dry_run": False}
     move = spot.project.store.aliases.history(MODEL, "champion")[-1]
     assert (move.expect, move.to, move.reason) == (OLD, NEW, applied["decision"]["reason"])
-    kept = spot.project.store.decisions.last(MODEL, NEW)
+    kept = last_decision(spot.project.store.decisions, MODEL, NEW)
     assert kept is not None
     assert kept["gain"] == applied["decision"]["gain"]
     again = run("promote", MODEL, NEW, "--repo", spot.repo)
@@ -63,7 +64,7 @@ def test_a_worse_version_is_refused_and_the_champion_stays(spot: Sandbox) -> Non
     assert said.body["error"]["kind"] == "gate"
     assert said.body["decision"]["gain"]["high"] < 0
     assert champion(spot.project) == OLD
-    assert spot.project.store.decisions.last(MODEL, WEAK) is not None
+    assert last_decision(spot.project.store.decisions, MODEL, WEAK) is not None
     shown = run("promote", MODEL, WEAK, "--repo", spot.repo, "--dry-run")
     assert shown.code == 5
     assert f"{MODEL} {WEAK} is not promoted: auc" in shown.stdout

@@ -25,6 +25,7 @@ from skewless.training import promotion
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, promote
 from tests.unit.training.only_test_rows import RIGHT, N, make_spec, only_test_rows, wrong_in
+from tests.worlds.decisions import last_decision
 from tests.worlds.packages import store_at
 
 CARRIERS = {"carrier": ["aa" if row < N // 2 else "bb" for row in range(N)]}
@@ -89,7 +90,7 @@ def test_the_alias_moves_only_if_the_gate_allows(packages: Path, monkeypatch: py
         ("000001", None, True),
     ]
     assert kept[1]["gain"] == asdict(decision.gain)
-    assert store_at(packages).decisions.last("m", "000001") == kept[2]
+    assert last_decision(store_at(packages).decisions, "m", "000001") == kept[2]
 
 
 def test_a_gain_that_chance_explains_passes_only_without_a_confidence(
@@ -183,7 +184,7 @@ def test_a_champion_that_cannot_be_scored_is_replaced_by_what_reaches_floor_and_
     decision = run(packages, make_spec(Gate(floor=0.6)), wrong_in(0.5), "000002")
     assert (decision.promote, decision.champion) == (True, None)
     assert decision.reason.endswith(f"the champion cannot be compared: {error.cause()}")
-    kept = store_at(packages).decisions.last("m", "000002")
+    kept = last_decision(store_at(packages).decisions, "m", "000002")
     assert kept is not None
     assert (kept["reason"], kept["baseline"]) == (decision.reason, 0.5)
 

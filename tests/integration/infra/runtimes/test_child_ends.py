@@ -43,15 +43,14 @@ import sys, time
 from pathlib import Path
 from skewless.infra.runtimes.child import ChildRuntime
 child = ChildRuntime("lightgbm", Path(sys.argv[1]), "cpu", environment={"PYTHONPATH": sys.argv[2]})
-print(child.process_id, flush=True)
+print(child._process.pid, flush=True)
 time.sleep(600)
 """
 
 
 def pid(child: ChildRuntime) -> int:
-    found = child.process_id
-    assert found is not None
-    return found
+    assert child._process is not None
+    return child._process.pid
 
 
 def test_killed_before_a_call(lightgbm_binary: ModelCase) -> None:
@@ -62,7 +61,7 @@ def test_killed_before_a_call(lightgbm_binary: ModelCase) -> None:
         for _ in range(2):
             with pytest.raises(ChildLostError):
                 child.score(ROWS)
-        assert child.process_id is None
+        assert child._process is None
 
 
 def test_killed_in_the_middle_of_a_call(lightgbm_binary: ModelCase) -> None:

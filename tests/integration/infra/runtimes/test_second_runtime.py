@@ -94,8 +94,8 @@ def shared_runtime(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) 
 def child_of(shared_runtime: SharedRuntime) -> int:
     runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
-    assert runtime.process_id is not None
-    return runtime.process_id
+    assert runtime._process is not None
+    return runtime._process.pid
 
 
 def until_back(shared_runtime: SharedRuntime, lost: Runtime) -> None:

@@ -6,19 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 from skewless.infra.packages.store import Decisions
 from skewless.infra.storage.database import Database
+from tests.worlds.decisions import last_decision
 
 
 def test_none_before_the_first(project_database: Database) -> None:
     assert list(Decisions(project_database).read_latest_first("m")) == []
-    assert Decisions(project_database).last("m", "000001") is None
+    assert last_decision(Decisions(project_database), "m", "000001") is None
 
 
 def test_the_last_one_about_a_version_counts(project_database: Database) -> None:
     decisions = Decisions(project_database)
     for at_us, (version, promote) in enumerate([("000001", True), ("000002", False), ("000002", True)]):
         decisions.add("m", version, {"promote": promote}, at_us)
-    assert decisions.last("m", "000002") == {"version": "000002", "at_us": 2, "promote": True}
-    assert decisions.last("m", "000001") == {"version": "000001", "at_us": 0, "promote": True}
+    assert last_decision(decisions, "m", "000002") == {"version": "000002", "at_us": 2, "promote": True}
+    assert last_decision(decisions, "m", "000001") == {"version": "000001", "at_us": 0, "promote": True}
     assert [each["at_us"] for each in decisions.read_latest_first("m")] == [2, 1, 0]
 
 
