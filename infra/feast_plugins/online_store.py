@@ -56,8 +56,7 @@ from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.source_schema import settings_of, state_of
 
 if TYPE_CHECKING:
-    from skewless.infra.feast_plugins.online_windows import OnlineWindows
-    from skewless.infra.feast_plugins.pushed_events import EventPusher
+    from skewless.infra.feast_plugins.online_windows import EventPusher, OnlineWindows
 
 Progress = Callable[[int], Any]
 
@@ -294,7 +293,7 @@ class SkewlessOnlineStore(OnlineStore):
             RequestError: the applied plan has no such source, or a row cannot be sent.
             StoreError: the stream is unreachable.
         """
-        from skewless.infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.online_windows import EventPusher  # noqa: PLC0415 - for projects with windows only
 
         address = settings_of(config).stream_url or self.connections(config).address
         with self._lock:

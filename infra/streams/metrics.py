@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.partition_worker import SourceCounts
 
 _COUNTED = {
     "read": "Messages read from the stream",

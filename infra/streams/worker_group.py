@@ -14,8 +14,8 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.port import OpenStream
-from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, Worker
 from skewless.infra.telemetry.logger import EventLogger

@@ -93,8 +93,8 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], *, as_of
         StoreError: the store is unavailable.
     """
     from skewless.contract.request import ParsedRows
-    from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.marker_history import MarkerHistory
+    from skewless.infra.online.service_vectors import FeatureReader
 
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)

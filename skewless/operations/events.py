@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.streams.backfill import BackfillResult
     from skewless.infra.streams.importing import ImportResult
-    from skewless.infra.streams.source_counts import SourceCounts
+    from skewless.infra.streams.partition_worker import SourceCounts
     from skewless.workspace import Workspace
 
 # Called with the current view or file, and the number of its rows so far.

@@ -27,7 +27,7 @@ from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.certification import Reference
 from skewless.infra.streams.metrics import SourceMetrics
-from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
