@@ -17,7 +17,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
 from skewless.infra.compiler.views import to_dtype
-from skewless.infra.feast_plugins.key_types import cast_key, common_type
+from skewless.infra.feast_plugins.exact_values import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.feast_plugins.stored_views import is_plain

@@ -29,7 +29,6 @@ from skewless.contract.clock import open_clock
 from skewless.contract.plan import View
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
-from skewless.infra.feast_plugins.latest_messages import get_batch_source
 from skewless.infra.feast_plugins.online_results import (
     EntityRows,
     FeastRow,
@@ -42,7 +41,7 @@ from skewless.infra.feast_plugins.online_results import (
     build_view_request,
 )
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
-from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_frame, pack_rows
+from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, get_batch_source, pack_frame, pack_rows
 from skewless.infra.feast_plugins.stored_views import (
     StoredView,
     Table,

@@ -119,8 +119,7 @@ def stream(
     """
     from skewless.infra.host.metrics import serve_metrics
     from skewless.infra.host.processes import ProcessRecord
-    from skewless.infra.streams.metrics import SourceMetrics
-    from skewless.infra.streams.worker_group import WorkerGroup
+    from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
 
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
     group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
