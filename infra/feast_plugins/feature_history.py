@@ -201,17 +201,18 @@ class ViewHistory:
             row_id: SQL of a unique number of each row.
             as_known: a row is valid only from its created time on; rows without a created time never are.
         """
-        common: dict[str, Any] = {
-            "relation": relation,
-            "keys": list(self.keys),
-            "row_id": row_id,
-            "columns": [*self.columns, EVENT],
-        }
-        if as_known and self.created is not None:
-            # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
-            known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
-            return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
-        return History(**common, valid_from=EVENT, rank=[CREATED])
+        is_known = as_known and self.created is not None
+        # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
+        known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
+        return History(
+            relation=relation,
+            keys=list(self.keys),
+            row_id=row_id,
+            columns=[*self.columns, EVENT],
+            valid_from=known if is_known else EVENT,
+            rank=[f"coalesce({EVENT}, 0)", CREATED] if is_known else [CREATED],
+            running=is_known,
+        )
 
     def count_skipped(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """Return the number of skipped rows of the source, by reason."""

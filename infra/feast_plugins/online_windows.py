@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,6 @@ from feast.value_type import ValueType
 from skewless.contract.arrow_types import cast_times
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, StoreError
-from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
 from skewless.contract.status import StatusArray, row_status
@@ -55,7 +54,6 @@ class _CachedView:
         features: requested features by request.
     """
 
-    pointers: Sequence[bytes]
     states: WindowStates
     history: MarkerHistory
     refresh_at: float = 0.0
@@ -97,7 +95,7 @@ class OnlineWindows:
             cached = self._get(view, reader)
             # A backfill replaces the generation: read its pointer again from time to time, not for each request.
             if time.monotonic() > cached.refresh_at:
-                cached.states.load_generations(reader.reader.get(cached.pointers))
+                cached.states.load_generations(reader.reader.get(cached.states.pointers))
                 cached.refresh_at = time.monotonic() + _REFRESH_S
             # Under the same lock: a refresh in between would pair keys of one generation with markers of another.
             keys, markers = cached.states.names(values, n), cached.states.markers
@@ -122,16 +120,11 @@ class OnlineWindows:
 
     def _get(self, view: WindowView, reader: Connections) -> _CachedView:
         if view.hash not in self._cached:
-            plan = FeaturePlan(
-                project=self._plans.plan.project,
-                views=(),
-                request=(),
-                transforms=(),
-                services=(),
-                windows=(view,),
+            plan = replace(
+                self._plans.plan, views=(), request=(), transforms=(), services=(), windows=(view,), sources=()
             )
             history, states = MarkerHistory.from_runs(self._state, [plan], reader.on_connect), WindowStates(plan)
-            self._cached[view.hash] = _CachedView(pointers=states.pointers, states=states, history=history)
+            self._cached[view.hash] = _CachedView(states=states, history=history)
         return self._cached[view.hash]
 
 

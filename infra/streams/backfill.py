@@ -96,7 +96,7 @@ class Backfiller:
         now_us, started = self.streams.clock.now_us(), time.monotonic()
         ends = log_ends(self.streams.state, view.source)
         generation = self.streams.generations.begin(view, list(ends), now_us)
-        states = StateView.of(self.streams.plan.project, view, generation.number)
+        states = StateView(self.streams.plan.project, view, generation.number)
         names = {part: window_marker(self.streams.plan.project, view, generation.number, part) for part in ends}
         # Begins the work: set_markers fails if a server is restarted before the end.
         for name in names.values():
@@ -234,7 +234,7 @@ def write_states(task: Task) -> TaskResult:
     project, began, write_s = open_project(task), time.perf_counter(), 0.0
     views, plan, snapshot = project.views, FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
     (view,) = plan.windows
-    states = StateView.of(plan.project, view, snapshot["generation"])
+    states = StateView(plan.project, view, snapshot["generation"])
     keys = read_buckets(views.state.storage, task).select([column.name for column in view.keys])
     parts, count, total = read_log_partitions(views.state, view.source), 0, 0
     views.join.read_s = 0.0

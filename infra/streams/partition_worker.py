@@ -51,12 +51,8 @@ class PartitionWorker:
         self._positions: list[int] = []
         self._watermark: int | None = None
         self._end = self.log.next_seq()
-        self._next = self._last_position()
-
-    @property
-    def next_position(self) -> int | None:
-        """The next position to read in the stream; None: from its beginning."""
-        return self._next
+        # The next position to read in the stream; None: from its beginning.
+        self.next_position = self._last_position()
 
     @property
     def waiting(self) -> int:
@@ -101,7 +97,7 @@ class PartitionWorker:
         counts.rejected += rows.num_rows - rows[REJECT].null_count
         counts.accepted += rows[REJECT].null_count
         # Only after the append: if that fails, the same messages are accepted again.
-        self._next = self._positions[-1] + 1
+        self.next_position = self._positions[-1] + 1
         self._payloads, self._positions = [], []
         self._count_events(rows, counts)
         return rows if rows.num_rows else None
