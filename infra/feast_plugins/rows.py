@@ -36,7 +36,7 @@ from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.exact_values import fit_table
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, Table
-from skewless.infra.feast_plugins.values import encode_keys, key_columns, pack_values
+from skewless.infra.feast_plugins.values import key_columns, pack_values, parse_keys
 from skewless.infra.materialization.latest_rows import pack_columns
 from skewless.infra.offline.arrays import to_int64
 from skewless.infra.online.port import Binaries
@@ -92,7 +92,8 @@ def pack_rows(stored: StoredView, project: str, data: Sequence[Row], positions: 
         RequestError: a key has another type than declared.
     """
     view = stored.view
-    keys = encode_keys(stored.key_codec(project), view, key_columns([row[0] for row in data]))
+    key_values = parse_keys(view.keys, key_columns([row[0] for row in data]))
+    keys = stored.key_codec(project).encode_columns(key_values)
     values, nulls = pack_values(stored, [row[1] for row in data])
     versions = _versions(stored, data, positions)
     rows = stored.codec.pack(versions, values, nulls)
