@@ -191,8 +191,8 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     from skewless.contract.request import ParsedRows
     from skewless.infra.offline.as_of import TIME
     from skewless.infra.offline.views import OfflineViews
-    from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.online.service_vectors import FeatureReader
 
     keys: dict[str, Any] = {name: list(range(_CHECKED)) for name in KEYS}
     t = time.time_ns() // 1_000_000 * 1_000

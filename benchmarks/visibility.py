@@ -30,8 +30,8 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
     from skewless.infra.offline.engine import connect
-    from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+    from skewless.infra.online.service_vectors import FeatureReader
     from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
 

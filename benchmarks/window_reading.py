@@ -29,8 +29,8 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     from benchmarks.window_events import ALL, WINDOWS, plan_of, view
     from skewless.contract.request import ParsedRows
     from skewless.contract.windows.hops import HOUR
-    from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.online.service_vectors import FeatureReader
     from skewless.infra.online.window_states import WindowStates
 
     windows = (*WINDOWS, 3 * HOUR)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from skewless.infra.engines.view_reads import EngineViews
     from skewless.infra.materialization.materialize import Materializer
     from skewless.infra.materialization.readiness import VersionReadiness
-    from skewless.infra.online.features import FeatureReader, OnlineFeatures
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
+    from skewless.infra.online.service_vectors import FeatureReader, OnlineFeatures
     from skewless.infra.plans.applied_plan import AppliedPlan
     from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
     from skewless.infra.plans.planning import Planner
@@ -233,8 +233,8 @@ class Workspace:
         Raises:
             RequestError: the plan has no such service.
         """
-        from skewless.infra.online.features import FeatureReader
         from skewless.infra.online.marker_history import MarkerHistory
+        from skewless.infra.online.service_vectors import FeatureReader
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.select_service(service), self.online_reader

@@ -107,7 +107,7 @@ class WindowParity:
             return
         # As late as a worker rolls up: a prediction of a time before it would be UNAVAILABLE (SEMANTICS 3.5).
         parts, rolled_up_us = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
-        states = StateView.of(self.project, self.view, 0)
+        states = StateView(self.project, self.view, 0)
         keys = result.keys.take(pa.array(rows))
         for places, tiles in rebuild_states(self.views.connection, self.view, parts, keys, rolled_up_us):
             selected = [rows[place] for place in places.tolist()]

@@ -85,7 +85,7 @@ def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: Eve
     transform = compile_event_transform(view, source)
     derived = () if transform is None else transform.outputs
     types = {column.name: column.dtype for column in (*source.readable, *derived)}
-    aggregates = compile_aggregates(view, types, [key.name for key in keys])
+    aggregates = _aggregates(view, types, [key.name for key in keys])
     _check_ttl(owner, view.ttl, aggregates)
     where = compile_filter(view, types)
     return WindowView(
@@ -195,18 +195,8 @@ def _sketch_size(owner: str, text: str) -> int:
     return size
 
 
-def compile_aggregates(
-    view: StreamFeatureView, types: Mapping[str, DType], keys: Sequence[str]
-) -> tuple[Aggregate, ...]:
-    """Return the aggregates of a windowed view, in the order of their declaration.
-
-    Args:
-        types: types of the columns that aggregates may read.
-        keys: names of the entity keys.
-
-    Raises:
-        DefinitionError: an aggregate cannot be computed exactly.
-    """
+def _aggregates(view: StreamFeatureView, types: Mapping[str, DType], keys: Sequence[str]) -> tuple[Aggregate, ...]:
+    """Return the aggregates of a view, in the order of their declaration, from the types of its columns."""
     owner = f"windowed view {view.name!r}"
     aggregates = tuple(_compile_aggregate(owner, view, item, types) for item in view.aggregations)
     _check_tiles(owner, aggregates)

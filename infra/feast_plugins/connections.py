@@ -46,14 +46,6 @@ class Connections:
         """Call a function after each new connection of the reader, before its first read."""
         self.reader.on_connect(callback)
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the row of each key, in order, in one round trip.
-
-        Raises:
-            StoreError: the store is unreachable.
-        """
-        return self.reader.get(keys) if keys else []
-
     def get_with_markers(
         self, keys: Sequence[bytes | None], names: Sequence[str]
     ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
@@ -66,9 +58,9 @@ class Connections:
         """
         named = [key for key in keys if key is not None]
         if not names and len(named) == len(keys):
-            return self.get(named), {}
+            return self.reader.get(named) if named else [], {}
         named = list(dict.fromkeys(named))
-        stored, markers = self.reader.get_with_markers(named, names) if names else (self.get(named), [])
+        stored, markers = self.reader.get_with_markers(named, names) if named or names else ([], [])
         rows = dict(zip(named, stored, strict=True))
         return [None if key is None else rows[key] for key in keys], dict(zip(names, markers, strict=True))
 

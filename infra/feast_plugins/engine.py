@@ -24,8 +24,8 @@ from feast.repo_config import FeastConfigBaseModel
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
 from skewless.infra.engines.engine import hold_engine
-from skewless.infra.feast_plugins.latest_messages import read_latest_rows, to_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
+from skewless.infra.feast_plugins.rows import read_latest_rows, to_messages
 from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, is_plain, is_windowed
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.latest_tasks import EngineWriter

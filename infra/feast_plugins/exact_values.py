@@ -1,9 +1,9 @@
-"""Reject or convert values that Feast would change silently when it builds its messages."""
+"""Values that Feast would change silently when it builds messages, and keys that are compared in one type."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,16 @@ from feast.types import Array, Set
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import SourceError
+from skewless.contract.errors import RequestError, SourceError
 from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.stored_views import Table
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
 _FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
+INTEGER = "BIGINT"
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
+_SQL_FLOATS = {"FLOAT", "DOUBLE"}
+_NULL_TYPES = {'"NULL"', "NULL"}
 
 
 def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
@@ -153,3 +157,66 @@ def _fill_nulls(value: Any) -> Any:  # noqa: ANN401 - a list of lists, or of num
 
 def _with_leaf(kind: pa.DataType, leaf: pa.DataType) -> pa.DataType:
     return pa.list_(_with_leaf(kind.value_type, leaf)) if _is_list(kind) else leaf
+
+
+def common_type(owner: str, name: str, entity_types: Mapping[str, str], source_type: str) -> str:
+    """Return DuckDB's type for comparing a key of entity rows with a key of a source.
+
+    Args:
+        owner: the view, for errors.
+        name: column of the entity rows.
+        entity_types: DuckDB's type of each column of the entity rows.
+
+    Raises:
+        RequestError: the entity rows do not have the key, or keys of these types can never be equal.
+
+    >>> common_type("view 'v'", "id", {"id": "DOUBLE"}, "INTEGER")
+    'BIGINT'
+    >>> common_type("view 'v'", "id", {"id": "VARCHAR"}, "VARCHAR")
+    'VARCHAR'
+    """
+    if name not in entity_types:
+        raise RequestError(
+            "entity rows",
+            f"have no key of {owner}",
+            value=name,
+            fix="add the column, or remove the view from the request",
+        )
+    entity, source = _kind(entity_types[name]), _kind(source_type)
+    if entity in _NULL_TYPES:
+        return source
+    if source in _NULL_TYPES or entity == source:
+        return entity
+    if {entity, source} <= {INTEGER, "HUGEINT", "DOUBLE"}:
+        # pandas converts a column of integers with a null to floats.
+        return "HUGEINT" if "HUGEINT" in {entity, source} else INTEGER
+    raise RequestError(
+        f"{owner} key {name!r}",
+        f"has type {entity_types[name]} in the entity rows and {source_type} in the source",
+        fix="give the entity rows the type of the source",
+    )
+
+
+def cast_key(expression: str, from_type: str, target: str) -> str:
+    """Return SQL of a key in the type of the comparison; null if the key does not fit the type.
+
+    >>> cast_key("k", "DOUBLE", "BIGINT")
+    'CASE WHEN k = trunc(k) THEN TRY_CAST(k AS BIGINT) END'
+    """
+    if from_type in _SQL_FLOATS and target in {INTEGER, "HUGEINT"}:
+        return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {target}) END"
+    return expression if from_type == target else f"TRY_CAST({expression} AS {target})"
+
+
+def _kind(sql_type: str) -> str:
+    if sql_type in {"HUGEINT", "UBIGINT", "UHUGEINT"}:
+        return "HUGEINT"
+    if sql_type in _INTEGERS:
+        return INTEGER
+    if sql_type in _SQL_FLOATS:
+        return "DOUBLE"
+    if sql_type in _NULL_TYPES:
+        return "NULL"
+    if sql_type.startswith(("ENUM", "VARCHAR", "UUID", "JSON")):
+        return "VARCHAR"
+    return "TIMESTAMPTZ" if sql_type.startswith("TIMESTAMP") else sql_type

@@ -17,7 +17,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
 from skewless.infra.compiler.views import to_dtype
-from skewless.infra.feast_plugins.key_types import cast_key, common_type
+from skewless.infra.feast_plugins.exact_values import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.feast_plugins.stored_views import is_plain
@@ -201,17 +201,18 @@ class ViewHistory:
             row_id: SQL of a unique number of each row.
             as_known: a row is valid only from its created time on; rows without a created time never are.
         """
-        common: dict[str, Any] = {
-            "relation": relation,
-            "keys": list(self.keys),
-            "row_id": row_id,
-            "columns": [*self.columns, EVENT],
-        }
-        if as_known and self.created is not None:
-            # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
-            known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
-            return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
-        return History(**common, valid_from=EVENT, rank=[CREATED])
+        is_known = as_known and self.created is not None
+        # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
+        known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
+        return History(
+            relation=relation,
+            keys=list(self.keys),
+            row_id=row_id,
+            columns=[*self.columns, EVENT],
+            valid_from=known if is_known else EVENT,
+            rank=[f"coalesce({EVENT}, 0)", CREATED] if is_known else [CREATED],
+            running=is_known,
+        )
 
     def count_skipped(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """Return the number of skipped rows of the source, by reason."""

@@ -26,7 +26,7 @@ from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
 from skewless.infra.feast_plugins.stored_views import StoredView, Table
-from skewless.infra.feast_plugins.values import encode_keys, unpack_values
+from skewless.infra.feast_plugins.values import parse_keys, unpack_values
 from skewless.infra.feast_plugins.vectors import (
     FEW,
     CellWriter,
@@ -171,7 +171,7 @@ def build_view_request(
     return ViewRequest(
         table=table,
         features=select_features(stored.memory, table, names, lambda: _columns(stored, table)),
-        keys=encode_keys(stored.key_codec(project), view, columns),
+        keys=stored.key_codec(project).encode_columns(parse_keys(view.keys, columns)),
         decode=decode,
         codec=codec,
     )

@@ -29,7 +29,6 @@ from skewless.contract.clock import open_clock
 from skewless.contract.plan import View
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
-from skewless.infra.feast_plugins.latest_messages import get_batch_source
 from skewless.infra.feast_plugins.online_results import (
     EntityRows,
     FeastRow,
@@ -42,7 +41,7 @@ from skewless.infra.feast_plugins.online_results import (
     build_view_request,
 )
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
-from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_frame, pack_rows
+from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, get_batch_source, pack_frame, pack_rows
 from skewless.infra.feast_plugins.stored_views import (
     StoredView,
     Table,
@@ -56,8 +55,7 @@ from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.source_schema import settings_of, state_of
 
 if TYPE_CHECKING:
-    from skewless.infra.feast_plugins.online_windows import OnlineWindows
-    from skewless.infra.feast_plugins.pushed_events import EventPusher
+    from skewless.infra.feast_plugins.online_windows import EventPusher, OnlineWindows
 
 Progress = Callable[[int], Any]
 
@@ -294,7 +292,7 @@ class SkewlessOnlineStore(OnlineStore):
             RequestError: the applied plan has no such source, or a row cannot be sent.
             StoreError: the stream is unreachable.
         """
-        from skewless.infra.feast_plugins.pushed_events import EventPusher  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.online_windows import EventPusher  # noqa: PLC0415 - for projects with windows only
 
         address = settings_of(config).stream_url or self.connections(config).address
         with self._lock:

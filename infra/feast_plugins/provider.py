@@ -10,8 +10,8 @@ import pyarrow as pa
 from feast import FeatureView
 from feast.infra.passthrough_provider import PassthroughProvider
 
-from skewless.infra.feast_plugins.latest_messages import frame_to_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
+from skewless.infra.feast_plugins.rows import frame_to_messages
 from skewless.infra.feast_plugins.stored_views import OPAQUE, Table
 
 

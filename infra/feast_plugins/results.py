@@ -22,9 +22,8 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
 from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.entity_rows import EntityRows, relations_by_name
-from skewless.infra.feast_plugins.exact_values import fit_column
+from skewless.infra.feast_plugins.exact_values import cast_key, fit_column
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
-from skewless.infra.feast_plugins.key_types import cast_key
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.feast_plugins.stored_views import is_windowed

@@ -16,8 +16,7 @@ from feast.value_type import ValueType
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.contract.keys import KeyCodec, KeyValue, parse_key
-from skewless.contract.plan import View
+from skewless.contract.keys import KeyValue, parse_key
 from skewless.contract.status import BoolArray
 from skewless.infra.feast_plugins.stored_views import DUMMY_KEY, OPAQUE, StoredView
 
@@ -144,15 +143,6 @@ def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> li
     if kind == OPAQUE:
         return [Value.FromString(value) if ok else Value() for value, ok in pairs]
     return [Value(**{kind: value}) if ok else Value() for value, ok in pairs]
-
-
-def encode_keys(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
-    """Return the online key of each row of parallel key columns, None if a part is null.
-
-    Raises:
-        RequestError: a value has another type than its key.
-    """
-    return codec.encode_columns(parse_keys(view.keys, columns))
 
 
 def parse_keys(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> dict[str, list[KeyValue | None]]:

@@ -14,7 +14,7 @@ from skewless.contract.columns import Column
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.feast_plugins.key_types import cast_key, common_type
+from skewless.infra.feast_plugins.exact_values import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.stored_views import WindowPlans
 from skewless.infra.log.log_columns import EVENT, REJECT

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.buckets import find_buckets
 from skewless.contract.keys import KeyCodec
-from skewless.contract.plan import View
+from skewless.contract.plan import BUCKETS, View
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
 from skewless.contract.status import BoolArray
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE
@@ -35,20 +35,6 @@ Batch: TypeAlias = tuple[pa.LargeBinaryArray, pa.LargeBinaryArray, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BucketRange:
-    """The entities of the buckets ``first <= bucket < end`` of ``count``."""
-
-    first: int
-    end: int
-    count: int
-
-    def select(self, view: View, rows: pa.Table) -> pa.Table:
-        """Return the rows of these entities."""
-        bucket = find_buckets([rows[column.name] for column in view.keys], self.count)
-        return rows.filter(pa.array((bucket >= self.first) & (bucket < self.end)))
-
-
-@dataclass(frozen=True, kw_only=True)
 class LatestRows:
     """Writes the latest rows of one view.
 
@@ -57,14 +43,15 @@ class LatestRows:
         view: of the rows.
         log: of the view.
         connection: to DuckDB.
-        buckets: the entities whose rows are written; None: all.
+        buckets: the entities of these buckets are written, of ``n_buckets``; None: all entities.
     """
 
     project: str
     view: View
     log: PartitionLog
     connection: duckdb.DuckDBPyConnection
-    buckets: BucketRange | None = None
+    buckets: range | None = None
+    n_buckets: int = BUCKETS
 
     def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
         """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
@@ -97,8 +84,10 @@ class LatestRows:
         for rows in _read_rows(self.log, self.view, start, stop):
             indices = rows[SEQ].to_numpy() - start
             latest = rows.filter(pa.array(is_latest[indices])).combine_chunks()
-            own = latest if self.buckets is None else self.buckets.select(self.view, latest)
-            yield *pack_columns(self.view, keys, codec, own, arrays.to_versions(own)), len(indices)
+            if self.buckets is not None:
+                bucket = find_buckets([latest[column.name] for column in self.view.keys], self.n_buckets)
+                latest = latest.filter(pa.array((bucket >= self.buckets.start) & (bucket < self.buckets.stop)))
+            yield *pack_columns(self.view, keys, codec, latest, arrays.to_versions(latest)), len(indices)
 
     def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""

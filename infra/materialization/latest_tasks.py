@@ -12,7 +12,7 @@ from skewless.contract.plan import BUCKETS, FeaturePlan
 from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.engines.view_reads import plan_of
-from skewless.infra.materialization.latest_rows import BucketRange, LatestRows
+from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.store import open_online_store
 
@@ -75,7 +75,8 @@ def write_rows(task: Task) -> TaskResult:
         view=view,
         log=views.log(view),
         connection=views.connection,
-        buckets=BucketRange(first=task.first, end=task.end, count=plan.buckets),
+        buckets=range(task.first, task.end),
+        n_buckets=plan.buckets,
     )
     total = blake2b(digest_size=16)
     sent = written = 0

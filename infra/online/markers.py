@@ -110,7 +110,7 @@ class MarkerClient(RedisClient):
     def _advance_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
         keys, texts = zip(*values, strict=True)
         # The script counts the markers that it has set: a restarted server, or one that is behind, sets none.
-        if sum(part.reply for part in self._servers.call(self._advance, keys, texts)) < len(keys):
+        if sum(reply for _, reply in self._servers.call(self._advance, keys, texts)) < len(keys):
             raise self._lost_error()
 
     def _marker_argument(self, name: str, position: int | None) -> Callable[[int | None], bytes]:

@@ -143,13 +143,22 @@ class FileLock:
             PlaceError: the file cannot be opened or locked.
         """
         flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-        fd = self._open_file()
-        deadline = time.monotonic() + timeout_s
-        while not self._try_lock(fd, flags):
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                return False
-            time.sleep(_STEP_S)
+        try:
+            with contextlib.ExitStack() as stack:
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, fd)
+                deadline = time.monotonic() + timeout_s
+                while not _try_lock(fd, flags):
+                    if time.monotonic() >= deadline:
+                        return False
+                    time.sleep(_STEP_S)
+                stack.pop_all()
+        except OSError as error:
+            raise PlaceError(
+                f"lock file {self.path}",
+                f"cannot be used: {error.strerror}",
+                fix="put the state folder on a local disk you may write",
+            ) from error
         # The new descriptor already holds the lock, so the old one can be dropped without a gap.
         self.release()
         self._fd = fd
@@ -176,26 +185,10 @@ class FileLock:
         except OSError:
             return ""
 
-    def _open_file(self) -> int:
-        try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unusable_error(self.path, error) from error
 
-    def _try_lock(self, fd: int, flags: int) -> bool:
-        try:
-            fcntl.flock(fd, flags)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            os.close(fd)
-            raise _unusable_error(self.path, error) from error
-        return True
-
-
-def _unusable_error(path: Path, error: OSError) -> PlaceError:
-    return PlaceError(
-        f"lock file {path}",
-        f"cannot be used: {error.strerror}",
-        fix="put the state folder on a local disk you may write",
-    )
+def _try_lock(fd: int, flags: int) -> bool:
+    try:
+        fcntl.flock(fd, flags)
+    except BlockingIOError:
+        return False
+    return True

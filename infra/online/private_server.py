@@ -145,10 +145,7 @@ class PrivateServer:
 
     def status(self) -> ServerStatus:
         """Return whether the server runs, its URL and its process ids; changes nothing."""
-        if not self.folder.is_dir():
-            return ServerStatus(running=False, folder=self.folder, url=None, server_pid=None, watcher_pid=None)
-        address = PrivateAddress.load(self._record)
-        running = self._is_ready()
+        address, running = PrivateAddress.load(self._record), self._is_ready()
         return ServerStatus(
             running=running,
             folder=self.folder,

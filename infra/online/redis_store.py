@@ -64,7 +64,7 @@ class RedisWriter(MarkerClient):
     def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
         with translate_errors(self._url):
-            return int(sum(part.reply for part in self._servers.call(self._put, keys, rows)))
+            return int(sum(reply for _, reply in self._servers.call(self._put, keys, rows)))
 
     def replace(
         self,
@@ -115,11 +115,11 @@ class RedisWriter(MarkerClient):
     ) -> Letters:
         letters = np.zeros(len(keys), dtype=np.uint8)
         with translate_errors(self._url):
-            for part in self._servers.call(script, keys, arguments, last):
+            for places, reply in self._servers.call(script, keys, arguments, last):
                 # An empty reply: the marker of this server is behind, so it has lost writes (see tile_append.lua).
-                if not part.reply:
+                if not reply:
                     raise self._lost_error()
-                letters[np.asarray(part.places)] = np.frombuffer(part.reply, dtype=np.uint8)
+                letters[np.asarray(places)] = np.frombuffer(reply, dtype=np.uint8)
         return letters
 
     def _check_eviction_policy(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped

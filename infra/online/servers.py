@@ -9,7 +9,6 @@ from binascii import crc_hqx
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby, pairwise
 from typing import Any, Protocol, TypeAlias
@@ -50,17 +49,8 @@ class Script(Protocol):
     sha: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScriptReply:
-    """The reply of a script for one slice of the keys.
-
-    Args:
-        places: indices of the slice's keys.
-        reply: of the call.
-    """
-
-    places: Sequence[int]
-    reply: Any
+# The reply of a script for one slice of the keys, and the indices of these keys.
+ScriptReply: TypeAlias = tuple[Sequence[int], Any]
 
 
 class SingleServer:
@@ -162,7 +152,7 @@ class ClusterServers:
                     tail = [last(int(slots[part[0]]))] if last else []
                     done += self._call_each_key(script, keys, rows, part, tail)
                 # The keys were sorted by slot: back to the caller's indices.
-                script_replies += [replace(answer, places=order[answer.places].tolist()) for answer in done]
+                script_replies += [(order[places].tolist(), reply) for places, reply in done]
         return script_replies
 
     def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
@@ -230,7 +220,7 @@ class ClusterServers:
     def _call_each_key(
         self, script: Script, keys: pa.Array, rows: pa.Array, part: tuple[int, int], tail: list[bytes]
     ) -> list[ScriptReply]:
-        script_replies = []
+        script_replies: list[ScriptReply] = []
         for place in range(*part):
             key, row = keys[place].as_py(), rows[place].as_py()
             try:
@@ -238,7 +228,7 @@ class ClusterServers:
             except NoScriptError:
                 # EVAL reaches the key's node and loads the script there; SCRIPT LOAD may go to the wrong node.
                 reply = self.client.eval(script.script, 1, key, row, *tail)
-            script_replies.append(ScriptReply(places=[place], reply=reply))
+            script_replies.append(([place], reply))
         return script_replies
 
     @contextmanager
@@ -298,9 +288,8 @@ def _call_slices(
     window, burst = (2 * _BURST, _BURST) if in_cluster else (WINDOW, 1)
     with borrow_connection(client) as connection:
         replies, refused = exchange(connection, calls, window, retry_on, burst)
-    done = [part for i, part in enumerate(parts) if i not in set(refused)]
-    script_replies = [ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
-    return script_replies, [parts[i] for i in refused]
+    places = [range(*part) for i, part in enumerate(parts) if i not in set(refused)]
+    return list(zip(places, replies, strict=True)), [parts[i] for i in refused]
 
 
 def key_slot(key: bytes) -> int:

@@ -187,31 +187,19 @@ def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:
     return f"sk:{project}:{view.hash}.{generation}:read".encode()
 
 
-@dataclass(frozen=True, kw_only=True)
 class StateView:
     """One generation of the states of a windowed view, with its codecs.
 
     Every method that writes raises StoreError when the store rejects the command or is unavailable.
     """
 
-    view: WindowView
-    generation: int
-    keys: KeyCodec
-    codec: TileCodec
-    layout: StateLayout
-    roller: Roller
-
-    @classmethod
-    def of(cls, project: str, view: WindowView, generation: int) -> StateView:
-        """Return the states of one generation of a view."""
-        return cls(
-            view=view,
-            generation=generation,
-            keys=KeyCodec(project, view, generation),
-            codec=TileCodec(view),
-            layout=StateLayout(view),
-            roller=Roller(view),
-        )
+    def __init__(self, project: str, view: WindowView, generation: int) -> None:
+        self.view = view
+        self.generation = generation
+        self.keys = KeyCodec(project, view, generation)
+        self.codec = TileCodec(view)
+        self.layout = StateLayout(view)
+        self.roller = Roller(view)
 
     def append(self, store: OnlineStore, events: ViewEvents, m: int, marker: tuple[str, int | None]) -> int:
         """Add events of one partition to the states of their entities; return how many states have changed.

@@ -96,7 +96,7 @@ class Backfiller:
         now_us, started = self.streams.clock.now_us(), time.monotonic()
         ends = log_ends(self.streams.state, view.source)
         generation = self.streams.generations.begin(view, list(ends), now_us)
-        states = StateView.of(self.streams.plan.project, view, generation.number)
+        states = StateView(self.streams.plan.project, view, generation.number)
         names = {part: window_marker(self.streams.plan.project, view, generation.number, part) for part in ends}
         # Begins the work: set_markers fails if a server is restarted before the end.
         for name in names.values():
@@ -238,7 +238,7 @@ def write_states(task: Task) -> TaskResult:
     parts, count, total = read_log_partitions(views.state, view.source), 0, 0
     generation, ends = snapshot["generation"], snapshot["ends"]
     markers = [window_marker(plan.project, view, generation, part) for part, end in ends.items() if end >= 0]
-    states = StateView.of(plan.project, view, generation)
+    states = StateView(plan.project, view, generation)
     views.join.read_s = 0.0
     with closing(open_online_store(project.settings.redis_url or "")) as store:
         for own, tiles in views.join.states(view, parts, task.parameters["m"], ends, keys):

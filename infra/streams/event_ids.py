@@ -249,17 +249,13 @@ class EventIds:
             )
 
     def _select_new(self, rows: pa.Table, now_us: int, skip_remembering: BoolArray | None) -> tuple[pa.Table, Digests]:
-        repeated, indices, digests = self._find_repeated(rows, now_us)
-        is_claimed = ~repeated[indices] if skip_remembering is None else ~(repeated | skip_remembering)[indices]
-        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, is_claimed]
-
-    def _find_repeated(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
-        """Return which rows repeat an id, which rows have one, and the digests of those ids."""
+        """Return the rows that repeat no id, and the digests of the ids to remember."""
         indices = np.flatnonzero(_has_id(rows).to_numpy(zero_copy_only=False))
         digests = digest_ids(rows[EVENT_ID].take(pa.array(indices)).to_pylist())
         repeated = np.zeros(rows.num_rows, dtype=np.bool_)
         repeated[indices] = self._index.find_known(digests, now_us) | ~mark_first(digests)
-        return repeated, indices, digests
+        is_claimed = ~repeated[indices] if skip_remembering is None else ~(repeated | skip_remembering)[indices]
+        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, is_claimed]
 
     def _load_new_ids(self, ends: dict[str, int], now_us: int) -> None:
         """Load the ids that any process has accepted since the last call."""

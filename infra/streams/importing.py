@@ -39,8 +39,7 @@ from skewless.infra.streams.history_file import (
     history_files,
 )
 from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, import_prefix
-from skewless.infra.streams.partition_worker import IdlePartitions
-from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.partition_worker import IdlePartitions, SourceCounts
 from skewless.infra.streams.streams import Streams
 
 BATCH_ROWS = 100_000
@@ -278,31 +277,20 @@ class _ImportRun:
             is_kept = rejected | (flags & KNOWN == 0)
             validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
             skip_remembering = flags[is_kept] & SEVERAL == 0
-        new = (
-            self._ids.preview(validated, now_us)
-            if self._importer.dry_run
-            else self._accept_rows(log, validated, known_at, now_us, skip_remembering)
-        )
+        if self._importer.dry_run:
+            new = self._ids.preview(validated, now_us)
+        else:
+            # Under this lock no generation goes live, so no reader sees a generation without its history.
+            generations, name = self._importer.streams.generations, self._source.name
+            with generations.hold_apply_lock(name):
+                if not generations.has_served(name) and not any(map(generations.list_written, self._importer.views)):
+                    validated = validated.append_column(KNOWN_AT, known_at)
+                    validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
+                new, _ = self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering)
         n_rejected = new.num_rows - new[REJECT].null_count
         result.accepted += new.num_rows - n_rejected
         result.rejected += n_rejected
         result.duplicates += rows.num_rows - new.num_rows
-
-    def _accept_rows(
-        self,
-        log: PartitionLog,
-        validated: pa.Table,
-        known_at: pa.Array,
-        now_us: int,
-        skip_remembering: npt.NDArray[np.bool_] | None,
-    ) -> pa.Table:
-        # Under this lock no generation goes live, so no reader sees a generation without its history.
-        generations, name = self._importer.streams.generations, self._source.name
-        with generations.hold_apply_lock(name):
-            if not generations.has_served(name) and not any(map(generations.list_written, self._importer.views)):
-                validated = validated.append_column(KNOWN_AT, known_at)
-                validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
-            return self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering)[0]
 
     def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
         """Return rows in the log's schema, and their known times if they are history."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,6 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 
@@ -51,12 +51,8 @@ class PartitionWorker:
         self._positions: list[int] = []
         self._watermark: int | None = None
         self._end = self.log.next_seq()
-        self._next = self._last_position()
-
-    @property
-    def next_position(self) -> int | None:
-        """The next position to read in the stream; None: from its beginning."""
-        return self._next
+        # The next position to read in the stream; None: from its beginning.
+        self.next_position = self._last_position()
 
     @property
     def waiting(self) -> int:
@@ -101,7 +97,7 @@ class PartitionWorker:
         counts.rejected += rows.num_rows - rows[REJECT].null_count
         counts.accepted += rows[REJECT].null_count
         # Only after the append: if that fails, the same messages are accepted again.
-        self._next = self._positions[-1] + 1
+        self.next_position = self._positions[-1] + 1
         self._payloads, self._positions = [], []
         self._count_events(rows, counts)
         return rows if rows.num_rows else None
@@ -264,3 +260,50 @@ class IdlePartitions:
 
     def _log(self, name: str) -> PartitionLog:
         return self._logs.setdefault(name, PartitionLog(self.state, name))
+
+
+@dataclass(kw_only=True)
+class SourceCounts:
+    """Counts of one source since the worker began; times are microseconds.
+
+    Args:
+        source: name of the event source.
+        read: messages read from the stream.
+        accepted, rejected, duplicates: results of these messages.
+        late: accepted events that are older than an earlier event by more than a hop's slack.
+        states: updated states of entities.
+        batches: log files written.
+        rereads: log rows that were applied from the log after a start or a failure.
+        watermark_us: greatest accepted event time; None: no event yet.
+        lag: messages waiting in the stream; None: unknown.
+        partitions: number of partitions that this worker owns.
+        trouble: why the worker cannot continue; None: nothing is wrong.
+    """
+
+    source: str
+    read: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    late: int = 0
+    states: int = 0
+    batches: int = 0
+    rereads: int = 0
+    watermark_us: int | None = None
+    lag: int | None = None
+    partitions: int = 0
+    trouble: str | None = None
+    _last: tuple[float, int, float] = field(default=(0.0, 0, 0.0), repr=False)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, ready for JSON."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
+
+    def rate(self) -> float:
+        """Return messages read per second since the last measurement, which is at least a second ago."""
+        now = time.monotonic()
+        since, read, rate = self._last
+        if now - since >= 1.0:
+            rate = (self.read - read) / (now - since) if since else 0.0
+            self._last = (now, self.read, rate)
+        return rate

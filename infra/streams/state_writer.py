@@ -259,7 +259,7 @@ class StateWriter:
                 numbers = [item.number for item in self.generations.list_written(view)]
                 if self.only is not None:
                     numbers = [self.only]
-                self._states[view.hash] = tuple(StateView.of(self.project, view, number) for number in numbers)
+                self._states[view.hash] = tuple(StateView(self.project, view, number) for number in numbers)
                 self._versions[view.hash] = version
 
     def _list_states(self) -> list[StateView]:

@@ -19,9 +19,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker
+from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker, SourceCounts
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
-from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger

@@ -1,21 +1,27 @@
-"""The stream workers of one process: a thread per event source, one for plans and housekeeping, one for heartbeats."""
+"""The stream workers of one process: a thread per event source, one for plans and housekeeping, one for heartbeats.
+
+The Prometheus metrics of stream workers are described in docs/metrics.md.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.port import OpenStream
-from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, Worker
 from skewless.infra.telemetry.logger import EventLogger
@@ -25,6 +31,25 @@ _HOUSEKEEPING_S = 60.0
 _IDLE_S = 0.5
 _MAX_THREADS = 1_024
 _log = EventLogger()
+_COUNTED = {
+    "read": "Messages read from the stream",
+    "accepted": "Events accepted into the log",
+    "rejected": "Quarantined messages",
+    "duplicates": "Messages skipped because their event was accepted before",
+    "late": "Events that arrived after newer event times",
+    "states": "Updated states of entities",
+    "batches": "Log files written",
+    "rereads": "Log rows applied from the log after a start or a failure",
+}
+_GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
+    "lag": ("Messages waiting in the stream", lambda counts: counts.lag),
+    "partitions": ("Owned partitions", lambda counts: counts.partitions),
+    "watermark_seconds": (
+        "Greatest accepted event time, since the epoch",
+        lambda counts: None if counts.watermark_us is None else counts.watermark_us / 1e6,
+    ),
+    "waiting": ("1 if a worker cannot continue", lambda counts: float(counts.trouble is not None)),
+}
 
 
 @dataclass(eq=False)
@@ -214,3 +239,26 @@ class WorkerGroup:
             for worker in list(self._workers.values())
         ]
         self.process_record.send_heartbeat(self._plan_hash, {"sources": sources})
+
+
+class SourceMetrics(Collector):
+    """Exposes the counts of stream workers."""
+
+    def __init__(self, source_counts: Callable[[], Sequence[SourceCounts]]) -> None:
+        self._read = source_counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics, each with one sample per source."""
+        source_counts = self._read()
+        for name, text in _COUNTED.items():
+            counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
+            for counts in source_counts:
+                counter.add_metric([counts.source], getattr(counts, name))
+            yield counter
+        for name, (text, read) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
+            for counts in source_counts:
+                value = read(counts)
+                if value is not None:
+                    gauge.add_metric([counts.source], value)
+            yield gauge

@@ -15,9 +15,8 @@ from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.importing import ImportResult
-from skewless.infra.streams.metrics import SourceMetrics
-from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import WorkerGroup
+from skewless.infra.streams.partition_worker import SourceCounts
+from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
 from skewless.workspace import Workspace
 
 # Called with the current view or file, and the number of its rows so far.

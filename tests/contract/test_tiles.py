@@ -46,7 +46,7 @@ class States:
 
     def __init__(self, store: OnlineStore, generation: int = 1) -> None:
         self.store = store
-        self.view = StateView.of("p", VIEW, generation)
+        self.view = StateView("p", VIEW, generation)
         self.events: dict[tuple[str, int], Event] = {}
         self._lens = EventSelector(VIEW)
 

@@ -18,9 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skewless.contract.clock import to_us
-from skewless.infra.feast_plugins.latest_messages import frame_to_messages, to_messages
-from skewless.infra.feast_plugins.pushed_events import event_payloads
-from skewless.infra.feast_plugins.rows import pack_frame
+from skewless.infra.feast_plugins.online_windows import event_payloads
+from skewless.infra.feast_plugins.rows import frame_to_messages, pack_frame, to_messages
 from skewless.infra.feast_plugins.saved_rows import fit_rows
 from skewless.infra.feast_plugins.stored_views import build_stored_view
 from skewless.infra.offline.engine import connect

@@ -22,7 +22,7 @@ from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.features import FeatureReader
+from skewless.infra.online.service_vectors import FeatureReader
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import BlockingMemoryReader, MemoryStore
 from tests.worlds.plans import make_plan, make_view

@@ -145,9 +145,8 @@ def _halve(server: Any) -> None:  # noqa: ANN401 - a class
     def call(self: Any, script: Any, keys: Any, rows: Any, last: Any = None) -> list[Any]:  # noqa: ANN401
         middle = len(keys) // 2
         answers = self._half(script, keys[:middle], rows[:middle], last) if middle else []
-        for answer in self._half(script, keys[middle:], rows[middle:], last):
-            places = [place + middle for place in answer.places]
-            answers.append(type(answer)(places=places, reply=answer.reply))
+        for places, reply in self._half(script, keys[middle:], rows[middle:], last):
+            answers.append(([place + middle for place in places], reply))
         return answers
 
     server.call = call

@@ -122,7 +122,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     drain(worker)
     stages = {item.number: item.stage for item in world.generations.list_all(VIEW)}
     assert stages == {1: "draining", 2: "live"}
-    both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
+    both = [StateView(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
     slots = [
         states.codec.unpack(store.get([n for n in each if n])).slots for states, each in zip(both, names, strict=True)

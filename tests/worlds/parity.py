@@ -191,7 +191,7 @@ class ParityWorld:
 
     @property
     def means(self) -> StateView:
-        return StateView.of(self.plan.project, VIEW, self.generation)
+        return StateView(self.plan.project, VIEW, self.generation)
 
     def key(self, carrier: str) -> bytes:
         name = KeyCodec(self.plan.project, VIEW, self.generation).encode([carrier])

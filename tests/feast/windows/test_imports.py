@@ -14,7 +14,6 @@ print(*sys.modules)
 """
 WINDOWS = {
     "skewless.infra.feast_plugins.online_windows",
-    "skewless.infra.feast_plugins.pushed_events",
     "skewless.infra.feast_plugins.window_history",
     "skewless.infra.offline.window_join",
     "skewless.infra.online.window_states",

@@ -18,8 +18,8 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
+from skewless.infra.feast_plugins.online_windows import EventPusher, event_payloads
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
-from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from tests.servers.node import Node
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit

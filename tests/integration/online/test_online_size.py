@@ -74,7 +74,7 @@ def keys_of(url: str) -> dict[bytes, int]:
 def append_events(url: str, window_view: WindowView, n: int, per_day: float) -> StateView:
     """Append events of some entities at random times, a day at a time, as a stream worker does."""
     rng, seq = np.random.default_rng(3), 0
-    states, selector = StateView.of("bench", window_view, 1), EventSelector(window_view)
+    states, selector = StateView("bench", window_view, 1), EventSelector(window_view)
     store = open_online_store(url)
     for day in range(DAYS):
         size = int(n * per_day)
