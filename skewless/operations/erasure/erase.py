@@ -277,7 +277,7 @@ class _Erasure:
                 # Online first: after an interruption, the log still has the keys.
                 self._online += online.delete_view(partition, rows)
             else:
-                online.add_build(_source_of(partition))
+                online.add_build(partition.split("/")[1])
             self._check()
             self._replaced += rows.erase()
             if is_view:
@@ -321,7 +321,3 @@ class _Erasure:
 
     def _count(self, prefix: str) -> int:
         return sum(rows.rows for name, rows in self._accepted.items() if name.startswith(prefix))
-
-
-def _source_of(partition: str) -> str:
-    return partition.split("/")[1]
