@@ -149,7 +149,6 @@ def _read_log(
 
 
 def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
-
     kinds = {DType.INT32: pa.int32(), DType.INT64: pa.int64(), DType.STRING: pa.string()}
     columns = {column.name: pa.array([keys[column.name]], kinds[column.dtype]) for column in view.keys}
     return pa.table({**columns, "__t": pa.array([t], pa.int64())})

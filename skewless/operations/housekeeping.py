@@ -69,7 +69,6 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
 
 
 def _retire(project: Workspace) -> int:
-
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
         housekeeper = streams.housekeeper(needed.plan.sources, store)
@@ -86,7 +85,6 @@ def _merge(state: ProjectState, now_us: int) -> int:
 
 
 def _delete_unread(state: ProjectState) -> int:
-
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
     ShippedFiles(state.database).prune()

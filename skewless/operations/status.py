@@ -318,7 +318,6 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_unshipped(state: ProjectState) -> int:
-
     waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
     for path in prediction_spool(state).waiting():
