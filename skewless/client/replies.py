@@ -154,15 +154,13 @@ def read_prediction(data: Json) -> Prediction:
         scores=tuple(map(_number, data.get("scores") or ())),
         version=data.get("version"),
         decision=data.get("decision"),
-        features={name: _feature(value) for name, value in (data.get("features") or {}).items()},
+        features={
+            name: None if value is None else _number(value) for name, value in (data.get("features") or {}).items()
+        },
         views={name: _read_view(view) for name, view in (data.get("views") or {}).items()},
         contributions=data.get("contributions") or {},
         raw=data,
     )
-
-
-def _feature(value: float | str | None) -> float | None:
-    return None if value is None else _number(value)
 
 
 def _number(value: float | str | None) -> float:

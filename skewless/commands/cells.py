@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skewless.contract.render import count_text
 from skewless.operations.readable import duration_text, time_text
 
 Tone = Literal["good", "warning", "bad", "plain"]
@@ -94,7 +95,7 @@ def _join(values: Mapping[Any, object] | Collection[object]) -> str:
     if isinstance(values, Mapping):
         return ", ".join(f"{name} {cell(item)}" for name, item in values.items()) or "-"
     if any(isinstance(item, Mapping) for item in values):
-        return f"{len(values):,} item{'' if len(values) == 1 else 's'}"
+        return count_text(len(values), "item")
     return ", ".join(map(cell, values)) or "-"
 
 

@@ -12,6 +12,7 @@ from skewless.commands.cells import printable
 from skewless.contract.changes import Change, Difference
 from skewless.contract.columns import Column, FeatureRef, Transform
 from skewless.contract.plan import Service, Source, View
+from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.contract.windows.view import Aggregate, EventSource, WindowView
 from skewless.operations.readable import length_text, time_text
@@ -74,11 +75,13 @@ _WORDS: Mapping[type, Callable[[Any], str]] = {
     Column: lambda it: str(it.dtype),
     FeatureRef: lambda _: "",
     Source: lambda it: _cut(it.path),
-    View: lambda it: f"{_count(it.features, 'feature')} by {_cut(_names(it.keys))}",
-    WindowView: lambda it: f"{_count(it.aggregates, 'feature')} of {_cut(it.source)} by {_cut(_names(it.keys))}",
-    EventSource: lambda it: f"{it.kind}, {_count(it.columns, 'column')}",
-    Transform: lambda it: _count(it.outputs, "output"),
-    Service: lambda it: _count(it.features, "feature"),
+    View: lambda it: f"{count_text(len(it.features), 'feature')} by {_cut(_names(it.keys))}",
+    WindowView: lambda it: (
+        f"{count_text(len(it.aggregates), 'feature')} of {_cut(it.source)} by {_cut(_names(it.keys))}"
+    ),
+    EventSource: lambda it: f"{it.kind}, {count_text(len(it.columns), 'column')}",
+    Transform: lambda it: count_text(len(it.outputs), "output"),
+    Service: lambda it: count_text(len(it.features), "feature"),
     ModelSpec: lambda it: f"{it.algorithm} on {_cut(it.service)}",
 }
 
@@ -126,7 +129,7 @@ def _value(value: object, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and name.endswith("_us"):
         return _time(value) if name in _TIMES else length_text(value)
     if isinstance(value, Mapping | list | tuple):
-        return _count(value, "value")
+        return count_text(len(value), "value")
     if isinstance(value, StrEnum):
         return str(value)
     return "none" if value is None else _cut(repr(value))
@@ -145,7 +148,11 @@ def _text_lines(head: str, before: str, after: str) -> list[str]:
     first_lines = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
     more = [f"    ... {len(changed) - _MOST_LINES:,} more lines"] if len(changed) > _MOST_LINES else []
     added = [line for line in changed if line.startswith("+")]
-    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *first_lines, *more]
+    return [
+        f"{head}: {count_text(len(added), 'line')} added, {len(changed) - len(added):,} removed",
+        *first_lines,
+        *more,
+    ]
 
 
 def _is_long(value: object) -> bool:
@@ -156,10 +163,6 @@ def _cut(text: str, longest: int = _LONGEST) -> str:
     """Return a text of bounded length that a terminal can show."""
     short = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return printable(short).replace("\n", "\\n")
-
-
-def _count(items: Mapping[str, object] | Sequence[object], noun: str) -> str:
-    return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def _names(columns: Sequence[Column]) -> str:

@@ -20,7 +20,6 @@ from skewless.operations.runs import BY_HAND
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run, RunId
-    from skewless.operations.capacity import Figure
     from skewless.operations.checkup.finding import CheckupFinding
     from skewless.operations.scheduler import Invoke
 
@@ -82,14 +81,15 @@ def status(session: Session) -> None:
 
 
 def _status_parts(body: dict[str, Any]) -> Iterator[Part]:
-    online, server, plan = body["online"], body["server"], body["plan"]
+    online, server, plan, logged = body["online"], body["server"], body["plan"], body["predictions"]
+    spooled = f"{body['unshipped']:,} in the spool of this machine"
     yield facts_table(
         f"project in {body['repo']}",
         [
             *_plan_facts(plan, body["database"]),
             ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
             ("server", _server_text(server)),
-            ("predictions", _predictions_text(body["predictions"], body["unshipped"])),
+            ("predictions", spooled if logged is None else f"{logged:,} logged"),
         ],
     )
     for title, kind, names in _TABLES:
@@ -102,10 +102,6 @@ def _plan_facts(plan: dict[str, Any] | None, database: str | None) -> list[tuple
         return [("database", f"{database}; plan, views, processes and models are unknown")]
     text = f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
     return [("plan", text), ("definitions", plan["state"] if plan else "-")]
-
-
-def _predictions_text(logged: int | None, unshipped: int) -> str:
-    return f"{unshipped:,} in the spool of this machine" if logged is None else f"{logged:,} logged"
 
 
 def _server_text(server: dict[str, Any] | None) -> str:
@@ -180,7 +176,10 @@ def capacity(
     )
     body, figures = report.as_dict(), report.figures
     rows_of = [
-        (item.name, item.cores, None if item.seconds is None else duration_text(item.seconds), _gigabytes(item))
+        (
+            *(item.name, item.cores, None if item.seconds is None else duration_text(item.seconds)),
+            None if item.size_bytes is None else round(item.size_bytes / 1e9, 3),
+        )
         for item in figures
     ]
     too_slow = [
@@ -197,10 +196,6 @@ def capacity(
             "measured costs, on two cores of an AMD EPYC", ("name", "value", "unit", "measured"), body["costs"]
         ),
     )
-
-
-def _gigabytes(item: Figure) -> float | None:
-    return None if item.size_bytes is None else round(item.size_bytes / 1e9, 3)
 
 
 @command("Run the scheduled jobs.", "--repo my-project", "--once", "--only retrain", log_level="info")

@@ -88,19 +88,16 @@ class Session:
     def working(self, activity: str) -> Iterator[Project]:
         """Show an activity on a terminal's stderr while the block runs; yield the project."""
         project = self.project
-        if self.as_json or not sys.stderr.isatty():
-            yield project
-            return
-        with _console(sys.stderr).status(activity):
+        with self.line(activity):
             yield project
 
     @contextlib.contextmanager
-    def line(self) -> Iterator[Callable[[str], None]]:
+    def line(self, text: str = "") -> Iterator[Callable[[str], None]]:
         """Show one changing line on a terminal's stderr; yield the function that sets it."""
         if self.as_json or not sys.stderr.isatty():
             yield lambda _text: None
             return
-        with _console(sys.stderr).status("") as status:
+        with _console(sys.stderr).status(text) as status:
             yield status.update
 
     @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,27 +74,19 @@ def _ask(keys: dict[str, str], *, as_json: bool) -> None:
 @command("Copy the project's state while everything runs.", "/backups/fraud-20260115 --repo my-project")
 def backup(session: Session, folder: Folder, *, dry_run: DryRun = False) -> None:
     """Copy database and files of the project into a new folder, while everything runs."""
-    project = session.project
-    with session.progress("copying files") as advance:
-        result = project.backup(
-            folder.absolute(), dry_run=dry_run, on_file=lambda done, total: advance("copying files", done, total)
-        )
-    _show_copy(session, "backup", result, dry_run=dry_run)
+    _copy(session, "backup", session.project.backup, folder, dry_run=dry_run)
 
 
 @command("Copy a backup into an empty state.", "/backups/fraud-20260115 --repo my-project")
 def restore(session: Session, folder: Folder, *, dry_run: DryRun = False) -> None:
     """Copy a backup into an empty state folder and an empty database."""
-    project = session.project
+    hint = "next: `skewless materialize` fills the online store from the log"
+    _copy(session, "restore", session.project.restore, folder, *([] if dry_run else [hint]), dry_run=dry_run)
+
+
+def _copy(session: Session, title: str, copy: Callable[..., Backup], folder: Path, *hints: str, dry_run: bool) -> None:
     with session.progress("copying files") as advance:
-        result = project.restore(
-            folder.absolute(), dry_run=dry_run, on_file=lambda done, total: advance("copying files", done, total)
-        )
-    hints = [] if dry_run else ["next: `skewless materialize` fills the online store from the log"]
-    _show_copy(session, "restore", result, *hints, dry_run=dry_run)
-
-
-def _show_copy(session: Session, title: str, result: Backup, *hints: str, dry_run: bool) -> None:
+        result = copy(folder.absolute(), dry_run=dry_run, on_file=lambda *counts: advance("copying files", *counts))
     facts: list[tuple[str, Any]] = [
         ("folder", result.folder),
         ("rows of the database", sum(result.rows.values())),

@@ -50,7 +50,7 @@ class TextTable:
         kept = [
             i
             for i in range(len(self.columns))
-            if i == 0 or not self.rows or any(_has_value(row[i]) for row in self.rows)
+            if i == 0 or not self.rows or not all(row[i] is None or row[i] == "" for row in self.rows)
         ]
         if not any(self.columns) or len(kept) == len(self.columns):
             return self
@@ -85,13 +85,16 @@ class Grid:
     def of(cls, table: TextTable, width: int | None, *, in_colour: bool) -> Grid:
         """Return the grid of a table, its columns narrowed to the width as far as they can be."""
         values = [*table.rows, *([table.totals] if table.totals else [])]
-        texts = [[_text(value, in_colour=in_colour) for value in row] for row in values]
+        texts = [
+            [value.show(in_colour=in_colour) if isinstance(value, StateCell) else cell(value) for value in row]
+            for row in values
+        ]
         tones: list[list[Tone]] = [
             [value.known_tone if isinstance(value, StateCell) else "plain" for value in row] for row in values
         ]
         columns = range(len(table.columns))
         words = [max(map(text_width, printable(title).split(" "))) for title in table.columns]
-        cells = [max((_widest(row[i]) for row in texts), default=0) for i in columns]
+        cells = [max((text_width(line) for row in texts for line in row[i].split("\n")), default=0) for i in columns]
         natural = [max(text_width(printable(table.columns[i])), cells[i]) for i in columns]
         shortest = _LEAST if any(table.columns) else _LEAST_TITLE
         least = [
@@ -190,11 +193,10 @@ def text_width(text: str) -> int:
     """
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(sign) else 2 if _is_wide(sign) else 1 for sign in text)
-
-
-def _is_wide(sign: str) -> bool:
-    return unicodedata.east_asian_width(sign) in {"W", "F"}
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in {"W", "F"} else 1
+        for sign in text
+    )
 
 
 def _narrowed(natural: Sequence[int], least: Sequence[int], space: int) -> list[int]:
@@ -216,23 +218,11 @@ def _is_number(table: TextTable, i: int) -> bool:
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _has_value(value: object) -> bool:
-    return value is not None and value != ""
-
-
-def _text(value: object, *, in_colour: bool) -> str:
-    return value.show(in_colour=in_colour) if isinstance(value, StateCell) else cell(value)
-
-
 def _unbreakable(text: str) -> int:
     """Return the width of the longest part of a text that stays complete: a time, or a short word."""
     if _TIME.fullmatch(text):
         return text_width(text)
     return max((width for width in map(text_width, text.split()) if width <= _SHORT_WORD), default=0)
-
-
-def _widest(text: str) -> int:
-    return max(map(text_width, text.split("\n")))
 
 
 def _padded(text: str, width: int, *, right: bool = False) -> str:

@@ -6,10 +6,10 @@ Named items are compared by name, mappings by key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from datetime import timedelta
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from skewless.contract.plain_record import plain_value
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 
@@ -38,8 +38,8 @@ class Difference:
         return {
             "path": list(self.path),
             "action": self.action,
-            "before": _plain(self.before),
-            "after": _plain(self.after),
+            "before": plain_value(self.before),
+            "after": plain_value(self.after),
         }
 
 
@@ -123,16 +123,6 @@ def _is_same(before: object, after: object) -> bool:
     if isinstance(before, float) and isinstance(after, float):
         return repr(before) == repr(after)
     return type(before) is type(after) and before == after
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value // timedelta(microseconds=1)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _KINDS = (

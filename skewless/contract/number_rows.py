@@ -57,9 +57,9 @@ class NumberRows:
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
-        self._codecs = [RowCodec(view) for view in plan.views]
-        self._layouts = [codec.layout for codec in self._codecs]
-        self._blanks = [codec.blank for codec in self._codecs]
+        codecs = [RowCodec(view) for view in plan.views]
+        self._layouts = [codec.layout for codec in codecs]
+        self._blanks = [codec.blank for codec in codecs]
         self._record = np.dtype([(v.name, layout.record) for v, layout in zip(plan.views, self._layouts, strict=True)])
         self._size = self._record.itemsize
         self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
@@ -106,7 +106,7 @@ class NumberRows:
         n_views = len(self._blanks)
         n = len(rows) // n_views
         packed = b"".join([blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))])
-        if len(packed) != n * self._size or not (is_intact(packed) or self._are_intact(rows)):
+        if len(packed) != n * self._size or not is_intact(packed):
             return None
         if 0 < n <= _FEW:
             return self._decode_few(packed, t)
@@ -175,11 +175,6 @@ class NumberRows:
             np.array(event_ts, dtype=np.int64),
             PackedReads(self._record, packed),
         )
-
-    def _are_intact(self, rows: Sequence[bytes | None]) -> bool:
-        """Say whether all rows are intact, also rows of older releases, which have no checksum."""
-        step = len(self._codecs)
-        return all(codec.find_intact(rows[i::step]).all() for i, codec in enumerate(self._codecs))
 
     def _bytes(self, *names: str, step: int = 1) -> npt.NDArray[np.intp]:
         """Return the byte positions of head fields of all views, in their concatenated rows."""

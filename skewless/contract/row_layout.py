@@ -110,19 +110,6 @@ class RowLayout:
         end = self._last_end
         return self.size + int.from_bytes(row[end.start : end.stop], "little")
 
-    def is_readable(self, row: bytes) -> bool:
-        """Say whether the texts of a row of the right length are in order and decode as UTF-8."""
-        ends = [0, *(self._cells(row)[position] for position in self.text)]
-        if ends != sorted(ends):
-            return False
-        try:
-            for column, cell in zip(self._features, self.cells(row), strict=True):
-                if column.dtype is DType.STRING:
-                    bytes(cell).decode()
-        except UnicodeDecodeError:
-            return False
-        return True
-
     def cells(self, row: bytes) -> Sequence[Cell]:
         """Return the stored value of each feature of an intact row."""
         cells = self._cells(row)
@@ -235,6 +222,5 @@ def compute_checksums(fixed: npt.NDArray[np.void], heaps: Sequence[memoryview] |
         weight = pow(256, size, MODULUS)
         tails = [int.from_bytes(heap, "little") % MODULUS * weight % MODULUS for heap in heaps]
         sums = (sums + np.array(tails, dtype=np.uint64)) % MODULUS
-    # Between 1 and 2^32 - 1: 0 marks a row of an older release, which has no checksum.
     checksums: npt.NDArray[np.uint32] = (MODULUS - sums).astype(np.uint32)
     return checksums

@@ -4,7 +4,7 @@ Layout::
 
     0   rank: event_ts, created_ts (null: int64 minimum), partition hash, seq   4 x 8 bytes
     32  first 8 bytes of the view's hash
-    40  checksum, little-endian (0: a row of an older release), run id, big-endian   2 x 4 bytes
+    40  checksum, little-endian, run id, big-endian   2 x 4 bytes
     48  format version, flags (bit 0: tombstone)      2 x 1 byte
     50  null bitmap, then the columns in the plan's order, little-endian, no padding;
         text columns hold the end of their value in the heap (uint32)
@@ -39,7 +39,7 @@ RANK_BYTES = 32
 NO_TIME = -(2**63)
 TOMBSTONE = 1
 _ABSENT = 2  # flag of the blank row, which is never stored
-_OWNER, _SUM, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(40, 44), slice(48, 49), bytes([FORMAT])
+_OWNER, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(48, 49), bytes([FORMAT])
 _FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run", "tombstone": "flags"}
 _TIMES = ("event_ts", "created_ts")
 
@@ -202,13 +202,14 @@ class RowCodec:
     def find_intact(self, rows: Sequence[bytes | None]) -> BoolArray:
         """Return which rows are intact: complete, of this view and of a known format; None counts as intact.
 
-        A checksum detects any single changed bit. Rows of older releases have none: only unreadable ones are detected.
+        A checksum detects any single changed bit.
         """
         stored = [row for row in rows if row is not None]
         # One division checks all rows; only after a failure each row is checked.
         if all(map(self._is_shaped, stored)) and is_intact(b"".join(stored)):
             return np.ones(len(rows), dtype=np.bool_)
-        return np.fromiter((row is None or self._is_intact(row) for row in rows), dtype=np.bool_, count=len(rows))
+        each = (row is None or (self._is_shaped(row) and is_intact(row)) for row in rows)
+        return np.fromiter(each, dtype=np.bool_, count=len(rows))
 
     def cells(self, rows: Sequence[bytes | None], has_row: BoolArray) -> list[Sequence[Cell]]:
         """Return per feature the stored values of rows; meaningless without a row."""
@@ -255,9 +256,6 @@ class RowCodec:
     def _is_shaped(self, row: bytes) -> bool:
         matches = row[_OWNER] == self._hash_bytes and row[_FORMAT_BYTE] == _FORMAT
         return matches and len(row) == self.layout.length(row)
-
-    def _is_intact(self, row: bytes) -> bool:
-        return self._is_shaped(row) and (is_intact(row) if any(row[_SUM]) else self.layout.is_readable(row))
 
     @cached_property
     def blank(self) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from skewless.contract.errors import DefinitionError
 from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
 from skewless.contract.names import check_name
+from skewless.contract.plain_record import plain_value
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
 Algorithm = str
@@ -186,7 +187,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Check all fields; convert parameters to plain JSON values, so that stored specs compare equal."""
-        object.__setattr__(self, "params", _plain(self.params))
+        object.__setattr__(self, "params", plain_value(self.params))
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "slices", tuple(self.slices))
         check_name("ModelSpec.name", self.name)
@@ -198,14 +199,9 @@ class ModelSpec:
                     name, "is unknown", getattr(self, name), f"use one of {', '.join(get_args(choices))}"
                 )
         if self.rounds < 1:
-            raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
+            raise self._invalid("rounds", "is below 1", self.rounds, "give 1 or more")
         if self.horizon < timedelta(0):
-            raise DefinitionError(
-                f"model {self.name!r} horizon",
-                "is below zero",
-                value=str(self.horizon),
-                fix="give a length of 0 or more",
-            )
+            raise self._invalid("horizon", "is below zero", str(self.horizon), "give a length of 0 or more")
         self._check_classes()
         self._check_group()
         self._check_decisions()
@@ -245,7 +241,7 @@ class ModelSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON values; durations are microseconds."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return {key: plain_value(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
@@ -268,13 +264,3 @@ def _is_text(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value // timedelta(microseconds=1)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value

@@ -80,7 +80,8 @@ class TransformRunner:
         Raises:
             DefinitionError: one row gives other bits alone, permuted or in another memory layout.
         """
-        rows = self._sample(np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rows = {name: _sample_column(dtype, rng) for name, dtype in self._dtypes.items()}
         expected = self._try_run(rows)
         order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
         self._compare(expected, order, self._try_run({k: v[order] for k, v in rows.items()}), "permuted")
@@ -103,9 +104,6 @@ class TransformRunner:
                 value=str(error),
                 fix="make it work for every value of its inputs, NaN and infinities too",
             ) from error
-
-    def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
-        return {name: _sample_column(dtype, rng) for name, dtype in self._dtypes.items()}
 
     def _compare(self, expected: Columns, rows: npt.NDArray[np.intp], actual: Columns, how: str) -> None:
         for name, array in expected.items():

@@ -103,7 +103,8 @@ class Assembler:
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
         outputs = self._outputs(t, reads, status, request)
-        return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
+        columns = {ref.label: self._column(ref, reads, status, request, outputs)[rows] for ref in text}
+        return {label: sorted({word for word in column if word is not None}) for label, column in columns.items()}
 
     def assemble_columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
         """Return the columns of the vectors by label, before text becomes numbers; arguments as for ``assemble``.
@@ -216,7 +217,3 @@ def _index(numbers: list[int]) -> _Index:
     """Return the fastest index for some positions: a slice if they are adjacent."""
     first, last = numbers[0], numbers[-1]
     return slice(first, last + 1) if numbers == list(range(first, last + 1)) else numbers
-
-
-def _distinct(column: npt.NDArray[Any]) -> list[str]:
-    return sorted({word for word in column if word is not None})

@@ -126,12 +126,12 @@ class EventSelector:
             columns[self._view.event_column] = int64_array(ts)
         if self._runner is not None:
             inputs = {ref.name: _plain(columns[ref.name]) for ref in self._runner.transform.inputs}
-            columns |= self._runner.run(inputs) if rows.num_rows else self._empty_outputs()
+            if rows.num_rows:
+                columns |= self._runner.run(inputs)
+            else:
+                outputs = self._runner.transform.outputs
+                columns |= {column.name: np.empty(0, dtype=column.dtype.numpy) for column in outputs}
         return columns
-
-    def _empty_outputs(self) -> dict[str, npt.NDArray[Any]]:
-        outputs = () if self._view.transform is None else self._view.transform.outputs
-        return {column.name: np.empty(0, dtype=column.dtype.numpy) for column in outputs}
 
     def _find_counting(self, rows: pa.Table, columns: _Columns) -> BoolArray:
         counts = np.ones(rows.num_rows, dtype=np.bool_)

@@ -19,8 +19,8 @@ from skewless.contract.rows import NO_TIME, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import view_status
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.features import FeatureReader
 from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.service_vectors import FeatureReader
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.workspace import Workspace
 
@@ -149,7 +149,6 @@ def _read_log(
 
 
 def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
-
     kinds = {DType.INT32: pa.int32(), DType.INT64: pa.int64(), DType.STRING: pa.string()}
     columns = {column.name: pa.array([keys[column.name]], kinds[column.dtype]) for column in view.keys}
     return pa.table({**columns, "__t": pa.array([t], pa.int64())})

@@ -63,7 +63,10 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
     Args:
         problems: gets the problem of the online store, by view.
     """
-    files = project.views.log(view).files() if isinstance(view, View) else _log_files(project, view)
+    if isinstance(view, View):
+        files = project.views.log(view).files()
+    else:
+        files = [file for part in project.views.log_partitions(view) for file in part.files]
     sampled, stale, watermark_us = None, None, None
     try:
         watermark_us = _watermark_us(project, view)
@@ -82,10 +85,6 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
         watermark_us=watermark_us,
         windowed=not isinstance(view, View),
     )
-
-
-def _log_files(project: Workspace, view: WindowView) -> list[str]:
-    return [file for part in project.views.log_partitions(view) for file in part.files]
 
 
 def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:

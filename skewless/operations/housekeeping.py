@@ -86,7 +86,6 @@ def _merge(state: ProjectState, now_us: int) -> int:
 
 
 def _delete_unread(state: ProjectState) -> int:
-
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
     ShippedFiles(state.database).prune()

@@ -145,7 +145,6 @@ class _QualitySeries:
         self._calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
 
     def window(self, since_us: int, until_us: int) -> QualityWindow:
-
         time = pc.field("t")
         versions = live_quality(
             self._rows.filter((time >= since_us) & (time < until_us)),

@@ -209,7 +209,7 @@ def _read_all(project: Workspace) -> ProjectStatus:
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],
         server=read_server(project.state),
-        predictions=unshipped + _count_shipped(project.state),
+        predictions=unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),
         unshipped=unshipped,
     )
 
@@ -318,14 +318,9 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_unshipped(state: ProjectState) -> int:
-
     waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
     for path in prediction_spool(state).waiting():
         with suppress(FileNotFoundError):  # a server has shipped it meanwhile
             waiting += int(pq.read_metadata(path).num_rows)
     return waiting
-
-
-def _count_shipped(state: ProjectState) -> int:
-    return Catalog(state.database).count_rows(PREDICTIONS)

@@ -105,36 +105,29 @@ class _FileKind(NamedTuple):
     load: Load
 
 
-def _document(kind: str, name: Callable[[Path], str]) -> Load:
+def _document(kind: str, name: str, prefix: str = "") -> Load:
     def load(database: Database, path: Path, relative: Path) -> None:
-        Documents(database, kind).create(name(relative), _read(path))
+        Documents(database, kind).create(_name(name, relative, prefix), _read(path))
 
     return load
 
 
-def _record(kind: str, name: Callable[[Path], str]) -> Load:
+def _record(kind: str, name: str) -> Load:
     def load(database: Database, path: Path, relative: Path) -> None:
-        _add_record(database, kind, name(relative), int(path.stem), _read(path))
+        _add_record(database, kind, _name(name, relative), int(path.stem), _read(path))
 
     return load
+
+
+def _name(pattern: str, path: Path, prefix: str = "") -> str:
+    """Return a name in the database: a pattern of the folders of a path, and of its file without a prefix."""
+    return pattern.format(*path.parts[:-1], file=path.stem.removeprefix(prefix))
 
 
 def _add_record(database: Database, kind: str, name: str, number: int, body: Any) -> None:  # noqa: ANN401 - any JSON
     records = Records(database, kind)
     if records.read(name, number) is None:
         records.append(name, number, body)
-
-
-def _project(_: Path) -> str:
-    return "project"
-
-
-def _stem(path: Path) -> str:
-    return path.stem
-
-
-def _model(path: Path) -> str:
-    return path.parts[1]
 
 
 def _load_plan(database: Database, path: Path, _: Path) -> None:
@@ -204,61 +197,44 @@ def _load_trusted_keys(database: Database, path: Path, _: Path) -> None:
         Documents(database, "trusted_key").create(key, {})
 
 
+def _load_known_job(database: Database, path: Path, _: Path) -> None:
+    job = RunId.parse(f"{path.parent.name}@20000101T000000Z").job
+    Documents(database, "known_job").create(job, _read(path))
+
+
 def _skip(_database: Database, _path: Path, _relative: Path) -> None:
     """Only move the file: its content is created again, or another file loads it."""
 
 
 _KINDS = (
-    _FileKind("applied plans", "plans/*.json", _record("plan", lambda _: "applied")),
+    _FileKind("applied plans", "plans/*.json", _record("plan", "applied")),
     _FileKind("applied plans", OLD_PLAN_FILE, _load_plan),
-    _FileKind("versions of views", "views.json", _document("view_lifecycles", _project)),
-    _FileKind("target versions", "wanted.json", _document("target_versions", _project)),
-    _FileKind(
-        "moves of aliases",
-        "packages/*/aliases/*/*.json",
-        _record("alias_move", lambda path: f"{path.parts[1]}/{path.parts[3]}"),
-    ),
-    _FileKind("traffic policies", "packages/*/traffic/*.json", _record("traffic_policy", _model)),
-    _FileKind("decisions", "packages/*/decisions/*.json", _record("decision", _model)),
-    _FileKind("files of API keys", "api_keys.json", _document("api_keys", _project)),
-    _FileKind("counts of rollouts", "vitals/*.json", _document("rollout_counts", _stem)),
-    _FileKind(
-        "counts of rollouts",
-        "rollouts/*/vitals/*.json",
-        _document("earlier_rollout_counts", lambda path: f"{path.parts[1]}/{path.stem}"),
-    ),
-    _FileKind("files of alerts", "alerts/alerts.json", _document("alerts", _project)),
-    _FileKind("verdicts", "parity.json", _document("parity_verdicts", _project)),
-    _FileKind("verdicts", "freshness.json", _document("freshness", _project)),
-    _FileKind("verdicts", "proven.json", _document(_PROVEN, _project)),
+    _FileKind("versions of views", "views.json", _document("view_lifecycles", "project")),
+    _FileKind("target versions", "wanted.json", _document("target_versions", "project")),
+    _FileKind("moves of aliases", "packages/*/aliases/*/*.json", _record("alias_move", "{1}/{3}")),
+    _FileKind("traffic policies", "packages/*/traffic/*.json", _record("traffic_policy", "{1}")),
+    _FileKind("decisions", "packages/*/decisions/*.json", _record("decision", "{1}")),
+    _FileKind("files of API keys", "api_keys.json", _document("api_keys", "project")),
+    _FileKind("counts of rollouts", "vitals/*.json", _document("rollout_counts", "{file}")),
+    _FileKind("counts of rollouts", "rollouts/*/vitals/*.json", _document("earlier_rollout_counts", "{1}/{file}")),
+    _FileKind("files of alerts", "alerts/alerts.json", _document("alerts", "project")),
+    _FileKind("verdicts", "parity.json", _document("parity_verdicts", "project")),
+    _FileKind("verdicts", "freshness.json", _document("freshness", "project")),
+    _FileKind("verdicts", "proven.json", _document(_PROVEN, "project")),
     _FileKind("series of drift checks", "drift/*.jsonl", _load_drift),
-    _FileKind(
-        "passed labels",
-        "validation/labels-*.json",
-        _document("passed_labels", lambda path: path.stem.removeprefix("labels-")),
-    ),
+    _FileKind("passed labels", "validation/labels-*.json", _document("passed_labels", "{file}", "labels-")),
     _FileKind("materializations", "runs/*.start.json", _load_materialization),
     _FileKind("ends of materializations", "runs/*.end.json", _skip),
     _FileKind("terms of leaders", "scheduler/terms/*.json", _load_term),
-    _FileKind(
-        "known jobs",
-        "scheduler/runs/*/known.json",
-        _document("known_job", lambda path: RunId.parse(f"{path.parts[2]}@20000101T000000Z").job),
-    ),
+    _FileKind("known jobs", "scheduler/runs/*/known.json", _load_known_job),
     _FileKind("runs of jobs", "scheduler/runs/*/[0-9]*[!d].json", _load_job_run),
     _FileKind("ends of runs", "scheduler/runs/*/*.end.json", _skip),
-    _FileKind(
-        "requests", "scheduler/requests/*/*.json", _document("run_request", lambda path: f"{path.parts[2]}/{path.stem}")
-    ),
-    _FileKind("positions of sources", "progress/*.json", _document("read_progress", _stem)),
-    _FileKind("skipped rows", f"{_SKIPPED_ROWS}/*.json", _document("skipped_rows", _stem)),
-    _FileKind("generations of states", "windows/*-*.json", _document("generations", _stem)),
-    _FileKind("served sources", "windows/*.served", _document("served_source", _stem)),
-    _FileKind(
-        "imports",
-        "log/events/*/import-*.json",
-        _document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
-    ),
+    _FileKind("requests", "scheduler/requests/*/*.json", _document("run_request", "{2}/{file}")),
+    _FileKind("positions of sources", "progress/*.json", _document("read_progress", "{file}")),
+    _FileKind("skipped rows", f"{_SKIPPED_ROWS}/*.json", _document("skipped_rows", "{file}")),
+    _FileKind("generations of states", "windows/*-*.json", _document("generations", "{file}")),
+    _FileKind("served sources", "windows/*.served", _document("served_source", "{file}")),
+    _FileKind("imports", "log/events/*/import-*.json", _document("import", "{2}/{file}", "import-")),
     _FileKind("files of trusted keys", "trusted_keys", _load_trusted_keys),
     _FileKind("heartbeats", "processes/*.json", _skip),
     *(_FileKind("descriptions of logs", pattern, _skip) for pattern in old_logs.MARKS),

@@ -96,7 +96,10 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             fix="give the id of a reply, or wait until the log is flushed",
         )
     model = load_model(project.store, entry.model_version.model, entry.model_version.version)
+    replayed = ReplayReport() if proof else None
     try:
+        if replayed is not None:
+            replay_batch(replayed, model, project.views, entry.logged)
         bound, declared = _nearest(model, entry)
         transforms = [item.name for item in model.plan.transforms]
         explanation = explain(model, entry)
@@ -110,7 +113,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             declared=declared,
             outside=_outside(model, explanation),
             outcome=_outcome(project, entry),
-            proof=_proof(project, model, entry) if proof else None,
+            proof=replayed,
         )
     finally:
         model.runtime.close()
@@ -159,12 +162,6 @@ def _ranges(model: ServedModel) -> Ranges:
     labels = [label for i, label in enumerate(model.assembler.labels) if i not in model.assembler.categorical]
     features = model.package.profile["features"]
     return {label: (features[label]["min"], features[label]["max"]) for label in labels if label in features}
-
-
-def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
-    report = ReplayReport()
-    replay_batch(report, model, project.views, entry.logged)
-    return report
 
 
 def _causes(proof: ReplayReport) -> dict[str, Any]:

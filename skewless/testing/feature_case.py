@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.keys import KeyValue
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import RowParser
-from skewless.contract.rows import ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import Assembler, view_status
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.contract.windows.view import WindowView
 from skewless.testing.feature_vector import FeatureEvidence, FeatureVector
 from skewless.testing.records import EventRecords, RowRecords, TimeValue, WindowReads, json_row, time_us
 
@@ -102,7 +99,10 @@ class FeatureCase:
         parser = RowParser(plan)
         ask = parser.build_rows(parser.parse_rows([json_row(given)]))
         keys = {name: values[0] for name, values in ask.keys.items()}
-        reads = {view.name: self._read(view.name, [keys[key.name] for key in view.keys], t) for view in plan.all_views}
+        records = self._rows | self._windows
+        reads = {
+            view.name: records[view.name].read([keys[key.name] for key in view.keys], t) for view in plan.all_views
+        }
         times = np.array([t], dtype=np.int64)
         columns = assembler.assemble_columns(times, reads, ask.fields)
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in plan.all_views}
@@ -121,13 +121,6 @@ class FeatureCase:
         if service not in self._assemblers:
             self._assemblers[service] = Assembler(self.plan.select_service(service), {})
         return self._assemblers[service]
-
-    def _read(self, view: str, key: list[KeyValue | None], t: int) -> ViewRead:
-        reads = self._windows[view] if isinstance(self._view(view), WindowView) else self._rows[view]
-        return reads.read(key, t)
-
-    def _view(self, name: str) -> object:
-        return next(view for view in self.plan.all_views if view.name == name)
 
     def _source(self, name: str) -> EventRecords:
         if name not in self._events:

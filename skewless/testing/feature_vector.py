@@ -65,7 +65,7 @@ class FeatureEvidence:
         if winner is None and not given:
             return [f"view {view} has no row of this entity"]
         lines = [f"row of {view}: {row_text(winner.values)}"] if winner else [f"view {view}: no row is known yet"]
-        if winner and self._is_expired(records, winner.event_us):
+        if winner and 0 < records.view.ttl_us < self.t - winner.event_us:
             lines[0] += f" (expired: older than {timedelta(microseconds=records.view.ttl_us)})"
         others = [row for row in given if row is not winner]
         lines += [
@@ -74,9 +74,6 @@ class FeatureEvidence:
             for row in others
         ]
         return _cut(lines)
-
-    def _is_expired(self, records: RowRecords, event_us: int) -> bool:
-        return 0 < records.view.ttl_us < self.t - event_us
 
     def _of_window(self, ref: FeatureRef) -> list[str]:
         reads = self.windows[ref.group]

@@ -20,12 +20,11 @@ from tests.worlds.plans import make_plan, make_view
 NUMBERS = st.sampled_from([dtype for dtype in DType if not dtype.is_text])
 NOW = 10
 AGES = st.integers(-3, 14) | st.sampled_from([NOW - 2**63 + 1, 2**63 + NOW - 1])
-# One row of a view: bits of its values, which is null, its age, whether it says "deleted", and whether a release
-# before wrote it, without a checksum.
-ROW = st.tuples(BITS, st.integers(0, 9), AGES, st.booleans(), st.booleans())
+# One row of a view: bits of its values, which is null, its age, and whether it says "deleted".
+ROW = st.tuples(BITS, st.integers(0, 9), AGES, st.booleans())
 
 
-def pack(view: View, bits: int, null: int, age: int, *, deleted: bool, old: bool = False) -> bytes:
+def pack(view: View, bits: int, null: int, age: int, *, deleted: bool) -> bytes:
     names = {item.name: item.dtype for item in view.features}
     origin = replace(
         Versions.empty(1),
@@ -37,7 +36,7 @@ def pack(view: View, bits: int, null: int, age: int, *, deleted: bool, old: bool
     values = {name: column(dtype, [bits + i]) for i, (name, dtype) in enumerate(names.items())}
     nulls = {name: np.array([i == null]) for i, name in enumerate(names)}
     (row,) = RowCodec(view).encode(origin, values, nulls)
-    return row[:40] + bytes(4) + row[44:] if old else row
+    return row
 
 
 @st.composite
@@ -66,8 +65,8 @@ def test_6_2_all_views_at_once_give_the_bits_of_each_alone(plan: FeaturePlan, da
             if drawn is None:
                 rows.append(None)
             else:
-                bits, null, age, deleted, old = drawn
-                rows.append(pack(view, bits % 2**63, null, age, deleted=deleted, old=old))
+                bits, null, age, deleted = drawn
+                rows.append(pack(view, bits % 2**63, null, age, deleted=deleted))
     together = NumberRows(plan).vectors(rows, NOW)
     reads = {view.name: RowCodec(view).decode(rows[i :: len(plan.views)]) for i, view in enumerate(plan.views)}
     apart = Assembler(plan, {}).assemble(np.full(n, NOW), reads, {})

@@ -215,7 +215,9 @@ class RangeStates:
         self._sums = np.zeros((layout.added, self._n + 1), dtype=np.int64)
         np.cumsum(words[: layout.added], axis=1, out=self._sums[:, 1:])
         self._extremes = {
-            key: RangeExtremes(_floats(words[position]), _choose_extreme(key[1]), np.float64(np.nan))
+            key: RangeExtremes(
+                _floats(words[position]), np.fmin if key[1] is Function.MIN else np.fmax, np.float64(np.nan)
+            )
             for key, position in layout.extremes.items()
         }
         self._neighbours = {
@@ -255,10 +257,6 @@ class RangeStates:
             result[1:] = np.where(null, -1, positions)
             np.maximum.accumulate(result, out=result)
         return result
-
-
-def _choose_extreme(function: Function) -> np.ufunc:
-    return np.fmin if function is Function.MIN else np.fmax
 
 
 def _floats(bits: Int64Array) -> Floats:

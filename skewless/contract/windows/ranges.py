@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.status import Int64Array
 from skewless.contract.windows.state_layout import EVER, NEVER
 
 _Numbers = npt.NDArray[Any]
@@ -182,15 +182,13 @@ class LimitFilter:
             place = np.minimum(node, len(self._largest[level]) - 1)
             # Nodes with an excluded element inside their range; all others are finished.
             open_ = (begin < high[query]) & (end > low[query]) & (self._largest[level][place] > limit[query])
-            complete = open_ & (begin >= low[query]) & (end <= high[query]) & self._beyond(level, place, limit[query])
+            complete = open_ & (begin >= low[query]) & (end <= high[query])
+            complete &= self._smallest[level][place] > limit[query]
             excluded.append(Ranges(query=query[complete], low=begin[complete], high=end[complete]))
             query, node = query[open_ & ~complete], node[open_ & ~complete]
             if most is not None and len(query) + sum(map(len, excluded)) > most:
                 return None
         return Ranges.merge(excluded)
-
-    def _beyond(self, level: int, node: Int64Array, limit: Int64Array) -> BoolArray:
-        return np.asarray(self._smallest[level][node] > limit, dtype=np.bool_)
 
 
 def split_ranges(low: Int64Array, high: Int64Array, excluded: Ranges) -> Ranges:

@@ -265,7 +265,8 @@ class WindowReader:
         n, windows = tiles.n, len(self._view.windows)
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
-        inside = begin >= self._edges(t)[:, None]
+        edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
+        inside = begin >= edges[:, None]
         # A window counts the tiles of its own level, and the records of milliseconds before t.
         counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
         first, rows = _choose_records(counts, n)
@@ -278,9 +279,6 @@ class WindowReader:
             for feature, window in group:
                 result[:, feature] = values[window]
         return result
-
-    def _edges(self, t: int) -> Int64Array:
-        return np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
 
     def _merge(self, tiles: Tiles, first: _Rows, rows: _Rows) -> Int64Array:
         """Return the states of all windows, shape ``(width, n_windows * n)``.

@@ -72,91 +72,6 @@ def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple
 _KIND, _BUILDS = "erasures", "builds"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineRows:
-    """Keeps the online store equal to logs from which an entity's rows are erased.
-
-    Args:
-        store: of the project.
-    """
-
-    project: Workspace
-    store: OnlineStore
-
-    def delete_view(self, partition: str, found: LoggedEntity) -> int:
-        """Delete the rows of a view's version; return how many there were.
-
-        Raises:
-            StoreError: the store is unavailable.
-        """
-        needed = self.project.needed.plan
-        view = next((each for each in needed.views if each.partition == partition), None)
-        if view is None:
-            # No reader needs this version. If one does later, the next run fills it from the log.
-            return self.store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
-        codec = KeyCodec(needed.project, view)
-        return self.store.remove(_encode(codec, found.values(codec.names)))
-
-    def add_build(self, source: str) -> None:
-        """Record that the states of a source have to be built again; call it before its events are erased."""
-        with self._pending().edit(_BUILDS, []) as sources:
-            sources[:] = sorted({*sources, source})
-
-    def list_builds(self) -> list[str]:
-        """Return the sources whose states have to be built again, also those of an interrupted erasure."""
-        return list(self._pending().get(_BUILDS) or [])
-
-    def build(self, source: str, found: Sequence[LoggedEntity]) -> tuple[int, int]:
-        """Build the states of a source's views again from its log, and delete those of the entity.
-
-        Returns:
-            The numbers of built views and of deleted states.
-
-        Raises:
-            StoreError: the store or the disk failed; the next erasure of any entity continues.
-        """
-        streams, built, deleted = self.project.streams, 0, 0
-        for view in self.project.needed.plan.windows:
-            if view.source == source and streams.generations.list_all(view):
-                Backfiller(streams=streams, store=self.store).build(view)
-                built += 1
-                deleted += self._delete_states(view, found)
-        self._retire_unneeded(source)
-        with self._pending().edit(_BUILDS, []) as sources:
-            sources[:] = [each for each in sources if each != source]
-        return built, deleted
-
-    def _delete_states(self, view: WindowView, found: Sequence[LoggedEntity]) -> int:
-        """Delete the entity's own states in former generations, which servers may read for a minute."""
-        deleted = 0
-        for item in self.project.streams.generations.list_all(view):
-            if item.stage != "live":
-                codec = KeyCodec(self.project.needed.plan.project, view, item.number)
-                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
-                deleted += self.store.remove(sorted(keys))
-        return deleted
-
-    def _retire_unneeded(self, source: str) -> None:
-        """Delete the states of views of a source that are not needed any more."""
-        needed = self.project.needed
-        retirement = self.project.streams.retirement(needed, self.store)
-        now_us = self.project.clock.now_us()
-        for name, body in Documents(self.project.state.database, "generations").list_all().items():
-            view, _, view_hash = name.rpartition("-")
-            parts = {part for item in body["generations"] for part in item["partitions"]}
-            if view_hash not in needed.readers and any(part.startswith(f"events/{source}/") for part in parts):
-                life = ViewLifecycle(name=view, hash=view_hash, source=source, stage="unneeded", since_us=now_us)
-                retirement.delete_states(life)
-
-    def _pending(self) -> Documents:
-        return Documents(self.project.state.database, _KIND)
-
-
-def _encode(codec: KeyCodec, keys: Sequence[Sequence[object]]) -> list[bytes]:
-    encoded = (codec.encode(values) for values in keys)  # type: ignore[arg-type]  # keys are integers or texts
-    return [key for key in encoded if key is not None]
-
-
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
 NOT_COVERED = (
     "backups",
@@ -248,6 +163,7 @@ class _Erasure:
         self._accepted = {name: find_accepted_rows(PartitionLog(state, name), entity) for name in partitions}
         self._predictions = find_predictions(state, entity)
         self._outcomes = find_outcomes(state, entity, self._predictions)
+        self._pending = Documents(state.database, _KIND)
         self._online = self._built = 0
         self._replaced: list[StoredObject] = []
 
@@ -255,13 +171,12 @@ class _Erasure:
         if dry_run:
             return self._receipt(dry_run=True)
         with closing(open_online_store(self._project.redis_url)) as store:
-            online = OnlineRows(project=self._project, store=store)
-            self._erase_accepted(online)
+            self._erase_accepted(store)
             # Outcomes first: after an interruption, their predictions are still there to find them.
             self._replaced += self._outcomes.erase() + self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
             objects = self._delete_objects()
-            self._build(online)
+            self._build(store)
         if self._project.settings.redis_url is None:
             self._project.private.rewrite_file()
         receipt = self._receipt(objects=objects)
@@ -269,28 +184,71 @@ class _Erasure:
         Records(self._project.state.database, _KIND).add("project", record)
         return receipt
 
-    def _erase_accepted(self, online: OnlineRows) -> None:
+    def _erase_accepted(self, store: OnlineStore) -> None:
         for partition, rows in self._accepted.items():
             if not rows.rows:
                 continue
             is_view = partition.startswith(_VIEWS)
             if is_view:
                 # Online first: after an interruption, the log still has the keys.
-                self._online += online.delete_view(partition, rows)
+                self._online += self._delete_view(store, partition, rows)
             else:
-                online.add_build(_source_of(partition))
+                with self._pending.edit(_BUILDS, []) as sources:
+                    sources[:] = sorted({*sources, partition.split("/")[1]})
             self._check()
             self._replaced += rows.erase()
             if is_view:
                 # A repair from the log may have written a row again meanwhile.
-                self._online += online.delete_view(partition, rows)
+                self._online += self._delete_view(store, partition, rows)
 
-    def _build(self, online: OnlineRows) -> None:
-        """Build the states of the sources with erased events, also of an interrupted erasure."""
-        for source in online.list_builds():
-            parts = [rows for name, rows in self._accepted.items() if name.startswith(f"{_EVENTS}{source}/")]
-            built, deleted = online.build(source, parts)
-            self._built, self._online = self._built + built, self._online + deleted
+    def _delete_view(self, store: OnlineStore, partition: str, found: LoggedEntity) -> int:
+        """Delete the online rows of a view's version; return how many there were."""
+        needed = self._project.needed.plan
+        view = next((each for each in needed.views if each.partition == partition), None)
+        if view is None:
+            # No reader needs this version. If one does later, the next run fills it from the log.
+            return store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
+        codec = KeyCodec(needed.project, view)
+        return store.remove(_encode(codec, found.values(codec.names)))
+
+    def _build(self, store: OnlineStore) -> None:
+        """Build the states of the sources with erased events, also of an interrupted erasure, and delete the entity's.
+
+        A failure leaves the sources recorded: the next erasure of any entity continues.
+        """
+        streams = self._project.streams
+        for source in list(self._pending.get(_BUILDS) or []):
+            found = [rows for name, rows in self._accepted.items() if name.startswith(f"{_EVENTS}{source}/")]
+            for view in self._project.needed.plan.windows:
+                if view.source == source and streams.generations.list_all(view):
+                    Backfiller(streams=streams, store=store).build(view)
+                    self._built += 1
+                    self._online += self._delete_states(store, view, found)
+            self._retire_unneeded(store, source)
+            with self._pending.edit(_BUILDS, []) as sources:
+                sources[:] = [each for each in sources if each != source]
+
+    def _delete_states(self, store: OnlineStore, view: WindowView, found: Sequence[LoggedEntity]) -> int:
+        """Delete the entity's own states in former generations, which servers may read for a minute."""
+        deleted = 0
+        for item in self._project.streams.generations.list_all(view):
+            if item.stage != "live":
+                codec = KeyCodec(self._project.needed.plan.project, view, item.number)
+                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
+                deleted += store.remove(sorted(keys))
+        return deleted
+
+    def _retire_unneeded(self, store: OnlineStore, source: str) -> None:
+        """Delete the states of views of a source that are not needed any more."""
+        needed = self._project.needed
+        retirement = self._project.streams.retirement(needed, store)
+        now_us = self._project.clock.now_us()
+        for name, body in Documents(self._project.state.database, "generations").list_all().items():
+            view, _, view_hash = name.rpartition("-")
+            parts = {part for item in body["generations"] for part in item["partitions"]}
+            if view_hash not in needed.readers and any(part.startswith(f"{_EVENTS}{source}/") for part in parts):
+                life = ViewLifecycle(name=view, hash=view_hash, source=source, stage="unneeded", since_us=now_us)
+                retirement.delete_states(life)
 
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
@@ -324,5 +282,6 @@ class _Erasure:
         return sum(rows.rows for name, rows in self._accepted.items() if name.startswith(prefix))
 
 
-def _source_of(partition: str) -> str:
-    return partition.split("/")[1]
+def _encode(codec: KeyCodec, keys: Sequence[Sequence[object]]) -> list[bytes]:
+    encoded = (codec.encode(values) for values in keys)  # type: ignore[arg-type]  # keys are integers or texts
+    return [key for key in encoded if key is not None]

@@ -138,8 +138,8 @@ def _plain(block: Block) -> dict[str, Any]:
 
 
 def _rows(table: TableBlock) -> list[dict[str, Any]]:
-    return [dict(zip(table.columns, map(_cell, row), strict=True)) for row in table.rows]
-
-
-def _cell(cell: str | FoldedCell) -> str | dict[str, Any]:
-    return cell if isinstance(cell, str) else {"summary": cell.summary, "rows": _rows(cell.table)}
+    rows = [
+        [each if isinstance(each, str) else {"summary": each.summary, "rows": _rows(each.table)} for each in row]
+        for row in table.rows
+    ]
+    return [dict(zip(table.columns, row, strict=True)) for row in rows]

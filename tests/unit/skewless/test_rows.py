@@ -148,20 +148,10 @@ def test_each_bit_that_is_altered_is_noticed(types: dict[str, DType]) -> None:
         assert codec.find_intact([row, bytes(altered), None]).tolist() == [True, False, True], bit
 
 
-@pytest.mark.parametrize("types", [ALL, {"c_float64": DType.FLOAT64}])
-def test_of_a_row_without_a_checksum_what_cannot_be_read_is_noticed(types: dict[str, DType]) -> None:
-    """Rows of a release before: no bit of them makes an error, and none hides another entity's row."""
-    codec = RowCodec(make_view(features=types))
-    row = encode_one(codec, types, VALUES, versions())
-    old = row[:40] + bytes(4) + row[44:]
-    assert codec.find_intact([old, row]).all()
-    for bit in (bit for bit in range(8 * len(old)) if not 320 <= bit < 352):
-        altered = bytearray(old)
-        altered[bit // 8] ^= 1 << bit % 8
-        read = codec.decode([old, bytes(altered)])
-        assert read.has_row[0]
-        for name in types:
-            assert not read.nulls[name][0]
+def test_a_row_without_its_checksum_is_noticed() -> None:
+    codec = RowCodec(make_view(features=ALL))
+    row = encode_one(codec, ALL, VALUES, versions())
+    assert codec.find_intact([row[:40] + bytes(4) + row[44:], row]).tolist() == [False, True]
 
 
 def test_rows_end_to_end_are_whole_where_each_is() -> None:
