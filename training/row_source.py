@@ -67,7 +67,7 @@ class RowSource:
         rows = self._rows(plan, labels, int(t[0]), int(t[-1]))
         # The label table may have been rewritten since. Versions are compared on the same rows or not at all (SEMANTICS
         # 6.4).
-        if not (_is_equal(rows, TIME, t) and _is_equal(rows, LABEL, expected)):
+        if not all(np.array_equal(rows[name].to_numpy(), each) for name, each in ((TIME, t), (LABEL, expected))):
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
@@ -105,7 +105,3 @@ class RowSource:
             files = [file for part in self.views.log_partitions(plan.window(name)) for file in part.files]
         if not files:
             raise StoreError(f"log of view {name!r}", "has no row", fix="restore the state folder from a backup")
-
-
-def _is_equal(rows: pa.Table, name: str, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bool:
-    return bool(np.array_equal(rows[name].to_numpy(), values))

@@ -167,16 +167,11 @@ def find_erased_reads(model: ServedModel, views: OfflineViews, logged: LoggedPre
     """Return which predictions may have read an erased row, shape ``(n,)``."""
     erased = np.zeros(len(logged.ids), dtype=np.bool_)
     for view in model.plan.views:
-        erased |= _has_read_row(view, views, logged)
+        seq, _ = _read_erased(views, views.log(view).files())
+        erased |= np.isin(logged.reads[view.name].versions.seq, seq)
     for window in model.plan.windows:
         erased |= _has_read_event(window, views, logged)
     return erased
-
-
-def _has_read_row(view: View, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:
-    """Return which reads returned a row that is erased."""
-    seq, _ = _read_erased(views, views.log(view).files())
-    return np.asarray(np.isin(logged.reads[view.name].versions.seq, seq), dtype=np.bool_)
 
 
 def _has_read_event(view: WindowView, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:

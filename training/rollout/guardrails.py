@@ -58,8 +58,11 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; infinite values are None."""
-        values = {name: _none_if_infinite(value) for name, value in asdict(self).items()}
-        return values | {"breached": self.breached}
+        values = asdict(self) | {"breached": self.breached}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
 
 
 def judge(limits: Guardrails, evidence: Evidence) -> list[Verdict]:
@@ -203,7 +206,3 @@ def _mean(histogram: Histogram) -> float | None:
 
 def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _none_if_infinite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
