@@ -99,10 +99,8 @@ class _RowComparison:
         self._winner = _winners(view, views, result.keys, min(marker + 1, self._end))
         self._is_other_log = marker >= self._end
         positions = np.where(self._exists & (self._seq < self._end), self._seq, -1)
-        self._winner_read, self._log_read = (
-            views.read_positions(view, self._winner),
-            views.read_positions(view, positions),
-        )
+        self._winner_read = views.read_positions(view, self._winner)
+        self._log_read = views.read_positions(view, positions)
         self._log_keys = views.read_keys(view, positions)
 
     def compare(self) -> ParityResult:

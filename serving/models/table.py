@@ -76,13 +76,9 @@ class ModelTable(LoadedModels):
         self.policies = TrafficPolicies(store.traffic, self._metrics)
         self._lock = asyncio.Lock()
 
-    def names(self) -> list[str]:
-        """Return all models that have a version, served or not, sorted."""
-        return self._packages.list_models()
-
     def known_versions(self) -> dict[str, list[str]]:
         """Return all versions of each model that has one, oldest first; the database may be slow."""
-        return {name: self._packages.list_versions(name) for name in self.names()}
+        return {name: self._packages.list_versions(name) for name in self._packages.list_models()}
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -99,7 +95,7 @@ class ModelTable(LoadedModels):
             StoreError: the online store is unavailable.
         """
         targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
-        await self._read_current_versions(await asyncio.to_thread(self.names))
+        await self._read_current_versions(await asyncio.to_thread(self._packages.list_models))
         names = [name for name, current in self._current.items() if current.champions]
         if not names:
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
@@ -119,7 +115,7 @@ class ModelTable(LoadedModels):
         async with self._lock:
             targets, names = await self._read_targets(), list(self._current)
             try:
-                names = await asyncio.to_thread(self.names)
+                names = await asyncio.to_thread(self._packages.list_models)
                 await self._read_current_versions(names)
             except SkewlessError as error:
                 self._rejected.add(_CURRENT, error)
