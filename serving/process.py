@@ -33,7 +33,6 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
-from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.fair_queue import FairQueue
@@ -48,7 +47,7 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.server_config import ServerConfig
+from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 
 _KEEP_ALIVE_SECONDS = 75

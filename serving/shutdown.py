@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.announcement import notify
+from skewless.serving.server_config import notify
 
 _CRASH = ": native code crashed, its stacks are on stderr"
 _CAUSES = {

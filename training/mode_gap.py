@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
-from skewless.contract.rows import ViewRead
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.log_parts import Delays, measure_event_delays
 from skewless.infra.offline.views import OfflineViews
@@ -87,14 +86,13 @@ def _different_shares(
     if ends is None:
         ends = views.log_ends(view)  # the same ends for both modes, because new events keep arriving
     known, by_event_time = (views.read_window(view, rows, mode, ends) for mode in ("knowledge", "event_time"))
-    return {column.name: float(_is_different(known, by_event_time, column.name).mean()) for column in view.features}
-
-
-def _is_different(left: ViewRead, right: ViewRead, name: str) -> npt.NDArray[np.bool_]:
-    nulls = left.nulls[name], right.nulls[name]
-    # Bits, because NaN differs from itself as a number, and -0.0 equals 0.0.
-    bits = [np.ascontiguousarray(read.values[name]).view(np.int64) for read in (left, right)]
-    return np.asarray((nulls[0] != nulls[1]) | (~nulls[0] & (bits[0] != bits[1])), dtype=np.bool_)
+    shares = {}
+    for name in (column.name for column in view.features):
+        nulls = known.nulls[name], by_event_time.nulls[name]
+        # Bits, because NaN differs from itself as a number, and -0.0 equals 0.0.
+        bits = [np.ascontiguousarray(read.values[name]).view(np.int64) for read in (known, by_event_time)]
+        shares[name] = float(((nulls[0] != nulls[1]) | (~nulls[0] & (bits[0] != bits[1]))).mean())
+    return shares
 
 
 def _delay_line(source: str, delays: Delays) -> str:

@@ -181,26 +181,22 @@ def _add_champion(
     champion_metric = gate_metric(spec, measure(dataset, spec, champion))
     if champion_metric is None:
         return replace(evidence, obstacle=f"its {spec.gate.metric} is undefined on the test rows")
-    gate, pair = spec.gate, _score_pair(dataset, spec, scores, champion)
+    gate, test = spec.gate, dataset.test
+    pair = ScorePair(
+        labels=dataset.labels[test],
+        candidate=scores,
+        champion=champion,
+        weights=dataset.weights[test],
+        task=spec.task,
+        groups=None if dataset.groups is None else dataset.groups[test],
+    )
     # Large test sets need fewer resamples for a stable interval, and each resample costs more.
     resamples = min(RESAMPLES, max(_MIN_RESAMPLES, _MAX_RESAMPLED_ROWS // pair.labels.size))
     confidence = DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence
-    columns = {name: each.only(dataset.test) for name, each in dataset.slices.items()}
+    columns = {name: each.only(test) for name, each in dataset.slices.items()}
     return replace(
         evidence,
         champion=champion_metric,
         gain=paired_gain(pair, gate.metric, confidence=confidence, resamples=resamples, seed=spec.seed),
         slices=measure_slice_gains(pair, columns, gate, spec.seed),
-    )
-
-
-def _score_pair(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> ScorePair:
-    test = dataset.test
-    return ScorePair(
-        labels=dataset.labels[test],
-        candidate=candidate,
-        champion=champion,
-        weights=dataset.weights[test],
-        task=spec.task,
-        groups=None if dataset.groups is None else dataset.groups[test],
     )

@@ -59,10 +59,7 @@ def quality_lines(metrics: Mapping[str, Any]) -> list[str]:
         ]
     auc = _format_number(metrics["auc"])
     base, error = metrics["baseline_log_loss"], metrics["calibration_error"]
-    precision, recall = (
-        _format_percent(metrics["precision_at_base_rate"]),
-        _format_percent(metrics["recall_at_base_rate"]),
-    )
+    precision, recall = (_format_percent(metrics[f"{name}_at_base_rate"]) for name in ("precision", "recall"))
     return [
         f"AUC {auc}, log loss {metrics['log_loss']:.4f} (base rate {metrics['base_rate']:.1%}: {base:.4f})",
         f"precision {precision}, recall {recall} at the base rate; calibration error {error:.4f}",

@@ -67,15 +67,20 @@ class RowSource:
         rows = self._rows(plan, labels, int(t[0]), int(t[-1]))
         # The label table may have been rewritten since. Versions are compared on the same rows or not at all (SEMANTICS
         # 6.4).
-        if not (_is_equal(rows, TIME, t) and _is_equal(rows, LABEL, expected)):
+        if not all(np.array_equal(rows[name].to_numpy(), each) for name, each in ((TIME, t), (LABEL, expected))):
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
         own_rows = select_columns(plan, rows)
         self._check_request_fields(plan, own_rows)
         # Without its log a view would be all null, and its version would lose the comparison for that alone.
-        for view in plan.all_views:
-            self._check_log(plan, view.name)
+        files = {view.name: self.views.log(view).files() for view in plan.views}
+        files |= {
+            view.name: [file for part in self.views.log_partitions(view) for file in part.files]
+            for view in plan.windows
+        }
+        for name in (name for name, log_files in files.items() if not log_files):
+            raise StoreError(f"log of view {name!r}", "has no row", fix="restore the state folder from a backup")
         reads = self.views.read(plan, entity_rows(plan, own_rows), self.spec.time_mode)
         return assembler.assemble(t, reads, request_arrays(plan.request, own_rows)).matrix
 
@@ -96,16 +101,3 @@ class RowSource:
                 value=rejected,
                 fix="train it again with the applied plan",
             )
-
-    def _check_log(self, plan: FeaturePlan, name: str) -> None:
-        views = {view.name: view for view in plan.views}
-        if name in views:
-            files = self.views.log(views[name]).files()
-        else:
-            files = [file for part in self.views.log_partitions(plan.window(name)) for file in part.files]
-        if not files:
-            raise StoreError(f"log of view {name!r}", "has no row", fix="restore the state folder from a backup")
-
-
-def _is_equal(rows: pa.Table, name: str, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bool:
-    return bool(np.array_equal(rows[name].to_numpy(), values))

@@ -50,13 +50,11 @@ class SearchResult:
     """The result of a search.
 
     Args:
-        params: all parameters of the model, with the best searched values.
         metric: name of the gate's metric.
         trials: all trials, in order; the first has the declared parameters.
         best: index of the best trial.
     """
 
-    params: Mapping[str, Any]
     metric: str
     trials: tuple[Trial, ...]
     best: int
@@ -85,14 +83,16 @@ def search(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: Tra
 
     def run_trial(searched: Mapping[str, Any]) -> float | None:
         params = {**spec.params, **searched}
-        value = _train_and_measure(trainer, rows, replace(spec, params=params), validation)
+        scores = trainer.train(rows, replace(spec, params=params), validation).score(validation.matrix)
+        weights, groups = validation.weights, validation.groups
+        value = gate_metric(spec, evaluate(validation.labels, scores, weights, task=spec.task, groups=groups))
         trials.append(Trial(params=params, value=value))
         return value
 
     run_trial({})
     _run_study(spec, declared, run_trial)
     best = _find_best(spec, trials)
-    return SearchResult(params=trials[best].params, metric=spec.gate.metric, trials=tuple(trials), best=best)
+    return SearchResult(metric=spec.gate.metric, trials=tuple(trials), best=best)
 
 
 def _run_study(spec: ModelSpec, declared: Search, run_trial: Callable[[Mapping[str, Any]], float | None]) -> None:
@@ -130,12 +130,6 @@ def _suggest(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 -
     return (trial.suggest_int if is_integer else trial.suggest_float)(name, low, high, log=name in declared.log)
 
 
-def _train_and_measure(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet) -> float | None:
-    scores = trainer.train(rows, spec, validation).score(validation.matrix)
-    weights, groups = validation.weights, validation.groups
-    return gate_metric(spec, evaluate(validation.labels, scores, weights, task=spec.task, groups=groups))
-
-
 def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
     sign = -1.0 if spec.gate.metric in LOWER_IS_BETTER else 1.0
     # Of equal trials the first wins, so the declared parameters change only for a real gain.
@@ -168,7 +162,7 @@ class FittedModel:
 
 def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
     """Return the contents of a trained model's package."""
-    spec, model = fitted.spec, fitted.model
+    spec, model, test = fitted.spec, fitted.model, dataset.test
     # Rows at the model's own thresholds: there a runtime that rounds or compares otherwise takes another branch
     # (SEMANTICS 6.3).
     rows = reference_rows(model.thresholds, len(dataset.names), spec.seed)
@@ -198,16 +192,11 @@ def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds
         }
         | ({"search": fitted.search.as_dict()} if fitted.search else {}),
         bounds=bounds.as_dict(),
-        curves=_curves(dataset, fitted),
+        curves=compute_curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
+        | {"learning": dict(model.learning), "importance": _importance(dataset, fitted)},
         # Server and replay run this text (SEMANTICS 5.1).
         extra={f"{item.name}.py": item.source for item in dataset.plan.transforms},
     )
-
-
-def _curves(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
-    test, spec = dataset.test, fitted.spec
-    result = compute_curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
-    return result | {"learning": dict(fitted.model.learning), "importance": _importance(dataset, fitted)}
 
 
 def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
@@ -263,7 +252,7 @@ def train(
     result = search(trainer, rows, spec, validation) if spec.search else None
     if result is not None:
         # The package has the parameters that it was trained with.
-        spec = replace(spec, params=result.params)
+        spec = replace(spec, params=result.trials[result.best].params)
     model = trainer.train(rows, spec, validation)
     scores = model.score(dataset.matrix[dataset.test])
     metrics = measure(dataset, spec, scores)

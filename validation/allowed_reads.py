@@ -62,8 +62,11 @@ def check_versions(
     # Server and publisher each measured their clock's offset from the store's; the errors can add up.
     skew = logged.skew_us + views.ledger.times().skew_us.max(initial=0)
     # One microsecond less: a run that ended in the same microsecond may have ended after the read began.
-    oldest = _winner_ranks(view, views, rebuilt, logged.read_start - skew - 1, "finished")
-    latest = _winner_ranks(view, views, rebuilt, logged.read_end + skew, "started")
+    before, after = (
+        entity_table(view, rebuilt.ask, at_us) for at_us in (logged.read_start - skew - 1, logged.read_end + skew)
+    )
+    oldest = _ranks(views.read_view(view, before, "finished").versions)
+    latest = _ranks(views.read_view(view, after, "started").versions)
     ranks = _ranks(logged_read.versions)
     too_old, too_new = available & _less(ranks, oldest), available & _less(latest, ranks)
     if too_old.any():
@@ -77,10 +80,6 @@ def check_versions(
     report.changing += int(changed.sum())
     report.saw_new += int(saw_new.sum())
     report.saw_old += int((changed & ~saw_new).sum())
-
-
-def _winner_ranks(view: View, views: OfflineViews, rebuilt: RebuiltPredictions, at_us: Any, order: Any) -> _Ranks:  # noqa: ANN401 - int64 array, Order
-    return _ranks(views.read_view(view, entity_table(view, rebuilt.ask, at_us), order).versions)
 
 
 def _ranks(versions: Versions) -> _Ranks:
@@ -167,16 +166,11 @@ def find_erased_reads(model: ServedModel, views: OfflineViews, logged: LoggedPre
     """Return which predictions may have read an erased row, shape ``(n,)``."""
     erased = np.zeros(len(logged.ids), dtype=np.bool_)
     for view in model.plan.views:
-        erased |= _has_read_row(view, views, logged)
+        seq, _ = _read_erased(views, views.log(view).files())
+        erased |= np.isin(logged.reads[view.name].versions.seq, seq)
     for window in model.plan.windows:
         erased |= _has_read_event(window, views, logged)
     return erased
-
-
-def _has_read_row(view: View, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:
-    """Return which reads returned a row that is erased."""
-    seq, _ = _read_erased(views, views.log(view).files())
-    return np.asarray(np.isin(logged.reads[view.name].versions.seq, seq), dtype=np.bool_)
 
 
 def _has_read_event(view: WindowView, views: OfflineViews, logged: LoggedPredictions) -> BoolArray:

@@ -214,13 +214,10 @@ def _copy(rows: Path, target: Path, reasons: Mapping[int, str]) -> None:
         with pq.ParquetWriter(target, schema) as writer:
             for batch in file.iter_batches(columns=columns):
                 stop = start + batch.num_rows
-                batch_reasons = {number - start: reasons[number] for number in _select_range(numbers, start, stop)}
+                in_batch = numbers[bisect_left(numbers, start) : bisect_left(numbers, stop)]
+                batch_reasons = {number - start: reasons[number] for number in in_batch}
                 writer.write_batch(_add_reasons(batch, batch_reasons))
                 start = stop
-
-
-def _select_range(numbers: list[int], start: int, stop: int) -> list[int]:
-    return numbers[bisect_left(numbers, start) : bisect_left(numbers, stop)]
 
 
 def _add_reasons(batch: pa.RecordBatch, reasons: Mapping[int, str]) -> pa.RecordBatch:

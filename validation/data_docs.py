@@ -35,10 +35,12 @@ def write_data_docs(reports: Sequence[GateReport], folder: Path, *, site: str, n
     folder.mkdir(parents=True, exist_ok=True)  # outside of the state folder, with the user's default rights
     shared = {"site": site, "time": from_us(now_us).isoformat(sep=" ", timespec="seconds")}
     for report in reports:
-        _write(folder / page_name(report.name), render_page(__package__, _TEMPLATE, report=report, **shared))
+        page = render_page(__package__, _TEMPLATE, report=report, **shared)
+        replace_durable(folder / page_name(report.name), page.encode(), 0o644)
     # A percent sign in a file name must be quoted in its address.
     pages = [(report, quote(page_name(report.name))) for report in reports]
-    _write(folder / INDEX, render_page(__package__, _TEMPLATE, report=None, pages=pages, **shared))
+    index = render_page(__package__, _TEMPLATE, report=None, pages=pages, **shared)
+    replace_durable(folder / INDEX, index.encode(), 0o644)
     return folder / INDEX
 
 
@@ -49,7 +51,3 @@ def page_name(name: str) -> str:
     'labels%3Afraud.html'
     """
     return f"{quote(name, safe='')}.html"
-
-
-def _write(path: Path, page: str) -> None:
-    replace_durable(path, page.encode(), 0o644)

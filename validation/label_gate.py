@@ -42,15 +42,6 @@ class LabelCheck:
     files: Mapping[str, str]
     suite: str
 
-    def covers(self, suite: str, now_us: int) -> bool:
-        """Return whether it is valid for a check of ``suite`` at a time."""
-        # After a clock was set back, rows of the future would count as checked.
-        return self.suite == suite and self.upto_us <= now_us
-
-    def changed_files(self, files: Mapping[str, str]) -> list[str]:
-        """Return the files that are new or have changed."""
-        return [file for file, fingerprint in files.items() if self.files.get(file) != fingerprint]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LabelGate:
@@ -82,7 +73,8 @@ class LabelGate:
         passed = Documents(self.state.database, "passed_labels")
         last = None if everything else _decode_check(passed.get(spec.name))
         with table.open(self.connection):
-            if last is None or not last.covers(current.suite, now_us):
+            # After a clock was set back, rows of the future would count as checked.
+            if last is None or last.suite != current.suite or last.upto_us > now_us:
                 report = self._check(name, known_labels(spec, table, now_us), suite)
             else:
                 report = self._check_new(spec, table, suite, last, current)
@@ -98,7 +90,9 @@ class LabelGate:
         name, now_us = f"{LABELS}:{spec.name}", current.upto_us
         row_level = [item for item in suite if is_row_level(item)]
         table_level = [item for item in suite if not is_row_level(item)]
-        changed, unchanged = table.split(last.changed_files(current.files))
+        changed, unchanged = table.split(
+            [file for file, fingerprint in current.files.items() if last.files.get(file) != fingerprint]
+        )
         parts = [
             known_labels(spec, part, now_us, after)
             for part, after in ((changed, None), (unchanged, last.upto_us))

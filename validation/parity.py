@@ -75,12 +75,8 @@ class Parity:
             check_known("view", name, views)
         return [views[name] for name in dict.fromkeys(names or views)]
 
-    def checker(self, view: View | WindowView) -> ParityChecker:
-        """Return the checker of a view."""
-        return open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
-
     def _check_view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:
-        checker = self.checker(view)
+        checker = open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
         keys = checker.sample(sample, seed)
         if self.engine is not None and self.engine.is_large(keys.num_rows, COST):
             report, rows = compare_on_engine(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
+from skewless.contract.clock import Clock
 from skewless.contract.status import BoolArray
-from skewless.infra.online.port import OnlineStore
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_report import Mismatch
 
 BATCH_KEYS = 500  # entities per read
@@ -41,24 +45,31 @@ class ParityResult:
         return [row for row, fault in self.faults.items() if fault.repairable]
 
 
-class ParityChecker(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class ParityChecker(ABC):
     """Compares one view; writers may run meanwhile."""
 
+    project: str
+    views: OfflineViews
+    reader: BlockingOnlineReader
+    marker_history: MarkerHistory
+    clock: Clock
+
+    @abstractmethod
     def sample(self, n: int, seed: int) -> pa.Table:
         """Return the keys of at most n entities in the log, and of a few that are not in it."""
-        ...
 
+    @abstractmethod
     def check(self, keys: pa.Table) -> ParityResult:
         """Compare the online values with the log.
 
         Raises:
             StoreError: the store does not answer, or a log file is corrupt.
         """
-        ...
 
+    @abstractmethod
     def repair(self, result: ParityResult, store: OnlineStore) -> None:
         """Replace repairable values with those of the log, unless they have changed since they were read."""
-        ...
 
 
 def entity_of(keys: pa.Table, row: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.clock import Clock
 from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, Versions, ViewRead
@@ -22,9 +21,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import sample_row_keys
 from skewless.infra.offline.views import LogSnapshot, OfflineViews
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
-from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
+from skewless.infra.online.port import OnlineStore
+from skewless.validation.parity_checker import BATCH_KEYS, ParityChecker, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 
 _ALWAYS = 2**62
@@ -32,15 +30,10 @@ _BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowParity:
+class RowParity(ParityChecker):
     """Compares one latest-value view."""
 
-    project: str
     view: View
-    views: OfflineViews
-    reader: BlockingOnlineReader
-    marker_history: MarkerHistory
-    clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
         """See ``ParityChecker``."""
@@ -106,10 +99,8 @@ class _RowComparison:
         self._winner = _winners(view, views, result.keys, min(marker + 1, self._end))
         self._is_other_log = marker >= self._end
         positions = np.where(self._exists & (self._seq < self._end), self._seq, -1)
-        self._winner_read, self._log_read = (
-            views.read_positions(view, self._winner),
-            views.read_positions(view, positions),
-        )
+        self._winner_read = views.read_positions(view, self._winner)
+        self._log_read = views.read_positions(view, positions)
         self._log_keys = views.read_keys(view, positions)
 
     def compare(self) -> ParityResult:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.clock import Clock
 from skewless.contract.keys import KeyCodec, generation_key, window_marker
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
@@ -27,11 +26,10 @@ from skewless.infra.offline.key_samples import sample_event_keys
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import StateView
 from skewless.infra.streams.state_writer import PENDING_US
-from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
+from skewless.validation.parity_checker import BATCH_KEYS, ParityChecker, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 from skewless.validation.rebuilt_predictions import equal_bits
 
@@ -67,15 +65,10 @@ class _StateTotals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowParity:
+class WindowParity(ParityChecker):
     """Compares one windowed view."""
 
-    project: str
     view: WindowView
-    views: OfflineViews
-    reader: BlockingOnlineReader
-    marker_history: MarkerHistory
-    clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
         """See ``ParityChecker``."""
@@ -169,7 +162,8 @@ class _StateComparison:
         # A marker beyond the log belongs to another log. A repair would mix both, so nothing is repaired.
         is_other_log = bool((upto > self._ends).any())
         for row in np.flatnonzero(comparable & ~states.sound).tolist():
-            self._add(row, ParityFault.DAMAGED, detail=_describe_bytes(self._checked.stored[row]))
+            state = self._checked.stored[row] or b""
+            self._add(row, ParityFault.DAMAGED, detail=f"{len(state):,} bytes that begin with {state[:24].hex()}")
         for row in np.flatnonzero(comparable & states.sound & self._ahead).tolist():
             self._add(row, ParityFault.AHEAD, detail=self._describe_excess(row))
         # Only states whose positions are in the log can be recomputed from it.
@@ -262,7 +256,3 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
         slots=AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq),
         features=np.concatenate(features),
     )
-
-
-def _describe_bytes(state: bytes | None) -> str:
-    return f"{len(state or b''):,} bytes that begin with {(state or b'')[:24].hex()}"

@@ -12,6 +12,7 @@ import http
 import urllib.parse
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httptools
@@ -38,15 +39,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LENGTH = b"content-length: "
 _MAX_CACHED, _MAX_CACHED_BYTES = 1_000, 256  # maximum number and length of the raw paths in the handler cache
 _CLOSE = b"connection: close\r\n"
-
-
-class _AppTransport:
-    """The transport that the application's replies use; closing it also handles unread requests."""
-
-    def __init__(self, protocol: HotProtocol) -> None:
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-        self.close = protocol.hang_up
 
 
 class HotProtocol(RequestReader):
@@ -234,7 +226,11 @@ class HotProtocol(RequestReader):
         self.url, self.expect_100_continue = url, expects_continue
         self.headers.extend(headers)
         HttpToolsProtocol.on_headers_complete(self)
-        self.cycle.transport = _AppTransport(self)
+        # The application's replies must not close the connection before unread requests are handled.
+        transport = self.transport
+        self.cycle.transport = SimpleNamespace(
+            write=transport.write, is_closing=transport.is_closing, close=self.hang_up
+        )
 
     def _enqueue(self, cycle: HotCycle, *, must_wait: bool) -> None:
         self.cycle = cycle

@@ -164,16 +164,13 @@ def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
                 components["schemas"].update(operation.pop(_SCHEMAS_KEY, {}))
         if (served_model := model()) is not None:
             content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-            content["example"] = example_of(served_model)
+            # A valid request; its entity does not have to exist.
+            columns = (*served_model.plan.join_keys, *served_model.plan.request)
+            row = {column.name: _EXAMPLES.get(column.dtype, 1) for column in columns}
+            content["example"] = {"model": served_model.name, "rows": [row]}
         return document
 
     app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
-
-
-def example_of(model: ServedModel) -> dict[str, Any]:
-    """Return a valid request to ``/predict``; its entity does not have to exist."""
-    columns = (*model.plan.join_keys, *model.plan.request)
-    return {"model": model.name, "rows": [{column.name: _EXAMPLES.get(column.dtype, 1) for column in columns}]}
 
 
 def add_docs_page(app: FastAPI) -> None:

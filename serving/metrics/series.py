@@ -151,7 +151,11 @@ class Family(Generic[S_co]):
     def __call__(self, *labels: str) -> S_co:
         """Return the series of the label values."""
         series = self._series.get(labels)
-        return self._add_series(labels) if series is None else series
+        if series is None:
+            if len(labels) != len(self.labels):
+                raise TypeError(f"{self.name} takes {len(self.labels)} labels, not {len(labels)}")
+            series = self._series[labels] = self._make()
+        return series
 
     def forget(self, **labels: str) -> None:
         """Remove the series with these label values, if the family has such labels."""
@@ -171,12 +175,6 @@ class Family(Generic[S_co]):
                 labels = ",".join([*pairs, label] if label else pairs)
                 sample_name = f"{self._name}{suffix}{{{labels}}}" if labels else f"{self._name}{suffix}"
                 yield f"{sample_name} {_number(value)}"
-
-    def _add_series(self, values: tuple[str, ...]) -> S_co:
-        if len(values) != len(self.labels):
-            raise TypeError(f"{self.name} takes {len(self.labels)} labels, not {len(values)}")
-        self._series[values] = series = self._make()
-        return series
 
 
 def _escape(value: str) -> str:

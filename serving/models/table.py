@@ -33,7 +33,6 @@ from skewless.serving.models.loaded_models import (
     MODEL_FIELD,
     CurrentVersions,
     LoadedModels,
-    ModelLoader,
 )
 from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
@@ -66,27 +65,24 @@ class ModelTable(LoadedModels):
         self._repo = repo
         self._packages = store.packages
         self._aliases = store.aliases
-        self._store = store
         self._keep = keep
         self._current: dict[str, CurrentVersions] = {}
-        needed = NeededViewsMonitor(state, store, keep)
-        history = marker_history or MarkerHistory()
-        loader = ModelLoader(
-            store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
+        super().__init__(
+            store=store,
+            online=online,
+            marker_history=marker_history or MarkerHistory(),
+            needed=NeededViewsMonitor(state, store, keep),
+            metrics=metrics or Metrics(),
+            scoring_target=scoring_target,
         )
-        super().__init__(loader, metrics or Metrics())
         self._stored_targets = StoredTargetVersions(state)
         self._targets = TargetVersions()
         self.policies = TrafficPolicies(store.traffic, self._metrics)
         self._lock = asyncio.Lock()
 
-    def names(self) -> list[str]:
-        """Return all models that have a version, served or not, sorted."""
-        return self._packages.list_models()
-
     def known_versions(self) -> dict[str, list[str]]:
         """Return all versions of each model that has one, oldest first; the database may be slow."""
-        return {name: self._packages.list_versions(name) for name in self.names()}
+        return {name: self._packages.list_versions(name) for name in self._packages.list_models()}
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -103,7 +99,7 @@ class ModelTable(LoadedModels):
             StoreError: the online store is unavailable.
         """
         targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
-        await self._read_current_versions(await asyncio.to_thread(self.names))
+        await self._read_current_versions(await asyncio.to_thread(self._packages.list_models))
         names = [name for name, current in self._current.items() if current.champions]
         if not names:
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
@@ -123,7 +119,7 @@ class ModelTable(LoadedModels):
         async with self._lock:
             targets, names = await self._read_targets(), list(self._current)
             try:
-                names = await asyncio.to_thread(self.names)
+                names = await asyncio.to_thread(self._packages.list_models)
                 await self._read_current_versions(names)
             except SkewlessError as error:
                 self._rejected.add(_CURRENT, error)
@@ -134,8 +130,8 @@ class ModelTable(LoadedModels):
             await self._route_all()
             for model in (models := [model for versions in self._open_models.values() for model in versions.values()]):
                 with contextlib.suppress(StoreError):  # requests report it
-                    await self._loader.refresh_windows(model)
-            await self._loader.check_losses(models)
+                    await self.refresh_windows(model)
+            await self.check_losses(models)
             return swapped
 
     async def serve_version(self, name: str, version: str | None = None) -> ServedModel:
@@ -158,7 +154,7 @@ class ModelTable(LoadedModels):
             if version is None or champion == target:
                 await self._set_champion(name, target)
             else:
-                await self._loader.check_views_fed(name, target)
+                await self.check_views_fed(name, target)
                 await self.open_version(name, target)
             self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
@@ -196,7 +192,7 @@ class ModelTable(LoadedModels):
             if previous is None:
                 fix = "train a new version"
                 raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix=fix)
-            await self._loader.check_views_fed(name, previous)
+            await self.check_views_fed(name, previous)
             await self.open_version(name, previous)
             # Only now: a version that cannot be loaded must not become champion.
             await asyncio.to_thread(

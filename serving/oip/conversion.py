@@ -170,11 +170,6 @@ def build_outputs(
     ]
 
 
-def is_wide(name: str) -> bool:
-    """Return whether an output has one column per feature or view, in which versions may differ."""
-    return name.startswith("feature_") or name == "contributions"
-
-
 def _array(name: str, result: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
     """Return an output array; several parts are merged in the order of the request's rows."""
     if not isinstance(result, MergedSlices):

@@ -13,7 +13,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.predict_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, is_wide, requested_outputs
+from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.oip.signature import OipModel, OipModels
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
@@ -95,7 +95,9 @@ class InferRoute(PredictionRoute):
         routing = self.models.routing(scoring_request.model.name)
         if routing is None or scoring_request.columns is None:
             return scoring_request
-        if not routing.has_same_features and any(map(is_wide, outputs)):
+        # Outputs with one column per feature or view, in which versions may differ.
+        wide = [name for name in outputs if name.startswith("feature_") or name == "contributions"]
+        if wide and not routing.has_same_features:
             return scoring_request
         return scoring_request._replace(routing=routing)
 

@@ -115,7 +115,9 @@ class JsonTensor(NamedTuple):
         try:
             wide = np.array(elements, dtype=np.float64)
         except OverflowError:
-            raise self._element_error(_first_infinite(elements), "send a number in the range of float64") from None
+            greatest = np.finfo(np.float64).max
+            at = next(i for i, value in enumerate(elements) if type(value) is int and abs(value) > greatest)
+            raise self._element_error(at, "send a number in the range of float64") from None
         if self.datatype.size == wide.itemsize:
             return wide
         with np.errstate(over="ignore"):
@@ -163,11 +165,6 @@ def _flatten(name: str, data: Sequence[Any], shape: tuple[int, ...]) -> Sequence
             )
         data = list(chain.from_iterable(data))
     return data
-
-
-def _first_infinite(elements: Sequence[Any]) -> int:
-    greatest = np.finfo(np.float64).max
-    return next(i for i, value in enumerate(elements) if type(value) is int and abs(value) > greatest)
 
 
 class BinaryTensor(NamedTuple):

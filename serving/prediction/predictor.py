@@ -22,7 +22,7 @@ from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads
 from skewless.serving.prediction.rejections import reject_out_of_bounds
-from skewless.serving.prediction.routing import MergedSlices, Options, ReplyCallback, ScoringRequest, SliceCollector
+from skewless.serving.prediction.routing import MergedSlices, Options, ReplyCallback, ScoringRequest, collect_slices
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring import PredictionCache, Scoring
 from skewless.serving.prediction.shadows import Shadows
@@ -201,8 +201,7 @@ class Predictor:
         for part in parts:
             self._check_bounds(part.request)
         self.admission.admit(request.n)
-        collector = SliceCollector([part.rows for part in parts], partial(self._finish, request.n, on_reply))
-        callbacks = collector.part_callbacks()
+        callbacks = collect_slices([part.rows for part in parts], partial(self._finish, request.n, on_reply))
         tickets = [Ticket(part.request, callback) for part, callback in zip(parts, callbacks, strict=True)]
         self._entities.put(*map(self._start_timer, tickets))
 

@@ -182,35 +182,32 @@ class MergedSlices(NamedTuple):
 ReplyCallback = Callable[[ScoredSlice | MergedSlices | SkewlessError], None]
 
 
-class SliceCollector:
-    """Collects the scores of all parts of a request; the first error becomes the reply to the complete request.
+def collect_slices(
+    rows: Sequence[Sequence[int]], on_reply: ReplyCallback
+) -> list[Callable[[ScoredSlice | SkewlessError], None]]:
+    """Return a callback for each part of a request; the first error becomes the reply to the complete request.
 
     Args:
         rows: for each part, the indices of its rows.
         on_reply: called once, with the merged scores or the error.
     """
+    parts: dict[int, ScoredSlice] = {}
+    is_done = False
 
-    def __init__(self, rows: Sequence[Sequence[int]], on_reply: ReplyCallback) -> None:
-        self._rows = rows
-        self._on_reply = on_reply
-        self._parts: dict[int, ScoredSlice] = {}
-        self._is_done = False
-
-    def part_callbacks(self) -> list[Callable[[ScoredSlice | SkewlessError], None]]:
-        """Return a callback for each part."""
-        return [partial(self._add_part, i) for i in range(len(self._rows))]
-
-    def _add_part(self, i: int, outcome: ScoredSlice | SkewlessError) -> None:
-        if self._is_done:
+    def add_part(i: int, outcome: ScoredSlice | SkewlessError) -> None:
+        nonlocal is_done
+        if is_done:
             return
         if isinstance(outcome, SkewlessError):
-            self._is_done = True
-            self._on_reply(outcome)
+            is_done = True
+            on_reply(outcome)
             return
-        self._parts[i] = outcome
-        if len(self._parts) == len(self._rows):
-            self._is_done = True
-            self._on_reply(MergedSlices([self._parts[index] for index in range(len(self._rows))], self._rows))
+        parts[i] = outcome
+        if len(parts) == len(rows):
+            is_done = True
+            on_reply(MergedSlices([parts[index] for index in range(len(rows))], rows))
+
+    return [partial(add_part, i) for i in range(len(rows))]
 
 
 def _select_rows(

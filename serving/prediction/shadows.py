@@ -81,7 +81,11 @@ class Shadows:
             try:
                 await self._score(arm, group, served)
             except Exception as error:  # noqa: BLE001 - a failure of one shadow must not stop the next
-                self._count_failure(arm, group.n, error)
+                arm.counts.count_failure()
+                self._skip(arm, group.n, "failed")
+                if not isinstance(error, SkewlessError):
+                    model = arm.model
+                    _log.error("shadow_failed", model=model.name, version=model.version, exc_info=error)
             self._rows -= group.n
         # No await since the last look at the queue, so `put` cannot add a group that nothing scores.
         self._task = None
@@ -112,12 +116,6 @@ class Shadows:
 
     def _skip(self, arm: Arm, n: int, reason: str) -> None:
         self._metrics.shadow_skipped(arm.model.name, arm.model.version, reason).inc(n)
-
-    def _count_failure(self, arm: Arm, n: int, error: Exception) -> None:
-        arm.counts.count_failure()
-        self._skip(arm, n, "failed")
-        if not isinstance(error, SkewlessError):
-            _log.error("shadow_failed", model=arm.model.name, version=arm.model.version, exc_info=error)
 
 
 def _shadow_vectors(arm: Arm, group: Group, served: ScoredBatch) -> ServiceVectors | None:

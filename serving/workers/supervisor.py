@@ -31,9 +31,8 @@ import uvloop
 
 from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.announcement import VARIABLE, announce_server
 from skewless.serving.http.sockets import allow_sharing, bind
-from skewless.serving.server_config import ServerConfig
+from skewless.serving.server_config import VARIABLE, ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
 
 LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follows

@@ -44,7 +44,7 @@ def importance_plot(values: Mapping[str, float], kind: str, note: str) -> Plot:
         canvas.axes.barh([name for name, _ in top], [value for _, value in top], color=COLOURS[0])
         canvas.axes.grid(visible=False, axis="y")
     more = f" The {_MOST_FEATURES} most important of {len(values)} features." if len(values) > _MOST_FEATURES else ""
-    return canvas.as_plot(f"importance_{kind}", f"{_sentence(note)}{more}")
+    return canvas.as_plot(f"importance_{kind}", f"{note[0].upper()}{note[1:]}.{more}")
 
 
 def _roc(curve: Json) -> Plot:
@@ -131,7 +131,3 @@ def _learning(metrics: Mapping[str, Sequence[float]]) -> Plot:
         " overfit the training rows."
     )
     return canvas.as_plot("learning", caption)
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."

@@ -58,8 +58,11 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; infinite values are None."""
-        values = {name: _none_if_infinite(value) for name, value in asdict(self).items()}
-        return values | {"breached": self.breached}
+        values = asdict(self) | {"breached": self.breached}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
 
 
 def judge(limits: Guardrails, evidence: Evidence) -> list[Verdict]:
@@ -114,11 +117,14 @@ def _judge_latency(
     raises their p99 with its own, but hardly their median.
     """
     latency = challenger.latency
-    slow, expected = (_none_if_nan(arm.quantile(at)) for arm in (latency, champion.latency))
+    quantiles = (arm.quantile(at) for arm in (latency, champion.latency))
+    slow, expected = (None if math.isnan(value) else value for value in quantiles)
     ratio = least = None
     if enough and slow and expected and math.isfinite(expected):
         ratio = slow / expected
-        slow_share = _interval(_above(latency, limit * expected), latency.n)[0]
+        # The values that are certainly above: those in buckets that begin at or above the limit.
+        above = sum(latency.counts[int(np.searchsorted(latency.edges, limit * expected)) + 1 :])
+        slow_share = _interval(above, latency.n)[0]
         # If chance explains the slow requests, the verdict is within the limit.
         least = ratio if slow_share > 1 - at else min(ratio, limit)
     return Verdict(guardrail=name, champion=expected, challenger=slow, worse=ratio, least=least, limit=limit)
@@ -188,22 +194,9 @@ def _share(k: float, n: int) -> float:
     return k / n if n else 0.0
 
 
-def _above(histogram: Histogram, value: float) -> int:
-    """Return the number of values that are certainly above ``value``: those in buckets that begin at or above it."""
-    return sum(histogram.counts[int(np.searchsorted(histogram.edges, value)) + 1 :])
-
-
 def _mean(histogram: Histogram) -> float | None:
     """Return the approximate mean: each value counts as the upper edge of its bucket."""
     if not histogram.n:
         return None
     edges = np.array([*histogram.edges, histogram.edges[-1]])
     return float((edges * np.array(histogram.counts)).sum() / histogram.n)
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _none_if_infinite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -101,7 +101,9 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
     verdicts = judge(rollout.guardrails, evidence)
     numbers = encode_evidence(evidence, verdicts)
     # Before the clock is read: a breach ends the rollout at any time, even if the clock was set back.
-    reason = _find_reason_to_stop(policy, evidence, verdicts)
+    reason = "; ".join(verdict.sentence() for verdict in verdicts if verdict.breached)
+    if evidence.problem:
+        reason = f"version {policy.challenger} cannot serve: {evidence.problem}"
     if reason:
         return roll_back(policy, reason, now_us, numbers)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
@@ -184,13 +186,6 @@ def _advance_canary(policy: TrafficPolicy, rollout: Rollout, step: int) -> Traff
     return TrafficChange(
         kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=text)
     )
-
-
-def _find_reason_to_stop(policy: TrafficPolicy, evidence: Evidence, verdicts: list[Verdict]) -> str:
-    """Return why traffic must go back to the champion now; empty: it does not."""
-    if evidence.problem:
-        return f"version {policy.challenger} cannot serve: {evidence.problem}"
-    return "; ".join(verdict.sentence() for verdict in verdicts if verdict.breached)
 
 
 def _analyse_ab_test(

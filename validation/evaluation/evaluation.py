@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.metrics import METRICS
@@ -118,17 +117,19 @@ def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = N
     """Return mean score and mean label in bins of equal count; equal scores share a bin."""
     weight = np.ones_like(labels) if weights is None else weights
     group = calibration_bins(scores, bins)
-    return [_calibration_row(labels, scores, weight, group == index) for index in np.unique(group)]
-
-
-def _calibration_row(labels: Vector, scores: Vector, weight: Vector, mask: NDArray[np.bool_]) -> Row:
-    total = weight[mask].sum()
-    share = weight[mask] / total if total else np.zeros(int(mask.sum()))
-    return {
-        "low": float(scores[mask].min()),
-        "high": float(scores[mask].max()),
-        "rows": int(mask.sum()),
-        "weight": float(total),
-        "score": float((scores[mask] * share).sum()),
-        "label": float((labels[mask] * share).sum()),
-    }
+    rows: list[Row] = []
+    for index in np.unique(group):
+        mask = group == index
+        total = weight[mask].sum()
+        share = weight[mask] / total if total else np.zeros(int(mask.sum()))
+        rows.append(
+            {
+                "low": float(scores[mask].min()),
+                "high": float(scores[mask].max()),
+                "rows": int(mask.sum()),
+                "weight": float(total),
+                "score": float((scores[mask] * share).sum()),
+                "label": float((labels[mask] * share).sum()),
+            }
+        )
+    return rows

@@ -21,9 +21,17 @@ from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.verdicts.last_verdicts import LastParity, read_last
+from skewless.validation.parity_checker import ParityChecker
 from skewless.validation.parity_report import ParityFault, ParityReport
+from skewless.validation.parity_tasks import open_checker
 from tests.windows.log import signed
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, ParityWorld, busy_hour
+
+
+def checker(world: ParityWorld) -> ParityChecker:
+    """Return the checker of the view."""
+    parity = world.parity
+    return open_checker(parity.plan, VIEW, views=parity.views, reader=parity.reader, clock=parity.clock)
 
 
 @pytest.fixture
@@ -66,7 +74,7 @@ def test_an_event_that_is_logged_and_not_applied_is_no_mismatch(parity_world: Pa
 
 def test_which_entities_are_compared_follows_from_the_seed(parity_world: ParityWorld) -> None:
     parity_world.accept([(f"c{i}", NOW - MINUTE, 1.0, 1) for i in range(200)])
-    first, again, other = (parity_world.parity.checker(VIEW).sample(20, seed).to_pylist() for seed in (1, 1, 2))
+    first, again, other = (checker(parity_world).sample(20, seed).to_pylist() for seed in (1, 1, 2))
     assert first == again != other
     assert len(first) == 20 + 3
     assert {"carrier": "AA"} in first  # most events
@@ -219,7 +227,7 @@ def test_a_marker_that_went_back_is_unavailable_too(parity_world: ParityWorld) -
 
 
 def test_a_state_of_an_entity_that_has_no_event_is_emptied(parity_world: ParityWorld) -> None:
-    stranger = parity_world.parity.checker(VIEW).sample(100, 5).to_pylist()
+    stranger = checker(parity_world).sample(100, 5).to_pylist()
     name = next(item["carrier"] for item in stranger if item["carrier"].startswith("nobody"))
     parity_world.redis.set(parity_world.key(name), parity_world.stored(parity_world.key("AA")))
     report = parity_world.compare("carrier_now", repair=True, seed=5)
