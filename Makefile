@@ -87,11 +87,12 @@ lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the tex
 	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
 	$(PY) -m tools.words
 
+# One cache: what a project imports has been read by then.
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
 	@for project in skewless/template/* tests/worlds/payments; do \
 		echo "mypy $$project"; \
-		MYPYPATH=$$project $(BIN)/mypy --cache-dir .mypy_cache/$$(basename $$project) $$project/*.py || exit 1; \
+		MYPYPATH=$$project $(BIN)/mypy $$project/*.py || exit 1; \
 	done
 
 layers: setup-dev  ## imports point down
