@@ -20,6 +20,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
+# pip compiles on one core, tests of the packages, too. A file that does not compile is not meant for this Python.
+COMPILE_MODULES = $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 USER_STAMP := $(VENV)/.requirements.stamp
 DEV_STAMP := $(VENV)/.requirements-dev.stamp
 CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
@@ -87,11 +89,12 @@ lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the tex
 	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
 	$(PY) -m tools.words
 
+# One cache: what a project imports has been read by then.
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
 	@for project in skewless/template/* tests/worlds/payments; do \
 		echo "mypy $$project"; \
-		MYPYPATH=$$project $(BIN)/mypy --cache-dir .mypy_cache/$$(basename $$project) $$project/*.py || exit 1; \
+		MYPYPATH=$$project $(BIN)/mypy $$project/*.py || exit 1; \
 	done
 
 layers: setup-dev  ## imports point down
@@ -173,14 +176,16 @@ $(BIN)/pip: | python
 
 $(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/pip
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
-	@$(PIP) install --require-hashes -r requirements.txt
+	@$(PIP) install --no-compile --require-hashes -r requirements.txt
+	@$(COMPILE_MODULES)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 # A superset of requirements.txt with the same pins, so `make demo` can use it too.
 $(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
-	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-compile --require-hashes -r requirements-dev.txt
+	@$(COMPILE_MODULES)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(USER_STAMP) $@
 

@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from skewless import __version__
 from skewless.commands.all_commands import COMMANDS, GROUPS, SectionedGroup
 
+_YOUNG_OBJECTS = 50_000  # between two looks at the youngest objects, a few MB
+
 
 def create_app() -> typer.Typer:
     """Return the command line with all commands."""
@@ -47,8 +49,10 @@ def _group(name: str, text: str, kind: type[TyperGroup]) -> typer.Typer:
 def main() -> None:
     """Run the command line and exit with the code of ``skewless.contract.errors``."""
     # Imports make most objects of a short command, and keep them: looking for garbage among them is a tenth of its
-    # time. `command_output` enables the collector for all other commands.
+    # time. `open_session` enables the collector for all other commands, which import Feast and Great Expectations:
+    # by default it would look through all objects a dozen times meanwhile.
     gc.disable()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     create_app()(prog_name="skewless")
 
 

@@ -15,6 +15,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage import project_state
@@ -45,10 +46,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Spare the garbage collector the imports: their objects live as long as the process."""
+    """Import faster: the objects of modules live as long as the process, and few checks of Feast are ever used."""
     gc.disable()
     try:
-        return (yield)
+        with defer_type_checks():
+            return (yield)
     finally:
         gc.collect()
         gc.freeze()

@@ -15,6 +15,7 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -106,7 +107,8 @@ class Planner:
         """
         compiled = self._unchanged()
         if compiled is None:
-            from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+            with defer_type_checks():
+                from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
             compiled, _ = self._compile()
             self._check_sums(compiled)
@@ -133,7 +135,8 @@ class Planner:
         return self._apply(now_us, files, number + 1)
 
     def _apply(self, now_us: int, files: Mapping[str, str], number: int) -> PlanReport:
-        from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
+        with defer_type_checks():
+            from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
         loaded = hash_definition_files(self.repo, compiled.files)
@@ -175,7 +178,8 @@ class Planner:
 
     def _compile(self) -> tuple[CompiledRepo, dict[str, str]]:
         """Return the definitions, checked against their tables, and the identities of the tables' types."""
-        from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
+        with defer_type_checks():
+            from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
         compiled = compile_repo(self.repo)
         tables = self._tables(compiled)

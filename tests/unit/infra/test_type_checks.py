@@ -1,0 +1,149 @@
+"""Type checks that are deferred to the first call are those of typeguard."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typeguard
+
+from skewless.infra.compiler.type_checks import defer_type_checks
+
+_MODULE = """
+    from __future__ import annotations
+
+    from dataclasses import dataclass
+
+    import typeguard
+    from typeguard import typechecked
+
+
+    @typechecked
+    class Base:
+        total = 0
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        @classmethod
+        def of(cls, name: str) -> Base:
+            return cls(name)
+
+        @staticmethod
+        def double(number: int) -> int:
+            return 2 * number
+
+        @property
+        def name(self) -> str:
+            \"\"\"The name.\"\"\"
+            return self._name
+
+        @name.setter
+        def name(self, name: str) -> None:
+            self._name = name
+
+        def answer(self, number: int) -> str:
+            return number
+
+
+    @typechecked
+    class Derived(Base):
+        def __init__(self, name: str, *, size: int = 1) -> None:
+            super().__init__(name)
+            self.size = size
+
+
+    @typechecked
+    @dataclass
+    class Point:
+        x: int
+
+
+    @typechecked
+    def half(number: int) -> float:
+        return number / 2
+"""
+
+
+@pytest.fixture(params=["deferred", "at once"])
+def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module with checked classes, imported within the block and without it: both must be the same."""
+    name = f"checked_{request.param.replace(' ', '_')}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(_MODULE))
+    monkeypatch.syspath_prepend(tmp_path)
+    before = typeguard.typechecked
+    if request.param == "deferred":
+        with defer_type_checks():
+            module = importlib.import_module(name)
+    else:
+        module = importlib.import_module(name)
+    assert typeguard.typechecked is before
+    yield module
+    monkeypatch.delitem(sys.modules, name)
+
+
+def test_calls_of_the_right_types_pass(module: ModuleType) -> None:
+    derived = module.Derived("a", size=3)
+    assert (derived.name, derived.size) == ("a", 3)
+    derived.name = "b"
+    assert derived.name == "b"
+    assert module.Derived.of("c").name == "c"
+    assert module.Base.double(4) == 8
+    assert module.half(3) == 1.5
+    assert module.Point(1) == module.Point(1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda module: module.Base(1),
+        lambda module: module.Derived("a", size="b"),
+        lambda module: module.Derived(1),
+        lambda module: module.Base.of(1),
+        lambda module: module.Base.double("a"),
+        lambda module: setattr(module.Base("a"), "name", 1),
+        lambda module: module.Base("a").answer(1),
+        lambda module: module.half("a"),
+    ],
+)
+def test_a_wrong_type_is_an_error_each_time(module: ModuleType, call: Any) -> None:  # noqa: ANN401 - any call
+    for _ in range(2):
+        with pytest.raises(typeguard.TypeCheckError):
+            call(module)
+
+
+def test_names_and_docstrings_stay(module: ModuleType) -> None:
+    assert module.Base.__init__.__qualname__ == "Base.__init__"
+    assert module.Base.name.__doc__ == "The name."
+    assert module.Base.total == 0
+    assert [key for key in vars(module.Derived) if key == "__init__"] == ["__init__"]
+
+
+def test_a_check_is_compiled_once_and_when_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    eager: Any = typeguard.typechecked
+
+    def check(target: Any) -> Any:  # noqa: ANN401 - the signature of typeguard
+        compiled.append(target.__qualname__)
+        return eager(target)
+
+    monkeypatch.setattr(typeguard, "typechecked", check)
+    with defer_type_checks():
+
+        @typeguard.typechecked
+        class Item:
+            def size(self) -> int:
+                return 1
+
+            def weight(self) -> int:
+                return 2
+
+    assert compiled == []
+    assert [Item().size(), Item().size()] == [1, 1]
+    assert len(compiled) == 1
