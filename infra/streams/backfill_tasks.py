@@ -84,8 +84,9 @@ class EngineStates:
 
 def write_states(task: Task) -> TaskResult:
     """Write the states of the entities of a task's buckets."""
-    project, began, write_s = open_project(task), time.perf_counter(), 0.0
-    views, plan, snapshot = project.views, FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
+    plan, snapshot = FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
+    project, began, write_s = open_project(task, plan.buckets), time.perf_counter(), 0.0
+    views = project.views
     (view,) = plan.windows
     states = StateView.of(plan.project, view, snapshot["generation"])
     keys = read_buckets(views.state.storage, task).select([column.name for column in view.keys])

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skewless.contract.clock import Clock
+from skewless.contract.plan import BUCKETS
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.generations import Generation, Generations
@@ -23,7 +25,11 @@ DRAIN_US = 60_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Housekeeper:
-    """Keeps the logs and states of views in order; any number of workers may call it at any time."""
+    """Keeps the logs and states of views in order; any number of workers may call it at any time.
+
+    Args:
+        buckets: number of buckets of the plan.
+    """
 
     project: str
     state: ProjectState
@@ -31,6 +37,7 @@ class Housekeeper:
     generations: Generations
     store: OnlineStore
     clock: Clock
+    buckets: int = BUCKETS
 
     def run(self) -> None:
         """Compact logs and remove states that are due.
@@ -42,9 +49,11 @@ class Housekeeper:
         with Leases(self.state.database).try_hold("housekeeping of streams") as lease:
             if lease is None:
                 return
-            for source in sorted({view.source for view in self.views}):
+            # The first view of a source decides the order of its events.
+            for source, view in {view.source: view for view in reversed(self.views)}.items():
+                order = BucketOrder(keys=view.keys, buckets=self.buckets)
                 for name in log_partitions(self.state, source):
-                    compact(PartitionLog(self.state, name))
+                    compact(PartitionLog(self.state, name), order=order)
             Catalog(self.state.database).delete_unread(self.state.storage)
             for view in self.views:
                 self.retire(view)

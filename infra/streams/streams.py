@@ -235,6 +235,7 @@ class Streams:
             generations=self.generations,
             store=store,
             clock=self.clock,
+            buckets=self.plan.buckets,
         )
 
     def retirement(self, needed: NeededViews, store: OnlineStore) -> Retirement:
