@@ -105,8 +105,8 @@ class _Log:
         self._folder, self._events = folder, Events(n=n, n_keys=scaled(100_000, least=50))
         (folder / "state").mkdir(parents=True)
         self._events.write(folder / "state")
-        files = list((folder / "state" / "log").rglob("*.parquet"))
-        self.bytes_per_event = sum(path.stat().st_size for path in files) / n
+        self._events.sort_log(folder / "state", view())
+        self.bytes_per_event = sum(Path(file).stat().st_size for file in self._events.files(folder / "state")) / n
 
     def read(self, rows: int, tasks: int) -> _Cost:
         """Return the CPU of a read for so many rows."""

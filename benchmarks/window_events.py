@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 
 from skewless.contract.columns import Column, FeatureRef
 from skewless.contract.dtypes import DType
-from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.plan import BUCKETS, FeaturePlan, Service
 from skewless.contract.windows.hops import DAY, HOUR, default_hop
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.log.bucket_order import BucketOrder
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.log_columns import EVENT, KNOWN_AT
 from skewless.infra.log.partition_log import PartitionLog
@@ -27,6 +29,7 @@ ALL = (*ADDED, Function.MAX)
 WINDOWS = (HOUR, DAY, 7 * DAY)
 _CHUNK = 1_000_000
 _SKEW = 1.05
+_PARTITION = "events/events/made/0"
 
 
 def source(keys: Sequence[str] = ("key",)) -> EventSource:
@@ -104,7 +107,7 @@ class Events:
 
     def write(self, folder: Path) -> None:
         """Write the events as one Parquet file, for those who work by hand, and as a log."""
-        log = PartitionLog(ProjectState(folder), "events/events/made/0")
+        log = PartitionLog(ProjectState(folder), _PARTITION)
         writer: pq.ParquetWriter | None = None
         for table in self.chunks():
             writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema)
@@ -112,6 +115,16 @@ class Events:
             log.append(_logged(table))
         if writer is not None:
             writer.close()
+
+    def sort_log(self, folder: Path, own: WindowView) -> None:
+        """Sort the log by the buckets of a view's keys, as compaction does when all events have been applied."""
+        log = PartitionLog(ProjectState(folder), _PARTITION)
+        log.record_end(0, log.next_seq() - 1, START_US + self.days * DAY)
+        compact(log, keep=0, order=BucketOrder(keys=own.keys, buckets=BUCKETS))
+
+    def files(self, folder: Path) -> list[str]:
+        """Return the files of the log."""
+        return PartitionLog(ProjectState(folder), _PARTITION).files()
 
     def asked(self, n: int) -> pa.Table:
         """Return n entity rows: row, key, t (whole milliseconds), in the last two thirds of the time."""

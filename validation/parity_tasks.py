@@ -92,8 +92,9 @@ def compare_on_engine(
 
 def compare(task: Task) -> TaskResult:
     """Compare the entities of a task's buckets; the result has the mismatches."""
-    project, began = open_project(task), time.perf_counter()
-    views, plan = project.views, FeaturePlan.from_dict(task.parameters["plan"])
+    plan, began = FeaturePlan.from_dict(task.parameters["plan"]), time.perf_counter()
+    project = open_project(task, plan.buckets)
+    views = project.views
     (view,) = plan.all_views
     rows = read_buckets(views.state.storage, task)
     body: dict[str, Any] = {"at_us": 0, "compared": 0, "unavailable": 0, "faults": []}

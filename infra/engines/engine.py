@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from skewless.contract.settings import Settings, load_settings
 from skewless.infra.engines.job import Jobs, OnResult, spill_folder
 from skewless.infra.engines.port import Executor, open_executor
 from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.log.bucket_order import BucketRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.matched_rows import read_memory_limit
 from skewless.infra.offline.views import OfflineViews
@@ -102,9 +103,10 @@ class Engine:
         inputs: Sequence[StoredObject] = (),
         per_bucket: Sequence[StoredObject] = (),
         least: int = 1,
+        per_worker: int = 1,
         secrets: dict[str, Any] | None = None,
     ) -> list[Task]:
-        """Return the tasks of one job, about as many as there are workers.
+        """Return the tasks of one job.
 
         Args:
             buckets: number of buckets.
@@ -112,6 +114,7 @@ class Engine:
             inputs: objects that each task reads.
             per_bucket: an object for each bucket, that its task reads.
             least: the least number of tasks.
+            per_worker: number of tasks for each worker, unless there must be more.
             secrets: further settings of the workers.
         """
         executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
@@ -131,7 +134,7 @@ class Engine:
                 inputs=(*inputs, *per_bucket[first:end]),
                 settings=settings | (secrets or {}),
             )
-            for first, end in split_buckets(buckets, max(executor.workers, least))
+            for first, end in split_buckets(buckets, max(executor.workers * per_worker, least))
         ]
 
 
@@ -157,9 +160,17 @@ class WorkerProject:
     views: OfflineViews
 
 
-def open_project(task: Task) -> WorkerProject:
-    """Return the project of a task; a worker opens each project once."""
-    return _open(task.repo, json.dumps(task.settings, sort_keys=True))
+def open_project(task: Task, buckets: int | None = None) -> WorkerProject:
+    """Return the project of a task; a worker opens each project once.
+
+    Args:
+        buckets: number of buckets of entities, if the task has some of them: its views read no others.
+    """
+    project = _open(task.repo, json.dumps(task.settings, sort_keys=True))
+    if buckets is None:
+        return project
+    own, all_views = BucketRange(first=task.first, end=task.end, count=buckets), project.views
+    return replace(project, views=OfflineViews(all_views.state, all_views.connection, own))
 
 
 @cache

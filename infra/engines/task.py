@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import resource
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -97,6 +98,7 @@ class TaskResult:
             store; empty if its inputs and the log are all that it reads.
         values: further results, such as counts; plain JSON, and small.
         read_s, compute_s, write_s: seconds of reading the log, of computing, and of writing the result.
+        cpu_s: seconds of CPU of the worker's process.
         peak_bytes: largest memory of the worker so far.
     """
 
@@ -109,6 +111,7 @@ class TaskResult:
     read_s: float = 0.0
     compute_s: float = 0.0
     write_s: float = 0.0
+    cpu_s: float = 0.0
     peak_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,11 +132,12 @@ def run_task(task: Task) -> TaskResult:
     """
     module, _, function = KINDS.get(task.kind, task.kind).partition(":")
     work: Callable[[Task], TaskResult] = getattr(importlib.import_module(module), function)
+    began = time.process_time()
     try:
         result = work(task)
     except SkewlessError as error:
         raise _name_task(task, error.as_dict()) from error
-    return replace(result, task=task.name, peak_bytes=_read_peak())
+    return replace(result, task=task.name, cpu_s=time.process_time() - began, peak_bytes=_read_peak())
 
 
 def execute(text: str | bytes) -> str:

@@ -28,6 +28,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.results import digest_table, read_table, write_table
 from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.log.bucket_order import BUCKET, measure_sorted
 from skewless.infra.log.log_columns import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import ROW, TIME
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     import duckdb
 
 READ_VIEW = "read_view"
-_BUCKET = "__bucket"
+_TASKS = 4
+_MOSTLY = 0.9
 _HAS_KEY = "__has_key"
 
 
@@ -100,8 +102,20 @@ class EngineViews(OfflineViews):
                 parameters={"plan": alone.as_dict(), "order": order},
                 inputs=(stored[keys],),
                 least=-(-size // memory),
+                per_worker=self._choose_tasks(view, plan.buckets),
             )
         return tasks
+
+    def _choose_tasks(self, view: View | WindowView, buckets: int) -> int:
+        """Return the number of tasks for each worker.
+
+        More tasks end together, although some have hot keys. But each reads all files that are not sorted by bucket.
+        """
+        if isinstance(view, WindowView):
+            files = [file for part in self.log_partitions(view) for file in part.files]
+        else:
+            files = self.log(view).files()
+        return _TASKS if measure_sorted(files, view.keys, buckets) >= _MOSTLY else 1
 
     def _snapshot(self, view: View | WindowView, extents: LogExtents) -> dict[str, Any]:
         """Return the rows of a view's log that count, and the files that have them now.
@@ -145,8 +159,9 @@ class _EngineSearch:
 
 def read_view(task: Task) -> TaskResult:
     """Read one view for the entity rows of some buckets; the result is a table of the rows, in their order."""
-    views = open_project(task).views
-    storage, plan = views.state.storage, FeaturePlan.from_dict(task.parameters["plan"])
+    plan = FeaturePlan.from_dict(task.parameters["plan"])
+    views = open_project(task, plan.buckets).views
+    storage = views.state.storage
     (view,) = plan.all_views
     began = time.perf_counter()
     entities = read_buckets(storage, task)
@@ -212,12 +227,12 @@ def sort_by_bucket(entities: pa.Table, keys: Sequence[str], buckets: int) -> pa.
     order = np.argsort(bucket, kind="stable")
     times = [TIME] if TIME in entities.column_names else []
     rows = entities.select([*keys, *times]).take(int64_array(order))
-    return rows.append_column(ROW, int64_array(order)).append_column(_BUCKET, int64_array(bucket[order]))
+    return rows.append_column(ROW, int64_array(order)).append_column(BUCKET, int64_array(bucket[order]))
 
 
 def read_buckets(storage: ObjectStorage, task: Task) -> pa.Table:
     """Return the rows of a task's buckets from its first input, which ``sort_by_bucket`` has made."""
-    return _select_range(read_table(storage, task.inputs[0]), _BUCKET, task.first, task.end)
+    return _select_range(read_table(storage, task.inputs[0]), BUCKET, task.first, task.end)
 
 
 def bucket_rows(rows: pa.Table) -> Int64Array:

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.bucket_order import BucketOrder, plain_schema
 from skewless.infra.log.catalog import Segment
-from skewless.infra.log.log_columns import KNOWN_AT, fill_known_at, merged_options
+from skewless.infra.log.log_columns import KNOWN_AT, fill_known_at, merged_options, sorted_options
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
 from skewless.infra.storage.durable import translate_disk_errors
@@ -34,27 +35,45 @@ Change = Callable[[pa.Table], pa.Table]
 
 @contextmanager
 def write_rows(
-    storage: ObjectStorage, tables: Iterable[pa.Table], schema: pa.Schema, options: Options = merged_options
+    storage: ObjectStorage,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    options: Options = merged_options,
+    order: BucketOrder | None = None,
 ) -> Iterator[tuple[Path, int]]:
     """Write rows of one schema to a temporary file for the storage; yield its path and their number.
+
+    Args:
+        tables: in the order of the positions.
+        order: of the rows in the file, which replaces ``options``; None: that of the positions.
 
     Raises:
         StoreError: the disk refused it.
     """
-    path, rows = storage.staging_path(), 0
+    path, rows, group_rows = storage.staging_path(), 0, GROUP_ROWS
+    if order is not None:
+        tables, group_rows = map(order.sort, regroup(tables, order.block_rows)), order.group_rows
+        schema, options = order.extend(schema), sorted_options
     try:
         with translate_disk_errors(path), pq.ParquetWriter(path, schema, **options(schema)) as writer:
             for table in tables:
                 rows += table.num_rows
                 if table.num_rows:
-                    writer.write_table(table, row_group_size=GROUP_ROWS)
+                    writer.write_table(table, row_group_size=group_rows)
         yield path, rows
     finally:
         path.unlink(missing_ok=True)
 
 
 def replace_segments(
-    log: PartitionLog, old: Sequence[Segment], tables: Iterable[pa.Table], schema: pa.Schema, options: Options
+    log: PartitionLog,
+    old: Sequence[Segment],
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    options: Options,
+    *,
+    order: BucketOrder | None = None,
+    is_merged: bool,
 ) -> None:
     """Replace adjacent segments by one with other rows; without rows they are removed. Positions may stay unused.
 
@@ -64,6 +83,8 @@ def replace_segments(
         tables: the rows, from the first position of the segments on.
         schema: of the tables.
         options: of the Parquet writer.
+        order: of the rows in the new file; None: that of the positions.
+        is_merged: whether compaction has written the new segment, or had written the old one.
 
     Raises:
         ConflictError: another process has replaced or removed a segment; the log is unchanged.
@@ -73,7 +94,7 @@ def replace_segments(
         # Before the replacement: the digest of the new object would make an altered row look genuine.
         log.storage.verify(segment.stored)
     first, name, new = old[0].first, log.object_name(old[0].first), None
-    with write_rows(log.storage, tables, schema, options) as (path, rows):
+    with write_rows(log.storage, tables, schema, options, order) as (path, rows):
         began_at = time.time()
         if rows:
             new = Segment(
@@ -82,7 +103,7 @@ def replace_segments(
                 stored=log.storage.put_file(name, path),
                 at_us=max(segment.at_us for segment in old),
                 known_us=max((each.known_us for each in old if each.known_us is not None), default=None),
-                is_merged=len(old) > 1 or old[0].is_merged,
+                is_merged=is_merged,
             )
     try:
         log.catalog.replace(log.partition, old, new, began_at=began_at)
@@ -94,7 +115,7 @@ def replace_segments(
 def rewrite_segments(
     log: PartitionLog, is_due: Callable[[Path], bool], change: Change, options: Options = merged_options
 ) -> list[StoredObject]:
-    """Rewrite the segments of a log that are due; return the objects that they had.
+    """Rewrite the segments of a log that are due, in their order; return the objects that they had.
 
     Rows that are appended meanwhile may be missed.
 
@@ -111,9 +132,11 @@ def rewrite_segments(
 
     def visit(segment: Segment, path: Path) -> None:
         if is_due(path):
-            schema = pq.read_schema(path)
+            written = pq.read_schema(path)
+            schema, order = plain_schema(written), BucketOrder.read(written)
             tables = map(change, read_tables(path, segment.first, segment.first, segment.last, schema))
-            replace_segments(log, [segment], tables, schema, options)
+            is_merged = segment.is_merged
+            replace_segments(log, [segment], tables, schema, options, order=order, is_merged=is_merged)
             replaced.append(segment.stored)
 
     visit_segments(log, visit)
@@ -164,6 +187,7 @@ def compact(
     target_rows: int = 1_000_000,
     group: Group = lambda segment: "applied" if segment.known_us is not None else None,
     options: Options = merged_options,
+    order: BucketOrder | None = None,
 ) -> CompactionReport:
     """Merge new and small segments of a log into larger ones; return what was merged.
 
@@ -173,23 +197,34 @@ def compact(
         target_rows: maximum number of rows in a segment, unless one has more already.
         group: only neighbours of one group are merged; None: never. By default, segments that were applied.
         options: of the Parquet writer, for the columns of the log.
+        order: of the rows in new files; None, or if the log lacks its keys: that of the positions. With an order, a new
+            segment that is too large to be merged is written again alone.
 
     Raises:
         StoreError: the storage failed, or a segment is missing or altered; the log is unchanged.
     """
-    merges = plan_merges(log.segments(), keep=keep, target_rows=target_rows, group=group)
+    if order is not None and not order.can_sort(log.schema()):
+        order = None
+    merges = plan_merges(log.segments(), keep=keep, target_rows=target_rows, group=group, can_rewrite=order is not None)
     done: list[Sequence[Segment]] = []
     with suppress(ConflictError):  # another process merges, and continues
         for segments in merges:
-            _merge(log, segments, options)
+            _merge(log, segments, options, order)
             done.append(segments)
     return CompactionReport(
         merged=sum(map(len, done)), written=len(done), rows=sum(item.rows for items in done for item in items)
     )
 
 
-def plan_merges(segments: Sequence[Segment], *, keep: int, target_rows: int, group: Group) -> list[Sequence[Segment]]:
+def plan_merges(
+    segments: Sequence[Segment], *, keep: int, target_rows: int, group: Group, can_rewrite: bool = False
+) -> list[Sequence[Segment]]:
     """Return neighbouring segments, each list to be merged into one, oldest first.
+
+    Args:
+        segments: of a log.
+        keep, target_rows, group: as for ``compact``.
+        can_rewrite: whether a list may be a new segment alone, which is too large to be merged later.
 
     >>> from skewless.infra.storage.objects import StoredObject
     >>> def spans(*sizes: int) -> list[Segment]:
@@ -203,16 +238,17 @@ def plan_merges(segments: Sequence[Segment], *, keep: int, target_rows: int, gro
     ([6], [8])
     """
     new = [segment for segment in segments if not segment.is_merged]
-    kept = {segment.first for segment in new[max(len(new) - keep, 0) :]}
+    rewritten = target_rows // 2 if can_rewrite else 2**63  # larger ones
+    kept = {segment.first for segment in new[max(len(new) - keep, 0) :] if segment.rows <= rewritten}
     due = [segment for segment in segments if segment.first not in kept]
     merges: list[Sequence[Segment]] = []
     for name, run in groupby(due, key=group):
         if name is not None:
-            merges += _plan_run(list(run), target_rows)
+            merges += _plan_run(list(run), target_rows, rewritten)
     return merges
 
 
-def _plan_run(run: Sequence[Segment], target_rows: int) -> Iterator[Sequence[Segment]]:
+def _plan_run(run: Sequence[Segment], target_rows: int, rewritten: int) -> Iterator[Sequence[Segment]]:
     """Yield the merges of neighbours of one group."""
     start = next((i for i, segment in enumerate(run) if not segment.is_merged), len(run))
     rows = sum(segment.rows for segment in run[start:])
@@ -230,14 +266,15 @@ def _plan_run(run: Sequence[Segment], target_rows: int) -> Iterator[Sequence[Seg
             size = 0
         merges[-1].append(segment)
         size += segment.rows
-    yield from (merge for merge in merges if len(merge) > 1)
+    yield from (each for each in merges if len(each) > 1 or (not each[0].is_merged and each[0].rows > rewritten))
 
 
-def _merge(log: PartitionLog, segments: Sequence[Segment], options: Options) -> None:
+def _merge(log: PartitionLog, segments: Sequence[Segment], options: Options, order: BucketOrder | None) -> None:
     schema = log.schema()
     if any(segment.known_us is not None for segment in segments):
         schema = schema.append(pa.field(KNOWN_AT, pa.int64()))
-    replace_segments(log, segments, regroup(_read(log, segments, schema)), schema, options)
+    rows = regroup(_read(log, segments, schema))
+    replace_segments(log, segments, rows, schema, options, order=order, is_merged=True)
 
 
 def _read(log: PartitionLog, segments: Sequence[Segment], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -99,6 +99,12 @@ def merged_options(schema: pa.Schema) -> Mapping[str, Any]:
     return {"compression": "zstd", "use_dictionary": text}
 
 
+def sorted_options(schema: pa.Schema) -> Mapping[str, Any]:
+    """Return how files that are sorted by bucket are written: times and positions grow within a bucket."""
+    integers = [field.name for field in schema if pa.types.is_signed_integer(field.type)]
+    return {**merged_options(schema), "column_encoding": dict.fromkeys(integers, "DELTA_BINARY_PACKED")}
+
+
 def fill_known_at(rows: pa.Table, known_us: int) -> pa.Table:
     """Return rows with ``__known_at`` where it was null."""
     column = rows[KNOWN_AT]

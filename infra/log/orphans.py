@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skewless.infra.log.bucket_order import BucketOrder, plain_schema
 from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN, SEQ
 from skewless.infra.storage.objects import DamagedObjectError, ObjectStorage, StoredObject
 
@@ -28,7 +29,7 @@ class Orphan(NamedTuple):
         partition: of the log that it was written for.
         first: position of its first row; 0 for a shipped file.
         rows: their number.
-        schema: of the file.
+        schema: of its rows.
         at_us: time of its latest row.
         known_us: when all its rows had been applied; None: unknown.
         runs: the materialization runs that its rows name, each with the earliest time of its rows.
@@ -71,6 +72,8 @@ def read_orphan(storage: ObjectStorage, name: str) -> Orphan | None:
             schema, rows = file.schema_arrow, int(file.metadata.num_rows)
             time = next((each for each in _TIMES if each in schema.names), None)
             added = file.read([each for each in (SEQ, KNOWN_AT, RUN, time) if each in schema.names])
+            if BucketOrder.read(schema) is not None:
+                added = added.sort_by(SEQ)
     except (DamagedObjectError, OSError, pa.ArrowException):
         return None
     first = int(positioned["first"]) if positioned else 0
@@ -82,7 +85,7 @@ def read_orphan(storage: ObjectStorage, name: str) -> Orphan | None:
         partition=parts["partition"],
         first=first,
         rows=rows,
-        schema=schema,
+        schema=plain_schema(schema),
         at_us=int(shipped["at"] if shipped else latest.get(time) or 0),
         known_us=latest.get(KNOWN_AT),
         runs=_list_runs(added),

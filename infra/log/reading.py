@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.errors import StoreError
+from skewless.infra.log.bucket_order import BucketOrder
+from skewless.infra.log.log_columns import SEQ
 from skewless.infra.storage.objects import corrupt_error, missing_error
 
 # Readers skip row groups by their statistics, and hold one row group in memory at a time.
@@ -90,8 +94,29 @@ def _read_groups(
 ) -> Iterator[tuple[int, pa.Table]]:
     stored = set(file.schema_arrow.names)
     columns = [name for name in schema.names if name in stored]
+    if (order := BucketOrder.read(file.schema_arrow)) is not None:
+        yield from _read_blocks(file, order.block_rows, start, first, last, [*columns, *({SEQ} - set(columns))])
+        return
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if start <= last and start + rows > first:
             yield start, file.read_row_group(group, columns=columns, use_threads=rows >= _THREADS_FROM)
         start += rows
+
+
+def _read_blocks(
+    file: pq.ParquetFile, size: int, start: int, first: int, last: int, columns: Sequence[str]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of a file in blocks of some size, which are sorted by bucket, in the order of their positions."""
+    groups, rows = list[int](), 0
+    for group in range(file.num_row_groups):
+        groups.append(group)
+        rows += file.metadata.row_group(group).num_rows
+        if rows < size and group < file.num_row_groups - 1:
+            continue
+        if start <= last and start + rows > first:
+            block = file.read_row_groups(groups, columns=columns, use_threads=rows >= _THREADS_FROM)
+            order = np.argsort(numbers(block[SEQ]))[max(first - start, 0) : last + 1 - start]
+            for at in range(0, len(order), GROUP_ROWS):
+                yield max(first, start) + at, block.take(int64_array(order[at : at + GROUP_ROWS]))
+        groups, start, rows = [], start + rows, 0

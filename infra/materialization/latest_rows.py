@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import find_nulls
-from skewless.contract.buckets import find_buckets
 from skewless.contract.keys import KeyCodec
-from skewless.contract.plan import BUCKETS, View
+from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
 from skewless.contract.status import BoolArray
+from skewless.infra.log.bucket_order import BucketOrder, BucketRange, plan_scans, scans_sql
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline import arrays
@@ -43,15 +43,14 @@ class LatestRows:
         view: of the rows.
         log: of the view.
         connection: to DuckDB.
-        buckets: the entities of these buckets are written, of ``n_buckets``; None: all entities.
+        buckets: the entities of these buckets are written; None: all entities.
     """
 
     project: str
     view: View
     log: PartitionLog
     connection: duckdb.DuckDBPyConnection
-    buckets: range | None = None
-    n_buckets: int = BUCKETS
+    buckets: BucketRange | None = None
 
     def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
         """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
@@ -81,29 +80,33 @@ class LatestRows:
         """Yield keys and packed rows for the store, and the number of log positions that they cover."""
         is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
-        for rows in _read_rows(self.log, self.view, start, stop):
+        for rows in _read_rows(self.log, self.view, start, stop, self.buckets):
             indices = rows[SEQ].to_numpy() - start
             latest = rows.filter(pa.array(is_latest[indices])).combine_chunks()
-            if self.buckets is not None:
-                bucket = find_buckets([latest[column.name] for column in self.view.keys], self.n_buckets)
-                latest = latest.filter(pa.array((bucket >= self.buckets.start) & (bucket < self.buckets.stop)))
-            yield *pack_columns(self.view, keys, codec, latest, arrays.to_versions(latest)), len(indices)
+            own = latest if self.buckets is None else self.buckets.select(latest, self.view.keys)
+            yield *pack_columns(self.view, keys, codec, own, arrays.to_versions(own)), len(indices)
 
     def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""
         is_latest = np.zeros(stop - start, dtype=np.bool_)
-        parameters = [self.log.files(start), start, stop]
-        for batch in self.connection.sql(latest_sql(self.view), params=parameters).to_arrow_reader(1_000_000):
+        scans = plan_scans(self.log.files(start), self.view.keys, self.buckets)
+        query = latest_sql(self.view, scans_sql(scans))
+        parameters = [*(scan.files for scan in scans), start, stop]
+        for batch in self.connection.sql(query, params=parameters).to_arrow_reader(1_000_000):
             is_latest[batch[SEQ].to_numpy() - start] = True
         return is_latest
 
 
-def latest_sql(view: View) -> str:
-    """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
+def latest_sql(view: View, log: str = "read_parquet(?)") -> str:
+    """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end.
+
+    Args:
+        log: SQL of the log's rows.
+    """
     # The latest within this range only. Against rows of other ranges and writers, the store's compare-and-set decides
     # (SEMANTICS 2.3). Values are not read here, so that the sort has narrow rows.
     keys = quote_all(column.name for column in view.keys)
-    rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
+    rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM {log}"
     # The order of SEMANTICS 2.1, in which a missing created time is the lowest.
     return (
         f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
@@ -111,13 +114,15 @@ def latest_sql(view: View) -> str:
     )
 
 
-def _read_rows(log: PartitionLog, view: View, start: int, stop: int) -> Iterator[pa.Table]:
-    """Yield all log rows of a range, rejected ones included, in batches."""
+def _read_rows(log: PartitionLog, view: View, start: int, stop: int, buckets: BucketRange | None) -> Iterator[pa.Table]:
+    """Yield log rows of a range, rejected ones included, in batches: all that may be of some buckets."""
     columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
     for segment in log.segments(start, stop - 1):
         path = log.storage.local_path(segment.stored)
         with pq.ParquetFile(path, pre_buffer=False) as file:  # buffers would live until the end of the file
             groups = _select_groups(file, segment.first, start, stop)
+            if buckets is not None and buckets.is_order_of(str(path), view.keys):
+                groups = buckets.select_groups(file)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
                 rows = pa.Table.from_batches([batch])
                 seq = rows[SEQ].to_numpy()
@@ -125,6 +130,8 @@ def _read_rows(log: PartitionLog, view: View, start: int, stop: int) -> Iterator
 
 
 def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int]:
+    if BucketOrder.read(file.schema_arrow) is not None:
+        return list(range(file.num_row_groups))
     # Positions are dense within a file (SEMANTICS 1.4), so row counts give the positions of each group.
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     ends = first + np.cumsum(sizes)

@@ -12,6 +12,7 @@ from skewless.contract.plan import BUCKETS, FeaturePlan
 from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.engines.view_reads import plan_of
+from skewless.infra.log.bucket_order import BucketRange
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.store import open_online_store
@@ -67,16 +68,16 @@ class EngineWriter:
 
 def write_rows(task: Task) -> TaskResult:
     """Write the latest rows of a task's buckets."""
-    project, began = open_project(task), time.perf_counter()
-    views, plan = project.views, FeaturePlan.from_dict(task.parameters["plan"])
+    plan, began = FeaturePlan.from_dict(task.parameters["plan"]), time.perf_counter()
+    project = open_project(task)
+    views = project.views
     (view,) = plan.views
     rows = LatestRows(
         project=plan.project,
         view=view,
         log=views.log(view),
         connection=views.connection,
-        buckets=range(task.first, task.end),
-        n_buckets=plan.buckets,
+        buckets=BucketRange(first=task.first, end=task.end, count=plan.buckets),
     )
     total = blake2b(digest_size=16)
     sent = written = 0

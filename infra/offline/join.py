@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
+from skewless.infra.log.bucket_order import BucketRange, plan_scans, scans_sql
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, due_sql
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import KnownRanges, RunLedger
@@ -28,6 +29,8 @@ _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
 _BLOCK_BITS = 8
 _RANGES_JOIN = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
 
+_ALL_ROWS = "read_parquet(?)"
+
 Order = Literal["event_time", "knowledge", "finished", "started"]
 
 
@@ -40,10 +43,13 @@ class PointInTimeJoin:
     - ``knowledge``: when serving could have known it (2.6); training uses this order.
     - ``finished``: the end of the first run that applied it: an online read finds this row or a newer row.
     - ``started``: the start of the run that accepted it: an online read finds this row or an older row.
+
+    Args:
+        buckets: of the entities whose rows are read; None: all.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: duckdb.DuckDBPyConnection, buckets: BucketRange | None = None) -> None:
+        self._connection, self._buckets = connection, buckets
 
     def find_positions(
         self,
@@ -67,42 +73,63 @@ class PointInTimeJoin:
             upto: the last run that counts; None: all runs count.
             end: read only positions below this one; None: the whole log.
         """
-        files = log.files()
-        if not files or not entities.num_rows:
+        scan = self._scan(view, log)
+        if not scan.files or not entities.num_rows:
             return np.full(entities.num_rows, -1, dtype=np.int64)
         rows = entities.select([*(key.name for key in view.keys), TIME])
         with register_tables(self._connection, _run_tables(ledger, view.partition, order, upto)):
-            history = build_history(view, order)
+            history = build_history(view, order, scan.relation)
             if end is not None:
                 history = replace(history, condition=f"{history.condition} AND {SEQ} < {end}")
-            return find_rows(self._connection, history, [files], rows, log.next_seq())
+            return find_rows(self._connection, history, scan.files, rows, scan.rows)
 
     def read(self, view: View, log: PartitionLog, seq: Int64Array) -> ViewRead:
         """Return the log rows at positions, in their order; -1: no row."""
-        files = log.files()
-        if not files or not len(seq):
+        scan = self._scan(view, log)
+        if not scan.files or not len(seq):
             return empty_read(view, len(seq), available=True)
 
-        matched = MatchedRows(self._connection, build_event_history(view), [files], seq)
+        matched = MatchedRows(self._connection, build_event_history(view, scan.relation), scan.files, seq)
         return build_view_read(view, matched.count, matched.rows)
 
     def read_columns(self, view: View, log: PartitionLog, seq: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Return columns of the log rows at positions, in their order; null for -1."""
-        files = log.files()
-        if not files:
+        scan = self._scan(view, log)
+        if not scan.files:
             return pa.table({name: pa.nulls(len(seq)) for name in columns})
-        return fetch_rows(self._connection, build_event_history(view), [files], seq, columns).in_order()
+        history = build_event_history(view, scan.relation)
+        return fetch_rows(self._connection, history, scan.files, seq, columns).in_order()
+
+    def _scan(self, view: View, log: PartitionLog) -> _LogScan:
+        files, rows = log.files(), log.next_seq()
+        scans = plan_scans(files, view.keys, self._buckets)
+        if all(not scan.condition for scan in scans):
+            return _LogScan(relation=_ALL_ROWS, files=[files] if files else [], rows=rows)
+        if len(scans) == 1 and self._buckets is not None:
+            rows = rows * (self._buckets.end - self._buckets.first) // self._buckets.count
+        return _LogScan(relation=scans_sql(scans), files=[scan.files for scan in scans], rows=rows)
 
 
-def build_history(view: View, order: Order) -> History:
+class _LogScan(NamedTuple):
+    """The rows of a log that are read: SQL to which lists of files are bound, and the approximate number of rows."""
+
+    relation: str
+    files: Sequence[Sequence[str]]
+    rows: int
+
+
+def build_history(view: View, order: Order, log: str = _ALL_ROWS) -> History:
     """Return the history of a view's log rows in one order; bind the log's files.
+
+    Args:
+        log: SQL of the log's rows.
 
     In event time a read gives the latest row. In the other orders it gives the row with the latest event time that
     the online store had received by then. Filtering after a reduction by event time would be wrong: a row that came
     later with an older event time was never in the store (SEMANTICS 2.2).
     """
     if order == "event_time":
-        return build_event_history(view)
+        return build_event_history(view, log)
     if order == "started":
         # By the run of the row itself, finished or not: a crashed run may have written its rows online.
         valid_from = "r.started_us"
@@ -113,20 +140,20 @@ def build_history(view: View, order: Order) -> History:
         valid_from = known if order == "knowledge" else "r.ended_us"
         # An inner join: rows that no finished run has covered are known at no time.
         join = _RANGES_JOIN
-    rows = build_event_history(view)
+    rows = build_event_history(view, log)
     return replace(
         rows,
-        relation=f"(SELECT log.*, {valid_from} AS __from FROM read_parquet(?) AS log {join})",
+        relation=f"(SELECT log.*, {valid_from} AS __from FROM {log} AS log {join})",
         valid_from="__from",
         rank=(EVENT, *rows.rank),
         running=True,
     )
 
 
-def build_event_history(view: View) -> History:
+def build_event_history(view: View, log: str = _ALL_ROWS) -> History:
     """Return the history in which each log row is valid from its ``event_ts``; bind the log's files."""
     return History(
-        relation="read_parquet(?)",
+        relation=log,
         keys=[column.name for column in view.keys],
         valid_from=EVENT,
         # Without a created column in the source, this rank is null in all rows.

@@ -13,6 +13,7 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.bucket_order import BucketRange
 from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends, log_partitions
@@ -66,13 +67,19 @@ class ViewSearch(Protocol):
 
 
 class OfflineViews:
-    """Reads from the accepted log what the online store serves from its rows."""
+    """Reads from the accepted log what the online store serves from its rows.
 
-    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
+    Args:
+        buckets: of the entities that are read, others are not found; None: all.
+    """
+
+    def __init__(
+        self, state: ProjectState, connection: duckdb.DuckDBPyConnection, buckets: BucketRange | None = None
+    ) -> None:
         self.state = state
         self.connection = connection
-        self._join = PointInTimeJoin(connection)
-        self.join = WindowJoin(connection)
+        self._join = PointInTimeJoin(connection, buckets)
+        self.join = WindowJoin(connection, buckets=buckets)
         self.ledger = RunLedger(state.database)
         self.clock_skews = ClockSkews(state.database)
 

@@ -15,6 +15,7 @@ from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.bucket_order import BucketRange, plan_scans
 from skewless.infra.log.log_columns import EVENT, KNOWN_AT, SEQ
 from skewless.infra.offline.as_of import ROW, TIME
 from skewless.infra.offline.matched_rows import copy_to_table, register_tables
@@ -80,10 +81,11 @@ class WindowEvents:
     Args:
         upto: per partition, the last position that counts; of other partitions all positions count.
         known: read the known time of each event, too.
+        buckets: read only events of these entities from files that are sorted by them; None: read all.
 
     Attributes:
         part_index: per number of a partition with files, its index in ``parts``.
-        files: the files of these partitions.
+        files: the files of these partitions, for each scan.
         sql: the query of all events; bind ``files`` to it.
     """
 
@@ -95,6 +97,7 @@ class WindowEvents:
         upto: Mapping[str, int],
         *,
         known: bool,
+        buckets: BucketRange | None = None,
     ) -> None:
         self._connection, self._view, self._known = connection, view, known
         self._selector = EventSelector(view)
@@ -103,11 +106,13 @@ class WindowEvents:
         self.part_index = [int(index) for index in np.argsort(hashes) if parts[index].files]
         self._hashes = hashes[self.part_index]
         self._parts = [parts[index] for index in self.part_index]
-        self.files = [list(part.files) for part in self._parts]
-        scans = [
-            PartitionScan(number=number, columns=read_column_names(connection, files), last=upto.get(part.partition))
-            for number, (part, files) in enumerate(zip(self._parts, self.files, strict=True))
-        ]
+        self.files: list[list[str]] = []
+        scans = []
+        for number, part in enumerate(self._parts):
+            for scan in plan_scans(part.files, view.keys, buckets):
+                self.files.append(list(scan.files))
+                columns, last = read_column_names(connection, scan.files), upto.get(part.partition)
+                scans.append(PartitionScan(number=number, columns=columns, last=last, condition=scan.condition))
         self.sql = events_sql(view.keys, view.logged_inputs, scans, known=known)
 
     def chunks(self, numbered: str, rows: int) -> Generator[EventChunk]:

@@ -25,6 +25,7 @@ from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.bucket_order import BucketRange
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copy_to_table, register_tables
 from skewless.infra.offline.sql import quote_all
@@ -50,13 +51,20 @@ class WindowJoin:
 
     Args:
         chunk_rows: number of events in a chunk; less if their states are large.
+        buckets: of the entities that are read; None: all.
 
     Attributes:
         read_s: seconds in which reads waited for DuckDB, so far.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, chunk_rows: int = 1_000_000) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        chunk_rows: int = 1_000_000,
+        buckets: BucketRange | None = None,
+    ) -> None:
+        self.connection, self._buckets = connection, buckets
         self._chunk_rows = chunk_rows
         self.read_s = 0.0
 
@@ -79,7 +87,7 @@ class WindowJoin:
             upto: per partition, the last position that counts; of other partitions all positions count.
         """
         known = mode == "knowledge"
-        events = WindowEvents(self.connection, view, parts, upto or {}, known=known)
+        events = self._open(view, parts, upto or {}, known=known)
         t = _times(entities)
         return self._read(
             view, events, entities, lambda chunk, rows: [Limit(values=chunk.known, most=t[rows])] if known else []
@@ -97,7 +105,7 @@ class WindowJoin:
         # Read up to the highest position of any row. The limits below cut the events of each row.
         last = applied.max(axis=0, initial=-1).tolist()
         upto = {part.partition: position for part, position in zip(parts, last, strict=True)}
-        events = WindowEvents(self.connection, view, parts, upto, known=False)
+        events = self._open(view, parts, upto)
 
         def limits(chunk: EventChunk, rows: npt.NDArray[np.intp]) -> list[Limit]:
             return [
@@ -117,7 +125,7 @@ class WindowJoin:
         Args:
             upto: as for ``read``.
         """
-        events, names = WindowEvents(self.connection, view, parts, upto, known=False), quote_all(_names(view))
+        events, names = self._open(view, parts, upto), quote_all(_names(view))
         query = f"SELECT DISTINCT {names} FROM ({events.sql})"
         return self.connection.sql(query, params=events.files).to_arrow_table()
 
@@ -138,7 +146,7 @@ class WindowJoin:
             upto: as for ``read``.
             only: keys of the entities; None: all entities.
         """
-        events = WindowEvents(self.connection, view, parts, upto or {}, known=False)
+        events = self._open(view, parts, upto or {})
         if not events.files:
             return
         layout, roller = StateLayout(view), Roller(view)
@@ -158,6 +166,11 @@ class WindowJoin:
                 if len(first):
                     tiles = Tiles.from_events(layout, len(first), entity, counted.origin, counted.words, counted.hashes)
                     yield counted.keys.take(int64_array(first)), roller.roll(tiles, m)
+
+    def _open(
+        self, view: WindowView, parts: Sequence[LogPartition], upto: Mapping[str, int], *, known: bool = False
+    ) -> WindowEvents:
+        return WindowEvents(self.connection, view, parts, upto, known=known, buckets=self._buckets)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
         names, t = _names(view), _times(entities)

@@ -21,21 +21,23 @@ _ALWAYS = 2**62
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionScan:
-    """The read of one partition.
+    """The read of some files of one partition.
 
     Args:
         number: number of the partition in ``__part``.
         columns: names of the columns in its files; other columns are read as null.
         last: last position that counts; None: all positions.
+        condition: on the rows of its files; empty: all rows.
     """
 
     number: int
     columns: frozenset[str]
     last: int | None = None
+    condition: str = ""
 
 
 def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence[PartitionScan], *, known: bool) -> str:
-    """Return SQL for the accepted events with complete keys: keys, inputs, origin; bind each partition's files.
+    """Return SQL for the accepted events with complete keys: keys, inputs, origin; bind the files of each scan.
 
     Args:
         known: read the recorded known time of each event, too.
@@ -115,6 +117,8 @@ def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartitionS
     conditions = [f"{REJECT} IS NULL", *(f"{quote(key.name)} IS NOT NULL" for key in keys)]
     if scan.last is not None:
         conditions.append(f"{SEQ} <= {scan.last}")
+    if scan.condition:
+        conditions.append(scan.condition)
     return f"SELECT {', '.join(listed)} FROM read_parquet(?, union_by_name=true) WHERE {' AND '.join(conditions)}"
 
 

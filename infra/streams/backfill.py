@@ -21,6 +21,7 @@ from skewless.infra.engines.results import write_table
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.engines.view_reads import plan_of, read_buckets, sort_by_bucket
 from skewless.infra.host.priority import run_at_low_priority
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.generations import Generation
@@ -231,8 +232,9 @@ class Backfiller:
 
 def write_states(task: Task) -> TaskResult:
     """Write the states of the entities of a task's buckets."""
-    project, began, write_s = open_project(task), time.perf_counter(), 0.0
-    views, plan, snapshot = project.views, FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
+    plan, snapshot = FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
+    project, began, write_s = open_project(task, plan.buckets), time.perf_counter(), 0.0
+    views = project.views
     (view,) = plan.windows
     keys = read_buckets(views.state.storage, task).select([column.name for column in view.keys])
     parts, count, total = read_log_partitions(views.state, view.source), 0, 0
@@ -273,9 +275,11 @@ class Housekeeper:
             if lease is None:
                 return
             views = [view for source in self.sources for view in self.streams.views(source.name)]
-            for source in sorted({view.source for view in views}):
+            # The first view of a source decides the order of its events.
+            for source, view in {view.source: view for view in reversed(views)}.items():
+                order = BucketOrder(keys=view.keys, buckets=self.streams.plan.buckets)
                 for name in log_partitions(state, source):
-                    compact(PartitionLog(state, name))
+                    compact(PartitionLog(state, name), order=order)
             Catalog(state.database).delete_unread(state.storage)
             for view in views:
                 self.retire(view)

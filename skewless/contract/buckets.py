@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import filled_numbers
 from skewless.contract.keys import join_keys
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.sketch import mix_bits
 
 _WORD = 8
+_FEW = 10_000
 
 
 def find_buckets(columns: Sequence[pa.Array | pa.ChunkedArray], buckets: int) -> Int64Array:
@@ -34,6 +36,15 @@ def find_buckets(columns: Sequence[pa.Array | pa.ChunkedArray], buckets: int) ->
     [830, 2842, 0]
     """
     arrays = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns]
+    if len(arrays) == 1 and len(arrays[0]) > _FEW:
+        # Most keys have several rows: text is built, and hashed, once per key.
+        encoded = arrays[0].dictionary_encode("encode")
+        found: Int64Array = _find_buckets([encoded.dictionary], buckets)[filled_numbers(encoded.indices, 0)]
+        return found
+    return _find_buckets(arrays, buckets)
+
+
+def _find_buckets(arrays: Sequence[pa.Array], buckets: int) -> Int64Array:
     keys = join_keys(b"", arrays)
     found = (_hash_bytes(keys) % np.uint64(buckets)).astype(np.int64)
     if keys.null_count:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plan import FeaturePlan
 from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
@@ -63,7 +65,7 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
         runs=Ledger(state).prune(runs),
         predictions=remove_predictions(state, predictions),
         quarantine=_remove_quarantine(state / "quarantine", quarantine),
-        merged=_merge(state, now_us),
+        merged=_merge(state, project.needed.plan, now_us),
         deleted=_delete_unread(state),
         retired=_retire(project),
     )
@@ -77,11 +79,16 @@ def _retire(project: Workspace) -> int:
         return generations + len(streams.retirement(needed, store).run())
 
 
-def _merge(state: ProjectState, now_us: int) -> int:
+def _merge(state: ProjectState, plan: FeaturePlan, now_us: int) -> int:
     """Merge small segments of all logs; return how many."""
     merged = compact_predictions(state, now_us) + compact_outcomes(state)
+    # The first view of a source decides the order of its events.
+    orders = {view.source: BucketOrder(keys=view.keys, buckets=plan.buckets) for view in reversed(plan.windows)}
     for partition in Catalog(state.database).ends("events"):
-        merged += compact(PartitionLog(state, partition)).merged
+        merged += compact(PartitionLog(state, partition), order=orders.get(partition.split("/")[1])).merged
+    for view in plan.views:
+        order = BucketOrder(keys=view.keys, buckets=plan.buckets)
+        merged += compact(PartitionLog(state, view.partition), keep=0, group=lambda _: "rows", order=order).merged
     return merged
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
+from skewless.infra.log.bucket_order import BUCKET, BucketOrder
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS = [Column(name="card", dtype=DType.INT64), Column(name="shop", dtype=DType.STRING)]
+ORDER = BucketOrder(keys=(COLUMNS[0],), buckets=16, block_rows=4, group_rows=2)
 CARDS, SHOPS = (-1, 7, 70), ("a", "7", 'q"|{')
 KEPT = (SEQ, EVENT, INGEST, RUN, TOMBSTONE)
 
@@ -60,20 +62,20 @@ def belongs(row: dict[str, Any], keys: dict[str, str]) -> bool:
 @given(
     st.lists(st.lists(logged_rows(), min_size=1, max_size=6), min_size=1, max_size=5),
     st.sampled_from([{"card": "7"}, {"shop": "7"}, {"shop": 'q"|{'}, {"card": "-1", "shop": "a"}]),
-    st.booleans(),
+    st.sampled_from(["", "merged", "sorted"]),
 )
 def test_1_4_only_the_rows_of_the_entity_change(
     batches: list[list[dict[str, Any]]],
     keys: dict[str, str],
-    is_merged: bool,  # noqa: FBT001 - drawn
+    state_of_files: str,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         state = ProjectState(Path(folder))
         log = PartitionLog(state, PARTITION)
         for batch in batches:
             log.append(pa.Table.from_pylist(batch, SCHEMA))
-        if is_merged:
-            compact(log, keep=0, group=lambda _: "")
+        if state_of_files:
+            compact(log, keep=0, group=lambda _: "", order=ORDER if state_of_files == "sorted" else None)
         entity = Entity.parse(keys, COLUMNS, [])
         before, segments = pa.concat_tables(log.read()).to_pylist(), log.segments()
         own = [row for row in before if belongs(row, keys)]
@@ -97,6 +99,11 @@ def test_1_4_only_the_rows_of_the_entity_change(
         ]
         assert found.erase() == []
         assert find_accepted_rows(log, entity).rows == 0
+        for file in log.files() if state_of_files == "sorted" and len(batches) > 1 else []:
+            assert BucketOrder.read(pq.read_schema(file)) == ORDER
+            buckets = pq.read_table(file)[BUCKET].to_pylist()
+            blocks = [buckets[at : at + ORDER.block_rows] for at in range(0, len(buckets), ORDER.block_rows)]
+            assert all(block == sorted(block) for block in blocks)
         names = {Path(file).name for file in log.files()}
         assert all(pq.read_schema(file).names[:3] == ["card", "shop", "value"] for file in log.files())
         assert names.isdisjoint(Path(stored.name).name for stored in replaced)

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
@@ -25,11 +27,13 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.operations.recovery import RecoveryReport, recover_logs
+from tests.worlds.plans import columns
 
 EVENTS = ("events/s/ab12/0", "events/s/ab12/1")
+ORDER = BucketOrder(keys=columns({"x": DType.INT64}), buckets=4, block_rows=5, group_rows=2)
 STEPS = st.lists(
     st.sampled_from(
-        ["append 0", "append 1", "apply", "compact", "merge", "delete", "outcome", "outcome", "ship", "new"]
+        ["append 0", "append 1", "apply", "compact", "sort", "merge", "delete", "outcome", "outcome", "ship", "new"]
     ),
     max_size=25,
 )
@@ -49,7 +53,7 @@ class FailoverProject:
 
     def take(self, step: str) -> None:
         word, _, number = step.partition(" ")
-        if word in {"append", "apply", "compact"}:
+        if word in {"append", "apply", "compact", "sort"}:
             for name in EVENTS if not number else [EVENTS[int(number)]]:
                 self._change_events(word, PartitionLog(self.state, name))
         elif word == "merge":
@@ -76,6 +80,8 @@ class FailoverProject:
             log.record_end(0, end - 1, 100 + end)
         elif word == "compact":
             compact(log, keep=1, target_rows=12)
+        elif word == "sort":
+            compact(log, keep=1, target_rows=12, order=ORDER)
 
     def save(self, path: Path) -> None:
         """Copy the database as it is now."""
@@ -134,7 +140,7 @@ def test_all_rows_are_back_exactly_once(before: list[str], lost: list[str], afte
         project.check(report)
         again = recover_logs(project.state)
         assert (again.logs, again.error) == ([], None)
-        for step in ("append 0", "append 1", "outcome", "ship", "apply", "compact", "merge", "delete"):
+        for step in ("append 0", "append 1", "outcome", "ship", "apply", "compact", "sort", "merge", "delete"):
             project.take(step)
         project.check(recover_logs(project.state))
         project.state.database.close()

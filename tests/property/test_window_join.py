@@ -146,10 +146,12 @@ def same(case: WindowCase, read: ViewRead, counts: Callable[[int, Event], bool])
             assert read.has_row[i]
 
 
-def packed(join: WindowJoin, case: WindowCase, parts: list[LogPartition], m: int) -> dict[Key, bytes]:
-    """Return all states as they are loaded into the online store."""
+def packed(
+    join: WindowJoin, case: WindowCase, parts: list[LogPartition], m: int, only: pa.Table | None = None
+) -> dict[Key, bytes]:
+    """Return all states as they are loaded into the online store, or those of some keys."""
     states: dict[Key, bytes] = {}
-    for keys, tiles in join.states(case.view, parts, m):
+    for keys, tiles in join.states(case.view, parts, m, only=only):
         names = [tuple(row.values()) for row in keys.to_pylist()]
         states |= dict(zip(names, TileCodec(case.view).pack(tiles).to_pylist(), strict=True))
     return states

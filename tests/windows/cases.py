@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.offline.window_events import LogPartition
 from tests.windows.log import LoggedEvent, column_of, expected, write_part
 from tests.windows.oracle import Event, Value
@@ -102,9 +103,9 @@ class WindowCase:
     asks: list[tuple[Key, int]]
     applied: list[list[int]]
 
-    def parts(self, folder: Path) -> list[LogPartition]:
+    def parts(self, folder: Path, order: BucketOrder | None = None) -> list[LogPartition]:
         return [
-            write_part(folder / str(i), self.view, name, self.rows[i], ends=self.ends[i], cut=self.cuts[i])
+            write_part(folder / str(i), self.view, name, self.rows[i], ends=self.ends[i], cut=self.cuts[i], order=order)
             for i, name in enumerate(PARTITIONS)
         ]
 

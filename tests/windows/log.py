@@ -15,6 +15,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RAW, REJECT, SEQ
 from skewless.infra.offline.window_events import LogPartition
 from tests.windows.oracle import Event, Value
@@ -55,8 +56,13 @@ def write_part(
     *,
     ends: Sequence[tuple[int, int, int]] = (),
     cut: int | None = None,
+    order: BucketOrder | None = None,
 ) -> LogPartition:
-    """Write a partition as two files, of which only the first has ``__known_at``, unless it is cut at 0."""
+    """Write a partition as two files, of which only the first has ``__known_at``, unless it is cut at 0.
+
+    Args:
+        order: of the rows in the first file; None: that of their positions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cut = len(rows) if cut is None else cut
     files = []
@@ -64,12 +70,22 @@ def write_part(
         if some:
             table = _table(view, first, some)
             path = folder / f"{len(list(folder.iterdir()))}.parquet"
-            pq.write_table(table if number == 0 else table.drop_columns([KNOWN_AT]), path)
+            if number == 0 and order is not None:
+                write_sorted(path, table, order)
+            else:
+                pq.write_table(table if number == 0 else table.drop_columns([KNOWN_AT]), path)
             files.append(str(path))
     columns = {
         name: pa.array([one[i] for one in ends], pa.int64()) for i, name in enumerate(("first", "last", "ended_us"))
     }
     return LogPartition(partition=partition, files=files, ends=pa.table(columns))
+
+
+def write_sorted(path: Path, table: pa.Table, order: BucketOrder) -> None:
+    """Write a table as compaction writes it."""
+    with pq.ParquetWriter(path, order.extend(table.schema)) as writer:
+        for at in range(0, table.num_rows, order.block_rows):
+            writer.write_table(order.sort(table.slice(at, order.block_rows)), order.group_rows)
 
 
 def expected(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from skewless.contract.columns import Column
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.engines.engine import Engine
@@ -22,13 +23,15 @@ from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import TaskResult
 from skewless.infra.engines.view_reads import EngineViews
+from skewless.infra.log.bucket_order import BucketOrder, BucketRange
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds import engine_contract
-from tests.worlds.engines import ALL, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
+from tests.worlds.engines import ALL, WINDOWS, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
 from tests.worlds.shop import END, PLAN, SPEC
 from tests.worlds.tasks import make_tasks
 
@@ -66,6 +69,33 @@ def test_each_number_of_buckets_gives_the_bits_of_one_read(
         # At most a task per worker and view; no more tasks than buckets.
         assert len(views.results) == 4 * min(workers, buckets)
     assert leftovers(engine_world) == [] or workers == 1
+
+
+@pytest.mark.parametrize("order", ["knowledge", "event_time"])
+def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, executor: ProcessExecutor, order: Order) -> None:
+    """Of the logs, some segments are sorted by the keys of one view, and others are not yet."""
+    with open_engine_world(tmp_path) as world:
+        entities, events = world.entities(1_000), [f"events/s/ab/{i}" for i in range(2)]
+        for partition in events:
+            PartitionLog(world.state, partition).record_end(0, 1_499, END)
+        expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
+        sorted_files = [sort_log(world, view.partition, view.keys, keep=1) for view in ALL.views]
+        sorted_files += [sort_log(world, partition, WINDOWS.keys, keep=2) for partition in events]
+        assert all(sorted_files)
+        alone = OfflineViews(world.state, world.shop.connection)
+        assert bits_of(alone.read(plan_of(1), entities, order)) == expected
+        views = world.views(executor)
+        for buckets in BUCKETS:
+            assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
+
+
+def sort_log(world: EngineWorld, partition: str, keys: tuple[Column, ...], keep: int) -> int:
+    """Compact a log except its latest segments; return the number of files that are sorted by 4,096 buckets."""
+    log = PartitionLog(world.state, partition)
+    order = BucketOrder(keys=keys, buckets=4_096, block_rows=700, group_rows=50)
+    compact(log, keep=keep, target_rows=1_000, group=lambda _: "", order=order)
+    assert [part.num_rows for part in log.read()]
+    return sum(BucketRange(first=0, end=9, count=4_096).is_order_of(file, keys) for file in log.files())
 
 
 def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld, executor: ProcessExecutor) -> None:

@@ -18,7 +18,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError
+from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import CompactionReport, compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
@@ -26,8 +28,16 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.partition_logs import PARTITION, listed, objects, sweep
+from tests.worlds.plans import columns
 
 WRITERS, READERS = 3, 3
+# Of the keys, the log may lack the column ``a``.
+ORDERS = st.none() | st.builds(
+    lambda keys, buckets, rows: BucketOrder(keys=columns(keys), buckets=buckets, block_rows=rows, group_rows=2),
+    st.sampled_from([{"x": DType.INT64}, {"x": DType.INT64}, {"a": DType.STRING, "x": DType.INT64}]),
+    st.sampled_from([2, 7, 4_096]),
+    st.integers(1, 5),
+)
 
 
 class KilledError(BaseException):
@@ -159,10 +169,10 @@ class LogMachine(RuleBasedStateMachine):
             if first < end <= last + 1 and self.known[end - 1] is None:
                 self.known[start:end] = [self.ticks] * (end - start)
 
-    @rule(keep=st.integers(0, 3), rows=st.sampled_from([1, 4, 10, 100]))
-    def compact(self, keep: int, rows: int) -> None:
-        compact(self.opened(), keep=keep, target_rows=rows)
-        assert compact(self.opened(), keep=keep, target_rows=rows).written == 0
+    @rule(keep=st.integers(0, 3), rows=st.sampled_from([1, 4, 10, 100]), order=ORDERS)
+    def compact(self, keep: int, rows: int, order: BucketOrder | None) -> None:
+        compact(self.opened(), keep=keep, target_rows=rows, order=order)
+        assert compact(self.opened(), keep=keep, target_rows=rows, order=order).written == 0
 
     @rule(rows=st.sampled_from([4, 100]))
     def compact_in_two_processes(self, rows: int) -> None:
@@ -181,10 +191,10 @@ class LogMachine(RuleBasedStateMachine):
         assert report.written == 0
         assert all(other.written for other in others)
 
-    @rule(keep=st.integers(0, 3), rows=st.sampled_from([4, 100]), step=st.integers(0, 20))
-    def crash_in_compaction(self, keep: int, rows: int, step: int) -> None:
+    @rule(keep=st.integers(0, 3), rows=st.sampled_from([4, 100]), step=st.integers(0, 20), order=ORDERS)
+    def crash_in_compaction(self, keep: int, rows: int, step: int, order: BucketOrder | None) -> None:
         with killed_at(step):
-            compact(self.opened(), keep=keep, target_rows=rows)
+            compact(self.opened(), keep=keep, target_rows=rows, order=order)
 
     @rule(reader=st.integers(0, READERS - 1))
     def list_files(self, reader: int) -> None:
@@ -219,13 +229,13 @@ class LogMachine(RuleBasedStateMachine):
         assert values == [row["x"] for row in self.rows[first : last + 1]]
 
     @precondition(lambda self: self.rows)
-    @rule(keep=st.integers(0, 1))
-    def read_slowly(self, keep: int) -> None:
+    @rule(keep=st.integers(0, 1), order=ORDERS)
+    def read_slowly(self, keep: int, order: BucketOrder | None) -> None:
         """Segments are merged and deleted between two batches."""
         parts = []
         for part in self.opened().read(columns=["x"]):
             parts += part["x"].to_pylist()
-            compact(self.opened(), keep=keep)
+            compact(self.opened(), keep=keep, order=order)
             sweep(self.state)
         assert parts == [row["x"] for row in self.rows]
 
