@@ -88,14 +88,14 @@ def write_states(task: Task) -> TaskResult:
     project, began, write_s = open_project(task), time.perf_counter(), 0.0
     views, plan, snapshot = project.views, FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
     (view,) = plan.windows
+    states = StateView.of(plan.project, view, snapshot["generation"])
     keys = read_buckets(views.state.storage, task).select([column.name for column in view.keys])
     parts, count, total = read_log_partitions(views.state, view.source), 0, 0
-    generation, ends = snapshot["generation"], snapshot["ends"]
-    markers = [window_marker(plan.project, view, generation, part) for part, end in ends.items() if end >= 0]
-    states = StateView.of(plan.project, view, generation)
+    filled = [part for part, end in snapshot["ends"].items() if end >= 0]
+    markers = [window_marker(plan.project, view, states.generation, part) for part in filled]
     views.join.read_s = 0.0
     with closing(open_online_store(project.settings.redis_url or "")) as store:
-        for own, tiles in views.join.states(view, parts, task.parameters["m"], ends, keys):
+        for own, tiles in views.join.states(view, parts, task.parameters["m"], snapshot["ends"], keys):
             started = time.perf_counter()
             written = states.create(store, own, tiles, markers)
             write_s += time.perf_counter() - started
