@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -323,59 +322,3 @@ def test_states_are_appended_to_while_their_slot_moves(
 
 def test_hashes_of_partitions_are_those_of_the_log() -> None:
     assert signed("a") == int(np.uint64(partition_hash("a")).view(np.int64))
-
-
-class RacingStore:
-    """A store in which something happens between a read and the next write."""
-
-    def __init__(self, store: OnlineStore, meanwhile: Callable[[], object]) -> None:
-        self._store, self._meanwhile = store, [meanwhile]
-
-    def get(self, keys: Any) -> list[bytes | None]:  # noqa: ANN401 - as the port
-        values = self._store.get(keys)
-        for happen in self._meanwhile[:1]:
-            self._meanwhile.clear()
-            happen()
-        return values
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the store has
-        return getattr(self._store, name)
-
-
-def test_4_6_two_attempts_may_create_the_same_states_at_once(store: OnlineStore) -> None:
-    states, other = States(store), States(store, 2)
-    rows = made("a", 0, 300)
-    states.append("a", rows)
-    held = store.get(states.names())
-    kept = [i for i, state in enumerate(held) if state is not None]
-    keys, tiles = pa.table({"id": pa.array(kept, pa.int64())}), states.view.codec.unpack([held[i] for i in kept])
-    second: Any = RacingStore(store, lambda: other.view.create(store, keys, tiles))
-    other.view.create(second, keys, tiles)
-    other.events = states.events
-    other.check()
-    # Events that were appended in the meantime would be lost.
-    more = made("a", 300, 100)
-    second = RacingStore(store, lambda: other.append("a", more))
-    with pytest.raises(StoreError, match="being backfilled by another process"):
-        other.view.create(second, keys, tiles)
-    other.check()
-
-
-def test_4_6_an_attempt_that_is_late_replaces_no_state(store: OnlineStore) -> None:
-    states, other = States(store), States(store, 2)
-    rows = made("a", 0, 300)
-    states.append("a", rows)
-    held = store.get(states.names())
-    kept = [i for i, state in enumerate(held) if state is not None]
-    keys, tiles = pa.table({"id": pa.array(kept, pa.int64())}), states.view.codec.unpack([held[i] for i in kept])
-    with pytest.raises(StoreError, match="already complete, or was lost"):
-        other.view.create(store, keys, tiles, ["m"])
-    store.marker("m")
-    store.set_markers({"m": Marker(-1)}, {"m": None})
-    other.view.create(store, keys, tiles, ["m"])
-    other.events = states.events
-    store.set_markers({"m": Marker(299)}, {"m": -1})
-    other.append("a", made("a", 300, 100))
-    with pytest.raises(StoreError, match="already complete, or was lost"):
-        other.view.create(store, keys, tiles, ["m"])
-    other.check()

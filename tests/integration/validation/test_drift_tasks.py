@@ -34,7 +34,7 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def predicted(place: Sandbox) -> Sandbox:
+def segmented(place: Sandbox) -> Sandbox:
     """A log of many segments, whose predictions use some feature rows again and again, and some none."""
     for i in range(SEGMENTS):
         place.predict([{**row, "shop_id": ("shop-01", "nowhere", row["shop_id"])[i % 3]} for row in ask(5 + i % 3, i)])
@@ -60,44 +60,44 @@ def measure(
         return report
 
 
-def test_the_report_is_that_of_one_process(predicted: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    until_us = predicted.now_us()
-    expected = measure(predicted, 1, rows=10_000_000, until_us=until_us)
+def test_the_report_is_that_of_one_process(segmented: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    until_us = segmented.now_us()
+    expected = measure(segmented, 1, rows=10_000_000, until_us=until_us)
     repeats = {column.name: column.repeats for column in expected.features}
     assert expected.rows == PREDICTIONS
     assert repeats["shop_risk__refund_share"] > 1.0
     for segments, workers, tasks in ((SEGMENTS, 1, 1), (10, 2, 7), (1, 1, 64)):
         monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", segments)
-        report = measure(predicted, workers, until_us=until_us, tasks=tasks)
+        report = measure(segmented, workers, until_us=until_us, tasks=tasks)
         assert report.as_dict() == expected.as_dict()
         assert repr(report) == repr(expected)
     monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 10)
-    assert repr(measure(predicted, 2, until_us=until_us, tasks=7, twice=True)) == repr(expected)
+    assert repr(measure(segmented, 2, until_us=until_us, tasks=7, twice=True)) == repr(expected)
 
 
-def test_a_window_without_predictions_has_none(predicted: Sandbox) -> None:
-    until_us = predicted.now_us() - 3_600_000_000
-    with closing(Project(predicted.repo, engine_rows=0, engine_workers=2)) as project:
+def test_a_window_without_predictions_has_none(segmented: Sandbox) -> None:
+    until_us = segmented.now_us() - 3_600_000_000
+    with closing(Project(segmented.repo, engine_rows=0, engine_workers=2)) as project:
         report = check_drift(project, MODEL, until_us=until_us, dry_run=True)
-    assert repr(report) == repr(check_drift(predicted.project, MODEL, until_us=until_us, dry_run=True))
+    assert repr(report) == repr(check_drift(segmented.project, MODEL, until_us=until_us, dry_run=True))
     assert report.rows == 0
 
 
-def test_an_altered_file_fails_as_in_one_process(predicted: Sandbox) -> None:
-    predicted.log_files()[3].write_bytes(b"PAR1")
+def test_an_altered_file_fails_as_in_one_process(segmented: Sandbox) -> None:
+    segmented.log_files()[3].write_bytes(b"PAR1")
     for rows in (10_000_000, 0):
         with pytest.raises(StoreError, match="log file"):
-            measure(predicted, 2, rows)
+            measure(segmented, 2, rows)
 
 
-def test_repeats_of_parts_are_those_of_the_whole(predicted: Sandbox) -> None:
-    segments = open_prediction_log(predicted.project.state).segments()
-    (version,) = {name for file in predicted.log_files() for name in pq.read_table(file)["version"].to_pylist()}
+def test_repeats_of_parts_are_those_of_the_whole(segmented: Sandbox) -> None:
+    segments = open_prediction_log(segmented.project.state).segments()
+    (version,) = {name for file in segmented.log_files() for name in pq.read_table(file)["version"].to_pylist()}
 
     def part(objects: list[int] | None) -> ServedScores:
         return ServedScores(
-            state=predicted.project.state,
-            connection=predicted.project.connection,
+            state=segmented.project.state,
+            connection=segmented.project.connection,
             model=MODEL,
             version=version,
             since_us=0,
@@ -109,9 +109,9 @@ def test_repeats_of_parts_are_those_of_the_whole(predicted: Sandbox) -> None:
     for size in (1, 9, SEGMENTS):
         parts = [list(range(i, min(i + size, SEGMENTS))) for i in range(0, SEGMENTS, size)]
         uses = [part(objects).uses() for objects in np.random.default_rng(size).permutation(np.array(parts, object))]
-        assert mean_repeats(predicted.project.connection, uses) == whole
+        assert mean_repeats(segmented.project.connection, uses) == whole
     reads = [
-        read for file in predicted.log_files() for reads in pq.read_table(file)["reads"].to_pylist() for read in reads
+        read for file in segmented.log_files() for reads in pq.read_table(file)["reads"].to_pylist() for read in reads
     ]
     counts = Counter((read["view"], read["hash"], read["seq"]) for read in reads)
     for view, found in whole.items():
@@ -120,10 +120,10 @@ def test_repeats_of_parts_are_those_of_the_whole(predicted: Sandbox) -> None:
         assert found == float(Fraction(squares, sum(own.values())))
 
 
-def test_counts_beyond_floats_are_exact(predicted: Sandbox) -> None:
+def test_counts_beyond_floats_are_exact(segmented: Sandbox) -> None:
     n = 2**60 + 1
     uses = pa.table({"view": ["v", "v"], "hash": ["a", "b"], "seq": [0, 0], "n": [n, n]})
-    assert mean_repeats(predicted.project.connection, [uses]) == {"v": float(Fraction(2 * n * n, 2 * n))}
+    assert mean_repeats(segmented.project.connection, [uses]) == {"v": float(Fraction(2 * n * n, 2 * n))}
     once = pa.table({"view": ["v"], "hash": ["a"], "seq": [0], "n": [n]})
     halves = [once, once.set_column(3, "n", pa.array([1]))]
-    assert mean_repeats(predicted.project.connection, halves) == {"v": float(n + 1)}
+    assert mean_repeats(segmented.project.connection, halves) == {"v": float(n + 1)}
