@@ -103,18 +103,20 @@ class TrainingDataBuilder:
         """
         pinned = self.plan.select_service(self.spec.service)
         self.views.check_filled(pinned)
-        if not self._is_large(pinned):
-            yield build_dataset(
-                connection=self.connection,
-                repo=self.repo,
-                plan=self.plan,
-                spec=self.spec,
-                views=self.views,
-                now_us=self.now_us,
-            )
-            return
-        with self.open_stored() as dataset:
-            yield dataset
+        with self.open_stored() if self._is_large(pinned) else self.open_in_memory() as data:
+            yield data
+
+    @contextmanager
+    def open_in_memory(self) -> Iterator[TrainingData]:
+        """Build it in memory; see ``open``."""
+        yield build_dataset(
+            connection=self.connection,
+            repo=self.repo,
+            plan=self.plan,
+            spec=self.spec,
+            views=self.views,
+            now_us=self.now_us,
+        )
 
     @contextmanager
     def open_stored(self) -> Iterator[StoredDataset]:

@@ -35,7 +35,7 @@ Device = Literal["cpu", "cuda"]
 _log = EventLogger()
 
 # Of one page of rows in the storage, as numbers; XGBoost builds a histogram per page.
-_PAGE_BYTES = 64_000_000
+_PAGE_BYTES = 32_000_000
 
 _OBJECTIVE = {
     "binary": "binary:logistic",
