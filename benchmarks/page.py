@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 WORKS = (
     "join",
     "larger",
+    "beyond_memory",
     "materialize",
     "materialize_large",
     "online",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from skewless.infra.streams.streams import Streams
     from skewless.serving.server_config import ServerConfig
     from skewless.training.dataset import Dataset
+    from skewless.training.training_data import TrainingData
     from skewless.validation.checks import SourceChecks
 
 CONFIG_FILE = "feature_store.yaml"
@@ -189,13 +191,22 @@ class Workspace:
         )
 
     def training_set(self, model: str) -> Dataset:
-        """Return a model's current training set; ``.table()`` gives Arrow."""
+        """Return a model's current training set, in memory; ``.table()`` gives Arrow."""
         from skewless.training.dataset import build_dataset
 
         plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return build_dataset(
             connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
         )
+
+    def open_training_data(self, model: str) -> AbstractContextManager[TrainingData]:
+        """Return a model's current training set; its features are in the storage if they exceed ``memory_limit``."""
+        from skewless.training.stored_dataset import TrainingDataBuilder
+
+        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
+        return TrainingDataBuilder(
+            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
+        ).open()
 
     @cached_property
     def readiness(self) -> VersionReadiness:

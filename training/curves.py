@@ -10,6 +10,7 @@ import numpy as np
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.training.stored_matrix import AnyMatrix, StoredMatrix
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.evaluation import calibration_table
 
@@ -22,6 +23,7 @@ Measure = Callable[[Scores], float | None]
 # Rows for the permutation importance, which scores all of them once for each feature.
 ROWS = 2_000
 _PROFILE_BINS = 20
+_COUNTED_ROWS = 1_000_000
 
 
 def compute_curves(labels: Vector, scores: Scores, weights: Vector, *, task: Task) -> Curve:
@@ -139,7 +141,7 @@ def _permutation_losses(model: TrainedModel, matrix: Matrix, measure: Measure, s
     return losses
 
 
-def profile_features(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
+def profile_features(matrix: AnyMatrix, names: Sequence[str]) -> dict[str, Any]:
     """Return a histogram and summary per feature, as plain JSON values.
 
     A feature has ``edges`` (at most 19, increasing) and one more ``counts``: bin ``i`` contains the values with
@@ -156,22 +158,30 @@ def profile_features(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
     """
     return {
         "rows": int(matrix.shape[0]),
-        "features": {name: column_profile(matrix[:, index]) for index, name in enumerate(names)},
+        "features": {name: column_profile(_read_column(matrix, index)) for index, name in enumerate(names)},
     }
+
+
+def _read_column(matrix: AnyMatrix, index: int) -> Vector:
+    return matrix.read_column(index) if isinstance(matrix, StoredMatrix) else matrix[:, index]
 
 
 def bin_edges(values: Vector, bins: int = _PROFILE_BINS) -> Vector:
     """Return the inner edges, at most ``bins - 1``, increasing; none for fewer than two distinct values."""
-    finite = values[np.isfinite(values)]
+    # Sorted once, in one copy: a training set larger than memory has very long columns.
+    ordered = np.sort(values[np.isfinite(values)])
+    if not ordered.size:
+        return ordered
+    is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     # -0.0 + 0.0 is 0.0: otherwise the first zero of the data would decide the sign of the edge.
-    distinct: Vector = np.unique(finite) + 0.0
-    if distinct.size <= bins:
-        inner: Vector = distinct[1:]
+    if np.count_nonzero(is_new) <= bins:
+        inner: Vector = ordered[is_new][1:] + 0.0
         return inner
-    cuts = np.quantile(finite, np.arange(1, bins) / bins, method="higher") + 0.0
-    unique = np.unique(cuts)
+    # As `numpy.quantile` with the method "higher".
+    places = np.ceil((ordered.size - 1) * (np.arange(1, bins) / bins)).astype(np.intp)
+    unique = np.unique(ordered[places] + 0.0)
     # An edge at the smallest value would leave the first bin without any value.
-    above: Vector = unique[unique > distinct[0]]
+    above: Vector = unique[unique > ordered[0]]
     return above
 
 
@@ -181,20 +191,23 @@ def bin_counts(values: Vector, edges: Vector) -> list[int]:
     >>> bin_counts(np.array([-1.0, 0.0, 0.5, np.nan, np.inf]), np.array([0.0, 1.0]))
     [1, 2, 1]
     """
-    present = values[~np.isnan(values)]
-    places = np.searchsorted(edges, present, side="right")
-    counts: list[int] = np.bincount(places, minlength=edges.size + 1).tolist()
+    total = np.zeros(edges.size + 1, dtype=np.int64)
+    for first in range(0, values.size, _COUNTED_ROWS):
+        part = values[first : first + _COUNTED_ROWS]
+        places = np.searchsorted(edges, part[~np.isnan(part)], side="right")
+        total += np.bincount(places, minlength=total.size)
+    counts: list[int] = total.tolist()
     return counts
 
 
 def column_profile(values: Vector) -> dict[str, Any]:
     """Return histogram and summary of one column, shape ``(n,)``; see ``profile``."""
     edges = bin_edges(values)
+    counts, nulls = bin_counts(values, edges), int(np.isnan(values).sum())
     finite = values[np.isfinite(values)]
-    nulls = int(np.isnan(values).sum())
     return {
         "edges": edges.tolist(),
-        "counts": bin_counts(values, edges),
+        "counts": counts,
         "nulls": nulls,
         "null_share": nulls / values.size if values.size else 0.0,
         "min": float(finite.min()) if finite.size else None,

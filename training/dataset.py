@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import LabelSource, ModelSpec
 from skewless.contract.status import BoolArray, Int64Array, count_statuses
-from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import (
     KNOWN,
@@ -33,70 +31,44 @@ from skewless.infra.offline.labels import (
 )
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.decision import SliceColumn
-from skewless.training.mode_gap import ModeGap, measure_mode_gap
+from skewless.training.mode_gap import measure_mode_gap
 from skewless.training.row_source import RowSource
-from skewless.training.trainers.port import TrainingSet
+from skewless.training.training_data import TrainingData
 
 if TYPE_CHECKING:
     import duckdb
 
+ReadColumn = Callable[[str], pa.ChunkedArray]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Rows in the order of their prediction times; every array has shape ``(n, ...)``.
+class Dataset(TrainingData):
+    """A training set in memory.
 
     Args:
         matrix: float64, shape ``(n, n_features)``, equal to the server's vectors.
-        labels: float64.
-        weights: float64.
-        t: prediction times, microseconds.
-        known: known time of each label, microseconds.
-        train, validation, test: masks of the rows of each split; embargoed rows are in none.
-        counts: rows of the label table by their use.
-        status: per view, rows by status.
-        fingerprint: digest of the data.
-        gap: difference of the time modes on the test rows; None without windowed views.
-        groups: query of each row, numbered by first appearance; None unless the task is ranking.
-        slices: the columns of ``ModelSpec.slices``.
-        source: reads the rows again with another plan; None: that is impossible.
+        reads: per view, its read for the rows.
+        request: per request field, its values.
     """
 
-    plan: FeaturePlan
-    names: tuple[str, ...]
-    vocabularies: Vocabularies
     matrix: Matrix
-    labels: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
-    t: Int64Array
-    known: Int64Array
-    train: BoolArray
-    validation: BoolArray
-    test: BoolArray
-    counts: Mapping[str, int]
-    status: Mapping[str, Mapping[str, int]]
     reads: Mapping[str, ViewRead] = field(repr=False)
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
-    gap: ModeGap | None = None
-    groups: Int64Array | None = None
-    slices: Mapping[str, SliceColumn] = field(default_factory=dict)
-    source: RowSource | None = field(default=None, repr=False)
 
-    def test_matrix(self, assembler: Assembler, labels: LabelSource) -> Matrix:
-        """Return the vectors of the test rows by the pinned plan of another model, in the same order.
+    @property
+    def features(self) -> Matrix:
+        """The matrix."""
+        return self.matrix
 
-        Args:
-            labels: label source of the other model, which names its keys and request fields.
-
-        Raises:
-            SourceError: the label table lacks a key or request field of the other model.
-            StoreError: the log of one of its views is missing.
-        """
+    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+        """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""
         if self._covers(assembler.plan):
             # Views of equal hash have equal rows, so the log is not read again.
-            return assembler.assemble(self.t, self.reads, self.request).matrix[self.test]
-        if self.source is None:
+            yield assembler.assemble(self.t, self.reads, self.request).matrix[self.test]
+        elif self.source is None:
             raise StoreError("training set", "has no log for other views", fix="build it again from the log")
-        return self.source.matrix(assembler, labels, self.t[self.test], self.labels[self.test])
+        else:
+            yield from self.source.batches(assembler, labels, self.t[self.test], self.labels[self.test])
 
     def _covers(self, plan: FeaturePlan) -> bool:
         """Return whether the dataset has all views and request fields of a plan."""
@@ -104,34 +76,6 @@ class Dataset:
         return {view.name: view.hash for view in plan.all_views}.items() <= own.items() and set(plan.request) <= set(
             self.plan.request
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Return a digest of the data: rows, labels, times and values, to the last bit."""
-        # The bytes and not the numbers: NaN and -0.0 count as they are.
-        total = hashlib.sha256(json.dumps(list(self.names)).encode())
-        groups = [] if self.groups is None else [self.groups]
-        for array in (self.labels, self.weights, self.t, self.known, self.matrix, *groups):
-            total.update(np.ascontiguousarray(array).data)
-        return total.hexdigest()
-
-    def training_rows(self, mask: BoolArray) -> TrainingSet:
-        """Return the rows of a mask as the input of a trainer."""
-        return TrainingSet(
-            matrix=np.ascontiguousarray(self.matrix[mask]),
-            labels=self.labels[mask],
-            feature_names=self.names,
-            categorical=tuple(i for i, name in enumerate(self.names) if name in self.vocabularies),
-            weights=self.weights[mask],
-            groups=None if self.groups is None else self.groups[mask],
-        )
-
-    def table(self) -> pa.Table:
-        """Return the dataset as Arrow: features by name, ``label``, ``t`` and ``split``."""
-        columns = {name: self.matrix[:, i] for i, name in enumerate(self.names)}
-        masks = [self.train, self.validation, self.test]
-        split = np.select(masks, ["train", "validation", "test"], "embargo")
-        return pa.table({**columns, "label": self.labels, "t": self.t, "split": split})
 
 
 def build_dataset(
@@ -152,24 +96,9 @@ def build_dataset(
     pinned = plan.select_service(spec.service)
     views.check_filled(pinned)
     label_rows = read_labels(connection, repo, pinned, spec)
-    is_known, is_valid = find_known_labels(label_rows, now_us), find_servable(pinned.request, label_rows)
-    rows = label_rows.filter(pa.array(is_known & is_valid))
-    counts = {
-        "rows": label_rows.num_rows,
-        "without_label": label_rows[LABEL].null_count,
-        # A row without a label is not known either; it is counted above.
-        "not_yet_known": int((~is_known).sum()) - label_rows[LABEL].null_count,
-        "not_askable": int((is_known & ~is_valid).sum()),
-        "used": rows.num_rows,
-        "contradicting": _count_contradictions(rows),
-    }
-    if not rows.num_rows:
-        raise SourceError(
-            f"label table of model {spec.name!r}",
-            "has no usable row",
-            value=counts,
-            fix="add labels, or move the clock",
-        )
+    rows, counts = select_usable(pinned, label_rows, now_us)
+    counts["contradicting"] = count_contradictions(rows)
+    check_usable(spec, counts)
     entities = entity_rows(pinned, rows)
     dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us)
     source = RowSource(connection=connection, repo=repo, plan=pinned, spec=spec, views=views, now_us=now_us)
@@ -189,7 +118,7 @@ def _assemble(
     known = rows[KNOWN].to_numpy().astype(np.int64)
     request = request_arrays(plan.request, rows)
     train, validation, test = split_rows(spec, t, known, now_us)
-    _check_not_empty(spec, train, test)
+    check_not_empty(spec, train, test)
     # Vocabularies come from training rows only, so that test rows can have unknown words, as live requests do.
     vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
@@ -210,12 +139,41 @@ def _assemble(
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
-        groups=None if spec.group is None else _slice_column(spec, "group", spec.group, rows).codes,
-        slices={name: _slice_column(spec, "slices", name, rows) for name in spec.slices},
+        groups=find_groups(spec, rows.column_names, rows.column),
+        slices=find_slices(spec, rows.column_names, rows.column),
     )
 
 
-def _count_contradictions(rows: pa.Table) -> int:
+def select_usable(plan: FeaturePlan, label_rows: pa.Table, now_us: int) -> tuple[pa.Table, dict[str, int]]:
+    """Return the label rows that can be used at a time, and the number of rows by their use."""
+    is_known, is_valid = find_known_labels(label_rows, now_us), find_servable(plan.request, label_rows)
+    rows = label_rows.filter(pa.array(is_known & is_valid))
+    return rows, {
+        "rows": label_rows.num_rows,
+        "without_label": label_rows[LABEL].null_count,
+        # A row without a label is not known either; it is counted above.
+        "not_yet_known": int((~is_known).sum()) - label_rows[LABEL].null_count,
+        "not_askable": int((is_known & ~is_valid).sum()),
+        "used": rows.num_rows,
+    }
+
+
+def check_usable(spec: ModelSpec, counts: Mapping[str, int]) -> None:
+    """Check that a label row can be used.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if not counts["used"]:
+        raise SourceError(
+            f"label table of model {spec.name!r}",
+            "has no usable row",
+            value=dict(counts),
+            fix="add labels, or move the clock",
+        )
+
+
+def count_contradictions(rows: pa.Table) -> int:
     """Return the number of rows that share keys, request fields and time with a row of another label."""
     columns = [name for name in rows.column_names if name not in {LABEL, KNOWN, WEIGHT}]
     groups = rows.group_by(columns).aggregate([(LABEL, "min"), (LABEL, "max"), (LABEL, "count")])
@@ -223,8 +181,26 @@ def _count_contradictions(rows: pa.Table) -> int:
     return int(pc.sum(groups.filter(is_different)[f"{LABEL}_count"]).as_py() or 0)
 
 
-def _slice_column(spec: ModelSpec, field_name: str, name: str, rows: pa.Table) -> SliceColumn:
-    columns = [column for column in rows.column_names if not column.startswith("__")]
+def find_groups(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> Int64Array | None:
+    """Return the query of each label row, numbered by first appearance; None unless the task is ranking.
+
+    Args:
+        names: columns of the label rows.
+        read: returns a column.
+
+    Raises:
+        DefinitionError: the spec's group is not a key or request field.
+    """
+    return None if spec.group is None else _slice_column(spec, "group", spec.group, names, read).codes
+
+
+def find_slices(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> dict[str, SliceColumn]:
+    """Return the columns of ``ModelSpec.slices``; arguments and errors as for ``find_groups``."""
+    return {name: _slice_column(spec, "slices", name, names, read) for name in spec.slices}
+
+
+def _slice_column(spec: ModelSpec, field_name: str, name: str, names: Sequence[str], read: ReadColumn) -> SliceColumn:
+    columns = [column for column in names if not column.startswith("__")]
     if name not in columns:
         raise DefinitionError(
             f"model {spec.name!r} {field_name}",
@@ -232,7 +208,7 @@ def _slice_column(spec: ModelSpec, field_name: str, name: str, rows: pa.Table) -
             value=name,
             fix=f"use one of {', '.join(columns)}",
         )
-    return SliceColumn.of(rows[name])
+    return SliceColumn.of(read(name))
 
 
 def split_rows(
@@ -259,7 +235,12 @@ def split_rows(
     return (t <= train_end) & was_known, (t > train_end) & (t <= fit_end) & was_known, t > start
 
 
-def _check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
+def check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
+    """Check that the train and the test period have rows.
+
+    Raises:
+        SourceError: one of them has none.
+    """
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
             raise SourceError(

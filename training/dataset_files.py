@@ -19,10 +19,10 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
-from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
+from skewless.infra.offline.entity_file import EntityFile, EntityFileRows, EntityRows
 from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
 from skewless.infra.plans.applied_plan import AppliedPlan
-from skewless.training.dataset_folder import DatasetFolder, merge_status
+from skewless.training.dataset_folder import DatasetFolder, DatasetParts, merge_status
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
 
 if TYPE_CHECKING:
@@ -65,14 +65,16 @@ class DatasetFiles:
         plan: plan of the service (``FeaturePlan.only``).
         mode: the time from which a feature row counts, as in ``ModelSpec.time_mode``.
         part_rows: rows of a part; by default as many as fit in about ``PART_BYTES``.
+        most_bytes: use this instead of ``PART_BYTES`` and ``SEARCH_BYTES`` where it is less.
     """
 
     connection: duckdb.DuckDBPyConnection
     views: OfflineViews
     plan: FeaturePlan
-    entities: EntityFile
+    entities: EntityRows
     mode: TimeMode = "knowledge"
     part_rows: int | None = None
+    most_bytes: int | None = None
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of all columns, the entity file's first.
@@ -80,8 +82,8 @@ class DatasetFiles:
         Raises:
             SourceError: the entity file has a column with the name of a feature.
         """
-        entity_columns, labels = list(self.entities.types), [ref.label for ref in self._refs]
-        check_names(self.entities.table.name, entity_columns, labels)
+        entity_columns, labels = self.entities.columns, [ref.label for ref in self._refs]
+        check_names(self.entities.name, entity_columns, labels)
         return (*entity_columns, *labels)
 
     def preview(self, out: Path) -> DatasetReport:
@@ -125,11 +127,8 @@ class DatasetFiles:
         folder = DatasetFolder(out)
         with folder.lock():
             folder.read_manifest()
-            folder.open(self._identity(folder, total))
             rows_before = folder.rows
-            if not folder.complete:
-                self._write_parts(folder, total, on_rows)
-                folder.finish()
+            self.write_parts(folder, total, on_rows)
         return DatasetReport(
             rows=total,
             written=total - rows_before,
@@ -138,6 +137,21 @@ class DatasetFiles:
             status=merge_status(folder.parts),
             mode_gap=self._gap(total, folder.identity.get("logs", {})),
         )
+
+    def write_parts(self, folder: DatasetParts, total: int, on_rows: OnRows = lambda _done, _total: None) -> None:
+        """Write the missing parts; ``write`` for a dataset that is opened and locked already.
+
+        Args:
+            total: number of all rows.
+
+        Raises:
+            ConflictError: the parts are those of other rows.
+            StoreError: the storage refused the write.
+        """
+        folder.open(self._identity(folder, total))
+        if not folder.complete:
+            self._write_missing(folder, total, on_rows)
+            folder.finish()
 
     def _gap(self, total: int, logs: Mapping[str, Mapping[str, int]]) -> ModeGap | None:
         """Return the difference of the time modes on evenly spread rows of the file."""
@@ -150,15 +164,14 @@ class DatasetFiles:
             offset += rows.keys.num_rows
         return measure_mode_gap(self.plan, self.views, pa.concat_tables(samples), logs)
 
-    def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
+    def _write_missing(self, folder: DatasetParts, total: int, on_rows: OnRows) -> None:
         marks = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
         extents = LogExtents(views=marks, windows=folder.identity.get("logs", {}))
         size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
         # A whole number of parts, so that no part crosses two searches, and a continued run finds the same limits.
-        for search_rows in self.entities.read(
-            size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
-        ):
+        search_size = _rows_in_bytes(self._limit(SEARCH_BYTES), self.entities.width)
+        for search_rows in self.entities.read(size * max(1, search_size // size)):
             # Rows of finished parts are skipped; the part size is in the identity, so parts have fixed limits.
             skip = min(max(0, folder.rows - offset), search_rows.own.num_rows)
             offset += search_rows.own.num_rows
@@ -192,7 +205,7 @@ class DatasetFiles:
             table = table.append_column(ref.label, column)
         return table, {name: count_statuses(statuses) for name, statuses in status.items()}
 
-    def _identity(self, folder: DatasetFolder, total: int) -> dict[str, Any]:
+    def _identity(self, folder: DatasetParts, total: int) -> dict[str, Any]:
         """Return all inputs that determine the rows; log positions are those of the start of the dataset."""
         stored = folder.identity.get("views", {})
         snapshots = {view.name: self.views.take_snapshot(view) for view in self.plan.views}
@@ -200,7 +213,7 @@ class DatasetFiles:
             "plan": self.plan.hash,
             "service": self.plan.services[0].name,
             "mode": self.mode,
-            "entities": self.entities.table.fingerprint(),
+            "entities": self.entities.fingerprint(),
             "time": self.entities.time_column,
             "rows": total,
             "part_rows": self._part_rows,
@@ -210,7 +223,7 @@ class DatasetFiles:
             **self._logs(folder),
         }
 
-    def _logs(self, folder: DatasetFolder) -> dict[str, Any]:
+    def _logs(self, folder: DatasetParts) -> dict[str, Any]:
         """Return the log positions up to which the events of windowed views count."""
         stored = folder.identity.get("logs", {})
         if not self.plan.windows:
@@ -221,7 +234,10 @@ class DatasetFiles:
 
     @property
     def _part_rows(self) -> int:
-        return self.part_rows or _rows_in_bytes(PART_BYTES, len(self.entities.types) + len(self._refs))
+        return self.part_rows or _rows_in_bytes(self._limit(PART_BYTES), self.entities.width + len(self._refs))
+
+    def _limit(self, size: int) -> int:
+        return size if self.most_bytes is None else min(size, self.most_bytes)
 
     @property
     def _refs(self) -> tuple[FeatureRef, ...]:

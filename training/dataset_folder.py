@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,7 +36,74 @@ class DatasetPart:
     status: Mapping[str, Mapping[str, int]]
 
 
-class DatasetFolder:
+class DatasetParts(ABC):
+    """The finished parts of one dataset, in a place that survives a kill.
+
+    Attributes:
+        identity: all inputs that determine the rows; empty: it has not been started.
+        parts: the finished ones.
+        complete: whether these are all.
+    """
+
+    def __init__(self) -> None:
+        self.identity: dict[str, Any] = {}
+        self.parts: list[DatasetPart] = []
+        self.complete = False
+
+    def open(self, identity: Mapping[str, Any]) -> None:
+        """Start a dataset, or continue it; no other writer may have it open.
+
+        Args:
+            identity: all inputs that determine the rows, plain values.
+
+        Raises:
+            ConflictError: these are the parts of another dataset.
+            StoreError: the place refused the write.
+        """
+        # Through JSON, as the stored identity: a tuple, for example, would never equal the list that was read.
+        expected = json.loads(json.dumps({"format": FORMAT, **identity}))
+        if self.identity and self.identity != expected:
+            different = sorted(key for key in expected if self.identity.get(key) != expected[key])
+            raise self._conflict(", ".join(different))
+        self.identity = expected
+        self._begin()
+
+    @abstractmethod
+    def add(self, table: pa.Table, status: Mapping[str, Mapping[str, int]]) -> None:
+        """Write the next part durably.
+
+        Raises:
+            StoreError: the place refused the write; earlier parts stay.
+        """
+
+    def finish(self) -> None:
+        """Mark the dataset as complete.
+
+        Raises:
+            StoreError: the place refused the write.
+        """
+        self.complete = True
+        self._save()
+
+    @property
+    def rows(self) -> int:
+        """Return the number of written rows."""
+        return sum(part.rows for part in self.parts)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Remove what a killed writer has left unfinished, and save the identity."""
+
+    @abstractmethod
+    def _save(self) -> None:
+        """Save identity, finished parts, and whether they are all."""
+
+    @abstractmethod
+    def _conflict(self, different: str) -> ConflictError:
+        """Return the error of a place that has another dataset."""
+
+
+class DatasetFolder(DatasetParts):
     """The folder of one dataset.
 
     A part is written to a temporary file, made durable and renamed; then the manifest names it. So all parts in the
@@ -46,10 +114,8 @@ class DatasetFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self.identity: dict[str, Any] = {}
-        self.parts: list[DatasetPart] = []
-        self.complete = False
 
     def read_manifest(self) -> None:
         """Read the manifest, if there is one; nothing is changed.
@@ -72,33 +138,6 @@ class DatasetFolder:
         elif self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - self._leftovers()):
             raise self._error("is not an empty folder")
 
-    def open(self, identity: Mapping[str, Any]) -> None:
-        """Start a dataset, or continue it; call ``read_manifest`` first, within ``lock``.
-
-        Args:
-            identity: all inputs that determine the rows, plain values.
-
-        Raises:
-            ConflictError: the folder has another dataset.
-            StoreError: the disk refused the write.
-        """
-        # Through JSON, as the stored identity: a tuple, for example, would never equal the list that was read.
-        expected = json.loads(json.dumps({"format": FORMAT, **identity}))
-        if self.identity and self.identity != expected:
-            different = sorted(key for key in expected if self.identity.get(key) != expected[key])
-            raise ConflictError(
-                f"folder {self.path}",
-                f"has another dataset, which differs in {', '.join(different)}",
-                fix="name an empty folder, or remove this one",
-            )
-        self.identity = expected
-        try:
-            for leftover in self._leftovers():
-                leftover.unlink()
-            self._write_manifest()
-        except OSError as error:
-            raise self._write_error(error) from error
-
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the folder against other writers; the kernel releases the lock if the process dies."""
@@ -112,11 +151,7 @@ class DatasetFolder:
             os.close(descriptor)
 
     def add(self, table: pa.Table, status: Mapping[str, Mapping[str, int]]) -> None:
-        """Write the next part durably.
-
-        Raises:
-            StoreError: the disk refused the write; earlier parts stay.
-        """
+        """Write the next part to its own file."""
         name = f"part-{len(self.parts):06d}.parquet"
         temporary = self.path / f".{name}.tmp"
         try:
@@ -131,18 +166,26 @@ class DatasetFolder:
             temporary.unlink(missing_ok=True)
             raise self._write_error(error) from error
 
-    def finish(self) -> None:
-        """Mark the dataset as complete in the manifest."""
-        self.complete = True
+    def _begin(self) -> None:
+        try:
+            for leftover in self._leftovers():
+                leftover.unlink()
+        except OSError as error:
+            raise self._write_error(error) from error
+        self._save()
+
+    def _save(self) -> None:
         try:
             self._write_manifest()
         except OSError as error:
             raise self._write_error(error) from error
 
-    @property
-    def rows(self) -> int:
-        """Return the number of written rows."""
-        return sum(part.rows for part in self.parts)
+    def _conflict(self, different: str) -> ConflictError:
+        return ConflictError(
+            f"folder {self.path}",
+            f"has another dataset, which differs in {different}",
+            fix="name an empty folder, or remove this one",
+        )
 
     def _leftovers(self) -> set[Path]:
         """Return the temporary files of killed runs."""

@@ -15,10 +15,10 @@ from skewless.infra.runtimes.port import Scores
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import LastParity, read_last
-from skewless.training.dataset import Dataset
 from skewless.training.decision import DEFAULT_CONFIDENCE, Decision, GateEvidence, decide, measure_slice_gains
 from skewless.training.quality import measure, score_version
 from skewless.training.train import TrainedVersion
+from skewless.training.training_data import TrainingData
 from skewless.validation.evaluation.bootstrap import RESAMPLES, ScorePair, paired_gain
 from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric
 
@@ -40,7 +40,7 @@ class TrainReport:
 
     trained: TrainedVersion
     decision: Decision
-    dataset: Dataset
+    dataset: TrainingData
     untracked: SkewlessError | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class TrainReport:
 
 
 def promote(
-    dataset: Dataset,
+    dataset: TrainingData,
     spec: ModelSpec,
     trained: TrainedVersion,
     store: PackageStore,
@@ -92,7 +92,7 @@ def promote(
 
 
 def judge(
-    dataset: Dataset,
+    dataset: TrainingData,
     spec: ModelSpec,
     scores: Scores,
     store: PackageStore,
@@ -169,7 +169,7 @@ def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
 
 
 def _add_champion(
-    dataset: Dataset, spec: ModelSpec, evidence: GateEvidence, scores: Scores, store: PackageStore, version: str
+    dataset: TrainingData, spec: ModelSpec, evidence: GateEvidence, scores: Scores, store: PackageStore, version: str
 ) -> GateEvidence:
     """Return the evidence with the champion's metric and the gain, or the reason why it cannot be measured."""
     try:

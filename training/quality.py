@@ -12,19 +12,19 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
-from skewless.training.dataset import Dataset
+from skewless.training.training_data import TrainingData
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.metrics import Metrics
 
 
-def measure(dataset: Dataset, spec: ModelSpec, scores: Scores) -> Metrics:
+def measure(dataset: TrainingData, spec: ModelSpec, scores: Scores) -> Metrics:
     """Return the metrics of scores of the dataset's test rows."""
     test = dataset.test
     groups = None if dataset.groups is None else dataset.groups[test]
     return evaluate(dataset.labels[test], scores, dataset.weights[test], task=spec.task, groups=groups)
 
 
-def score_version(dataset: Dataset, spec: ModelSpec, store: PackageStore, version: str) -> Scores:
+def score_version(dataset: TrainingData, spec: ModelSpec, store: PackageStore, version: str) -> Scores:
     """Return a version's scores of the test rows, from the vectors of its own pinned plan.
 
     Raises:
@@ -43,8 +43,8 @@ def score_version(dataset: Dataset, spec: ModelSpec, store: PackageStore, versio
                 value=" ".join([trained.task, *trained.classes]),
                 fix="train it again with the applied plan",
             )
-        matrix = dataset.test_matrix(model.assembler, trained.labels)
-        return model.runtime.score(np.ascontiguousarray(matrix))
+        batches = dataset.test_batches(model.assembler, trained.labels)
+        return np.concatenate([model.runtime.score(np.ascontiguousarray(batch)) for batch in batches])
     finally:
         model.runtime.close()
 

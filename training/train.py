@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -26,10 +26,17 @@ from skewless.infra.predictions.record import largest_output
 from skewless.infra.runtimes.certification import Reference, reference_rows
 from skewless.infra.runtimes.port import Scores
 from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
-from skewless.training.dataset import Dataset
 from skewless.training.mode_gap import spread_indices
 from skewless.training.quality import measure
-from skewless.training.trainers.port import TrainedModel, Trainer, TrainingSet, check_features_present
+from skewless.training.stored_matrix import score_rows
+from skewless.training.trainers.port import (
+    AnyTrainingSet,
+    StreamTrainer,
+    TrainedModel,
+    Trainer,
+    check_features_present,
+)
+from skewless.training.training_data import TrainingData
 from skewless.validation.evaluation.evaluation import calibration_table, evaluate, gate_metric
 from skewless.validation.evaluation.metrics import ScoredRows, metric_value
 
@@ -64,7 +71,7 @@ class SearchResult:
         return {"metric": self.metric, "best": self.best, "trials": [asdict(trial) for trial in self.trials]}
 
 
-def search(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> SearchResult:
+def search(trainer: Trainer, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None) -> SearchResult:
     """Try parameters until the trials or the seconds of ``spec.search`` are used up.
 
     The declared parameters are tried first, so the result is never worse than they are on the validation rows.
@@ -83,7 +90,8 @@ def search(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: Tra
 
     def run_trial(searched: Mapping[str, Any]) -> float | None:
         params = {**spec.params, **searched}
-        scores = trainer.train(rows, replace(spec, params=params), validation).score(validation.matrix)
+        model = _fit(trainer, rows, replace(spec, params=params), validation)
+        scores = score_rows(model.score, validation.matrix)
         weights, groups = validation.weights, validation.groups
         value = gate_metric(spec, evaluate(validation.labels, scores, weights, task=spec.task, groups=groups))
         trials.append(Trial(params=params, value=value))
@@ -130,6 +138,11 @@ def _suggest(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 -
     return (trial.suggest_int if is_integer else trial.suggest_float)(name, low, high, log=name in declared.log)
 
 
+def _fit(trainer: Trainer, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None) -> TrainedModel:
+    # A training set is in the storage only if the trainer of its algorithm reads it from there.
+    return cast("StreamTrainer", trainer).train(rows, spec, validation)
+
+
 def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
     sign = -1.0 if spec.gate.metric in LOWER_IS_BETTER else 1.0
     # Of equal trials the first wins, so the declared parameters change only for a real gain.
@@ -160,7 +173,7 @@ class FittedModel:
     search: SearchResult | None = None
 
 
-def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
+def build_package_contents(dataset: TrainingData, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
     """Return the contents of a trained model's package."""
     spec, model, test = fitted.spec, fitted.model, dataset.test
     # Rows at the model's own thresholds: there a runtime that rounds or compares otherwise takes another branch
@@ -183,12 +196,13 @@ def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds
         },
         about={
             "trained_at": from_us(now_us).isoformat(),
-            "as_of_us": now_us,
+            "as_of_us": now_us if dataset.as_of_us is None else dataset.as_of_us,
             "library": model.library,
             "python": platform.python_version(),
             "rounds": model.rounds,
             "importance": dict(model.importance),
             "time_mode": spec.time_mode,
+            "rows_in": "storage" if dataset.is_stored else "memory",
         }
         | ({"search": fitted.search.as_dict()} if fitted.search else {}),
         bounds=bounds.as_dict(),
@@ -199,7 +213,7 @@ def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds
     )
 
 
-def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
+def _importance(dataset: TrainingData, fitted: FittedModel) -> dict[str, Any]:
     spec, test = fitted.spec, np.flatnonzero(dataset.test)
     rows = test[spread_indices(test.size, ROWS)]
     groups = None if dataset.groups is None else dataset.groups[rows]
@@ -208,14 +222,14 @@ def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
         scored = ScoredRows(labels=dataset.labels[rows], scores=scores, groups=groups)
         return metric_value(spec.gate.metric, scored, dataset.weights[rows])
 
-    return compute_importance(fitted.model, dataset.matrix[rows], spec.gate.metric, metric, spec.seed)
+    return compute_importance(fitted.model, dataset.take(rows), spec.gate.metric, metric, spec.seed)
 
 
-def _profile(dataset: Dataset, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
+def _profile(dataset: TrainingData, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
     """Return the baseline for drift: feature histograms of training rows, scores and labels of test rows."""
     # Scores of training rows would be too good to compare live scores with, so scores and labels are those of test
     # rows.
-    result, test = profile_features(dataset.matrix[dataset.train], dataset.names), dataset.test
+    result, test = profile_features(dataset.select(dataset.train), dataset.names), dataset.test
     result |= {"score": column_profile(largest_output(scores)), "label": column_profile(dataset.labels[test])}
     if dataset.gap:
         result["mode_gap"] = dataset.gap.as_dict()
@@ -234,7 +248,13 @@ class TrainedVersion:
 
 
 def train(
-    dataset: Dataset, spec: ModelSpec, store: PackageStore, *, threads: int, now_us: int, bounds: Bounds | None = None
+    dataset: TrainingData,
+    spec: ModelSpec,
+    store: PackageStore,
+    *,
+    threads: int,
+    now_us: int,
+    bounds: Bounds | None = None,
 ) -> TrainedVersion:
     """Train a model, write its package, and load it as the server would.
 
@@ -253,8 +273,8 @@ def train(
     if result is not None:
         # The package has the parameters that it was trained with.
         spec = replace(spec, params=result.trials[result.best].params)
-    model = trainer.train(rows, spec, validation)
-    scores = model.score(dataset.matrix[dataset.test])
+    model = _fit(trainer, rows, spec, validation)
+    scores = score_rows(model.score, dataset.select(dataset.test))
     metrics = measure(dataset, spec, scores)
     # Raises now, before anything is written, if the evaluation lacks the gate's metric.
     gate_metric(spec, metrics)

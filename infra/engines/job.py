@@ -16,12 +16,14 @@ from skewless.infra.engines.port import Executor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.objects import STAGING
+from skewless.infra.storage.objects import STAGING, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
 _KEPT_US = 7 * 86_400_000_000  # results of a killed job, for a job that continues it
 
 _KIND = "task_result"
+# Of documents about training sets in the storage; their ``objects`` are below the same folder as results.
+TRAINING_SET = "training_set"
 OnResult = Callable[[TaskResult], None]
 
 
@@ -139,7 +141,9 @@ class Jobs:
 
 
 def delete_results(state: ProjectState) -> None:
-    """Delete the inputs and results of all jobs, as an erasure must; a job that runs now fails.
+    """Delete the inputs and results of all jobs, and the training sets in the storage, as an erasure must.
+
+    A job or a training that reads them now fails.
 
     Raises:
         StoreError: the storage or database is unavailable.
@@ -149,6 +153,11 @@ def delete_results(state: ProjectState) -> None:
         for stored in _decode(body).objects:
             state.storage.delete_copy(stored)
         documents.delete(name)
+    training_sets = Documents(state.database, TRAINING_SET)
+    for name, body in training_sets.list_all().items():
+        for stored in body["objects"]:
+            state.storage.delete_copy(StoredObject(*stored))
+        training_sets.delete(name)
     state.storage.delete([item.name for item in state.storage.list_objects(FOLDER)])
 
 

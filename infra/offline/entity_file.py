@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import numpy.typing as npt
@@ -56,6 +56,50 @@ class EntityFileRows:
         )
 
 
+class EntityRows(Protocol):
+    """Rows with an entity and a time, in a fixed order, of which datasets are made."""
+
+    @property
+    def time_column(self) -> str:
+        """Return the name of the column of their time."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Return the name of the rows in errors."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that a dataset repeats."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Return the number of columns of a row that is read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash that changes with the rows."""
+        ...
+
+    def count(self) -> int:
+        """Check all rows, and return their number.
+
+        Raises:
+            SourceError: a row has no time, or no value of a field that a request must have.
+        """
+        ...
+
+    def read(self, rows: int) -> Iterator[EntityFileRows]:
+        """Yield all rows in order, exactly ``rows`` at a time.
+
+        Raises:
+            SourceError, StoreError: they cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class EntityFile:
     """A Parquet or CSV file (folder, glob, database table) with one entity and time per row.
@@ -82,6 +126,25 @@ class EntityFile:
         file = cls(table=table, plan=plan, time_column=time_column, connection=connection)
         check_columns(table.name, file.types, required)
         return file
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file in errors."""
+        return self.table.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the file's columns."""
+        return tuple(self.types)
+
+    @property
+    def width(self) -> int:
+        """Return the number of the file's columns."""
+        return len(self.types)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the file's paths, sizes and modification times."""
+        return self.table.fingerprint()
 
     @cached_property
     def types(self) -> dict[str, str]:
@@ -128,7 +191,7 @@ class EntityFile:
             cursor.execute("SET TimeZone = 'UTC'")
             try:
                 reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
-                for table in _rebatch(reader.to_arrow_reader(_BATCH_ROWS), rows):
+                for table in rebatch(reader.to_arrow_reader(_BATCH_ROWS), rows):
                     yield self._split(table)
             except duckdb.Error as error:
                 raise read_error(self.table.name, error) from error
@@ -160,7 +223,7 @@ def required_columns(plan: FeaturePlan, time_column: str) -> dict[str, DType]:
     return columns | {time_column: DType.TIMESTAMP}
 
 
-def _rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """Yield tables of exactly ``rows`` rows, the last one shorter."""
     pending: list[pa.RecordBatch] = []
     count = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ KNOWN = "__known_us"
 WEIGHT = "__weight"
 _OTHER = "__other_"
 _MILLISECOND = 1_000
+_BATCH_ROWS = 250_000
 
 
 def label_columns(plan: FeaturePlan, spec: ModelSpec) -> dict[str, DType]:
@@ -75,9 +76,40 @@ def read_labels(
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
     """
+    return query_labels(connection, repo, plan, spec, _ordered_sql(plan, between), other)
+
+
+def stream_labels(
+    connection: duckdb.DuckDBPyConnection,
+    repo: Path,
+    plan: FeaturePlan,
+    spec: ModelSpec,
+    *,
+    between: tuple[int, int] | None = None,
+    other: FeaturePlan | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the rows of ``read_labels``, some at a time; DuckDB sorts them on disk beyond its memory limit.
+
+    The connection can be used between two tables.
+
+    Raises:
+        SourceError: the table is missing or corrupt, or has no such column.
+    """
+    table, sql = _labels_sql(connection, repo, plan, spec, other)
+    with connection.cursor() as cursor, table.open(cursor):
+        cursor.execute("SET TimeZone = 'UTC'")
+        try:
+            query = f"WITH labels AS ({sql}) {_ordered_sql(plan, between)}"
+            for batch in cursor.sql(query, params=table.parameters).to_arrow_reader(_BATCH_ROWS):
+                yield pa.Table.from_batches([batch])
+        except duckdb.Error as error:
+            raise read_error(table.name, error) from error
+
+
+def _ordered_sql(plan: FeaturePlan, between: tuple[int, int] | None) -> str:
     order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request)), LABEL, WEIGHT])
     times = "" if between is None else f" WHERE {TIME} BETWEEN {between[0]:d} AND {between[1]:d}"
-    return query_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}", other)
+    return f"SELECT * FROM labels{times} ORDER BY {order}"
 
 
 def select_columns(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
@@ -100,6 +132,18 @@ def query_labels(
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
     """
+    table, sql = _labels_sql(connection, repo, plan, spec, other)
+    try:
+        with table.open(connection):
+            return connection.sql(f"WITH labels AS ({sql}) {query}", params=table.parameters).to_arrow_table()
+    except duckdb.Error as error:
+        raise read_error(table.name, error) from error
+
+
+def _labels_sql(
+    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, other: FeaturePlan | None
+) -> tuple[Table, str]:
+    """Return the label table, and the query of its rows in the columns of ``read_labels``."""
     table = find_labels(repo, spec, plan)
     if other is not None:
         table = replace(table, declared={**label_columns(other, spec), **table.declared})
@@ -123,16 +167,11 @@ def query_labels(
     # A label must be a finite number. Not isnan: DuckDB evaluates it with Parquet's statistics, which ignore NaN.
     number = f"CAST({quote(labels.label)} AS DOUBLE)"
     label = f"CASE WHEN isfinite({number}) THEN {number} END"
-    labels_sql = (
+    return table, (
         f"SELECT {', '.join(fields)}, {floored} AS {TIME}, {label} AS {LABEL},"
         f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
         f" FROM {table.relation}"
     )
-    try:
-        with table.open(connection):
-            return connection.sql(f"WITH labels AS ({labels_sql}) {query}", params=table.parameters).to_arrow_table()
-    except duckdb.Error as error:
-        raise read_error(table.name, error) from error
 
 
 def to_milliseconds(time_sql: str) -> str:

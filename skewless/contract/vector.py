@@ -59,13 +59,16 @@ class Assembler:
     Args:
         plan: the part of the plan that the model pins (``FeaturePlan.select_service``).
         vocabularies: per text column, its categories in the order of their codes.
+
+    Attributes:
+        codes: per text column, the code of each category.
     """
 
     def __init__(self, plan: FeaturePlan, vocabularies: Vocabularies) -> None:
         self.plan = plan
         self.refs = plan.services[0].features
         self.labels = tuple(ref.label for ref in self.refs)
-        self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
+        self.codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
         self._numbers = {view.name: self._find_numbers(view) for view in plan.all_views}
 
     @cached_property
@@ -175,7 +178,7 @@ class Assembler:
     def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         if column.dtype != object:
             return _widen(column)
-        codes = self._codes.get(label)
+        codes = self.codes.get(label)
         if codes is None:
             raise DefinitionError(
                 f"feature {label!r}", "is text without a vocabulary", fix="train the model again with this plan"

@@ -16,7 +16,6 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,6 +49,7 @@ from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs
+from skewless.training.stored_matrix import score_rows
 from skewless.validation.evaluation.metrics import ScoredRows
 
 
@@ -157,7 +157,7 @@ def _test_scores(tour: TourState, spec: ModelSpec, report: TrainReport) -> Score
     dataset = report.dataset
     model = load_model(tour.project.store, spec.name, report.trained.package.version)
     try:
-        scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
+        scores = score_rows(model.runtime.score, dataset.select(dataset.test))
     finally:
         model.runtime.close()
     return ScoredRows(labels=dataset.labels[dataset.test], scores=scores)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,10 +22,10 @@ from skewless.workspace import Workspace
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
     from skewless.infra.materialization.readiness import OnRows
-    from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
     from skewless.training.train import TrainedVersion
+    from skewless.training.training_data import TrainingData
 
 CHAMPION = "champion"
 Way = Literal["nothing", "at_once", "rollout"]
@@ -106,10 +107,11 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
     holder = project.store.aliases.get(model, CHAMPION)
     if version == holder:
         return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)
-    dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, version))
-    scores = score_version(dataset, spec, project.store, version)
-    decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
-    rows = int(dataset.test.sum())
+    plan = pinned_plan(open_package(project.store, model, version))
+    with project.open_training_data(model) as dataset:
+        scores = score_version(dataset, spec, project.store, version)
+        decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
+        rows = int(dataset.test.sum())
     return Promotion(model=model, version=version, champion=holder, decision=decision, test_rows=rows)
 
 
@@ -157,24 +159,30 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     from skewless.training.promotion import promote as promote_if_passed
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
-    dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us, on_rows))
-    ready = partial(project.readiness.prepare, on_rows=on_rows)
-    decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
+    with ExitStack() as stack:
+        dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us, on_rows, stack))
+        ready = partial(project.readiness.prepare, on_rows=on_rows)
+        decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)
     untracked = publish_if_set(project, [model])
     return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
 
 
-def _fit(project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None) -> tuple[Dataset, TrainedVersion]:
+def _fit(
+    project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None, stack: ExitStack
+) -> tuple[TrainingData, TrainedVersion]:
+    """Train a version; the training set exists until the stack ends."""
     from skewless.training.train import train as fit
 
     # First: an untrusted key would otherwise be found only after the training.
     project.store.check_signer()
     project.checks.check_labels(spec).raise_if_failed()
     _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
-    dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
+    dataset, threads = stack.enter_context(project.open_training_data(spec.name)), project.settings.threads
     bounds = project.checks.bounds(dataset.plan, spec)
-    return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
+    return dataset, fit(
+        dataset, spec, project.store, threads=threads or os.cpu_count() or 1, now_us=now_us, bounds=bounds
+    )
 
 
 def _fill_views(project: Workspace, plan: FeaturePlan, on_rows: OnRows | None) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
+import numpy.typing as npt
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.training.stored_matrix import StoredMatrix
 from skewless.training.trainers.port import (
+    AnyTrainingSet,
     Parameters,
     Queries,
     TrainedModel,
-    TrainingSet,
     cap_thresholds,
     check_labels,
     row_weights,
@@ -39,8 +41,8 @@ class LightGBMTrainer:
 
     threads: int = 1
 
-    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
-        """Train a model; see Trainer."""
+    def train(self, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None = None) -> TrainedModel:
+        """Train a model; see Trainer. Rows in the storage give the model of the same rows in memory."""
         check_labels(rows, spec)
         params = split_parameters(spec, validation)
         try:
@@ -52,7 +54,7 @@ class LightGBMTrainer:
         return _build_model(booster, rows.feature_names, learning)
 
     def _boost(
-        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, params: Parameters
+        self, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None, params: Parameters
     ) -> tuple[lgb.Booster, Learning]:
         options = self._options(spec, params)
         train = _dataset(rows, spec, options, None)
@@ -79,13 +81,46 @@ class LightGBMTrainer:
         }
 
 
+class _RowSequence(lgb.Sequence):
+    """Rows of a stored matrix; LightGBM reads single ones for its bins, then all in batches, both in order."""
+
+    def __init__(self, matrix: StoredMatrix) -> None:
+        self.batch_size = matrix.batch_rows
+        self._matrix = matrix
+        self._first = 0
+        self._batch = matrix.read(0, 0)
+
+    def __len__(self) -> int:
+        return self._matrix.shape[0]
+
+    def __getitem__(self, index: int | slice | list[int]) -> npt.NDArray[np.float64]:
+        if isinstance(index, slice):
+            return self._matrix.read(index.start, index.stop - index.start)
+        if isinstance(index, list):
+            return np.stack([self[each] for each in index])
+        if not self._first <= index < self._first + len(self._batch):
+            self._first = index // self.batch_size * self.batch_size
+            self._batch = self._matrix.read(self._first, self.batch_size)
+        row: npt.NDArray[np.float64] = self._batch[index - self._first]
+        return row
+
+
+class _StreamedDataset(lgb.Dataset):
+    """A dataset of sequences with the bins of a matrix."""
+
+    def get_params(self) -> dict[str, Any]:
+        # LightGBM's own omits the seed and others, and draws the sample for the bins of sequences with the rest.
+        return dict(self.params or {})
+
+
 def _dataset(
-    rows: TrainingSet, spec: ModelSpec, options: Mapping[str, Any], reference: lgb.Dataset | None
+    rows: AnyTrainingSet, spec: ModelSpec, options: Mapping[str, Any], reference: lgb.Dataset | None
 ) -> lgb.Dataset:
     queries = Queries.of(rows) if spec.task == "ranking" else None
     ordered = rows if queries is None else queries.rows
-    return lgb.Dataset(
-        ordered.matrix,
+    is_stored = isinstance(ordered.matrix, StoredMatrix)
+    return (_StreamedDataset if is_stored else lgb.Dataset)(
+        _RowSequence(ordered.matrix) if isinstance(ordered.matrix, StoredMatrix) else ordered.matrix,
         label=ordered.labels,
         weight=row_weights(ordered, spec),
         group=None if queries is None else queries.sizes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Algorithm, ModelSpec, Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.training.stored_matrix import StoredMatrix, read_batches
 
 _THRESHOLDS_PER_FEATURE = 40
 # LightGBM has gains for the labels 0 to 30 by default.
@@ -38,11 +39,10 @@ _SPEC_FIELDS = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingSet:
-    """Rows for training or validation.
+class LabelledRows:
+    """The rows of a training set without their features.
 
     Args:
-        matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
         labels: ``(n,)`` float64, finite; 0 or 1 for a binary task, 0, 1, ... for a multiclass task, the relevance
             of a row (an integer of 0 or more) for ranking.
         feature_names: names of the columns, in order.
@@ -51,18 +51,17 @@ class TrainingSet:
         groups: ``(n,)`` int64, equal for rows of one query, for ranking.
     """
 
-    matrix: Matrix
     labels: Vector
     feature_names: tuple[str, ...]
     categorical: tuple[int, ...] = ()
     weights: Vector | None = None
     groups: NDArray[np.int64] | None = None
 
-    def __post_init__(self) -> None:
-        """Check that the parts fit together."""
-        rows = self.matrix.shape[0]
-        if self.matrix.dtype != np.float64 or rows == 0 or self.matrix.shape[1:] != (len(self.feature_names),):
-            actual = f"{self.matrix.dtype} {self.matrix.shape} for {len(self.feature_names)} names"
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Check that the parts fit to a matrix."""
+        rows = shape[0]
+        if rows == 0 or shape[1:] != (len(self.feature_names),):
+            actual = f"{shape} for {len(self.feature_names)} names"
             raise SourceError("training matrix", "does not fit its names", value=actual, fix="give float64 rows")
         if self.labels.shape != (rows,) or not np.isfinite(self.labels).all():
             raise SourceError("training labels", "are missing or not finite", fix="skip rows without a label")
@@ -72,6 +71,59 @@ class TrainingSet:
             raise SourceError("training weights", "are all 0", fix="give some rows a weight above 0")
         if self.groups is not None and self.groups.shape != (rows,):
             raise SourceError("training groups", "do not fit the rows", fix="give one number per row")
+
+    def _order(self, rows: NDArray[np.int64]) -> Self:
+        weights, groups = self.weights, self.groups
+        return replace(
+            self,
+            labels=self.labels[rows],
+            weights=None if weights is None else weights[rows],
+            groups=None if groups is None else groups[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSet(LabelledRows):
+    """Rows for training or validation, in memory.
+
+    Args:
+        matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
+    """
+
+    matrix: Matrix
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        if self.matrix.dtype != np.float64:
+            actual = f"{self.matrix.dtype} {self.matrix.shape}"
+            raise SourceError("training matrix", "does not fit its names", value=actual, fix="give float64 rows")
+        self._check(self.matrix.shape)
+
+    def order(self, rows: NDArray[np.int64]) -> TrainingSet:
+        """Return the rows in another order."""
+        return replace(self._order(rows), matrix=np.ascontiguousarray(self.matrix[rows]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredTrainingSet(LabelledRows):
+    """Rows for training or validation, whose features are not in memory.
+
+    Args:
+        matrix: ``(n, n_features)``.
+    """
+
+    matrix: StoredMatrix
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        self._check(self.matrix.shape)
+
+    def order(self, rows: NDArray[np.int64]) -> StoredTrainingSet:
+        """Return the rows in another order."""
+        return replace(self._order(rows), matrix=self.matrix.select(rows))
+
+
+AnyTrainingSet = TrainingSet | StoredTrainingSet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,11 +135,11 @@ class Queries:
         sizes: number of rows per group, in the same order.
     """
 
-    rows: TrainingSet
+    rows: AnyTrainingSet
     sizes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: TrainingSet) -> Queries:
+    def of(cls, rows: AnyTrainingSet) -> Queries:
         """Sort rows by group.
 
         Raises:
@@ -96,16 +148,8 @@ class Queries:
         if rows.groups is None:
             raise SourceError("training groups", "are missing", fix="give one number per row")
         # Stable, because the order of rows changes the bits of a model, and a Trainer must be deterministic.
-        order = np.argsort(rows.groups, kind="stable")
-        groups = rows.groups[order]
-        ordered = replace(
-            rows,
-            matrix=np.ascontiguousarray(rows.matrix[order]),
-            labels=rows.labels[order],
-            weights=None if rows.weights is None else rows.weights[order],
-            groups=groups,
-        )
-        return cls(rows=ordered, sizes=np.unique(groups, return_counts=True)[1].astype(np.int64))
+        ordered = rows.order(np.argsort(rows.groups, kind="stable"))
+        return cls(rows=ordered, sizes=np.unique(rows.groups, return_counts=True)[1].astype(np.int64))
 
     def weights(self) -> Vector | None:
         """Return one weight per group.
@@ -176,6 +220,14 @@ class Trainer(Protocol):
         ...
 
 
+class StreamTrainer(Protocol):
+    """A Trainer that also reads a training set from the storage, some rows at a time."""
+
+    def train(self, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None = None) -> TrainedModel:
+        """Train as ``Trainer.train``; training and validation rows are both in memory, or both in the storage."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parameters:
     """The user's parameters, and the rounds without progress after which training stops (None: never)."""
@@ -184,7 +236,7 @@ class Parameters:
     early_stopping: int | None
 
 
-def split_parameters(spec: ModelSpec, validation: TrainingSet | None) -> Parameters:
+def split_parameters(spec: ModelSpec, validation: LabelledRows | None) -> Parameters:
     """Return the user's parameters, with early stopping separated, because the training loop handles it.
 
     Raises:
@@ -205,7 +257,7 @@ def split_parameters(spec: ModelSpec, validation: TrainingSet | None) -> Paramet
     return Parameters({key: value for key, value in spec.params.items() if key != _EARLY_STOPPING}, stopping)
 
 
-def row_weights(rows: TrainingSet, spec: ModelSpec) -> Vector | None:
+def row_weights(rows: LabelledRows, spec: ModelSpec) -> Vector | None:
     """Return sample weight times class weight per row, None if all rows have equal weights."""
     if spec.class_weight == 1.0 or spec.task != "binary":
         return rows.weights
@@ -228,7 +280,7 @@ def check_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
         )
 
 
-def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
+def check_labels(rows: LabelledRows, spec: ModelSpec) -> None:
     """Check that the labels fit the task.
 
     Raises:
@@ -244,13 +296,13 @@ def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
         raise _label_error(spec, f"are not integers from 0 to {_LARGEST_GAIN}", values)
 
 
-def check_features_present(spec: ModelSpec, rows: TrainingSet) -> None:
+def check_features_present(spec: ModelSpec, rows: AnyTrainingSet) -> None:
     """Check that the rows have a feature value; without one, training would give a constant.
 
     Raises:
         SourceError: all features of all rows are null.
     """
-    if np.isnan(rows.matrix).all():
+    if all(np.isnan(batch).all() for batch in read_batches(rows.matrix)):
         raise SourceError(
             f"training rows of model {spec.name!r}",
             "have no feature value",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import xgboost as xgb
+from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes import cuda, xgboost_cuda
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.trainers.port import (
+    AnyTrainingSet,
     Parameters,
     Queries,
+    StoredTrainingSet,
     TrainedModel,
     TrainingSet,
     cap_thresholds,
@@ -28,6 +33,9 @@ from skewless.training.trainers.port import (
 Learning = dict[str, list[float]]
 Device = Literal["cpu", "cuda"]
 _log = EventLogger()
+
+# Of one page of rows in the storage, as numbers; XGBoost builds a histogram per page.
+_PAGE_BYTES = 32_000_000
 
 _OBJECTIVE = {
     "binary": "binary:logistic",
@@ -43,6 +51,8 @@ class XGBoostTrainer:
     It trains on a GPU if XGBoost supports it and the spec's ``device`` allows it. If the GPU fails, for example for
     lack of memory, the CPU trains instead, and this trainer does not use the GPU again.
 
+    Rows in the storage train on the CPU, with bins in files that are deleted after the training.
+
     Args:
         threads: number of cores.
     """
@@ -51,7 +61,7 @@ class XGBoostTrainer:
         self._threads = threads
         self._gpu_failed = False
 
-    def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
+    def train(self, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None = None) -> TrainedModel:
         """Train a model; see Trainer. XGBoost rejects infinite feature values.
 
         The returned model scores on the CPU, also if a GPU trained it.
@@ -66,7 +76,8 @@ class XGBoostTrainer:
                 fix="set ModelSpec.device",
             )
         problem: str | None = None
-        if spec.device != "cpu" and not self._gpu_failed and can_use_gpu():
+        can_train_on_gpu = spec.device != "cpu" and isinstance(rows, TrainingSet) and not self._gpu_failed
+        if can_train_on_gpu and can_use_gpu():
             try:
                 booster, learning = self._boost(rows, spec, validation, params, "cuda")
                 return _build_model(self._on_cpu(booster), rows.feature_names, learning, "cuda")
@@ -86,23 +97,31 @@ class XGBoostTrainer:
         return _build_model(booster, rows.feature_names, learning, "cpu")
 
     def _boost(
-        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, params: Parameters, device: Device
+        self,
+        rows: AnyTrainingSet,
+        spec: ModelSpec,
+        validation: AnyTrainingSet | None,
+        params: Parameters,
+        device: Device,
     ) -> tuple[xgb.Booster, Learning]:
-        train = self._matrix(rows, spec)
-        validation_sets = [] if validation is None else [(self._matrix(validation, spec), "validation")]
-        history: dict[str, Learning] = {}
-        booster = xgb.train(
-            self._options(spec, params, device),
-            train,
-            spec.rounds,
-            evals=validation_sets,
-            early_stopping_rounds=params.early_stopping,
-            evals_result=history,
-            verbose_eval=False,
-        )
-        # XGBoost keeps the rounds after the best, and would score with them.
-        best = booster[: booster.best_iteration + 1] if params.early_stopping else booster
-        return best, history.get("validation", {})
+        with ExitStack() as stack:
+            train = self._matrix(rows, spec, params, stack)
+            validation_sets = []
+            if validation is not None:
+                validation_sets = [(self._matrix(validation, spec, params, stack, train), "validation")]
+            history: dict[str, Learning] = {}
+            booster = xgb.train(
+                self._options(spec, params, device),
+                train,
+                spec.rounds,
+                evals=validation_sets,
+                early_stopping_rounds=params.early_stopping,
+                evals_result=history,
+                verbose_eval=False,
+            )
+            # XGBoost keeps the rounds after the best, and would score with them.
+            best = booster[: booster.best_iteration + 1] if params.early_stopping else booster
+            return best, history.get("validation", {})
 
     def _options(self, spec: ModelSpec, params: Parameters, device: Device) -> dict[str, Any]:
         return {
@@ -120,19 +139,94 @@ class XGBoostTrainer:
         """Return the model, loaded again from its bytes, so that no part of it stays on the device."""
         return xgb.Booster({"device": "cpu", "nthread": self._threads, "verbosity": 0}, model_file=_bytes(booster))
 
-    def _matrix(self, rows: TrainingSet, spec: ModelSpec) -> xgb.DMatrix:
+    def _matrix(
+        self,
+        rows: AnyTrainingSet,
+        spec: ModelSpec,
+        params: Parameters,
+        stack: ExitStack,
+        reference: xgb.DMatrix | None = None,
+    ) -> xgb.DMatrix:
+        """Return the rows; files of rows in the storage are deleted when the stack ends.
+
+        Args:
+            reference: training rows, if these are validation rows: in the storage, both have the same bins.
+        """
         queries = Queries.of(rows) if spec.task == "ranking" else None
         ordered = rows if queries is None else queries.rows
         types = ["c" if index in rows.categorical else "q" for index in range(len(rows.feature_names))]
-        return xgb.DMatrix(
-            ordered.matrix,
-            label=ordered.labels,
-            weight=row_weights(ordered, spec) if queries is None else queries.weights(),
-            qid=ordered.groups if queries else None,
-            feature_types=types if rows.categorical else None,
+        fields = {"feature_types": types} if rows.categorical else {}
+        weights = row_weights(ordered, spec) if queries is None else queries.weights()
+        if isinstance(ordered, TrainingSet):
+            return xgb.DMatrix(
+                ordered.matrix,
+                label=ordered.labels,
+                weight=weights,
+                qid=ordered.groups if queries else None,
+                enable_categorical=bool(rows.categorical),
+                nthread=self._threads,
+                **fields,
+            )
+        ordered.matrix.scratch.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(TemporaryDirectory(dir=ordered.matrix.scratch))
+        pages = _Pages(ordered, weights, None if queries is None else queries.sizes, fields, f"{folder}/pages")
+        return xgb.ExtMemQuantileDMatrix(
+            pages,
+            max_bin=params.values.get("max_bin"),
+            ref=reference,
             enable_categorical=bool(rows.categorical),
             nthread=self._threads,
         )
+
+
+class _Pages(xgb.DataIter):
+    """The rows of a training set in the storage, page by page; a query is never cut.
+
+    Args:
+        weights: per row, or per query.
+        sizes: rows per query; None: the rows have no queries.
+        fields: further arguments of each page.
+        prefix: of the paths of XGBoost's own files.
+    """
+
+    def __init__(
+        self,
+        rows: StoredTrainingSet,
+        weights: Vector | None,
+        sizes: NDArray[np.int64] | None,
+        fields: Mapping[str, Any],
+        prefix: str,
+    ) -> None:
+        super().__init__(cache_prefix=prefix)
+        self._rows, self._weights, self._fields, self._is_ranking = rows, weights, fields, sizes is not None
+        count, columns = rows.matrix.shape
+        page = max(1, _PAGE_BYTES // (8 * columns))
+        # Rows and queries up to the end of each page.
+        ends = np.arange(1, count + 1) if sizes is None else np.cumsum(sizes)
+        last = np.unique(np.minimum(np.searchsorted(ends, np.arange(page, count + page, page)), len(ends) - 1))
+        self._ends = [(0, 0), *zip(ends[last].tolist(), (last + 1).tolist(), strict=True)]
+        self._next = 0
+
+    def next(self, input_data: Callable[..., Any]) -> bool:
+        """Give the next page to XGBoost; return False after the last."""
+        if self._next + 1 == len(self._ends):
+            return False
+        (first, first_query), (end, end_query) = self._ends[self._next : self._next + 2]
+        self._next += 1
+        rows, weights, groups = self._rows, self._weights, self._rows.groups
+        part = slice(first_query, end_query) if self._is_ranking else slice(first, end)
+        input_data(
+            data=rows.matrix.read(first, end - first),
+            label=rows.labels[first:end],
+            weight=None if weights is None else weights[part],
+            qid=groups[first:end] if self._is_ranking and groups is not None else None,
+            **self._fields,
+        )
+        return True
+
+    def reset(self) -> None:
+        """Begin with the first page again."""
+        self._next = 0
 
 
 def can_use_gpu() -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import SourceError
+from skewless.training.stored_matrix import read_batches
 from skewless.training.trainers.port import Queries, TrainingSet
 
 ROWS = TrainingSet(
@@ -22,7 +23,8 @@ ROWS = TrainingSet(
 def test_rows_are_sorted_by_group_and_keep_their_order_within() -> None:
     queries = Queries.of(ROWS)
     assert queries.rows.labels.tolist() == [1.0, 3.0, 0.0, 2.0, 4.0]
-    assert queries.rows.matrix[:, 0].tolist() == [1.0, 3.0, 0.0, 2.0, 4.0]
+    (matrix,) = read_batches(queries.rows.matrix)
+    assert matrix[:, 0].tolist() == [1.0, 3.0, 0.0, 2.0, 4.0]
     assert queries.sizes.tolist() == [2, 2, 1]
     assert ROWS.labels.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 

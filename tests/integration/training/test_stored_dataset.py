@@ -1,0 +1,278 @@
+"""Training sets in the storage: the rows, the package and the decisions of one in memory; continued after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from skewless.contract.errors import SourceError
+from skewless.contract.lifecycle import Search
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import Gate, ModelSpec, Split
+from skewless.infra.engines.job import delete_results
+from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.project_state import ProjectState
+from skewless.training import dataset_files, stored_dataset
+from skewless.training.dataset import Dataset
+from skewless.training.promotion import promote
+from skewless.training.quality import score_version
+from skewless.training.stored_dataset import StoredDataset, TrainingDataBuilder
+from skewless.training.stored_parts import StoredParts
+from skewless.training.train import TrainedVersion, train
+from skewless.training.training_data import TrainingData
+from tests.integration.training.test_across_plans import CHANGES, accept
+from tests.integration.training.test_train import FIELDS
+from tests.worlds.engines import WINDOWS, open_engine_world
+from tests.worlds.packages import store_at
+from tests.worlds.plans import make_plan
+from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop, open_shop
+
+# The only files that say where the rows were, and the time.
+OWN_FILES = {"about.json", "manifest.json", "signature.json"}
+WINDOWED = replace(
+    make_plan(
+        ["v.x", "v.s", "slow.n", "made.out", *(f"now.{column.name}" for column in WINDOWS.features)],
+        views=[VIEW, SLOW],
+        request={column.name: column.dtype for column in PLAN.request},
+        transforms=[RATIO],
+    ),
+    windows=(WINDOWS,),
+)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches of a few hundred rows, parts of fewer, blocks of a few dozen."""
+    monkeypatch.setattr(dataset_files, "LEAST_ROWS", 37)
+    monkeypatch.setattr(dataset_files, "PART_BYTES", 8_000)
+    monkeypatch.setattr(dataset_files, "SEARCH_BYTES", 12_000)
+    monkeypatch.setattr(stored_dataset, "count_block_rows", lambda _columns: 16)
+
+
+@pytest.fixture(scope="module")
+def finite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop whose ratio never divides by 0: XGBoost trains on no infinity."""
+    with open_shop(tmp_path_factory.mktemp("finite"), fewest=1) as shop:
+        yield shop
+
+
+def builder_of(
+    shop: Shop,
+    spec: ModelSpec = SPEC,
+    plan: FeaturePlan = PLAN,
+    *,
+    now_us: int = END,
+    views: OfflineViews | None = None,
+) -> TrainingDataBuilder:
+    return TrainingDataBuilder(
+        connection=shop.connection,
+        repo=shop.root,
+        plan=plan,
+        spec=spec,
+        views=views or OfflineViews(ProjectState(shop.state), shop.connection),
+        now_us=now_us,
+    )
+
+
+def give_contradictions(shop: Shop) -> None:
+    """Add each second row again, with the label 1."""
+    rows = shop.read("labels.parquet")
+    again = rows.take(list(range(0, rows.num_rows, 2)))
+    again = again.set_column(3, "y", pa.array([1] * again.num_rows))
+    shop.write("labels.parquet", pa.concat_tables([again, rows]))
+
+
+def leftovers(shop: Shop) -> list[str]:
+    work = Path(shop.state) / "work"
+    return [path.name for path in work.rglob("*")] if work.exists() else []
+
+
+def check_same(memory: TrainingData, stored: StoredDataset) -> None:
+    assert isinstance(memory, Dataset)
+    assert stored.fingerprint == memory.fingerprint
+    assert np.concatenate(list(stored.features.batches())).tobytes() == memory.matrix.tobytes()
+    assert (stored.names, stored.vocabularies) == (memory.names, memory.vocabularies)
+    assert (stored.counts, stored.status, stored.gap) == (memory.counts, memory.status, memory.gap)
+    for mask in ("train", "validation", "test"):
+        assert getattr(stored, mask).tolist() == getattr(memory, mask).tolist()
+    assert stored.slices.keys() == memory.slices.keys()
+    for name, column in memory.slices.items():
+        assert (stored.slices[name].values, stored.slices[name].codes.tolist()) == (
+            column.values,
+            column.codes.tolist(),
+        )
+    table, expected = stored.table(), memory.table()
+    assert table.schema == expected.schema
+    assert [column.to_numpy().tobytes() for column in table.columns[:-1]] == [
+        column.to_numpy().tobytes() for column in expected.columns[:-1]
+    ]
+
+
+def check_same_package(one: TrainedVersion, other: TrainedVersion) -> None:
+    files = sorted(path.relative_to(one.package.path) for path in one.package.path.rglob("*") if path.is_file())
+    for file in files:
+        if file.name not in OWN_FILES:
+            assert (other.package.path / file).read_bytes() == (one.package.path / file).read_bytes(), file
+    about = [json.loads((each.package.path / "about.json").read_text()) for each in (one, other)]
+    assert [each.pop("rows_in") for each in about] == ["memory", "storage"]
+    assert about[0] == about[1]
+
+
+@pytest.mark.parametrize("mode", ["knowledge", "event_time"])
+def test_the_rows_are_those_of_memory(shop: Shop, mode: Any) -> None:  # noqa: ANN401 - a TimeMode
+    give_contradictions(shop)
+    spec = replace(SPEC, time_mode=mode, slices=("id",), split=replace(SPEC.split, validation=timedelta(days=2)))
+    memory = shop.dataset(spec)
+    assert memory.counts["contradicting"] > 50
+    with builder_of(shop, spec).open_stored() as stored:
+        assert len(stored.files.objects) > 5
+        check_same(memory, stored)
+    assert leftovers(shop) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_and_engines_give_the_rows_of_memory(tmp_path: Path, workers: int) -> None:
+    with open_engine_world(tmp_path) as world:
+        memory = builder_of(world.shop, plan=WINDOWED)
+        executor = ProcessExecutor(workers or 1)
+        views = world.views(executor) if workers else None
+        with memory.open_in_memory() as expected:
+            assert expected.gap is not None
+            with builder_of(world.shop, plan=WINDOWED, views=views).open_stored() as stored:
+                check_same(expected, stored)
+        executor.close()
+        assert leftovers(world.shop) == []
+
+
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("task", FIELDS)
+def test_the_package_and_the_decision_are_those_of_memory(
+    finite: Shop, tmp_path: Path, algorithm: str, task: str
+) -> None:
+    split = replace(SPEC.split, validation=timedelta(days=4))
+    params = {"early_stopping_rounds": 4}
+    spec = replace(SPEC, algorithm=algorithm, rounds=10, split=split, params=params, slices=("id",), **FIELDS[task])
+    memory, stores = finite.dataset(spec), [store_at(tmp_path / name) for name in ("memory", "stored")]
+    with builder_of(finite, spec).open_stored() as stored:
+        for _ in range(2):
+            data: list[TrainingData] = [memory, stored]
+            versions = [train(one, spec, store, threads=1, now_us=END) for one, store in zip(data, stores, strict=True)]
+            check_same_package(*versions)
+            decisions = [
+                promote(one, spec, version, store, END)
+                for one, version, store in zip(data, versions, stores, strict=True)
+            ]
+            assert decisions[0] == decisions[1]
+        assert decisions[0].champion is not None
+    assert leftovers(finite) == []
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_champion_of_another_plan_has_the_scores_of_memory(shop: Shop, tmp_path: Path, change: str) -> None:
+    accept(shop, CHANGES[change])
+    with builder_of(shop, plan=CHANGES[change]).open_in_memory() as other:
+        train(other, SPEC, store_at(tmp_path), threads=1, now_us=END)
+    memory = shop.dataset()
+    with builder_of(shop).open_stored() as stored:
+        expected = score_version(memory, SPEC, store_at(tmp_path), "000001")
+        assert score_version(stored, SPEC, store_at(tmp_path), "000001").tobytes() == expected.tobytes()
+
+
+def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -> None:
+    spec = replace(
+        SPEC,
+        rounds=5,
+        split=replace(SPEC.split, validation=timedelta(days=4)),
+        search=Search(space={"num_leaves": (2, 9)}, trials=3),
+    )
+    with builder_of(finite, spec).open_stored() as stored:
+        versions = [
+            train(data, spec, store_at(tmp_path / name), threads=1, now_us=END)
+            for name, data in (("memory", finite.dataset(spec)), ("stored", stored))
+        ]
+    check_same_package(*versions)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3, 100])
+def test_an_interrupted_training_continues_as_of_its_start(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    written: list[str] = []
+    add = StoredParts.add
+
+    def dying(self: StoredParts, *arguments: Any) -> None:  # noqa: ANN401 - those of `add`
+        if len(self.parts) == parts:
+            raise Killed
+        add(self, *arguments)
+        written.append(self.objects[-1].name)
+
+    monkeypatch.setattr(StoredParts, "add", dying)
+    with suppress(Killed), builder_of(shop).open_stored():
+        raise Killed
+    monkeypatch.setattr(StoredParts, "add", add)
+    # Later, more rows and labels are known; they do not count.
+    memory = shop.dataset()
+    shop.materialize(END + DAY // 2)
+    with builder_of(shop, now_us=END + DAY // 2).open_stored() as stored:
+        assert stored.as_of_us == END
+        assert [item.name for item in stored.files.objects][: len(written)] == written
+        check_same(replace(memory, as_of_us=END), stored)
+    assert leftovers(shop) == []
+
+
+def test_a_day_later_or_after_an_erasure_it_begins_again(shop: Shop) -> None:
+    def interrupt(now_us: int) -> int | None:
+        with suppress(KeyboardInterrupt), builder_of(shop, now_us=now_us).open_stored() as stored:
+            raise KeyboardInterrupt
+        return stored.as_of_us
+
+    assert interrupt(END) == END
+    assert interrupt(END + DAY - 1) == END
+    assert interrupt(END + DAY) == END + DAY
+    delete_results(ProjectState(shop.state))
+    assert interrupt(END + DAY + 5) == END + DAY + 5
+    # An older clock must not continue a later training.
+    assert interrupt(END) == END
+
+
+def test_an_error_of_the_data_keeps_nothing(shop: Shop, tmp_path: Path) -> None:
+    spec = replace(SPEC, split=Split(test=timedelta(days=400)))
+    with pytest.raises(SourceError, match="has no row in the train period"), builder_of(shop, spec).open_stored():
+        pass
+    with pytest.raises(SourceError, match="has no usable row"), builder_of(shop, now_us=0).open_stored():
+        pass
+    spec = replace(
+        SPEC, task="multiclass", classes=("a", "b", "c", "d"), gate=Gate(metric="auc_macro"), params={"x": 1}
+    )
+    labels = shop.read("labels.parquet")
+    shop.write("labels.parquet", labels.set_column(3, "y", pa.array([0] * labels.num_rows)))
+    with pytest.raises(SourceError, match="are not at least two"), builder_of(shop, spec).open_stored() as stored:
+        train(stored, spec, store_at(tmp_path), threads=1, now_us=END)
+    assert leftovers(shop) == []
+
+
+def test_the_size_of_the_matrix_decides(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 500 * 4 * 8
+    for limit, algorithm, is_stored in (
+        (size, "lightgbm", False),
+        (size - 1, "lightgbm", True),
+        (size - 1, "xgboost", True),
+        (size - 1, "sklearn", False),
+    ):
+        monkeypatch.setattr(stored_dataset, "read_memory_limit", lambda _connection, limit=limit: limit)
+        with builder_of(shop, replace(SPEC, algorithm=algorithm)).open() as data:
+            assert data.is_stored is is_stored

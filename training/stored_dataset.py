@@ -1,0 +1,236 @@
+"""Builds training sets that are larger than memory: the features are in the storage, and are read in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skewless.contract.clock import from_us
+from skewless.contract.columns import digest
+from skewless.contract.errors import SourceError, StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.infra.engines.job import spill_folder
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
+from skewless.infra.offline.matched_rows import read_memory_limit
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.telemetry.logger import EventLogger
+from skewless.training.dataset import (
+    build_dataset,
+    check_not_empty,
+    check_usable,
+    find_groups,
+    find_slices,
+    split_rows,
+)
+from skewless.training.dataset_files import DatasetFiles
+from skewless.training.dataset_folder import merge_status
+from skewless.training.mode_gap import measure_mode_gap, spread_indices
+from skewless.training.row_source import RowSource
+from skewless.training.stored_labels import StoredLabels, UsableRows
+from skewless.training.stored_matrix import MatrixFiles, StoredMatrix, count_block_rows
+from skewless.training.stored_parts import StoredParts, delete_old_sets
+from skewless.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Their trainers are StreamTrainers.
+STREAMED = ("lightgbm", "xgboost")
+_log = EventLogger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDataset(TrainingData):
+    """A training set with its features in the storage.
+
+    Args:
+        matrix: the features; of the dataset's own words.
+        files: of the features.
+    """
+
+    matrix: StoredMatrix = field(repr=False)
+    files: MatrixFiles = field(repr=False)
+
+    @property
+    def features(self) -> StoredMatrix:
+        """The matrix."""
+        return self.matrix
+
+    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+        """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""
+        if assembler.plan.hash == self.plan.hash:
+            # The same features; only the words may have other codes.
+            yield from StoredMatrix(self.files, self.names, assembler.codes).select(self.test).batches()
+        elif self.source is None:
+            raise StoreError("training set", "has no log for other views", fix="build it again from the log")
+        else:
+            yield from self.source.batches(assembler, labels, self.t[self.test], self.labels[self.test])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDataBuilder:
+    """Builds the training set of a model as it could have been built at ``now_us``.
+
+    Args:
+        plan: all of the project.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    repo: Path
+    plan: FeaturePlan
+    spec: ModelSpec
+    views: OfflineViews
+    now_us: int
+
+    @contextmanager
+    def open(self) -> Iterator[TrainingData]:
+        """Build it in memory, or in the storage if it is larger than DuckDB's memory limit.
+
+        At the end of the block, a training set in the storage is deleted. After a kill or an error of the storage it
+        stays, and the next call continues it, as of its start.
+
+        Raises:
+            SourceError, DefinitionError: as ``build_dataset``.
+            StoreError: the storage or the database is unavailable.
+        """
+        pinned = self.plan.select_service(self.spec.service)
+        self.views.check_filled(pinned)
+        with self.open_stored() if self._is_large(pinned) else self.open_in_memory() as data:
+            yield data
+
+    @contextmanager
+    def open_in_memory(self) -> Iterator[TrainingData]:
+        """Build it in memory; see ``open``."""
+        yield build_dataset(
+            connection=self.connection,
+            repo=self.repo,
+            plan=self.plan,
+            spec=self.spec,
+            views=self.views,
+            now_us=self.now_us,
+        )
+
+    @contextmanager
+    def open_stored(self) -> Iterator[StoredDataset]:
+        """Build it in the storage; see ``open``."""
+        pinned, state = self.plan.select_service(self.spec.service), self.views.state
+        self.views.check_filled(pinned)
+        name = self._name(pinned)
+        # Another training of the same rows would delete them.
+        with state.database.hold_lock(f"training set of {self.spec.name}"):
+            delete_old_sets(state, self.now_us)
+            group_rows = count_block_rows(len(pinned.services[0].features))
+            parts = StoredParts(state, name, self.now_us, group_rows)
+            if parts.is_continued:
+                started = from_us(parts.as_of_us).isoformat()
+                _log.warning("interrupted_training_continues", model=self.spec.name, as_of=started)
+            try:
+                yield self._build(pinned, parts, group_rows)
+            except SourceError:
+                # Other data will be the remedy, so these rows must not be used again.
+                parts.delete()
+                raise
+            parts.delete()
+
+    def _is_large(self, pinned: FeaturePlan) -> bool:
+        if self.spec.algorithm not in STREAMED:
+            return False
+        counted = query_labels(self.connection, self.repo, pinned, self.spec, "SELECT count(*) AS n FROM labels")
+        size = counted["n"][0].as_py() * 8 * len(pinned.services[0].features)
+        return bool(size > read_memory_limit(self.connection))
+
+    def _name(self, pinned: FeaturePlan) -> str:
+        """Return a name that only trainings of the same rows have, but for the time of their start."""
+        spec = self.spec.as_dict()
+        table = find_labels(self.repo, self.spec, pinned)
+        inputs = {name: spec[name] for name in ("name", "labels", "horizon", "time_mode")}
+        return digest([pinned.hash, inputs, table.fingerprint(), self._most_bytes])
+
+    @property
+    def _most_bytes(self) -> int:
+        # A search and a part are in memory about three times, beside DuckDB.
+        return read_memory_limit(self.connection) // 8
+
+    def _build(self, pinned: FeaturePlan, parts: StoredParts, group_rows: int) -> StoredDataset:
+        spec, views = self.spec, self.views
+        labels = self._write_labels(pinned, parts)
+        t = labels.read_times(TIME)
+        known = labels.read_times(KNOWN)
+        # The split by the time of the start, so that a continued training has the same test rows.
+        train, validation, test = split_rows(spec, t, known, parts.as_of_us)
+        check_not_empty(spec, train, test)
+        groups = find_groups(spec, labels.column_names, labels.read_column)
+        slices = find_slices(spec, labels.column_names, labels.read_column)
+        files = DatasetFiles(
+            connection=self.connection,
+            views=views,
+            plan=pinned,
+            entities=labels,
+            mode=spec.time_mode,
+            most_bytes=self._most_bytes,
+        )
+        files.columns()  # checks the names
+        files.write_parts(parts, len(t))
+        matrix_files = MatrixFiles(
+            storage=views.state.storage,
+            objects=tuple(parts.objects[1:]),
+            rows=tuple(part.rows for part in parts.parts),
+            block_rows=group_rows,
+            scratch=spill_folder(views.state),
+        )
+        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, matrix_files, train)
+        assembler = Assembler(pinned, vocabularies)
+        sample = np.flatnonzero(test)[spread_indices(int(test.sum()))]
+        return StoredDataset(
+            plan=pinned,
+            names=names,
+            vocabularies=vocabularies,
+            matrix=StoredMatrix(matrix_files, names, assembler.codes),
+            files=matrix_files,
+            labels=labels.read_numbers(LABEL),
+            weights=labels.read_numbers(WEIGHT),
+            t=t,
+            known=known,
+            train=train,
+            validation=validation,
+            test=test,
+            counts=parts.counts,
+            status=merge_status(parts.parts),
+            groups=groups,
+            slices=slices,
+            gap=measure_mode_gap(pinned, views, labels.take(sample)) if pinned.windows else None,
+            source=RowSource(
+                connection=self.connection,
+                repo=self.repo,
+                plan=pinned,
+                spec=spec,
+                views=views,
+                now_us=parts.as_of_us,
+            ),
+            as_of_us=parts.as_of_us,
+        )
+
+    def _write_labels(self, pinned: FeaturePlan, parts: StoredParts) -> StoredLabels:
+        """Return the label rows, which are written unless an interrupted training has done it."""
+        if not parts.is_continued:
+            tables = stream_labels(self.connection, self.repo, pinned, self.spec)
+            usable = UsableRows(pinned, tables, parts.as_of_us)
+            parts.add_rows(usable, lambda: usable.counts)
+        check_usable(self.spec, parts.counts)
+        name = f"label table of model {self.spec.name!r}"
+        return StoredLabels(storage=self.views.state.storage, stored=parts.objects[0], plan=pinned, name=name)
+
+
+def _read_vocabularies(plan: FeaturePlan, files: MatrixFiles, train: np.ndarray) -> Vocabularies:
+    """Return the vocabulary of each text feature: its sorted words in the training rows, as ``Assembler`` does."""
+    assembler = Assembler(plan, {})
+    rows = StoredMatrix(files, assembler.labels, {}).select(train)
+    return {name: sorted(rows.read_words(name)) for name in (assembler.labels[i] for i in assembler.categorical)}
