@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
@@ -196,6 +196,7 @@ def _conflict(token: int, latest: int) -> ConflictError:
 
 
 Kind = Literal["start", "cancel"]
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +243,7 @@ class Requests:
         requests = []
         for name, body in self._documents.list_all().items():
             kind, _, run_id = name.partition("/")
-            requests.append(Request(kind=cast("Kind", kind), run_id=RunId.parse(run_id), cause=body["cause"]))
+            requests.append(Request(kind=_KINDS[kind], run_id=RunId.parse(run_id), cause=body["cause"]))
         return sorted(requests, key=lambda request: (request.run_id.tick_us, request.run_id.job))
 
     def remove(self, request: Request) -> None:

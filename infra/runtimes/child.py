@@ -24,7 +24,7 @@ from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector, check_
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
 _REQUEST = struct.Struct("<?qq")  # scores or margins, rows, bytes of the shared memory
-_OK, _ERROR = b"\0", b"\1"  # begin a reply; an error's text follows, or what the first reply tells of the model
+_OK, _ERROR = b"\0", b"\1"  # begin a reply; an error's text or, in the first reply, the model's sizes follow
 _FLOAT_BYTES = 8
 Kind = Literal["nvforest", "xgboost-cuda"]
 """The scoring code of the child: nvForest, or XGBoost's own CUDA code."""
