@@ -203,7 +203,7 @@ def test_features_come_in_the_order_of_the_schema() -> None:
     stored = build_stored_view(view, CONFIG, dict)
     keys = {"__dummy_id": [Value(string_val="")]}
     for wanted in (names[::-1], names[3:] + names[:3], names[1:2]):
-        assert list(build_view_request(stored, view, wanted, "p", keys).names) == sorted(wanted)
+        assert list(build_view_request(stored, view, wanted, "p", keys).features.names) == sorted(wanted)
 
 
 def test_positions_grow_even_when_the_clock_does_not() -> None:
