@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online import redis_store
+from skewless.infra.online import servers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import BlockingReader
 from tests.servers.node import Node, running
@@ -55,7 +55,7 @@ def test_connections_that_the_server_closed_are_opened_again(node: Node, reader:
 
 
 def test_a_server_that_does_not_answer_in_time_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "_WRITE_S", 0.3)
+    monkeypatch.setattr(servers, "_WRITE_S", 0.3)
     reader = BlockingReader(node.url)
     assert reader.get(KEYS) == VALUES
     node.freeze()
