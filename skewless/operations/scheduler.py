@@ -30,6 +30,7 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_number
 from skewless.infra.storage.leases import Leases
 from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
+from skewless.operations import BY_HAND
 from skewless.operations.rollout import needs_step
 from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import Job, find_job, list_jobs
@@ -128,7 +129,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
     with hold_term(project, invoke, runs.append) as (term, stop):
         for job in selected:
             if not stop.is_set:
-                term.start(job, "requested by hand")
+                term.start(job, BY_HAND)
                 term.finish()
     return runs
 
