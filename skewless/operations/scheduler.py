@@ -79,13 +79,10 @@ class PlannedJobs:
     def _read_changed(self) -> None:
         number = read_plan_number(self.project.state)
         if number != self._number:
-            self._jobs = self._read_jobs()
+            self.project.refresh()
+            in_rollout = partial(needs_step, self.project)
+            self._jobs = list_jobs(self.project.settings, self.project.models, in_rollout)
             self._number, self._definitions = number, self.project.applied.definitions_sha256
-
-    def _read_jobs(self) -> list[Job]:
-        self.project.refresh()
-        in_rollout = partial(needs_step, self.project)
-        return list_jobs(self.project.settings, self.project.models, in_rollout)
 
 
 def run_scheduler(project: Workspace) -> None:
