@@ -12,6 +12,7 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.errors import PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ class Workspace:
     """
 
     def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
-        from skewless.infra.packages.store import PackageStore
-
         self.repo = Path(repo).resolve()
         if not (self.repo / CONFIG_FILE).is_file():
             raise PlaceError(

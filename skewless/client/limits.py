@@ -104,11 +104,6 @@ class Budget:
         self._tokens = min(_thousandths(retries.reserve), self._most)
         self._lock = threading.Lock()
 
-    @property
-    def tokens(self) -> float:
-        """Return the remaining tokens."""
-        return self._tokens / _TOKEN
-
     def deposit(self) -> None:
         """Add the deposit of a call."""
         with self._lock:

@@ -11,18 +11,14 @@ from skewless.contract.render import count_text
 from skewless.operations.readable import duration_text, time_text
 
 Tone = Literal["good", "warning", "bad", "plain"]
-_TONES: Mapping[Tone, frozenset[str]] = {
-    "good": frozenset(
-        ["ok", "done", "passed", "current", "reachable", "present", "held", "open", "running", "alive", "yes"]
-    ),
-    "warning": frozenset(
-        ["warn", "warning", "stale", "expired", "late", "behind", "skipped", "cancelled", "interrupted", "undecided"]
-    ),
-    "bad": frozenset(
-        ["fail", "failed", "refused", "rejected", "breached", "critical", "missing", "unavailable", "lost", "dead"]
-    ),
+_GOOD = "ok done passed current reachable present held open running alive yes"
+_WARNING = "warn warning stale expired late behind skipped cancelled interrupted undecided"
+_BAD = "fail failed refused rejected breached critical missing unavailable lost dead"
+_TONES: dict[str, Tone] = {
+    **dict.fromkeys(_GOOD.split(), "good"),
+    **dict.fromkeys(_WARNING.split(), "warning"),
+    **dict.fromkeys(_BAD.split(), "bad"),
 }
-_PLAIN: Tone = "plain"
 _COLOURS: Mapping[Tone, str] = {"good": "32", "warning": "33", "bad": "31", "plain": "0"}
 _SYMBOLS: Mapping[Tone, str] = {"good": "\N{CHECK MARK}", "warning": "!", "bad": "\N{BALLOT X}", "plain": ""}
 _TIME_NAME = re.compile(r"(^|_)(at|since|until|time|seen|created|expires|started|resolved|last_run)$")
@@ -61,8 +57,7 @@ class StateCell:
         """Return the tone; a word without one is plain."""
         if self.tone is not None:
             return self.tone
-        word = self.text.partition(" ")[0]
-        return next((tone for tone, words in _TONES.items() if word.casefold() in words), _PLAIN)
+        return _TONES.get(self.text.partition(" ")[0].casefold(), "plain")
 
 
 def colours_of_marks(text: str, tone: Tone) -> str:

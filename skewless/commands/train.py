@@ -198,21 +198,15 @@ def _version_parts(report: VersionsReport) -> list[Part]:
 
 
 def _version_row(version: Version, metric: str) -> tuple[object, ...]:
+    aliases = ", ".join(version.aliases) or None
     if version.problem:
-        return (version.version, ", ".join(version.aliases) or None, None, None, None, None, version.problem)
+        return (version.version, aliases, None, None, None, None, version.problem)
     decision = None
     if version.decision:
         decision = f"{'promoted' if version.decision['promote'] else 'not promoted'}: {version.decision['reason']}"
     value = (version.metrics or {}).get(metric)
-    return (
-        version.version,
-        ", ".join(version.aliases) or None,
-        time_text(version.trained_at),
-        version.plan_hash,
-        version.rows,
-        value,
-        decision,
-    )
+    times = time_text(version.trained_at), version.plan_hash
+    return (version.version, aliases, *times, version.rows, value, decision)
 
 
 @command("Show whether a model needs retraining, and why.", "fraud --repo my-project", "fraud --start --json")

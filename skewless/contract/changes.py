@@ -35,12 +35,7 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; durations are microseconds."""
-        return {
-            "path": list(self.path),
-            "action": self.action,
-            "before": plain_value(self.before),
-            "after": plain_value(self.after),
-        }
+        return {name: plain_value(value) for name, value in vars(self).items()}
 
 
 def find_differences(before: object, after: object, path: Path = ()) -> Iterator[Difference]:
@@ -154,8 +149,7 @@ class Change:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        details = [item.as_dict() for item in self.details]
-        return {"action": self.action, "kind": self.kind, "name": self.name, "details": details}
+        return {**vars(self), "details": [item.as_dict() for item in self.details]}
 
 
 def compare_plans(old: FeaturePlan | None, new: FeaturePlan) -> list[Change]:

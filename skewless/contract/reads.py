@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,17 +65,10 @@ def build_window_read(
     has_row = available if has_key is None else available & has_key
     nulls = np.isnan(features) | ~has_row[:, None]
     names = [column.name for column in view.features]
-    versions = Versions(
-        event_ts=t if known_to is None else known_to,
-        created_ts=Versions.empty(len(t)).created_ts,
-        seq=np.full(len(t), -1, dtype=np.int64),
-        run_id=np.full(len(t), -1, dtype=np.int64),
-        tombstone=np.zeros(len(t), dtype=np.bool_),
-    )
     return ViewRead(
         has_row=has_row,
         available=True,
-        versions=versions,
+        versions=replace(Versions.empty(len(t)), event_ts=t if known_to is None else known_to),
         values={name: features[:, i] for i, name in enumerate(names)},
         nulls={name: nulls[:, i] for i, name in enumerate(names)},
         mask=nulls,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from skewless.infra.access.api_keys import ApiKey, KeyStore
-    from skewless.workspace import Workspace
+from skewless.infra.access.api_keys import ApiKey, KeyStore, add_key, generate_secret, hash_secret, remove_key
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,6 @@ class ApiKeys:
             DefinitionError: an argument is invalid.
             ConflictError: the name already has a key.
         """
-        from skewless.infra.access.api_keys import ApiKey, add_key, generate_secret, hash_secret
-
         secret = generate_secret(name)
         key = ApiKey(
             name=name,
@@ -80,14 +77,10 @@ class ApiKeys:
         Raises:
             RequestError: the name has no key.
         """
-        from skewless.infra.access.api_keys import remove_key
-
         remove_key(self._store.read(), name)
         if not dry_run:
             self._store.revoke(name)
 
     @property
     def _store(self) -> KeyStore:
-        from skewless.infra.access.api_keys import KeyStore
-
         return KeyStore(self.project.state)

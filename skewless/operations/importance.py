@@ -60,11 +60,7 @@ class ImportanceReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {
-            "model": self.model,
-            "windows": [window.as_dict() for window in self.windows],
-            "unexplained": list(self.unexplained),
-        }
+        return {**vars(self), "windows": [window.as_dict() for window in self.windows]}
 
 
 def importance(

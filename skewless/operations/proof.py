@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from typing import Any
 
 from skewless.contract.names import check_known
 from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.online.store import open_online_store
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.validation.parity import Parity
-from skewless.validation.parity_report import ParityReport, ViewParity
+from skewless.validation.parity_report import ParityReport
 from skewless.validation.replay_report import ReplayReport
 from skewless.validation.replay_tasks import replay_on_engine
 from skewless.workspace import Workspace
@@ -52,9 +53,16 @@ def run_parity(
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_online_store(project.redis_url))) if repair else None
         report = parity.run(views, sample=sample, seed=seed, repair=store)
-    with _alerts(project) as alerts:
-        for view in report.views:
-            _update_parity_alert(alerts, view)
+    changes = []
+    for view in report.views:
+        # Without a compared entity, the alert does not change.
+        if view.remaining or view.compared:
+            message = f"{len(view.remaining):,} of {view.compared:,} online states differ from the log"
+            examples = [item.line() for item in view.remaining[:_EXAMPLES]]
+            evidence = {**view.as_dict(), "examples": examples}
+            alert = _alert(PARITY, view.view, message, view.at_us, evidence)
+            changes.append((alert, bool(view.remaining)))
+    _update_alerts(project, changes)
     return report
 
 
@@ -77,46 +85,23 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
     # With a model given, predictions of others in the same files were not compared.
     if new and model is None and report.ok:
         log.mark_proven()
-    _update_replay_alert(project, model or ALL, report)
+    message = f"{report.different:,} of {report.compared:,} logged predictions differ from their replay"
+    body = report.as_dict()
+    evidence = {"by_cause": body["by_cause"], "examples": body["examples"][:_EXAMPLES]}
+    alert = _alert(REPLAY, model or ALL, message, project.clock.now_us(), evidence)
+    _update_alerts(project, [(alert, not report.ok)])
     return report
 
 
-def _alerts(project: Workspace) -> Alerts:
-    return Alerts(project.state, project.settings.alert_webhook)
+def _alert(name: str, subject: str, message: str, at_us: int, evidence: Mapping[str, Any]) -> Alert:
+    return Alert(name=name, severity="critical", subject=subject, message=message, at_us=at_us, evidence=evidence)
 
 
-def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
-    """Send or resolve the alert of a view; without a compared entity, the alert does not change."""
-    if not view.remaining:
-        if view.compared:
-            alerts.resolve(PARITY, view.view, view.at_us)
-        return
-    alerts.send(
-        Alert(
-            name=PARITY,
-            severity="critical",
-            subject=view.view,
-            message=f"{len(view.remaining):,} of {view.compared:,} online states differ from the log",
-            at_us=view.at_us,
-            evidence={**view.as_dict(), "examples": [item.line() for item in view.remaining[:_EXAMPLES]]},
-        )
-    )
-
-
-def _update_replay_alert(project: Workspace, subject: str, report: ReplayReport) -> None:
-    now_us = project.clock.now_us()
-    with _alerts(project) as alerts:
-        if report.ok:
-            alerts.resolve(REPLAY, subject, now_us)
-            return
-        body = report.as_dict()
-        alerts.send(
-            Alert(
-                name=REPLAY,
-                severity="critical",
-                subject=subject,
-                message=f"{report.different:,} of {report.compared:,} logged predictions differ from their replay",
-                at_us=now_us,
-                evidence={"by_cause": body["by_cause"], "examples": body["examples"][:_EXAMPLES]},
-            )
-        )
+def _update_alerts(project: Workspace, changes: Sequence[tuple[Alert, bool]]) -> None:
+    """Send each alert that fires, and resolve the others."""
+    with Alerts(project.state, project.settings.alert_webhook) as alerts:
+        for alert, is_firing in changes:
+            if is_firing:
+                alerts.send(alert)
+            else:
+                alerts.resolve(alert.name, alert.subject, alert.at_us)

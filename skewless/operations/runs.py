@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from skewless.contract.errors import ConflictError
-
-if TYPE_CHECKING:
-    from skewless.infra.jobs.ledger import Kind
-    from skewless.infra.jobs.run import Run, RunId
-    from skewless.workspace import Workspace
-
-BY_HAND = "requested by hand"
+from skewless.infra.jobs.ledger import Kind, Ledger, Request, Requests
+from skewless.infra.jobs.run import Run, RunId
+from skewless.operations import BY_HAND
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -24,8 +20,6 @@ class Runs:
 
     def list(self, job: str | None = None, *, limit: int = 50, state: str | None = None) -> Sequence[Run]:
         """Return the latest runs of one job or of all jobs, the latest last."""
-        from skewless.infra.jobs.ledger import Ledger
-
         return Ledger(self.project.state).read_latest_first(job, state=state, limit=limit)[::-1]
 
     def show(self, run_id: str) -> Run:
@@ -34,9 +28,6 @@ class Runs:
         Raises:
             RequestError: the ledger has no such run.
         """
-        from skewless.infra.jobs.ledger import Ledger
-        from skewless.infra.jobs.run import RunId
-
         return Ledger(self.project.state).get(RunId.parse(run_id))
 
     def start(self, job: str, *, cause: str = BY_HAND, dry_run: bool = False) -> RunId:
@@ -46,7 +37,6 @@ class Runs:
             RequestError: the project has no such job.
             ConflictError: the same run was requested at the same microsecond.
         """
-        from skewless.infra.jobs.run import RunId
         from skewless.operations.scheduler import PlannedJobs
         from skewless.training.scheduling.job import find_job
 
@@ -61,8 +51,6 @@ class Runs:
             ConflictError: the run is in progress, or the attempt was already requested.
             RequestError: the ledger has no such run.
         """
-        from skewless.infra.jobs.ledger import Ledger
-
         run = self.show(run_id)
         if run.state == "running":
             raise ConflictError(f"run {run_id!r}", "is in progress", fix="wait until it ends, or cancel it first")
@@ -90,14 +78,10 @@ class Runs:
         Raises:
             ConflictError: the same run was requested at the same microsecond.
         """
-        from skewless.infra.jobs.run import RunId
-
         run_id = RunId(job=f"retrain {model}", tick_us=self.project.clock.now_us())
         return self._request("start", run_id, f"trigger: {cause}", dry_run=False)
 
     def _request(self, kind: Kind, run_id: RunId, cause: str, *, dry_run: bool) -> RunId:
-        from skewless.infra.jobs.ledger import Request, Requests
-
         if not dry_run:
             Requests(self.project.state).put(Request(kind=kind, run_id=run_id, cause=cause))
         return run_id

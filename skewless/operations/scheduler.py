@@ -23,6 +23,7 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_number
 from skewless.infra.storage.leases import Leases
 from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
+from skewless.operations import BY_HAND
 from skewless.operations.rollout import needs_step
 from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import Job, find_job, list_jobs
@@ -71,13 +72,10 @@ class PlannedJobs:
     def _read_changed(self) -> None:
         number = read_plan_number(self.project.state)
         if number != self._number:
-            self._jobs = self._read_jobs()
+            self.project.refresh()
+            in_rollout = partial(needs_step, self.project)
+            self._jobs = list_jobs(self.project.settings, self.project.models, in_rollout)
             self._number, self._definitions = number, self.project.applied.definitions_sha256
-
-    def _read_jobs(self) -> list[Job]:
-        self.project.refresh()
-        in_rollout = partial(needs_step, self.project)
-        return list_jobs(self.project.settings, self.project.models, in_rollout)
 
 
 def run_scheduler(project: Workspace) -> None:
@@ -121,7 +119,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
     with hold_term(project, invoke, runs.append) as (term, stop):
         for job in selected:
             if not stop.is_set:
-                term.start(job, "requested by hand")
+                term.start(job, BY_HAND)
                 term.finish()
     return runs
 

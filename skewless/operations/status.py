@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,56 +161,39 @@ class ProjectStatus(PlainRecord):
 def read_status(project: Workspace) -> ProjectStatus:
     """Return the state of a project; starts nothing, changes nothing."""
     database = project.state.database  # of an older release it has no state to read
-    try:
-        database.query("SELECT 1")
-    except StoreError as error:
-        return _read_without_database(project, error)
-    return _read_all(project)
-
-
-def _read_without_database(project: Workspace, error: StoreError) -> ProjectStatus:
-    """Return the parts that need no database; a server answers without it, too."""
     online, store = open_online(project)
-    if store is not None:
-        store.close()
-    return ProjectStatus(
-        repo=str(project.repo),
-        state=str(project.state.folder),
-        online=online,
-        server=read_server(project.state),
-        unshipped=_count_unshipped(project.state),
-        database=error.problem,
-    )
+    with nullcontext() if store is None else closing(store):
+        # The parts that need no database; a server answers without it, too.
+        status = ProjectStatus(
+            repo=str(project.repo),
+            state=str(project.state.folder),
+            online=online,
+            server=read_server(project.state),
+            unshipped=_count_unshipped(project.state),
+        )
+        try:
+            database.query("SELECT 1")
+        except StoreError as error:
+            return replace(status, database=error.problem)
+        return _read_all(project, status, store)
 
 
-def _read_all(project: Workspace) -> ProjectStatus:
+def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | None) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
-    online, store = open_online(project)
     ledger = RunLedger(project.state.database)
     models = {*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))}
-    try:
-        views = [_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else []
-        windows = windowed_views(project, needed, store) if needed else []
-    finally:
-        if store is not None:
-            store.close()
-    unshipped = _count_unshipped(project.state)
-    return ProjectStatus(
-        repo=str(project.repo),
-        state=str(project.state.folder),
+    return replace(
+        status,
         plan=_plan(project, applied) if applied else None,
-        online=online,
-        views=views,
-        windows=windows,
+        views=[_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else [],
+        windows=windowed_views(project, needed, store) if needed else [],
         left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],
-        server=read_server(project.state),
-        predictions=unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),
-        unshipped=unshipped,
+        predictions=status.unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),
     )
 
 

@@ -163,6 +163,7 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
     fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
     label = Column(name=spec.labels.label, dtype=DType.FLOAT64)
+    classes = {"binary": 2, "multiclass": len(spec.classes)}.get(spec.task)
     table = find_labels(project.repo, spec, plan)
     query, parameters = known_labels(spec, table, project.clock.now_us())
     types = table.column_types(project.connection)
@@ -174,13 +175,8 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
         present=(*keys, spec.labels.event_time),
         columns=summary.columns,
         types={name: _TYPES[types[name]] for name in [*keys, *(f.name for f in fields)] if types[name] in _TYPES},
-        classes=_classes(spec),
+        classes={} if classes is None else {spec.labels.label: classes},
     )
-
-
-def _classes(spec: ModelSpec) -> dict[str, int]:
-    n = {"binary": 2, "multiclass": len(spec.classes)}.get(spec.task)
-    return {} if n is None else {spec.labels.label: n}
 
 
 def _training_ranges(project: Workspace) -> dict[str, dict[str, Range]]:

@@ -67,14 +67,8 @@ class Promotion:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            "model": self.model,
-            "version": self.version,
-            "champion": self.champion,
-            "way": self.way,
-            "test_rows": self.test_rows,
-            "decision": None if self.decision is None else self.decision.as_dict(),
-        }
+        decision = None if self.decision is None else self.decision.as_dict()
+        return {**vars(self), "way": self.way, "decision": decision}
 
 
 def promote(

@@ -91,26 +91,22 @@ def find_values_beyond(view: WindowView, columns: Mapping[str, pa.Array | npt.ND
 def _measure_column(view: WindowView, name: str, column: pa.Array | npt.NDArray[Any]) -> AggregateInputs:
     functions = {item.function for item in view.aggregates if item.column == name}
     hashed = Function.COUNT_DISTINCT in functions
-    no_values = np.empty(0, dtype=np.float64)
+    value, hashes = np.empty(0, dtype=np.float64), np.empty(0, dtype=np.uint64)
+    fixed, beyond = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
     if view.dtype(name).is_text:
         texts = column if isinstance(column, pa.Array) else typed_array(list(column), arrow_type(view.dtype(name)))
         null = find_nulls(texts)
-        hashes = hash_texts(texts) if hashed else np.empty(0, dtype=np.uint64)
-        return AggregateInputs(
-            null=null,
-            value=no_values,
-            fixed=np.empty(0, dtype=np.int64),
-            hashes=hashes,
-            beyond=np.empty(0, dtype=np.bool_),
-        )
-    numbers, null = _numbers(column)
-    value = numbers.astype(np.float64) + 0.0  # -0.0 becomes 0.0
-    value[null] = np.nan
-    limit = sum_limit(view, name)
-    fixed, beyond = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
-    if limit is not None:
-        fixed, beyond = quantise(np.where(null, 0, numbers), view.scales.get(name, 0), limit)
-    hashes = hash_numbers(np.where(null, 0, numbers)) if hashed else np.empty(0, dtype=np.uint64)
+        if hashed:
+            hashes = hash_texts(texts)
+    else:
+        numbers, null = _numbers(column)
+        value = numbers.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+        value[null] = np.nan
+        limit = sum_limit(view, name)
+        if limit is not None:
+            fixed, beyond = quantise(np.where(null, 0, numbers), view.scales.get(name, 0), limit)
+        if hashed:
+            hashes = hash_numbers(np.where(null, 0, numbers))
     return AggregateInputs(null=null, value=value, fixed=fixed, hashes=hashes, beyond=beyond)
 
 

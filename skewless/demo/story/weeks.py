@@ -96,10 +96,6 @@ class RunTimeline:
             self.add(move.at_us, "alias", f"champion is {move.to}: {move.reason}", version=move.to)
         return bool(policies or moves)
 
-    def of(self, kind: str) -> list[Event]:
-        """Return the events of a kind."""
-        return [event for event in self.events if event.kind == kind]
-
     def _record_gate(self, run: Run) -> None:
         is_stopped = run.state == "refused"
         if is_stopped and not self._was_stopped:

@@ -39,7 +39,7 @@ def test_a_budget_has_an_end() -> None:
     budget = Budget(Retries(reserve=1, most=3))
     for _ in range(1_000):
         budget.deposit()
-    assert budget.tokens == 3
+    assert [budget.withdraw() for _ in range(4)] == [True, True, True, False]
 
 
 def test_threads_spend_no_token_twice() -> None:
