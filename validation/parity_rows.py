@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, Versions, ViewRead
@@ -152,7 +153,7 @@ class _RowComparison:
 
 def _winners(view: View, views: OfflineViews, keys: pa.Table, end: int) -> Int64Array:
     """Return the position of the winning row of each key before ``end``; -1: none."""
-    entities = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
+    entities = keys.append_column(TIME, int64_array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
     return views.find_positions(view, entities, "event_time", LogSnapshot(end=end, run_id=0))
 
 

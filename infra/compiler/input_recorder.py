@@ -68,8 +68,8 @@ def find_repo_modules(repo: Path) -> dict[str, ModuleType]:
     folder = repo.absolute()
     names = {name.removesuffix(".py") for name in importable_names(folder)}
     loaded = dict(sys.modules)
-    namespaces = {name: places for name, module in loaded.items() if (places := _folders(module))}
-    names |= {name for name, places in namespaces.items() if places == [str(folder / name)]}
+    top = {name: module for name, module in loaded.items() if "." not in name}
+    names |= {name for name, module in top.items() if _folders(module) == [str(folder / name)]}
     names -= {"__main__", "skewless"}  # running
     return {name: module for name, module in loaded.items() if name.partition(".")[0] in names}
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.clock import Clock
 from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
@@ -293,8 +294,8 @@ class _RunJob:
 
     def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
-        ingest = pa.array(np.full(n, self.now_us, dtype=np.int64))
-        return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run, dtype=np.int64)))
+        ingest, run_id = (int64_array(np.full(n, number, dtype=np.int64)) for number in (self.now_us, run))
+        return rows.append_column(INGEST, ingest).append_column(RUN, run_id)
 
     def _check_log(self, view: View) -> None:
         applied_seq = self.parent.online().marker(marker_key(self.parent.project, view))

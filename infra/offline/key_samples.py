@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import typed_array
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
@@ -67,15 +68,18 @@ def _sample(
 
 
 def _add_unknown_keys(keys: Sequence[Column], sample: pa.Table | None, seed: int) -> pa.Table:
+    # An unknown key may exist in the log by accident. Sets and lists: a join or a group of Arrow imports pandas.
+    known = set() if sample is None else set(zip(*(sample[key.name].to_pylist() for key in keys), strict=True))
+    unknown = [tuple(_unknown_key(key.dtype, seed, i) for key in keys) for i in range(_UNKNOWN_KEYS)]
+    rows = [row for row in unknown if row not in known]
     columns = {}
-    for key in keys:
+    for place, key in enumerate(keys):
         kind = arrow_type(key.dtype)
-        unknown = pa.array([_unknown_key(key.dtype, seed, i) for i in range(_UNKNOWN_KEYS)], kind)
-        known = [] if sample is None else [chunk.cast(kind) for chunk in sample[key.name].chunks]
-        columns[key.name] = pa.chunked_array([*known, unknown], kind)
-    both = pa.table(columns).combine_chunks()
-    # An unknown key may exist in the log by accident: keep each key once.
-    return both.group_by(both.column_names, use_threads=False).aggregate([])
+        values = [row[place] for row in rows]
+        added = typed_array(values, pa.string() if key.dtype is DType.STRING else pa.int64()).cast(kind)
+        found = [] if sample is None else [chunk.cast(kind) for chunk in sample[key.name].chunks]
+        columns[key.name] = pa.chunked_array([*found, added], kind)
+    return pa.table(columns).combine_chunks()
 
 
 def _unknown_key(dtype: DType, seed: int, i: int) -> int | str:

@@ -10,9 +10,10 @@ from typing import Any, Protocol, overload
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import binary_scalar
+from skewless.contract.arrow_numbers import binary_scalar, typed_array
 from skewless.infra.online.port import Binaries
 
+_FEW = 100
 _END = "}\r\n"
 Message = Sequence[bytes | memoryview]
 
@@ -100,7 +101,10 @@ class BulkStrings:
     def __init__(self, values: Binaries) -> None:
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
 
-        array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
+        if isinstance(values, pa.Array):
+            array = values
+        else:  # the markers of views are few; for many keys, pa.array is faster
+            array = (typed_array if len(values) <= _FEW else pa.array)(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
         # One Arrow kernel builds all bulk strings. Slices of them are cut by offsets, without a copy.
         joined = pc.binary_join_element_wise(

@@ -98,22 +98,22 @@ def typed_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind == pa.int64() and types <= {int}:
         is_null = np.fromiter((value is None for value in values), np.bool_, len(values)) if None in values else None
         return int64_array(np.array([value or 0 for value in values], np.int64), is_null)
-    if (kind == pa.string() and types <= {str}) or (kind == pa.binary() and types <= {bytes}):
-        return _text_array([value.encode() if isinstance(value, str) else value for value in values], kind)
+    if kind == pa.string() and types <= {str}:
+        return _text_array([value if value is None else value.encode() for value in values], kind)
+    if kind in (pa.binary(), pa.large_binary()) and types <= {bytes}:
+        return _text_array(values, kind)
     return pa.array(values, kind)
 
 
-def _text_array(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
-    lengths = np.fromiter((len(value or b"") for value in values), np.int64, len(values))
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    if ends[-1] >= 2**31:
+def _text_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
+    is_null = np.fromiter((value is None for value in values), np.bool_, len(values)) if None in values else None
+    texts = [value or b"" for value in values]
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))])
+    offset = np.int64 if kind == pa.large_binary() else np.int32
+    if ends[-1] > np.iinfo(offset).max:
         return pa.array(values, kind)
-    is_null = np.fromiter((value is None for value in values), np.bool_, len(values))
-    buffers = [
-        pa.py_buffer(np.packbits(~is_null, bitorder="little")) if is_null.any() else None,
-        pa.py_buffer(ends.astype(np.int32)),
-        pa.py_buffer(b"".join(value or b"" for value in values)),
-    ]
+    validity = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))
+    buffers = [validity, pa.py_buffer(ends.astype(offset)), pa.py_buffer(b"".join(texts))]
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
@@ -121,9 +121,9 @@ def _text_array(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
 def binary_scalar(data: bytes) -> pa.LargeBinaryScalar:
     """Return bytes as a scalar of the type of large binary columns.
 
-    Created lazily: `pa.scalar` imports pandas, which the server must not load.
+    ``pa.scalar`` would import pandas.
 
     >>> binary_scalar(b"$").as_py()
     b'$'
     """
-    return pa.scalar(data, pa.large_binary())
+    return typed_array([data], pa.large_binary())[0]

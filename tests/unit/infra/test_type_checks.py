@@ -137,7 +137,7 @@ def test_a_check_is_compiled_once_and_when_it_is_called(monkeypatch: pytest.Monk
     with defer_type_checks():
 
         @typeguard.typechecked
-        class Item:
+        class TwoMethods:
             def size(self) -> int:
                 return 1
 
@@ -145,5 +145,5 @@ def test_a_check_is_compiled_once_and_when_it_is_called(monkeypatch: pytest.Monk
                 return 2
 
     assert compiled == []
-    assert [Item().size(), Item().size()] == [1, 1]
+    assert [TwoMethods().size(), TwoMethods().size()] == [1, 1]
     assert len(compiled) == 1
