@@ -26,7 +26,7 @@ from skewless.validation.drift.verdicts import DriftReport
 from skewless.validation.drift_tasks import measure_window
 from tests.integration.validation.test_live_quality import entity, say
 from tests.unit.infra.predictions.merges import import_file
-from tests.worlds.tasks import TwiceExecutor
+from tests.worlds.tasks import TwiceExecutor, killing_workers
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +79,16 @@ def test_the_report_is_that_of_one_process(segmented: Sandbox, monkeypatch: pyte
         assert repr(report) == repr(expected)
     monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 10)
     assert repr(measure(segmented, 2, until_us=until_us, tasks=7, twice=True)) == repr(expected)
+
+
+def test_killed_workers_do_not_change_the_report(segmented: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 1)
+    until_us = segmented.now_us()
+    expected = measure(segmented, 1, rows=10_000_000, until_us=until_us)
+    with killing_workers(3) as are_left:
+        assert repr(measure(segmented, 2, until_us=until_us, tasks=64)) == repr(expected)
+        while are_left():
+            assert repr(measure(segmented, 2, until_us=until_us, tasks=64)) == repr(expected)
 
 
 def labels_of(place: Sandbox, rows: int, until_us: int) -> list[float]:
