@@ -3,68 +3,133 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.columns import digest
 from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.results import digest_table, read_json, read_table, write_json, write_table
 from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.log.catalog import Segment
 from skewless.infra.log.readers import register_reader
+from skewless.infra.outcomes.labelled_log import LabelledLog, Outcomes
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.live_predictions import ServedScores, mean_repeats
 from skewless.infra.predictions.segments import open_prediction_log
-from skewless.validation.drift.verdicts import WindowCounts, count_window
+from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.validation.drift.verdicts import LABEL, WindowCounts, count_window
 
-# A prediction has a vector of many numbers, and a read of each view.
+# A prediction has a vector of many numbers, a read of each view, and inputs whose keys may have an outcome.
 COST = 10
 _TASK_SEGMENTS = 256  # a worker that is killed loses no more
+_NOTHING = Outcomes(by_id=pa.table({"prediction_id": pa.chunked_array([], pa.string())}), by_key=())
 
 
-def count_on_engine(package: Package, scores: ServedScores, *, engine: Engine) -> tuple[WindowCounts, dict[str, float]]:
-    """Return the counts of served predictions and ``ServedScores.repeats``; a large log is counted on the engine.
+@dataclass(frozen=True, kw_only=True)
+class WindowMeasures:
+    """What drift compares with training.
+
+    Args:
+        counts: of the served predictions.
+        repeats: see ``ServedScores.repeats``.
+        labels: known labels of the predictions, in any order, shape ``(n,)``.
+    """
+
+    counts: WindowCounts
+    repeats: Mapping[str, float]
+    labels: npt.NDArray[np.float64]
+
+
+def measure_window(
+    package: Package, scores: ServedScores, *, labelled: LabelledLog, known_by_us: int, engine: Engine
+) -> WindowMeasures:
+    """Return the measures of served predictions; those of a large log are counted on the engine.
+
+    Args:
+        labelled: finds the labels.
+        known_by_us: labels that became known later do not count.
 
     Raises:
         StoreError: a log file is corrupt, or the storage or database is unavailable.
+        SourceError: the label table cannot be read.
     """
-    names = feature_names(package)
     register_reader(scores.state.database)  # its segments must stay until the tasks have read them
     segments = open_prediction_log(scores.state).segments()
     total = sum(segment.rows for segment in segments)
+    has_labels = bool(segments and package.profile.get(LABEL))
+    outcomes = labelled.outcomes(scores.since_us, scores.until_us, known_by_us) if has_labels else _NOTHING
     if not engine.is_large(total, COST):
-        return count_window(package.profile, names, scores.batches()), scores.repeats()
-
-    def plan_tasks() -> Sequence[Task]:
-        # The buckets of this log are its segments, as for replay.
-        return engine.split(
-            "drift",
-            len(segments),
-            connection=scores.connection,
-            plan="",
-            snapshot={"since": scores.since_us, "until": scores.until_us},
-            parameters={"model": scores.model, "version": scores.version, "package": package.digest},
-            per_bucket=[segment.stored for segment in segments],
-            least=-(-len(segments) // _TASK_SEGMENTS),
+        return WindowMeasures(
+            counts=count_window(package.profile, _feature_names(package), scores.batches()),
+            repeats=scores.repeats(),
+            labels=labelled.match(outcomes, scores.with_outcome(outcomes.by_id, outcomes.by_key)),
         )
 
-    counts, uses, storage = count_window(package.profile, names), [], scores.state.storage
+    def plan_tasks() -> Sequence[Task]:
+        return _plan_tasks(package, scores, outcomes, segments, engine)
+
+    counts, storage = count_window(package.profile, _feature_names(package)), scores.state.storage
+    uses, predictions = [], []
     with engine.run("drift", "counting predictions", total, plan_tasks) as results:
         for result in results:
-            body, stored = read_json(storage, result.objects[0]), result.objects[1]
-            own = replace(counts.histograms, counts=np.array(body["counts"], dtype=np.int64))
-            counts = counts.add(WindowCounts(rows=body["rows"], histograms=own))
-            uses.append(read_table(storage, stored))
-        return counts, mean_repeats(scores.connection, uses)
+            body, *stored = result.objects
+            part = read_json(storage, body)
+            own = replace(counts.histograms, counts=np.array(part["counts"], dtype=np.int64))
+            counts = counts.add(WindowCounts(rows=part["rows"], histograms=own))
+            uses.append(read_table(storage, stored[0]))
+            predictions.append(read_table(storage, stored[1]))
+        return WindowMeasures(
+            counts=counts,
+            repeats=mean_repeats(scores.connection, uses),
+            labels=labelled.match(outcomes, pa.concat_tables(predictions)),
+        )
+
+
+def _plan_tasks(
+    package: Package, scores: ServedScores, outcomes: Outcomes, segments: Sequence[Segment], engine: Engine
+) -> list[Task]:
+    # The buckets of this log are its segments, as for replay.
+    lookups = _store_lookups(scores.state.storage, outcomes)
+    return engine.split(
+        "drift",
+        len(segments),
+        connection=scores.connection,
+        plan="",
+        snapshot={"since": scores.since_us, "until": scores.until_us},
+        parameters={
+            "model": scores.model,
+            "version": scores.version,
+            "package": package.digest,
+            "keys": [key for key, _ in outcomes.by_key],
+        },
+        inputs=lookups,
+        per_bucket=[segment.stored for segment in segments],
+        least=-(-len(segments) // _TASK_SEGMENTS),
+    )
+
+
+def _store_lookups(storage: ObjectStorage, outcomes: Outcomes) -> list[StoredObject]:
+    """Store the ids and the keys that have outcomes: tasks find their predictions, and the driver matches them."""
+    tables = [outcomes.by_id.select(["prediction_id"]), *(table.select(["key"]) for _, table in outcomes.by_key)]
+    names = [digest_table(table) for table in tables]
+    folder = f"inputs-{digest(names)}"
+    return [write_table(storage, folder, table, name) for table, name in zip(tables, names, strict=True)]
 
 
 def count(task: Task) -> TaskResult:
-    """Count the predictions of a task's segments; the result has the histograms, and the uses of feature rows."""
+    """Count the predictions of a task's segments.
+
+    The result has the histograms, the uses of feature rows, and the predictions that may have an outcome.
+    """
     project, began = open_project(task), time.perf_counter()
     state, given = project.views.state, task.parameters
+    places = len(given["keys"]) + 1
     package = open_package(PackageStore.of(state, project.settings), given["model"], given["version"])
     scores = ServedScores(
         state=state,
@@ -73,18 +138,23 @@ def count(task: Task) -> TaskResult:
         version=given["version"],
         since_us=task.snapshot["since"],
         until_us=task.snapshot["until"],
-        only=task.inputs,
+        only=task.inputs[places:],
     )
-    counts, uses = count_window(package.profile, feature_names(package), scores.batches()), scores.uses()
+    counts = count_window(package.profile, _feature_names(package), scores.batches())
+    ids, *keys = (read_table(state.storage, stored) for stored in task.inputs[:places])
+    tables = [scores.uses(), scores.with_outcome(ids, list(zip(given["keys"], keys, strict=True)))]
     body = {"rows": counts.rows, "counts": counts.histograms.counts.tolist()}
     return TaskResult(
-        objects=(write_json(state.storage, task.job, body), write_table(state.storage, task.job, uses)),
-        rows=sum(pq.read_metadata(path).num_rows for path in state.storage.local_paths(task.inputs)),
-        digest=digest([body, digest_table(uses)]),
+        objects=(
+            write_json(state.storage, task.job, body),
+            *(write_table(state.storage, task.job, table) for table in tables),
+        ),
+        rows=sum(pq.read_metadata(path).num_rows for path in state.storage.local_paths(scores.only or ())),
+        digest=digest([body, *map(digest_table, tables)]),
         compute_s=time.perf_counter() - began,
     )
 
 
-def feature_names(package: Package) -> list[str]:
+def _feature_names(package: Package) -> list[str]:
     """Return the names of a version's features, in the order of its vectors."""
     return [ref.label for ref in pinned_plan(package).services[0].features]

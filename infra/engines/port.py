@@ -23,7 +23,7 @@ class Executor(Protocol):
     """Runs tasks on an engine.
 
     A task whose worker was killed is tried again, a bounded number of times, and may also run twice at once: results
-    of one task are equal, and ``run_job`` compares them. So an executor may allow a second attempt.
+    of one task are equal, and ``Jobs.run`` compares them. So an executor may allow a second attempt.
 
     Attributes:
         name: of the engine.

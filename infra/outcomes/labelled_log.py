@@ -10,9 +10,11 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from skewless.contract.arrow_numbers import int64_array
+from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
@@ -66,7 +68,7 @@ _BY_ENTITY_SQL = f"""
     SELECT n, distance, {", ".join(_OUTCOME_COLUMNS)} FROM nearest JOIN keyed USING (key, version, role, t)
 """
 # If several events are near one prediction, the nearest counts; of several outcomes of it, the last known.
-_LABELLED_SQL = """
+_BEST_SQL = """
     WITH
     placed AS (SELECT *, coalesce(distance, min(distance) OVER (PARTITION BY n), 0) AS far FROM candidates),
     best AS (
@@ -74,9 +76,26 @@ _LABELLED_SQL = """
             PARTITION BY n ORDER BY far, known_at DESC, received_at DESC, batch DESC, row DESC
         ) = 1
     )
+"""
+_LABELS_SQL = f"{_BEST_SQL} SELECT label FROM best WHERE label IS NOT NULL"
+_LABELLED_SQL = f"""
+    {_BEST_SQL}
     SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
     FROM predictions LEFT JOIN best USING (n) ORDER BY n
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """Outcomes that may belong to predictions.
+
+    Args:
+        by_id: those of one prediction each, which they name in ``prediction_id``.
+        by_key: those of entities: the SQL of the key of a prediction, and outcomes with such keys in ``key``.
+    """
+
+    by_id: pa.Table
+    by_key: Sequence[tuple[str, pa.Table]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +147,43 @@ class LabelledLog:
                 key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
                 values = {"files": files, "model": self.spec.name, "since": since_us, "until": until_us}
                 cursor.execute(_PREDICTIONS_SQL.format(unit=_UNIT_SQL.format(key=key)), values)
-                self._find_candidates(cursor, (since_us, until_us), known_by_us)
+                _match(cursor, self.outcomes(since_us, until_us, known_by_us), self._tolerance_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
+
+    def outcomes(self, since_us: int, until_us: int, known_by_us: int) -> Outcomes:
+        """Return all outcomes that may belong to predictions of a time range.
+
+        Raises:
+            StoreError: a file of the log is corrupt.
+            SourceError: the label table cannot be read.
+        """
+        with closing(self.connection.cursor()) as cursor:
+            latest = OutcomeLog(self.state, cursor).latest(known_by_us)
+            cursor.register("outcomes", latest)
+            tables = [*self._entity_outcomes(cursor), *self._table_labels(cursor, (since_us, until_us), known_by_us)]
+        by_key = [
+            (_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
+            for names, outcomes in tables
+        ]
+        by_id = latest.filter(pc.is_valid(latest["prediction_id"]))
+        return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
+
+    def match(self, outcomes: Outcomes, predictions: pa.Table) -> npt.NDArray[np.float64]:
+        """Return the known labels of predictions, in any order; as ``read``, but of these predictions alone.
+
+        Args:
+            outcomes: see ``outcomes``.
+            predictions: ``id``, ``t``, ``version``, ``role``, ``inputs`` and ``has_keys``. Those that cannot have an
+                outcome may be missing (``ServedScores.with_outcome``).
+        """
+        if not predictions.num_rows:
+            return np.empty(0)
+        with closing(self.connection.cursor()) as cursor, translate_query_errors("prediction log"):
+            cursor.register("given", predictions)
+            cursor.execute("CREATE TEMP TABLE predictions AS SELECT row_number() OVER () AS n, * FROM given")
+            _match(cursor, outcomes, self._tolerance_us)
+            labels: npt.NDArray[np.float64] = numbers(cursor.sql(_LABELS_SQL).to_arrow_table()["label"])
+            return labels
 
     def latest_labels(self, known_by_us: int, most: int = 100_000) -> pa.Table:
         """Return ``t`` and ``known_at`` of the latest rows of the label table that were known by a time.
@@ -155,14 +209,9 @@ class LabelledLog:
     def _ask_labels(self, question: str) -> pa.Table:
         return query_labels(self.connection, self.repo, self.plan, self.spec, question)
 
-    def _find_candidates(self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int) -> None:
-        cursor.register("outcomes", OutcomeLog(self.state, cursor).latest(known_by_us))
-        cursor.execute(_BY_ID_SQL)
-        for names, outcomes in [*self._entity_outcomes(cursor), *self._table_labels(cursor, times, known_by_us)]:
-            cursor.register("entity_outcomes", outcomes)
-            key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
-            cursor.execute(_BY_ENTITY_SQL.format(key=key), {"tolerance": self.spec.labels.tolerance // _MICROSECOND})
-            cursor.unregister("entity_outcomes")
+    @property
+    def _tolerance_us(self) -> int:
+        return self.spec.labels.tolerance // _MICROSECOND
 
     def _entity_outcomes(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Sequence[str], pa.Table]]:
         """Yield the outcomes by entity, for each set of key names that callers used."""
@@ -182,9 +231,8 @@ class LabelledLog:
     def _table_labels(
         self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
     ) -> Iterator[tuple[Sequence[str], pa.Table]]:
-        tolerance = self.spec.labels.tolerance // _MICROSECOND
         # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
-        between = (times[0] - tolerance, times[1] + tolerance)
+        between = (times[0] - self._tolerance_us, times[1] + self._tolerance_us)
         rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
         rows = rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
         cursor.register("label_table", rows)
@@ -201,6 +249,16 @@ class LabelledLog:
         """Return the keys and request fields in order of their names; if names are given, only these."""
         columns = sorted((*self.plan.join_keys, *self.plan.request), key=lambda column: column.name)
         return [column for column in columns if names is None or column.name in names]
+
+
+def _match(cursor: duckdb.DuckDBPyConnection, outcomes: Outcomes, tolerance_us: int) -> None:
+    """Create the table of the outcomes of ``predictions``."""
+    cursor.register("outcomes", outcomes.by_id)
+    cursor.execute(_BY_ID_SQL)
+    for key, table in outcomes.by_key:
+        cursor.register("entity_outcomes", table)
+        cursor.execute(_BY_ENTITY_SQL.format(key=key), {"tolerance": tolerance_us})
+        cursor.unregister("entity_outcomes")
 
 
 def _key_sql(values: Sequence[str]) -> str:

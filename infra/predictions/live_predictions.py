@@ -53,6 +53,16 @@ _VECTORS_SQL = """
     SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
     JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
 """
+_WITH_OUTCOME = pa.schema(
+    [
+        ("id", pa.string()),
+        ("t", pa.int64()),
+        ("version", pa.string()),
+        ("role", pa.string()),
+        ("inputs", pa.string()),
+        ("has_keys", pa.bool_()),
+    ]
+)
 _SAMPLE = pa.schema(
     [("part", pa.int64()), ("version", pa.string()), ("predictions", pa.int64()), ("vector", pa.list_(pa.float64()))]
 )
@@ -126,6 +136,33 @@ class ServedScores:
         query = f"{_USES_SQL} ORDER BY ALL"
         with translate_query_errors("prediction log"):
             return self.connection.sql(query, params=self._values).to_arrow_table()
+
+    def with_outcome(self, ids: pa.Table, keys: Sequence[tuple[str, pa.Table]]) -> pa.Table:
+        """Return the predictions that may have an outcome.
+
+        Args:
+            ids: ``prediction_id`` of outcomes.
+            keys: the SQL of the key of a prediction, and a table with keys of outcomes in ``key``.
+
+        Returns:
+            ``id``, ``t``, ``version``, ``role``, ``inputs`` and ``has_keys``, sorted.
+
+        Raises:
+            StoreError: a log file is corrupt.
+        """
+        tests = ["id IN (SELECT prediction_id FROM ids)"] * bool(ids.num_rows)
+        tests += [f"source = 'entities' AND {sql} IN (SELECT key FROM keys_{i})" for i, (sql, _) in enumerate(keys)]
+        if not self._files or not tests:
+            return pa.Table.from_batches([], _WITH_OUTCOME)  # `empty_table` imports pandas
+        query = f"""
+            SELECT id, t, version, role, inputs, source = 'entities' AS has_keys {_SERVED_SQL}
+            AND ({" OR ".join(f"({test})" for test in tests)}) ORDER BY ALL
+        """
+        with self.connection.cursor() as cursor, translate_query_errors("prediction log"):
+            cursor.register("ids", ids)
+            for i, (_, table) in enumerate(keys):
+                cursor.register(f"keys_{i}", table)
+            return cursor.sql(query, params=self._values).to_arrow_table().cast(_WITH_OUTCOME)
 
     def _query(self, query: str) -> Iterator[pa.RecordBatch]:
         if not self._files:

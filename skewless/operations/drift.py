@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 from skewless.operations.versions import open_champion
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from skewless.infra.storage.documents import Records
     from skewless.validation.drift.verdicts import DriftReport
     from skewless.workspace import Workspace
@@ -43,8 +40,9 @@ def check_drift(
 def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
     from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live_predictions import ServedScores
+    from skewless.operations.quality import labelled_log
     from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window
-    from skewless.validation.drift_tasks import count_on_engine
+    from skewless.validation.drift_tasks import measure_window
 
     spec, package = project.applied.model(model), open_champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us
@@ -59,21 +57,27 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         since_us=since,
         until_us=until,
     )
-    counts, repeats = count_on_engine(package, scores, engine=project.engine)
+    measures = measure_window(
+        package,
+        scores,
+        labelled=labelled_log(project, model),
+        known_by_us=project.clock.now_us(),
+        engine=project.engine,
+    )
     columns = compare_window(
         package.profile,
         names,
-        counts,
-        _labels(project, model, package.version, since, until),
+        measures.counts,
+        measures.labels,
         spec.watch,
-        {ref.label: repeats.get(ref.group, 1.0) for ref in refs},
+        {ref.label: measures.repeats.get(ref.group, 1.0) for ref in refs},
     )
     return DriftReport(
         model=model,
         version=package.version,
         since_us=since,
         until_us=until,
-        rows=counts.rows,
+        rows=measures.counts.rows,
         watch=spec.watch,
         features=[columns[name] for name in names],
         score=columns.get(SCORE),
@@ -96,18 +100,6 @@ def _drift_records(project: Workspace) -> Records:
     from skewless.infra.storage.documents import Records
 
     return Records(project.state.database, "drift_check")
-
-
-def _labels(project: Workspace, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:
-    """Return the known labels of the predictions of a window."""
-    import pyarrow.compute as pc
-
-    from skewless.operations.quality import labelled_log
-
-    rows = labelled_log(project, model).read(since_us=since_us, until_us=until_us, known_by_us=project.clock.now_us())
-    is_served = (pc.field("version") == version) & (pc.field("role") != "shadow") & pc.field("label").is_valid()
-    labels: npt.NDArray[np.float64] = rows.filter(is_served)["label"].to_numpy()
-    return labels
 
 
 def _update_alerts(project: Workspace, report: DriftReport) -> None:

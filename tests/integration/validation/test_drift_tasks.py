@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,11 +18,16 @@ from skewless.infra.engines.results import FOLDER
 from skewless.infra.predictions.live_predictions import ServedScores, mean_repeats
 from skewless.infra.predictions.segments import open_prediction_log
 from skewless.operations.drift import check_drift
+from skewless.operations.quality import labelled_log
+from skewless.operations.versions import open_champion
 from skewless.project import Project
 from skewless.validation import drift_tasks
 from skewless.validation.drift.verdicts import DriftReport
-from tests.worlds.tasks import TwiceExecutor
-from tests.worlds.trained import MODEL, Sandbox, ask
+from skewless.validation.drift_tasks import measure_window
+from tests.integration.validation.test_live_quality import entity, say
+from tests.unit.infra.predictions.merges import import_file
+from tests.worlds.tasks import TwiceExecutor, killing_workers
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 ROOT = Path(__file__).parents[3]
 SEGMENTS = 64
@@ -73,6 +79,77 @@ def test_the_report_is_that_of_one_process(segmented: Sandbox, monkeypatch: pyte
         assert repr(report) == repr(expected)
     monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 10)
     assert repr(measure(segmented, 2, until_us=until_us, tasks=7, twice=True)) == repr(expected)
+
+
+def test_killed_workers_do_not_change_the_report(segmented: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 1)
+    until_us = segmented.now_us()
+    expected = measure(segmented, 1, rows=10_000_000, until_us=until_us)
+    with killing_workers(3) as are_left:
+        assert repr(measure(segmented, 2, until_us=until_us, tasks=64)) == repr(expected)
+        while are_left():
+            assert repr(measure(segmented, 2, until_us=until_us, tasks=64)) == repr(expected)
+
+
+def labels_of(place: Sandbox, rows: int, until_us: int) -> list[float]:
+    """Return the labels that drift counts, sorted."""
+    with closing(Project(place.repo, engine_rows=rows, engine_workers=2)) as project:
+        package = open_champion(project, MODEL)
+        scores = ServedScores(
+            state=project.state,
+            connection=project.connection,
+            model=MODEL,
+            version=package.version,
+            since_us=0,
+            until_us=until_us,
+        )
+        labelled = labelled_log(project, MODEL)
+        measures = measure_window(package, scores, labelled=labelled, known_by_us=until_us, engine=project.engine)
+        return sorted(measures.labels.tolist())
+
+
+def test_labels_are_those_of_the_labelled_log(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 1)
+    began_us, ids = place.now_us(), list[str]()
+    for i in range(6):
+        rows = [row | {"paid_at": began_us + 60 * SECOND} for row in ask(4, i % 2)]
+        ids += place.predict(rows).ids
+        place.wait(50)
+    # Those of another version, and those of a shadow, have labels of their own.
+    for name, value in (("version", "000002"), ("role", "shadow")):
+        log_file = place.log_files()[3]
+        other = pq.read_table(log_file)
+        column = pa.array([value] * other.num_rows, other.schema.field(name).type)
+        written = place.state / f"{log_file.name[:20]}-{name}.parquet"
+        pq.write_table(other.set_column(other.column_names.index(name), name, column), written)
+        import_file(place.project.state, written)
+    path = place.repo / "data/payments.parquet"
+    table, when = pq.read_table(path), pa.array([began_us + 60 * SECOND] * 4).cast(pa.timestamp("us", tz="UTC"))
+    known = pa.array([began_us + SECOND] * 4).cast(pa.timestamp("us", tz="UTC"))
+    new = {name: [row[name] for row in rows] for name in ("card_id", "shop_id", "amount")}
+    added = pa.table({**new, "paid_at": when, "known_at": known, "fraud": [1, 0, 1, 1]})
+    pq.write_table(pa.concat_tables([table, added.select(table.column_names).cast(table.schema)]), path)
+    keys = {name: rows[1][name] for name in ("card_id", "shop_id")}
+    say(
+        place,
+        {"prediction_id": ids[0], "label": 1},
+        {"prediction_id": ids[5], "label": None},
+        {"prediction_id": "of nobody", "label": 1},
+        {"prediction_id": ids[9], "label": 3},
+        entity(keys, began_us + 70 * SECOND, label=2),
+        entity(rows[2], began_us + 160 * SECOND, label=4),
+        entity(rows[2] | {"amount": 0.1}, began_us, label=5),
+    )
+    place.wait(1)
+    until_us = place.now_us()
+    champion = open_champion(place.project, MODEL).version
+    found = labelled_log(place.project, MODEL).read(since_us=0, until_us=until_us, known_by_us=until_us)
+    served = (pc.field("version") == champion) & (pc.field("role") != "shadow") & pc.field("label").is_valid()
+    expected = sorted(found.filter(served)["label"].to_pylist())
+    assert len(expected) > 4
+    assert len(found.filter(pc.field("label").is_valid())) > len(expected)
+    assert labels_of(place, 10_000_000, until_us) == expected
+    assert labels_of(place, 0, until_us) == expected
 
 
 def test_a_window_without_predictions_has_none(segmented: Sandbox) -> None:
