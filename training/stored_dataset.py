@@ -30,7 +30,7 @@ from skewless.training.dataset import (
     find_slices,
     split_rows,
 )
-from skewless.training.dataset_files import DatasetFiles
+from skewless.training.dataset_files import DatasetFiles, OnRows
 from skewless.training.dataset_folder import merge_status
 from skewless.training.mode_gap import measure_mode_gap, spread_indices
 from skewless.training.row_source import RowSource
@@ -81,6 +81,7 @@ class TrainingDataBuilder:
 
     Args:
         plan: all of the project.
+        on_rows: called with the number of joined rows and of all rows, if they are joined for the storage.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -89,6 +90,7 @@ class TrainingDataBuilder:
     spec: ModelSpec
     views: OfflineViews
     now_us: int
+    on_rows: OnRows = lambda _done, _total: None
 
     @contextmanager
     def open(self) -> Iterator[TrainingData]:
@@ -178,7 +180,7 @@ class TrainingDataBuilder:
             most_bytes=self._most_bytes,
         )
         files.columns()  # checks the names
-        files.write_parts(parts, len(t))
+        files.write_parts(parts, len(t), self.on_rows)
         matrix_files = MatrixFiles(
             storage=views.state.storage,
             objects=tuple(parts.objects[1:]),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,9 +22,11 @@ from skewless.contract.errors import SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec, Split
-from skewless.infra.engines.job import delete_results
+from skewless.infra.engines.job import TRAINING_SET, delete_results
 from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training import dataset_files, stored_dataset
 from skewless.training.dataset import Dataset
@@ -35,8 +41,10 @@ from tests.integration.training.test_train import FIELDS
 from tests.worlds.engines import WINDOWS, open_engine_world
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan
+from tests.worlds.planted import Killed
 from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop, open_shop
 
+ROOT = Path(__file__).parents[3]
 # The only files that say where the rows were, and the time.
 OWN_FILES = {"about.json", "manifest.json", "signature.json"}
 WINDOWED = replace(
@@ -52,7 +60,11 @@ WINDOWED = replace(
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches of a few hundred rows, parts of fewer, blocks of a few dozen."""
+    make_small_parts(monkeypatch)
+
+
+def make_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches have a few hundred rows, parts fewer, and blocks a dozen."""
     monkeypatch.setattr(dataset_files, "LEAST_ROWS", 37)
     monkeypatch.setattr(dataset_files, "PART_BYTES", 8_000)
     monkeypatch.setattr(dataset_files, "SEARCH_BYTES", 12_000)
@@ -208,9 +220,6 @@ def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -
 def test_an_interrupted_training_continues_as_of_its_start(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     written: list[str] = []
     add = StoredParts.add
 
@@ -231,6 +240,38 @@ def test_an_interrupted_training_continues_as_of_its_start(
         assert stored.as_of_us == END
         assert [item.name for item in stored.files.objects][: len(written)] == written
         check_same(replace(memory, as_of_us=END), stored)
+    assert leftovers(shop) == []
+
+
+DIE = "import sys; from tests.integration.training.test_stored_dataset import die; die(sys.argv[1])"
+
+
+def die(root: str) -> None:
+    """Begin a training set, and be killed after its third part; for a process of its own."""
+    add = StoredParts.add
+
+    def dying(self: StoredParts, *arguments: Any) -> None:  # noqa: ANN401 - those of `add`
+        add(self, *arguments)
+        if len(self.parts) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as monkeypatch, connect(Path(root) / "spill", threads=1) as connection:
+        make_small_parts(monkeypatch)
+        monkeypatch.setattr(StoredParts, "add", dying)
+        with builder_of(Shop(root=Path(root), opened=connection)).open_stored():
+            pass
+
+
+def test_a_killed_training_continues(shop: Shop) -> None:
+    command = [sys.executable, "-c", DIE, str(shop.root)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (document,) = Documents(ProjectState(shop.state).database, TRAINING_SET).list_all().values()
+    assert len(document["parts"]) == 3
+    with builder_of(shop, now_us=END + 1).open_stored() as stored:
+        assert [list(item) for item in stored.files.objects][:3] == document["objects"][1:]
+        check_same(shop.dataset(), stored)
     assert leftovers(shop) == []
 
 
