@@ -158,7 +158,7 @@ class TrainingDataBuilder:
 
     @property
     def _most_bytes(self) -> int:
-        # A search and a part are in memory about three times, beside DuckDB.
+        # A search and a part are in memory about three times, in addition to DuckDB.
         return read_memory_limit(self.connection) // 8
 
     def _build(self, pinned: FeaturePlan, parts: StoredParts, group_rows: int) -> StoredDataset:
