@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from skewless.training.train import TrainedVersion, train
 from skewless.training.training_data import TrainingData
 from tests.integration.training.test_across_plans import CHANGES, accept
 from tests.integration.training.test_train import FIELDS
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.engines import WINDOWS, open_engine_world
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan
@@ -91,7 +93,7 @@ def builder_of(
         repo=shop.root,
         plan=plan,
         spec=spec,
-        views=views or OfflineViews(ProjectState(shop.state), shop.connection),
+        views=views or OfflineViews(shop.project_state, shop.connection),
         now_us=now_us,
     )
 
@@ -199,6 +201,30 @@ def test_a_champion_of_another_plan_has_the_scores_of_memory(shop: Shop, tmp_pat
     with builder_of(shop).open_stored() as stored:
         expected = score_version(memory, SPEC, store_at(tmp_path), "000001")
         assert score_version(stored, SPEC, store_at(tmp_path), "000001").tobytes() == expected.tobytes()
+
+
+def test_the_rows_can_be_in_a_bucket(tmp_path: Path, bucket_url: str) -> None:
+    """Each block is read from a local copy, which may be deleted at any time."""
+    addresses = ProjectAddresses(storage_url=bucket_url)
+    with open_shop(tmp_path, 1, addresses) as shop:
+        state = shop.project_state
+        with (
+            builder_of(shop).open_in_memory() as memory,
+            suppress(KeyboardInterrupt),
+            builder_of(shop).open_stored() as stored,
+        ):
+            shutil.rmtree(shop.state / "cache")
+            check_same(memory, stored)
+            raise KeyboardInterrupt
+        shutil.rmtree(shop.state / "cache")
+        assert len(list(state.storage.list_objects("work"))) == len(stored.files.objects) + 1
+        with builder_of(shop).open_in_memory() as memory, builder_of(shop, now_us=END + 9).open_stored() as again:
+            assert again.files.objects == stored.files.objects
+            check_same(memory, again)
+        assert list(state.storage.list_objects("work")) == []
+        assert not {each.digest for each in stored.files.objects} & {
+            path.stem for path in (shop.state / "cache").iterdir()
+        }
 
 
 def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -> None:
