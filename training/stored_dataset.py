@@ -16,7 +16,7 @@ from skewless.contract.errors import SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import LabelSource, ModelSpec
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
-from skewless.infra.engines.job import spill_folder
+from skewless.infra.engines.job import delete_spilled, spill_folder
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
 from skewless.infra.offline.matched_rows import read_memory_limit
@@ -129,6 +129,7 @@ class TrainingDataBuilder:
         # Another training of the same rows would delete them.
         with state.database.hold_lock(f"training set of {self.spec.name}"):
             delete_old_sets(state, self.now_us)
+            delete_spilled(state)  # of killed trainings
             group_rows = count_block_rows(len(pinned.services[0].features))
             parts = StoredParts(state, name, self.now_us, group_rows)
             if parts.is_continued:

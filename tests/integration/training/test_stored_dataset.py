@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -289,6 +290,8 @@ def die(root: str) -> None:
 
 
 def test_a_killed_training_continues(shop: Shop) -> None:
+    spilled = ProjectState(shop.state) / "spill" / f"{socket.gethostname()}-{2**22 + 1}"
+    spilled.mkdir(parents=True)  # of XGBoost, of a process that cannot exist
     command = [sys.executable, "-c", DIE, str(shop.root)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
@@ -299,6 +302,7 @@ def test_a_killed_training_continues(shop: Shop) -> None:
         assert [list(item) for item in stored.files.objects][:3] == document["objects"][1:]
         check_same(shop.dataset(), stored)
     assert leftovers(shop) == []
+    assert not spilled.exists()
 
 
 def test_a_day_later_or_after_an_erasure_it_begins_again(shop: Shop) -> None:
