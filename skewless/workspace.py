@@ -204,7 +204,13 @@ class Workspace:
 
         plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return TrainingDataBuilder(
-            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
+            connection=self.connection,
+            repo=self.repo,
+            plan=plan,
+            spec=spec,
+            views=self.views,
+            now_us=now_us,
+            on_rows=lambda done, total: self.on_progress("joining rows", done, total),
         ).open()
 
     @cached_property

@@ -19,7 +19,7 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
-from skewless.infra.offline.entity_file import EntityFile, EntityFileRows, EntityRows
+from skewless.infra.offline.entity_file import EntityFile, EntityFileRows, EntitySource
 from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
 from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, DatasetParts, merge_status
@@ -71,7 +71,7 @@ class DatasetFiles:
     connection: duckdb.DuckDBPyConnection
     views: OfflineViews
     plan: FeaturePlan
-    entities: EntityRows
+    entities: EntitySource
     mode: TimeMode = "knowledge"
     part_rows: int | None = None
     most_bytes: int | None = None

@@ -35,6 +35,7 @@ class TrainReport:
     """A trained version and the gate's decision about it.
 
     Args:
+        dataset: its training set; if it was in the storage, its features are deleted.
         untracked: why it could not be published to MLflow; None: it was published, or MLflow is not set.
     """
 

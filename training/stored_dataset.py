@@ -16,7 +16,7 @@ from skewless.contract.errors import SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import LabelSource, ModelSpec
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
-from skewless.infra.engines.job import spill_folder
+from skewless.infra.engines.job import delete_spilled, spill_folder
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
 from skewless.infra.offline.matched_rows import read_memory_limit
@@ -30,7 +30,7 @@ from skewless.training.dataset import (
     find_slices,
     split_rows,
 )
-from skewless.training.dataset_files import DatasetFiles
+from skewless.training.dataset_files import DatasetFiles, OnRows
 from skewless.training.dataset_folder import merge_status
 from skewless.training.mode_gap import measure_mode_gap, spread_indices
 from skewless.training.row_source import RowSource
@@ -81,6 +81,7 @@ class TrainingDataBuilder:
 
     Args:
         plan: all of the project.
+        on_rows: called with the number of joined rows and of all rows, if they are joined for the storage.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -89,6 +90,7 @@ class TrainingDataBuilder:
     spec: ModelSpec
     views: OfflineViews
     now_us: int
+    on_rows: OnRows = lambda _done, _total: None
 
     @contextmanager
     def open(self) -> Iterator[TrainingData]:
@@ -127,6 +129,7 @@ class TrainingDataBuilder:
         # Another training of the same rows would delete them.
         with state.database.hold_lock(f"training set of {self.spec.name}"):
             delete_old_sets(state, self.now_us)
+            delete_spilled(state)  # of killed trainings
             group_rows = count_block_rows(len(pinned.services[0].features))
             parts = StoredParts(state, name, self.now_us, group_rows)
             if parts.is_continued:
@@ -152,12 +155,7 @@ class TrainingDataBuilder:
         spec = self.spec.as_dict()
         table = find_labels(self.repo, self.spec, pinned)
         inputs = {name: spec[name] for name in ("name", "labels", "horizon", "time_mode")}
-        return digest([pinned.hash, inputs, table.fingerprint(), self._most_bytes])
-
-    @property
-    def _most_bytes(self) -> int:
-        # A search and a part are in memory about three times, beside DuckDB.
-        return read_memory_limit(self.connection) // 8
+        return digest([pinned.hash, inputs, table.fingerprint()])
 
     def _build(self, pinned: FeaturePlan, parts: StoredParts, group_rows: int) -> StoredDataset:
         spec, views = self.spec, self.views
@@ -169,32 +167,16 @@ class TrainingDataBuilder:
         check_not_empty(spec, train, test)
         groups = find_groups(spec, labels.column_names, labels.read_column)
         slices = find_slices(spec, labels.column_names, labels.read_column)
-        files = DatasetFiles(
-            connection=self.connection,
-            views=views,
-            plan=pinned,
-            entities=labels,
-            mode=spec.time_mode,
-            most_bytes=self._most_bytes,
-        )
-        files.columns()  # checks the names
-        files.write_parts(parts, len(t))
-        matrix_files = MatrixFiles(
-            storage=views.state.storage,
-            objects=tuple(parts.objects[1:]),
-            rows=tuple(part.rows for part in parts.parts),
-            block_rows=group_rows,
-            scratch=spill_folder(views.state),
-        )
-        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, matrix_files, train)
+        files = self._join(pinned, labels, parts, group_rows)
+        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, files, train)
         assembler = Assembler(pinned, vocabularies)
         sample = np.flatnonzero(test)[spread_indices(int(test.sum()))]
         return StoredDataset(
             plan=pinned,
             names=names,
             vocabularies=vocabularies,
-            matrix=StoredMatrix(matrix_files, names, assembler.codes),
-            files=matrix_files,
+            matrix=StoredMatrix(files, names, assembler.codes),
+            files=files,
             labels=labels.read_numbers(LABEL),
             weights=labels.read_numbers(WEIGHT),
             t=t,
@@ -227,6 +209,29 @@ class TrainingDataBuilder:
         check_usable(self.spec, parts.counts)
         name = f"label table of model {self.spec.name!r}"
         return StoredLabels(storage=self.views.state.storage, stored=parts.objects[0], plan=pinned, name=name)
+
+    def _join(self, pinned: FeaturePlan, labels: StoredLabels, parts: StoredParts, group_rows: int) -> MatrixFiles:
+        """Return the files of the features, of which the missing ones are written."""
+        files = DatasetFiles(
+            connection=self.connection,
+            views=self.views,
+            plan=pinned,
+            entities=labels,
+            mode=self.spec.time_mode,
+            # Of a continued training set, the parts keep their limits, whatever the memory is now.
+            part_rows=parts.identity.get("part_rows"),
+            # A search and a part are in memory about three times, in addition to DuckDB.
+            most_bytes=read_memory_limit(self.connection) // 8,
+        )
+        files.columns()  # checks the names
+        files.write_parts(parts, labels.count(), self.on_rows)
+        return MatrixFiles(
+            storage=self.views.state.storage,
+            objects=tuple(parts.objects[1:]),
+            rows=tuple(part.rows for part in parts.parts),
+            block_rows=group_rows,
+            scratch=spill_folder(self.views.state),
+        )
 
 
 def _read_vocabularies(plan: FeaturePlan, files: MatrixFiles, train: np.ndarray) -> Vocabularies:

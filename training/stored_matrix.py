@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.contract.arrow_numbers import filled_numbers, find_nulls
+from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
@@ -20,6 +20,7 @@ from skewless.infra.storage.objects import ObjectStorage, StoredObject
 BLOCK_BYTES = 16_000_000
 _LEAST_ROWS = 1_024
 _MOST_ROWS = 65_536
+_COLUMN_ROWS = 1_000_000  # of one column, at once
 
 
 def count_block_rows(columns: int) -> int:
@@ -57,15 +58,17 @@ class MatrixFiles:
             for first in range(0, rows, size)
         ]
 
-    def read(self, file: int, row_group: int, columns: Sequence[str]) -> pa.Table:
-        """Return columns of a row group.
+    def read(self, file: int, row_group: int | None, columns: Sequence[str]) -> pa.Table:
+        """Return columns of a row group, or of a file.
 
         Raises:
             StoreError: the file is missing, or was altered.
         """
         # The path of each read: a local copy of an object may be deleted between two reads.
         with pq.ParquetFile(self.storage.local_path(self.objects[file])) as parquet:
-            return parquet.read_row_group(row_group, columns=list(columns))
+            if row_group is None:
+                return parquet.read(list(columns))
+            return parquet.read_row_group(row_group, list(columns))
 
 
 class StoredMatrix:
@@ -122,7 +125,7 @@ class StoredMatrix:
         """
         numbers = self._numbers(first, count)
         matrix = np.empty((len(numbers), len(self.names)))
-        for block, places in self._group_by_block(numbers):
+        for block, places in _group_by_part(self._starts, numbers):
             matrix[places] = self._read_block(block)[numbers[places] - self._starts[block]]
         return matrix
 
@@ -135,37 +138,30 @@ class StoredMatrix:
     def read_column(self, index: int) -> Vector:
         """Return a column, shape ``(n,)``."""
         column, name = np.empty(self.shape[0]), self.names[index]
-        for first in range(0, len(column), self.batch_rows):
-            numbers = self._numbers(first, self.batch_rows)
-            part = column[first : first + len(numbers)]
-            for block, places in self._group_by_block(numbers):
-                file, group, _ = self._blocks[block]
-                values = _to_numbers(self._files.read(file, group, [name])[name], self._codes.get(name))
-                part[places] = values[numbers[places] - self._starts[block]]
+        for places, values in self._read_values(name):
+            column[places] = _to_numbers(values, self._codes.get(name))
         return column
 
     def read_words(self, name: str) -> set[Any]:
         """Return the distinct words of a text feature, without null."""
         words: set[Any] = set()
-        for first in range(0, self.shape[0], self.batch_rows):
-            numbers = self._numbers(first, self.batch_rows)
-            for block, places in self._group_by_block(numbers):
-                file, group, _ = self._blocks[block]
-                column = self._files.read(file, group, [name])[name]
-                words.update(column.take(pa.array(numbers[places] - self._starts[block])).unique().to_pylist())
+        for _, values in self._read_values(name):
+            words.update(values.unique().to_pylist())
         return words - {None}
+
+    def _read_values(self, name: str) -> Iterator[tuple[Int64Array, pa.ChunkedArray]]:
+        """Yield the values of a feature as they are stored, with their places in the matrix."""
+        starts = np.cumsum([0, *self._files.rows])
+        for first in range(0, self.shape[0], _COLUMN_ROWS):
+            numbers = self._numbers(first, _COLUMN_ROWS)
+            for file, places in _group_by_part(starts, numbers):
+                column = self._files.read(file, None, [name])[name]
+                yield first + places, column.take(int64_array(numbers[places] - starts[file]))
 
     def _numbers(self, first: int, count: int) -> Int64Array:
         """Return the numbers of some rows of the matrix in the files."""
         end = min(first + count, self.shape[0])
         return np.arange(first, end) if self._rows is None else self._rows[first:end]
-
-    def _group_by_block(self, numbers: Int64Array) -> Iterator[tuple[int, Int64Array]]:
-        """Yield each block of some rows, with the places of its rows among them."""
-        blocks = np.searchsorted(self._starts, numbers, side="right") - 1
-        order = np.argsort(blocks, kind="stable")
-        distinct, first = np.unique(blocks[order], return_index=True)
-        yield from zip(distinct.tolist(), np.split(order, first[1:]), strict=False)
 
     def _read_block(self, block: int) -> Matrix:
         # The next batch usually begins in the block in which the previous one ended.
@@ -193,6 +189,18 @@ def score_rows(score: Callable[[Matrix], Scores], matrix: AnyMatrix) -> Scores:
     """Return the scores of all rows, a batch at a time; each row has the same score in any batch."""
     parts = [score(np.ascontiguousarray(batch)) for batch in read_batches(matrix)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _group_by_part(starts: Int64Array, numbers: Int64Array) -> Iterator[tuple[int, Int64Array]]:
+    """Yield each part that some rows are in, with the places of its rows among them.
+
+    Args:
+        starts: number of the first row of each part, and the end of the last.
+    """
+    parts = np.searchsorted(starts, numbers, side="right") - 1
+    order = np.argsort(parts, kind="stable")
+    distinct, first = np.unique(parts[order], return_index=True)
+    yield from zip(distinct.tolist(), np.split(order, first[1:]), strict=False)
 
 
 def _to_numbers(column: pa.ChunkedArray, codes: Mapping[Any, float] | None) -> Vector:

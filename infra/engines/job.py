@@ -118,7 +118,7 @@ class Jobs:
         self.state.storage.delete([item.name for folder in folders for item in self.state.storage.list_objects(folder)])
         for folder in folders:
             shutil.rmtree(self.state / folder, ignore_errors=True)
-        self._delete_spilled()
+        delete_spilled(self.state)
 
     def _delete_old(self) -> None:
         """Delete what killed jobs have left, if nobody has continued them."""
@@ -130,14 +130,16 @@ class Jobs:
         for folder in (FOLDER, STAGING):
             storage.delete([item.name for item in storage.list_objects(folder) if item.modified_us < before_us])
 
-    def _delete_spilled(self) -> None:
-        for folder in (self.state / "spill").glob(f"{socket.gethostname()}-*"):
-            try:
-                os.kill(int(folder.name.rpartition("-")[2]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
-            except (ValueError, PermissionError):
-                continue
+
+def delete_spilled(state: ProjectState) -> None:
+    """Delete the folders of dead processes of this machine, see ``spill_folder``."""
+    for folder in (state / "spill").glob(f"{socket.gethostname()}-*"):
+        try:
+            os.kill(int(folder.name.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def delete_results(state: ProjectState) -> None:

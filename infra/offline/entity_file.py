@@ -56,7 +56,7 @@ class EntityFileRows:
         )
 
 
-class EntityRows(Protocol):
+class EntitySource(Protocol):
     """Rows with an entity and a time, in a fixed order, of which datasets are made."""
 
     @property

@@ -20,6 +20,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import Dataset, build_dataset
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestWorld, times
 from tests.worlds.plans import make_plan, make_transform, make_view
 
@@ -107,11 +108,11 @@ def label_table(rng: np.random.Generator, n: int) -> pa.Table:
 
 
 @contextmanager
-def open_shop(folder: Path, fewest: int = 0) -> Iterator[Shop]:
+def open_shop(folder: Path, fewest: int = 0, addresses: ProjectAddresses | None = None) -> Iterator[Shop]:
     """A filled shop below a folder; ``fewest`` is the least of ``slow.n``, by which its ratio divides."""
     rng = np.random.default_rng(3)
     with connect(folder / "spill", threads=1) as connection:
-        one = Shop(root=folder / "shop", opened=connection)
+        one = Shop(root=folder / "shop", opened=connection, addresses=addresses or ProjectAddresses())
         one.root.mkdir()
         one.write("v.parquet", view_table(rng, 400))
         slow = {

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,9 +24,11 @@ from skewless.contract.errors import SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec, Split
-from skewless.infra.engines.job import delete_results
+from skewless.infra.engines.job import TRAINING_SET, delete_results
 from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training import dataset_files, stored_dataset
 from skewless.training.dataset import Dataset
@@ -32,11 +40,14 @@ from skewless.training.train import TrainedVersion, train
 from skewless.training.training_data import TrainingData
 from tests.integration.training.test_across_plans import CHANGES, accept
 from tests.integration.training.test_train import FIELDS
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.engines import WINDOWS, open_engine_world
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan
+from tests.worlds.planted import Killed
 from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop, open_shop
 
+ROOT = Path(__file__).parents[3]
 # The only files that say where the rows were, and the time.
 OWN_FILES = {"about.json", "manifest.json", "signature.json"}
 WINDOWED = replace(
@@ -52,7 +63,11 @@ WINDOWED = replace(
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches of a few hundred rows, parts of fewer, blocks of a few dozen."""
+    make_small_parts(monkeypatch)
+
+
+def make_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches have a few hundred rows, parts fewer, and blocks a dozen."""
     monkeypatch.setattr(dataset_files, "LEAST_ROWS", 37)
     monkeypatch.setattr(dataset_files, "PART_BYTES", 8_000)
     monkeypatch.setattr(dataset_files, "SEARCH_BYTES", 12_000)
@@ -79,7 +94,7 @@ def builder_of(
         repo=shop.root,
         plan=plan,
         spec=spec,
-        views=views or OfflineViews(ProjectState(shop.state), shop.connection),
+        views=views or OfflineViews(shop.project_state, shop.connection),
         now_us=now_us,
     )
 
@@ -189,6 +204,30 @@ def test_a_champion_of_another_plan_has_the_scores_of_memory(shop: Shop, tmp_pat
         assert score_version(stored, SPEC, store_at(tmp_path), "000001").tobytes() == expected.tobytes()
 
 
+def test_the_rows_can_be_in_a_bucket(tmp_path: Path, bucket_url: str) -> None:
+    """Each block is read from a local copy, which may be deleted at any time."""
+    addresses = ProjectAddresses(storage_url=bucket_url)
+    with open_shop(tmp_path, 1, addresses) as shop:
+        state = shop.project_state
+        with (
+            builder_of(shop).open_in_memory() as memory,
+            suppress(KeyboardInterrupt),
+            builder_of(shop).open_stored() as stored,
+        ):
+            shutil.rmtree(shop.state / "cache")
+            check_same(memory, stored)
+            raise KeyboardInterrupt
+        shutil.rmtree(shop.state / "cache")
+        assert len(list(state.storage.list_objects("work"))) == len(stored.files.objects) + 1
+        with builder_of(shop).open_in_memory() as memory, builder_of(shop, now_us=END + 9).open_stored() as again:
+            assert again.files.objects == stored.files.objects
+            check_same(memory, again)
+        assert list(state.storage.list_objects("work")) == []
+        assert not {each.digest for each in stored.files.objects} & {
+            path.stem for path in (shop.state / "cache").iterdir()
+        }
+
+
 def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -> None:
     spec = replace(
         SPEC,
@@ -208,9 +247,6 @@ def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -
 def test_an_interrupted_training_continues_as_of_its_start(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     written: list[str] = []
     add = StoredParts.add
 
@@ -232,6 +268,41 @@ def test_an_interrupted_training_continues_as_of_its_start(
         assert [item.name for item in stored.files.objects][: len(written)] == written
         check_same(replace(memory, as_of_us=END), stored)
     assert leftovers(shop) == []
+
+
+DIE = "import sys; from tests.integration.training.test_stored_dataset import die; die(sys.argv[1])"
+
+
+def die(root: str) -> None:
+    """Begin a training set, and be killed after its third part; for a process of its own."""
+    add = StoredParts.add
+
+    def dying(self: StoredParts, *arguments: Any) -> None:  # noqa: ANN401 - those of `add`
+        add(self, *arguments)
+        if len(self.parts) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as monkeypatch, connect(Path(root) / "spill", threads=1) as connection:
+        make_small_parts(monkeypatch)
+        monkeypatch.setattr(StoredParts, "add", dying)
+        with builder_of(Shop(root=Path(root), opened=connection)).open_stored():
+            pass
+
+
+def test_a_killed_training_continues(shop: Shop) -> None:
+    spilled = ProjectState(shop.state) / "spill" / f"{socket.gethostname()}-{2**22 + 1}"
+    spilled.mkdir(parents=True)  # of XGBoost, of a process that cannot exist
+    command = [sys.executable, "-c", DIE, str(shop.root)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (document,) = Documents(ProjectState(shop.state).database, TRAINING_SET).list_all().values()
+    assert len(document["parts"]) == 3
+    with builder_of(shop, now_us=END + 1).open_stored() as stored:
+        assert [list(item) for item in stored.files.objects][:3] == document["objects"][1:]
+        check_same(shop.dataset(), stored)
+    assert leftovers(shop) == []
+    assert not spilled.exists()
 
 
 def test_a_day_later_or_after_an_erasure_it_begins_again(shop: Shop) -> None:

@@ -26,7 +26,8 @@ from skewless.validation.drift.verdicts import DriftReport
 from skewless.validation.drift_tasks import measure_window
 from tests.integration.validation.test_live_quality import entity, say
 from tests.unit.infra.predictions.merges import import_file
-from tests.worlds.tasks import TwiceExecutor, killing_workers
+from tests.worlds.killer import killing_workers
+from tests.worlds.tasks import TwiceExecutor
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 ROOT = Path(__file__).parents[3]
