@@ -75,6 +75,13 @@ def test_a_command_imports_what_it_needs(words: tuple[str, ...], trained_project
     assert packages(modules) & (OFFLINE | SLOW | BUDGETS[words]) == set()
 
 
+@pytest.mark.parametrize("command", ["freshness", "materialize", "parity"])
+def test_a_command_that_reads_the_log_does_without_pandas(
+    command: str, trained_project: tuple[Path, dict[str, str]]
+) -> None:
+    assert packages(loaded_by(*trained_project, command)) & OFFLINE == set()
+
+
 def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path, dict[str, str]]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "skewless.cli", "--help"]
     done = subprocess.run(command, cwd=ROOT, env=trained_project[1], capture_output=True, text=True, check=True)
