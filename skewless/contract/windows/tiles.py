@@ -66,6 +66,25 @@ class AppliedPositions:
         last = np.append(starts[1:], len(order)) - 1 if len(order) else starts
         return cls(entity=entity[starts], partition=partition[starts], first=seq[starts], seq=seq[last])
 
+    def extend(self, later: AppliedPositions) -> AppliedPositions:
+        """Return the first and last positions of both."""
+        entity, partition, first, seq = (
+            np.concatenate(pair)
+            for pair in (
+                (self.entity, later.entity),
+                (self.partition, later.partition),
+                (self.first, later.first),
+                (self.seq, later.seq),
+            )
+        )
+        order = np.lexsort((partition, entity))
+        entity, partition = entity[order], partition[order]
+        starts = find_run_starts(entity, partition)
+        if not len(starts):
+            return self
+        first, seq = np.minimum.reduceat(first[order], starts), np.maximum.reduceat(seq[order], starts)
+        return AppliedPositions(entity=entity[starts], partition=partition[starts], first=first, seq=seq)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
@@ -111,6 +130,23 @@ class Tiles:
             entity, tag, rows = entity[starts], tag[starts], layout.merge(words, starts).T
         m = np.full(n, EVER)
         return cls(n=n, m=m, slots=slots, entity=entity, tag=tag, words=np.ascontiguousarray(rows))
+
+    def extend(self, layout: StateLayout, later: Tiles) -> Tiles:
+        """Return the records of both, of the same entities; no event may be in both. ``Roller.roll`` merges tiles."""
+        entity, tag = np.concatenate([self.entity, later.entity]), np.concatenate([self.tag, later.tag])
+        order = np.lexsort((tag, entity))
+        entity, tag, words = entity[order], tag[order], np.concatenate([self.words, later.words])[order]
+        if not layout.hashed:
+            starts = find_run_starts(entity, tag)
+            entity, tag, words = entity[starts], tag[starts], layout.merge(np.ascontiguousarray(words.T), starts).T
+        return replace(
+            self,
+            m=np.maximum(self.m, later.m),
+            slots=self.slots.extend(later.slots),
+            entity=entity,
+            tag=tag,
+            words=np.ascontiguousarray(words),
+        )
 
 
 def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
