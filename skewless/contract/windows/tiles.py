@@ -68,22 +68,12 @@ class AppliedPositions:
 
     def extend(self, later: AppliedPositions) -> AppliedPositions:
         """Return the first and last positions of both."""
-        entity, partition, first, seq = (
-            np.concatenate(pair)
-            for pair in (
-                (self.entity, later.entity),
-                (self.partition, later.partition),
-                (self.first, later.first),
-                (self.seq, later.seq),
-            )
+        entity, partition = (
+            np.concatenate([one, one, other, other])
+            for one, other in ((self.entity, later.entity), (self.partition, later.partition))
         )
-        order = np.lexsort((partition, entity))
-        entity, partition = entity[order], partition[order]
-        starts = find_run_starts(entity, partition)
-        if not len(starts):
-            return self
-        first, seq = np.minimum.reduceat(first[order], starts), np.maximum.reduceat(seq[order], starts)
-        return AppliedPositions(entity=entity[starts], partition=partition[starts], first=first, seq=seq)
+        seq = np.concatenate([self.first, self.seq, later.first, later.seq])
+        return self.from_events(entity, EventOrigins(ts=seq, partition=partition, seq=seq))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +129,8 @@ class Tiles:
         if not layout.hashed:
             starts = find_run_starts(entity, tag)
             entity, tag, words = entity[starts], tag[starts], layout.merge(np.ascontiguousarray(words.T), starts).T
-        return replace(
-            self,
-            m=np.maximum(self.m, later.m),
-            slots=self.slots.extend(later.slots),
-            entity=entity,
-            tag=tag,
-            words=np.ascontiguousarray(words),
-        )
+        slots, rows = self.slots.extend(later.slots), np.ascontiguousarray(words)
+        return replace(self, m=np.maximum(self.m, later.m), slots=slots, entity=entity, tag=tag, words=rows)
 
 
 def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
