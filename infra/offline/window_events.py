@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from skewless.infra.offline.window_sql import (
     KEY,
     PART,
     PartitionScan,
+    count_most_rows,
     events_sql,
     row_keys_sql,
     row_numbers_sql,
@@ -56,7 +57,7 @@ class LogPartition:
 
 @dataclass(frozen=True, kw_only=True)
 class EventChunk:
-    """All events of some keys, sorted by key, ts, partition and seq.
+    """All events of some keys, or a part of those of one key, sorted by key, ts, partition and seq.
 
     Args:
         first: number of the first key.
@@ -65,6 +66,7 @@ class EventChunk:
         part: number of each event's partition.
         known: known time of each event, microseconds, ``NEVER`` if not yet; empty if not requested.
         events: the events that count in the view.
+        continues: the next chunk has later events of the only key.
     """
 
     first: int
@@ -73,6 +75,7 @@ class EventChunk:
     part: Int64Array
     known: Int64Array
     events: ViewEvents
+    continues: bool
 
 
 class WindowEvents:
@@ -116,7 +119,7 @@ class WindowEvents:
         self.sql = events_sql(view.keys, view.logged_inputs, scans, known=known)
 
     def chunks(self, numbered: str, rows: int) -> Generator[EventChunk]:
-        """Yield the events of all keys with events, about ``rows`` events at a time.
+        """Yield the events of all keys with events, about ``rows`` events at a time, also of one key.
 
         The connection must not be used for anything else until the iterator is exhausted or closed.
 
@@ -128,8 +131,8 @@ class WindowEvents:
         query = timeline_sql([key.name for key in self._view.keys], self.sql, numbered)
         # Close the reader at once: with an open result, the connection rejects all other queries, also the clean-up.
         with self._connection.sql(query, params=self.files).to_arrow_reader(min(rows, _BATCH_ROWS)) as reader:
-            for table in split_by_key(reader, KEY, rows):
-                yield self._build_chunk(table)
+            for table, continues in split_by_key(reader, KEY, rows):
+                yield self._build_chunk(table, continues=continues)
 
     def count_unsummable(self) -> dict[str, int]:
         """Return, per summed column, the number of events with a value too large for an exact sum."""
@@ -145,7 +148,7 @@ class WindowEvents:
                     counts[name] = counts.get(name, 0) + int(is_too_large.sum())
         return {name: count for name, count in counts.items() if count}
 
-    def _build_chunk(self, table: pa.Table) -> EventChunk:
+    def _build_chunk(self, table: pa.Table, *, continues: bool) -> EventChunk:
         key, part, seq = _int64s(table[KEY]), _int64s(table[PART]), _int64s(table[SEQ])
         # SQL returns the partition's number; states have its hash.
         origin = EventOrigins(ts=_int64s(table[EVENT]), partition=self._hashes[part], seq=seq)
@@ -159,6 +162,7 @@ class WindowEvents:
             part=part[events.rows],
             known=known,
             events=events,
+            continues=continues,
         )
 
     def _known_at(self, recorded: pa.ChunkedArray, part: Int64Array, seq: Int64Array) -> Int64Array:
@@ -178,22 +182,26 @@ def read_row_events(
     keys: Sequence[str],
     rows: int,
     reach_us: int | None = None,
+    most: int | None = None,
 ) -> Generator[tuple[EventChunk, Int64Array, Int64Array]]:
     """Yield the events of the keys of entity rows, some keys at a time, with the rows and the key number of each row.
 
-    Keys are numbered from the chunk's first key. Rows with a null key, and keys without events, are in no chunk.
+    Keys are numbered from the chunk's first key. Rows with a null key, and keys without events, are in no chunk. A key
+    with many rows has several numbers, each for some of its times.
     The connection must not be used for anything else until the iterator is exhausted or closed.
 
     Args:
         entities: key columns and ``__t``.
         rows: approximate number of events in a chunk.
         reach_us: how far before ``__t`` events are read; None: all events.
+        most: number of rows of a key with one number, if their times differ; None: any number.
     """
     row_table = entities.select([*keys, TIME]).append_column(ROW, int64_array(np.arange(entities.num_rows)))
-    with (
-        register_tables(connection, {_ENTITIES: row_table}),
-        copy_to_table(connection, _KEYS, row_keys_sql(keys, _ENTITIES, reach_us), []) as numbered,
-    ):
+    with register_tables(connection, {_ENTITIES: row_table}), ExitStack() as stack:
+        if most is not None and count_most_rows(connection, keys, _ENTITIES) <= most:
+            most = None
+        query = row_keys_sql(keys, _ENTITIES, reach_us, most)
+        numbered = stack.enter_context(copy_to_table(connection, _KEYS, query, []))
         table = connection.sql(row_numbers_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()
         row, key = numbers(table[ROW]), numbers(table[KEY])
         with closing(events.chunks(numbered, rows)) as chunks:
@@ -202,29 +210,38 @@ def read_row_events(
                 yield chunk, row[low:high], key[low:high] - chunk.first
 
 
-def split_by_key(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iterator[pa.Table]:
-    """Yield rows sorted by key in tables of about ``rows`` rows, each with all rows of its keys.
+def split_by_key(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iterator[tuple[pa.Table, bool]]:
+    """Yield rows sorted by key in tables of about ``rows`` rows, each with all rows of its keys, or some of one key.
 
-    >>> batches = pa.table({"k": [1, 1, 2, 2, 3]}).to_batches(max_chunksize=2)
-    >>> [table["k"].to_pylist() for table in split_by_key(batches, "k", 2)]
-    [[1, 1], [2, 2], [3]]
+    The flag says whether the next table has more rows of the only key.
+
+    >>> batches = pa.table({"k": [1, 1, 2, 2, 3, 3, 3]}).to_batches(max_chunksize=2)
+    >>> [(table["k"].to_pylist(), continues) for table, continues in split_by_key(batches, "k", 2)]
+    [([1, 1], False), ([2, 2], False), ([3, 3], True), ([3], False)]
     """
     pending: list[pa.RecordBatch] = []
-    for batch in batches:
-        if not batch.num_rows:
+    is_split = False
+    for part in (whole.slice(at, rows) for whole in batches for at in range(0, whole.num_rows, rows)):
+        batch, last, count = part, part[key][-1].as_py(), sum(each.num_rows for each in pending)
+        if pending and pending[0][key][0].as_py() == last:  # all rows have one key
+            if count >= rows:
+                yield pa.Table.from_batches(pending), True
+                pending, is_split = [], True
+            pending.append(batch)
             continue
-        keys = numbers(batch[key])
-        # The last key may continue in the next batch, so its rows wait. A key is never split: its windows need all its
-        # events.
-        edge = int(np.searchsorted(keys, keys[-1]))
-        is_full = sum(each.num_rows for each in pending) + edge >= rows
-        if is_full and (edge or (pending and pending[0][key][0].as_py() != keys[-1])):
+        if is_split:  # other keys do not belong into a table with the rest of a key
+            end = int(np.searchsorted(numbers(batch[key]), pending[0][key][0].as_py(), side="right"))
+            yield pa.Table.from_batches([*pending, batch.slice(0, end)]), False
+            pending, is_split, batch, count = [], False, batch.slice(end), 0
+        # The last key may continue in the next batch, so its rows wait.
+        edge = int(np.searchsorted(numbers(batch[key]), last))
+        if count + edge >= rows and (edge or pending):
             complete, pending = _split(pending, batch, key, edge)
-            yield pa.Table.from_batches(complete)
+            yield pa.Table.from_batches(complete), False
         else:
             pending.append(batch)
     if pending:
-        yield pa.Table.from_batches(pending)
+        yield pa.Table.from_batches(pending), False
 
 
 def read_column_names(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> frozenset[str]:

@@ -23,13 +23,14 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import Roller, Tiles
+from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.bucket_order import BucketRange
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copy_to_table, register_tables
 from skewless.infra.offline.sql import quote_all
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
+from skewless.infra.offline.window_positions import StateBuilder
 from skewless.infra.offline.window_sql import all_keys_sql, row_keys_sql
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _KEYS = "all_window_keys"
 _SELECTED = "selected_window_keys"
 _CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events
+_LEAST_ROWS = 1_000
 
 _T = TypeVar("_T")
 _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
@@ -46,8 +48,8 @@ _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 class WindowJoin:
     """Computes windowed views from event logs.
 
-    Memory: DuckDB's limit, the result, and one chunk of events with its states. A chunk exceeds its size only if a
-    single key has more events.
+    Memory: DuckDB's limit, the result, and one chunk of events with its states. If a single key has more events, or
+    more rows, the states of its chunks are merged.
 
     Args:
         chunk_rows: number of events in a chunk; less if their states are large.
@@ -149,9 +151,9 @@ class WindowJoin:
         events = self._open(view, parts, upto or {})
         if not events.files:
             return
-        layout, roller = StateLayout(view), Roller(view)
+        builder = StateBuilder(view, m)
         # Roll-up turns each millisecond record into a record per hop before it merges them.
-        rows = self._chunk_size(layout) // (1 + len(view.hops))
+        rows = max(1, self._chunk_size(StateLayout(view)) // (1 + len(view.hops)))
         numbered, parameters = all_keys_sql(_names(view), events.sql), events.files
         if only is not None:
             numbered, parameters = row_keys_sql(_names(view), _SELECTED, None), []
@@ -160,12 +162,20 @@ class WindowJoin:
             copy_to_table(self.connection, _KEYS, numbered, parameters) as keys,
             closing(events.chunks(keys, rows)) as chunks,
         ):
+            found: list[pa.Table] = []
             for chunk in chunks:
-                counted = chunk.events
                 _, first, entity = np.unique(chunk.entity, return_index=True, return_inverse=True)
-                if len(first):
-                    tiles = Tiles.from_events(layout, len(first), entity, counted.origin, counted.words, counted.hashes)
-                    yield counted.keys.take(int64_array(first)), roller.roll(tiles, m)
+                is_part = chunk.continues or bool(found)
+                if not len(first) and not is_part:
+                    continue
+                found.append(chunk.events.keys.take(int64_array(first)))
+                # Of the events in a part of a key, perhaps none counts.
+                tiles = builder.add(chunk, 1 if is_part else len(first), entity)
+                if tiles is None:
+                    continue
+                own, found = pa.concat_tables(found).slice(0, tiles.n), []
+                if own.num_rows:
+                    yield own, tiles
 
     def _open(
         self, view: WindowView, parts: Sequence[LogPartition], upto: Mapping[str, int], *, known: bool = False
@@ -173,18 +183,27 @@ class WindowJoin:
         return WindowEvents(self.connection, view, parts, upto, known=known, buckets=self._buckets)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
-        names, t = _names(view), _times(entities)
-        history = WindowHistory(view)
+        names, t, layout = _names(view), _times(entities), StateLayout(view)
+        history, states = WindowHistory(view), None
         # Rows without events keep these features: zero counts, all else null.
         features = np.tile(history.empty_features(), (len(t), 1))
         has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
         # The left edge is floored to the hop, so a window begins up to a hop before `t - length` (SEMANTICS 3.1).
-        reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
-        with closing(read_row_events(self.connection, events, entities, names, size, reach)) as chunks:
+        reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(layout)
+        # The states of the rows of a key that has several chunks are kept from one to the next.
+        words = len(view.windows) * (layout.width + view.sketch_size * len(layout.hashed))
+        most = min(self._chunk_rows, max(_LEAST_ROWS, _CHUNK_WORDS // max(1, words)))
+        with closing(read_row_events(self.connection, events, entities, names, size, reach, most)) as chunks:
             for chunk, rows, key in self._measure(chunks):
                 counted = chunk.events
                 timeline = Timeline.from_events(chunk.keys, chunk.entity, counted.origin, counted.words, counted.hashes)
-                features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
+                if states is None and not chunk.continues:
+                    features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
+                    continue
+                added = history.states(timeline, key, t[rows], limits(chunk, rows))
+                states = added if states is None else history.merge(states, added)
+                if not chunk.continues:
+                    features[rows], states = history.finish(states), None
         return replace(build_window_read(view, features, t, has_key), unavailable=None)
 
     def _measure(self, chunks: Iterator[_T]) -> Iterator[_T]:

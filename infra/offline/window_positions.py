@@ -59,7 +59,7 @@ def find_touched_rows(
     events = WindowEvents(connection, view, [part], {part.partition: int(upto.max(initial=-1))}, known=False)
     with closing(read_row_events(connection, events, entities, keys, _TOUCHED_ROWS)) as chunks:
         for chunk, rows, entity in chunks:
-            touched[rows] = _find_touched(chunk, entity, after[rows], upto[rows])
+            touched[rows] |= _find_touched(chunk, entity, after[rows], upto[rows])
     return touched
 
 
@@ -91,30 +91,44 @@ def rebuild_states(
     # Without a reach, all event times are read and this time only orders the rows.
     entities = keys.append_column(TIME, int64_array(np.zeros(keys.num_rows, dtype=np.int64)))
     events = WindowEvents(connection, view, parts, {}, known=False)
-    builder = _StateBuilder(view, m)
+    builder = StateBuilder(view, m)
     remaining = np.ones(keys.num_rows, dtype=np.bool_)
     names = [column.name for column in view.keys]
     with closing(read_row_events(connection, events, entities, names, _REBUILT_ROWS)) as chunks:
         for chunk, rows, _ in chunks:  # the rows are in the order of the chunk's keys, one row per key
             remaining[rows] = False
-            yield rows, builder.build(chunk)
+            tiles = builder.add(chunk, chunk.keys, chunk.entity)
+            if tiles is not None:
+                yield rows, tiles
     # An entity whose state should be empty must be rebuilt too: online it may hold events that the log does not have.
     if remaining.any():
         yield np.flatnonzero(remaining), builder.build_empty(int(remaining.sum()))
 
 
-class _StateBuilder:
-    """Builds rolled-up states of one view."""
+class StateBuilder:
+    """Builds rolled-up states of one view from chunks of events."""
 
     def __init__(self, view: WindowView, m: int) -> None:
         self._layout, self._roller, self._m = StateLayout(view), Roller(view), m
+        self._part: Tiles | None = None  # the state of a key whose events continue in the next chunk
 
-    def build(self, chunk: EventChunk) -> Tiles:
+    def add(self, chunk: EventChunk, n: int, entity: Int64Array) -> Tiles | None:
+        """Return the states of the entities of a chunk; None: the next chunk has more events of the only one.
+
+        Args:
+            n: number of entities.
+            entity: number of each event's entity.
+        """
         events = chunk.events
-        tiles = Tiles.from_events(self._layout, chunk.keys, chunk.entity, events.origin, events.words, events.hashes)
-        return self._roller.roll(tiles, self._m)
+        tiles = Tiles.from_events(self._layout, n, entity, events.origin, events.words, events.hashes)
+        if self._part is not None:
+            tiles = self._part.extend(self._layout, tiles)
+        tiles = self._roller.roll(tiles, self._m)
+        self._part = tiles if chunk.continues else None
+        return None if chunk.continues else tiles
 
     def build_empty(self, n: int) -> Tiles:
+        """Return the states of entities without events."""
         no_values = np.empty(0, dtype=np.int64)
         words = np.empty((self._layout.width, 0), dtype=np.int64)
         hashes = np.empty((len(self._layout.hashed), 0), dtype=np.uint64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from skewless.contract.columns import Column
 from skewless.contract.windows.aggregate_inputs import sum_limits
@@ -12,10 +13,15 @@ from skewless.infra.log.log_columns import EVENT, KNOWN_AT, REJECT, SEQ
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.sql import quote, quote_all, same_keys_sql
 
+if TYPE_CHECKING:
+    import duckdb
+
 KEY = "__key"
 PART = "__part"
 _FROM = "__from"
 _UNTIL = "__until"
+_FIRST = "__first"
+_LAST = "__last"
 _ALWAYS = 2**62
 
 
@@ -51,19 +57,34 @@ FROM read_parquet(?, union_by_name=true) WHERE __reject IS NULL AND "id" IS NOT 
     return " UNION ALL ".join(_scan_sql(keys, inputs, scan, known=known) for scan in scans)
 
 
-def row_keys_sql(keys: Sequence[str], entities: str, reach_us: int | None) -> str:
+def row_keys_sql(keys: Sequence[str], entities: str, reach_us: int | None, most: int | None = None) -> str:
     """Return SQL for the distinct complete keys of entity rows, numbered from 0, with the event times to read.
+
+    A key has a number for each ``most`` of its rows, in the order of their times; rows of one time share a number.
 
     Args:
         reach_us: how far before ``__t`` a window may begin; None: read all times.
+        most: None: one number for all rows of a key.
     """
     listed = quote_all(keys)
     has_key = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
-    span = (f"min({TIME}) - {reach_us}", f"max({TIME})") if reach_us is not None else (f"-{_ALWAYS}", f"{_ALWAYS}")
+    group = ""
+    if most is not None:
+        group = ", __group"
+        place = f"(rank() OVER (PARTITION BY {listed} ORDER BY {TIME}) - 1) // {most} AS __group"
+        entities = f"(SELECT {listed}, {TIME}, {place} FROM {entities})"
+    first, last = (f"min({TIME})", f"max({TIME})") if reach_us is not None else (f"-{_ALWAYS}", f"{_ALWAYS}")
     return (
-        f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, {span[0]} AS {_FROM}, {span[1]} AS {_UNTIL}"
-        f" FROM {entities} WHERE {has_key} GROUP BY {listed}"
+        f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, {first} - {reach_us or 0} AS {_FROM}, {last} AS {_UNTIL},"
+        f" {first} AS {_FIRST}, {last} AS {_LAST} FROM {entities} WHERE {has_key} GROUP BY {listed}{group}"
     )
+
+
+def count_most_rows(connection: duckdb.DuckDBPyConnection, keys: Sequence[str], entities: str) -> int:
+    """Return the number of entity rows of the key that has most; 0: there are no rows."""
+    query = f"SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM {entities} GROUP BY {quote_all(keys)})"
+    ((most,),) = connection.sql(query).fetchall()
+    return int(most)
 
 
 def all_keys_sql(keys: Sequence[str], events: str) -> str:
@@ -79,7 +100,7 @@ def row_numbers_sql(keys: Sequence[str], entities: str, row: str, numbered: str)
     """Return SQL for the row numbers of entity rows with complete keys, and their key numbers."""
     return (
         f"SELECT e.{quote(row)}, k.{KEY} FROM {entities} e JOIN {numbered} k ON {same_keys_sql(keys, 'e', 'k')}"
-        f" ORDER BY k.{KEY}, e.{TIME}"
+        f" AND e.{TIME} >= k.{_FIRST} AND e.{TIME} <= k.{_LAST} ORDER BY k.{KEY}, e.{TIME}"
     )
 
 

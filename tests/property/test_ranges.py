@@ -99,7 +99,17 @@ def test_search_in_segments(seed: int, n: int) -> None:
 @given(keys=st.lists(st.integers(0, 5), max_size=40).map(sorted), size=st.integers(1, 5), rows=st.integers(1, 12))
 def test_keys_stay_whole_when_a_stream_is_cut(keys: list[int], size: int, rows: int) -> None:
     batches = pa.table({"k": pa.array(keys, pa.int64())}).to_batches(max_chunksize=size)
-    tables = [table["k"].to_pylist() for table in split_by_key(batches, "k", rows)]
+    parts = [(table["k"].to_pylist(), continues) for table, continues in split_by_key(batches, "k", rows)]
+    assert all(part for part, _ in parts)
+    # A key is cut only if it has many rows; then a table has no other key.
+    assert all(len(part) < 3 * rows for part, _ in parts)
+    assert not parts or not parts[-1][1]
+    tables: list[list[int]] = []
+    is_open = False
+    for part, continues in parts:
+        assert not (continues or is_open) or len(set(part)) == 1
+        tables = [*tables[:-1], tables[-1] + part] if is_open else [*tables, part]
+        is_open = continues
     assert [key for table in tables for key in table] == keys
     assert all(tables)
     assert all(before[-1] != after[0] for before, after in pairwise(tables))

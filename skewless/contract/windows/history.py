@@ -14,7 +14,7 @@ of events in a window. Words, merging and the finaliser are those of the online 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,22 @@ class Limit:
     most: Int64Array
 
 
+_Sketches = Mapping[str, tuple[Int64Array, Hashes]]  # per hashed column: queries and hashes, sorted
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowStates:
+    """The states of the windows of m queries, from some of the events; ``WindowHistory.merge`` adds others.
+
+    Args:
+        words: per window of the view, the states, shape ``(width, m)``.
+        sketches: per window of the view, the smallest hashes, if it has distinct counts.
+    """
+
+    words: Sequence[Int64Array]
+    sketches: Sequence[_Sketches]
+
+
 class WindowHistory:
     """Computes the features of one view at past times."""
 
@@ -116,6 +132,61 @@ class WindowHistory:
             limits: further limits on the events that count.
         """
         result = np.empty((len(t), len(self._view.aggregates)), dtype=np.float64)
+        for rows, window, words, sketches in self._compute(timeline, entity, t, limits):
+            self._finish(result, rows, window, words, sketches)
+        return result
+
+    def states(
+        self, timeline: Timeline, entity: Int64Array, t: Int64Array, limits: Sequence[Limit] = ()
+    ) -> WindowStates:
+        """Return the states of the windows whose features ``features`` returns, from a part of the events.
+
+        Memory: in addition to that of ``features``, the states of all queries.
+        """
+        words = [self._layout.empty(len(t)) for _ in self._items]
+        parts: list[dict[str, list[tuple[Int64Array, Hashes]]]] = [{} for _ in self._items]
+        for rows, window, some, sketches in self._compute(timeline, entity, t, limits):
+            words[window][:, rows] = some
+            for column, (query, hashes) in sketches.items():
+                parts[window].setdefault(column, []).append((rows[query], hashes))
+        return WindowStates(words=words, sketches=[self._join(each) for each in parts])
+
+    def merge(self, one: WindowStates, other: WindowStates) -> WindowStates:
+        """Return the states of the same queries from the events of both; no event may be in both."""
+        width, m = one.words[0].shape
+        words = [
+            self._layout.merge(np.stack(pair, axis=2).reshape(width, 2 * m), np.arange(0, 2 * m, 2))
+            for pair in zip(one.words, other.words, strict=True)
+        ]
+        pairs = zip(one.sketches, other.sketches, strict=True)
+        sketches = [self._join({column: [a[column], b[column]] for column in a}) for a, b in pairs]
+        return WindowStates(words=words, sketches=sketches)
+
+    def finish(self, states: WindowStates) -> Floats:
+        """Return the features of states, shape ``(m, n_features)``; NaN is null."""
+        rows = np.arange(states.words[0].shape[1])
+        result = np.empty((len(rows), len(self._view.aggregates)), dtype=np.float64)
+        for window, (words, sketches) in enumerate(zip(states.words, states.sketches, strict=True)):
+            self._finish(result, rows, window, words, sketches)
+        return result
+
+    def _join(self, parts: Mapping[str, Sequence[tuple[Int64Array, Hashes]]]) -> _Sketches:
+        joined = {}
+        for column, some in parts.items():
+            group, hashes = (np.concatenate([part[i] for part in some]) for i in (0, 1))
+            joined[column] = select_smallest(group, hashes, self._view.sketch_size)
+        return joined
+
+    def _finish(self, result: Floats, rows: _Rows, window: int, words: Int64Array, sketches: _Sketches) -> None:
+        k = self._view.sketch_size
+        distincts = {column: estimate_distinct(len(rows), *some, k) for column, some in sketches.items()}
+        for i, item in self._items[window]:
+            result[rows, i] = self._finaliser.compute_feature(item, words, distincts)
+
+    def _compute(
+        self, timeline: Timeline, entity: Int64Array, t: Int64Array, limits: Sequence[Limit]
+    ) -> Iterator[tuple[_Rows, int, Int64Array, _Sketches]]:
+        """Yield some queries, the number of a window, and its states and sketches for these queries."""
         queries = _RangeQueries(self._layout, timeline, self._view.sketch_size)
         filters = [LimitFilter(limit.values[timeline.order]) for limit in limits]
         batches = [np.arange(first, min(first + self._most, len(t))) for first in range(0, len(t), self._most)]
@@ -125,9 +196,10 @@ class WindowHistory:
             excluded = self._find_excluded(lows, high, filters, [limit.most[rows] for limit in limits])
             if excluded is None:  # too many for the memory bound: try half of the queries
                 batches += np.array_split(rows, 2)
-            else:
-                result[rows] = self._features(queries, lows, high, excluded)
-        return result
+                continue
+            for window, (low, items) in enumerate(zip(lows, self._items, strict=True)):
+                hashed = any(item.function is Function.COUNT_DISTINCT for _, item in items)
+                yield rows, window, *queries.compute(low, high, excluded, hashed=hashed)
 
     def _ranges(self, timeline: Timeline, entity: Int64Array, t: Int64Array) -> tuple[list[Int64Array], Int64Array]:
         """Return the first event of each window, and the common end of all windows, as positions in the timeline."""
@@ -135,17 +207,6 @@ class WindowHistory:
         high = first_at_least(timeline.ts, begin, end, t)
         edges = [window_start(t, *window) for window in self._view.windows]
         return [first_at_least(timeline.ts, begin, high, edge) for edge in edges], high
-
-    def _features(
-        self, queries: _RangeQueries, lows: Sequence[Int64Array], high: Int64Array, excluded: Ranges
-    ) -> Floats:
-        result = np.empty((len(high), len(self._view.aggregates)), dtype=np.float64)
-        for low, items in zip(lows, self._items, strict=True):
-            hashed = any(item.function is Function.COUNT_DISTINCT for _, item in items)
-            words, distincts = queries.compute(low, high, excluded, hashed=hashed)
-            for i, item in items:
-                result[:, i] = self._finaliser.compute_feature(item, words, distincts)
-        return result
 
     def _find_excluded(
         self, lows: Sequence[Int64Array], high: Int64Array, filters: Sequence[LimitFilter], limits: Sequence[Int64Array]
@@ -174,19 +235,18 @@ class _RangeQueries:
 
     def compute(
         self, low: Int64Array, high: Int64Array, excluded: Ranges, *, hashed: bool
-    ) -> tuple[Int64Array, Mapping[str, Floats]]:
-        """Return the states of ranges without their excluded events, and the distinct counts if ``hashed``."""
+    ) -> tuple[Int64Array, _Sketches]:
+        """Return the states of ranges without their excluded events, and the sketches if ``hashed``."""
         parts = split_ranges(low, high, excluded)
         is_split = len(parts) > len(low)
         words = self._states.compute(parts.low, parts.high)
         if is_split:
             words = self._layout.merge(words, find_run_starts(parts.query))
-        distincts = {}
+        smallest = {}
         for column, sketches in self._sketches.items() if hashed else ():
             part, hashes = sketches.select_smallest(parts.low, parts.high)
-            group, hashes = select_smallest(parts.query[part], hashes, self._k) if is_split else (part, hashes)
-            distincts[column] = estimate_distinct(len(low), group, hashes, self._k)
-        return words, distincts
+            smallest[column] = select_smallest(parts.query[part], hashes, self._k) if is_split else (part, hashes)
+        return words, smallest
 
 
 def _is_sorted(*columns: Int64Array) -> bool:

@@ -66,6 +66,15 @@ class AppliedPositions:
         last = np.append(starts[1:], len(order)) - 1 if len(order) else starts
         return cls(entity=entity[starts], partition=partition[starts], first=seq[starts], seq=seq[last])
 
+    def extend(self, later: AppliedPositions) -> AppliedPositions:
+        """Return the first and last positions of both."""
+        entity, partition = (
+            np.concatenate([one, one, other, other])
+            for one, other in ((self.entity, later.entity), (self.partition, later.partition))
+        )
+        seq = np.concatenate([self.first, self.seq, later.first, later.seq])
+        return self.from_events(entity, EventOrigins(ts=seq, partition=partition, seq=seq))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
@@ -111,6 +120,17 @@ class Tiles:
             entity, tag, rows = entity[starts], tag[starts], layout.merge(words, starts).T
         m = np.full(n, EVER)
         return cls(n=n, m=m, slots=slots, entity=entity, tag=tag, words=np.ascontiguousarray(rows))
+
+    def extend(self, layout: StateLayout, later: Tiles) -> Tiles:
+        """Return the records of both, of the same entities; no event may be in both. ``Roller.roll`` merges tiles."""
+        entity, tag = np.concatenate([self.entity, later.entity]), np.concatenate([self.tag, later.tag])
+        order = np.lexsort((tag, entity))
+        entity, tag, words = entity[order], tag[order], np.concatenate([self.words, later.words])[order]
+        if not layout.hashed:
+            starts = find_run_starts(entity, tag)
+            entity, tag, words = entity[starts], tag[starts], layout.merge(np.ascontiguousarray(words.T), starts).T
+        slots, rows = self.slots.extend(later.slots), np.ascontiguousarray(words)
+        return replace(self, m=np.maximum(self.m, later.m), slots=slots, entity=entity, tag=tag, words=rows)
 
 
 def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
