@@ -20,9 +20,7 @@ class Cost(NamedTuple):
 
 
 _READS = "capacity: 12 features, 4 and 8 million events; CPU on a busy machine; 2026-11-28"
-_SORTED = (
-    "capacity: a log sorted by bucket, 8 million events, 8 cores with 4 tasks each; CPU on a busy machine; 2026-11-29"
-)
+_SORTED = "capacity: a sorted log of 8 million events, 8 cores with 4 tasks each; CPU on a busy machine; 2026-11-29"
 _JOIN = "larger: 10 million x 100 million rows, 4 features, 109,535 rows/s on 2 cores; 2026-11-25"
 _OPEN = "serving_open: 2 views, 40 features, 200 trees, no windows; 70 % of the capacity for 60 s; 2026-11-25"
 
