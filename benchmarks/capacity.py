@@ -84,9 +84,9 @@ def run() -> list[Result]:
     values = rows * features / 1e6
     return [
         _result("log of events with 2 columns", log_bytes, "bytes/event"),
-        _result("CPU for an event, in one task", events, "s per million"),
-        _result("CPU for a GB of the log, in one task", events * 1e3 / log_bytes, "s per GB"),
-        _result("CPU for an event, in each further task", scan, "s per million"),
+        _result("CPU for an event, on one core", events, "s per million"),
+        _result("CPU for a GB of the log, on one core", events * 1e3 / log_bytes, "s per GB"),
+        _result("CPU for an event, on each further core with its tasks", scan, "s per million"),
         _result("CPU of tasks for a value (row x feature)", (cost["rows"].tasks_s - base) / values, "s per million"),
         _result("CPU of the driver for a value", cost["base"].driver_s / values, "s per million"),
         _result("Redis, a key beyond its rounded name and value", _key_overhead(scaled(20_000)), "bytes"),

@@ -133,7 +133,8 @@ def rewrite_segments(
     def visit(segment: Segment, path: Path) -> None:
         if is_due(path):
             written = pq.read_schema(path)
-            schema, order = plain_schema(written), BucketOrder.read(written)
+            order = BucketOrder.read(written)
+            schema = written if order is None else plain_schema(written)
             tables = map(change, read_tables(path, segment.first, segment.first, segment.last, schema))
             is_merged = segment.is_merged
             replace_segments(log, [segment], tables, schema, options, order=order, is_merged=is_merged)

@@ -198,8 +198,8 @@ def read_row_events(
     """
     row_table = entities.select([*keys, TIME]).append_column(ROW, int64_array(np.arange(entities.num_rows)))
     with register_tables(connection, {_ENTITIES: row_table}), ExitStack() as stack:
-        if most is not None and count_most_rows(connection, keys, _ENTITIES) <= most:
-            most = None
+        is_few = most is None or entities.num_rows <= most or count_most_rows(connection, keys, _ENTITIES) <= most
+        most = None if is_few else most
         query = row_keys_sql(keys, _ENTITIES, reach_us, most)
         numbered = stack.enter_context(copy_to_table(connection, _KEYS, query, []))
         table = connection.sql(row_numbers_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()

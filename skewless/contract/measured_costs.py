@@ -20,15 +20,16 @@ class Cost(NamedTuple):
 
 
 _READS = "capacity: 12 features, 4 and 8 million events; CPU on a busy machine; 2026-11-28"
+_SORTED = "capacity: a sorted log of 8 million events, 8 cores with 4 tasks each; CPU on a busy machine; 2026-11-29"
 _JOIN = "larger: 10 million x 100 million rows, 4 features, 109,535 rows/s on 2 cores; 2026-11-25"
 _OPEN = "serving_open: 2 views, 40 features, 200 trees, no windows; 70 % of the capacity for 60 s; 2026-11-25"
 
 EVENT = Cost("event", 0.145, "s of CPU per million events and view", _READS)
-SCAN = Cost("scan", 0.051, "s of CPU per million rows of a log, view and task", _READS)
+SCAN = Cost("scan", 0.010, "s of CPU per million rows of a sorted log, view and core", _SORTED)
 VALUE = Cost("value", 0.251, "s of CPU per million values (rows x features)", _READS)
 DRIVER = Cost("driver", 0.025, "s of CPU of the driver per million values", _READS)
 LATEST = Cost("latest", 1.66, "s of a core per million rows, of log and entity rows together", _JOIN)
-LOG_BYTES = Cost("log_bytes", 8.1, "bytes per event and column", "capacity: events with 2 number columns; 2026-11-28")
+LOG_BYTES = Cost("log_bytes", 10.4, "bytes per event and column", "capacity: events with 2 number columns; 2026-11-29")
 KEY = Cost("key", 72.2, "bytes of Redis beyond name and value", "capacity: Redis 8.0.2 with jemalloc; 2026-11-28")
 WRITE = Cost("write", 132_561, "rows/s of a client and a server", "materialize_large: 10 million entities; 2026-11-25")
 SERVER = Cost("server", 178_807, "rows/s of a server", "materialize_large: a late fifth of the writes; 2026-11-25")

@@ -155,7 +155,7 @@ def _batch_work(plan: FeaturePlan, size: Size) -> Iterator[Figure]:
     values, latest_values = (
         size.rows * sum(len(view.features) for view in views) / _MILLION for views in (plan.windows, plan.views)
     )
-    scan = costs.SCAN.value * (events + history)  # each task reads the whole logs; all else is divided
+    scan = costs.SCAN.value * (events + history)  # of all files, also of those parts that a task skips
     latest = costs.LATEST.value * (history + size.rows * len(plan.views) / _MILLION)
     divided = costs.EVENT.value * events + costs.VALUE.value * values + latest - scan
     undivided = scan + costs.DRIVER.value * (values + latest_values)
