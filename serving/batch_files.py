@@ -80,7 +80,7 @@ class InputRows:
         return f"{'folder' if self.is_folder else 'file'} {self.source}"
 
     def check_columns(self, plan: FeaturePlan) -> None:
-        """Check that the columns are those that a plan needs, and not those of the result.
+        """Check that a plan finds its columns, and that none has the name of a result.
 
         Raises:
             SourceError: a column is missing, or has a name of the result.
@@ -121,7 +121,7 @@ class InputRows:
 def open_input(source: Path) -> InputRows:
     """Return the rows of a Parquet or CSV file, or of all files of a folder.
 
-    Files whose names begin with a dot or an underscore do not count: Spark writes some beside its rows.
+    Files whose names begin with a dot or an underscore do not count: Spark writes some next to its rows.
 
     Raises:
         SourceError: a file is missing or corrupt; or a folder has none, other files, or files with other columns.

@@ -33,7 +33,7 @@ _NOTHING = Outcomes(by_id=pa.table({"prediction_id": pa.chunked_array([], pa.str
 
 @dataclass(frozen=True, kw_only=True)
 class WindowMeasures:
-    """What drift compares with training.
+    """The counts and labels of a window, which drift compares with training.
 
     Args:
         counts: of the served predictions.

@@ -173,8 +173,8 @@ class LabelledLog:
 
         Args:
             outcomes: see ``outcomes``.
-            predictions: ``id``, ``t``, ``version``, ``role``, ``inputs`` and ``has_keys``. Those that cannot have an
-                outcome may be missing (``ServedScores.with_outcome``).
+            predictions: ``id``, ``t``, ``version``, ``role``, ``inputs`` and ``has_keys``. Predictions that cannot have
+                an outcome may be missing (``ServedScores.with_outcome``).
         """
         if not predictions.num_rows:
             return np.empty(0)
