@@ -67,8 +67,11 @@ def test_rebuilt_states_of_parts(connection: duckdb.DuckDBPyConnection, case: Wi
                 packed_rows = TileCodec(case.view).pack(tiles).to_pylist()
                 states |= dict(zip([names[i] for i in numbers], packed_rows, strict=True))
             found.append(states)
-        assert found[0] == found[1]
-        assert set(found[0]) == set(keys)
+        # An empty state is rolled up only if its key is between others of a chunk, so its time depends on the chunks.
+        with_events = {event.key for event in case.events}
+        whole, cut = ({key: each[key] for key in each if key in with_events} for each in found)
+        assert whole == cut
+        assert set(found[0]) == set(found[1]) == set(keys)
 
 
 def test_memory_does_not_grow_with_the_events_of_a_key(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ _Sketches = Mapping[str, tuple[Int64Array, Hashes]]  # per hashed column: querie
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowStates:
+class QueryStates:
     """The states of the windows of m queries, from some of the events; ``WindowHistory.merge`` adds others.
 
     Args:
@@ -138,7 +138,7 @@ class WindowHistory:
 
     def states(
         self, timeline: Timeline, entity: Int64Array, t: Int64Array, limits: Sequence[Limit] = ()
-    ) -> WindowStates:
+    ) -> QueryStates:
         """Return the states of the windows whose features ``features`` returns, from a part of the events.
 
         Memory: in addition to that of ``features``, the states of all queries.
@@ -149,9 +149,9 @@ class WindowHistory:
             words[window][:, rows] = some
             for column, (query, hashes) in sketches.items():
                 parts[window].setdefault(column, []).append((rows[query], hashes))
-        return WindowStates(words=words, sketches=[self._join(each) for each in parts])
+        return QueryStates(words=words, sketches=[self._join(each) for each in parts])
 
-    def merge(self, one: WindowStates, other: WindowStates) -> WindowStates:
+    def merge(self, one: QueryStates, other: QueryStates) -> QueryStates:
         """Return the states of the same queries from the events of both; no event may be in both."""
         width, m = one.words[0].shape
         words = [
@@ -160,9 +160,9 @@ class WindowHistory:
         ]
         pairs = zip(one.sketches, other.sketches, strict=True)
         sketches = [self._join({column: [a[column], b[column]] for column in a}) for a, b in pairs]
-        return WindowStates(words=words, sketches=sketches)
+        return QueryStates(words=words, sketches=sketches)
 
-    def finish(self, states: WindowStates) -> Floats:
+    def finish(self, states: QueryStates) -> Floats:
         """Return the features of states, shape ``(m, n_features)``; NaN is null."""
         rows = np.arange(states.words[0].shape[1])
         result = np.empty((len(rows), len(self._view.aggregates)), dtype=np.float64)
