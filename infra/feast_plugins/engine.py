@@ -23,12 +23,10 @@ from feast.repo_config import FeastConfigBaseModel
 
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
-from skewless.infra.engines.engine import hold_engine
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.rows import read_latest_rows, to_messages
 from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, is_plain, is_windowed
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.materialization.latest_tasks import EngineWriter
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
 from skewless.infra.materialization.skipped_rows import warn_skipped
@@ -101,6 +99,9 @@ class SkewlessComputeEngine(ComputeEngine):
 
     def _materialize_log(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
         """Materialize a view through the accepted log; many rows are written on the engine of the settings."""
+        from skewless.infra.engines.engine import hold_engine  # noqa: PLC0415 - loads windows
+        from skewless.infra.materialization.latest_tasks import EngineWriter  # noqa: PLC0415 - as above
+
         settings, state, repo = settings_of(self.repo_config), state_of(self.repo_config), repo_of(self.repo_config)
         clock, connections = open_clock(settings.clock), online.connections(self.repo_config)
         connection = connect(state / "spill", memory_limit=settings.memory_limit, threads=settings.threads)

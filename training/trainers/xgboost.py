@@ -16,6 +16,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes import cuda, xgboost_cuda
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.storage.durable import make_folder
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.trainers.port import (
     AnyTrainingSet,
@@ -167,7 +168,7 @@ class XGBoostTrainer:
                 nthread=self._threads,
                 **fields,
             )
-        ordered.matrix.scratch.mkdir(parents=True, exist_ok=True)
+        make_folder(ordered.matrix.scratch)
         folder = stack.enter_context(TemporaryDirectory(dir=ordered.matrix.scratch))
         pages = _Pages(ordered, weights, None if queries is None else queries.sizes, fields, f"{folder}/pages")
         return xgb.ExtMemQuantileDMatrix(

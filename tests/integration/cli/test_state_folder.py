@@ -80,6 +80,7 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         "infra/feast_plugins/saved_rows.py": 2,  # where a user's Feast definitions say
         "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says
+        "serving/batch_files.py": 1,  # as above
         "validation/data_docs.py": 1,  # as above, or in the state folder
         "skewless/operations/init.py": 2,  # a new project
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skewless.contract.keys import marker_key
+from skewless.contract.row_layout import compute_checksums
 from skewless.contract.rows import RowCodec
 from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport
 from tests.worlds.parity import ROWS, ParityWorld
@@ -36,10 +38,16 @@ def flip(parity_world: ParityWorld, number: int, place: int) -> None:
     parity_world.redis.set(parity_world.row_key(number), bytes(row))
 
 
-def unsum(parity_world: ParityWorld, number: int) -> None:
-    """Make a row one of a release before."""
-    row = parity_world.stored(parity_world.row_key(number))
-    parity_world.redis.set(parity_world.row_key(number), row[:40] + bytes(4) + row[44:])
+def rewrite(parity_world: ParityWorld, number: int, place: int, new: bytes) -> bytes:
+    """Change bytes of a row, as a writer with another value would have written it; return the row."""
+    row = bytearray(parity_world.stored(parity_world.row_key(number)))
+    row[place : place + len(new)] = new
+    row[40:44] = bytes(4)
+    dtype = RowCodec(ROWS).dtype
+    fixed, heap = np.frombuffer(bytes(row[: dtype.itemsize]), dtype), memoryview(bytes(row[dtype.itemsize :]))
+    row[40:44] = compute_checksums(fixed, [heap]).tobytes()
+    parity_world.redis.set(parity_world.row_key(number), bytes(row))
+    return bytes(row)
 
 
 def value_place() -> int:
@@ -71,9 +79,9 @@ def test_a_flipped_bit_is_damage_wherever_it_is(parity_world: ParityWorld, place
     repairs(parity_world)
 
 
-def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(parity_world: ParityWorld) -> None:
-    unsum(parity_world, 3)
-    flip(parity_world, 3, value_place() + 7)
+def test_another_value_with_its_checksum_is_a_value(parity_world: ParityWorld) -> None:
+    row = parity_world.stored(parity_world.row_key(3))
+    rewrite(parity_world, 3, value_place() + 7, bytes([row[value_place() + 7] ^ 1]))
     item = only(parity_world.compare("facts"), ParityFault.VALUE)
     assert (item.entity, item.feature, item.online != item.log) == ({"id": 3}, "x", True)
     assert list(item.positions) == [ROWS.partition]
@@ -81,10 +89,7 @@ def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(parity_world: Pari
 
 
 def test_the_sign_of_zero_is_a_value(parity_world: ParityWorld) -> None:
-    row = bytearray(parity_world.stored(parity_world.row_key(3)))
-    row[value_place() + 7] = 0
-    row[40:44] = bytes(4)
-    parity_world.redis.set(parity_world.row_key(3), bytes(row))
+    rewrite(parity_world, 3, value_place() + 7, bytes(1))
     item = only(parity_world.compare("facts"), ParityFault.VALUE)
     assert (repr(item.online), repr(item.log)) == ("0.0", "-0.0")
     repairs(parity_world)
@@ -119,15 +124,12 @@ def test_the_row_of_another_entity_is_a_value(parity_world: ParityWorld) -> None
 
 
 def test_a_row_that_is_newer_than_the_log_is_not_repaired(parity_world: ParityWorld) -> None:
-    unsum(parity_world, 1)
-    row = bytearray(parity_world.stored(parity_world.row_key(1)))
-    row[24:32] = (10_000).to_bytes(8, "big")
-    parity_world.redis.set(parity_world.row_key(1), bytes(row))
+    row = rewrite(parity_world, 1, 24, (10_000).to_bytes(8, "big"))
     report = parity_world.compare("facts", repair=True)
     only(report, ParityFault.AHEAD)
     assert (report.as_dict()["repaired"], report.as_dict()["left"]) == (0, 1)
     assert any("a repair cannot help" in line for line in report.lines())
-    assert parity_world.stored(parity_world.row_key(1)) == bytes(row)
+    assert parity_world.stored(parity_world.row_key(1)) == row
 
 
 def test_rows_that_were_put_before_the_marker_moved_are_no_mismatch(parity_world: ParityWorld) -> None:
