@@ -88,6 +88,8 @@ STEPS: tuple[Step, ...] = (
         # Objects that no segment has any more, and the readers that may still use them.
         "CREATE TABLE removed_objects (object TEXT PRIMARY KEY, readers TEXT NOT NULL)",
     ),
+    # The rows of merged files may be sorted by bucket: code that takes them for sorted by position must refuse the log.
+    (),
 )
 
 # The tables with data, and the columns of their primary keys, which are the first ones of each table.
