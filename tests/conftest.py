@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", _UNHURRIED, max_examples=3)
 settings.register_profile("dev", _UNHURRIED, max_examples=50)
-settings.register_profile("ci", _UNHURRIED, max_examples=40, derandomize=True, print_blob=True)
+settings.register_profile("ci", _UNHURRIED, max_examples=20, derandomize=True, print_blob=True)
 settings.register_profile(
     "soak", _UNHURRIED, max_examples=1_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

@@ -33,6 +33,7 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
     return project
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_auc_reaches_the_independent_baseline(project: Project, flights: Flights, tmp_path: Path) -> None:
     spec = replace(project.applied.model("delay-batch"), rounds=ROUNDS)

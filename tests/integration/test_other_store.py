@@ -142,6 +142,7 @@ def broker_url(tmp_path: Path) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_the_template_runs_on_the_store_of_another_package(
     template_shop: TemplateShop, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

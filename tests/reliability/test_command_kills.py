@@ -98,6 +98,7 @@ def staged_repos(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAdd
         yield StagedRepos(root=tmp_path_factory.mktemp("commands"), addresses=addresses, dying=dying)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(1_800)
 def test_the_next_erasure_does_the_rest(staged_repos: StagedRepos) -> None:
     twin = staged_repos.copy(staged_repos.at("written"), staged_repos.root / "twin")

@@ -44,6 +44,8 @@ KINDS = {
 }
 IN_THE_FUTURE_US = 2**60
 
+SLOW = {"merge": pytest.mark.soak}  # half a minute
+
 
 @pytest.fixture(scope="module")
 def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> ProjectState:
@@ -97,7 +99,7 @@ def complete(state: ProjectState) -> set[tuple[int, int]]:
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("action", list(ACTIONS))
+@pytest.mark.parametrize("action", [pytest.param(each, marks=SLOW.get(each, ())) for each in ACTIONS])
 def test_a_kill_at_any_durable_step_changes_no_answer(
     merged_log: ProjectState,
     addresses: ProjectAddresses,

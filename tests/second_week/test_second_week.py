@@ -29,6 +29,12 @@ def test_the_oracle_shares_no_code_with_the_product() -> None:
 
 @pytest.mark.timeout(900)
 def test_a_second_week(tmp_path: Path) -> None:
+    Week(repo=tmp_path / "week", seed=SEED, changes=5, restart_every=3).live()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_longer_week(tmp_path: Path) -> None:
     Week(repo=tmp_path / "week", seed=SEED, changes=20, restart_every=5).live()
 
 

@@ -197,7 +197,7 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
 
 @pytest.mark.long
 def test_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
-    engine_contract.check_killed_reads(executor, tmp_path, kills=20)
+    engine_contract.check_killed_reads(executor, tmp_path, kills=6)
 
 
 @pytest.mark.soak
