@@ -16,6 +16,7 @@ from skewless.infra.engines.port import Executor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.objects import STAGING, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
@@ -165,6 +166,7 @@ def delete_results(state: ProjectState) -> None:
 
 def spill_folder(state: ProjectState) -> Path:
     """Return the folder of this process, one of many workers, for what exceeds DuckDB's memory limit."""
+    make_folder(state / "spill")  # DuckDB creates a folder when it spills, but no parents
     return state / "spill" / f"{socket.gethostname()}-{os.getpid()}"
 
 

@@ -18,7 +18,7 @@ from skewless.contract.columns import Column
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.job import Jobs
+from skewless.infra.engines.job import Jobs, spill_folder
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import TaskResult
@@ -26,6 +26,7 @@ from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.bucket_order import BucketOrder, BucketRange
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
@@ -178,6 +179,14 @@ def test_a_second_attempt_with_another_digest_is_an_error(engine_world: EngineWo
         jobs.record(replace(result, digest="bb"))
     assert jobs.record(replace(result, digest="bb", basis="of a later time")) == result
     Documents(engine_world.state.database, "task_result").delete("k-1/0-7")
+
+
+def test_the_first_work_beyond_the_memory_limit_finds_its_folder(tmp_path: Path) -> None:
+    spill = spill_folder(ProjectState(tmp_path / "state"))
+    with closing(connect(spill, memory_limit="60MB", threads=1)) as connection:
+        query = "SELECT count(*) FROM (SELECT hash(i) AS h FROM range(4_000_000) t(i) ORDER BY h)"
+        assert connection.execute(query).fetchall() == [(4_000_000,)]
+        assert list(spill.iterdir())
 
 
 def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> None:
