@@ -117,8 +117,13 @@ def bits_of(reads: dict[str, ViewRead]) -> dict[str, list[bytes]]:
 def leftovers(world: EngineWorld) -> list[str]:
     """Return what jobs have left in the storage, the database and the spill folder."""
     documents = Documents(world.state.database, "task_result").names()
-    spilled = [path.name for path in (world.state / "spill").glob("*-*")]
+    spilled = [path.name for path in (world.state / "spill").glob("*-*") if not _is_running(path)]
     return [item.name for item in world.state.storage.list_objects(FOLDER)] + documents + spilled
+
+
+def _is_running(spill: Path) -> bool:
+    """Say whether the worker of a spill folder still lives, and keeps it."""
+    return Path("/proc", spill.name.rpartition("-")[2]).exists()
 
 
 def _bits(read: ViewRead) -> list[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What the command of an engine's worker contains. Spark's workers are forks of their daemon, which is one of them.
+# What the command of an engine's worker contains. Spark's workers are forks of their daemon.
 MARKS = {"processes": "engines.worker", "ray": "ray::execute", "spark": "pyspark.daemon"}
 # Longer than a worker needs to start, so that a task is not killed each time.
 _PAUSE_S = 0.6
@@ -33,7 +33,10 @@ def killing_workers(kills: int, engine: str = "processes") -> Iterator[Callable[
 
 
 def find_workers(driver: int, mark: str) -> list[int]:
-    """Return the processes that descend from a driver and have a mark in their command."""
+    """Return the processes that descend from a driver and have a mark in their command, without those that fork them.
+
+    Workers whose daemon was killed would descend from no driver any more.
+    """
     parents: dict[int, int] = {}
     marked = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -42,7 +45,8 @@ def find_workers(driver: int, mark: str) -> list[int]:
             parents[pid] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
             if mark.encode() in (process / "cmdline").read_bytes():
                 marked.append(pid)
-    return [pid for pid in marked if driver in _ancestors(pid, parents)]
+    forking = {parents[pid] for pid in marked}
+    return [pid for pid in marked if pid not in forking and driver in _ancestors(pid, parents)]
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
