@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import ConflictError, DefinitionError, StalePlanError, StoreError
-from skewless.infra.compiler import input_recorder
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans import registry
 from skewless.infra.plans.applied_plan import (
@@ -41,10 +39,8 @@ NOW = 1_750_000_000_000_000
 
 
 @pytest.fixture
-def machines(project_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Planner]]:
+def machines(project_database: Database, tmp_path: Path) -> Iterator[list[Planner]]:
     """Two checkouts of a project, each with a folder of its own for files, and one database."""
-    # Tests before have perhaps written modules, which are younger than this process.
-    monkeypatch.setattr(input_recorder, "started_ns", time.time_ns)
     with ExitStack() as stack:
         planners = []
         for name in ("here", "there"):

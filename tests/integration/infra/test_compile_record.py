@@ -139,8 +139,6 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surrounding
     (outside / "company.py").write_text("DAYS = 0\n")
     monkeypatch.syspath_prepend(str(outside))
     monkeypatch.setenv("PROJECT_DAYS", "30")
-    # Each compilation loads the modules anew, as a new process does, so that it begins when a process does.
-    monkeypatch.setattr(input_recorder, "started_ns", time.time_ns)
     return Surroundings(repo, outside, monkeypatch)
 
 
