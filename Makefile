@@ -8,6 +8,7 @@ CLIENTS ?= $(VENV)-clients
 NVFOREST ?= $(VENV)-nvforest
 RAY ?= $(VENV)-ray
 SPARK ?= $(VENV)-spark
+DEPLOY ?= $(VENV)-deploy
 GPU ?= $(VENV)-gpu
 # One more than the cores: many tests wait, for a process or for time to pass.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
@@ -28,6 +29,7 @@ CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 RAY_STAMP := $(RAY)/.requirements.stamp
 SPARK_STAMP := $(SPARK)/.requirements.stamp
+DEPLOY_STAMP := $(DEPLOY)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
 ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 tests/$(1)
@@ -55,7 +57,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,9 +78,9 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 		-m "not (long or soak or bench or gpu)" tests/unit tests/architecture tests/property $(ARGS); \
 		tests=$$?; wait $$! && exit $$tests
 
-# The three environments are independent, and so are the checks.
+# The environments are independent, and so are the checks.
 test: python  ## linters, types, layers and all fast tests
-	+@$(MAKE) --no-print-directory -j3 setup-dev setup-clients setup-nvforest
+	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy
 	+@$(MAKE) --no-print-directory -j2 lint types layers
 	+@$(MAKE) --no-print-directory tests
 
@@ -146,6 +148,7 @@ lock:  ## pin all requirements again (needs uv)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report -o requirements.txt
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
+	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
 	for folder in nvforest ray spark; do \
 		$(COMPILE) --no-deps tests/$$folder/requirements.in -o tests/$$folder/requirements.txt || exit 1; \
 	done
@@ -155,7 +158,7 @@ audit: python  ## look the locked requirements up in an index of advisories (nee
 	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -165,6 +168,7 @@ setup-clients: python $(CLIENTS_STAMP)
 setup-nvforest: python $(NVFOREST_STAMP)
 setup-ray: setup-dev $(RAY_STAMP)
 setup-spark: setup-dev $(SPARK_STAMP)
+setup-deploy: python $(DEPLOY_STAMP)
 setup-gpu: $(GPU_STAMP)
 
 python:
@@ -194,6 +198,13 @@ $(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
+	@touch $@
+
+# A gateway, a chart's renderer and checkers of manifests, which only the tests of deployment run.
+$(DEPLOY_STAMP): tests/deploy/requirements.txt
+	@echo "installing the tools of deployment that the tests use into $(DEPLOY) (half a minute, 0.5 GB)"
+	@$(PYTHON) -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # A second runtime for the tests, in a folder that only the processes with this runtime read.
