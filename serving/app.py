@@ -32,6 +32,8 @@ from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.routes import oip_router
 from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
+from skewless.serving.platforms.contracts import PlatformContract
+from skewless.serving.platforms.route import PlatformRoute, add_platform_routes
 from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
@@ -53,6 +55,7 @@ class ServingContext:
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
         oip_models: Open Inference Protocol data of the models.
+        platform: contract of the platform whose container the server is in; None: none.
     """
 
     models: ModelTable
@@ -71,6 +74,7 @@ class ServingContext:
     local: bool = True
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
+    platform: PlatformContract | None = None
 
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
@@ -84,7 +88,10 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
         "deadline_s": serving.deadline_s,
     }
     infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
+    fixed = {"/predict": PredictRoute(**shared).handle}
+    if serving.platform is not None and serving.platform.predict is not None:
+        fixed[serving.platform.predict] = PlatformRoute(**shared).handle
+    return HotRoutes(fixed, infer.find, partial(_admit, serving))
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
@@ -119,6 +126,8 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
     )
     add_docs_page(app)
+    if serving.platform is not None:
+        add_platform_routes(app, serving.platform, routes, serving.ready)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(
@@ -143,7 +152,8 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
     # The last one is the outermost: the errors of the others also get the format of the API.
     app.add_middleware(pass_head_as_get)
-    app.add_middleware(require_keys, access=serving.access, local=serving.local)
+    platform_paths = serving.platform.paths if serving.platform is not None else frozenset[str]()
+    app.add_middleware(require_keys, access=serving.access, local=serving.local, exempt=platform_paths)
     app.add_middleware(reply_to_defects)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import socket
 import sys
@@ -46,6 +47,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
+from skewless.serving.platforms.contracts import read_contract
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
@@ -108,6 +110,7 @@ async def serve(
             peers=peers,
             access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
             local=is_loopback(settings.host),
+            platform=read_contract(settings.platform, os.environ),
         )
         tls = tls_options(settings, config.repo)
         if tls:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from skewless.operations import (  # noqa: F401 - for the types of `_ops`
         alerts,
         backup,
+        bundle,
         capacity,
         entity_values,
         events,
@@ -238,6 +239,7 @@ class Project(Workspace):
 
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
+    export = _ops.bundle.export
     recover = _ops.recovery.recover
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:

@@ -120,6 +120,22 @@ class OpenAccess:
         """Do nothing, because there are no keys."""
 
 
+class PlatformAccess:
+    """Admits predictions and reads, whose callers the platform has authenticated; nobody may change the server."""
+
+    def allow(self, headers: Headers, scope: Scope | None) -> str:  # noqa: ARG002 - the protocol's
+        """Admit a request, unless it needs the scope ``feedback`` or ``admin``."""
+        if scope in {"feedback", "admin"}:
+            fix = "send it to a server of the project, or set auth: required"
+            raise ScopeError("caller on the platform", f"does not have the scope {scope!r}", fix=fix)
+        return "platform"
+
+    check = allow
+
+    def refresh(self) -> None:
+        """Do nothing, because there are no keys."""
+
+
 class KeyAccess:
     """Admits requests with a stored key; changes take effect at the next refresh.
 
@@ -218,6 +234,8 @@ def open_access(settings: Settings, store: KeyStore, now_us: Callable[[], int], 
     """
     host = settings.host
     local = is_loopback(host)
+    if settings.platform != "none" and settings.auth == "auto":
+        return PlatformAccess()
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:
             _log.warning("auth_is_off", host=host, fix="put a gateway in front of the server, or remove `auth: off`")

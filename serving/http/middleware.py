@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
@@ -23,17 +25,18 @@ def pass_head_as_get(app: ASGIApp) -> ASGIApp:
     return handle
 
 
-def require_keys(app: ASGIApp, access: Access, *, local: bool) -> ASGIApp:
+def require_keys(app: ASGIApp, access: Access, *, local: bool, exempt: Collection[str] = ()) -> ASGIApp:
     """Return an application that gets authenticated requests, with the caller in ``scope["state"]["caller"]``.
 
     A rejection has the format of all errors. The request's body is not read before.
 
     Args:
         local: whether only this machine can reach the server; then metrics and docs require no key.
+        exempt: paths of health checks, which need no key, and of predictions, whose handlers authenticate.
     """
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in exempt:
             try:
                 _admit(scope, access, local=local)
             except AccessError as error:

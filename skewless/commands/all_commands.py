@@ -26,7 +26,8 @@ _PARTS = {
     "Operate": (
         *(operate.status, operate.doctor, operate.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
-        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, operate.demo),
+        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.export),
+        operate.demo,
     ),
 }
 COMMANDS: tuple[Command, ...] = tuple(command for commands in _PARTS.values() for command in commands)

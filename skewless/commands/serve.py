@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from typer.core import TyperCommand
 
@@ -35,6 +36,10 @@ Port = Annotated[
     int | None, option("--port PORT", "Port to listen on, 0: any free port; default: setting 'port'.", min=0, max=65535)
 ]
 Workers = Annotated[int | None, option("--workers N", "Number of worker processes; default: setting 'workers'.", min=1)]
+Container = Annotated[
+    Literal["kserve", "sagemaker", "vertex", "azure"] | None,
+    option("--platform", "Serve in a container of this platform; default: setting 'platform'."),
+]
 Row = Annotated[str | None, option("--row JSON", "One row, or a list of rows; '-' reads stdin.")]
 Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows, or a folder.")]
 Target = Annotated[Path | None, option("--out FILE", "File for the predictions; for a folder also a folder.")]
@@ -81,12 +86,18 @@ class SettingsCommand(TyperCommand):
     "Serve predictions over HTTP.",
     "--repo my-project --port 8080",
     "--port 0 --json",
+    "--platform sagemaker",
     kind=SettingsCommand,
     log_level="info",
 )
-def serve(session: Session, *, host: Host = None, port: Port = None, workers: Workers = None) -> None:
-    """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready."""
-    project = session.project
+def serve(
+    session: Session, *, host: Host = None, port: Port = None, workers: Workers = None, platform: Container = None
+) -> None:
+    """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready.
+
+    With a platform, the project is the bundle that the platform mounts, unless --repo names another folder.
+    """
+    project = _open_project(session, platform)
     project.state.remember_reads()
     names = [spec.name for spec in project.models]
     config = project.server_config(host=host)
@@ -98,10 +109,27 @@ def serve(session: Session, *, host: Host = None, port: Port = None, workers: Wo
     project.serve(host=host, port=port, workers=workers, on_ready=on_ready)
 
 
+def _open_project(session: Session, option: str | None) -> Project:
+    """Return the project to serve; in a platform's container, it is the mounted bundle."""
+    from skewless.operations.platforms import find_platform, locate_project, prepare_state
+    from skewless.project import Project
+
+    platform = find_platform(option, os.environ)
+    if platform == "none":
+        return session.project
+    given = None if session.repo == Path() else session.repo
+    folder, settings = locate_project(platform, given, os.environ)
+    project = session.exits.enter_context(contextlib.closing(Project(folder, **settings)))
+    prepare_state(project)
+    return project
+
+
 def _hint(config: ServerConfig, url: str) -> str:
     """Return a first step for the caller: a browser sends no API key, which a public server requires."""
     from skewless.serving.access.gate import is_loopback
 
+    if config.settings.platform != "none":
+        return f"in a container of {config.settings.platform}"
     if is_loopback(config.settings.host) or config.settings.auth == "off":
         return f"try {url}/docs"
     return "send requests with an API key (skewless keys)"

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
 import yaml
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from skewless.contract.errors import DefinitionError
 
 SETTINGS_FILE = "skewless.yaml"
+Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
 _LISTS = ("required_models", "trusted_keys")  # JSON in a variable
 # values that may contain a password
@@ -54,6 +55,9 @@ class Settings(BaseModel):
     state: str = Field(".skewless", description="folder of logs, packages and default database, relative to the repo")
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test sets"
+    )
+    platform: Platform = Field(
+        "none", description="platform in whose container the server runs: kserve, sagemaker, vertex, azure, or none"
     )
     host: str = Field("127.0.0.1", description="address that the server listens on")
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free port")
