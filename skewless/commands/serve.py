@@ -111,12 +111,14 @@ def serve(
 
 def _open_project(session: Session, option: str | None) -> Project:
     """Return the project to serve; in a platform's container, it is the mounted bundle."""
-    from skewless.operations.platforms import find_platform, locate_project, prepare_state
-    from skewless.project import Project
+    from skewless.serving.platforms.contracts import find_platform
 
     platform = find_platform(option, os.environ)
     if platform == "none":
         return session.project
+    from skewless.operations.platforms import locate_project, prepare_state
+    from skewless.project import Project
+
     given = None if session.repo == Path() else session.repo
     folder, settings = locate_project(platform, given, os.environ)
     project = session.exits.enter_context(contextlib.closing(Project(folder, **settings)))

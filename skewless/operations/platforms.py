@@ -8,31 +8,18 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast, get_args
+from typing import Any
 
 from skewless.contract.errors import DefinitionError, PlaceError
-from skewless.contract.settings import Platform, load_settings, read_variables
+from skewless.contract.settings import Platform, load_settings
 from skewless.infra.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.storage.durable import make_folder, translate_disk_errors
 from skewless.operations.bundle import ARCHIVE, BUNDLE_FILE, load_bundle
 from skewless.serving.platforms.contracts import PlatformContract, read_contract
 from skewless.workspace import CONFIG_FILE, Workspace
 
-PLATFORMS: tuple[str, ...] = get_args(Platform)
 _CLOUDS = ("gs://", "s3://", "az://")
 _COPIES_BYTES = 10**9
-
-
-def find_platform(option: str | None, environment: Mapping[str, str]) -> Platform:
-    """Return the platform that an option or ``SKEWLESS_PLATFORM`` names; the option wins.
-
-    Raises:
-        DefinitionError: there is no such platform.
-    """
-    name = option or read_variables(environment).get("platform") or "none"
-    if name not in PLATFORMS:
-        raise DefinitionError("setting 'platform'", "is unknown", value=name, fix=f"use one of {', '.join(PLATFORMS)}")
-    return cast("Platform", name)
 
 
 def locate_project(
@@ -77,9 +64,9 @@ def prepare_state(project: Workspace) -> None:
     if settings.redis_url is None:
         fix = "set SKEWLESS_REDIS_URL to the online store that the project fills"
         raise DefinitionError("setting 'redis_url'", "is missing, and a container starts no server", fix=fix)
-    if settings.storage_url is not None and settings.database_url is None:
-        fix = "set SKEWLESS_DATABASE_URL too: the database lists the objects of the storage"
-        raise DefinitionError("setting 'storage_url'", "needs a database", fix=fix)
+    if (settings.storage_url is None) != (settings.database_url is None):
+        fix = "set both SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or none of them"
+        raise DefinitionError("settings 'database_url' and 'storage_url'", "are not both set", fix=fix)
     if settings.database_url is None and (project.repo / BUNDLE_FILE).exists():
         load_bundle(project.state, project.repo, project.clock.now_us())
 

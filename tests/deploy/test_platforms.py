@@ -1,0 +1,131 @@
+"""Each platform's driver against a local server, which starts from a read-only bundle: no database, no definitions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.deploy.platform_cases import (
+    Row,
+    check_concurrent,
+    check_errors,
+    check_forms,
+    check_limits,
+    check_other_routes,
+    check_predictions_are_complete,
+    check_readiness_per_model,
+    check_slow_body,
+    csv_body,
+    instances,
+    open_slow_request,
+    scores,
+    valid_body,
+)
+from tests.deploy.platform_drivers import AZURE, CSV, DRIVERS, KSERVE, Driver, LocalContainer, local_container
+from tests.worlds.ports import free_ports
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+ROWS: list[Row] = [*ask(8), {"card_id": 1, "shop_id": None, "amount": None, "paid_at": NOW}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleWorld:
+    """A project whose online store is filled, and its bundle as a folder and as an archive."""
+
+    place: Sandbox
+    folder: Path
+    archive: Path
+    expected: list[float]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a user sets in the platform's configuration of the container."""
+        return {
+            "SKEWLESS_REDIS_URL": self.place.project.redis_url,
+            "SKEWLESS_CLOCK": f"file:{self.place.repo}/.skewless/clock",
+            "SKEWLESS_HOST": "127.0.0.1",  # this machine is not a container
+        }
+
+
+@pytest.fixture(scope="module")
+def bundle_world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleWorld]:
+    folder = tmp_path_factory.mktemp("platforms")
+    with opened_copy(trained, folder / "p") as place:
+        place.project.export(folder / "bundle")
+        (folder / "packed").mkdir()
+        place.project.export(folder / "packed" / "model.tar.gz")
+        yield BundleWorld(
+            place=place,
+            folder=folder / "bundle",
+            archive=folder / "packed",
+            expected=place.predict(ROWS).scores.tolist(),
+        )
+
+
+@pytest.fixture(scope="module", params=DRIVERS, ids=lambda driver: driver.name)
+def container(bundle_world: BundleWorld, request: pytest.FixtureRequest) -> Iterator[LocalContainer]:
+    driver: Driver = request.param
+    model = bundle_world.archive if driver is AZURE else bundle_world.folder
+    with local_container(driver, model, free_ports(1)[0], bundle_world.settings) as started:
+        started.wait()
+        yield started
+        # The platform ends the container while a request is under way.
+        body = valid_body(started, ROWS)
+        with open_slow_request(started, body) as slow:
+            slow.sendall(body[:-1])
+            assert started.is_healthy()
+            started.process.terminate()
+            slow.sendall(body[-1:])
+            assert slow.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        started.stop()
+
+
+def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
+    check_forms(container, ROWS, bundle_world.expected)
+    check_limits(container, ROWS, bundle_world.expected)
+    check_slow_body(container, ROWS)
+    check_concurrent(container, ROWS, bundle_world.expected)
+    check_other_routes(container)
+    check_readiness_per_model(container)
+    if container.driver is not KSERVE:
+        check_errors(container, ROWS)
+        check_predictions_are_complete(container, ROWS)
+    if container.driver.name == "sagemaker":
+        assert container.ask("GET", "/ping").body == b""
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.none()
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20) | st.none()
+GENERATED = st.lists(
+    st.fixed_dictionaries(
+        {
+            "card_id": st.integers(FIRST_CARD, FIRST_CARD + 9) | st.integers(-(2**63), 2**63 - 1) | st.none(),
+            "shop_id": st.sampled_from(["shop-01", "shop-02"]) | TEXTS,
+            "amount": NUMBERS,
+            "paid_at": st.integers(0, NOW),
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=25)
+@given(rows=GENERATED)
+def test_bodies_of_platforms_give_the_scores_of_predict(container: LocalContainer, rows: list[Row]) -> None:
+    if container.driver is KSERVE:  # a tensor of integers has no null
+        rows = [{**row, "card_id": row["card_id"] or 1} for row in rows]
+    plain = scores(container.ask("POST", "/predict", json.dumps({"rows": rows}).encode()))
+    assert all(map(math.isfinite, plain))
+    replies = [container.predict(valid_body(container, rows))] if container.driver is KSERVE else []
+    if container.driver is not KSERVE:
+        replies = [container.predict(instances(rows)), container.predict(csv_body(rows), CSV)]
+    assert [scores(reply) for reply in replies] == [plain] * len(replies)
