@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
     from skewless.operations import (  # noqa: F401 - for the types of `_ops`
+        adoption,
         alerts,
         backup,
         bundle,
         capacity,
+        card,
         entity_values,
         events,
         feedback,
@@ -165,6 +167,9 @@ class Project(Workspace):
         return publish(self, open_tracker(self), models, dry=dry_run)
 
     sign = _ops.signing.sign
+    adopt = _ops.adoption.adopt
+    approve = _ops.adoption.approve
+    card = _ops.card.card
     versions = _ops.versions.read_versions
     promote = _ops.versions.promote
     rollout = _ops.rollout.rollout

@@ -14,7 +14,10 @@ GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel sche
 _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
-    "Train": (train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
+    "Train": (
+        *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
+        *(train.adopt, train.approve, train.card),
+    ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
         *(serve.add_key, serve.list_keys, serve.revoke_key),

@@ -106,6 +106,7 @@ class Settings(BaseModel):
     unsigned_packages: Literal["refuse", "load"] = Field(
         "refuse", description="refuse or load packages without a signature, as older releases wrote them"
     )
+    approvals: int = Field(0, ge=0, description="people who must approve a version before it is promoted; 0: none")
     tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
     tls_key: str | None = Field(None, description="PEM file of the certificate's private key")
     tls_ca: str | None = Field(
@@ -213,13 +214,17 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
 def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of an environment, not validated; other variables are skipped, and case does not matter.
 
+    An empty variable is one that is not set: so CI and Compose pass a secret that does not exist.
+
     >>> read_variables({"SKEWLESS_PORT": "8081", "skewless_trusted_keys": '["a"]', "SKEWLESS_LOG": "json"})
     {'port': '8081', 'trusted_keys': ['a']}
+    >>> read_variables({"SKEWLESS_DATABASE_URL": "", "SKEWLESS_TRUSTED_KEYS": ""})
+    {}
 
     Raises:
         DefinitionError: a list is not JSON.
     """
-    lowered = {name.lower(): value for name, value in environment.items()}
+    lowered = {name.lower(): value for name, value in environment.items() if value}
     values: dict[str, Any] = {
         name: lowered[_PREFIX + name] for name in Settings.model_fields if _PREFIX + name in lowered
     }

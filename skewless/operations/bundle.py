@@ -86,7 +86,7 @@ def export(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_
         champions = _write_contents(project, built, models)
         bundle = Bundle(
             target=str(target),
-            digest=_digest(built),
+            digest=digest_of(built),
             models=champions,
             size=sum(path.stat().st_size for path in built.rglob("*") if path.is_file()),
         )
@@ -147,7 +147,15 @@ def _serving_settings(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
+    """Return the digest of a bundle's folder, which identifies its contents, except for the settings.
+
+    Raises:
+        PlaceError: the folder is not that of a bundle.
+    """
+    if not (folder / BUNDLE_FILE).is_file():
+        fix = "name a bundle that `skewless export` has written"
+        raise PlaceError(f"folder {folder}", f"has no {BUNDLE_FILE}", fix=fix)
     return hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
 
 
@@ -185,7 +193,7 @@ def load_bundle(state: ProjectState, folder: Path, now_us: int) -> None:
         PackageError: a package is missing or is another one.
         StoreError: the database or a disk failed.
     """
-    body, digest, documents = read_bundle(folder), _digest(folder), Documents(state.database, _KIND)
+    body, digest, documents = read_bundle(folder), digest_of(folder), Documents(state.database, _KIND)
     loaded = documents.get(_NAME)
     if loaded == digest:
         return
@@ -218,6 +226,11 @@ def _copy_package(folder: Path, packages: PackageFolder, name: str, champion: Ma
             packages.add_version(name, version, staging, {})
     if packages.manifest_digest(name, version) != champion["manifest"]:
         raise PackageError(thing, "is not that of the bundle", fix="export it again into an empty state folder")
+
+
+def package_folder(folder: Path, name: str, version: str) -> Path:
+    """Return the folder of a package in the folder of a bundle."""
+    return folder / _PACKAGES / name / version
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
