@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from tests.deploy.platform_cases import (
     valid_body,
 )
 from tests.deploy.platform_drivers import AZURE, CSV, DRIVERS, KSERVE, Driver, LocalContainer, local_container
+from tests.docs.pages import names, page, section, steps, table
 from tests.worlds.ports import free_ports
 from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
 
@@ -100,6 +104,31 @@ def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
         check_predictions_are_complete(container, ROWS)
     if container.driver.name == "sagemaker":
         assert container.ask("GET", "/ping").body == b""
+
+
+SECTIONS = {"sagemaker": "SageMaker"}
+
+
+def test_the_page_shows_what_the_container_answers(container: LocalContainer) -> None:
+    title = SECTIONS.get(container.driver.name)
+    for step in steps(section(page("platforms.md"), title)) if title else ():
+        words = shlex.split(step.command.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{container.port}"))
+        said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        assert re.fullmatch(".*".join(map(re.escape, step.shown.strip().split("..."))), said), (step, said)
+
+
+def test_the_page_lists_the_contracts() -> None:
+    rows = table(page("platforms.md"), "platform", "model", "port", "predictions", "health", "ends with")
+    found = {names(row["platform"])[0]: row for row in rows}
+    assert list(found) == [driver.name for driver in DRIVERS]
+    for driver in DRIVERS:
+        row, model = found[driver.name], names(found[driver.name]["model"])[0]
+        assert (driver.variables.get(model) or model) == driver.mount
+        if driver.name != "kserve":
+            paths = [names(row[column])[-1].split(" ")[-1] for column in ("predictions", "health")]
+            assert [driver.variables.get(path, path) for path in paths] == [driver.predict, driver.health]
+        if driver.port_variable != "SKEWLESS_PORT":
+            assert names(row["port"]) == [driver.port_variable]
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.none()
