@@ -38,9 +38,8 @@ ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTEC
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
 	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
 
-# Requirements that a server never imports: it uses LightGBM and XGBoost by their C API, and is no client of itself.
-UNUSED_BY_SERVER := aiohappyeyeballs aiohttp aiosignal frozenlist multidict narwhals nvidia-nccl-cu12 propcache \
-	scipy valkey yarl
+# Requirements of packages of a server that it never imports: it uses LightGBM and XGBoost by their C API.
+UNUSED_BY_SERVER := narwhals nvidia-nccl-cu12 scipy valkey
 CONNECTORS := --extra cpu --extra postgres --extra cloud --extra kafka --extra grpc --extra otel
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
