@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.deploy.image import HARDENED, running_container
 from tests.deploy.platform_cases import (
     Row,
     check_concurrent,
@@ -31,10 +33,23 @@ from tests.deploy.platform_cases import (
     scores,
     valid_body,
 )
-from tests.deploy.platform_drivers import AZURE, CSV, DRIVERS, KSERVE, Driver, LocalContainer, local_container
+from tests.deploy.platform_drivers import (
+    AZURE,
+    CSV,
+    DRIVERS,
+    KSERVE,
+    SAGEMAKER,
+    Driver,
+    LocalContainer,
+    PlatformContainer,
+    local_container,
+)
 from tests.docs.pages import names, page, section, steps, table
+from tests.servers.node import Node, running
+from tests.servers.programs import program
 from tests.worlds.ports import free_ports
-from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, copy_project, open_project
+from tests.worlds.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 ROWS: list[Row] = [*ask(8), {"card_id": 1, "shop_id": None, "amount": None, "paid_at": NOW}]
@@ -62,10 +77,14 @@ class BundleWorld:
 @pytest.fixture(scope="module")
 def bundle_world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleWorld]:
     folder = tmp_path_factory.mktemp("platforms")
-    with opened_copy(trained, folder / "p") as place:
-        place.project.export(folder / "bundle")
+    with ExitStack() as stack:
+        node = stack.enter_context(running(Node(program("valkey"), folder / "valkey")))
+        project = open_project(copy_project(trained, folder / "p"), redis_url=node.url)
+        place = stack.enter_context(closing(Sandbox(project=project)))
+        project.materialize(check=False)
+        project.export(folder / "bundle")
         (folder / "packed").mkdir()
-        place.project.export(folder / "packed" / "model.tar.gz")
+        project.export(folder / "packed" / "model.tar.gz")
         yield BundleWorld(
             place=place,
             folder=folder / "bundle",
@@ -92,18 +111,40 @@ def container(bundle_world: BundleWorld, request: pytest.FixtureRequest) -> Iter
         started.stop()
 
 
-def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
-    check_forms(container, ROWS, bundle_world.expected)
-    check_limits(container, ROWS, bundle_world.expected)
+def check_contract(container: PlatformContainer, expected: list[float]) -> None:
+    """Do what the platform does."""
+    check_forms(container, ROWS, expected)
+    check_limits(container, ROWS, expected)
     check_slow_body(container, ROWS)
-    check_concurrent(container, ROWS, bundle_world.expected)
+    check_concurrent(container, ROWS, expected)
     check_other_routes(container)
     check_readiness_per_model(container)
     if container.driver is not KSERVE:
         check_errors(container, ROWS)
         check_predictions_are_complete(container, ROWS)
-    if container.driver.name == "sagemaker":
+    if container.driver is SAGEMAKER:
         assert container.ask("GET", "/ping").body == b""
+
+
+def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
+    check_contract(container, bundle_world.expected)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
+def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str) -> None:
+    """The image runs as its own user, with a read-only root and model."""
+    (port,), clock = free_ports(1), bundle_world.place.repo / ".skewless" / "clock"
+    model = bundle_world.folder if driver is AZURE else bundle_world.archive
+    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock:ro")
+    settings = {**bundle_world.settings, **driver.environment(port), "SKEWLESS_CLOCK": "file:/clock"}
+    with running_container(server_image, "serve", settings=settings, options=(*HARDENED, *mounts)) as running_image:
+        container = PlatformContainer(driver=driver, port=port)
+        eventually(lambda: container.is_healthy() or not running_image.is_running())
+        assert running_image.is_running(), running_image.logs()
+        check_contract(container, bundle_world.expected)
+        assert running_image.stop(int(driver.grace_s)) == 0
+        assert "Traceback" not in running_image.logs()
 
 
 SECTIONS = {"sagemaker": "SageMaker"}
