@@ -34,7 +34,7 @@ Replay = Annotated[
 Speed = Annotated[float | None, option("--speed X", "With --replay: factor of real time; default: no pauses.", min=0.0)]
 Idle = Annotated[bool, option("--until-idle", "Stop when the stream has no more events.")]
 MetricsPort = Annotated[
-    int | None, option("--metrics-port PORT", "Serve Prometheus metrics on this port, on loopback.", min=0, max=65535)
+    int | None, option("--metrics-port PORT", "Serve Prometheus metrics on this port.", min=0, max=65535)
 ]
 WindowedViews = Annotated[list[str] | None, argument("VIEW", "Windowed views; default: all.")]
 ViewOrService = Annotated[str, argument("VIEW|SERVICE", "Name of a feature view or a feature service.")]

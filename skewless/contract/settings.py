@@ -172,8 +172,9 @@ class Settings(BaseModel):
     scheduler_lease_seconds: float = Field(
         5.0, ge=0.5, description="time without a heartbeat after which another scheduler takes over"
     )
-    scheduler_metrics_port: int = Field(
-        0, ge=0, le=65535, description="loopback port of the scheduler's metrics; 0: none"
+    scheduler_metrics_port: int = Field(0, ge=0, le=65535, description="port of the scheduler's metrics; 0: none")
+    metrics_host: str = Field(
+        "127.0.0.1", description="address on which schedulers and stream workers serve their metrics, without a key"
     )
     keep_runs_days: int = Field(
         90, ge=0, description="age at which finished runs are deleted from the ledger; 0: never"

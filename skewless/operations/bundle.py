@@ -135,7 +135,7 @@ def _write_contents(project: Workspace, folder: Path, models: Sequence[str]) -> 
     (folder / CONFIG_FILE).write_text(yaml.safe_dump({"project": plan["plan"]["project"]}), encoding="utf-8")
     settings = _serving_settings(project.settings)
     (folder / SETTINGS_FILE).write_text(yaml.safe_dump(settings) if settings else "", encoding="utf-8")
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the container's user is another one
     return champions
 

@@ -107,7 +107,7 @@ def stream(
         replay: Parquet files, a folder or a glob, read instead of the stream.
         speed: factor of real time, for a replay; None: without pauses.
         until_idle: return when the streams have no more events.
-        metrics_port: for Prometheus metrics, on loopback; None: no metrics.
+        metrics_port: for Prometheus metrics, at ``metrics_host``; None: no metrics.
         stop: return when it is set.
         on_counts: called twice a second with the counts of each source.
 
@@ -119,7 +119,8 @@ def stream(
     group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
     with closing(group):
         if metrics_port is not None:
-            serve_metrics(SourceMetrics(lambda: group.source_counts), metrics_port, "--metrics-port")
+            metrics = SourceMetrics(lambda: group.source_counts)
+            serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")
         group.start()
         while not stop.wait(_IDLE_CHECK_SECONDS if until_idle else _CHECK_SECONDS):
             group.check()

@@ -91,7 +91,7 @@ def run_scheduler(project: Workspace) -> None:
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
     if port:
-        serve_metrics(counts, port, "scheduler_metrics_port")
+        serve_metrics(counts, project.settings.metrics_host, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)

@@ -120,22 +120,28 @@ class PlatformContainer:
     port: int
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, *, timeout: float = PATIENCE_S, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout: float = PATIENCE_S,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Return the reply to a request; ``content_type`` and ``accept`` are the headers that a platform passes on."""
+        """Return the reply to a request."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
+            connection.request(method, path, body, dict(headers or {}))
             reply = connection.getresponse()
             found = {name.lower(): value for name, value in reply.getheaders()}
             return Reply(status=reply.status, headers=found, body=reply.read())
         finally:
             connection.close()
 
-    def predict(self, body: bytes, content_type: str = JSON, **headers: str) -> Reply:
-        """Return the reply to a prediction."""
-        return self.ask("POST", self.driver.predict, body, content_type=content_type, **headers)
+    def predict(self, body: bytes, content_type: str = JSON, accept: str = "*/*") -> Reply:
+        """Return the reply to a prediction, with the headers that a platform passes on."""
+        headers = {"content-type": content_type, "accept": accept}
+        return self.ask("POST", self.driver.predict, body, headers=headers)
 
     def is_healthy(self) -> bool:
         """Return whether the health check passes within the shortest time of a platform."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.deploy.image import HARDENED, running_container
 from tests.deploy.platform_cases import (
     Row,
     check_concurrent,
@@ -28,9 +33,23 @@ from tests.deploy.platform_cases import (
     scores,
     valid_body,
 )
-from tests.deploy.platform_drivers import AZURE, CSV, DRIVERS, KSERVE, Driver, LocalContainer, local_container
+from tests.deploy.platform_drivers import (
+    AZURE,
+    CSV,
+    DRIVERS,
+    KSERVE,
+    SAGEMAKER,
+    Driver,
+    LocalContainer,
+    PlatformContainer,
+    local_container,
+)
+from tests.docs.pages import names, page, section, steps, table
+from tests.servers.node import Node, running
+from tests.servers.programs import program
 from tests.worlds.ports import free_ports
-from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, opened_copy
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, copy_project, open_project
+from tests.worlds.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 ROWS: list[Row] = [*ask(8), {"card_id": 1, "shop_id": None, "amount": None, "paid_at": NOW}]
@@ -58,10 +77,14 @@ class BundleWorld:
 @pytest.fixture(scope="module")
 def bundle_world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleWorld]:
     folder = tmp_path_factory.mktemp("platforms")
-    with opened_copy(trained, folder / "p") as place:
-        place.project.export(folder / "bundle")
+    with ExitStack() as stack:
+        node = stack.enter_context(running(Node(program("valkey"), folder / "valkey")))
+        project = open_project(copy_project(trained, folder / "p"), redis_url=node.url)
+        place = stack.enter_context(closing(Sandbox(project=project)))
+        project.materialize(check=False)
+        project.export(folder / "bundle")
         (folder / "packed").mkdir()
-        place.project.export(folder / "packed" / "model.tar.gz")
+        project.export(folder / "packed" / "model.tar.gz")
         yield BundleWorld(
             place=place,
             folder=folder / "bundle",
@@ -88,18 +111,65 @@ def container(bundle_world: BundleWorld, request: pytest.FixtureRequest) -> Iter
         started.stop()
 
 
-def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
-    check_forms(container, ROWS, bundle_world.expected)
-    check_limits(container, ROWS, bundle_world.expected)
+def check_contract(container: PlatformContainer, expected: list[float]) -> None:
+    """Do what the platform does."""
+    check_forms(container, ROWS, expected)
+    check_limits(container, ROWS, expected)
     check_slow_body(container, ROWS)
-    check_concurrent(container, ROWS, bundle_world.expected)
+    check_concurrent(container, ROWS, expected)
     check_other_routes(container)
     check_readiness_per_model(container)
     if container.driver is not KSERVE:
         check_errors(container, ROWS)
         check_predictions_are_complete(container, ROWS)
-    if container.driver.name == "sagemaker":
+    if container.driver is SAGEMAKER:
         assert container.ask("GET", "/ping").body == b""
+
+
+def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
+    check_contract(container, bundle_world.expected)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
+def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str) -> None:
+    """The image runs as its own user, with a read-only root and model."""
+    (port,), clock = free_ports(1), bundle_world.place.repo / ".skewless" / "clock"
+    model = bundle_world.folder if driver is AZURE else bundle_world.archive
+    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock:ro")
+    settings = {**bundle_world.settings, **driver.environment(port), "SKEWLESS_CLOCK": "file:/clock"}
+    with running_container(server_image, "serve", settings=settings, options=(*HARDENED, *mounts)) as running_image:
+        container = PlatformContainer(driver=driver, port=port)
+        eventually(lambda: container.is_healthy() or not running_image.is_running())
+        assert running_image.is_running(), running_image.logs()
+        check_contract(container, bundle_world.expected)
+        assert running_image.stop(int(driver.grace_s)) == 0
+        assert "Traceback" not in running_image.logs()
+
+
+SECTIONS = {"sagemaker": "SageMaker"}
+
+
+def test_the_page_shows_what_the_container_answers(container: LocalContainer) -> None:
+    title = SECTIONS.get(container.driver.name)
+    for step in steps(section(page("platforms.md"), title)) if title else ():
+        words = shlex.split(step.command.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{container.port}"))
+        said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        assert re.fullmatch(".*".join(map(re.escape, step.shown.strip().split("..."))), said), (step, said)
+
+
+def test_the_page_lists_the_contracts() -> None:
+    rows = table(page("platforms.md"), "platform", "model", "port", "predictions", "health", "ends with")
+    found = {names(row["platform"])[0]: row for row in rows}
+    assert list(found) == [driver.name for driver in DRIVERS]
+    for driver in DRIVERS:
+        row, model = found[driver.name], names(found[driver.name]["model"])[0]
+        assert (driver.variables.get(model) or model) == driver.mount
+        if driver.name != "kserve":
+            paths = [names(row[column])[-1].split(" ")[-1] for column in ("predictions", "health")]
+            assert [driver.variables.get(path, path) for path in paths] == [driver.predict, driver.health]
+        if driver.port_variable != "SKEWLESS_PORT":
+            assert names(row["port"]) == [driver.port_variable]
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53) | st.none()

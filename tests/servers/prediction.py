@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.worlds.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
+PROGRAM = (sys.executable, "-c", MAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +29,9 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(cls, repo: Path, **settings: str) -> PredictionServer:
+    def start(cls, repo: Path, program: Sequence[str] = PROGRAM, **settings: str) -> PredictionServer:
         process = subprocess.Popen(
-            _command(repo),
+            _command(repo, program),
             cwd=ROOT,
             env={**_environment(), **settings},
             stdout=subprocess.PIPE,
@@ -77,8 +79,8 @@ def refused_start(repo: Path) -> tuple[int, str]:
     return said.returncode, said.stdout
 
 
-def _command(repo: Path) -> list[str]:
-    return [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
+def _command(repo: Path, program: Sequence[str] = PROGRAM) -> list[str]:
+    return [*program, "serve", "--repo", str(repo), "--json"]
 
 
 def _environment() -> dict[str, str]:

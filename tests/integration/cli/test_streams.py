@@ -199,7 +199,7 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
 
 def test_metrics_are_served_on_loopback() -> None:
     source_counts = SourceMetrics(lambda: [SourceCounts(source="s", read=3, accepted=2, trouble="disk")])
-    port = serve_metrics(source_counts, 0, "--metrics-port")
+    port = serve_metrics(source_counts, "127.0.0.1", 0, "--metrics-port")
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text
     assert 'skewless_stream_waiting{source="s"} 1.0' in text
