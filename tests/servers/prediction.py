@@ -27,11 +27,12 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(cls, repo: Path, **settings: str) -> PredictionServer:
+    def start(cls, repo: Path, code: Path = ROOT, **settings: str) -> PredictionServer:
+        """Start a server, of the code in a folder: its working directory is where Python looks first."""
         process = subprocess.Popen(
             _command(repo),
-            cwd=ROOT,
-            env={**_environment(), **settings},
+            cwd=code,
+            env={**_environment(), "PYTHONPATH": str(code), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,104 @@
+"""Three real servers of one project, which a test kills, drains, hangs and replaces."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.deploy.callers import Question, question
+from tests.servers.prediction import ROOT, PredictionServer
+from tests.worlds.ports import free_ports
+from tests.worlds.trained import NOW, ask
+from tests.worlds.waiting import PATIENCE_S
+
+DRAIN_S = 2  # longer than a gateway needs to see that a server is not ready
+_SERIES = re.compile(r"^skewless_requests_total\{[^\n]*\} (\S+)$", re.MULTILINE)
+
+
+@dataclass
+class Replicas:
+    """Servers 0, 1 and 2, each on a port that it has again after a restart.
+
+    Args:
+        repo: the project's folder.
+        code: the folder with the release that new servers run.
+        settings: more variables of new servers.
+    """
+
+    repo: Path
+    code: Path = ROOT
+    settings: dict[str, str] = field(default_factory=dict)
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
+    servers: dict[int, PredictionServer] = field(default_factory=dict)
+
+    def start(self, n: int) -> None:
+        """Start a server; return when it is ready."""
+        self.servers[n] = PredictionServer.start(
+            self.repo,
+            self.code,
+            SKEWLESS_PORT=str(self.ports[n]),
+            SKEWLESS_CLOCK=f"file:{self.repo}/.skewless/clock",
+            **{"SKEWLESS_DRAIN_SECONDS": str(DRAIN_S), **self.settings},
+        )
+
+    def start_all(self) -> None:
+        """Start all servers at the same time."""
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(self.start, range(3)))
+
+    def signal(self, n: int, number: signal.Signals) -> None:
+        """Send a signal to a server."""
+        self.servers[n].process.send_signal(number)
+
+    def wait(self, n: int) -> int:
+        """Wait for the end of a server; return its exit code."""
+        process = self.servers.pop(n).process
+        said, logged = process.communicate(timeout=PATIENCE_S)
+        assert (said, "Traceback" in logged) == ("", False), logged
+        return process.returncode
+
+    def replace(self, n: int) -> None:
+        """Drain a server, and start another one in its place."""
+        self.signal(n, signal.SIGTERM)
+        assert self.wait(n) == 0
+        self.start(n)
+
+    def predicted(self, n: int) -> int:
+        """Return how many requests a server has answered."""
+        return int(sum(map(float, _SERIES.findall(self.servers[n].get("/metrics")))))
+
+    def ask(self, fields: dict[str, Any]) -> tuple[str, float]:
+        """Return version and score of one row, as the first server answers without a gateway."""
+        status, reply = next(iter(self.servers.values())).post("/predict", orjson.dumps(fields).decode())
+        assert status == 200, reply
+        return reply["version"], reply["predictions"][0]["score"]
+
+    def questions(self, n: int) -> list[Question]:
+        """Return questions about n cards, with the right scores of the version that answers now."""
+        asked = [{"rows": [row], "as_of": NOW} for row in ask(n)]
+        return [question(fields, dict([self.ask(fields)]), f"card-{i}") for i, fields in enumerate(asked)]
+
+    def close(self) -> None:
+        """End all servers at once."""
+        for server in self.servers.values():
+            with server.process:
+                server.process.kill()
+
+
+@contextmanager
+def replicas(repo: Path, **settings: str) -> Iterator[Replicas]:
+    """Run three servers for the length of a block."""
+    servers = Replicas(repo, settings=settings)
+    try:
+        servers.start_all()
+        yield servers
+    finally:
+        servers.close()
