@@ -31,9 +31,9 @@ class Question:
     scores: Scores
 
 
-def question(fields: Mapping[str, object], scores: Scores, key: str | None = None) -> Question:
+def question(fields: Mapping[str, object], scores: Scores, sticky_key: str, api_key: str) -> Question:
     """Return a question with JSON fields, about one row."""
-    headers = {} if key is None else {"x-sticky-key": key}
+    headers = {"x-sticky-key": sticky_key, "authorization": f"Bearer {api_key}"}
     return Question(request=post("/predict", orjson.dumps(fields), headers), scores=scores)
 
 

@@ -84,8 +84,9 @@ def make_certificate(folder: Path) -> Path:
     if openssl is None:
         pytest.skip("no openssl on this machine to make a certificate with")
     certificate, key = folder / "gateway.crt", folder / "gateway.key"
-    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=gateway".split()
-    request += ["-addext", f"subjectAltName=IP:{HOST}", "-keyout", str(key), "-out", str(certificate)]
+    request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    request += ["-subj", "/CN=gateway", "-addext", f"subjectAltName=IP:{HOST}"]
+    request += ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run([openssl, *request], check=True, capture_output=True)
     (folder / "gateway.pem").write_text(certificate.read_text() + key.read_text())
     return certificate
@@ -105,12 +106,9 @@ def write_config(kind: str, folder: Path, port: int, servers: Sequence[int]) -> 
         assert old in text, old
         text = text.replace(old, new)
     if kind == "nginx":
-        user = "user root root; " if os.geteuid() == 0 else ""
-        text = (
-            f"{user}daemon off; pid {folder}/nginx.pid;\n{text.replace('worker_processes auto', 'worker_processes 1')}"
-        )
+        head = f"{'user root root; ' if os.geteuid() == 0 else ''}daemon off; pid {folder}/nginx.pid;\n"
         temporary = "".join(f"  {name}_temp_path {folder}/{name};\n" for name in _NGINX_FOLDERS)
-        text = text.replace("http {\n", f"http {{\n{temporary}", 1)
+        text = head + text.replace("http {\n", f"http {{\n{temporary}", 1).replace("_processes auto", "_processes 1")
     file = folder / FILES[kind]
     file.write_text(text, encoding="utf-8")
     return file

@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 
+from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from tests.deploy.callers import Question, question
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.ports import free_ports
-from tests.worlds.trained import NOW, ask
+from tests.worlds.trained import NOW, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 DRAIN_S = 2  # longer than a gateway needs to see that a server is not ready
@@ -29,24 +30,26 @@ class Replicas:
 
     Args:
         repo: the project's folder.
+        key: an API key, which the servers require.
         code: the folder with the release that new servers run.
         settings: more variables of new servers.
     """
 
     repo: Path
+    key: str
     code: Path = ROOT
     settings: dict[str, str] = field(default_factory=dict)
     ports: list[int] = field(default_factory=lambda: free_ports(3))
     servers: dict[int, PredictionServer] = field(default_factory=dict)
 
-    def start(self, n: int) -> None:
+    def start(self, n: int, **settings: str) -> None:
         """Start a server; return when it is ready."""
         self.servers[n] = PredictionServer.start(
             self.repo,
             self.code,
             SKEWLESS_PORT=str(self.ports[n]),
             SKEWLESS_CLOCK=f"file:{self.repo}/.skewless/clock",
-            **{"SKEWLESS_DRAIN_SECONDS": str(DRAIN_S), **self.settings},
+            **{"SKEWLESS_DRAIN_SECONDS": str(DRAIN_S), **self.settings, **settings},
         )
 
     def start_all(self) -> None:
@@ -77,14 +80,17 @@ class Replicas:
 
     def ask(self, fields: dict[str, Any]) -> tuple[str, float]:
         """Return version and score of one row, as the first server answers without a gateway."""
-        status, reply = next(iter(self.servers.values())).post("/predict", orjson.dumps(fields).decode())
-        assert status == 200, reply
+        status, _, text = next(iter(self.servers.values())).ask(
+            "POST", "/predict", orjson.dumps(fields), {"X-API-Key": self.key}
+        )
+        assert status == 200, text
+        reply = orjson.loads(text)
         return reply["version"], reply["predictions"][0]["score"]
 
     def questions(self, n: int) -> list[Question]:
         """Return questions about n cards, with the right scores of the version that answers now."""
         asked = [{"rows": [row], "as_of": NOW} for row in ask(n)]
-        return [question(fields, dict([self.ask(fields)]), f"card-{i}") for i, fields in enumerate(asked)]
+        return [question(fields, dict([self.ask(fields)]), f"card-{i}", self.key) for i, fields in enumerate(asked)]
 
     def close(self) -> None:
         """End all servers at once."""
@@ -93,10 +99,20 @@ class Replicas:
                 server.process.kill()
 
 
+def _add_key(place: Sandbox) -> str:
+    """Add an API key for callers; return its secret."""
+    secret = generate_secret("callers")
+    scopes = frozenset({"predict", "as_of", "feedback"})
+    key = ApiKey(name="callers", digest=hash_secret(secret.encode()), scopes=scopes, created_us=1)
+    KeyStore(place.project.state).add(key)
+    return secret
+
+
 @contextmanager
-def replicas(repo: Path, **settings: str) -> Iterator[Replicas]:
-    """Run three servers for the length of a block."""
-    servers = Replicas(repo, settings=settings)
+def replicas(place: Sandbox, code: Path = ROOT, **settings: str) -> Iterator[Replicas]:
+    """Run three servers of a project for the length of a block."""
+    settings |= {"SKEWLESS_REDIS_URL": place.project.redis_url, "SKEWLESS_AUTH": "required"}
+    servers = Replicas(place.repo, key=_add_key(place), code=code, settings=settings)
     try:
         servers.start_all()
         yield servers

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.callers import CALLERS, Question, calling
-from tests.deploy.gateways import CHECKING, KINDS, Gateway, running_gateway
+from tests.deploy.callers import Question, calling
+from tests.deploy.gateways import KINDS, Gateway, running_gateway
 from tests.deploy.replicas import Replicas, replicas
 from tests.worlds.trained import opened_copy
-from tests.worlds.waiting import eventually, until
+from tests.worlds.waiting import until
 
 
 @pytest.fixture(scope="module")
 def servers(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     """Three servers; a test leaves all of them running."""
-    with opened_copy(trained, tmp_path_factory.mktemp("gateways") / "p") as place:
-        with replicas(place.repo, SKEWLESS_REDIS_URL=place.project.redis_url) as servers:
-            yield servers
+    with opened_copy(trained, tmp_path_factory.mktemp("gateways") / "p") as place, replicas(place) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")

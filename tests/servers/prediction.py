@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -42,11 +43,14 @@ class PredictionServer:
         assert "url" in first, first
         return cls(process=process, url=first["url"])
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
         """Return status, headers and text of a reply."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
+            kind = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body, {**kind, **(headers or {})})
             reply = connection.getresponse()
             return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
         finally:
