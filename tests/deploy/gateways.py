@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -140,11 +141,18 @@ def run_command(kind: str, file: Path) -> list[str]:
 
 
 @contextmanager
-def running_gateway(kind: str, folder: Path, servers: Sequence[int]) -> Iterator[Gateway]:
-    """Run a gateway before three servers, by their ports."""
+def running_gateway(kind: str, folder: Path, servers: Sequence[int], patience: str | None = None) -> Iterator[Gateway]:
+    """Run a gateway before three servers, by their ports.
+
+    Args:
+        patience: how long it waits for the rest of a request and for the next one, if not as its file says.
+    """
     certificate = make_certificate(folder)
     (port,) = free_ports(1)
-    command = run_command(kind, write_config(kind, folder, port, servers))
+    file = write_config(kind, folder, port, servers)
+    if patience is not None:
+        file.write_text(re.sub(r"\b(30|75)s\b", patience, file.read_text()))
+    command = run_command(kind, file)
     gateway = Gateway(kind=kind, port=port, certificate=certificate)
     with (folder / "gateway.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:

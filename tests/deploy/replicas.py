@@ -21,7 +21,6 @@ from tests.worlds.trained import NOW, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 DRAIN_S = 2  # longer than a gateway needs to see that a server is not ready
-_SERIES = re.compile(r"^skewless_requests_total\{[^\n]*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass
@@ -76,7 +75,11 @@ class Replicas:
 
     def predicted(self, n: int) -> int:
         """Return how many requests a server has answered."""
-        return int(sum(map(float, _SERIES.findall(self.servers[n].get("/metrics")))))
+        return _sum_series("skewless_requests_total", self.servers[n])
+
+    def total(self, series: str) -> int:
+        """Return the sum of a metric over all servers."""
+        return sum(_sum_series(series, server) for server in self.servers.values())
 
     def ask(self, fields: dict[str, Any]) -> tuple[str, float]:
         """Return version and score of one row, as the first server answers without a gateway."""
@@ -97,6 +100,10 @@ class Replicas:
         for server in self.servers.values():
             with server.process:
                 server.process.kill()
+
+
+def _sum_series(name: str, server: PredictionServer) -> int:
+    return int(sum(map(float, re.findall(rf"^{name}\{{[^\n]*\}} (\S+)$", server.get("/metrics"), re.MULTILINE))))
 
 
 def _add_key(place: Sandbox) -> str:
