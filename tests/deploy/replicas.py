@@ -67,6 +67,13 @@ class Replicas:
         assert (said, "Traceback" in logged) == ("", False), logged
         return process.returncode
 
+    def stop_all(self) -> None:
+        """Drain all servers."""
+        for n in list(self.servers):
+            self.signal(n, signal.SIGTERM)
+        for n in list(self.servers):
+            assert self.wait(n) == 0
+
     def replace(self, n: int) -> None:
         """Drain a server, and start another one in its place."""
         self.signal(n, signal.SIGTERM)
