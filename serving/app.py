@@ -27,6 +27,7 @@ from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, o
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, error_response, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
+from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.routes import oip_router
@@ -53,6 +54,7 @@ class ServingContext:
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
         oip_models: Open Inference Protocol data of the models.
+        begin_trace: see ``HotRoutes``.
     """
 
     models: ModelTable
@@ -71,6 +73,7 @@ class ServingContext:
     local: bool = True
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
+    begin_trace: BeginTrace | None = None
 
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
@@ -84,7 +87,8 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
         "deadline_s": serving.deadline_s,
     }
     infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
+    fixed = {"/predict": PredictRoute(**shared).handle}
+    return HotRoutes(fixed, infer.find, partial(_admit, serving), serving.begin_trace)
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:

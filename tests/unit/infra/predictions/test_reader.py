@@ -23,7 +23,7 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import import_file
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
-SECOND = ("role", "policy", "narrow")  # added after the second format
+SECOND = ("role", "policy", "narrow", "trace_id")  # added after the second format
 ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
