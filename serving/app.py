@@ -36,6 +36,14 @@ from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
+# FastAPI's own spans and logs have the values of requests, and its metrics would be a second definition of ours.
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
 
 
@@ -121,6 +129,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
+        telemetry=_NO_TELEMETRY,
     )
     add_docs_page(app)
     _add_predict(app, routes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Metric
 
 from skewless.infra.host.priority import lower_priority
 from skewless.infra.otel.otlp import OtlpSender, encode_attributes, encode_resource, encode_scope
-from skewless.infra.otel.settings import OtelSettings
+from skewless.infra.otel.settings import OtelSettings, read_otel_settings
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ class MetricsReporter:
             self._sender.send(body, timeout_s)
         except Exception:  # noqa: BLE001 - a defect must not end the thread
             _log.exception("metrics_report_failed")
+
+
+@contextmanager
+def report_metrics(read: Callable[[], Iterable[Metric]]) -> Iterator[None]:
+    """Report metrics until the end of the block, if the standard variables say so; see ``MetricsReporter``."""
+    settings = read_otel_settings()
+    if settings.metrics is None:
+        yield
+        return
+    reporter = MetricsReporter(settings, read)
+    try:
+        yield
+    finally:
+        reporter.close()
 
 
 def encode_metrics(families: Iterable[Metric], resource: Mapping[str, str], start_ns: int, now_ns: int) -> bytes:

@@ -67,7 +67,7 @@ class OtlpSender:
         data = gzip.compress(body, 1) if self._target.is_compressed else body
         while True:
             problem, may_retry = self._post(data, max(deadline - time.monotonic(), 0.001))
-            # Chance keeps many servers from returning to a restarted collector at the same moment.
+            # Chance keeps many servers from returning to a restarted collector together.
             wait_s = pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             if not may_retry or time.monotonic() + wait_s > deadline or self._stop.wait(wait_s):
                 break

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.otel.request_trace import RequestTrace
+from skewless.infra.otel.trace import Trace
 from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
 from skewless.serving.metrics.telemetry import BeginTrace
@@ -44,7 +44,7 @@ class Exchange:
     body: bytes
     send: Send
     waited_s: float = 0.0
-    trace: RequestTrace | None = None
+    trace: Trace | None = None
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply; that of a traced request names its span."""

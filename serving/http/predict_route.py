@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
-from skewless.infra.otel.request_trace import RequestTrace
+from skewless.infra.otel.trace import Trace
 from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
 from skewless.serving.http.openapi import RequestBody
@@ -55,20 +55,20 @@ class PredictionRoute:
         """Look up the series once, because a look-up costs as much as several observations."""
         self._parse, self._encode = self.metrics.stage("parse"), self.metrics.stage("encode")
 
-    def begin_trace(self, trace: RequestTrace, start_s: float, waited_s: float) -> None:
+    def begin_trace(self, trace: Trace, start_s: float, waited_s: float) -> None:
         """Describe a request whose handler began at ``start_s``, after it had waited."""
         trace.name = f"POST {self.route}"
         trace.attributes |= {"http.request.method": "POST", "http.route": self.route}
         if waited_s:
             trace.add("wait", trace.started_at, start_s)
 
-    def trace_request(self, trace: RequestTrace, request: ScoringRequest, start_s: float) -> None:
+    def trace_request(self, trace: Trace, request: ScoringRequest, start_s: float) -> None:
         """Describe a request that is parsed."""
         trace.attributes |= {"skewless.model": request.model.name, "skewless.version": request.model.version}
         trace.attributes["skewless.rows"] = request.n
         trace.add("parse", start_s, time.perf_counter())
 
-    def trace_result(self, trace: RequestTrace, result: ScoredSlice | MergedSlices, start_s: float) -> None:
+    def trace_result(self, trace: Trace, result: ScoredSlice | MergedSlices, start_s: float) -> None:
         """Describe the result of a request; the rest of its time is spent on the reply."""
         parts = result.parts if isinstance(result, MergedSlices) else (result,)
         trace.attributes["skewless.version"] = ",".join(part.model.version for part in parts)

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.infra.otel.request_trace import RequestTrace
 from skewless.infra.otel.settings import OtelSettings, read_otel_settings
+from skewless.infra.otel.trace import Trace
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 _RENDER_S = 2.0  # longest wait for the event loop
-BeginTrace = Callable[[Sequence[tuple[bytes, bytes]]], RequestTrace | None]
+BeginTrace = Callable[[Sequence[tuple[bytes, bytes]]], Trace | None]
 
 
 def open_telemetry(metrics: Metrics, stack: AsyncExitStack) -> BeginTrace | None:

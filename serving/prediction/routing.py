@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from skewless.contract.errors import PackageError, SkewlessError
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.contract.vector import Matrix
-from skewless.infra.otel.request_trace import RequestTrace
+from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
 from skewless.serving.metrics.metrics import Metrics
@@ -67,7 +67,7 @@ class ScoringRequest(NamedTuple):
     routing: Routing | None = None
     arm: Arm | None = None
     narrow: bool = False
-    trace: RequestTrace | None = None
+    trace: Trace | None = None
 
     def for_arm(self, arm: Arm) -> ScoringRequest:
         """Return the request to the version of an arm, which serves all rows."""

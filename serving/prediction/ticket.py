@@ -17,7 +17,7 @@ import orjson
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
-from skewless.infra.otel.request_trace import RequestTrace
+from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.prediction.arm import Arm
@@ -114,7 +114,7 @@ class Group:
     stored: StoredRows | None = None
     times: ReadTimes = _NOT_READ
     degraded: bool = False
-    traces: Sequence[RequestTrace] = ()
+    traces: Sequence[Trace] = ()
 
     def __post_init__(self) -> None:
         """Add up the rows."""
@@ -217,7 +217,7 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
     )
 
 
-def _traces_of(tickets: Sequence[Ticket]) -> list[RequestTrace]:
+def _traces_of(tickets: Sequence[Ticket]) -> list[Trace]:
     return [ticket.request.trace for ticket in tickets if ticket.request.trace is not None]
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from structlog.testing import capture_logs
 
 from skewless.contract.trace_context import TraceContext
@@ -148,7 +148,7 @@ def test_a_ratio_decides_as_the_sdk_does(trace_id: int, rate: float) -> None:
     tracer = NoThread(OtelSettings(sampling=Sampling(rate=rate, follows_parent=False)))
     tracer._bits = lambda n: 7  # noqa: ARG005 - the id of the span
     header = TraceContext(trace_id, 5, is_sampled=False).header()
-    expected = TraceIdRatioBased(rate).should_sample(None, trace_id, "x").decision.is_sampled()
+    expected = TraceIdRatioBased(rate).should_sample(None, trace_id, "x").decision is Decision.RECORD_AND_SAMPLE
     assert (tracer.begin([(b"host", b"x"), (b"traceparent", header)]) is not None) == expected
     # A trace that begins here gets its id first, and then the same decision.
     words = iter([trace_id & (2**64 - 1), trace_id >> 64, 9])

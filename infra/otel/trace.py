@@ -1,4 +1,4 @@
-"""The record of one request that is traced, from which its spans are made after the reply."""
+"""The record of one request or run that is traced; its spans are made from it after its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from skewless.contract.trace_context import TraceContext
 _ERRORS = 500  # the HTTP status from which on a server's span is an error
 
 
-class RequestTrace:
-    """A recorded request: its span and the stages below it. Belongs to one thread until it is finished.
+class Trace:
+    """A request or run: its span, and the spans of its stages. Belongs to one thread until it is finished.
 
     Args:
         context: its span.
@@ -22,8 +22,11 @@ class RequestTrace:
     Attributes:
         name: of its span, one of few.
         attributes: of its span: bool, int, float or text. They must be few and bounded: no ids of entities, no values.
-        started_at: ``time.perf_counter`` at its start.
+        started_at: its start, seconds on the clock of ``time.perf_counter``.
+        ended_at: its end; 0: it is not finished.
         stages: name, start and end of each, on the same clock.
+        offset_ns: of that clock, to the nanoseconds since the epoch.
+        is_request: whether a server handled it.
     """
 
     __slots__ = (
@@ -33,6 +36,7 @@ class RequestTrace:
         "context",
         "ended_at",
         "is_error",
+        "is_request",
         "name",
         "offset_ns",
         "parent_id",
@@ -40,13 +44,14 @@ class RequestTrace:
         "started_at",
     )
 
-    def __init__(self, context: TraceContext, parent_id: int, on_finish: Callable[[RequestTrace], object]) -> None:
+    def __init__(self, context: TraceContext, parent_id: int, on_finish: Callable[[Trace], object]) -> None:
         self.name = "POST"
         self.context = context
         self.parent_id = parent_id
         self.attributes: dict[str, Any] = {}
         self.stages: list[tuple[str, float, float]] = []
         self.is_error = False
+        self.is_request = True
         self.ended_at = 0.0
         self._on_finish = on_finish
         self._open: tuple[str, float] | None = None
