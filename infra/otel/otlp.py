@@ -1,6 +1,6 @@
 """Sends protobuf messages to an OpenTelemetry collector over OTLP/HTTP, from a thread that may wait.
 
-OpenTelemetry's SDK is not used: it takes 95 us for the spans of one request, the message classes alone take 10 us.
+OpenTelemetry's SDK is not used: it takes 95 us for the spans of one request, the message classes alone take 24 us.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _TRY_AGAIN = {429, 502, 503, 504}  # as the protocol says
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
+_KINDS = {bool: "bool_value", int: "int_value", float: "double_value"}
+_MOST_PAIRS = 4_096
 _MOST_CHARS = 200  # of a problem in the log
 _log = EventLogger()
 
@@ -125,13 +128,15 @@ def check_installed() -> None:
 
 def encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
     """Return attributes as messages; a value is a bool, an int, a float or a text."""
+    return [_encode_pair(key, value, type(value)) for key, value in attributes.items()]
+
+
+@lru_cache(maxsize=_MOST_PAIRS)  # the same few values come again and again
+def _encode_pair(key: str, value: object, kind: type) -> KeyValue:
+    # The type is an argument because 1, 1.0 and True are equal.
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue  # noqa: PLC0415 - see check_installed
 
-    pairs = []
-    for key, value in attributes.items():
-        kind = {bool: "bool_value", int: "int_value", float: "double_value"}.get(type(value), "string_value")
-        pairs.append(KeyValue(key=key, value=AnyValue(**{kind: value})))
-    return pairs
+    return KeyValue(key=key, value=AnyValue(**{_KINDS.get(kind, "string_value"): value}))
 
 
 def encode_resource(attributes: Mapping[str, str]) -> Resource:
