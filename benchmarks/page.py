@@ -27,6 +27,7 @@ WORKS = (
     "serving_peers",
     "serving_xgboost",
     "serving_stages",
+    "serving_traces",
     "serving_open",
     "serving_crowd",
     "serving_contributions",

@@ -27,6 +27,7 @@ from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, o
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, error_response, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
+from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.routes import oip_router
@@ -37,6 +38,14 @@ from skewless.serving.platforms.route import PlatformRoute, add_platform_routes
 from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
+# FastAPI's own spans and logs have the values of requests, and its metrics would be a second definition of ours.
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
 
 
@@ -56,6 +65,7 @@ class ServingContext:
         body_bytes: maximum length of a body, also after decompression.
         oip_models: Open Inference Protocol data of the models.
         platform: contract of the platform whose container the server is in; None: none.
+        begin_trace: see ``HotRoutes``.
     """
 
     models: ModelTable
@@ -75,6 +85,7 @@ class ServingContext:
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
     platform: PlatformContract | None = None
+    begin_trace: BeginTrace | None = None
 
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
@@ -91,7 +102,7 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
     fixed = {"/predict": PredictRoute(**shared).handle}
     if serving.platform is not None and serving.platform.predict is not None:
         fixed[serving.platform.predict] = PlatformRoute(**shared).handle
-    return HotRoutes(fixed, infer.find, partial(_admit, serving))
+    return HotRoutes(fixed, infer.find, partial(_admit, serving), serving.begin_trace)
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
@@ -124,6 +135,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
+        telemetry=_NO_TELEMETRY,
     )
     add_docs_page(app)
     if serving.platform is not None:

@@ -44,6 +44,7 @@ from skewless.serving.http.sockets import bind, listen_on_path
 from skewless.serving.http.tls import certificate_end, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.telemetry import open_telemetry
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
@@ -80,13 +81,14 @@ async def serve(
     config.state.remember_reads()
     settings = config.settings
     async with AsyncExitStack() as stack:
+        begin_trace = open_telemetry(metrics, stack)
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer, outcomes, shipper = _open_logs(config, metrics, stack)
         models = _models(config, online, marker_history, metrics)
         await models.load()
-        predictor = _predictor(config, online, writer, marker_history, metrics)
+        predictor = _predictor(config, online, writer, marker_history, metrics, traced=begin_trace is not None)
         stack.push_async_callback(predictor.close)
         stack.callback(asyncio.create_task(_watch_clock(predictor, config.redis_url)).cancel)
         counts = RolloutCountsWriter(config.state, models.policies, config.clock)
@@ -111,6 +113,7 @@ async def serve(
             access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
             local=is_loopback(settings.host),
             platform=read_contract(settings.platform, os.environ),
+            begin_trace=begin_trace,
         )
         tls = tls_options(settings, config.repo)
         if tls:
@@ -165,6 +168,8 @@ def _predictor(
     writer: PredictionWriter,
     marker_history: MarkerHistory,
     metrics: Metrics,
+    *,
+    traced: bool,
 ) -> Predictor:
     predictor = Predictor(
         online=online,
@@ -174,6 +179,7 @@ def _predictor(
         marker_history=marker_history,
         metrics=metrics,
         skew_us=_skew_us(config.redis_url),
+        traced=traced,
     )
     metrics.skew.watch(lambda: predictor.skew_us / 1e6)
     return predictor

@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.render import shorten
+from skewless.contract.trace_context import parse_traceparent
 from skewless.infra.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_CHARS = 16_384  # of one text; few tracebacks are longer
 FORMAT_VARIABLE, LEVEL_VARIABLE = "SKEWLESS_LOG", "SKEWLESS_LOG_LEVEL"
+_TRACE_VARIABLE = "TRACEPARENT"  # set by the scheduler, or another program that traces its commands
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _default_level = "info"
 
@@ -71,6 +73,14 @@ def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any])
     return {name: _redact_value(value) for name, value in event.items()}
 
 
+def add_trace_id(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return an event with the id of the trace that this command is a part of, if it is."""
+    context = parse_traceparent(os.environ.get(_TRACE_VARIABLE, "").encode())
+    if context is not None:
+        event.setdefault("trace_id", f"{context.trace_id:032x}")
+    return event
+
+
 def _lowest_level() -> int:
     return _LEVELS.get(os.environ.get(LEVEL_VARIABLE, "").lower(), _LEVELS[_default_level])
 
@@ -107,6 +117,7 @@ def _processors() -> list[structlog.typing.Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        add_trace_id,
         redact_event,
         renderer,
     ]

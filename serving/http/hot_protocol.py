@@ -266,6 +266,9 @@ class HotProtocol(RequestReader):
             body=b"".join(cycle.body),
             send=partial(self._send, cycle),
         )
+        begin_trace = self.routes.begin_trace
+        if begin_trace is not None and not cycle.is_rejected:
+            exchange.trace = begin_trace(cycle.headers)
         if cycle.is_rejected or self.queue is None:
             call_handler(cycle.handler, exchange)
         else:

@@ -13,8 +13,10 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.otel.trace import Trace
 from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
+from skewless.serving.metrics.telemetry import BeginTrace
 
 Header = tuple[bytes, bytes]
 Send = Callable[[int, bytes, Sequence[Header]], None]
@@ -32,6 +34,7 @@ class Exchange:
         headers: in order of arrival, names in lower case.
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
+        trace: of the request, which the reply ends; None: it is not traced.
     """
 
     method: str
@@ -41,15 +44,23 @@ class Exchange:
     body: bytes
     send: Send
     waited_s: float = 0.0
+    trace: Trace | None = None
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
-        """Send the reply."""
-        self.send(status, body, headers)
+        """Send the reply; that of a traced request names its span."""
+        trace = self.trace
+        if trace is None:
+            self.send(status, body, headers)
+        else:
+            self.send(status, body, (*headers, (b"traceresponse", trace.context.header())))
+            trace.finish(status)
 
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
+        if self.trace is not None:
+            self.trace.attributes |= {"skewless.outcome": error.kind, "error.type": error.kind}
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.send(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
+        self.reply(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]
@@ -65,11 +76,13 @@ class HotRoutes:
         fixed: handlers by path.
         find_other: finds handlers of paths with variable parts.
         admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
+        begin_trace: returns the trace of an admitted request with these headers, None if it is not sampled.
     """
 
     fixed: Mapping[str, Handler]
     find_other: Find = lambda _: None
     admit: Admit = lambda _: None
+    begin_trace: BeginTrace | None = None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
@@ -86,7 +99,10 @@ def call_handler(handler: Handler, exchange: Exchange) -> None:
 
 def reply_failure(exchange: Exchange, error: Exception) -> None:
     """Reply with an error; an unexpected exception is logged as a defect."""
-    exchange.reply_error(error if isinstance(error, SkewlessError) else defect_error(error, exchange.path))
+    if not isinstance(error, SkewlessError):
+        trace_id = exchange.trace.trace_id if exchange.trace else None
+        error = defect_error(error, exchange.path, **({"trace_id": trace_id} if trace_id else {}))
+    exchange.reply_error(error)
 
 
 async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> Response:
@@ -114,6 +130,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         headers=request.scope["headers"],
         body=await request.body(),
         send=send,
+        trace=None if routes.begin_trace is None else routes.begin_trace(request.scope["headers"]),
     )
     call_handler(handler, exchange)
     return await future

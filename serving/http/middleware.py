@@ -87,7 +87,7 @@ def reply_to_defects(app: ASGIApp) -> ASGIApp:
     return handle
 
 
-def defect_error(error: Exception, path: str) -> SkewlessError:
-    """Log an unexpected exception, and return an error without details for the client."""
-    _log.error("request_failed", path=path, exc_info=error)
+def defect_error(error: Exception, path: str, **fields: str) -> SkewlessError:
+    """Log an unexpected exception with some fields, and return an error without details for the client."""
+    _log.error("request_failed", path=path, **fields, exc_info=error)
     return SkewlessError("the server", "failed on this request", fix="see its log")

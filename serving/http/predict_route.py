@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
+from skewless.infra.otel.trace import Trace
 from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, Header, reply_failure
 from skewless.serving.http.openapi import RequestBody
@@ -37,8 +38,12 @@ class PredictionRoute:
 
     Args:
         deadline_s: timeout of requests that set none, seconds; 0: none.
+
+    Attributes:
+        route: its path, with names in braces, for traces.
     """
 
+    route: ClassVar[str]
     models: ModelTable
     predictor: Predictor
     access: Access
@@ -49,6 +54,26 @@ class PredictionRoute:
     def __post_init__(self) -> None:
         """Look up the series once, because a look-up costs as much as several observations."""
         self._parse, self._encode = self.metrics.stage("parse"), self.metrics.stage("encode")
+
+    def begin_trace(self, trace: Trace, start_s: float, waited_s: float) -> None:
+        """Describe a request whose handler began at ``start_s``, after it had waited."""
+        trace.name = f"POST {self.route}"
+        trace.attributes |= {"http.request.method": "POST", "http.route": self.route}
+        if waited_s:
+            trace.add("wait", trace.started_at, start_s)
+
+    def trace_request(self, trace: Trace, request: ScoringRequest, start_s: float) -> None:
+        """Describe a request that is parsed."""
+        trace.attributes |= {"skewless.model": request.model.name, "skewless.version": request.model.version}
+        trace.attributes["skewless.rows"] = request.n
+        trace.add("parse", start_s, time.perf_counter())
+
+    def trace_result(self, trace: Trace, result: ScoredSlice | MergedSlices, start_s: float) -> None:
+        """Describe the result of a request; the rest of its time is spent on the reply."""
+        parts = result.parts if isinstance(result, MergedSlices) else (result,)
+        trace.attributes["skewless.version"] = ",".join(part.model.version for part in parts)
+        trace.attributes["skewless.outcome"] = "degraded" if result.degraded else "ok"
+        trace.open("encode", start_s)
 
     def read_options(self, values: Mapping[str, object], waited_s: float, timeout: str = "timeout_us") -> Options:
         """Return the options of a request that has waited some seconds; see ``read_options``."""
@@ -197,6 +222,8 @@ class Encoder(Protocol):
 class PredictRoute(PredictionRoute):
     """Handles ``POST /predict``."""
 
+    route = "/predict"
+
     def read_request(self, exchange: Exchange) -> tuple[dict[str, Any], Encoder]:
         """Return the fields of a request, and the encoder of its reply.
 
@@ -210,6 +237,8 @@ class PredictRoute(PredictionRoute):
         start = time.perf_counter()
         # The measured time includes the wait in the queue.
         started_at = start - exchange.waited_s
+        if exchange.trace is not None:
+            self.begin_trace(exchange.trace, start, exchange.waited_s)
         name, version = "unknown", ""
         try:
             body, encode = self.read_request(exchange)
@@ -224,11 +253,14 @@ class PredictRoute(PredictionRoute):
                 columns=model.parser.parse_rows(rows),
                 options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self.models.routing(name),
+                trace=exchange.trace,
             )
             if request.options.as_of is not None:
                 self.access.check(exchange.headers, "as_of")
             self._parse.observe(time.perf_counter() - start)
             features = bool(body.get("features"))
+            if exchange.trace is not None:
+                self.trace_request(exchange.trace, request, start)
             self.predictor.submit(
                 request, partial(self._reply_result, exchange, started_at, encode, features, (name, version))
             )
@@ -259,6 +291,8 @@ class PredictRoute(PredictionRoute):
 
     def _reply(self, exchange: Exchange, result: Result, started_at: float, encode: Encoder, *, features: bool) -> None:
         start = time.perf_counter()
+        if exchange.trace is not None:
+            self.trace_result(exchange.trace, result, start)
         body, headers = encode(result, features=features)
         exchange.reply(200, body, headers)
         now = time.perf_counter()

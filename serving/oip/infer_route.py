@@ -50,6 +50,7 @@ class InferRoute(PredictionRoute):
 
     oip_models: OipModels
     body_bytes: int
+    route = "/v2/models/{model}/infer"
 
     def find(self, path: str) -> Handler | None:
         """Return the handler of a path; None: the path belongs to another route."""
@@ -60,6 +61,8 @@ class InferRoute(PredictionRoute):
         """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
         started_at = start - exchange.waited_s
+        if exchange.trace is not None:
+            self.begin_trace(exchange.trace, start, exchange.waited_s)
         model: ServedModel | None = None
         try:
             name, version = _parse_path(exchange.path)
@@ -85,6 +88,9 @@ class InferRoute(PredictionRoute):
             scoring_request = self._add_routing(scoring_request, outputs)
         pending = _PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
+        if exchange.trace is not None:
+            self.trace_request(exchange.trace, scoring_request, start)
+            scoring_request = scoring_request._replace(trace=exchange.trace)
         self.predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
 
     def _add_routing(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
@@ -128,6 +134,8 @@ class InferRoute(PredictionRoute):
 
     def _reply(self, exchange: Exchange, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> None:
         start = time.perf_counter()
+        if exchange.trace is not None:
+            self.trace_result(exchange.trace, result, start)
         head = self._head(pending, result)
         body, json_length = encode_reply(head, build_outputs(pending.oip_model.signature, result, pending.outputs))
         headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))

@@ -136,6 +136,7 @@ class Predictor:
         log: receives each prediction; None: predictions are not logged.
         marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
         skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
+        traced: whether some requests may have a trace.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class Predictor:
         marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
         skew_us: int = 0,
+        traced: bool = False,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self.skew_us = skew_us
@@ -171,6 +173,7 @@ class Predictor:
             log=log,
             metrics=metrics,
             skew_us=skew_us,
+            traced=traced,
         )
         self._entities = BatchQueue(self._evaluator.score_entities, limits.max_batch)
         self._vectors = BatchQueue(self._evaluator.score_vectors, limits.max_batch)
