@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -36,6 +36,7 @@ from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
+InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +73,30 @@ class ServingContext:
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
 
+    def infer_route(self, kind: type[InferRouteT]) -> InferRouteT:
+        """Return the route of the Open Inference Protocol for a transport."""
+        return kind(oip_models=self.oip_models, body_bytes=self.body_bytes, **self.route_arguments)
+
+    @property
+    def route_arguments(self) -> dict[str, Any]:
+        """The arguments of every route that predicts."""
+        return {
+            "models": self.models,
+            "predictor": self.predictor,
+            "access": self.access,
+            "metrics": self.metrics,
+            "clock": self.clock,
+            "deadline_s": self.deadline_s,
+        }
+
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
-    shared: dict[str, Any] = {
-        "models": serving.models,
-        "predictor": serving.predictor,
-        "access": serving.access,
-        "metrics": serving.metrics,
-        "clock": serving.clock,
-        "deadline_s": serving.deadline_s,
-    }
-    infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
+    predict = PredictRoute(**serving.route_arguments)
+    return HotRoutes({"/predict": predict.handle}, serving.infer_route(InferRoute).find, partial(admit, serving))
 
 
-def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
+def admit(serving: ServingContext, headers: Headers) -> AccessError | None:
     """Return why a caller may not predict; an admitted request counts against its key's rate."""
     try:
         serving.access.allow(headers, "predict")

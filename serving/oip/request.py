@@ -63,6 +63,19 @@ def parse_request(body: bytes, json_length: int | None = None) -> InferRequest:
     else:
         view = memoryview(body)
         data, remainder = _parse_object(bytes(view[:json_length])), view[json_length:]
+    return read_request(data, remainder)
+
+
+def read_request(data: Mapping[str, Any], remainder: memoryview) -> InferRequest:
+    """Return the request in a JSON object.
+
+    Args:
+        data: the object of ``infer``; its values are not checked yet.
+        remainder: the data of the binary tensors, in their order.
+
+    Raises:
+        RequestError: the object does not follow the protocol.
+    """
     name = data.get("id")
     if name is not None and type(name) is not str:
         raise RequestError("request field 'id'", "is not a string", value=name, fix="send a string")
