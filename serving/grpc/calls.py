@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isinf
 from typing import Any, Literal
 
 import orjson
@@ -44,6 +43,7 @@ _CODES = {
     504: _STATUS.deadline_exceeded,
 }
 _MAX_DETAILS = 2_000  # characters; trailers have 8 KiB, in which a character may take 3 bytes, or more
+_NO_LIMIT_S = 1e8  # three years
 _RETRY_AFTER = b"retry-after"
 
 
@@ -172,10 +172,9 @@ class GrpcCall:
             self.fail(BusyError("the server", "is shutting down", fix="retry on another server"))
 
     def _loop_deadline(self) -> float | None:
-        # gRPC's core has turned the client's time limit into a time of the system's clock.
-        if isinf(self._deadline):
-            return None
-        return asyncio.get_running_loop().time() + self._deadline - time.time()
+        # gRPC's core has turned the client's time limit into a time of the system's clock; without one, the far future.
+        remaining_s = self._deadline - time.time()
+        return asyncio.get_running_loop().time() + remaining_s if remaining_s < _NO_LIMIT_S else None
 
     def _reply_as_http(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
         """Send a reply of a handler that HTTP shares: the body of an error has its sentence."""

@@ -15,14 +15,23 @@ from skewless.serving.grpc.calls import GrpcExchange
 from skewless.serving.grpc.messages import message_class
 from skewless.serving.http.hot_routes import JSON, Exchange, Header
 from skewless.serving.oip.conversion import ReplyTensor
+from skewless.serving.oip.datatypes import BYTES, find_datatype
 from skewless.serving.oip.infer_route import InferRoute, InferTarget, PendingReply
-from skewless.serving.oip.request import InferRequest, read_request
-from skewless.serving.oip.tensors import binary_data
+from skewless.serving.oip.request import (
+    InferRequest,
+    Tensor,
+    add_input,
+    no_inputs_error,
+    parse_outputs,
+    parse_shape,
+)
+from skewless.serving.oip.request import read_parameters as parse_parameters
+from skewless.serving.oip.tensors import BinaryTensor, JsonTensor, binary_data
 from skewless.serving.prediction.routing import Options
 
 _Request, _Response = message_class("ModelInferRequest"), message_class("ModelInferResponse")
 _LENGTH = Struct("<I")
-# The field of `InferTensorContents` for a datatype. BYTES are sent on as binary data; FP16 has no field.
+# The field of `InferTensorContents` for a datatype; FP16 has none.
 _CONTENTS = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
@@ -83,50 +92,60 @@ def read_infer_message(message: Any) -> InferRequest:  # noqa: ANN401 - protobuf
     Raises:
         RequestError: the message does not follow the protocol.
     """
-    raw, inputs = message.raw_input_contents, message.inputs
-    if raw and len(raw) != len(inputs):
-        problem = f"has {len(raw)} tensors for {len(inputs)} inputs"
+    raw, items = message.raw_input_contents, message.inputs
+    if not items:
+        raise no_inputs_error()
+    if raw and len(raw) != len(items):
+        problem = f"has {len(raw)} tensors for {len(items)} inputs"
         raise RequestError("request field 'raw_input_contents'", problem, fix="send one for each input, in their order")
-    tails: list[bytes] = []
-    items = [_read_input(item, raw[i] if raw else None, tails) for i, item in enumerate(inputs)]
-    data: dict[str, Any] = {"id": message.id or None, "inputs": items}
-    if message.parameters:
-        data["parameters"] = read_parameters(message.parameters)
-    if message.outputs:
-        data["outputs"] = [
-            {"name": output.name, "parameters": read_parameters(output.parameters)} for output in message.outputs
-        ]
-    return read_request(data, memoryview(b"".join(tails)))
+    parameters: Mapping[str, Any] = read_parameters("request", message.parameters) if message.parameters else {}
+    inputs: dict[str, Tensor] = {}
+    for i, item in enumerate(items):
+        add_input(inputs, _read_input(item, raw[i] if raw else None))
+    outputs = message.outputs and [
+        {"name": output.name, "parameters": read_parameters(f"output {output.name!r}", output.parameters)}
+        for output in message.outputs
+    ]
+    return InferRequest(
+        id=message.id or None,
+        parameters=parameters,
+        inputs=inputs,
+        outputs=parse_outputs(outputs, binary=True) if outputs else {},
+        binary=True,
+    )
 
 
-def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON values; one without a value is None."""
+def read_parameters(thing: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters of a request, an input or an output as JSON values; one without a value is None.
+
+    Raises:
+        RequestError: a parameter asks for shared memory.
+    """
     values = {}
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
         values[name] = None if choice is None else getattr(parameter, choice)
-    return values
+    return parse_parameters(thing, {"parameters": values})
 
 
-def _read_input(item: Any, raw: bytes | None, tails: list[bytes]) -> dict[str, Any]:  # noqa: ANN401 - protobuf has no types
-    """Return an input as in the JSON of a request; its binary data is added to ``tails``."""
-    name, datatype = item.name, item.datatype
-    body: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(item.shape)}
-    parameters = read_parameters(item.parameters) if item.parameters else {}
+def _read_input(item: Any, raw: bytes | None) -> Tensor:  # noqa: ANN401 - protobuf has no types
+    name = item.name
+    datatype = find_datatype(name, item.datatype)
+    shape = parse_shape(name, list(item.shape))
+    if item.parameters:
+        read_parameters(f"input {name!r}", item.parameters)
     if raw is not None and item.HasField("contents"):
         raise RequestError(f"input {name!r}", "has contents and raw contents", fix="send one of them")
-    if raw is None and datatype == "BYTES":
+    if raw is None and datatype is BYTES:
         parts = (part for element in item.contents.bytes_contents for part in (_LENGTH.pack(len(element)), element))
         raw = b"".join(parts)
     if raw is not None:
-        parameters["binary_data_size"] = len(raw)
-        tails.append(raw)
-    elif datatype in _CONTENTS:
-        body["data"] = list(getattr(item.contents, _CONTENTS[datatype]))
-        parameters.pop("binary_data_size", None)
-    if parameters:
-        body["parameters"] = parameters
-    return body
+        return BinaryTensor.of(name, datatype, shape, memoryview(raw))
+    field = _CONTENTS.get(datatype.name)
+    if field is None:
+        fix = "send raw_input_contents"
+        raise RequestError(f"input {name!r}", "has no field for its contents", value=datatype.name, fix=fix)
+    return JsonTensor.of(name, datatype, shape, list(getattr(item.contents, field)))
 
 
 def encode_message(head: bytes, outputs: Sequence[ReplyTensor]) -> bytes:

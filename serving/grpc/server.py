@@ -1,8 +1,8 @@
 """The gRPC port: gRPC's core under an event loop, without a thread for each call.
 
-A thread waits for the core's events and passes them to the event loop, which does everything else. So calls join the
-batches of HTTP, a slow client holds no thread, and nothing needs a lock. grpcio's own servers take two to four times
-the CPU time for the same call. Below them is ``grpc._cython.cygrpc``, which promises nothing:
+A thread waits for the core's events and wakes the event loop up, which does everything else. So calls join the batches
+of HTTP, a slow client holds no thread, and calls need no lock. grpcio's own servers take two to four times the CPU time
+for the same call. Below them is ``grpc._cython.cygrpc``, which promises nothing:
 tests/contract/test_grpcio.py names each part that is used here.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +24,7 @@ from skewless.serving.shutdown import Shutdown
 
 _REQUESTED = 128  # calls that the core may announce before the event loop asks for more
 _MAX_CALLS = 4_096  # open calls of one worker; a client that opens more gets an error
+_EVENTS_PER_TURN = 256  # HTTP has its turn, too
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # time for messages that are already in socket buffers
 _LAST_SECONDS = 30.0  # for calls in progress after the server stops accepting new ones
@@ -74,8 +74,8 @@ class GrpcServer:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._calls: set[GrpcCall] = set()
-        self._events: deque[Any] = deque()
-        self._has_wake_up = False
+        self._event: Any = None
+        self._is_empty = threading.Semaphore(0)
         self._stopped = asyncio.Event()
         self._queue = cygrpc.CompletionQueue()
         self._core = cygrpc.Server(tuple(options), xds=False)
@@ -141,27 +141,30 @@ class GrpcServer:
         self._core.request_call(self._queue, self._queue, self._on_call)
 
     def _pump(self) -> None:
-        """Pass the core's events to the event loop; all events of one turn wake it up once."""
+        """Wait for an event and wake the event loop up, which takes all others; then wait for the next.
+
+        The event loop polls without waiting. Passed on by this thread, each event would need a change of threads.
+        """
         while True:
-            event = self._queue.poll()
-            if event.completion_type == cygrpc.CompletionType.queue_shutdown:
+            self._event = self._queue.poll()
+            if self._event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
-            self._events.append(event)
-            # Set here and reset there: an event that is appended before the reset is handled after it.
-            if not self._has_wake_up:
-                self._has_wake_up = True
-                self._loop.call_soon_threadsafe(self._handle_events)
-            del event  # a reference to the last call while the core waits would keep it from stopping
+            self._loop.call_soon_threadsafe(self._handle_events)
+            self._is_empty.acquire()
 
     def _handle_events(self) -> None:
-        self._has_wake_up = False
-        # Not until there are none: under load, new ones never end.
-        for _ in range(len(self._events)):
-            event = self._events.popleft()
+        for _ in range(_EVENTS_PER_TURN):
+            event, self._event = self._event, None
             try:
                 event.tag(event)
             except Exception as error:  # noqa: BLE001 - a defect in one call must spare the others
                 _log.error("grpc_event_failed", exc_info=error)
+            self._event = self._queue.poll(0.0)
+            if self._event.completion_type != cygrpc.CompletionType.operation_complete:
+                self._event = None
+                self._is_empty.release()
+                return
+        self._loop.call_soon(self._handle_events)
 
     def _on_call(self, event: Any) -> None:  # noqa: ANN401 - of grpcio
         if not event.success:

@@ -93,12 +93,12 @@ _TWINS: Mapping[str, HttpTwin] = {
     ),
     "RepositoryModelLoad": HttpTwin(
         path=lambda message: _repository_path(message, "load"),
-        body=lambda message: {"parameters": read_parameters(message.parameters)},
+        body=lambda message: {"parameters": read_parameters("request", message.parameters)},
         reply=lambda _, message: {"model_name": _repository_model(message), "isLoaded": True},
     ),
     "RepositoryModelUnload": HttpTwin(
         path=lambda message: _repository_path(message, "unload"),
-        body=lambda message: {"parameters": read_parameters(message.parameters)},
+        body=lambda message: {"parameters": read_parameters("request", message.parameters)},
         reply=lambda _, message: {"model_name": _repository_model(message), "isUnloaded": True},
     ),
 }
