@@ -32,18 +32,15 @@ _IDLE_SECONDS = 300  # a channel reconnects by itself
 _log = EventLogger()
 
 
-def channel_options(limits: WireLimits, max_streams: int) -> list[tuple[str, int]]:
-    """Return the options of gRPC's core.
-
-    Args:
-        max_streams: maximum number of open calls of one connection.
-    """
+def channel_options(limits: WireLimits) -> list[tuple[str, int]]:
+    """Return the options of gRPC's core."""
     return [
         ("grpc.max_receive_message_length", limits.body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.header_bytes),
         ("grpc.absolute_max_metadata_size", limits.header_bytes),
-        ("grpc.max_concurrent_streams", max_streams),
+        # Above the limit of open calls, whose error can be retried: at this limit, the core resets streams.
+        ("grpc.max_concurrent_streams", 2 * _MAX_CALLS),
         ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1_000),
         ("grpc.server_handshake_timeout_ms", int(limits.request_seconds * 1_000)),
         ("grpc.keepalive_time_ms", _IDLE_SECONDS * 1_000),

@@ -62,7 +62,7 @@ def start_grpc(
         admit=partial(admit, serving),
     )
     methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
-    options = server.channel_options(limits, settings.max_in_flight)
+    options = server.channel_options(limits)
     grpc_server = server.GrpcServer(methods, limits, options, on_check=health.notify_watchers)
     grpc_server.start(config.grpc_address, _credentials(http))
     task = asyncio.create_task(grpc_server.run(shutdown, settings.drain_seconds))
