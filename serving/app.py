@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -47,6 +47,7 @@ _NO_TELEMETRY: Any = {
     "auto_configure": False,
 }
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
+InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +88,33 @@ class ServingContext:
     platform: PlatformContract | None = None
     begin_trace: BeginTrace | None = None
 
+    def infer_route(self, kind: type[InferRouteT]) -> InferRouteT:
+        """Return the route of the Open Inference Protocol for a transport."""
+        return kind(oip_models=self.oip_models, body_bytes=self.body_bytes, **self.route_arguments)
+
+    @property
+    def route_arguments(self) -> dict[str, Any]:
+        """The arguments of every route that predicts."""
+        return {
+            "models": self.models,
+            "predictor": self.predictor,
+            "access": self.access,
+            "metrics": self.metrics,
+            "clock": self.clock,
+            "deadline_s": self.deadline_s,
+        }
+
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
-    shared: dict[str, Any] = {
-        "models": serving.models,
-        "predictor": serving.predictor,
-        "access": serving.access,
-        "metrics": serving.metrics,
-        "clock": serving.clock,
-        "deadline_s": serving.deadline_s,
-    }
-    infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    fixed = {"/predict": PredictRoute(**shared).handle}
+    fixed = {"/predict": PredictRoute(**serving.route_arguments).handle}
     if serving.platform is not None and serving.platform.predict is not None:
-        fixed[serving.platform.predict] = PlatformRoute(**shared).handle
-    return HotRoutes(fixed, infer.find, partial(_admit, serving), serving.begin_trace)
+        fixed[serving.platform.predict] = PlatformRoute(**serving.route_arguments).handle
+    find = serving.infer_route(InferRoute).find
+    return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
 
-def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
+def admit(serving: ServingContext, headers: Headers) -> AccessError | None:
     """Return why a caller may not predict; an admitted request counts against its key's rate."""
     try:
         serving.access.allow(headers, "predict")

@@ -36,11 +36,12 @@ from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_la
 from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
+from skewless.serving.grpc.start import start_grpc
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
-from skewless.serving.http.sockets import bind, listen_on_path
+from skewless.serving.http.sockets import bind, listen_on_path, reserve_grpc_port
 from skewless.serving.http.tls import certificate_end, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
@@ -118,7 +119,12 @@ async def serve(
         tls = tls_options(settings, config.repo)
         if tls:
             metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
-        listeners = _listeners(serving, sock, _wire_limits(settings, events), tls)
+        limits = _wire_limits(settings, events)
+        bodies = BodyBudget(limits.unfinished_bytes)
+        queue = FairQueue(predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=metrics)
+        listeners = _listeners(serving, sock, limits, queue, tls)
+        if settings.grpc_port is not None:
+            start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
@@ -224,10 +230,10 @@ def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
     )
 
 
-def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]) -> list[Listener]:
+def _listeners(
+    serving: ServingContext, sock: socket.socket, limits: WireLimits, queue: FairQueue, tls: dict[str, Any]
+) -> list[Listener]:
     """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
-    bodies = BodyBudget(limits.unfinished_bytes)
-    queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
     public = Listener(sock=sock, options=_options(serving, limits, queue, **tls))
     if serving.peers is None:
         return [public]
@@ -344,5 +350,5 @@ async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
     with bind(config.settings.host, config.settings.port) as sock, on_signals(shutdown):
         config = config.with_port(sock.getsockname()[1])
-        with announce_server(config, on_ready) as ready:
+        with reserve_grpc_port(config) as config, announce_server(config, on_ready) as ready:
             await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

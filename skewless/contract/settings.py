@@ -61,6 +61,12 @@ class Settings(BaseModel):
     )
     host: str = Field("127.0.0.1", description="address that the server listens on")
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free port")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of the Open Inference Protocol over gRPC (extra grpc); 0: any free port; none: no gRPC",
+    )
     memory_limit: str = Field("1GB", description="memory limit of DuckDB; beyond it, work spills to disk")
     threads: int = Field(0, ge=0, description="threads of DuckDB and training; 0: one per core")
     engine: str = Field(
