@@ -16,6 +16,8 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.serving.access.caller import Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
@@ -78,7 +80,6 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
     shared: dict[str, Any] = {
         "models": serving.models,
         "predictor": serving.predictor,
-        "access": serving.access,
         "metrics": serving.metrics,
         "clock": serving.clock,
         "deadline_s": serving.deadline_s,
@@ -87,14 +88,13 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
     return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
 
 
-def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
-    """Return why a caller may not predict; an admitted request counts against its key's rate."""
+def _admit(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
+    """Return the caller of a prediction request, which counts against its rate."""
     try:
-        serving.access.allow(headers, "predict")
+        return serving.access.allow(headers, "predict", certificate)
     except AccessError as error:
         serving.metrics.requests("unknown", "", error.kind).inc()
-        return error
-    return None
+        raise
 
 
 def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> FastAPI:

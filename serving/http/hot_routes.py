@@ -13,6 +13,8 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
@@ -30,6 +32,7 @@ class Exchange:
         path: percent-decoded, without the query.
         query: the raw text after the question mark.
         headers: in order of arrival, names in lower case.
+        caller: who sends it, and which models it may use.
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
     """
@@ -39,6 +42,7 @@ class Exchange:
     query: bytes
     headers: Sequence[Header]
     body: bytes
+    caller: Caller
     send: Send
     waited_s: float = 0.0
 
@@ -54,7 +58,12 @@ class Exchange:
 
 Handler = Callable[[Exchange], None]
 Find = Callable[[str], Handler | None]
-Admit = Callable[[Sequence[Header]], SkewlessError | None]
+Admit = Callable[[Sequence[Header], PeerCertificate | None], Caller]
+
+
+def admit_anyone(_headers: Sequence[Header], _certificate: PeerCertificate | None) -> Caller:
+    """Admit a request without a check."""
+    return ANYONE
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class HotRoutes:
     Args:
         fixed: handlers by path.
         find_other: finds handlers of paths with variable parts.
-        admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
+        admit: returns the caller of a request before its body is read, or raises AccessError.
     """
 
     fixed: Mapping[str, Handler]
     find_other: Find = lambda _: None
-    admit: Admit = lambda _: None
+    admit: Admit = admit_anyone
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
@@ -95,9 +104,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     Raises:
         SkewlessError: the request is not admitted; its body was not read.
     """
-    refusal = routes.admit(request.scope["headers"])
-    if refusal is not None:
-        raise refusal
+    caller = routes.admit(request.scope["headers"], request.scope.get("state", {}).get("certificate"))
     future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
@@ -113,6 +120,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         query=request.scope["query_string"],
         headers=request.scope["headers"],
         body=await request.body(),
+        caller=caller,
         send=send,
     )
     call_handler(handler, exchange)
@@ -141,6 +149,7 @@ class HotCycle:
         self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
+        self.caller = ANYONE
         self.body: list[bytes] = []
 
 

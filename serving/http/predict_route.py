@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
-from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import predictions_json, scores_json
@@ -41,7 +40,6 @@ class PredictionRoute:
 
     models: ModelTable
     predictor: Predictor
-    access: Access
     metrics: Metrics
     clock: Clock
     deadline_s: float = 0.0
@@ -195,7 +193,7 @@ class PredictRoute(PredictionRoute):
         name, version = "unknown", ""
         try:
             body = parse_body(exchange.body)
-            model = self.models.get(body.get("model"), body.get("version"))
+            model = self.models.get(exchange.caller.choose_model(body.get("model")), body.get("version"))
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self.predictor.limits.max_batch)
@@ -208,7 +206,7 @@ class PredictRoute(PredictionRoute):
                 routing=None if body.get("version") else self.models.routing(name),
             )
             if request.options.as_of is not None:
-                self.access.check(exchange.headers, "as_of")
+                exchange.caller.require("as_of")
             self._parse.observe(time.perf_counter() - start)
             self.predictor.submit(
                 request, partial(self._reply_result, exchange, started_at, bool(body.get("features")), (name, version))

@@ -63,7 +63,7 @@ class InferRoute(PredictionRoute):
         model: ServedModel | None = None
         try:
             name, version = _parse_path(exchange.path)
-            model = self.models.get(name, version)
+            model = self.models.get(exchange.caller.choose_model(name), version)
             self._submit(exchange, model, start, routed=version is None)
         except SkewlessError as error:
             self._reply_error(exchange, error, model, started_at)
@@ -77,7 +77,7 @@ class InferRoute(PredictionRoute):
         options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
         # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
-            self.access.check(exchange.headers, "as_of")
+            exchange.caller.require("as_of")
         scoring_request = build_request(
             model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )
