@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,10 +73,13 @@ async def fetch_keys(issuer: Issuer) -> list[Key]:
     """
     import aiohttp  # noqa: PLC0415 - only with tokens
 
+    # A new context for each fetch: the machine's certificates, or those of SSL_CERT_FILE, may have been renewed.
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
+    plain = {"Accept-Encoding": "identity"}  # a compressed reply could be much longer than its bytes
     try:
         async with (
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=plain) as session,
             asyncio.timeout(_FETCH_S),
-            aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}) as session,
         ):
             url = issuer.keys_url or await _discover(session, issuer)
             return parse_keys(await _fetch_json(session, url))
@@ -99,19 +104,29 @@ async def _fetch_json(session: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN
     async with session.get(url, allow_redirects=False) as reply:
         if reply.status != 200:  # noqa: PLR2004 - HTTP's OK
             raise ProviderError(f"answered with status {reply.status} at {url}; redirects are not followed")
-        parts, size = [], 0
-        async for part in reply.content.iter_any():
-            size += len(part)
-            if size > _MAX_BYTES:
-                raise ProviderError(f"answered with more than {_MAX_BYTES} bytes at {url}")
-            parts.append(part)
+        text = await _read(reply, url)
     try:
-        document = orjson.loads(b"".join(parts))
+        document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ProviderError(f"did not answer with JSON at {url}: {error}") from error
     if not isinstance(document, dict):
         raise ProviderError(f"did not answer with a JSON object at {url}")
     return document
+
+
+async def _read(reply: Any, url: str) -> bytes:  # noqa: ANN401 - as above
+    parts, size = [], 0
+    try:
+        async for part in reply.content.iter_any():
+            size += len(part)
+            if size > _MAX_BYTES:
+                raise ProviderError(f"answered with more than {_MAX_BYTES} bytes at {url}")
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        # Before the end of the reply: a close would wait for the provider, which may never be done.
+        if reply.connection is not None:
+            reply.connection.transport.abort()
 
 
 def parse_keys(document: Mapping[str, Any]) -> list[Key]:
@@ -135,15 +150,19 @@ def parse_keys(document: Mapping[str, Any]) -> list[Key]:
         if "verify" not in item.get("key_ops", ["verify"]):
             continue
         try:
-            key = JWKRegistry.import_key({name: item[name] for name in item.keys() & _PUBLIC_PARTS})
-            is_usable = item["kty"] != "RSA" or key.raw_value.key_size in _RSA_BITS  # type: ignore[union-attr]
+            if item["kty"] == "RSA" and _n_bits(item["n"]) not in _RSA_BITS:
+                continue
+            keys.append(JWKRegistry.import_key({name: item[name] for name in item.keys() & _PUBLIC_PARTS}))
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
             continue
-        if is_usable:
-            keys.append(key)
     if not keys:
         raise ProviderError("has no usable key")
     return keys
+
+
+def _n_bits(number: str) -> int:
+    """Return the length of a number in base64url (RFC 7518, Base64urlUInt)."""
+    return int.from_bytes(urlsafe_b64decode(number + "==")).bit_length()
 
 
 # A private part that a provider publishes by mistake must not be read, and x5c could contradict the key.

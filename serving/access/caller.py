@@ -86,9 +86,10 @@ class Caller:
             return name
         if name is None and len(models) == 1:
             return next(iter(models))
-        if name is None:
+        if name is None and models:
             raise ScopeError(repr(self), "must name a model", fix=f"name one of {', '.join(sorted(models))}")
-        raise self._error(f"may not use the model {name!r}", "--model MODEL")
+        problem = "may not use any model" if name is None else f"may not use the model {name!r}"
+        raise self._error(problem, "--model MODEL")
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may use a model."""

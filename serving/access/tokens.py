@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from joserfc.jws import CompactSignature, JWSRegistry
 
 # All asymmetric: with HMAC, whoever can verify a token could also make one.
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 _TYPES = {"jwt", "at+jwt"}  # other tokens of an issuer, such as those of a logout, are not meant for requests
 _MAX_BYTES = 16_384
 _MAX_REMEMBERED = 10_000
@@ -198,8 +198,8 @@ class TokenVerifier:
             claims = orjson.loads(signature.payload or b"")
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
             raise token_error("is malformed") from None
-        header = signature.headers()
-        if not isinstance(claims, dict):
+        header: object = signature.headers()
+        if not isinstance(header, dict) or not isinstance(claims, dict):
             raise token_error("is malformed")
         # We know no extension that an issuer could call critical; `b64` changes what is signed.
         if "crit" in header or "b64" in header:
