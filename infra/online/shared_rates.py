@@ -80,7 +80,7 @@ class SharedRates:
             # The text of the script, not its digest: Redis compiles it once, and may be restarted at any time.
             pipeline = self._client.pipeline(transaction=False)
             for demand in demands:
-                pipeline.eval(_SCRIPT, 1, *self._arguments(demand))
+                pipeline.execute_command("EVAL", _SCRIPT, 1, *self._arguments(demand))
             replies = pipeline.execute()
         return [Grant(requests=int(granted), wait_s=int(wait) / _MICROSECONDS) for granted, wait in replies]
 

@@ -188,7 +188,7 @@ class SharedBucket:
         return Demand(name=self.name, rate=self.rate, size=size, served=served, wanted=self._chunk)
 
     def fill(self, demand: Demand, grant: Grant, now: float) -> None:
-        """Add the grant for a demand."""
+        """Add the grant for a demand. Another thread may take meanwhile: both change ``_left`` in one step."""
         self._left += demand.served + grant.requests
         if not grant.requests:
             self._closed_until = now + grant.wait_s

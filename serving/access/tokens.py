@@ -129,6 +129,7 @@ class TokenVerifier:
         # Unknown header parameters must be ignored (RFC 7515, 4), which the library calls not strict.
         self._registry: JWSRegistry = Registry(algorithms=list(rules.algorithms), strict_check_header=False)
         self._rules = rules
+        self._issuers = frozenset(issuer.url for issuer in rules.issuers)
         self._now_us = now_us
         self._new_bucket = new_bucket
         self._remembered: dict[bytes, Caller] = {}
@@ -182,7 +183,7 @@ class TokenVerifier:
             raise token_error(f"has more than {_MAX_BYTES} bytes")
         signature, header, claims = self._parse(token)
         issuer = claims.get("iss")
-        if not isinstance(issuer, str) or issuer not in {known.url for known in self._rules.issuers}:
+        if not isinstance(issuer, str) or issuer not in self._issuers:
             raise token_error("is of an unknown issuer")
         self._check_signature(signature, self._find_key(issuer, header))
         return self._make_caller(issuer, claims)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import json
 import ssl
 import threading
@@ -15,13 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, Key, RSAKey
+
+from tests.servers.certificates import Authority
 
 AUDIENCE = "https://scores.shop.example"
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -80,33 +75,9 @@ class Provider:
         return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
 
 
-def write_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
-    """Write a self-signed certificate for this machine and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / f"{name}.crt", folder / f"{name}.key"
-    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return files
-
-
 @contextmanager
 def opened_provider(folder: Path) -> Iterator[Provider]:
-    """Serve a provider with one key, ``first``; ``folder/localhost.crt`` is the authority of its certificate."""
+    """Serve a provider with one key, ``first``; ``folder/ca.crt`` is the authority of its certificate."""
     provider = Provider(url="")
 
     class Handler(BaseHTTPRequestHandler):
@@ -124,7 +95,7 @@ def opened_provider(folder: Path) -> Iterator[Provider]:
         def log_message(self, *_: object) -> None:
             """Write nothing."""
 
-    certificate, key = write_certificate(folder)
+    certificate, key = Authority(folder).issue("localhost", dns=["localhost"])
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

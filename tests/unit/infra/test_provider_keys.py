@@ -40,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Provider
 @pytest.fixture
 def provider(running: tuple[Provider, Path], monkeypatch: pytest.MonkeyPatch) -> Provider:
     found, folder = running
-    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "localhost.crt"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.crt"))
     found.keys, found.published, found.replies, found.fetched = {}, [], {}, []
     found.add_key("first")
     return found
