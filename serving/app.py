@@ -16,6 +16,8 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.serving.access.caller import Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
@@ -98,7 +100,6 @@ class ServingContext:
         return {
             "models": self.models,
             "predictor": self.predictor,
-            "access": self.access,
             "metrics": self.metrics,
             "clock": self.clock,
             "deadline_s": self.deadline_s,
@@ -114,14 +115,17 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
     return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
 
-def admit(serving: ServingContext, headers: Headers) -> AccessError | None:
-    """Return why a caller may not predict; an admitted request counts against its key's rate."""
+def admit(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
+    """Return the caller of a prediction request, which counts against its rate.
+
+    Raises:
+        AccessError: the caller may not predict.
+    """
     try:
-        serving.access.allow(headers, "predict")
+        return serving.access.allow(headers, "predict", certificate)
     except AccessError as error:
         serving.metrics.requests("unknown", "", error.kind).inc()
-        return error
-    return None
+        raise
 
 
 def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> FastAPI:

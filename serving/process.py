@@ -33,7 +33,8 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
+from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.needs import is_loopback
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.grpc.start import start_grpc
@@ -97,6 +98,14 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
+        access = open_access(
+            settings,
+            KeyStore(config.state),
+            config.clock.now_us,
+            project=models.all()[0].plan.project,
+            redis_url=config.redis_url,
+        )
+        stack.callback(access.close)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -106,12 +115,12 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
-            details=lambda: _details(config.state.database.down_s(), shipper),
+            details=lambda: _details(config.state.database.down_s(), shipper) | access.problems(),
             heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
+            access=access,
             local=is_loopback(settings.host),
             platform=read_contract(settings.platform, os.environ),
             begin_trace=begin_trace,

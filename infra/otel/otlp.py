@@ -128,15 +128,15 @@ def check_installed() -> None:
 
 def encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
     """Return attributes as messages; a value is a bool, an int, a float or a text."""
-    return [_encode_pair(key, value, type(value)) for key, value in attributes.items()]
+    return [_encode_pair(key, value, _KINDS.get(type(value), "string_value")) for key, value in attributes.items()]
 
 
 @lru_cache(maxsize=_MOST_PAIRS)  # the same few values come again and again
-def _encode_pair(key: str, value: object, kind: type) -> KeyValue:
-    # The type is an argument because 1, 1.0 and True are equal.
+def _encode_pair(key: str, value: Any, kind: str) -> KeyValue:  # noqa: ANN401 - a value of that kind
+    # The kind is an argument because 1, 1.0 and True are equal.
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue  # noqa: PLC0415 - see check_installed
 
-    return KeyValue(key=key, value=AnyValue(**{_KINDS.get(kind, "string_value"): value}))
+    return KeyValue(key=key, value=AnyValue(**{kind: value}))
 
 
 def encode_resource(attributes: Mapping[str, str]) -> Resource:

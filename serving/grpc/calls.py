@@ -22,8 +22,10 @@ from grpc._cython import cygrpc
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.contract.render import shorten
+from skewless.serving.access.caller import ANYONE
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
-from skewless.serving.http.hot_routes import Exchange, Header
+from skewless.serving.http.hot_routes import Admit, Exchange, Header
 from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
@@ -45,6 +47,7 @@ _CODES = {
 _MAX_DETAILS = 2_000  # characters; trailers have 8 KiB, in which a character may take 3 bytes, or more
 _NO_LIMIT_S = 1e8  # three years
 _RETRY_AFTER = b"retry-after"
+_PEM = "x509_pem_cert"  # gRPC's name of the client's certificate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +55,13 @@ class GrpcMethod:
     """One method.
 
     Args:
-        admit: returns, from a call's metadata, why it is rejected before its message is read; None: it is admitted.
+        admit: returns the caller of a call before its message is read, or raises AccessError.
         handle: handles one message; it replies, fails or sends, at once or later.
         kind: ``call``: one message, one reply; ``watch``: one message, replies until one side ends the call;
             ``stream``: any number of messages, until the client closes its side, and replies to each.
     """
 
-    admit: Callable[[Headers], SkewlessError | None]
+    admit: Admit
     handle: Callable[[GrpcCall, bytes], None]
     kind: Literal["call", "watch", "stream"] = "call"
 
@@ -85,6 +88,7 @@ class GrpcCall:
 
     __slots__ = (
         "_call",
+        "_caller",
         "_deadline",
         "_is_ending",
         "_method",
@@ -105,6 +109,7 @@ class GrpcCall:
         self._name = event.call_details.method.decode("latin-1").rpartition("/")[2]
         self._on_closed = on_closed
         self._method: GrpcMethod | None = None
+        self._caller = ANYONE
         self._outgoing: deque[bytes] = deque()
         self._started = self._is_ending = self.disconnected = False
         self.headers: Headers = [(_bytes(name), _bytes(value)) for name, value in event.invocation_metadata]
@@ -119,9 +124,10 @@ class GrpcCall:
             self.fail(RequestError("the method", "is unknown", value=self._name, fix=fix), _UNIMPLEMENTED)
             return
         self._method = method
-        refusal = method.admit(self.headers)
-        if refusal is not None:
-            self.fail(refusal)
+        try:
+            self._caller = method.admit(self.headers, self.certificate)
+        except SkewlessError as error:
+            self.fail(error)
         else:
             self._receive()
 
@@ -133,6 +139,7 @@ class GrpcCall:
             query=b"",
             headers=self.headers,
             body=message,
+            caller=self._caller,
             send=self._reply_as_http,
             deadline=self._loop_deadline(),
         )
@@ -170,6 +177,12 @@ class GrpcCall:
         """End the call, unless its message is being handled: the server stops."""
         if self.client_since is not None or (self._method is not None and self._method.kind != "call"):
             self.fail(BusyError("the server", "is shutting down", fix="retry on another server"))
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """The certificate that the client has shown."""
+        pems = cygrpc.auth_context(self._call).get(_PEM)
+        return PeerCertificate.from_pem(pems[0]) if pems else None
 
     def _loop_deadline(self) -> float | None:
         # gRPC's core has turned the client's time limit into a time of the system's clock; without one, the far future.

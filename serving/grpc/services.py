@@ -19,12 +19,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from starlette.types import ASGIApp, Message
 
 from skewless.contract.errors import RequestError, SkewlessError
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
 from skewless.serving.grpc.infer_route import GrpcInferRoute, parse_message, read_parameters
 from skewless.serving.grpc.messages import POOL, SERVICE, method_messages
 from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.hot_routes import JSON, Admit
+from skewless.serving.http.hot_routes import JSON, Admit, admit_anyone
 from skewless.serving.models.loaded_models import MODEL_FIELD
 
 HEALTH = "grpc.health.v1.Health"
@@ -125,7 +126,7 @@ class InferenceService:
         """Return the methods by path."""
         messages = method_messages()
         methods = {
-            f"/{SERVICE}/{name}": GrpcMethod(admit=_admit_all, handle=partial(self._start, twin, *messages[name]))
+            f"/{SERVICE}/{name}": GrpcMethod(admit=admit_anyone, handle=partial(self._start, twin, *messages[name]))
             for name, twin in _TWINS.items()
         }
         return {**methods, f"/{SERVICE}/ModelInfer": GrpcMethod(admit=self.admit, handle=self._infer)}
@@ -143,7 +144,7 @@ class InferenceService:
         try:
             # The default is for the bytes of a load request, which is rejected by the parameter's name.
             body = None if twin.body is None else orjson.dumps(twin.body(message), default=repr)
-            status, text = await ask_app(self.app, twin.path(message), call.headers, body)
+            status, text = await ask_app(self.app, twin.path(message), call.headers, body, call.certificate)
         except SkewlessError as error:
             call.fail(error)
             return
@@ -157,12 +158,14 @@ class InferenceService:
         call.reply(ParseDict(fields, reply_kind(), ignore_unknown_fields=True).SerializeToString())
 
 
-async def ask_app(app: ASGIApp, path: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
+async def ask_app(
+    app: ASGIApp, path: str, headers: Headers, body: bytes | None, certificate: PeerCertificate | None
+) -> tuple[int, bytes]:
     """Return status and body of the application's reply.
 
     Args:
         path: decoded.
-        headers: of the caller, which authenticate it.
+        headers, certificate: of the caller, which authenticate it.
         body: of a POST; None: GET.
     """
     status, parts = 500, [b""]
@@ -177,6 +180,7 @@ async def ask_app(app: ASGIApp, path: str, headers: Headers, body: bytes | None)
 
     scope = {
         "type": "http",
+        "state": {} if certificate is None else {"certificate": certificate},
         "asgi": {"version": "3.0"},
         "http_version": "2",
         "method": "GET" if body is None else "POST",
@@ -207,8 +211,8 @@ class HealthService:
     def methods(self) -> dict[str, GrpcMethod]:
         """Return the methods by path."""
         return {
-            f"/{HEALTH}/Check": GrpcMethod(admit=_admit_all, handle=self._check),
-            f"/{HEALTH}/Watch": GrpcMethod(admit=_admit_all, handle=self._watch, kind="watch"),
+            f"/{HEALTH}/Check": GrpcMethod(admit=admit_anyone, handle=self._check),
+            f"/{HEALTH}/Watch": GrpcMethod(admit=admit_anyone, handle=self._watch, kind="watch"),
         }
 
     def notify_watchers(self) -> None:
@@ -261,7 +265,3 @@ def reflection_methods(admit: Admit) -> dict[str, GrpcMethod]:
 
     method = GrpcMethod(admit=admit, handle=handle, kind="stream")
     return {f"/{name}/ServerReflectionInfo": method for name in _REFLECTIONS}
-
-
-def _admit_all(_: Headers) -> None:
-    """Admit a call: health needs no key, and the application authenticates the others."""

@@ -10,8 +10,10 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp
 
-from skewless.contract.errors import AccessError, DefinitionError, SkewlessError
+from skewless.contract.errors import DefinitionError
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.app import ServingContext, admit
 from skewless.serving.http.fair_queue import FairQueue
@@ -75,15 +77,13 @@ def start_grpc(
     stack.push_async_callback(close)
 
 
-def _admit_page(serving: ServingContext, headers: Headers) -> SkewlessError | None:
-    """Return why a caller may not read the protocol; the rule is that of the OpenAPI document."""
+def _admit_page(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
+    """Return the caller, if it may read the protocol; the rule is that of the OpenAPI document."""
     if serving.local:
-        return None
-    try:
-        serving.access.allow(headers, None)
-    except AccessError as error:
-        return error
-    return None
+        return ANYONE
+    caller = serving.access.allow(headers, None, certificate)
+    caller.require_all_models()
+    return caller
 
 
 def _credentials(http: Listener) -> Any:  # noqa: ANN401 - grpcio has no types

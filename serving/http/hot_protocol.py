@@ -18,7 +18,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from skewless.contract.errors import RequestError, SkewlessError
+from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import (
     JSON,
@@ -104,8 +104,9 @@ class HotProtocol(RequestReader):
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
         # Before the body is read: a client without a valid key must not make the server store one.
-        rejection = self.routes.admit(self.headers)
-        if rejection is not None:
+        try:
+            cycle.caller = self.routes.admit(self.headers, self.certificate)
+        except AccessError as rejection:
             cycle.handler, cycle.is_rejected = error_handler(rejection), True
             # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
             # the next bytes are a body or a request.
@@ -225,6 +226,8 @@ class HotProtocol(RequestReader):
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects_continue
         self.headers.extend(headers)
+        if self.certificate is not None:
+            self.scope["state"]["certificate"] = self.certificate
         HttpToolsProtocol.on_headers_complete(self)
         # The application's replies must not close the connection before unread requests are handled.
         transport = self.transport
@@ -264,6 +267,7 @@ class HotProtocol(RequestReader):
             query=cycle.query,
             headers=cycle.headers,
             body=b"".join(cycle.body),
+            caller=cycle.caller,
             send=partial(self._send, cycle),
         )
         begin_trace = self.routes.begin_trace

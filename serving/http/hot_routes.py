@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.otel.trace import Trace
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
 from skewless.serving.metrics.telemetry import BeginTrace
@@ -32,6 +34,7 @@ class Exchange:
         path: percent-decoded, without the query.
         query: the raw text after the question mark.
         headers: in order of arrival, names in lower case.
+        caller: who sends it, and which models it may use.
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
         trace: of the request, which the reply ends; None: it is not traced.
@@ -42,6 +45,7 @@ class Exchange:
     query: bytes
     headers: Sequence[Header]
     body: bytes
+    caller: Caller
     send: Send
     waited_s: float = 0.0
     trace: Trace | None = None
@@ -65,7 +69,12 @@ class Exchange:
 
 Handler = Callable[[Exchange], None]
 Find = Callable[[str], Handler | None]
-Admit = Callable[[Sequence[Header]], SkewlessError | None]
+Admit = Callable[[Sequence[Header], PeerCertificate | None], Caller]
+
+
+def admit_anyone(_headers: Sequence[Header], _certificate: PeerCertificate | None) -> Caller:
+    """Admit a request without a check."""
+    return ANYONE
 
 
 @dataclass(frozen=True)
@@ -75,13 +84,13 @@ class HotRoutes:
     Args:
         fixed: handlers by path.
         find_other: finds handlers of paths with variable parts.
-        admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
+        admit: returns the caller of a request before its body is read, or raises AccessError.
         begin_trace: returns the trace of an admitted request with these headers, None if it is not sampled.
     """
 
     fixed: Mapping[str, Handler]
     find_other: Find = lambda _: None
-    admit: Admit = lambda _: None
+    admit: Admit = admit_anyone
     begin_trace: BeginTrace | None = None
 
     def find(self, path: str) -> Handler | None:
@@ -111,9 +120,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     Raises:
         SkewlessError: the request is not admitted; its body was not read.
     """
-    refusal = routes.admit(request.scope["headers"])
-    if refusal is not None:
-        raise refusal
+    caller = routes.admit(request.scope["headers"], request.scope.get("state", {}).get("certificate"))
     future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
@@ -129,6 +136,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         query=request.scope["query_string"],
         headers=request.scope["headers"],
         body=await request.body(),
+        caller=caller,
         send=send,
         trace=None if routes.begin_trace is None else routes.begin_trace(request.scope["headers"]),
     )
@@ -158,6 +166,7 @@ class HotCycle:
         self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
+        self.caller = ANYONE
         self.body: list[bytes] = []
 
 

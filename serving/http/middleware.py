@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.access.gate import Access, scope_of
+from skewless.serving.access.caller import Caller
+from skewless.serving.access.gate import Access
+from skewless.serving.access.needs import model_of, scope_of
 from skewless.serving.http.reply import error_response
 
 _log = EventLogger()
@@ -28,7 +31,9 @@ def pass_head_as_get(app: ASGIApp) -> ASGIApp:
 def require_keys(app: ASGIApp, access: Access, *, local: bool, exempt: Collection[str] = ()) -> ASGIApp:
     """Return an application that gets authenticated requests, with the caller in ``scope["state"]["caller"]``.
 
-    A rejection has the format of all errors. The request's body is not read before.
+    The caller may use the model in the path of the request; models in bodies are left to the routes. The client's
+    certificate is in ``scope["state"]["certificate"]``, if it has shown one. A rejection has the format of all errors.
+    The request's body is not read before.
 
     Args:
         local: whether only this machine can reach the server; then metrics and docs require no key.
@@ -48,7 +53,11 @@ def require_keys(app: ASGIApp, access: Access, *, local: bool, exempt: Collectio
 
 
 def _admit(scope: Scope, access: Access, *, local: bool) -> None:
-    match scope_of(scope["method"], scope["path"]):
+    """Admit a request to the application, and check the model that its path names."""
+    method, path = scope["method"], scope["path"]
+    state = scope.setdefault("state", {})
+    need = scope_of(method, path)
+    match need:
         case "nothing" | "predict":
             return  # prediction handlers authenticate, since requests on the fast path bypass this middleware
         case "page" if local:
@@ -57,7 +66,19 @@ def _admit(scope: Scope, access: Access, *, local: bool) -> None:
             needed = None
         case needed:
             pass
-    scope.setdefault("state", {})["caller"] = access.allow(scope["headers"], needed)
+    caller = state["caller"] = access.allow(scope["headers"], needed, state.get("certificate"))
+    if need == "page":
+        caller.require_all_models()
+    elif (model := model_of("GET" if method == "HEAD" else method, path)) is not None:
+        caller.choose_model(model)
+    if need == "admin":
+        _log.info("admin_request", caller=repr(caller), method=method, path=path)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return the caller of a request that ``require_keys`` has admitted."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
 
 
 def reply_to_defects(app: ASGIApp) -> ASGIApp:

@@ -16,7 +16,6 @@ from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
 from skewless.infra.otel.trace import Trace
-from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, Header, reply_failure
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import predictions_json, scores_json
@@ -46,7 +45,6 @@ class PredictionRoute:
     route: ClassVar[str]
     models: ModelTable
     predictor: Predictor
-    access: Access
     metrics: Metrics
     clock: Clock
     deadline_s: float = 0.0
@@ -242,7 +240,7 @@ class PredictRoute(PredictionRoute):
         name, version = "unknown", ""
         try:
             body, encode = self.read_request(exchange)
-            model = self.models.get(body.get("model"), body.get("version"))
+            model = self.models.get(exchange.caller.choose_model(body.get("model")), body.get("version"))
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self.predictor.limits.max_batch)
@@ -256,7 +254,7 @@ class PredictRoute(PredictionRoute):
                 trace=exchange.trace,
             )
             if request.options.as_of is not None:
-                self.access.check(exchange.headers, "as_of")
+                exchange.caller.require("as_of")
             self._parse.observe(time.perf_counter() - start)
             features = bool(body.get("features"))
             if exchange.trace is not None:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.hot_routes import Header
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
@@ -32,6 +33,7 @@ class RequestReader(HttpToolsProtocol):
     limits: WireLimits
     bodies: BodyBudget
 
+    certificate: PeerCertificate | None = None  # that the client has shown in the TLS handshake
     cycle: Any
     url = b""
     pipeline: Any  # requests that wait for their turn, the oldest at the right end
@@ -56,6 +58,8 @@ class RequestReader(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(self)
         self._idle_since = self.loop.time()
+        if (tls := transport.get_extra_info("ssl_object")) is not None and (der := tls.getpeercert(binary_form=True)):
+            self.certificate = PeerCertificate(der)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything that belongs to the unfinished request."""

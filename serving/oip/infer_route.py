@@ -79,7 +79,7 @@ class InferRoute(PredictionRoute):
         model: ServedModel | None = None
         try:
             target = self.find_target(exchange)
-            model = self.models.get(target.name, target.version)
+            model = self.models.get(exchange.caller.choose_model(target.name), target.version)
             self._submit(exchange, model, target, start)
         except SkewlessError as error:
             self._reply_error(exchange, error, model, started_at)
@@ -132,7 +132,7 @@ class InferRoute(PredictionRoute):
         options = self.read_deadline(exchange, options)
         # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
-            self.access.check(exchange.headers, "as_of")
+            exchange.caller.require("as_of")
         scoring_request = build_request(
             model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )

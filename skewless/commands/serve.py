@@ -128,7 +128,7 @@ def _open_project(session: Session, option: str | None) -> Project:
 
 def _hint(config: ServerConfig, url: str) -> str:
     """Return a first step for the caller: a browser sends no API key, which a public server requires."""
-    from skewless.serving.access.gate import is_loopback
+    from skewless.serving.access.needs import is_loopback
 
     if config.settings.platform != "none":
         return f"in a container of {config.settings.platform}"
@@ -299,13 +299,19 @@ Scopes = Annotated[
     list[str] | None, option("--scope SCOPE", "predict (default), as_of, feedback or admin; once for each.")
 ]
 Rate = Annotated[float | None, option("--rate N", "Most requests per second; default: no limit.")]
+KeyModels = Annotated[list[str] | None, option("--model MODEL", "Model that it permits; once for each; default: all.")]
+Certificate = Annotated[
+    str | None,
+    option("--certificate NAME", "Instead of a secret: dns:, uri:, email: or subject: name of a client certificate."),
+]
 Expires = Annotated[str | None, option("--expires TIME", "Time from which it is rejected (ISO 8601); default: never.")]
 
 
 @command(
     "Create an API key and show it once.",
     "web --repo my-project --scope predict",
-    "shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+    "shop --scope predict --scope feedback --model fraud --rate 100 --expires 2027-01-01 --json",
+    "batch --certificate uri:spiffe://shop/batch",
     name="keys add",
 )
 def add_key(
@@ -313,17 +319,31 @@ def add_key(
     name: CallerName,
     *,
     scope: Scopes = None,
+    model: KeyModels = None,
+    certificate: Certificate = None,
     rate: Rate = None,
     expires: Expires = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
+    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second.
+
+    With --certificate, the caller shows a client certificate instead (mutual TLS, setting tls_ca).
+    """
     expires_us = None if expires is None else time_option("--expires", expires)
-    new = session.project.keys.add(name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run)
+    new = session.project.keys.add(
+        name,
+        scope=scope or ("predict",),
+        model=model or (),
+        certificate=certificate,
+        rate=rate,
+        expires_us=expires_us,
+        dry_run=dry_run,
+    )
     if dry_run:
         session.show({"dry_run": True, **new.key.as_dict()}, _keys_table("would be created", [new.key]), UNCHANGED)
         return
-    session.show(new.as_dict(), _keys_table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
+    secret = [] if new.secret is None else ["the key, which cannot be shown again:", new.secret]
+    session.show(new.as_dict(), _keys_table("created", [new.key]), *secret)
 
 
 @command("List the API keys.", "--repo my-project", name="keys list")
@@ -345,5 +365,7 @@ def revoke_key(session: Session, name: CallerName, *, dry_run: DryRun = False) -
 
 
 def _keys_table(title: str, keys: Sequence[ApiKey]) -> TextTable:
-    names = ("name", "scopes", "rate", "created", "expires")
+    names = ["name", "scopes", "rate", "created", "expires"]
+    # Most projects limit no key, and have no client certificates.
+    names[2:2] = [name for name in ("models", "certificate") if any(getattr(key, name) is not None for key in keys)]
     return records_table(title, names, [key.as_dict() for key in keys])

@@ -18,7 +18,7 @@ from skewless.contract.errors import DefinitionError
 SETTINGS_FILE = "skewless.yaml"
 Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
-_LISTS = ("required_models", "trusted_keys")  # JSON in a variable
+_JSON = ("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names")  # in a variable
 # values that may contain a password
 _SECRET = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
@@ -100,6 +100,34 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, description="server processes that share the port")
     auth: Literal["auto", "required", "off"] = Field(
         "auto", description="API keys: 'required', 'off', or 'auto': required unless the server listens on loopback"
+    )
+    token_issuers: tuple[str, ...] = Field(
+        (), description="URLs of OpenID Connect issuers whose tokens are accepted beside API keys; none: no tokens"
+    )
+    token_audience: str | None = Field(None, description="value that the claim 'aud' of a token must contain")
+    token_algorithms: tuple[str, ...] = Field(
+        ("RS256", "ES256"), description="allowed signature algorithms of tokens; all are asymmetric"
+    )
+    token_keys_url: str | None = Field(
+        None, description="URL of the issuer's JSON Web Key Set; none: its discovery document names it"
+    )
+    token_keys_hours: float = Field(
+        24.0, gt=0, description="longest time that keys stay valid while their issuer is unavailable"
+    )
+    token_leeway_seconds: int = Field(
+        30, ge=0, le=600, description="tolerated difference between the clocks of issuer and server"
+    )
+    token_scope_claim: str = Field("scope", description="claim with the scopes; dots separate the names of a path")
+    token_scope_names: dict[str, str] = Field(
+        {}, description="scope by value of the scope claim; none: the values are the names of the scopes"
+    )
+    token_model_claim: str | None = Field(
+        None, description="claim with the models that the token may use, '*' for all; none: all models"
+    )
+    token_rate: float = Field(0.0, ge=0, description="most requests per second of each subject of tokens; 0: no limit")
+    rate_limit: Literal["worker", "redis"] = Field(
+        "worker",
+        description="where rates are counted: 'worker', each has its share, or 'redis', for all workers and servers",
     )
     signing_key: str | None = Field(
         None,
@@ -229,24 +257,26 @@ def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     {}
 
     Raises:
-        DefinitionError: a list is not JSON.
+        DefinitionError: a list or an object is not JSON.
     """
     lowered = {name.lower(): value for name, value in environment.items() if value}
     values: dict[str, Any] = {
         name: lowered[_PREFIX + name] for name in Settings.model_fields if _PREFIX + name in lowered
     }
-    for name in _LISTS:
+    for name in _JSON:
         if name in values:
-            values[name] = _parse_list(name, values[name])
+            values[name] = _parse_json(name, values[name])
     return values
 
 
-def _parse_list(name: str, text: str) -> Any:  # noqa: ANN401 - Settings checks the value
+def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - Settings checks the value
     try:
         return json.loads(text)
     except ValueError as error:
         variable = f"environment variable {(_PREFIX + name).upper()}"
-        raise DefinitionError(variable, "is not a JSON list", value=text, fix='write ["NAME", "NAME"]') from error
+        is_object = isinstance(Settings.model_fields[name].default, dict)
+        kind, fix = ("object", '{"VALUE": "NAME"}') if is_object else ("list", '["NAME", "NAME"]')
+        raise DefinitionError(variable, f"is not a JSON {kind}", value=text, fix=f"write {fix}") from error
 
 
 def _resolve_paths(settings: Settings, repo: Path) -> Settings:

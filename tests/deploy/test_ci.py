@@ -101,7 +101,7 @@ class Runner:
             "GITHUB_ACTOR": "ada",
             "RUNNER_TEMP": str(checkout),
         }
-        environment |= CREDENTIALS | files | own | exported
+        environment |= {**CREDENTIALS, **files, **own, **exported}
         words = ["bash", "--noprofile", "--norc", "-e", "-c", step["run"]]
         ended = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, (step["run"], ended.stdout, ended.stderr)

@@ -66,7 +66,7 @@ def test_the_wheel_serves_a_package(
     monkeypatch.setenv("SKEWLESS_CLOCK", "file:.skewless/clock")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("SKEWLESS_PORT", "0")
-    server = PredictionServer.start(tmp_path / "project", program=[str(python.parent / "skewless")])
+    server = PredictionServer.start(tmp_path / "project", ROOT, [str(python.parent / "skewless")])
     status, body = server.post("/predict", json.dumps({"model": MODEL, "rows": ask(3)}))
     server.stop()
     assert (status, [prediction["score"] for prediction in body["predictions"]]) == (200, scores)

@@ -31,7 +31,7 @@ class PredictionServer:
 
     @classmethod
     def start(
-        cls, repo: Path, code: Path = ROOT, *, program: Sequence[str] = PROGRAM, **settings: str
+        cls, repo: Path, code: Path = ROOT, program: Sequence[str] = PROGRAM, /, **settings: str
     ) -> PredictionServer:
         """Start a server, of the code in a folder: its working directory is where Python looks first."""
         first = {} if code == ROOT else {"PYTHONPATH": str(code)}  # a program of its own has its own code

@@ -15,7 +15,7 @@ from tests.worlds.command_line import done, fingerprint, run
 
 def allowed(repo: Path, key: str, scope: None = None) -> str:
     access = KeyAccess(KeyStore(ProjectState(repo / ".skewless")), lambda: 1_800_000_000_000_000)
-    return access.allow([(b"x-api-key", key.encode())], scope)
+    return access.allow([(b"x-api-key", key.encode())], scope).name
 
 
 def test_a_key_is_made_listed_used_and_revoked(new: Path) -> None:

@@ -10,9 +10,12 @@ import grpc
 import pytest
 
 from skewless.contract.errors import AccessError, RequestError
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.grpc import server
 from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
+from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.wire_limits import WireLimits
 from tests.unit.serving.grpc.rig import PATIENCE_S, GrpcPort, reply_of, serving
 from tests.worlds.waiting import until
@@ -27,14 +30,16 @@ def _break(_: GrpcCall, message: bytes) -> None:
     raise ValueError("a secret of the server")
 
 
-def _refuse(headers: Headers) -> AccessError | None:
-    return None if (b"x-api-key", b"k") in headers else AccessError("API key", "is missing", fix="send it")
+def _refuse(headers: Headers, _: PeerCertificate | None) -> Caller:
+    if (b"x-api-key", b"k") in headers:
+        return ANYONE
+    raise AccessError("API key", "is missing", fix="send it")
 
 
 METHODS = {
-    ECHO: GrpcMethod(admit=lambda _: None, handle=lambda call, message: call.reply(message)),
-    HELD: GrpcMethod(admit=lambda _: None, handle=lambda call, _: HELD_CALLS.append(call)),
-    BROKEN: GrpcMethod(admit=lambda _: None, handle=_break),
+    ECHO: GrpcMethod(admit=admit_anyone, handle=lambda call, message: call.reply(message)),
+    HELD: GrpcMethod(admit=admit_anyone, handle=lambda call, _: HELD_CALLS.append(call)),
+    BROKEN: GrpcMethod(admit=admit_anyone, handle=_break),
     LOCKED: GrpcMethod(admit=_refuse, handle=lambda call, message: call.reply(message)),
 }
 

@@ -40,8 +40,9 @@ def ask(middleware: Any, method: str, path: str, key: str | None = None) -> Gate
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "state": {}}
     asyncio.run(middleware(scope, receive, send))
     start, body = sent
+    caller = scope["state"].get("caller")  # type: ignore[attr-defined]
     names = {name.decode(): value.decode() for name, value in start["headers"]}
-    return GateReply(start["status"], names, json.loads(body["body"]), scope["state"].get("caller"))  # type: ignore[attr-defined]
+    return GateReply(start["status"], names, json.loads(body["body"]), caller and caller.name)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001 - ASGI
