@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.deploy.image import HARDENED, running_container
+from tests.deploy.image import HARDENED, UID, running_container
 from tests.deploy.platform_cases import (
     Row,
     check_concurrent,
@@ -132,11 +134,13 @@ def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
-def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str) -> None:
+def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str, tmp_path: Path) -> None:
     """The image runs as its own user, with a read-only root and model."""
-    (port,), clock = free_ports(1), bundle_world.place.repo / ".skewless" / "clock"
+    (port,) = free_ports(1)
+    clock = shutil.copyfile(bundle_world.place.repo / ".skewless" / "clock", tmp_path / "clock")
+    os.chown(clock, UID, UID)
     model = bundle_world.folder if driver is AZURE else bundle_world.archive
-    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock:ro")
+    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock")
     settings = {**bundle_world.settings, **driver.environment(port), "SKEWLESS_CLOCK": "file:/clock"}
     with running_container(server_image, "serve", settings=settings, options=(*HARDENED, *mounts)) as running_image:
         container = PlatformContainer(driver=driver, port=port)
