@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def parse_json(body: bytes) -> tuple[dict[str, Any], bool]:
     return check_body({**(parameters or {}), "rows": instances}), True
 
 
-def parse_csv(body: bytes, columns: Sequence[Column], *, has_header: bool) -> list[dict[str, Any]]:
+def parse_csv(body: bytes, columns: Sequence[Column], max_rows: int, *, has_header: bool) -> list[dict[str, Any]]:
     """Return the rows of a CSV body, as JSON would have them.
 
     A number has JSON's grammar, and is parsed by the parser of JSON, so that it has the same bits. An empty field is
@@ -55,13 +56,15 @@ def parse_csv(body: bytes, columns: Sequence[Column], *, has_header: bool) -> li
 
     Args:
         columns: entity keys, then request fields, in the model's order.
+        max_rows: of a request; at most one row more is read, since each costs more memory than its text.
         has_header: whether the first line has the names of the columns, in any order.
 
     Raises:
         RequestError: the body is not CSV in UTF-8, a line has another number of fields, or the header other names.
     """
     try:
-        lines = list(csv.reader(io.StringIO(body.decode(), newline=""), strict=True))
+        reader = csv.reader(io.StringIO(body.decode(), newline=""), strict=True)
+        lines = list(itertools.islice(reader, max_rows + 1 + has_header))
     except (csv.Error, UnicodeDecodeError) as error:
         raise RequestError(_BODY, f"is not CSV: {error}", fix="send UTF-8 text, one row in each line") from error
     names = [column.name for column in columns]

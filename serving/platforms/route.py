@@ -25,7 +25,8 @@ class PlatformRoute(PredictRoute):
         if kind == CSV:
             plan = self.models.get(None).plan
             columns = (*plan.join_keys, *plan.request)
-            rows = parse_csv(exchange.body, columns, has_header=b"header=present" in parameters)
+            max_rows, has_header = self.predictor.limits.max_batch, b"header=present" in parameters
+            rows = parse_csv(exchange.body, columns, max_rows, has_header=has_header)
             return {"rows": rows}, encode_predictions if b"json" in accepted else encode_csv
         body, has_instances = parse_json(exchange.body)
         if CSV in accepted and b"json" not in accepted:

@@ -26,7 +26,7 @@ from tests.servers.prediction import MAIN, ROOT
 from tests.worlds.waiting import PATIENCE_S, eventually
 
 JSON, CSV = "application/json", "text/csv"
-_NAMESPACE = ("unshare", "--mount", "--map-root-user")
+_NAMESPACE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 PING_S = 2.0  # SageMaker's timeout of /ping, the shortest of all
 
 
@@ -161,6 +161,11 @@ class LocalContainer(PlatformContainer):
 
     process: subprocess.Popen[str]
     log: Path
+
+    def wait(self) -> None:
+        """Poll the health check, unless the process has ended."""
+        eventually(lambda: self.is_healthy() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
 
     def stop(self) -> None:
         """Send SIGTERM; the process must end within the platform's grace, cleanly."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.deploy.image import HARDENED, running_container
+from skewless.contract.settings import load_settings
+from tests.deploy.image import HARDENED, UID, running_container
 from tests.deploy.platform_cases import (
     Row,
     check_concurrent,
@@ -47,8 +50,9 @@ from tests.deploy.platform_drivers import (
 from tests.docs.pages import names, page, section, steps, table
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.ports import free_ports
-from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, copy_project, open_project
+from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, copy_project, move_project, open_project
 from tests.worlds.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -65,10 +69,14 @@ class BundleWorld:
     expected: list[float]
 
     @property
+    def redis_url(self) -> str:
+        return self.place.project.redis_url
+
+    @property
     def settings(self) -> dict[str, str]:
         """What a user sets in the platform's configuration of the container."""
         return {
-            "SKEWLESS_REDIS_URL": self.place.project.redis_url,
+            "SKEWLESS_REDIS_URL": self.redis_url,
             "SKEWLESS_CLOCK": f"file:{self.place.repo}/.skewless/clock",
             "SKEWLESS_HOST": "127.0.0.1",  # this machine is not a container
         }
@@ -132,11 +140,13 @@ def test_contract(container: LocalContainer, bundle_world: BundleWorld) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.name)
-def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str) -> None:
+def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server_image: str, tmp_path: Path) -> None:
     """The image runs as its own user, with a read-only root and model."""
-    (port,), clock = free_ports(1), bundle_world.place.repo / ".skewless" / "clock"
+    (port,) = free_ports(1)
+    clock = shutil.copyfile(bundle_world.place.repo / ".skewless" / "clock", tmp_path / "clock")
+    os.chown(clock, UID, UID)
     model = bundle_world.folder if driver is AZURE else bundle_world.archive
-    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock:ro")
+    mounts = (f"--volume={model}:{driver.mount}:ro", f"--volume={clock}:/clock")
     settings = {**bundle_world.settings, **driver.environment(port), "SKEWLESS_CLOCK": "file:/clock"}
     with running_container(server_image, "serve", settings=settings, options=(*HARDENED, *mounts)) as running_image:
         container = PlatformContainer(driver=driver, port=port)
@@ -145,6 +155,27 @@ def test_contract_of_the_image(driver: Driver, bundle_world: BundleWorld, server
         check_contract(container, bundle_world.expected)
         assert running_image.stop(int(driver.grace_s)) == 0
         assert "Traceback" not in running_image.logs()
+
+
+@pytest.mark.soak
+def test_predictions_of_a_container_with_the_database_are_proven(
+    trained: Path, bundle_world: BundleWorld, shared_addresses: ProjectAddresses, tmp_path: Path
+) -> None:
+    """The bundle only names the project: the champion and the log are those of the database."""
+    repo, redis_url = move_project(copy_project(trained, tmp_path / "p"), shared_addresses), bundle_world.redis_url
+    settings = load_settings(repo)
+    shared = {"DATABASE_URL": str(settings.database_url), "STORAGE_URL": str(settings.storage_url)}
+    variables = {f"SKEWLESS_{name}": value for name, value in shared.items()}
+    with local_container(
+        SAGEMAKER, bundle_world.folder, free_ports(1)[0], {**bundle_world.settings, **variables}
+    ) as container:
+        container.wait()
+        assert scores(container.predict(instances(ROWS))) == bundle_world.expected
+        container.stop()
+    with open_project(repo, redis_url=redis_url) as project:
+        report = project.replay()
+        assert report.ok, report.lines()
+        assert report.compared == len(ROWS)
 
 
 SECTIONS = {"sagemaker": "SageMaker"}

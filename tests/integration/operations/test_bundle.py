@@ -20,6 +20,7 @@ from skewless.contract.errors import (
 )
 from skewless.contract.settings import Platform, Settings
 from skewless.infra.packages.package import open_package
+from skewless.infra.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.bundle import BUNDLE_FILE, SETTINGS, load_bundle
 from skewless.operations.platforms import locate_project, prepare_state
@@ -174,6 +175,23 @@ def test_an_environment_that_is_refused(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(SkewlessError, match=text):
         locate_project(platform, None, environment)
+
+
+def test_a_bundle_is_downloaded_from_the_bucket_that_vertex_names(
+    place: Sandbox, tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place.project.export(tmp_path / "bundle")
+    place.project.export(tmp_path / "packed/model.tar.gz")
+    for name in ("bundle", "packed"):
+        url = bucket_url.replace("?", f"/{name}?")
+        storage = CloudStorage(parse_address(url), tmp_path / "uploads", 10**9)
+        files = {path.relative_to(tmp_path / name): path for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for path, source in files.items():
+            storage.put_file(path.as_posix(), source)
+        folder, _ = locate_project("vertex", None, {**VERTEX, "AIP_STORAGE_URI": url})
+        with loaded(tmp_path / f"state-{name}", folder) as project:
+            assert open_package(project.store, MODEL, "000001").name == MODEL
 
 
 def test_settings_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
