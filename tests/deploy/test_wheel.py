@@ -64,9 +64,9 @@ def test_the_wheel_serves_a_package(
     with opened_copy(trained, tmp_path / "project") as place:
         scores = place.predict(ask(3)).scores.tolist()
     monkeypatch.setenv("SKEWLESS_CLOCK", "file:.skewless/clock")
-    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("SKEWLESS_PORT", "0")
-    server = PredictionServer.start(tmp_path / "project", [str(python.parent / "skewless")])
+    program = [str(python.parent / "skewless")]
+    server = PredictionServer.start(tmp_path / "project", program, code=tmp_path)  # the wheel's, not the checkout's
     status, body = server.post("/predict", json.dumps({"model": MODEL, "rows": ask(3)}))
     server.stop()
     assert (status, [prediction["score"] for prediction in body["predictions"]]) == (200, scores)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -29,11 +29,14 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(cls, repo: Path, program: Sequence[str] = PROGRAM, **settings: str) -> PredictionServer:
+    def start(
+        cls, repo: Path, program: Sequence[str] = PROGRAM, *, code: Path = ROOT, **settings: str
+    ) -> PredictionServer:
+        """Start a server, of the code in a folder: its working directory is where Python looks first."""
         process = subprocess.Popen(
             _command(repo, program),
-            cwd=ROOT,
-            env={**_environment(), **settings},
+            cwd=code,
+            env={**_environment(), "PYTHONPATH": str(code), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -43,11 +46,14 @@ class PredictionServer:
         assert "url" in first, first
         return cls(process=process, url=first["url"])
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
         """Return status, headers and text of a reply."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
+            kind = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body, {**kind, **(headers or {})})
             reply = connection.getresponse()
             return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
         finally:
