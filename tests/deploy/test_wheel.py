@@ -55,6 +55,7 @@ def test_the_wheel_has_one_name_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {"skewless", f"skewless-{__version__}.dist-info"}
+    assert [name for name in names if "/deploy/" in name] == []  # passwords may lie there
     assert {"skewless/serving/app.py", "skewless/infra/runtimes/lightgbm_capi.py"} <= set(names)
 
 
@@ -66,7 +67,7 @@ def test_the_wheel_serves_a_package(
     monkeypatch.setenv("SKEWLESS_CLOCK", "file:.skewless/clock")
     monkeypatch.setenv("SKEWLESS_PORT", "0")
     program = [str(python.parent / "skewless")]
-    server = PredictionServer.start(tmp_path / "project", program, code=tmp_path)  # the wheel's, not the checkout's
+    server = PredictionServer.start(tmp_path / "project", tmp_path, program=program)  # the wheel's, not the checkout's
     status, body = server.post("/predict", json.dumps({"model": MODEL, "rows": ask(3)}))
     server.stop()
     assert (status, [prediction["score"] for prediction in body["predictions"]]) == (200, scores)

@@ -30,7 +30,7 @@ class PredictionServer:
 
     @classmethod
     def start(
-        cls, repo: Path, program: Sequence[str] = PROGRAM, *, code: Path = ROOT, **settings: str
+        cls, repo: Path, code: Path = ROOT, *, program: Sequence[str] = PROGRAM, **settings: str
     ) -> PredictionServer:
         """Start a server, of the code in a folder: its working directory is where Python looks first."""
         process = subprocess.Popen(
