@@ -59,15 +59,13 @@ def test_the_wheel_has_one_name_and_no_tests(wheel: Path) -> None:
     assert {"skewless/serving/app.py", "skewless/infra/runtimes/lightgbm_capi.py"} <= set(names)
 
 
-def test_the_wheel_serves_a_package(
-    python: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wheel_serves_a_package(python: Path, trained: Path, tmp_path: Path) -> None:
     with opened_copy(trained, tmp_path / "project") as place:
         scores = place.predict(ask(3)).scores.tolist()
-    monkeypatch.setenv("SKEWLESS_CLOCK", "file:.skewless/clock")
-    monkeypatch.setenv("SKEWLESS_PORT", "0")
+    settings = {"SKEWLESS_CLOCK": "file:.skewless/clock", "SKEWLESS_PORT": "0"}
     program = [str(python.parent / "skewless")]
-    server = PredictionServer.start(tmp_path / "project", tmp_path, program=program)  # the wheel's, not the checkout's
+    elsewhere = tmp_path  # so that the wheel is imported, not the checkout
+    server = PredictionServer.start_release(elsewhere, tmp_path / "project", settings, program)
     status, body = server.post("/predict", json.dumps({"model": MODEL, "rows": ask(3)}))
     server.stop()
     assert (status, [prediction["score"] for prediction in body["predictions"]]) == (200, scores)
