@@ -30,15 +30,18 @@ class PredictionServer:
     repo: Path = Path()  # of a server that this class started
 
     @classmethod
-    def start(
-        cls, repo: Path, code: Path = ROOT, program: Sequence[str] = PROGRAM, /, **settings: str
+    def start(cls, repo: Path, **settings: str) -> PredictionServer:
+        return cls.start_release(ROOT, repo, settings)
+
+    @classmethod
+    def start_release(
+        cls, code: Path, repo: Path, settings: Mapping[str, str], program: Sequence[str] = PROGRAM
     ) -> PredictionServer:
-        """Start a server, of the code in a folder: its working directory is where Python looks first."""
-        first = {} if code == ROOT else {"PYTHONPATH": str(code)}  # a program of its own has its own code
+        """Start a server of the code in a folder: Python looks first in its working directory."""
         process = subprocess.Popen(
             _command(repo, program),
             cwd=code,
-            env={**_environment(), **first, **settings},
+            env={**_environment(), "PYTHONPATH": str(code), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

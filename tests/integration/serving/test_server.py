@@ -17,7 +17,7 @@ from tests.worlds.windowed import NOW, trained_repo
 def test_serve_predicts_and_takes_events(tmp_path: Path) -> None:
     repo = trained_repo(tmp_path / "p", "port: 0\n")
     with Project(repo) as project:
-        server = PredictionServer.start(repo, ROOT, (sys.executable, "-c", main_of_a_server()))
+        server = PredictionServer.start_release(ROOT, repo, {}, (sys.executable, "-c", main_of_a_server()))
         status, body = server.post("/predict", json.dumps({"rows": [{"carrier": "AA"}]}))
         assert (status, len(body["predictions"])) == (200, 1), body
         with Client(server.url) as client:
