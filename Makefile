@@ -14,6 +14,7 @@ GPU ?= $(VENV)-gpu
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 ARGS ?=
 ONLY ?=
+IMAGE := infra/deploy/image
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -36,6 +37,10 @@ ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTEC
 # Requirements of other clients that are never imported here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
 	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
+
+# Requirements of packages of a server that it never imports: it uses LightGBM and XGBoost by their C API.
+UNUSED_BY_SERVER := narwhals nvidia-nccl-cu12 scipy valkey
+CONNECTORS := --extra cpu --extra postgres --extra cloud --extra kafka --extra grpc --extra otel
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
@@ -145,8 +150,11 @@ format: setup-dev  ## let ruff fix and format
 
 lock:  ## pin all requirements again (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not installed. Fix: $(PYTHON) -m pip install uv" >&2; exit 1; }
-	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report -o requirements.txt
-	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report -o requirements.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
+	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) -c requirements-dev.txt -o $(IMAGE)/jobs.txt
+	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
 	for folder in nvforest ray spark; do \

@@ -23,6 +23,7 @@ import typer
 from skewless.commands.cells import StateCell, colours_of_marks, label, labelled_cell, printable
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
+from skewless.contract.extras import install_fix
 from skewless.contract.render import json_number
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def open_session(
     except SkewlessError as error:
         session.end(error=error)
     except ModuleNotFoundError as error:
-        fix = "install the requirements of skewless again"
+        fix = install_fix(error.name or "")
         session.end(error=PlaceError(f"package {error.name!r}", "is not installed", fix=fix))
     except _read_errors() as error:
         fix = "run `skewless doctor` to find the corrupt file"

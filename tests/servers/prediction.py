@@ -27,9 +27,9 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(cls, repo: Path, **settings: str) -> PredictionServer:
+    def start(cls, repo: Path, main: str = MAIN, **settings: str) -> PredictionServer:
         process = subprocess.Popen(
-            _command(repo),
+            _command(repo, main),
             cwd=ROOT,
             env={**_environment(), **settings},
             stdout=subprocess.PIPE,
@@ -77,8 +77,8 @@ def refused_start(repo: Path) -> tuple[int, str]:
     return said.returncode, said.stdout
 
 
-def _command(repo: Path) -> list[str]:
-    return [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
+def _command(repo: Path, main: str = MAIN) -> list[str]:
+    return [sys.executable, "-c", main, "serve", "--repo", str(repo), "--json"]
 
 
 def _environment() -> dict[str, str]:

@@ -48,31 +48,46 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFind
 
 
 def check_packages() -> list[CheckupFinding]:
-    """Return the required packages that are missing or have a wrong version; none is imported."""
+    """Return the required packages that are missing or have a wrong version; none is imported.
+
+    Without Feast this machine can serve, and needs the packages of the extra ``serve`` alone.
+    """
     try:
         required = importlib.metadata.requires("skewless") or []
     except importlib.metadata.PackageNotFoundError:
         return [doubt("packages", "skewless itself is not installed", "pip install -e . in the checkout")]
-    return list(judge_packages(required, installed))
+    if installed("feast"):
+        return list(judge_packages(required, installed, ("", "serve", "project")))
+    detail = "is not installed: this machine serves, but cannot apply, train or run jobs"
+    lacking = doubt("extra project", detail, "only for those: pip install 'skewless[project]'")
+    return [*judge_packages(required, installed, ("", "serve")), lacking]
 
 
-def judge_packages(required: Iterable[str], installed: Callable[[str], str | None]) -> Iterable[CheckupFinding]:
-    """Yield a finding for each unmet requirement outside of extras, and a summary of the met requirements."""
+def judge_packages(
+    required: Iterable[str], version: Version, extras: Sequence[str] = ("",)
+) -> Iterator[CheckupFinding]:
+    """Yield a finding for each unmet requirement of some extras, and a summary of the met requirements.
+
+    Args:
+        version: returns the version of an installed package; None: it is not installed.
+        extras: their names; "" means the requirements outside of extras.
+    """
     from packaging.requirements import Requirement
 
     packages = []
     for line in required:
         requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in extras):
             continue
-        name, version = requirement.name, installed(requirement.name)
+        name, found = requirement.name, version(requirement.name)
         fix = f'pip install "{name}{requirement.specifier}"'
-        if version is None:
+        if found is None:
             yield bad(f"package {name}", "is not installed", fix)
-        elif not requirement.specifier.contains(version, prereleases=True):
-            yield bad(f"package {name}", f"{version} is not {requirement.specifier}", fix)
+        elif not requirement.specifier.contains(found, prereleases=True):
+            yield bad(f"package {name}", f"{found} is not {requirement.specifier}", fix)
         else:
-            packages.append(f"{name} {version}")
+            packages.append(f"{name} {found}")
     yield good("packages", ", ".join(packages) or "none needed")
 
 

@@ -1,4 +1,4 @@
-"""`skewless serve` takes events beside predictions, and lets go of the stream when it stops."""
+"""`skewless serve` without the packages of jobs: it predicts, takes events, and lets go of the stream when it stops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from skewless.client import Client
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done
+from tests.worlds.requirements import main_of_a_server
 from tests.worlds.windowed import NOW, trained_repo
 
 
-def test_serve_takes_events(tmp_path: Path) -> None:
+def test_serve_predicts_and_takes_events(tmp_path: Path) -> None:
     repo = trained_repo(tmp_path / "p", "port: 0\n")
     with Project(repo) as project:
-        server = PredictionServer.start(repo)
+        server = PredictionServer.start(repo, main_of_a_server())
+        status, body = server.post("/predict", json.dumps({"rows": [{"carrier": "AA"}]}))
+        assert (status, len(body["predictions"])) == (200, 1), body
         with Client(server.url) as client:
             rows = [{"carrier": "AA", "arr_delay": 1.5 * i, "landed_at": NOW - i} for i in range(3)]
             assert client.send_events("landings", rows) == 3

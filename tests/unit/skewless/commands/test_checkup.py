@@ -42,11 +42,23 @@ def test_packages_missing_and_of_a_wrong_version_are_named_with_the_command_that
 
 
 def test_the_packages_of_this_environment_are_those_that_it_has() -> None:
-    required = [line for line in metadata.requires("skewless") or [] if "extra ==" not in line]
+    lines = metadata.requires("skewless") or []
+    required = [line for line in lines if "extra ==" not in line or re.search(r"extra == .(serve|project)\b", line)]
     names = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in required}
     installed = {(item.metadata["Name"] or "").lower().replace("_", "-") for item in metadata.distributions()}
     missing = {finding.name for finding in packages.check_packages() if finding.detail == "is not installed"}
     assert missing == {f"package {name}" for name in names - installed}
+
+
+def test_without_feast_the_packages_of_a_server_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["numpy>=1.26", "uvicorn>=0.50; extra == 'serve'", "feast>=0.67; extra == 'project'"]
+    monkeypatch.setattr(metadata, "requires", lambda _name: lines)
+    monkeypatch.setattr(packages, "installed", {"numpy": "2.1.0"}.get)
+    findings = {finding.name: finding for finding in packages.check_packages()}
+    assert {name: finding.verdict for name, finding in findings.items()} == {
+        "package uvicorn": "fail", "packages": "ok", "extra project": "warn",
+    }  # fmt: skip
+    assert findings["extra project"].fix == "only for those: pip install 'skewless[project]'"
 
 
 def test_a_missing_openmp_is_told_from_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
