@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.worlds.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from skewless.cli import main; main()"
+PROGRAM = (sys.executable, "-c", MAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,14 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(cls, repo: Path, main: str = MAIN, **settings: str) -> PredictionServer:
+    def start(
+        cls, repo: Path, program: Sequence[str] = PROGRAM, *, code: Path = ROOT, **settings: str
+    ) -> PredictionServer:
+        """Start a server, of the code in a folder: its working directory is where Python looks first."""
         process = subprocess.Popen(
-            _command(repo, main),
-            cwd=ROOT,
-            env={**_environment(), **settings},
+            _command(repo, program),
+            cwd=code,
+            env={**_environment(), "PYTHONPATH": str(code), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -41,11 +46,14 @@ class PredictionServer:
         assert "url" in first, first
         return cls(process=process, url=first["url"])
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], str]:
         """Return status, headers and text of a reply."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
+            kind = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body, {**kind, **(headers or {})})
             reply = connection.getresponse()
             return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
         finally:
@@ -77,8 +85,8 @@ def refused_start(repo: Path) -> tuple[int, str]:
     return said.returncode, said.stdout
 
 
-def _command(repo: Path, main: str = MAIN) -> list[str]:
-    return [sys.executable, "-c", main, "serve", "--repo", str(repo), "--json"]
+def _command(repo: Path, program: Sequence[str] = PROGRAM) -> list[str]:
+    return [*program, "serve", "--repo", str(repo), "--json"]
 
 
 def _environment() -> dict[str, str]:

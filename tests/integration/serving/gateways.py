@@ -95,7 +95,7 @@ def _reply(headers: Any, size: int) -> bytes:  # noqa: ANN401 - pairs
 def origin() -> Iterator[OriginServer]:
     """Serve for a while."""
     ours = OriginServer()
-    lane = make_protocol(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
+    lane = make_protocol(HotRoutes({"/hot": ours.hot, "/predict": ours.hot}), WireLimits(body_bytes=100_000))
     config = uvicorn.Config(ours.application, http=lane, log_config=None, lifespan="off", ws="none", interface="asgi3")
     server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from skewless.client import Client
@@ -16,7 +17,7 @@ from tests.worlds.windowed import NOW, trained_repo
 def test_serve_predicts_and_takes_events(tmp_path: Path) -> None:
     repo = trained_repo(tmp_path / "p", "port: 0\n")
     with Project(repo) as project:
-        server = PredictionServer.start(repo, main_of_a_server())
+        server = PredictionServer.start(repo, (sys.executable, "-c", main_of_a_server()))
         status, body = server.post("/predict", json.dumps({"rows": [{"carrier": "AA"}]}))
         assert (status, len(body["predictions"])) == (200, 1), body
         with Client(server.url) as client:
