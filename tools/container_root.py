@@ -34,11 +34,10 @@ _UNUSED = (
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/*flight*",
-    "pyarrow/libarrow_s3*",
-    "pyarrow/_s3fs*",
     "pygments/lexers/[!_p]*.py",  # of other languages than Python
     "pygments/lexers/_*_builtins.py",
 )
+_UNUSED_WITHOUT_FEAST = ("pyarrow/libarrow_s3*", "pyarrow/_s3fs*")
 _UNUSED_STDLIB = (
     "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "lib2to3", "site-packages", "dist-packages",
     "config-*", "lib-dynload/_curses*", "lib-dynload/_dbm*", "lib-dynload/_test*", "lib-dynload/readline*",
@@ -57,7 +56,7 @@ _ELF = b"\x7fELF"
 
 def trim(packages: Path) -> None:
     """Delete the unused files of installed packages, and the symbols of their libraries; compile the modules."""
-    delete(packages, _UNUSED)
+    delete(packages, _UNUSED if (packages / "feast").is_dir() else (*_UNUSED, *_UNUSED_WITHOUT_FEAST))
     _link_twins(packages / "pyarrow")
     libraries = [str(path) for path in find_binaries([packages])]
     for start in range(0, len(libraries), 50):
