@@ -19,8 +19,8 @@ SETTINGS_FILE = "skewless.yaml"
 Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
 _JSON = ("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names")  # in a variable
-# values that may contain a password
-_SECRET = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
+# Settings whose values may contain a password.
+SECRETS = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
 _TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
@@ -241,7 +241,7 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
         raise DefinitionError(
             f"setting {name!r}",
             first["msg"].lower().removeprefix("value error, "),
-            value=None if name in _SECRET else first.get("input"),
+            value=None if name in SECRETS else first.get("input"),
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
 

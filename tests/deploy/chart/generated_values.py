@@ -1,0 +1,108 @@
+"""Random values that the schema of the chart allows."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from tools.chart import SCHEMA
+
+_EXACT = 2**53  # Helm reads numbers as float64
+_LONG = 20
+# The kubelet cannot give a process other characters.
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=_LONG)
+_VARIABLES = st.sampled_from(["AWS_REGION", "OTEL_SERVICE_NAME", "SKEWLESS_LOG_LEVEL"])
+_LABELS = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+
+
+@cache
+def root() -> dict[str, Any]:
+    """Return the schema of the values."""
+    schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return schema
+
+
+def releases() -> SearchStrategy[tuple[dict[str, Any], str, str]]:
+    """Return values, the name of a release, and a namespace."""
+    names = st.from_regex(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True)
+    return st.tuples(values_of(root()).map(_fit), names, names)
+
+
+def _fit(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that also fit each other, as templates/checks.yaml demands."""
+    values.get("settings", {}).pop("storage_cache_gb", None)
+    values.get("state", {}).pop("size", None)
+    for outer, inner in (("server", "autoscaling"), ("stream", "keda")):
+        scaling = values.get(outer, {}).get(inner, {})
+        if scaling.keys() & {"min", "max"}:
+            scaling["min"], scaling["max"] = sorted((scaling.get("min", 1), scaling.get("max", 1_000)))
+    return values
+
+
+def values_of(schema: dict[str, Any]) -> SearchStrategy[Any]:
+    """Return the values that a schema allows; of the keywords, those that the chart uses."""
+    if "$ref" in schema:
+        return values_of(root()["definitions"][schema["$ref"].rpartition("/")[2]])
+    if "anyOf" in schema:
+        return st.one_of([values_of(part) for part in schema["anyOf"]])
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    strategy: SearchStrategy[Any] = _BY_TYPE[schema["type"]](schema)
+    return strategy
+
+
+def _object(schema: dict[str, Any]) -> SearchStrategy[Any]:
+    if "propertyNames" in schema:
+        names = _VARIABLES if "SKEWLESS" in schema["propertyNames"]["pattern"] else _LABELS
+        return st.dictionaries(names, values_of(schema["additionalProperties"]), max_size=2)
+    parts = {name: values_of(part) for name, part in schema.get("properties", {}).items() if name != "global"}
+    required = schema.get("required", [])
+    objects = st.fixed_dictionaries(
+        {name: parts[name] for name in required},
+        optional={name: part for name, part in parts.items() if name not in required},
+    )
+    return objects.filter(lambda value: len(value) >= schema.get("minProperties", 0))
+
+
+def _array(schema: dict[str, Any]) -> SearchStrategy[Any]:
+    unique = json.dumps if schema.get("uniqueItems") else None
+    return st.lists(values_of(schema["items"]), min_size=schema.get("minItems", 0), max_size=3, unique_by=unique)
+
+
+def _integer(schema: dict[str, Any]) -> SearchStrategy[int]:
+    lowest = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+    return st.integers(lowest, schema.get("maximum", _EXACT))
+
+
+def _number(schema: dict[str, Any]) -> SearchStrategy[float]:
+    lowest, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    return st.floats(
+        above if lowest is None else lowest,
+        schema.get("maximum"),
+        exclude_min=lowest is None,
+        allow_infinity=False,
+        allow_nan=False,
+    )
+
+
+def _string(schema: dict[str, Any]) -> SearchStrategy[str]:
+    if "pattern" not in schema:
+        return _TEXTS
+    texts = st.from_regex(
+        schema["pattern"], fullmatch=True, alphabet=st.characters(codec="ascii", categories=["L", "N", "P"])
+    )
+    return texts.filter(lambda text: len(text) <= schema.get("maxLength", 63) and not text.endswith(("\n", ":latest")))
+
+
+_BY_TYPE: dict[str, Any] = {
+    "object": _object,
+    "array": _array,
+    "integer": _integer,
+    "number": _number,
+    "string": _string,
+    "boolean": lambda _: st.booleans(),
+}
