@@ -33,7 +33,7 @@ def start_grpc(
     shutdown: Shutdown,
     stack: AsyncExitStack,
 ) -> None:
-    """Serve gRPC on its port until the shutdown.
+    """Serve gRPC on its port until the shutdown; without the setting ``grpc_port``, do nothing.
 
     Args:
         config: with the real ``grpc_port``.
@@ -45,6 +45,9 @@ def start_grpc(
         DefinitionError: the extra ``grpc`` is not installed.
         PlaceError: the address cannot be used.
     """
+    settings = config.settings
+    if settings.grpc_port is None:
+        return
     try:
         from skewless.serving.grpc import server, services  # noqa: PLC0415 - only if the port is set
         from skewless.serving.grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
@@ -53,7 +56,6 @@ def start_grpc(
         raise DefinitionError(
             "setting 'grpc_port'", f"needs the package {error.name}, which is not installed", fix=fix
         ) from error
-    settings = config.settings
     health = services.HealthService(serving.ready)
     inference = services.InferenceService(
         app=cast("ASGIApp", http.options.app),

@@ -41,19 +41,19 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[GrpcPort]:
+def grpc_port() -> Iterator[GrpcPort]:
     health = HealthService(lambda: dict(REASONS))
     unused: Any = None
     service = InferenceService(app=app, route=unused, queue=unused, admit=lambda _: AccessError("k", "is", fix="f"))
     methods = {**service.methods(), **health.methods(), **reflection_methods(lambda _: None)}
-    with serving(methods, on_check=health.notify_watchers) as port:
-        yield port
+    with serving(methods, on_check=health.notify_watchers) as grpc_port:
+        yield grpc_port
 
 
-def ask(port: GrpcPort, method: str, **fields: Any) -> GrpcReply:  # noqa: ANN401 - of a message
+def ask(grpc_port: GrpcPort, method: str, **fields: Any) -> GrpcReply:  # noqa: ANN401 - of a message
     message = message_class(f"{method}Request")(**fields)
     metadata = [("x-api-key", "k")]
-    return port.ask(f"/{SERVICE}/{method}", message.SerializeToString(), metadata=metadata)
+    return grpc_port.ask(f"/{SERVICE}/{method}", message.SerializeToString(), metadata=metadata)
 
 
 def read(reply: GrpcReply, method: str) -> Any:  # noqa: ANN401 - a message
@@ -61,42 +61,42 @@ def read(reply: GrpcReply, method: str) -> Any:  # noqa: ANN401 - a message
     return message_class(f"{method}Response").FromString(reply.message)
 
 
-def test_methods_are_requests_to_the_application_with_the_callers_key(port: GrpcPort) -> None:
+def test_methods_are_requests_to_the_application_with_the_callers_key(grpc_port: GrpcPort) -> None:
     ASKED.clear()
-    assert not read(ask(port, "ServerReady"), "ServerReady").ready
-    assert read(ask(port, "ModelReady", name="fraud", version="7"), "ModelReady").ready
-    assert not read(ask(port, "ModelReady", name="other"), "ModelReady").ready
-    assert read(ask(port, "ModelStatistics"), "ModelStatistics").model_stats[0].inference_count == 3
-    assert [m.name for m in read(ask(port, "RepositoryIndex", ready=True), "RepositoryIndex").models] == ["fraud"]
+    assert not read(ask(grpc_port, "ServerReady"), "ServerReady").ready
+    assert read(ask(grpc_port, "ModelReady", name="fraud", version="7"), "ModelReady").ready
+    assert not read(ask(grpc_port, "ModelReady", name="other"), "ModelReady").ready
+    assert read(ask(grpc_port, "ModelStatistics"), "ModelStatistics").model_stats[0].inference_count == 3
+    assert [m.name for m in read(ask(grpc_port, "RepositoryIndex", ready=True), "RepositoryIndex").models] == ["fraud"]
     assert ASKED[-1] == ("POST", "/v2/repository/index", b'{"ready":true}', b"k")
     assert [path for _, path, _, _ in ASKED[:2]] == ["/v2/health/ready", "/v2/models/fraud/versions/7/ready"]
 
 
-def test_errors_of_the_application_are_errors_of_the_call(port: GrpcPort) -> None:
-    reply = ask(port, "RepositoryModelLoad", model_name="fraud")
+def test_errors_of_the_application_are_errors_of_the_call(grpc_port: GrpcPort) -> None:
+    reply = ask(grpc_port, "RepositoryModelLoad", model_name="fraud")
     assert (reply.code, reply.text) == ("PERMISSION_DENIED", "API key 'k': does not have the scope")
-    assert ask(port, "ModelMetadata", name="other").code == "NOT_FOUND"
-    assert ask(port, "ModelInfer").code == "UNAUTHENTICATED"
-    broken = port.ask(f"/{SERVICE}/ModelMetadata", b"\xff")
+    assert ask(grpc_port, "ModelMetadata", name="other").code == "NOT_FOUND"
+    assert ask(grpc_port, "ModelInfer").code == "UNAUTHENTICATED"
+    broken = grpc_port.ask(f"/{SERVICE}/ModelMetadata", b"\xff")
     assert (broken.code, broken.text.partition(":")[0]) == ("INVALID_ARGUMENT", "the message")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../repository"])
-def test_a_name_is_one_part_of_the_path(name: str, port: GrpcPort) -> None:
+def test_a_name_is_one_part_of_the_path(name: str, grpc_port: GrpcPort) -> None:
     ASKED.clear()
-    assert ask(port, "ModelConfig", name=name).code == "NOT_FOUND"
-    assert ask(port, "RepositoryModelUnload", model_name=name).code == "NOT_FOUND"
+    assert ask(grpc_port, "ModelConfig", name=name).code == "NOT_FOUND"
+    assert ask(grpc_port, "RepositoryModelUnload", model_name=name).code == "NOT_FOUND"
     assert ASKED == []
 
 
-def test_the_repositorys_field_names_the_model_as_kserve_sends_it(port: GrpcPort) -> None:
+def test_the_repositorys_field_names_the_model_as_kserve_sends_it(grpc_port: GrpcPort) -> None:
     for fields in ({"repository_name": "fraud"}, {"repository_name": "r", "model_name": "fraud"}):
-        reply = read(ask(port, "RepositoryModelUnload", **fields), "RepositoryModelUnload")
+        reply = read(ask(grpc_port, "RepositoryModelUnload", **fields), "RepositoryModelUnload")
         assert (reply.model_name, reply.isUnloaded) == ("fraud", True)
 
 
-def test_health_follows_readiness_and_watchers_are_told(port: GrpcPort) -> None:
-    with port.channel() as channel:
+def test_health_follows_readiness_and_watchers_are_told(grpc_port: GrpcPort) -> None:
+    with grpc_port.channel() as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", SERVICE):
             assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == HEALTH.SERVING
@@ -114,8 +114,8 @@ def test_health_follows_readiness_and_watchers_are_told(port: GrpcPort) -> None:
         assert next(watch).status == HEALTH.SERVING
 
 
-def test_reflection_lists_the_services_and_gives_their_messages(port: GrpcPort) -> None:
-    with port.channel() as channel:
+def test_reflection_lists_the_services_and_gives_their_messages(grpc_port: GrpcPort) -> None:
+    with grpc_port.channel() as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         names = {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
         assert set(database.get_services()) == names
