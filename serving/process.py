@@ -129,11 +129,8 @@ async def serve(
         if tls:
             metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
         limits = _wire_limits(settings, events)
-        bodies = BodyBudget(limits.unfinished_bytes)
-        queue = FairQueue(predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=metrics)
-        listeners = _listeners(serving, sock, limits, queue, tls)
-        if settings.grpc_port is not None:
-            start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
+        listeners, queue = _listeners(serving, sock, limits, tls)
+        start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
@@ -240,18 +237,21 @@ def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
 
 
 def _listeners(
-    serving: ServingContext, sock: socket.socket, limits: WireLimits, queue: FairQueue, tls: dict[str, Any]
-) -> list[Listener]:
-    """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
+    serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]
+) -> tuple[list[Listener], FairQueue]:
+    """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data.
+
+    Also return the queue of waiting requests, which they share.
+    """
+    bodies = BodyBudget(limits.unfinished_bytes)
+    queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
     public = Listener(sock=sock, options=_options(serving, limits, queue, **tls))
     if serving.peers is None:
-        return [public]
+        return [public], queue
     path = socket_of(serving.peers.folder, serving.peers.number)
     peer_context = replace(serving, peers=None, access=OpenAccess(), local=True)
-    return [
-        public,
-        Listener(sock=listen_on_path(path), options=_options(peer_context, limits, queue, lifespan="off")),
-    ]
+    peers = Listener(sock=listen_on_path(path), options=_options(peer_context, limits, queue, lifespan="off"))
+    return [public, peers], queue
 
 
 def _options(

@@ -28,7 +28,7 @@ _EVENTS_PER_TURN = 256  # HTTP has its turn, too
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # time for messages that are already in socket buffers
 _LAST_SECONDS = 30.0  # for calls in progress after the server stops accepting new ones
-_IDLE_SECONDS = 300  # a channel reconnects by itself
+_IDLE_SECONDS = 300  # a channel reconnects with its next call
 _log = EventLogger()
 
 

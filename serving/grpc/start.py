@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import uvicorn
 from starlette.types import ASGIApp
 
 from skewless.contract.errors import DefinitionError
@@ -35,7 +36,7 @@ def start_grpc(
     shutdown: Shutdown,
     stack: AsyncExitStack,
 ) -> None:
-    """Serve gRPC on its port until the shutdown.
+    """Serve gRPC on its port until the shutdown; without the setting ``grpc_port``, do nothing.
 
     Args:
         config: with the real ``grpc_port``.
@@ -47,15 +48,16 @@ def start_grpc(
         DefinitionError: the extra ``grpc`` is not installed.
         PlaceError: the address cannot be used.
     """
+    settings = config.settings
+    if settings.grpc_port is None:
+        return
     try:
         from skewless.serving.grpc import server, services  # noqa: PLC0415 - only if the port is set
         from skewless.serving.grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
+        problem = f"needs the package {(error.name or '').partition('.')[0]}, which is not installed"
         fix = "pip install 'skewless[grpc]', or remove the setting"
-        raise DefinitionError(
-            "setting 'grpc_port'", f"needs the package {error.name}, which is not installed", fix=fix
-        ) from error
-    settings = config.settings
+        raise DefinitionError("setting 'grpc_port'", problem, fix=fix) from error
     health = services.HealthService(serving.ready)
     inference = services.InferenceService(
         app=cast("ASGIApp", http.options.app),
@@ -66,7 +68,7 @@ def start_grpc(
     methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
     options = server.channel_options(limits)
     grpc_server = server.GrpcServer(methods, limits, options, on_check=health.notify_watchers)
-    grpc_server.start(config.grpc_address, _credentials(http))
+    grpc_server.start(config.grpc_address, tls_credentials(http.options))
     task = asyncio.create_task(grpc_server.run(shutdown, settings.drain_seconds))
 
     async def close() -> None:
@@ -86,11 +88,13 @@ def _admit_page(serving: ServingContext, headers: Headers, certificate: PeerCert
     return caller
 
 
-def _credentials(http: Listener) -> Any:  # noqa: ANN401 - grpcio has no types
-    """Return gRPC credentials that load renewed files for new connections; None: without TLS."""
+def tls_credentials(options: uvicorn.Config) -> Any:  # noqa: ANN401 - grpcio has no types
+    """Return gRPC credentials of the TLS files of HTTP, which load renewed files for new connections.
+
+    None: without TLS.
+    """
     import grpc  # noqa: PLC0415 - only if the port is set
 
-    options = http.options
     if options.ssl_certfile is None:
         return None
     authority = None if options.ssl_ca_certs is None else str(options.ssl_ca_certs)

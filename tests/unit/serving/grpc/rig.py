@@ -101,7 +101,10 @@ def reply_of(method: Callable[..., bytes], message: bytes, **options: Any) -> Gr
 
 @contextmanager
 def serving(
-    methods: Mapping[str, GrpcMethod], limits: WireLimits | None = None, on_check: Callable[[], None] = lambda: None
+    methods: Mapping[str, GrpcMethod],
+    limits: WireLimits | None = None,
+    on_check: Callable[[], None] = lambda: None,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> Iterator[GrpcPort]:
     """Serve methods; at the end the server must stop."""
     limits = limits or WireLimits(body_bytes=10_000)
@@ -111,7 +114,7 @@ def serving(
     async def serve() -> None:
         shutdown, address = Shutdown(), f"127.0.0.1:{free_ports(1)[0]}"
         server = GrpcServer(methods, limits, channel_options(limits), on_check=on_check)
-        server.start(address)
+        server.start(address, credentials)
         ports.append(GrpcPort(address, asyncio.get_running_loop(), shutdown, stopped))
         ready.set()
         await server.run(shutdown, 0.0)
