@@ -33,7 +33,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.needs import is_loopback
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
@@ -98,14 +98,7 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        access = open_access(
-            settings,
-            KeyStore(config.state),
-            config.clock.now_us,
-            project=models.all()[0].plan.project,
-            redis_url=config.redis_url,
-        )
-        stack.callback(access.close)
+        access = _open_access(config, models, stack)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -133,6 +126,14 @@ async def serve(
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _open_access(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Access:
+    project = models.all()[0].plan.project
+    keys, now_us = KeyStore(config.state), config.clock.now_us
+    access = open_access(config.settings, keys, now_us, project=project, redis_url=config.redis_url)
+    stack.callback(access.close)
+    return access
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:

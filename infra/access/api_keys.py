@@ -28,7 +28,7 @@ _CERTIFICATE = re.compile(r"(dns|uri|email|subject):[!-~](?:[ -~]{0,510}[!-~])?"
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """The stored description of an API key, without its secret; a client certificate can be in the place of a secret.
+    """The stored description of an API key, without its secret; a client certificate can replace the secret.
 
     Args:
         name: the caller; lower-case letters, digits and hyphens, because the key contains it.

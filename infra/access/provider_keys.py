@@ -227,7 +227,7 @@ class ProviderKeys:
         return {url: state.problem for url, state in self._states.items() if state.problem}
 
     def fetch_due(self) -> float:
-        """Fetch the keys that are due, drop those that are too old, and return the seconds until the next is due."""
+        """Fetch the keys that are due, drop keys that are too old, and return the seconds until the next fetch."""
         for state in self._states.values():
             if self._clock() >= state.due_at:
                 self._fetch(state)

@@ -28,6 +28,7 @@ class Caller:
     Args:
         kind: of its credential, for errors and logs: ``API key``, ``client certificate`` or ``token``.
         name: of the key, or the subject of the token.
+        digest: SHA-256 of the API key; empty: there is none.
         scopes: the operations that it may request.
         models: the only models that it may name; None: all.
         valid_from_us: start of the credential's validity, microseconds, UTC.
@@ -36,13 +37,14 @@ class Caller:
         bucket: counts them; None: unlimited.
     """
 
-    __slots__ = ("bucket", "expires_us", "kind", "models", "name", "rate", "scopes", "valid_from_us")
+    __slots__ = ("bucket", "digest", "expires_us", "kind", "models", "name", "rate", "scopes", "valid_from_us")
 
     def __init__(
         self,
         kind: str,
         name: str,
         *,
+        digest: bytes = b"",
         scopes: AbstractSet[str],
         models: AbstractSet[str] | None = None,
         valid_from_us: int = 0,
@@ -52,6 +54,7 @@ class Caller:
     ) -> None:
         self.kind = kind
         self.name = name
+        self.digest = digest
         self.scopes = scopes
         self.models = models
         self.valid_from_us = valid_from_us
@@ -106,19 +109,11 @@ class Caller:
                 repr(self), f"is limited to {', '.join(sorted(self.models))}", fix="use a key without --model"
             )
 
-    def count(self, now: float) -> None:
-        """Count a request against the rate.
-
-        Args:
-            now: a monotonic clock, seconds.
-
-        Raises:
-            RateError: the caller has exceeded its rate.
-        """
-        if self.bucket is not None and (wait := self.bucket.take(now)) > 0.0:
-            problem = f"has sent more than {self.rate:g} requests per second"
-            fix = "send fewer requests, or retry after the seconds in Retry-After"
-            raise RateError(repr(self), problem, fix=fix, wait_s=math.ceil(wait))
+    def rate_error(self, wait_s: float) -> RateError:
+        """Return the error for a caller that has exceeded its rate, and may send a request after some seconds."""
+        problem = f"has sent more than {self.rate:g} requests per second"
+        fix = "send fewer requests, or retry after the seconds in Retry-After"
+        return RateError(repr(self), problem, fix=fix, wait_s=math.ceil(wait_s))
 
     def _error(self, problem: str, option: str) -> ScopeError:
         fix = f"use a key that was created with `skewless keys add NAME {option}`"

@@ -1,7 +1,7 @@
 """Authentication of requests: by API keys, by tokens of an identity provider, and by client certificates.
 
-The gate knows no transport: it gets pairs of lower-case header and value, or of gRPC's metadata, and the certificate of
-the connection.
+The gate does not depend on a transport: it gets headers, or the metadata of gRPC, and the certificate of the
+connection.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from hmac import compare_digest
 from typing import Protocol
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, hash_secret, key_prefix
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
 from skewless.infra.online.shared_rates import SharedRates
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, key_error
@@ -131,19 +132,28 @@ class KeyAccess:
         self._problem = ""
         # Before the read: a change during it is noticed at the next refresh.
         self._revision = store.revision()
-        self._keys = _Keyring.of(store.read(), None, new_bucket)
+        self._callers: Mapping[ApiKey, Caller] = {}
+        self._set_keys(store.read())
 
     def has_valid_key(self) -> bool:
         """Return whether at least one key has not expired, or tokens are accepted."""
-        return self._tokens is not None or any(key.is_valid_at(self._now_us()) for key in self._keys.callers)
+        return self._tokens is not None or any(key.is_valid_at(self._now_us()) for key in self._callers)
 
     def allow(self, headers: Headers, scope: Scope | None, certificate: PeerCertificate | None = None) -> Caller:
         """Return the caller of a request, which is counted against the caller's rate."""
-        caller = self._find_caller(headers, certificate)
+        secret = _read_secret(headers)
+        if secret is None:
+            caller = self._find_certificate(certificate)
+        elif self._tokens is None or secret.startswith(_KEY_START):
+            caller = self._find_key(secret)
+        else:
+            caller = self._tokens.get(secret)
         if scope is not None and scope not in caller.scopes:
             caller.require(scope)
         if caller.bucket is not None:
-            caller.count(self._clock())
+            wait = caller.bucket.take(self._clock())
+            if wait > 0.0:
+                raise caller.rate_error(wait)
         return caller
 
     def refresh(self) -> None:
@@ -151,9 +161,9 @@ class KeyAccess:
         try:
             revision = self._store.revision()
             if revision != self._revision:
-                self._keys = _Keyring.of(self._store.read(), self._keys, self._new_bucket)
+                self._set_keys(self._store.read())
                 self._revision = revision
-                _log.info("api_keys_read", keys=len(self._keys.callers))
+                _log.info("api_keys_read", keys=len(self._callers))
         except StoreError as error:
             if self._problem != (problem := str(error)):
                 _log.error("api_keys_unchanged", error=problem)
@@ -169,30 +179,27 @@ class KeyAccess:
         """Stop the threads of tokens and rates."""
         self._resources.close()
 
-    def _find_caller(self, headers: Headers, certificate: PeerCertificate | None) -> Caller:
-        for name, value in headers:
-            if name == b"x-api-key":
-                return self._verify(value)
-            if name == b"authorization" and (value[:7] == b"Bearer " or value[:7].lower() == b"bearer "):
-                return self._verify(value[7:])
-        # A header counts before the certificate: a proxy with a certificate of its own can pass keys on.
-        if certificate is not None and self._keys.by_certificate:
-            return self._find_certificate(certificate)
-        raise key_error("is missing")
+    def _set_keys(self, keys: Sequence[ApiKey]) -> None:
+        # A caller whose key is unchanged keeps its bucket: a reload must not refill it.
+        callers = {key: self._callers.get(key) or _make_caller(key, self._new_bucket) for key in keys}
+        self._callers = callers
+        self._by_prefix = {key_prefix(key.name): caller for key, caller in callers.items() if key.certificate is None}
+        self._by_certificate = {key.certificate: caller for key, caller in callers.items() if key.certificate}
 
-    def _verify(self, secret: bytes) -> Caller:
-        if self._tokens is not None and not secret.startswith(_KEY_START):
-            return self._tokens.get(secret)
-        found = self._keys.by_prefix.get(secret[:-SECRET_CHARS])
-        digest, caller = (_DUMMY_DIGEST, None) if found is None else found
-        if not compare_digest(hash_secret(secret), digest) or caller is None:
+    def _find_key(self, secret: bytes) -> Caller:
+        caller = self._by_prefix.get(secret[:-SECRET_CHARS])
+        # As `hash_secret`, without its call.
+        equal = compare_digest(sha256(secret).digest(), _DUMMY_DIGEST if caller is None else caller.digest)
+        if caller is None or not equal:
             raise key_error("is unknown")
         if caller.expires_us is not None and self._now_us() >= caller.expires_us:
             raise key_error("has expired")
         return caller
 
-    def _find_certificate(self, certificate: PeerCertificate) -> Caller:
-        callers = self._keys.by_certificate
+    def _find_certificate(self, certificate: PeerCertificate | None) -> Caller:
+        callers = self._by_certificate
+        if certificate is None or not callers:
+            raise key_error("is missing")
         caller = next((callers[name] for name in certificate.names if name in callers), None)
         if caller is None:
             raise key_error("is missing, and no key has a name of the client certificate")
@@ -203,29 +210,24 @@ class KeyAccess:
         return caller
 
 
-class _Keyring:
-    """The callers of all API keys, to look up by the start of the key or by the certificate's name."""
+def _read_secret(headers: Headers) -> bytes | None:
+    """Return the key or the token of a request; None: it has none.
 
-    def __init__(self, callers: Mapping[ApiKey, Caller]) -> None:
-        self.callers = callers
-        self.by_prefix = {
-            key_prefix(key.name): (key.digest, caller) for key, caller in callers.items() if key.digest is not None
-        }
-        self.by_certificate = {
-            key.certificate: caller for key, caller in callers.items() if key.certificate is not None
-        }
-
-    @classmethod
-    def of(cls, keys: Sequence[ApiKey], old: _Keyring | None, new_bucket: NewBucket) -> _Keyring:
-        # A caller whose key is unchanged keeps its bucket: a reload must not refill it.
-        known = {} if old is None else old.callers
-        return cls({key: known.get(key) or _make_caller(key, new_bucket) for key in keys})
+    A header counts before a certificate: a proxy with a certificate of its own can pass keys on.
+    """
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value
+        if name == b"authorization" and (value[:7] == b"Bearer " or value[:7].lower() == b"bearer "):
+            return value[7:]
+    return None
 
 
 def _make_caller(key: ApiKey, new_bucket: NewBucket) -> Caller:
     return Caller(
         KEY if key.certificate is None else CERTIFICATE,
         key.name,
+        digest=key.digest or _DUMMY_DIGEST,
         scopes=key.scopes,
         models=key.models,
         expires_us=key.expires_us,

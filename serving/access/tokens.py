@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import Key
     from joserfc.jws import CompactSignature, JWSRegistry
 
-# All asymmetric: with HMAC, whoever can verify a token could also make one.
+# All asymmetric: with HMAC, a server that can verify a token could also make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 _TYPES = {"jwt", "at+jwt"}  # other tokens of an issuer, such as those of a logout, are not meant for requests
 _MAX_BYTES = 16_384
@@ -155,28 +155,22 @@ class TokenVerifier:
             AccessError: the token is invalid now.
         """
         digest = sha256(token).digest()
-        caller = self._remembered.get(digest)
-        if caller is None:
-            caller = self._verify(token)
-            # Its time is checked before it is remembered, so that only valid tokens take space.
-            self._check_time(caller)
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.pop(next(iter(self._remembered)), None)
-            self._remembered[digest] = caller
-        else:
-            self._check_time(caller)
+        remembered = self._remembered
+        caller = remembered.get(digest) or self._verify(token)
+        now_us = self._now_us()
+        if now_us >= caller.expires_us:  # type: ignore[operator]  # tokens have one
+            raise token_error("has expired")
+        if now_us < caller.valid_from_us:
+            raise token_error("is not valid yet")
+        if digest not in remembered:  # only valid tokens take space
+            if len(remembered) >= _MAX_REMEMBERED:
+                remembered.pop(next(iter(remembered)), None)
+            remembered[digest] = caller
         return caller
 
     def _forget(self) -> None:
         # A new dict: another thread may read this one.
         self._remembered = {}
-
-    def _check_time(self, caller: Caller) -> None:
-        now_us = self._now_us()
-        if caller.expires_us is not None and now_us >= caller.expires_us:
-            raise token_error("has expired")
-        if now_us < caller.valid_from_us:
-            raise token_error("is not valid yet")
 
     def _verify(self, token: bytes) -> Caller:
         if len(token) > _MAX_BYTES:
@@ -202,7 +196,7 @@ class TokenVerifier:
         header: object = signature.headers()
         if not isinstance(header, dict) or not isinstance(claims, dict):
             raise token_error("is malformed")
-        # We know no extension that an issuer could call critical; `b64` changes what is signed.
+        # No extension is supported that an issuer could call critical; `b64` changes the signed text.
         if "crit" in header or "b64" in header:
             raise token_error("has a critical header")
         if header.get("alg") not in self._rules.algorithms:

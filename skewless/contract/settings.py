@@ -102,21 +102,15 @@ class Settings(BaseModel):
         "auto", description="API keys: 'required', 'off', or 'auto': required unless the server listens on loopback"
     )
     token_issuers: tuple[str, ...] = Field(
-        (), description="URLs of OpenID Connect issuers whose tokens are accepted beside API keys; none: no tokens"
+        (), description="URLs of OpenID Connect issuers whose tokens are accepted; none: only API keys"
     )
     token_audience: str | None = Field(None, description="value that the claim 'aud' of a token must contain")
-    token_algorithms: tuple[str, ...] = Field(
-        ("RS256", "ES256"), description="allowed signature algorithms of tokens; all are asymmetric"
-    )
+    token_algorithms: tuple[str, ...] = Field(("RS256", "ES256"), description="allowed signature algorithms of tokens")
     token_keys_url: str | None = Field(
         None, description="URL of the issuer's JSON Web Key Set; none: its discovery document names it"
     )
-    token_keys_hours: float = Field(
-        24.0, gt=0, description="longest time that keys stay valid while their issuer is unavailable"
-    )
-    token_leeway_seconds: int = Field(
-        30, ge=0, le=600, description="tolerated difference between the clocks of issuer and server"
-    )
+    token_keys_hours: float = Field(24.0, gt=0, description="longest use of keys while their issuer is unavailable")
+    token_leeway_seconds: int = Field(30, ge=0, le=600, description="tolerated difference to the clock of the issuer")
     token_scope_claim: str = Field("scope", description="claim with the scopes; dots separate the names of a path")
     token_scope_names: dict[str, str] = Field(
         {}, description="scope by value of the scope claim; none: the values are the names of the scopes"

@@ -80,7 +80,7 @@ def opened_provider(folder: Path) -> Iterator[Provider]:
     """Serve a provider with one key, ``first``; ``folder/ca.crt`` is the authority of its certificate."""
     provider = Provider(url="")
 
-    class Handler(BaseHTTPRequestHandler):
+    class ProviderHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             provider.fetched.append(self.path)
             if (reply := provider.replies.get(self.path)) is not None:
@@ -96,7 +96,7 @@ def opened_provider(folder: Path) -> Iterator[Provider]:
             """Write nothing."""
 
     certificate, key = Authority(folder).issue("localhost", dns=["localhost"])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ProviderHandler)
     server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -16,6 +16,7 @@ from skewless.serving.access.tokens import TokenRules, TokenVerifier
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import ALL, SCOPES, Door, DoorReply, Doors, opened_doors
 from tests.servers.identity_provider import AUDIENCE, Provider
+from tests.worlds.tokens import KeysInMemory
 from tests.worlds.trained import MODEL, NOW, Sandbox, ask
 
 UNKNOWN = "none"
@@ -67,30 +68,20 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Place:
+class Crowd:
     """The doors, and who asks through them."""
 
     doors: Doors
     people: Mapping[str, Person]
 
 
-class KnownKeys:
-    """The keys of the provider, in memory."""
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
-
-    def get(self, issuer: str) -> list[Any]:
-        return list(self._provider.keys.values()) if issuer == self._provider.url else []
-
-
 @pytest.fixture(scope="module")
-def place(shared: Sandbox) -> Iterator[Place]:
+def crowd(shared: Sandbox) -> Iterator[Crowd]:
     provider = Provider(url="https://id.shop.example")
     provider.add_key("k")
     rules = TokenRules(issuers=(Issuer(url=provider.url),), audience=AUDIENCE, model_claim="models")
     tokens = TokenVerifier(rules, shared.now_us, max_age_s=1, new_bucket=lambda _, rate: TokenBucket(rate))
-    tokens.keys = KnownKeys(provider)  # type: ignore[assignment]
+    tokens.keys = KeysInMemory(provider)  # type: ignore[assignment]
 
     def token(**claims: Any) -> str:  # noqa: ANN401 - JSON values
         return provider.sign("k", provider.claims(shared.now_us() / 1e6, **claims))
@@ -113,7 +104,7 @@ def place(shared: Sandbox) -> Iterator[Place]:
     }
     limited = {name: people[name].models or frozenset() for name in ("first", "second", "both", "absent")}
     with opened_doors(shared, limited, tokens) as doors:
-        yield Place(doors, people)
+        yield Crowd(doors, people)
 
 
 def expected(person: Person, name: str, need: str, model: str | None) -> str:
@@ -152,11 +143,11 @@ def names_model(route: str) -> bool:
 
 
 @pytest.mark.parametrize("route", NEEDS)
-def test_every_caller_meets_what_the_model_says(place: Place, route: str) -> None:
+def test_every_caller_meets_what_the_model_says(crowd: Crowd, route: str) -> None:
     method, path = route.split(" ")
-    door = place.doors.fast
+    door = crowd.doors.fast
     for model in MODELS if names_model(route) else (None,):
-        for name, person in place.people.items():
+        for name, person in crowd.people.items():
             full = path.replace("{name}", model or "").replace("{version}", "1").replace("{source}", "payments")
             reply = door.ask(method, full, body_of(route, model or ""), key=person.credential)
             found = expected(person, name, NEEDS[route], model)
@@ -166,21 +157,21 @@ def test_every_caller_meets_what_the_model_says(place: Place, route: str) -> Non
 
 
 @pytest.mark.parametrize("route", [route for route, need in NEEDS.items() if need == "predict"])
-def test_the_application_answers_as_the_fast_lane(place: Place, route: str) -> None:
+def test_the_application_answers_as_the_fast_lane(crowd: Crowd, route: str) -> None:
     method, path = route.split(" ")
     for model in MODELS:
-        for name, person in place.people.items():
+        for name, person in crowd.people.items():
             full = path.replace("{name}", model).replace("{version}", "1")
             replies = [
                 door.ask(method, full, body_of(route, model), key=person.credential)
-                for door in (place.doors.fast, place.doors.slow)
+                for door in (crowd.doors.fast, crowd.doors.slow)
             ]
             assert met(replies[0]) == met(replies[1]) == expected(person, name, "predict", model)
             assert replies[0].status == replies[1].status
 
 
-def test_no_route_is_missing_here(place: Place) -> None:
-    document = json.loads(place.doors.fast.ask("GET", "/openapi.json").body)
+def test_no_route_is_missing_here(crowd: Crowd) -> None:
+    document = json.loads(crowd.doors.fast.ask("GET", "/openapi.json").body)
     assert {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods} == set(
         NEEDS
     )
@@ -190,9 +181,9 @@ def told(door: Door, person: Person, method: str, path: str) -> Any:  # noqa: AN
     return json.loads(door.ask(method, path, b"{}" if method == "POST" else None, key=person.credential).body)
 
 
-def test_lists_show_the_models_of_the_caller_alone(place: Place) -> None:
-    door = place.doors.fast
-    for name, person in place.people.items():
+def test_lists_show_the_models_of_the_caller_alone(crowd: Crowd) -> None:
+    door = crowd.doors.fast
+    for name, person in crowd.people.items():
         if expected(person, name, "key", None) == "access":
             continue
         visible = {model for model in (MODEL, SECOND) if person.models is None or model in person.models}
@@ -204,32 +195,32 @@ def test_lists_show_the_models_of_the_caller_alone(place: Place) -> None:
         assert {item["name"] for item in index} == visible
 
 
-def test_who_has_one_model_need_not_name_it_and_who_has_several_must(place: Place) -> None:
-    for door in (place.doors.fast, place.doors.slow):
+def test_who_has_one_model_need_not_name_it_and_who_has_several_must(crowd: Crowd) -> None:
+    for door in (crowd.doors.fast, crowd.doors.slow):
         body = json.dumps({"rows": ask(1)}).encode()
-        one = door.ask("POST", "/predict", body, key=place.people["first"].credential)
+        one = door.ask("POST", "/predict", body, key=crowd.people["first"].credential)
         assert (one.status, json.loads(one.body)["model"]) == (200, MODEL)
         for name, says in (("both", "must name a model"), ("token of none", "may not use any model")):
-            refused = door.ask("POST", "/predict", body, key=place.people[name].credential)
+            refused = door.ask("POST", "/predict", body, key=crowd.people[name].credential)
             assert refused.status == 403
             assert says in json.loads(refused.body)["error"]["problem"]
 
 
-def test_a_refusal_does_not_say_whether_a_model_exists(place: Place) -> None:
-    person = place.people["second"]
+def test_a_refusal_does_not_say_whether_a_model_exists(crowd: Crowd) -> None:
+    person = crowd.people["second"]
     texts = set()
     for model in (MODEL, UNKNOWN):
         for path in (f"/models/{model}", f"/v2/models/{model}/versions/9"):
-            reply = place.doors.fast.ask("GET", path, key=person.credential)
+            reply = crowd.doors.fast.ask("GET", path, key=person.credential)
             texts.add((reply.status, reply.body.replace(model.encode(), b"MODEL")))
     assert {status for status, _ in texts} == {403}
     assert len(texts) == 2  # one for each format of errors
 
 
-def test_outcomes_by_id_are_tied_to_the_callers_model(place: Place) -> None:
+def test_outcomes_by_id_are_tied_to_the_callers_model(crowd: Crowd) -> None:
     def send(name: str, *rows: dict[str, object]) -> int:
         body = json.dumps({"feedback": list(rows)}).encode()
-        return place.doors.fast.ask("POST", "/feedback", body, key=place.people[name].credential).status
+        return crowd.doors.fast.ask("POST", "/feedback", body, key=crowd.people[name].credential).status
 
     by_id: dict[str, object] = {"prediction_id": "abc-0", "label": 1}
     assert send("all", by_id) == 202
@@ -240,6 +231,6 @@ def test_outcomes_by_id_are_tied_to_the_callers_model(place: Place) -> None:
     assert send("first", {**by_id, "model": SECOND}) == 403
     assert send("first", row(MODEL), row(SECOND)) == 403
     assert send("token of none", by_id) == 403
-    project = place.doors.place.project
+    project = crowd.doors.place.project
     written = OutcomeLog(project.state, project.connection).latest(2**62).to_pylist()
     assert {item["model"] for item in written if item["prediction_id"] == "abc-0"} == {None, MODEL, SECOND}
