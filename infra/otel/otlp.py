@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _TRY_AGAIN = {429, 502, 503, 504}  # as the protocol says
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
-_KINDS = {bool: "bool_value", int: "int_value", float: "double_value"}
+_KINDS: Mapping[type, str] = {bool: "bool_value", int: "int_value", float: "double_value"}
 _MOST_PAIRS = 4_096
 _MOST_CHARS = 200  # of a problem in the log
 _log = EventLogger()
@@ -128,15 +128,15 @@ def check_installed() -> None:
 
 def encode_attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
     """Return attributes as messages; a value is a bool, an int, a float or a text."""
-    return [_encode_pair(key, value, type(value)) for key, value in attributes.items()]
+    return [_encode_pair(key, value, _KINDS.get(type(value), "string_value")) for key, value in attributes.items()]
 
 
 @lru_cache(maxsize=_MOST_PAIRS)  # the same few values come again and again
-def _encode_pair(key: str, value: object, kind: type) -> KeyValue:
-    # The type is an argument because 1, 1.0 and True are equal.
+def _encode_pair(key: str, value: Any, kind: str) -> KeyValue:  # noqa: ANN401 - one of these types
+    # The kind is an argument because 1, 1.0 and True are equal.
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue  # noqa: PLC0415 - see check_installed
 
-    return KeyValue(key=key, value=AnyValue(**{_KINDS.get(kind, "string_value"): value}))
+    return KeyValue(key=key, value=AnyValue(**{kind: value}))
 
 
 def encode_resource(attributes: Mapping[str, str]) -> Resource:
