@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import uvloop
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.spool import Shipper
 from skewless.infra.online.marker_history import MarkerHistory
@@ -32,7 +30,6 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.needs import is_loopback
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -46,6 +43,7 @@ from skewless.serving.http.sockets import bind, listen_on_path, reserve_grpc_por
 from skewless.serving.http.tls import certificate_end, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.process_metrics import make_metrics
 from skewless.serving.metrics.telemetry import open_telemetry
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
@@ -160,19 +158,6 @@ def _tune_interpreter() -> None:
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     sys.setswitchinterval(_SWITCH_S)
-
-
-def make_metrics(config: ServerConfig) -> Metrics:
-    """Return the metrics of one process, including the stored results of parity, freshness and alerts."""
-    state = config.state
-    metrics = Metrics(
-        parity=lambda: read_last(state, LastParity).values(),
-        alerts=lambda: open_alerts(state),
-        freshness=lambda: read_last(state, Freshness).values(),
-    )
-    metrics.database_down.watch(lambda: state.database.down_s() is not None)
-    metrics.disk_free.watch(lambda: (disk := shutil.disk_usage(state.folder)).free / disk.total)
-    return metrics
 
 
 def _predictor(

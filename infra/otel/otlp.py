@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _TRY_AGAIN = {429, 502, 503, 504}  # as the protocol says
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
-_KINDS = {bool: "bool_value", int: "int_value", float: "double_value"}
+_KINDS: Mapping[type, str] = {bool: "bool_value", int: "int_value", float: "double_value"}
 _MOST_PAIRS = 4_096
 _MOST_CHARS = 200  # of a problem in the log
 _log = EventLogger()

@@ -329,14 +329,8 @@ def make_protocol(
         queue: queue for requests while the server has no room; None: every request starts at once.
     """
     bodies = bodies or BodyBudget(limits.unfinished_bytes)
-    attributes = {
-        "routes": routes,
-        "limits": limits,
-        "bodies": bodies,
-        "queue": queue,
-        "handler_cache": {},
-        "usual_head": ReplyHead(),
-    }
+    attributes = {"routes": routes, "limits": limits, "bodies": bodies, "queue": queue}
+    attributes |= {"handler_cache": {}, "usual_head": ReplyHead()}
     return type("HotProtocol", (HotProtocol,), attributes)
 
 

@@ -61,7 +61,7 @@ class Exchange:
 
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
-        if self.trace is not None:
+        if self.trace is not None and not self.trace.ended_at:
             self.trace.attributes |= {"skewless.outcome": error.kind, "error.type": error.kind}
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
         self.reply(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
