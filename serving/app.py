@@ -124,6 +124,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     add_model_routes(
         app,
         models=serving.models,
+        predictor=serving.predictor,
         peers=serving.peers,
         metrics=serving.metrics,
         clock=serving.clock,

@@ -29,6 +29,7 @@ Until = Annotated[str | None, option("--until TIME", "Move the project's clock f
 Drift = Annotated[bool, option("--drift", "Run months with drift and faults instead.")]
 Days = Annotated[int, option("--days N", "With --drift: the number of days.", min=1)]
 After = Annotated[int, option("--after N", "With --drift: weeks of flights before the first day.", min=6)]
+Deep = Annotated[bool, option("--deep", "Also try peers, rights and a prediction of each model.")]
 Entities = Annotated[int, option("--entities N", "Entities of each view.")]
 EventsPerDay = Annotated[int, option("--events-per-day N", "Events of each event source.")]
 HistoryDays = Annotated[int, option("--days N", "Days of history.")]
@@ -125,15 +126,21 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@command("Check the machine and the project, and suggest fixes.", "", "--repo my-project --json", is_short=True)
-def doctor(session: Session) -> None:
+@command(
+    "Check the machine and the project, and suggest fixes.",
+    "",
+    "--deep --repo my-project",
+    "--repo my-project --json",
+    is_short=True,
+)
+def doctor(session: Session, *, deep: Deep = False) -> None:
     """Check the machine and the project, and suggest fixes; exit with code 1 if something must be fixed.
 
     The checks cover Python, packages, GPU, Redis, disk, memory, the port, the plan and the models.
     """
     from skewless.project import Project
 
-    findings = Project.doctor(session.repo)
+    findings = Project.doctor(session.repo, deep=deep)
     ok = all(finding.verdict != "fail" for finding in findings)
     body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
     session.show(body, *(part for finding in findings for part in _finding_parts(finding)))
