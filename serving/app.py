@@ -21,11 +21,17 @@ from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
-from skewless.serving.http.middleware import pass_head_as_get, reply_to_defects, require_keys
+from skewless.serving.http.middleware import (
+    identify_requests,
+    log_refusal,
+    pass_head_as_get,
+    reply_to_defects,
+    require_keys,
+)
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, error_response, json_response
+from skewless.serving.http.reply import error_json, error_response, http_status, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
@@ -146,6 +152,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_middleware(pass_head_as_get)
     app.add_middleware(require_keys, access=serving.access, local=serving.local)
     app.add_middleware(reply_to_defects)
+    app.add_middleware(identify_requests)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
@@ -202,4 +209,5 @@ async def _reply_http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _reply_error(request: Request, error: SkewlessError) -> Response:
+    log_refusal(error, request.method, request.url.path, http_status(error), request.state.request_id)
     return error_response(error, request.url.path)

@@ -21,7 +21,7 @@ _NO_DIGEST = "0" * 40
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFacts:
-    """What one server says about itself.
+    """The facts that one server reports about itself.
 
     Args:
         program: ``redis`` or ``valkey``.
@@ -41,7 +41,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandRights:
-    """What the user of the URL may do.
+    """The rights of the user in the URL.
 
     Args:
         denied: commands that it may not run, or not on keys of this project.

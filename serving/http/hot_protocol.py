@@ -103,6 +103,7 @@ class HotProtocol(RequestReader):
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
+        cycle.request_id = self._request_id
         # Before the body is read: a client without a valid key must not make the server store one.
         rejection = self.routes.admit(self.headers)
         if rejection is not None:
@@ -265,6 +266,7 @@ class HotProtocol(RequestReader):
             headers=cycle.headers,
             body=b"".join(cycle.body),
             send=partial(self._send, cycle),
+            request_id=cycle.request_id,
         )
         if cycle.is_rejected or self.queue is None:
             call_handler(cycle.handler, exchange)

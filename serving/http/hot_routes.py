@@ -13,7 +13,8 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.http.middleware import defect_error
+from skewless.infra.telemetry.request_ids import HEADER, log_request, new_request_id
+from skewless.serving.http.middleware import defect_error, log_refusal
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
 Header = tuple[bytes, bytes]
@@ -32,6 +33,7 @@ class Exchange:
         headers: in order of arrival, names in lower case.
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
+        request_id: of the caller, which the reply returns; empty: there is none, and an error gets a new one.
     """
 
     method: str
@@ -41,15 +43,19 @@ class Exchange:
     body: bytes
     send: Send
     waited_s: float = 0.0
+    request_id: bytes = b""
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply."""
-        self.send(status, body, headers)
+        self.send(status, body, (*headers, (HEADER, self.request_id)) if self.request_id else headers)
 
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
+        self.request_id = self.request_id or new_request_id()
+        status = status or http_status(error)
+        log_refusal(error, self.method, self.path, status, self.request_id)
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.send(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
+        self.reply(status, orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]
@@ -86,7 +92,9 @@ def call_handler(handler: Handler, exchange: Exchange) -> None:
 
 def reply_failure(exchange: Exchange, error: Exception) -> None:
     """Reply with an error; an unexpected exception is logged as a defect."""
-    exchange.reply_error(error if isinstance(error, SkewlessError) else defect_error(error, exchange.path))
+    exchange.request_id = exchange.request_id or new_request_id()
+    with log_request(exchange.request_id):
+        exchange.reply_error(error if isinstance(error, SkewlessError) else defect_error(error, exchange.path))
 
 
 async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> Response:
@@ -114,6 +122,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         headers=request.scope["headers"],
         body=await request.body(),
         send=send,
+        request_id=request.scope.get("state", {}).get("request_id", b""),
     )
     call_handler(handler, exchange)
     return await future
@@ -134,6 +143,7 @@ class HotCycle:
     is_rejected = False
     response_complete = False
     last_reply_at = 0.0
+    request_id = b""
 
     def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
         self.handler = handler

@@ -206,6 +206,7 @@ class PredictRoute(PredictionRoute):
                 columns=model.parser.parse_rows(rows),
                 options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self.models.routing(name),
+                request_id=exchange.request_id,
             )
             if request.options.as_of is not None:
                 self.access.check(exchange.headers, "as_of")

@@ -83,6 +83,8 @@ class InferRoute(PredictionRoute):
         )
         if routed:
             scoring_request = self._add_routing(scoring_request, outputs)
+        if exchange.request_id:
+            scoring_request = scoring_request._replace(request_id=exchange.request_id)
         pending = _PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
         self.predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))

@@ -1,4 +1,4 @@
-"""What ``skewless doctor --deep`` looks at beyond the usual checks: peers, files, predictions, leases and lags."""
+"""The checks of ``skewless doctor --deep`` beyond the usual ones: peers, files, predictions, leases and lags."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"
 SOURCE = "payments"
 _IDLE_S = 2.0
+_OF_EACH = ("date", "x-request-id")  # headers of one reply; an error has a new id
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Door:
         try:
             connection.request(method, path, body, sent)
             found = connection.getresponse()
-            told = {name.lower(): value for name, value in found.getheaders() if name.lower() != "date"}
+            told = {name.lower(): value for name, value in found.getheaders() if name.lower() not in _OF_EACH}
             return DoorReply(found.status, told, found.read())
         finally:
             connection.close()
