@@ -16,7 +16,7 @@ _NO_FIELD = "exc_info"
 
 
 @dataclass(kw_only=True)
-class LoggedEvent:
+class LogEvent:
     """All places that log an event; ``is_open``: some of its fields are known only when it is logged."""
 
     levels: set[str] = field(default_factory=set)
@@ -24,9 +24,9 @@ class LoggedEvent:
     is_open: bool = False
 
 
-def logged_events() -> dict[str, LoggedEvent]:
+def logged_events() -> dict[str, LogEvent]:
     """Return each event of the code by its name."""
-    events: defaultdict[str, LoggedEvent] = defaultdict(LoggedEvent)
+    events: defaultdict[str, LogEvent] = defaultdict(LogEvent)
     for path in _modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for call, function in _log_calls(tree):
