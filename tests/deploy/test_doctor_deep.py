@@ -229,10 +229,12 @@ def test_a_project_whose_scheduler_is_gone_fails(tmp_path: Path) -> None:
     assert f" {os.getpid()} leads" in found["scheduler"][1]
     assert f"scheduler: {found['scheduler'][1].split(' leads')[0]}" in found["leases"][1]
     leases.release(lease)
+    none = "none leads, 0 schedulers alive: no job runs"
+    assert lines(deep.check_leases(state))["scheduler"] == ("warn", none)
     record = ProcessRecord(state, "scheduler")
     record.send_heartbeat("", {})
+    until(lambda: judged(deep.check_leases(state))["scheduler"] == "fail")  # it lives, and does not lead
     record.close()
-    assert lines(deep.check_leases(state))["scheduler"] == ("fail", "none leads, 0 schedulers alive: no job runs")
 
 
 def test_predictions_that_wait_for_the_log_are_counted(tmp_path: Path) -> None:
