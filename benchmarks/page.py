@@ -32,6 +32,7 @@ WORKS = (
     "serving_crowd",
     "serving_contributions",
     "serving_many",
+    "serving_cost",
     "serving_growth",
     "serving_start",
     "serving_traffic",

@@ -23,11 +23,17 @@ from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
-from skewless.serving.http.middleware import pass_head_as_get, reply_to_defects, require_keys
+from skewless.serving.http.middleware import (
+    identify_requests,
+    log_refusal,
+    pass_head_as_get,
+    reply_to_defects,
+    require_keys,
+)
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, error_response, json_response
+from skewless.serving.http.reply import error_json, error_response, http_status, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.table import ModelTable
@@ -158,6 +164,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     add_model_routes(
         app,
         models=serving.models,
+        predictor=serving.predictor,
         peers=serving.peers,
         metrics=serving.metrics,
         clock=serving.clock,
@@ -180,6 +187,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     platform_paths = serving.platform.paths if serving.platform is not None else frozenset[str]()
     app.add_middleware(require_keys, access=serving.access, local=serving.local, exempt=platform_paths)
     app.add_middleware(reply_to_defects)
+    app.add_middleware(identify_requests)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
@@ -236,4 +244,5 @@ async def _reply_http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _reply_error(request: Request, error: SkewlessError) -> Response:
+    log_refusal(error, request.method, request.url.path, http_status(error), request.state.request_id)
     return error_response(error, request.url.path)

@@ -97,11 +97,15 @@ class Project(Workspace):
     init = staticmethod(write_project)
 
     @staticmethod
-    def doctor(repo: Path = Path()) -> list[CheckupFinding]:
-        """Check the machine and the project of a folder, if there is one."""
+    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[CheckupFinding]:
+        """Check the machine and the project of a folder, if there is one.
+
+        Args:
+            deep: also try peers, rights and predictions; what that writes, it removes.
+        """
         from skewless.operations.checkup.examination import examine
 
-        return examine(repo)
+        return examine(repo, deep=deep)
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""

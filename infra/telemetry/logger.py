@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.render import shorten
@@ -19,6 +21,8 @@ FORMAT_VARIABLE, LEVEL_VARIABLE = "SKEWLESS_LOG", "SKEWLESS_LOG_LEVEL"
 _TRACE_VARIABLE = "TRACEPARENT"  # set by the scheduler, or another program that traces its commands
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _default_level = "info"
+# Fields of all lines of a task, such as the id of its request.
+log_fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 
 class EventLogger:
@@ -26,6 +30,11 @@ class EventLogger:
 
     structlog is imported at the first event, because it imports rich: most commands log nothing.
     """
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log an event that helps to understand a problem of somebody else."""
+        if _is_shown("debug"):
+            _open_logger().debug(event, **fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Log an event that needs no action."""
@@ -101,7 +110,7 @@ def _open_logger() -> structlog.typing.FilteringBoundLogger:
     else:
         # The configuration of structlog belongs to the program: a notebook may set it later.
         logger = structlog.wrap_logger(_print_logger(), processors=_processors())
-    return logger
+    return logger.bind(**log_fields.get())
 
 
 def _processors() -> list[structlog.typing.Processor]:

@@ -103,6 +103,7 @@ class HotProtocol(RequestReader):
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
+        cycle.request_id = self._request_id
         # Before the body is read: a client without a valid key must not make the server store one.
         try:
             cycle.caller = self.routes.admit(self.headers, self.certificate)
@@ -269,6 +270,7 @@ class HotProtocol(RequestReader):
             body=b"".join(cycle.body),
             caller=cycle.caller,
             send=partial(self._send, cycle),
+            request_id=cycle.request_id,
         )
         begin_trace = self.routes.begin_trace
         if begin_trace is not None and not cycle.is_rejected:

@@ -14,9 +14,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.otel.trace import Trace
+from skewless.infra.telemetry.request_ids import HEADER, log_request, new_request_id
 from skewless.serving.access.caller import ANYONE, Caller
 from skewless.serving.access.certificate import PeerCertificate
-from skewless.serving.http.middleware import defect_error
+from skewless.serving.http.middleware import defect_error, log_refusal
 from skewless.serving.http.reply import error_json, http_status, retry_after
 from skewless.serving.metrics.telemetry import BeginTrace
 
@@ -38,6 +39,7 @@ class Exchange:
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
         trace: of the request, which the reply ends; None: it is not traced.
+        request_id: of the caller, which the reply returns; empty: there is none, and an error gets a new one.
     """
 
     method: str
@@ -49,9 +51,12 @@ class Exchange:
     send: Send
     waited_s: float = 0.0
     trace: Trace | None = None
+    request_id: bytes = b""
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
-        """Send the reply; that of a traced request names its span."""
+        """Send the reply, with the caller's id; that of a traced request names its span."""
+        if self.request_id:
+            headers = (*headers, (HEADER, self.request_id))
         trace = self.trace
         if trace is None:
             self.send(status, body, headers)
@@ -63,8 +68,11 @@ class Exchange:
         """Send an error in the format of the path; None: with the status of its kind."""
         if self.trace is not None and not self.trace.ended_at:
             self.trace.attributes |= {"skewless.outcome": error.kind, "error.type": error.kind}
+        self.request_id = self.request_id or new_request_id()
+        status = status or http_status(error)
+        log_refusal(error, self.method, self.path, status, self.request_id)
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.reply(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
+        self.reply(status, orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]
@@ -108,10 +116,12 @@ def call_handler(handler: Handler, exchange: Exchange) -> None:
 
 def reply_failure(exchange: Exchange, error: Exception) -> None:
     """Reply with an error; an unexpected exception is logged as a defect."""
-    if not isinstance(error, SkewlessError):
-        trace_id = exchange.trace.trace_id if exchange.trace else None
-        error = defect_error(error, exchange.path, **({"trace_id": trace_id} if trace_id else {}))
-    exchange.reply_error(error)
+    exchange.request_id = exchange.request_id or new_request_id()
+    with log_request(exchange.request_id):
+        if not isinstance(error, SkewlessError):
+            trace_id = exchange.trace.trace_id if exchange.trace else None
+            error = defect_error(error, exchange.path, **({"trace_id": trace_id} if trace_id else {}))
+        exchange.reply_error(error)
 
 
 async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> Response:
@@ -139,6 +149,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         caller=caller,
         send=send,
         trace=None if routes.begin_trace is None else routes.begin_trace(request.scope["headers"]),
+        request_id=request.scope.get("state", {}).get("request_id", b""),
     )
     call_handler(handler, exchange)
     return await future
@@ -159,6 +170,7 @@ class HotCycle:
     is_rejected = False
     response_complete = False
     last_reply_at = 0.0
+    request_id = b""
 
     def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
         self.handler = handler

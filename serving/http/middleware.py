@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.telemetry.request_ids import HEADER, find_request_id, log_request, new_request_id
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.gate import Access
 from skewless.serving.access.needs import model_of, scope_of
@@ -24,6 +26,29 @@ def pass_head_as_get(app: ASGIApp) -> ASGIApp:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         await app(scope, receive, send)
+
+    return handle
+
+
+def identify_requests(app: ASGIApp) -> ASGIApp:
+    """Return an application that gets requests with an id: the caller's, or a new one, which only an error returns."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        given = find_request_id(scope["headers"])
+        request_id = given or new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start" and (given or message["status"] >= HTTPStatus.BAD_REQUEST):
+                others = [header for header in message.get("headers", ()) if header[0] != HEADER]
+                message = {**message, "headers": [*others, (HEADER, request_id)]}
+            await send(message)
+
+        with log_request(request_id):
+            await app(scope, receive, send_with_id)
 
     return handle
 
@@ -106,6 +131,17 @@ def reply_to_defects(app: ASGIApp) -> ASGIApp:
             await error_response(defect_error(error, scope["path"]), scope["path"])(scope, receive, send)
 
     return handle
+
+
+def log_refusal(error: SkewlessError, method: str, path: str, status: int, request_id: bytes) -> None:
+    """Log the reply of an error at level debug: the caller, not the log, learns about an invalid request.
+
+    A defect was logged where it was found.
+    """
+    if error.kind == SkewlessError.kind:
+        return
+    text = request_id.decode("ascii")
+    _log.debug("request_refused", method=method, path=path, status=status, error=error.sentence(), request_id=text)
 
 
 def defect_error(error: Exception, path: str, **fields: str) -> SkewlessError:

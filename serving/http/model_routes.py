@@ -13,12 +13,19 @@ from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.peer_workers import PeerWorkers
+from skewless.serving.prediction.predictor import Predictor
 
 _LOAD_SECONDS = 60.0  # a peer may load a model before it replies
 
 
 def add_model_routes(
-    app: FastAPI, *, models: ModelTable, peers: PeerWorkers | None, metrics: Metrics, clock: Clock
+    app: FastAPI,
+    *,
+    models: ModelTable,
+    predictor: Predictor,
+    peers: PeerWorkers | None,
+    metrics: Metrics,
+    clock: Clock,
 ) -> None:
     """Add the routes.
 
@@ -37,6 +44,10 @@ def add_model_routes(
     @app.get("/models/{name}", summary="Describe a model: version, plan, inputs and quality")
     async def described(name: str) -> Response:
         return json_response(describe_model(models.get(name), models))
+
+    @app.get("/models/{name}/check", summary="Make a synthetic prediction, which is neither logged nor counted")
+    async def check(name: str) -> Response:
+        return json_response((await predictor.check(models.get(name))).as_dict())
 
     @app.post("/models/refresh", summary="Check the aliases now, and list the models that were swapped")
     async def refresh(request: Request) -> Response:

@@ -252,6 +252,7 @@ class PredictRoute(PredictionRoute):
                 options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self.models.routing(name),
                 trace=exchange.trace,
+                request_id=exchange.request_id,
             )
             if request.options.as_of is not None:
                 exchange.caller.require("as_of")

@@ -138,6 +138,8 @@ class InferRoute(PredictionRoute):
         )
         if target.version is None:
             scoring_request = self._add_routing(scoring_request, outputs)
+        if exchange.request_id:
+            scoring_request = scoring_request._replace(request_id=exchange.request_id)
         pending = PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
         if exchange.trace is not None:

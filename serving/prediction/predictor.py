@@ -21,6 +21,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads
+from skewless.serving.prediction.model_check import ModelCheck, check_model
 from skewless.serving.prediction.rejections import reject_out_of_bounds
 from skewless.serving.prediction.routing import MergedSlices, Options, ReplyCallback, ScoringRequest, collect_slices
 from skewless.serving.prediction.scored_batch import ScoredSlice
@@ -157,7 +158,8 @@ class Predictor:
         limits = self.limits
         breaker = Breaker(failures=limits.breaker_failures, seconds=limits.breaker_seconds, on_trip=metrics.trips.inc)
         age_us = int(limits.feature_cache_ms * 1_000)
-        reads = FeatureReads(
+        self._clock = clock
+        self._reads = reads = FeatureReads(
             online=online,
             clock=clock,
             marker_history=marker_history or MarkerHistory(),
@@ -230,6 +232,15 @@ class Predictor:
         return await self.score(
             ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )
+
+    async def check(self, model: ServedModel) -> ModelCheck:
+        """Return the result of a synthetic prediction, which is neither logged nor counted.
+
+        Raises:
+            StoreError: the online store did not answer.
+            PackageError: the runtime gives other margins than the library that trained the model.
+        """
+        return await check_model(model, self._reads, self._scoring.pool, self._clock.now_us())
 
     async def close(self) -> None:
         """Finish all submitted requests, then stop."""

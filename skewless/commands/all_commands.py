@@ -7,7 +7,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import data, define, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
@@ -27,7 +27,7 @@ _PARTS = {
         *(watch.alerts, watch.report),
     ),
     "Operate": (
-        *(operate.status, operate.doctor, operate.capacity, operate.scheduler),
+        *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.export),
         operate.demo,

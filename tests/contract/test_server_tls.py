@@ -24,6 +24,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.serving.grpc.calls import GrpcMethod
 from skewless.serving.grpc.start import tls_credentials
+from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, certificate_end, tls_options
 from skewless.serving.shutdown import Shutdown
@@ -274,7 +275,7 @@ def test_files_that_cannot_be_right_are_refused_with_the_fix(
         tls_options(Settings(tls_cert=cert, tls_key=key, tls_ca=authority), files)
 
 
-ECHO = {"/t.T/Echo": GrpcMethod(admit=lambda _: None, handle=lambda call, message: call.reply(message))}
+ECHO = {"/t.T/Echo": GrpcMethod(admit=admit_anyone, handle=lambda call, message: call.reply(message))}
 
 
 @contextmanager

@@ -105,8 +105,8 @@ def live_through(place: TokenServer) -> list[str]:
     assert place.ask(boss, "POST", "/models/refresh")[0] == 200
     assert place.ask(token, "POST", "/models/refresh")[0] == 403
 
-    # A new key replaces the first one, as if that was stolen: the first new token is refused, and makes the server fetch
-    # the key. The remembered token of the old key ends with the same fetch.
+    # A new key replaces the first one, as if that was stolen: the first new token is refused, and makes the server
+    # fetch the key. The remembered token of the old key ends with the same fetch.
     assert place.ask(token)[0] == 200
     provider.add_key("second")
     provider.published.remove("first")

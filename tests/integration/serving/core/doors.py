@@ -39,6 +39,7 @@ ALL = "all"
 SOURCE = "payments"
 _IDLE_S = 2.0
 NOBODY: Mapping[str, frozenset[str]] = {}
+_OF_EACH = ("date", "x-request-id")  # headers of one reply; an error has a new id
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Door:
         try:
             connection.request(method, path, body, sent)
             found = connection.getresponse()
-            told = {name.lower(): value for name, value in found.getheaders() if name.lower() != "date"}
+            told = {name.lower(): value for name, value in found.getheaders() if name.lower() not in _OF_EACH}
             return DoorReply(found.status, told, found.read())
         finally:
             connection.close()

@@ -14,8 +14,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from starlette.types import Receive, Scope, Send
 
 from skewless.contract.errors import AccessError
+from skewless.serving.access.caller import Caller
+from skewless.serving.access.certificate import PeerCertificate
+from skewless.serving.access.gate import Headers
 from skewless.serving.grpc.messages import SERVICE, message_class
 from skewless.serving.grpc.services import HealthService, InferenceService, reflection_methods
+from skewless.serving.http.hot_routes import admit_anyone
 from tests.unit.serving.grpc.rig import GrpcPort, GrpcReply, serving
 
 HEALTH = health_pb2.HealthCheckResponse
@@ -40,12 +44,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": json.dumps(reply).encode()})
 
 
+def _refuse(_headers: Headers, _certificate: PeerCertificate | None) -> Caller:
+    raise AccessError("k", "is", fix="f")
+
+
 @pytest.fixture(scope="module")
 def grpc_port() -> Iterator[GrpcPort]:
     health = HealthService(lambda: dict(REASONS))
     unused: Any = None
-    service = InferenceService(app=app, route=unused, queue=unused, admit=lambda _: AccessError("k", "is", fix="f"))
-    methods = {**service.methods(), **health.methods(), **reflection_methods(lambda _: None)}
+    service = InferenceService(app=app, route=unused, queue=unused, admit=_refuse)
+    methods = {**service.methods(), **health.methods(), **reflection_methods(admit_anyone)}
     with serving(methods, on_check=health.notify_watchers) as grpc_port:
         yield grpc_port
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import RequestError
 from skewless.contract.trace_context import TraceContext
 from skewless.infra.otel.trace import Trace
+from skewless.serving.access.caller import ANYONE
 from skewless.serving.http.hot_routes import JSON, Exchange, call_handler
 from skewless.serving.prediction.rejections import fail_group
 from skewless.serving.prediction.ticket import Group
@@ -32,6 +33,7 @@ class Replies:
             query=b"",
             headers=[],
             body=b"",
+            caller=ANYONE,
             send=lambda *reply: self.sent.append(reply),
             trace=Trace(CONTEXT, 0, self.finished.append) if traced else None,
         )
