@@ -25,16 +25,15 @@ import psycopg
 import pytest
 import redis
 
-from skewless.contract.clock import OffsetClock
 from tests.deploy.compose import FOLDER, podman_options, read_compose, variables_of_compose
 from tests.deploy.gateways import Gateway, running_gateway
 from tests.deploy.image import UID, Container, give_to_user, podman, running_container, wait_for
 from tests.servers.object_storage import storage_command
 from tests.servers.programs import program
-from tests.worlds.payments_data import TEMPLATE, write_sample
+from tests.worlds.edits import edit
 from tests.worlds.ports import free_ports
-from tests.worlds.trained import NOW, ask
 from tests.worlds.waiting import eventually, until
+from tests.worlds.windowed import NOW, write_repo
 from tools.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_500)]
@@ -107,9 +106,9 @@ def system(server_image: str, jobs_image: str, tmp_path: Path) -> Iterator[Compo
     addresses = [*PARTS, "server-1:8080", "server-2:8080", "scheduler-1:9101", "scheduler-2:9101", "stream:9102"]
     ports = dict(zip(addresses, free_ports(len(addresses)), strict=True))
     project = tmp_path / "project"
-    shutil.copytree(TEMPLATE, project, ignore=shutil.ignore_patterns("__pycache__"))
-    write_sample(project / "data", NOW)
-    OffsetClock.create(tmp_path / "clock").set(NOW)
+    write_repo(project)
+    edit(project, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
+    shutil.move(project / "clock", tmp_path)
     (project / ".skewless").mkdir(exist_ok=True)
     give_to_user(project)
     variables = dict.fromkeys(variables_of_compose(), PASSWORD) | {"PROJECT": str(project), "GATEWAY_PEM": "/unused"}
@@ -238,13 +237,14 @@ def test_the_composed_system_works_from_apply_to_sigterm(system: ComposedSystem,
         for port in servers:
             wait_for(f"http://127.0.0.1:{port}/health/ready")
         gateway = stack.enter_context(running_gateway("haproxy", gateway_folder, [*servers, free_ports(1)[0]]))
-        answers = [send(gateway, "/predict", {"model": "fraud", "rows": ask(2)}, key) for _ in range(20)]
+        rows = [{"carrier": "AA"}, {"carrier": "UA"}]
+        answers = [send(gateway, "/predict", {"rows": rows}, key) for _ in range(20)]
         assert {status for status, _ in answers} == {200}, answers[0]
         assert len({str([one["score"] for one in body["predictions"]]) for _, body in answers}) == 1
         # The beginning of an id is that of a server's process.
         assert len({body["predictions"][0]["id"].partition("-")[0] for _, body in answers}) > 1
-        event = {"payment_id": "p-1", "card_id": ask(1)[0]["card_id"], "shop_id": "shop-01", "amount": 5.0}
-        assert send(gateway, "/events/payments", {"events": [{**event, "paid_at": NOW}]}, key)[0] in {200, 202}
+        event = {"carrier": "AA", "arr_delay": 1.5, "landed_at": NOW}
+        assert send(gateway, "/events/landings", {"events": [event]}, key)[0] == 202
         eventually(lambda: total(system.metrics("stream:9102"), "skewless_stream_accepted_total"), lambda n: n >= 1)
         leaders = [f"scheduler-{n}:9101" for n in (1, 2)]
         eventually(lambda: sum(total(system.metrics(each), "skewless_scheduler_holder") for each in leaders) == 1)

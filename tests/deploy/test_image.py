@@ -115,6 +115,7 @@ def test_the_image_lists_its_parts(files: Path) -> None:
         for path in files.glob("opt/skewless/lib/python3*/site-packages/*.dist-info")
     }
     assert installed - known == {("skewless", __version__)}
+    assert {"python", "libc6", "libgomp1"} <= {name for name, _ in known}
 
 
 @soak
