@@ -33,6 +33,7 @@ WORKS = (
     "serving_many",
     "serving_growth",
     "serving_start",
+    "serving_grpc",
     "serving_traffic",
     "commands",
     "client",
