@@ -35,6 +35,7 @@ WORKS = (
     "serving_cost",
     "serving_growth",
     "serving_start",
+    "serving_grpc",
     "serving_traffic",
     "commands",
     "client",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from struct import Struct
 from typing import Any
 
@@ -154,14 +155,27 @@ def encode_message(head: bytes, outputs: Sequence[ReplyTensor]) -> bytes:
     Args:
         head: the JSON of a reply up to its outputs, with its last comma.
     """
+    heads = [_encode_output(name, datatype.name, array.shape) for name, datatype, array, _ in outputs]
+    raw = _Response(raw_output_contents=[binary_data(datatype, array) for _, datatype, array, _ in outputs])
+    # Serialized parts of a message, one after the other, are the message.
+    return b"".join((_encode_head(head), *heads, raw.SerializeToString()))
+
+
+@lru_cache(maxsize=16)  # without an id, all replies of a batch have the same head
+def _encode_head(head: bytes) -> bytes:
     fields = orjson.loads(head[:-1] + b"}")
     reply = _Response(
         model_name=fields["model_name"], model_version=fields.get("model_version", ""), id=fields.get("id", "")
     )
     for name, value in fields["parameters"].items():
         setattr(reply.parameters[name], _PARAMETERS[type(value)], value)
-    for name, datatype, array, _ in outputs:
-        reply.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
-        reply.raw_output_contents.append(binary_data(datatype, array))
+    encoded: bytes = reply.SerializeToString()
+    return encoded
+
+
+@lru_cache(maxsize=256)
+def _encode_output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    reply = _Response()
+    reply.outputs.add(name=name, datatype=datatype, shape=shape)
     encoded: bytes = reply.SerializeToString()
     return encoded

@@ -24,10 +24,11 @@ from skewless.serving.shutdown import Shutdown
 
 _REQUESTED = 128  # calls that the core may announce before the event loop asks for more
 _MAX_CALLS = 4_096  # open calls of one worker; a client that opens more gets an error
-_EVENTS_PER_TURN = 256  # HTTP has its turn, too
+_EVENTS_PER_TURN = 64  # HTTP has its turn, too
 _CHECK_SECONDS = 1.0
 _SETTLE_SECONDS = 0.1  # time for messages that are already in socket buffers
 _LAST_SECONDS = 30.0  # for calls in progress after the server stops accepting new ones
+_CANCEL_SECONDS = 5.0  # for the core to end cancelled calls
 _IDLE_SECONDS = 300  # a channel reconnects with its next call
 _log = EventLogger()
 
@@ -119,8 +120,12 @@ class GrpcServer:
             call.stop()
         await asyncio.wait([forced, stopped], timeout=_LAST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._core.cancel_all_calls()
-        await stopped
+        await asyncio.wait([stopped], timeout=_CANCEL_SECONDS)
         forced.cancel()
+        if not stopped.done():  # the process ends all the same
+            stopped.cancel()
+            _log.error("grpc_not_stopped", calls=len(self._calls))
+            return
         self._queue.shutdown()
         await asyncio.to_thread(self._thread.join)
         self._core.destroy()

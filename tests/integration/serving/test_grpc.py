@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -334,3 +336,33 @@ def test_at_the_end_health_says_so_and_calls_are_answered(keyed: KeyedServer) ->
     # A client without a gateway learns of the end by one call that the server did not begin.
     assert codes.keys() <= {"OK", "UNAVAILABLE", "CANCELLED"}, codes
     assert codes.total() - codes["OK"] == len(threads)
+
+
+@pytest.mark.soak
+def test_workers_share_the_port_and_one_that_is_killed_comes_back(keyed: KeyedServer) -> None:
+    message, metadata = raw_message(payments()).SerializeToString(), [("x-api-key", keyed.keys["both"])]
+    statistics = message_class("ModelStatisticsRequest")(name="fraud").SerializeToString()
+    with serving(keyed.place.repo, **SETTINGS, SKEWLESS_WORKERS="2") as server, ExitStack() as stack:
+        address = server.grpc_address
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channels = [stack.enter_context(grpc.insecure_channel(address, options=options)) for _ in range(32)]
+
+        def replies() -> Counter[str]:
+            return Counter(
+                reply_of(channel.unary_unary(INFER), message, timeout=PATIENCE_S, metadata=metadata).code
+                for channel in channels
+            )
+
+        assert replies() == {"OK": 32}
+        counts = set()
+        for channel in channels:
+            reply = channel.unary_unary(f"/{SERVICE}/ModelStatistics")(statistics, metadata=metadata)
+            counts.add(message_class("ModelStatisticsResponse").FromString(reply).model_stats[0].inference_count)
+        # Each count is that of the worker behind the channel.
+        assert sum(counts) == 32 or counts == {16}, counts
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert replies().keys() <= {"OK", "UNAVAILABLE"}
+        eventually(replies, lambda codes: codes == {"OK": 32})
