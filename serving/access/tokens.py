@@ -145,7 +145,7 @@ class TokenVerifier:
         self.keys.close()
 
     def problems(self) -> dict[str, str]:
-        """Return the issuers whose keys could not be fetched the last time; anybody can read it, so it has no reason."""
+        """Return the issuers whose keys could not be fetched, without the reason: anybody can read them."""
         return {f"tokens of {issuer}": "the keys cannot be fetched; see the log" for issuer in self.keys.problems()}
 
     def get(self, token: bytes) -> Caller:
