@@ -247,10 +247,11 @@ class ProviderKeys:
         state.attempted_at = self._clock()
         try:
             keys = asyncio.run(fetch_keys(state.issuer))
-        except ProviderError as error:
-            if str(error) != state.problem:
-                _log.warning("token_keys_unchanged", issuer=state.issuer.url, problem=str(error))
-            state.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - if the thread ended, keys would never be dropped
+            problem = str(error) if isinstance(error, ProviderError) else repr(error)
+            if problem != state.problem:
+                _log.warning("token_keys_unchanged", issuer=state.issuer.url, problem=problem)
+            state.problem = problem
             state.retry_s = min(max(2 * state.retry_s, _FIRST_RETRY_S), _LAST_RETRY_S)
             state.due_at = self._clock() + state.retry_s
             return

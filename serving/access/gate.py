@@ -55,7 +55,7 @@ class Access(Protocol):
         ...
 
     def problems(self) -> dict[str, str]:
-        """Return problems that do not keep the server from working, by thing."""
+        """Return problems that do not keep the server from working, by thing; anybody can read them."""
         ...
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class KeyAccess:
             self._problem = ""
 
     def problems(self) -> dict[str, str]:
-        """Return by issuer why its keys could not be fetched."""
+        """Return the issuers whose keys could not be fetched."""
         return {} if self._tokens is None else self._tokens.problems()
 
     def close(self) -> None:

@@ -145,8 +145,8 @@ class TokenVerifier:
         self.keys.close()
 
     def problems(self) -> dict[str, str]:
-        """Return by issuer why its keys could not be fetched the last time."""
-        return {f"tokens of {issuer}": f"keys: {problem}" for issuer, problem in self.keys.problems().items()}
+        """Return the issuers whose keys could not be fetched, without the reason: anybody can read them."""
+        return {f"tokens of {issuer}": "the keys cannot be fetched; see the log" for issuer in self.keys.problems()}
 
     def get(self, token: bytes) -> Caller:
         """Return the caller of a token.

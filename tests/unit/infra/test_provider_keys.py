@@ -238,3 +238,17 @@ def test_the_thread_fetches_at_once_and_when_it_is_asked(provider: Provider) -> 
 
 def test_an_unknown_issuer_has_no_keys(provider: Provider) -> None:
     assert watched(provider, [], Clock()).get("https://evil.example") == ()
+
+
+def test_a_defect_does_not_end_the_thread(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: Issuer) -> list[Any]:
+        raise RecursionError("too deep")
+
+    removed: list[int] = []
+    clock = Clock()
+    keys = watched(provider, removed, clock, max_age_s=100.0)
+    keys.fetch_due()
+    monkeypatch.setattr(provider_keys, "fetch_keys", fail)
+    clock.now += 301
+    keys.fetch_due()
+    assert (kids(keys, provider), removed, keys.problems()) == ([], [1], {provider.url: "RecursionError('too deep')"})
