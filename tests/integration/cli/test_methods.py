@@ -46,6 +46,7 @@ OF_THE_COMMAND = {
     "write",
     "row",
     "yes",
+    "platform",
 }
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
@@ -175,6 +176,7 @@ CASES = [
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
+    VerbCase("export /nowhere/bundle --dry-run", lambda p: p.export(Path("/nowhere/bundle"), dry_run=True)),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
