@@ -30,16 +30,20 @@ _UNUSED = (
     "**/*.h",
     "**/*.a",
     "confluent_kafka/schema_registry",
-    "numpy/_core/_*_tests.*",
-    "numpy/_core/_simd.*",  # for the tests of numpy
-    "numpy/f2py",
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/*flight*",
     "pygments/lexers/[!_p]*.py",  # of other languages than Python
     "pygments/lexers/_*_builtins.py",
 )
-_UNUSED_WITHOUT_FEAST = ("pyarrow/libarrow_s3*", "pyarrow/_s3fs*")
+# Feast imports the file systems of pyarrow, SciPy imports f2py.
+_UNUSED_WITHOUT_FEAST = (
+    "numpy/_core/_*_tests.*",
+    "numpy/_core/_simd.*",
+    "numpy/f2py",
+    "pyarrow/libarrow_s3*",
+    "pyarrow/_s3fs*",
+)
 _UNUSED_STDLIB = (
     "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "lib2to3", "site-packages", "dist-packages",
     "config-*", "lib-dynload/_curses*", "lib-dynload/_dbm*", "lib-dynload/_test*", "lib-dynload/readline*",
