@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import ssl
-import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -196,56 +191,3 @@ def test_a_server_that_is_not_ready_is_not_asked(gateway: Gateway, servers: Repl
     assert callers.failures == []
     assert servers.wait(2) == 0
     servers.start(2)
-
-
-class _Echo(BaseHTTPRequestHandler):
-    """Replies with the headers of the request."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = json.dumps([(name.lower(), value) for name, value in self.headers.items()]).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def echo() -> Iterator[int]:
-    with ThreadingHTTPServer((HOST, 0), _Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gateway_says_who_asks_and_forwards_the_rest(kind: str, tmp_path: Path) -> None:
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    same = {"traceparent": trace, "tracestate": "a=b", "x-request-id": "mine", "x-api-key": "sk_a", "x-sticky-key": "7"}
-    same |= {"authorization": "Bearer sk_b", "content-type": "application/json"}
-    lies = {"x-forwarded-for": "6.6.6.6", "x-forwarded-proto": "http", "forwarded": "for=6.6.6.6"}
-    lies |= {"x-envoy-retry-on": "5xx", "x-envoy-external-address": "6.6.6.6"} if kind == "envoy" else {}
-    with echo() as port, running_gateway(kind, tmp_path, (port, port, port)) as gateway:
-        until(lambda: gateway.ask("GET", "/health/ready")[0] == 200)
-        seen = _pairs(gateway.ask("POST", "/predict", b"{}", {**same, **lies})[2])
-        own = [_pairs(gateway.ask("POST", "/predict", b"{}")[2])["x-request-id"] for _ in range(2)]
-    assert {name: seen[name] for name in same} == same
-    assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == (HOST, "https")
-    assert not {"forwarded", "x-envoy-retry-on", "x-envoy-external-address"} & set(seen)
-    assert own[0] != own[1]
-
-
-def _pairs(body: bytes) -> dict[str, Any]:
-    pairs = json.loads(body)
-    assert len(dict(pairs)) == len(pairs), pairs
-    return dict(pairs)
