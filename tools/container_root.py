@@ -30,14 +30,14 @@ _UNUSED = (
     "confluent_kafka/schema_registry",
     "numpy/_core/_*_tests.*",
     "numpy/_core/_simd.*",  # for the tests of numpy
-    "numpy/f2py",
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/*flight*",
     "pygments/lexers/[!_p]*.py",  # of other languages than Python
     "pygments/lexers/_*_builtins.py",
 )
-_UNUSED_WITHOUT_FEAST = ("pyarrow/libarrow_s3*", "pyarrow/_s3fs*")
+# Imported by Feast and Great Expectations, which servers do not have.
+_UNUSED_BY_SERVERS = ("numpy/f2py", "pyarrow/libarrow_s3*", "pyarrow/_s3fs*")
 _UNUSED_STDLIB = (
     "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "lib2to3", "site-packages", "dist-packages",
     "config-*", "lib-dynload/_curses*", "lib-dynload/_dbm*", "lib-dynload/_test*", "lib-dynload/readline*",
@@ -56,7 +56,7 @@ _ELF = b"\x7fELF"
 
 def trim(packages: Path) -> None:
     """Delete the unused files of installed packages, and the symbols of their libraries; compile the modules."""
-    delete(packages, _UNUSED if (packages / "feast").is_dir() else (*_UNUSED, *_UNUSED_WITHOUT_FEAST))
+    delete(packages, _UNUSED if (packages / "feast").is_dir() else (*_UNUSED, *_UNUSED_BY_SERVERS))
     _link_twins(packages / "pyarrow")
     libraries = [str(path) for path in find_binaries([packages])]
     for start in range(0, len(libraries), 50):

@@ -65,6 +65,8 @@ class Pods:
         (workload,) = [workload for workload in workloads(self.objects) if workload.component == component]
         file = self.folder / f"{component}.yaml"
         played = Workload(body=json.loads(json.dumps(workload.body)))
+        for volume in [*played.pod["volumes"], *played.container["volumeMounts"]]:
+            volume["name"] += f"-{component}"  # podman gives an emptyDir to all pods that name it
         if component in self.ports:
             move_port(played, self.ports[component])
         file.write_text(yaml.safe_dump_all([self.secret, played.body]))
@@ -86,8 +88,9 @@ class Pods:
     def run(self, workload: Workload, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
         """Return what a command says that is run in a pod, as with ``kubectl exec``."""
         repo = workload.container["args"][workload.container["args"].index("--repo") + 1]
-        said = podman("exec", self.container(workload), "skewless", *arguments, "--repo", repo, "--json")
-        return json.loads(said.splitlines()[-1])
+        said = execute(self.container(workload), "skewless", *arguments, "--repo", repo, "--json")
+        assert said.returncode == 0, said
+        return json.loads(said.stdout.splitlines()[-1])
 
     def stop(self, component: str) -> None:
         """End the pods of a component, and remove what podman made for them."""
@@ -105,6 +108,12 @@ def move_port(workload: Workload, port: int) -> None:
     container["ports"] = [{"name": name, "containerPort": port}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         del container[probe]
+
+
+def execute(container: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Return the end of a command in a container."""
+    arguments = ["podman", "exec", container, *command]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment())
 
 
 def status(url: str) -> int:
@@ -241,13 +250,7 @@ def assert_restricted(pods: Pods, workload: Workload) -> None:
     assert podman("exec", pods.container(workload), "python", "-c", write).split() == ["10001", "0" * 16]
     for path, fails in (("/srv/project/x", True), ("/srv/project/.skewless/x", False), ("/tmp/x", False)):  # noqa: S108
         code = f"open({path!r}, 'w')"
-        said = subprocess.run(
-            ["podman", "exec", pods.container(workload), "python", "-c", code],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(),
-        )
+        said = execute(pods.container(workload), "python", "-c", code)
         assert ("Read-only file system" in said.stderr) == fails, (path, said.stderr)
 
 
