@@ -62,7 +62,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs wheel picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -139,6 +139,9 @@ bench: setup-dev  ## comparisons; ONLY=name runs one
 docs: setup-dev  ## the documentation as a site with a search, in build/docs
 	$(BIN)/sphinx-build -W --keep-going -q -c docs -b html . build/docs
 	@echo "open build/docs/index.html"
+
+wheel: setup  ## the package as one file, in dist
+	$(PY) -m hatchling build -t wheel -d dist
 
 picture: setup  ## run the demo and draw docs/demo.svg from its output
 	@$(PY) feature_repo/load.py

@@ -243,6 +243,7 @@ def _options(
         log_level="error",  # the client, not the log, learns about an invalid request
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing depends on a client's address, so no header may change it
         ws="none",
         timeout_graceful_shutdown=_LAST_SECONDS,
         http=make_protocol(routes, limits, queue.bodies, queue),

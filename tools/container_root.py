@@ -6,6 +6,7 @@ Run by infra/deploy/image/Containerfile: ``python -m tools.container_root ENVIRO
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from skewless.version import __version__
 from tools.sbom import make_bill, read_pins
@@ -28,16 +30,20 @@ _UNUSED = (
     "**/*.h",
     "**/*.a",
     "confluent_kafka/schema_registry",
-    "numpy/_core/_*_tests.*",
-    "numpy/_core/_simd.*",  # for the tests of numpy
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/*flight*",
     "pygments/lexers/[!_p]*.py",  # of other languages than Python
     "pygments/lexers/_*_builtins.py",
 )
-# Imported by Feast and Great Expectations, which servers do not have.
-_UNUSED_BY_SERVERS = ("numpy/f2py", "pyarrow/libarrow_s3*", "pyarrow/_s3fs*")
+# Feast imports the file systems of pyarrow, SciPy imports f2py.
+_UNUSED_WITHOUT_FEAST = (
+    "numpy/_core/_*_tests.*",
+    "numpy/_core/_simd.*",
+    "numpy/f2py",
+    "pyarrow/libarrow_s3*",
+    "pyarrow/_s3fs*",
+)
 _UNUSED_STDLIB = (
     "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "lib2to3", "site-packages", "dist-packages",
     "config-*", "lib-dynload/_curses*", "lib-dynload/_dbm*", "lib-dynload/_test*", "lib-dynload/readline*",
@@ -56,7 +62,7 @@ _ELF = b"\x7fELF"
 
 def trim(packages: Path) -> None:
     """Delete the unused files of installed packages, and the symbols of their libraries; compile the modules."""
-    delete(packages, _UNUSED if (packages / "feast").is_dir() else (*_UNUSED, *_UNUSED_BY_SERVERS))
+    delete(packages, _UNUSED if (packages / "feast").is_dir() else (*_UNUSED, *_UNUSED_WITHOUT_FEAST))
     _link_twins(packages / "pyarrow")
     libraries = [str(path) for path in find_binaries([packages])]
     for start in range(0, len(libraries), 50):
@@ -124,15 +130,39 @@ def copy(path: Path, root: Path) -> None:
         shutil.copy2(path, target)
 
 
-def copy_python(environment: Path, root: Path) -> None:
-    """Copy an environment, its interpreter, the standard library, and the shared libraries that they need."""
+def copy_python(environment: Path, root: Path) -> set[Path]:
+    """Copy an environment, its interpreter, the standard library, and the shared libraries that they need.
+
+    Returns:
+        the shared libraries of the system.
+    """
     stdlib = Path(sysconfig.get_path("stdlib"))
     delete(stdlib, _UNUSED_STDLIB)
     for path in (environment, environment / "bin" / "python", stdlib):
         copy(path, root)
-    for library in libraries_of([Path(sys.executable), *find_binaries([environment, stdlib])]):
-        if environment not in library.parents:
-            copy(library, root)
+    needed = libraries_of([Path(sys.executable), *find_binaries([environment, stdlib])])
+    libraries = {library for library in needed if environment not in library.parents}
+    for library in libraries:
+        copy(library, root)
+    return libraries
+
+
+def describe_system(files: Iterable[Path]) -> list[dict[str, str]]:
+    """Return Python and the Debian packages of some files as components of a bill of materials."""
+    paths = sorted(str(path.resolve()) for path in files)
+    # A file of no package, such as a Python that was built from source, is reported on stderr.
+    search = subprocess.run(["dpkg-query", "--search", *paths], capture_output=True, text=True, check=False)
+    names = sorted({name for line in search.stdout.splitlines() for name in line.partition(": ")[0].split(", ")})
+    show = ["dpkg-query", "--show", "--showformat=${Package} ${Version}\n", *names]
+    versions = [("generic", "python", platform.python_version())]
+    if names:
+        listing = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        versions += [("deb/debian", name, version) for name, version in map(str.split, listing.splitlines())]
+    return [
+        {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+        for kind, name, version in versions
+        for purl in [f"pkg:{kind}/{name}@{quote(version)}"]
+    ]
 
 
 def write_system_files(root: Path) -> None:
@@ -150,9 +180,10 @@ def write_system_files(root: Path) -> None:
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
     (root / "tmp").mkdir(mode=0o1777, exist_ok=True)
     (root / "tmp").chmod(0o1777)
-    project = root / "srv" / "project"
+    project = root / "srv" / "project" / ".skewless"
     project.mkdir(parents=True)
-    shutil.chown(project, UID, UID)
+    for folder in (project.parent, project):
+        shutil.chown(folder, UID, UID)
 
 
 def main(environment: Path, root: Path, requirements: Path) -> None:
@@ -160,8 +191,9 @@ def main(environment: Path, root: Path, requirements: Path) -> None:
     trim(next(environment.glob("lib/python3*/site-packages")))
     root.mkdir()
     write_system_files(root)
-    copy_python(environment, root)
+    libraries = copy_python(environment, root)
     bill = make_bill(read_pins(requirements.read_text(encoding="utf-8")), "skewless", __version__)
+    bill["components"].extend(describe_system([*libraries, Path(sys.executable)]))
     target = root / "usr" / "share" / "sbom" / "skewless.cdx.json"
     target.parent.mkdir(parents=True)
     target.write_text(json.dumps(bill, indent=1) + "\n", encoding="utf-8")

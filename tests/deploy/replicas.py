@@ -43,13 +43,9 @@ class Replicas:
 
     def start(self, n: int, **settings: str) -> None:
         """Start a server; return when it is ready."""
-        self.servers[n] = PredictionServer.start(
-            self.repo,
-            self.code,
-            SKEWLESS_PORT=str(self.ports[n]),
-            SKEWLESS_CLOCK=f"file:{self.repo}/.skewless/clock",
-            **{"SKEWLESS_DRAIN_SECONDS": str(DRAIN_S), **self.settings, **settings},
-        )
+        variables = {"SKEWLESS_PORT": str(self.ports[n]), "SKEWLESS_CLOCK": f"file:{self.repo}/.skewless/clock"}
+        variables |= {"SKEWLESS_DRAIN_SECONDS": str(DRAIN_S), **self.settings, **settings}
+        self.servers[n] = PredictionServer.start_release(self.code, self.repo, variables)
 
     def start_all(self) -> None:
         """Start all servers at the same time."""
@@ -66,6 +62,13 @@ class Replicas:
         said, logged = process.communicate(timeout=PATIENCE_S)
         assert (said, "Traceback" in logged) == ("", False), logged
         return process.returncode
+
+    def stop_all(self) -> None:
+        """Drain all servers."""
+        for n in list(self.servers):
+            self.signal(n, signal.SIGTERM)
+        for n in list(self.servers):
+            assert self.wait(n) == 0
 
     def replace(self, n: int) -> None:
         """Drain a server, and start another one in its place."""

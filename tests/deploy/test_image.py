@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from skewless.contract.extras import MODULES
 from skewless.version import __version__
-from tests.deploy.image import CONTAINERFILE, ROOT, UID, Container, podman, running_container, wait_for
+from tests.deploy.image import CONTAINERFILE, HARDENED, ROOT, UID, Container, podman, running_container, wait_for
 from tests.worlds.ports import free_ports
 from tests.worlds.trained import MODEL, ask, opened_copy
 
@@ -115,6 +116,7 @@ def test_the_image_lists_its_parts(files: Path) -> None:
         for path in files.glob("opt/skewless/lib/python3*/site-packages/*.dist-info")
     }
     assert installed - known == {("skewless", __version__)}
+    assert {"python", "libc6", "libgomp1"} <= {name for name, _ in known}
 
 
 @soak
@@ -156,3 +158,17 @@ def test_a_container_answers_what_it_has_accepted_before_it_ends(running: Runnin
         caller.join()
     assert (code, set(statuses), failures) == (0, {200}, [])
     assert took < GRACE_S / 2
+
+
+@soak
+def test_the_libraries_of_jobs_can_be_imported(jobs_image: str) -> None:
+    modules = [
+        *MODULES["serve"],
+        *MODULES["project"],
+        "scipy.stats",
+        "sqlalchemy",
+        "xgboost",
+        "skewless.training.train",
+    ]
+    code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)"
+    podman("run", "--rm", *HARDENED, "--entrypoint=python", jobs_image, "-c", code)

@@ -55,18 +55,17 @@ def test_the_wheel_has_one_name_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {"skewless", f"skewless-{__version__}.dist-info"}
+    assert [name for name in names if "/deploy/" in name] == []  # passwords may lie there
     assert {"skewless/serving/app.py", "skewless/infra/runtimes/lightgbm_capi.py"} <= set(names)
 
 
-def test_the_wheel_serves_a_package(
-    python: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wheel_serves_a_package(python: Path, trained: Path, tmp_path: Path) -> None:
     with opened_copy(trained, tmp_path / "project") as place:
         scores = place.predict(ask(3)).scores.tolist()
-    monkeypatch.setenv("SKEWLESS_CLOCK", "file:.skewless/clock")
-    monkeypatch.setenv("SKEWLESS_PORT", "0")
+    settings = {"SKEWLESS_CLOCK": "file:.skewless/clock", "SKEWLESS_PORT": "0"}
     program = [str(python.parent / "skewless")]
-    server = PredictionServer.start(tmp_path / "project", program, code=tmp_path)  # the wheel's, not the checkout's
+    elsewhere = tmp_path  # so that the wheel is imported, not the checkout
+    server = PredictionServer.start_release(elsewhere, tmp_path / "project", settings, program)
     status, body = server.post("/predict", json.dumps({"model": MODEL, "rows": ask(3)}))
     server.stop()
     assert (status, [prediction["score"] for prediction in body["predictions"]]) == (200, scores)

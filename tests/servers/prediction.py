@@ -29,10 +29,14 @@ class PredictionServer:
     url: str
 
     @classmethod
-    def start(
-        cls, repo: Path, program: Sequence[str] = PROGRAM, *, code: Path = ROOT, **settings: str
+    def start(cls, repo: Path, **settings: str) -> PredictionServer:
+        return cls.start_release(ROOT, repo, settings)
+
+    @classmethod
+    def start_release(
+        cls, code: Path, repo: Path, settings: Mapping[str, str], program: Sequence[str] = PROGRAM
     ) -> PredictionServer:
-        """Start a server, of the code in a folder: its working directory is where Python looks first."""
+        """Start a server of the code in a folder: Python looks first in its working directory."""
         process = subprocess.Popen(
             _command(repo, program),
             cwd=code,

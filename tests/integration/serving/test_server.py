@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skewless.client import Client
 from skewless.project import Project
-from tests.servers.prediction import PredictionServer
+from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.command_line import done
 from tests.worlds.requirements import main_of_a_server
 from tests.worlds.windowed import NOW, trained_repo
@@ -17,7 +17,7 @@ from tests.worlds.windowed import NOW, trained_repo
 def test_serve_predicts_and_takes_events(tmp_path: Path) -> None:
     repo = trained_repo(tmp_path / "p", "port: 0\n")
     with Project(repo) as project:
-        server = PredictionServer.start(repo, (sys.executable, "-c", main_of_a_server()))
+        server = PredictionServer.start_release(ROOT, repo, {}, (sys.executable, "-c", main_of_a_server()))
         status, body = server.post("/predict", json.dumps({"rows": [{"carrier": "AA"}]}))
         assert (status, len(body["predictions"])) == (200, 1), body
         with Client(server.url) as client:
