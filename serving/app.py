@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -16,26 +16,46 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.serving.access.caller import Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
-from skewless.serving.http.middleware import pass_head_as_get, reply_to_defects, require_keys
+from skewless.serving.http.middleware import (
+    identify_requests,
+    log_refusal,
+    pass_head_as_get,
+    reply_to_defects,
+    require_keys,
+)
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, error_response, json_response
+from skewless.serving.http.reply import error_json, error_response, http_status, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
+from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.routes import oip_router
 from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
+from skewless.serving.platforms.contracts import PlatformContract
+from skewless.serving.platforms.route import PlatformRoute, add_platform_routes
 from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
+# FastAPI's own spans and logs have the values of requests, and its metrics would be a second definition of ours.
+_NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
+InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +73,8 @@ class ServingContext:
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
         oip_models: Open Inference Protocol data of the models.
+        platform: contract of the platform whose container the server is in; None: none.
+        begin_trace: see ``HotRoutes``.
     """
 
     models: ModelTable
@@ -71,30 +93,45 @@ class ServingContext:
     local: bool = True
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
+    platform: PlatformContract | None = None
+    begin_trace: BeginTrace | None = None
+
+    def infer_route(self, kind: type[InferRouteT]) -> InferRouteT:
+        """Return the route of the Open Inference Protocol for a transport."""
+        return kind(oip_models=self.oip_models, body_bytes=self.body_bytes, **self.route_arguments)
+
+    @property
+    def route_arguments(self) -> dict[str, Any]:
+        """The arguments of every route that predicts."""
+        return {
+            "models": self.models,
+            "predictor": self.predictor,
+            "metrics": self.metrics,
+            "clock": self.clock,
+            "deadline_s": self.deadline_s,
+        }
 
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
-    shared: dict[str, Any] = {
-        "models": serving.models,
-        "predictor": serving.predictor,
-        "access": serving.access,
-        "metrics": serving.metrics,
-        "clock": serving.clock,
-        "deadline_s": serving.deadline_s,
-    }
-    infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
+    fixed = {"/predict": PredictRoute(**serving.route_arguments).handle}
+    if serving.platform is not None and serving.platform.predict is not None:
+        fixed[serving.platform.predict] = PlatformRoute(**serving.route_arguments).handle
+    find = serving.infer_route(InferRoute).find
+    return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
 
-def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
-    """Return why a caller may not predict; an admitted request counts against its key's rate."""
+def admit(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
+    """Return the caller of a prediction request, which counts against its rate.
+
+    Raises:
+        AccessError: the caller may not predict.
+    """
     try:
-        serving.access.allow(headers, "predict")
+        return serving.access.allow(headers, "predict", certificate)
     except AccessError as error:
         serving.metrics.requests("unknown", "", error.kind).inc()
-        return error
-    return None
+        raise
 
 
 def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> FastAPI:
@@ -117,13 +154,17 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         docs_url=None,  # FastAPI's pages load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
+        telemetry=_NO_TELEMETRY,
     )
     add_docs_page(app)
+    if serving.platform is not None:
+        add_platform_routes(app, serving.platform, routes, serving.ready)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(
         app,
         models=serving.models,
+        predictor=serving.predictor,
         peers=serving.peers,
         metrics=serving.metrics,
         clock=serving.clock,
@@ -143,8 +184,10 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
     # The last one is the outermost: the errors of the others also get the format of the API.
     app.add_middleware(pass_head_as_get)
-    app.add_middleware(require_keys, access=serving.access, local=serving.local)
+    platform_paths = serving.platform.paths if serving.platform is not None else frozenset[str]()
+    app.add_middleware(require_keys, access=serving.access, local=serving.local, exempt=platform_paths)
     app.add_middleware(reply_to_defects)
+    app.add_middleware(identify_requests)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
@@ -201,4 +244,5 @@ async def _reply_http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _reply_error(request: Request, error: SkewlessError) -> Response:
+    log_refusal(error, request.method, request.url.path, http_status(error), request.state.request_id)
     return error_response(error, request.url.path)

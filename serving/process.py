@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -20,7 +20,6 @@ import uvloop
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.spool import Shipper
 from skewless.infra.online.marker_history import MarkerHistory
@@ -31,21 +30,25 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
+from skewless.serving.access.gate import Access, OpenAccess, open_access
+from skewless.serving.access.needs import is_loopback
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
+from skewless.serving.grpc.start import start_grpc
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
-from skewless.serving.http.sockets import bind, listen_on_path
+from skewless.serving.http.sockets import bind, listen_on_path, reserve_grpc_port
 from skewless.serving.http.tls import certificate_end, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.process_metrics import make_metrics
+from skewless.serving.metrics.telemetry import open_telemetry
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
+from skewless.serving.platforms.contracts import read_contract
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
@@ -78,13 +81,14 @@ async def serve(
     config.state.remember_reads()
     settings = config.settings
     async with AsyncExitStack() as stack:
+        begin_trace = open_telemetry(metrics, stack)
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer, outcomes, shipper = _open_logs(config, metrics, stack)
         models = _models(config, online, marker_history, metrics)
         await models.load()
-        predictor = _predictor(config, online, writer, marker_history, metrics)
+        predictor = _predictor(config, online, writer, marker_history, metrics, traced=begin_trace is not None)
         stack.push_async_callback(predictor.close)
         stack.callback(asyncio.create_task(_watch_clock(predictor, config.redis_url)).cancel)
         counts = RolloutCountsWriter(config.state, models.policies, config.clock)
@@ -92,6 +96,7 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
+        access = _open_access(config, models, stack)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -101,20 +106,32 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
-            details=lambda: _details(config.state.database.down_s(), shipper),
+            details=lambda: _details(config.state.database.down_s(), shipper) | access.problems(),
             heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
+            access=access,
             local=is_loopback(settings.host),
+            platform=read_contract(settings.platform, os.environ),
+            begin_trace=begin_trace,
         )
         tls = tls_options(settings, config.repo)
         if tls:
             metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
-        listeners = _listeners(serving, sock, _wire_limits(settings, events), tls)
+        limits = _wire_limits(settings, events)
+        listeners, queue = _listeners(serving, sock, limits, tls)
+        start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _open_access(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Access:
+    project = models.all()[0].plan.project
+    keys, now_us = KeyStore(config.state), config.clock.now_us
+    access = open_access(config.settings, keys, now_us, project=project, redis_url=config.redis_url)
+    stack.callback(access.close)
+    return access
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
@@ -143,25 +160,14 @@ def _tune_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-def make_metrics(config: ServerConfig) -> Metrics:
-    """Return the metrics of one process, including the stored results of parity, freshness and alerts."""
-    state = config.state
-    metrics = Metrics(
-        parity=lambda: read_last(state, LastParity).values(),
-        alerts=lambda: open_alerts(state),
-        freshness=lambda: read_last(state, Freshness).values(),
-    )
-    metrics.database_down.watch(lambda: state.database.down_s() is not None)
-    metrics.disk_free.watch(lambda: (disk := shutil.disk_usage(state.folder)).free / disk.total)
-    return metrics
-
-
 def _predictor(
     config: ServerConfig,
     online: OnlineReader,
     writer: PredictionWriter,
     marker_history: MarkerHistory,
     metrics: Metrics,
+    *,
+    traced: bool,
 ) -> Predictor:
     predictor = Predictor(
         online=online,
@@ -171,6 +177,7 @@ def _predictor(
         marker_history=marker_history,
         metrics=metrics,
         skew_us=_skew_us(config.redis_url),
+        traced=traced,
     )
     metrics.skew.watch(lambda: predictor.skew_us / 1e6)
     return predictor
@@ -215,19 +222,22 @@ def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
     )
 
 
-def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]) -> list[Listener]:
-    """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
+def _listeners(
+    serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]
+) -> tuple[list[Listener], FairQueue]:
+    """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data.
+
+    Also return the queue of waiting requests, which they share.
+    """
     bodies = BodyBudget(limits.unfinished_bytes)
     queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
     public = Listener(sock=sock, options=_options(serving, limits, queue, **tls))
     if serving.peers is None:
-        return [public]
+        return [public], queue
     path = socket_of(serving.peers.folder, serving.peers.number)
     peer_context = replace(serving, peers=None, access=OpenAccess(), local=True)
-    return [
-        public,
-        Listener(sock=listen_on_path(path), options=_options(peer_context, limits, queue, lifespan="off")),
-    ]
+    peers = Listener(sock=listen_on_path(path), options=_options(peer_context, limits, queue, lifespan="off"))
+    return [public, peers], queue
 
 
 def _options(
@@ -335,5 +345,5 @@ async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
     with bind(config.settings.host, config.settings.port) as sock, on_signals(shutdown):
         config = config.with_port(sock.getsockname()[1])
-        with announce_server(config, on_ready) as ready:
+        with reserve_grpc_port(config) as config, announce_server(config, on_ready) as ready:
             await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

@@ -33,6 +33,10 @@ class ServerConfig:
         """Return the configuration with the port that the system chose for port 0."""
         return replace(self, settings=self.settings.model_copy(update={"port": port}))
 
+    def with_grpc_port(self, port: int) -> ServerConfig:
+        """Return the configuration with the port for gRPC that the system chose for port 0."""
+        return replace(self, settings=self.settings.model_copy(update={"grpc_port": port}))
+
     @property
     def store(self) -> PackageStore:
         """The model packages."""
@@ -43,8 +47,17 @@ class ServerConfig:
         """URL of the server, once its port is known."""
         settings = self.settings
         scheme = "http" if settings.tls_cert is None else "https"
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        return f"{scheme}://{host}:{settings.port}"
+        return f"{scheme}://{self._host}:{settings.port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Address of the gRPC port, once it is known."""
+        return f"{self._host}:{self.settings.grpc_port}"
+
+    @property
+    def _host(self) -> str:
+        host = self.settings.host
+        return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager
@@ -59,7 +72,9 @@ def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> It
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
-            body = {"url": config.url, "pid": os.getpid(), "workers": config.settings.workers}
+            body: dict[str, object] = {"url": config.url, "pid": os.getpid(), "workers": config.settings.workers}
+            if config.settings.grpc_port is not None:
+                body["grpc"] = config.grpc_address
             # Atomically: another process may wait for the file and read it as soon as it exists.
             replace_durable(path, json.dumps(body).encode())
             stack.callback(path.unlink, missing_ok=True)

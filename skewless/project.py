@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
     from skewless.operations import (  # noqa: F401 - for the types of `_ops`
+        adoption,
         alerts,
         backup,
+        bundle,
         capacity,
+        card,
         entity_values,
         events,
         feedback,
@@ -94,11 +97,15 @@ class Project(Workspace):
     init = staticmethod(write_project)
 
     @staticmethod
-    def doctor(repo: Path = Path()) -> list[CheckupFinding]:
-        """Check the machine and the project of a folder, if there is one."""
+    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[CheckupFinding]:
+        """Check the machine and the project of a folder, if there is one.
+
+        Args:
+            deep: also try peers, rights and predictions; what that writes, it removes.
+        """
         from skewless.operations.checkup.examination import examine
 
-        return examine(repo)
+        return examine(repo, deep=deep)
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
@@ -164,6 +171,9 @@ class Project(Workspace):
         return publish(self, open_tracker(self), models, dry=dry_run)
 
     sign = _ops.signing.sign
+    adopt = _ops.adoption.adopt
+    approve = _ops.adoption.approve
+    card = _ops.card.card
     versions = _ops.versions.read_versions
     promote = _ops.versions.promote
     rollout = _ops.rollout.rollout
@@ -238,6 +248,7 @@ class Project(Workspace):
 
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
+    export = _ops.bundle.export
     recover = _ops.recovery.recover
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:

@@ -86,6 +86,7 @@ def promote(
     # Read once: the version is compared with this champion, and the alias moves only if it is still the champion.
     holder = store.aliases.get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
+    decision = check_approvals(decision, store, spec.name, trained.package.version)
     if prepare is not None:
         decision = check_readiness(decision, dataset.plan, prepare)
     record_decision(spec, trained.package.version, decision, store, now_us, expect=holder)
@@ -124,6 +125,17 @@ def judge(
     # A first version has no champion to share the traffic with.
     by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
     return replace(decision, by_rollout=by_rollout)
+
+
+def check_approvals(decision: Decision, store: PackageStore, model: str, version: str) -> Decision:
+    """Return the decision; it fails while too few people have approved the version (setting ``approvals``)."""
+    if not decision.promote or not store.least_approvals:
+        return decision
+    people = {approval.by for approval in store.approvals.read(model, version)}
+    if len(people) >= store.least_approvals:
+        return decision
+    reason = f"it passed, and has {len(people)} of {count_text(store.least_approvals, 'approval')}"
+    return replace(decision, promote=False, reason=f"{reason}: run `skewless approve {model} {version}`")
 
 
 def check_readiness(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> Decision:

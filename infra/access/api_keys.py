@@ -1,4 +1,7 @@
-"""API keys. Only their SHA-256 is stored: it is enough to verify a key and not enough to recreate it."""
+"""API keys, and names of client certificates that count as one.
+
+Of a key only its SHA-256 is stored: it is enough to verify a key and not enough to recreate it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
-from skewless.contract.names import check_known
+from skewless.contract.names import RULE, check_known, is_name
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 
@@ -20,17 +23,21 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 SECRET_CHARS = 44  # after the prefix of a key: an underscore and 256 bits in base64url
 _SECRET_BYTES = 32
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_CERTIFICATE = re.compile(r"(dns|uri|email|subject):[!-~](?:[ -~]{0,510}[!-~])?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """The stored description of an API key, without its secret.
+    """The stored description of an API key, without its secret; a client certificate can replace the secret.
 
     Args:
         name: the caller; lower-case letters, digits and hyphens, because the key contains it.
         digest: SHA-256 of the key, 32 bytes. A key is 256 random bits, not a password: nobody can guess it, so a slow
-            hash would only slow down each request.
+            hash would only slow down each request. None: the caller shows a client certificate instead.
+        certificate: name in the client certificate of the caller: ``dns:NAME``, ``uri:URI``, ``email:ADDRESS`` or
+            ``subject:NAME`` (RFC 4514); None: the caller sends a key.
         scopes: the operations that the key permits.
+        models: the only models that the key permits; None: all.
         rate: requests a second, over all workers; None: unlimited.
         created_us: creation time, microseconds since the epoch, UTC.
         expires_us: expiry time, in the same unit; None: never.
@@ -40,8 +47,10 @@ class ApiKey:
     """
 
     name: str
-    digest: bytes
+    digest: bytes | None
+    certificate: str | None = None
     scopes: frozenset[str]
+    models: frozenset[str] | None = None
     rate: float | None = None
     created_us: int
     expires_us: int | None = None
@@ -57,6 +66,13 @@ class ApiKey:
             raise self._error(
                 "has an unknown scope", ", ".join(sorted(self.scopes)), f"use some of {', '.join(SCOPES)}"
             )
+        if self.models is not None and (not self.models or not all(map(is_name, self.models))):
+            raise self._error("has an invalid model", ", ".join(sorted(map(str, self.models))), RULE)
+        if (self.digest is None) is (self.certificate is None):
+            raise self._error("has both a secret and a certificate, or neither", None, "use one of them")
+        if self.certificate is not None and not _CERTIFICATE.fullmatch(self.certificate):
+            fix = "write dns:NAME, uri:URI, email:ADDRESS or subject:NAME, with printable ASCII characters"
+            raise self._error("has an invalid certificate name", self.certificate, fix)
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise self._error("has an invalid rate", self.rate, "use a positive number of requests a second")
         if self.expires_us is not None and self.expires_us <= self.created_us:
@@ -74,6 +90,8 @@ class ApiKey:
         return {
             "name": self.name,
             "scopes": [scope for scope in SCOPES if scope in self.scopes],
+            "models": None if self.models is None else sorted(self.models),
+            "certificate": self.certificate,
             "rate": self.rate,
             "created": from_us(self.created_us).isoformat(),
             "expires": None if self.expires_us is None else from_us(self.expires_us).isoformat(),
@@ -107,13 +125,17 @@ def add_key(keys: Iterable[ApiKey], new: ApiKey) -> tuple[ApiKey, ...]:
     """Return the keys with a new one added.
 
     Raises:
-        ConflictError: a key of this name exists.
+        ConflictError: a key of this name, or of this certificate, exists.
     """
     existing = tuple(keys)
-    if any(key.name == new.name for key in existing):
-        raise ConflictError(
-            f"API key {new.name!r}", "exists", fix=f"choose another name, or `skewless keys revoke {new.name}` first"
-        )
+    for key in existing:
+        if key.name == new.name:
+            fix = f"choose another name, or `skewless keys revoke {new.name}` first"
+            raise ConflictError(f"API key {new.name!r}", "exists", fix=fix)
+        # Otherwise the order of the keys would decide about the rights of a certificate.
+        if key.certificate is not None and key.certificate == new.certificate:
+            fix = f"`skewless keys revoke {key.name}` first"
+            raise ConflictError(f"API key {new.name!r}", f"has the certificate of {key.name!r}", fix=fix)
     return (*existing, new)
 
 
@@ -179,15 +201,20 @@ class KeyStore:
 
 
 def _encode(keys: _Keys) -> dict[str, Any]:
-    items = [
-        {
-            **{name: getattr(key, name) for name in ("name", "rate", "created_us", "expires_us")},
-            "sha256": key.digest.hex(),
-            "scopes": sorted(key.scopes),
-        }
-        for key in keys
-    ]
-    return {"format": _FORMAT, "keys": items}
+    return {"format": _FORMAT, "keys": [_encode_key(key) for key in keys]}
+
+
+def _encode_key(key: ApiKey) -> dict[str, Any]:
+    item: dict[str, Any] = {name: getattr(key, name) for name in ("name", "rate", "created_us", "expires_us")}
+    item["scopes"] = sorted(key.scopes)
+    # Older releases refuse keys with a part that they do not know, rather than ignore a restriction.
+    if key.digest is not None:
+        item["sha256"] = key.digest.hex()
+    if key.certificate is not None:
+        item["certificate"] = key.certificate
+    if key.models is not None:
+        item["models"] = sorted(key.models)
+    return item
 
 
 def _decode(body: Mapping[str, Any]) -> _Keys:
@@ -204,8 +231,9 @@ def _decode_keys(body: Mapping[str, Any]) -> _Keys:
     keys: _Keys = ()
     for item in body["keys"]:
         values = {name: value for name, value in item.items() if name != "sha256"}
-        values |= {"digest": bytes.fromhex(item["sha256"]), "scopes": frozenset(item["scopes"])}
-        if len(values["digest"]) != _DIGEST_BYTES:
+        values |= {"digest": bytes.fromhex(item["sha256"]) if "sha256" in item else None}
+        values |= {name: frozenset(item[name]) for name in ("scopes", "models") if name in item}
+        if values["digest"] is not None and len(values["digest"]) != _DIGEST_BYTES:
             raise ValueError(f"{item['name']!r} has no SHA-256")
         keys = add_key(keys, ApiKey(**values))
     return keys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.online.port import (
     BlockingOnlineReader,
@@ -10,6 +12,9 @@ from skewless.infra.online.port import (
     OnlineReader,
     OnlineStore,
 )
+
+if TYPE_CHECKING:
+    from skewless.infra.online.probe import RedisProbe
 
 _REDIS = frozenset({"redis", "rediss", "unix"})
 
@@ -38,6 +43,19 @@ def open_online_reader(url: str, timeout_s: float = 2.0, on_connect: OnConnect |
 def open_blocking_reader(url: str) -> BlockingOnlineReader:
     """Open the reading side for jobs and notebooks."""
     return _adapter(url).blocking_reader(url)
+
+
+def open_probe(url: str) -> RedisProbe | None:
+    """Open what ``skewless doctor --deep`` looks through; None: the store is not a Redis.
+
+    Raises:
+        StoreError: a cluster does not answer.
+    """
+    if url.partition("://")[0].partition("+")[0] not in _REDIS:
+        return None
+    from skewless.infra.online.probe import RedisProbe  # noqa: PLC0415 - only for this command
+
+    return RedisProbe(url)
 
 
 def _adapter(url: str) -> OnlineAdapter:

@@ -165,7 +165,8 @@ class LabelledLog:
             (_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
             for names, outcomes in tables
         ]
-        by_id = latest.filter(pc.is_valid(latest["prediction_id"]))
+        is_own = pc.fill_null(pc.equal(latest["model"], self.spec.name), fill_value=True)
+        by_id = latest.filter(pc.and_(pc.is_valid(latest["prediction_id"]), is_own))
         return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
 
     def match(self, outcomes: Outcomes, predictions: pa.Table) -> npt.NDArray[np.float64]:
@@ -216,15 +217,16 @@ class LabelledLog:
     def _entity_outcomes(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Sequence[str], pa.Table]]:
         """Yield the outcomes by entity, for each set of key names that callers used."""
         event_t = to_milliseconds(f"event_time - {self.spec.horizon // _MICROSECOND}")
-        query = "SELECT DISTINCT json_keys(keys) FROM outcomes WHERE model = $model ORDER BY ALL"
+        own = "FROM outcomes WHERE model = $model AND prediction_id IS NULL"
+        query = f"SELECT DISTINCT json_keys(keys) {own} ORDER BY ALL"
         for (names,) in cursor.execute(query, {"model": self.spec.name}).fetchall():
             columns = self._columns(names)
             if len(columns) < len(names):
                 continue  # it names a field that the model no longer has
             key = _key_sql([_json_field_sql("keys", column) for column in columns])
             select = (
-                f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} FROM outcomes"
-                " WHERE model = $model AND json_keys(keys) = $names"
+                f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} {own}"
+                " AND json_keys(keys) = $names"
             )
             yield names, cursor.sql(select, params={"model": self.spec.name, "names": names}).to_arrow_table()
 

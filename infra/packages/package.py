@@ -225,6 +225,11 @@ class VerifiedPackage:
         """Return the SHA-256 of the manifest, which identifies all files."""
         return hashlib.sha256(self.manifest).hexdigest()
 
+    @property
+    def content(self) -> str:
+        """Return a digest of the files alone: a copy has it, too, under the version of another project."""
+        return hashlib.sha256(encode_manifest("", "", self.model_file, self.files)).hexdigest()
+
 
 def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str, bytes]) -> bytes:
     """Return the manifest's bytes; they depend only on the arguments, so verification can encode them again."""

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from skewless.contract.errors import ConflictError, DefinitionError, PackageError
 from skewless.contract.settings import Settings
 from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.approvals import Approvals
 from skewless.infra.packages.signing import PRIVATE_FILE, Signer, TrustPolicy
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
@@ -227,12 +228,14 @@ class PackageStore:
         state: has the database with the aliases, decisions and traffic policies.
         trust: the keys whose packages are loaded.
         signer: signs new packages.
+        least_approvals: number of people who must approve a version before it is promoted.
     """
 
     packages: PackageFolder
     state: ProjectState
     trust: TrustPolicy
     signer: Signer
+    least_approvals: int = 0
 
     @classmethod
     def of(cls, state: ProjectState, settings: Settings) -> Self:
@@ -254,6 +257,7 @@ class PackageStore:
                 own=settings.signing_key is None,
                 state=None if settings.trusted_keys else state,
             ),
+            least_approvals=settings.approvals,
         )
 
     @property
@@ -265,6 +269,11 @@ class PackageStore:
     def decisions(self) -> Decisions:
         """The decisions of gates."""
         return Decisions(self.state.database)
+
+    @property
+    def approvals(self) -> Approvals:
+        """The approvals of versions."""
+        return Approvals(self.state.database)
 
     @property
     def traffic(self) -> Traffic:

@@ -6,9 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from skewless.contract.errors import PackageError
 from skewless.infra.packages.package import (
     Package,
     PackageContents,
+    VerifiedPackage,
     encode_manifest,
     open_package,
     verify_folder,
@@ -36,8 +38,29 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
         PlaceError: the signing key cannot be read.
         StoreError: the disk, the storage or the database refused the write; nothing was added.
     """
+    return _write(store, name, contents.model_name, contents.files())
+
+
+def copy_package(store: PackageStore, name: str, source: VerifiedPackage) -> Package:
+    """Write the files of a verified package of another project as the next version of a model; return it.
+
+    Raises: as ``write_package``.
+    """
+    return _write(store, name, source.model_file, dict(source.files))
+
+
+def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | None:
+    """Return the latest version of a model with the files of another package; None: there is none."""
+    for version in reversed(store.packages.list_versions(name)):
+        folder = store.packages.version_folder(name, version)
+        with suppress(PackageError):  # an altered package is no copy
+            if verify_folder(folder, name, version, store.trust).content == source.content:
+                return version
+    return None
+
+
+def _write(store: PackageStore, name: str, model_file: str, files: dict[str, bytes]) -> Package:
     folder = store.packages.model_folder(name)
-    files = contents.files()
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
     with translate_disk_errors(folder):
@@ -45,7 +68,7 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
             for path, data in files.items():
                 (staging / path).parent.mkdir(exist_ok=True)
                 write_durable(staging / path, data)
-            version = _claim(staging, store, name, encoded=(contents.model_name, files))
+            version = _claim(staging, store, name, encoded=(model_file, files))
         for parent in (folder, store.packages.root):
             sync_folder(parent)
     return open_package(store, name, version)

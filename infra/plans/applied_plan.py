@@ -131,6 +131,31 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
             records.append(_NAME, number, body)
 
 
+def export_applied(state: ProjectState) -> dict[str, Any]:
+    """Return the applied plan as JSON for a machine without the definitions, whose files are not among it.
+
+    Raises:
+        StalePlanError: no plan was applied yet.
+        StoreError: the database is unavailable.
+    """
+    latest = _records(state).latest(_NAME)
+    if latest is None:
+        raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
+    return {**latest[1], "files": {}}
+
+
+def import_applied(state: ProjectState, body: Mapping[str, Any]) -> None:
+    """Make an exported plan the applied plan of a state that has none.
+
+    Raises:
+        StalePlanError: it cannot be read.
+        ConflictError: the state has a plan.
+        StoreError: the database is unavailable.
+    """
+    _decode(1, body)
+    _records(state).append(_NAME, 1, dict(body))
+
+
 def read_plan_number(state: ProjectState) -> int:
     """Return the number of the applied plan, which increases with each apply that changes something; 0: none."""
     return _records(state).latest_number(_NAME)
@@ -274,6 +299,8 @@ def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
     ``expectations.py`` is not among them: each validation reads it, so it needs no apply.
     """
     current = hash_definition_files(repo, applied.files)
+    if not current:  # the folder is a bundle, which has no definitions
+        return []
     names = {*current, *applied.files} - {EXPECTATIONS}
     return sorted(name for name in names if current.get(name) != applied.files.get(name))
 

@@ -79,11 +79,19 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     for name in _NUMBER_COLUMNS:
         columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
     columns["narrow"] = numbers(np.repeat(np.array(fields["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
+    columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
     columns["id"] = texts(list(chain.from_iterable(fields["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(fields["inputs"])))
     columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
     columns["watermarks"] = _watermarks(fields["watermarks"], lengths)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _trace_ids(ids: Sequence[Sequence[str]], lengths: Int64Array) -> pa.StringArray:
+    if not any(ids):
+        return pa.nulls(int(lengths.sum()), pa.string())
+    words = list(chain.from_iterable(of or [""] * n for of, n in zip(ids, lengths.tolist(), strict=True)))
+    return texts(words, np.fromiter(map(len, words), dtype=np.int64, count=len(words)) > 0)
 
 
 def _reads(
@@ -191,8 +199,11 @@ def numbers(values: npt.NDArray[Any], valid: BoolArray | None = None) -> pa.Arra
     )
 
 
-def texts(words: Sequence[str]) -> pa.StringArray:
+def texts(words: Sequence[str], valid: BoolArray | None = None) -> pa.StringArray:
     """Return texts as an Arrow array.
+
+    Args:
+        valid: which are not null, shape ``(n,)``, of words in ASCII; None: all.
 
     >>> texts(["a", "", "bc"]).to_pylist(), texts(["é", "b"]).to_pylist()
     (['a', '', 'bc'], ['é', 'b'])
@@ -200,7 +211,7 @@ def texts(words: Sequence[str]) -> pa.StringArray:
     joined_text = "".join(words)
     if not joined_text.isascii():
         return utf8([word.encode() for word in words])
-    return _strings(_offsets(words), joined_text.encode())
+    return _strings(_offsets(words), joined_text.encode(), valid)
 
 
 def utf8(words: Sequence[bytes]) -> pa.StringArray:
@@ -252,8 +263,8 @@ def _offsets(words: Sequence[str | bytes]) -> Int64Array:
     return np.append(0, np.cumsum(np.fromiter(map(len, words), dtype=np.int64, count=len(words))))
 
 
-def _strings(offsets: Int64Array, data: bytes) -> pa.StringArray:
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+def _strings(offsets: Int64Array, data: bytes, valid: BoolArray | None = None) -> pa.StringArray:
+    buffers = [_validity_bits(valid), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
 
 

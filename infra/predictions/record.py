@@ -74,6 +74,8 @@ class PredictionBatch(NamedTuple):
         watermarks: per view of the origin, the watermark of the data that was read; 0: unknown.
         source: whether the caller sent keys to look up, or full vectors, which have no views.
         narrow: float64 fields or features came as narrower floats, which the model's spec accepts.
+        trace_ids: per row, the trace of its request, 32 hexadecimal digits; empty: it is not traced. An empty sequence:
+            none is.
     """
 
     origin: LoadColumns
@@ -92,6 +94,7 @@ class PredictionBatch(NamedTuple):
     watermarks: Int64Array
     source: Source = "entities"
     narrow: bool = False
+    trace_ids: Sequence[str] = ()
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -34,7 +34,8 @@ ROWS_SQL = """(
             NULL::UTINYINT AS format,
             NULL::VARCHAR AS role,
             NULL::BIGINT AS policy,
-            NULL::BOOLEAN AS narrow
+            NULL::BOOLEAN AS narrow,
+            NULL::VARCHAR AS trace_id
         WHERE false
     )
 )"""
@@ -80,6 +81,7 @@ SCHEMA = pa.schema(
         ("role", pa.string()),
         ("policy", pa.int64()),
         ("narrow", pa.bool_()),
+        ("trace_id", pa.string()),
     ]
 )
 

@@ -70,7 +70,7 @@ def lock_handle(handle: BinaryIO, mode: int = fcntl.LOCK_EX) -> None:
 @contextmanager
 def log_long_wait(**fields: str) -> Iterator[None]:
     """Log once if the block, which waits for a lock, takes more than 10 seconds."""
-    slow = threading.Timer(_SLOW_LOCK_S, EventLogger().warning, ("waiting_for_a_lock",), fields)
+    slow = threading.Timer(_SLOW_LOCK_S, lambda: EventLogger().warning("waiting_for_a_lock", **fields))
     slow.daemon = True
     slow.start()
     try:

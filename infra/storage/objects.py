@@ -15,6 +15,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder, translate_disk_errors
 
 STAGING = "staging"  # folder of unfinished files
+PROBES = f"{STAGING}/doctor-"  # objects by which `skewless doctor --deep` tries the storage
 _FIX = "restore it from a backup; the log is the source of truth"
 
 
@@ -221,6 +222,12 @@ class FolderStorage(ObjectStorage):
         sync_folder(path.parent)
         stat = path.stat()
         return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest)
+
+
+def find_probes(storage: ObjectStorage, before_us: int) -> list[str]:
+    """Return the objects that a killed ``skewless doctor --deep`` left before a time, by the storage's clock."""
+    listed = storage.list_objects(STAGING)
+    return [item.name for item in listed if item.name.startswith(PROBES) and item.modified_us < before_us]
 
 
 @contextmanager

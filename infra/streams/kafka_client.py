@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.telemetry.logger import EventLogger
@@ -213,6 +213,33 @@ class TopicEnds:
         end, requested_at = self._ends.get(index, (0, 0.0))
         age = time.monotonic() - requested_at
         return age if age < _ENDS_OLD_S and end <= position else None
+
+
+class TopicFacts(NamedTuple):
+    """A topic as the brokers describe it; ``has_id``: they are of Kafka 3.1 or later, and give it an id."""
+
+    partitions: int
+    brokers: int
+    has_id: bool
+
+
+def describe_topic(topic: str, bootstrap: str, extra: Mapping[str, Any], timeout_s: float) -> TopicFacts:
+    """Return the facts of a topic.
+
+    Raises:
+        StoreError: no broker answers, or the topic does not exist or must not be described.
+        DefinitionError: the client's settings are invalid.
+    """
+    with translate_settings_errors(topic):
+        admin = AdminClient(admin_settings(bootstrap, extra))
+    collection = kafka.TopicCollection([topic])
+    try:
+        brokers = len(admin.list_topics(topic, timeout=timeout_s).brokers)
+        description = admin.describe_topics(collection, request_timeout=timeout_s)[topic].result(timeout_s)
+    except kafka.KafkaException as error:
+        raise broker_error(topic, error.args[0]) from error
+    has_id = str(description.topic_id) != _NO_ID
+    return TopicFacts(partitions=len(description.partitions), brokers=brokers, has_id=has_id)
 
 
 def _parse_reply(request: Future[Any]) -> BrokerReply:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.render import shorten
+from skewless.contract.trace_context import parse_traceparent
 from skewless.infra.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -15,8 +18,11 @@ if TYPE_CHECKING:
 
 _MOST_CHARS = 16_384  # of one text; few tracebacks are longer
 FORMAT_VARIABLE, LEVEL_VARIABLE = "SKEWLESS_LOG", "SKEWLESS_LOG_LEVEL"
+_TRACE_VARIABLE = "TRACEPARENT"  # set by the scheduler, or another program that traces its commands
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _default_level = "info"
+# Fields of all lines of a task, such as the id of its request.
+log_fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
 
 
 class EventLogger:
@@ -24,6 +30,11 @@ class EventLogger:
 
     structlog is imported at the first event, because it imports rich: most commands log nothing.
     """
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log an event that helps to understand a problem of somebody else."""
+        if _is_shown("debug"):
+            _open_logger().debug(event, **fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Log an event that needs no action."""
@@ -71,6 +82,14 @@ def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any])
     return {name: _redact_value(value) for name, value in event.items()}
 
 
+def add_trace_id(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return an event with the id of the trace that this command is a part of, if it is."""
+    context = parse_traceparent(os.environ.get(_TRACE_VARIABLE, "").encode())
+    if context is not None:
+        event.setdefault("trace_id", f"{context.trace_id:032x}")
+    return event
+
+
 def _lowest_level() -> int:
     return _LEVELS.get(os.environ.get(LEVEL_VARIABLE, "").lower(), _LEVELS[_default_level])
 
@@ -91,7 +110,7 @@ def _open_logger() -> structlog.typing.FilteringBoundLogger:
     else:
         # The configuration of structlog belongs to the program: a notebook may set it later.
         logger = structlog.wrap_logger(_print_logger(), processors=_processors())
-    return logger
+    return logger.bind(**log_fields.get())
 
 
 def _processors() -> list[structlog.typing.Processor]:
@@ -107,6 +126,7 @@ def _processors() -> list[structlog.typing.Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        add_trace_id,
         redact_event,
         renderer,
     ]

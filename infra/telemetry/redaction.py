@@ -1,4 +1,4 @@
-"""Masks secrets in texts: passwords of URLs, API keys and credentials in headers."""
+"""Masks secrets in texts: passwords of URLs, API keys, tokens, and credentials in headers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 _WORD = re.compile(r"\S+")
 # The name stays: it is not secret, and identifies the owner. Parts of a key are masked as well.
 _API_KEY = re.compile(r"\b(sk_[a-z0-9-]+_)[\w-]{8,}")
+# A JSON Web Token begins with `{"` in base64; its signature is what makes it a secret, but claims are private, too.
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)*")
 _CREDENTIALS = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
 _HEADER = re.compile(
     r"""\b((?:proxy-)?authorization|x-api-key)(["']?\s*[:=,]\s*(?:b?["'])?)(?:(?:bearer|basic)\s+)?[^\s"',)}\]]+""",
@@ -23,9 +25,12 @@ def redact(text: str) -> str:
     'sk_web_***'
     >>> redact("{'authorization': 'Bearer eyJhbGciOiJI'}")
     "{'authorization': '***'}"
+    >>> redact("token eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3ZWIifQ.c2lnbmF0dXJl is invalid")
+    'token eyJ*** is invalid'
     """
     text = _WORD.sub(_mask_password, text) if "://" in text else text
     text = _API_KEY.sub(r"\1***", text)
+    text = _TOKEN.sub("eyJ***", text)
     text = _CREDENTIALS.sub(r"\1 ***", text)
     return _HEADER.sub(r"\1\2***", text)
 

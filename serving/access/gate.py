@@ -1,136 +1,113 @@
-"""Authentication of requests by API keys, with rate limits and the scope that each route requires."""
+"""Authentication of requests: by API keys, by tokens of an identity provider, and by client certificates.
+
+The gate does not depend on a transport: it gets headers, or the metadata of gRPC, and the certificate of the
+connection.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
 from hmac import compare_digest
-from typing import Literal, Protocol
+from typing import Protocol
 
-from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
+from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, hash_secret, key_prefix
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
+from skewless.infra.online.shared_rates import SharedRates
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, key_error
+from skewless.serving.access.certificate import PeerCertificate
+from skewless.serving.access.needs import is_loopback
+from skewless.serving.access.rates import RateSharing, TokenBucket
+from skewless.serving.access.tokens import NewBucket, TokenRules, TokenVerifier
 
-# nothing: no key; page: no key on loopback, otherwise any valid key; key: any valid key
-Need = Scope | Literal["nothing", "page", "key"]
-
-_HEALTH_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-_PAGE_PATHS = {"/metrics", "/docs", "/openapi.json"}
-_PAGE_ASSETS = "/docs/"
-_READ_METHODS = {"GET", "HEAD"}
-_POST_SCOPES: tuple[tuple[re.Pattern[str], Need], ...] = (
-    (re.compile(r"/predict"), "predict"),
-    (re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "predict"),
-    (re.compile(r"/events/[^/]+|/push|/feedback(/[^/]+)?"), "feedback"),
-    (re.compile(r"/v2/repository/index"), "key"),
-)
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
+_KEY_START = b"sk_"
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def scope_of(method: str, path: str) -> Need:
-    """Return the scope that a request requires; an unknown path with a writing method requires ``admin``.
-
-    Args:
-        method: in capitals.
-        path: decoded, without the query.
-
-    >>> [scope_of("POST", "/predict"), scope_of("GET", "/health/ready"), scope_of("GET", "/models")]
-    ['predict', 'nothing', 'key']
-    >>> scope_of("POST", "/v2/repository/models/fraud/load")
-    'admin'
-    """
-    if method in _READ_METHODS:
-        if path in _HEALTH_PATHS:
-            return "nothing"
-        return "page" if path in _PAGE_PATHS or path.startswith(_PAGE_ASSETS) else "key"
-    if method == "POST":
-        for pattern, need in _POST_SCOPES:
-            if pattern.fullmatch(path):
-                return need
-    return "admin"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address; False if in doubt.
-
-    Args:
-        host: a name or an address. The only loopback name is ``localhost``; ``0.0.0.0``, ``::`` and an empty host mean
-            all addresses of the machine.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "")]
-    [True, True, True, True, False, False, False]
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # `::ffff:127.0.0.1` is loopback only by its IPv4 part.
-    ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address.is_loopback if ipv4 is None else ipv4.is_loopback
-
-
 class Access(Protocol):
-    """Authenticates requests before their bodies are read; ``allow`` and ``check`` return the caller's name.
+    """Authenticates requests before their bodies are read. Calls never wait."""
 
-    Headers are pairs of lower-case name and value. With scope None any valid key suffices.
-    """
+    def allow(self, headers: Headers, scope: Scope | None, certificate: PeerCertificate | None = None) -> Caller:
+        """Return the caller of a request, which is counted against the caller's rate.
 
-    def allow(self, headers: Headers, scope: Scope | None) -> str:
-        """Admit one request, and count it against the key's rate.
+        The caller also says which models it may use: ``Caller.choose_model``.
 
-        Raises:
-            AccessError: the request has no key, or an invalid one.
-            ScopeError: the key does not have the scope.
-            RateError: the key has exceeded its rate.
-        """
-        ...
-
-    def check(self, headers: Headers, scope: Scope | None) -> str:
-        """Check one more scope of an admitted request, which is not counted again.
+        Args:
+            headers: pairs of lower-case name and value.
+            scope: that the request requires; None: any caller may send it.
+            certificate: that the client has shown on this connection; None: none.
 
         Raises:
-            AccessError: the request has no key, or an invalid one.
-            ScopeError: the key does not have the scope.
+            AccessError: the request has no credential, or an invalid one.
+            ScopeError: the caller does not have the scope.
+            RateError: the caller has exceeded its rate.
         """
         ...
 
     def refresh(self) -> None:
-        """Read the keys if they have changed. It may take long: call it in a thread, twice a second."""
+        """Read the API keys if they have changed. It may take long: call it in a thread, twice a second."""
+        ...
+
+    def problems(self) -> dict[str, str]:
+        """Return problems that do not keep the server from working, by thing; anybody can read them."""
+        ...
+
+    def close(self) -> None:
+        """Stop all threads."""
         ...
 
 
 class OpenAccess:
-    """Admits every request: the server listens on loopback, or a gateway authenticates."""
+    """Admits requests without a credential: the server listens on loopback, or others authenticate its callers.
 
-    def allow(self, headers: Headers, scope: Scope | None) -> str:  # noqa: ARG002 - the protocol's
+    Args:
+        caller: whose scopes all callers have.
+    """
+
+    def __init__(self, caller: Caller = ANYONE) -> None:
+        self._caller = caller
+
+    def allow(
+        self,
+        headers: Headers,  # noqa: ARG002 - the protocol's
+        scope: Scope | None,
+        certificate: PeerCertificate | None = None,  # noqa: ARG002 - as above
+    ) -> Caller:
         """Admit a request."""
-        return "anyone"
-
-    check = allow
+        if scope is not None and scope not in self._caller.scopes:
+            self._caller.require(scope)
+        return self._caller
 
     def refresh(self) -> None:
         """Do nothing, because there are no keys."""
 
+    def problems(self) -> dict[str, str]:
+        """Return nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class KeyAccess:
-    """Admits requests with a stored key; changes take effect at the next refresh.
+    """Admits requests with a stored key, a token, or the certificate of a stored key.
 
-    A key contains its owner's name. So each request costs one hash and one comparison in constant time, and does not
-    read the database. If keys cannot be read, this is logged and the previous keys stay valid.
+    An API key contains its owner's name. So each request costs one hash and one comparison in constant time, and does
+    not read the database. If keys cannot be read, this is logged and the previous keys stay valid.
 
     Args:
         store: the keys.
         now_us: the clock for the expiry of keys, microseconds.
         clock: a monotonic clock, seconds.
-        share: this worker's share of each key's rate, above 0 and at most 1.
+        new_bucket: returns the bucket of a key from a name that is unique in the project, and its rate.
+        tokens: verifies tokens; None: only keys and certificates are accepted.
+        resources: closed with the access.
 
     Raises:
         StoreError: the keys cannot be read.
@@ -142,40 +119,49 @@ class KeyAccess:
         now_us: Callable[[], int],
         *,
         clock: Callable[[], float] = time.monotonic,
-        share: float = 1,
+        new_bucket: NewBucket = lambda _, rate: TokenBucket(rate),
+        tokens: TokenVerifier | None = None,
+        resources: ExitStack | None = None,
     ) -> None:
         self._store = store
         self._now_us = now_us
         self._clock = clock
-        self._share = share
+        self._new_bucket = new_bucket
+        self._tokens = tokens
+        self._resources = resources or ExitStack()
         self._problem = ""
         # Before the read: a change during it is noticed at the next refresh.
         self._revision = store.revision()
-        self._callers: Mapping[bytes, _Caller] = self._make_callers(store.read(), {})
+        self._callers: Mapping[ApiKey, Caller] = {}
+        self._set_keys(store.read())
 
     def has_valid_key(self) -> bool:
-        """Return whether at least one key has not expired."""
-        return any(caller.key.is_valid_at(self._now_us()) for caller in self._callers.values())
+        """Return whether at least one key has not expired, or tokens are accepted."""
+        return self._tokens is not None or any(key.is_valid_at(self._now_us()) for key in self._callers)
 
-    def allow(self, headers: Headers, scope: Scope | None) -> str:
-        """Admit one request, and count it against the key's rate."""
-        caller = self._caller(headers, scope)
+    def allow(self, headers: Headers, scope: Scope | None, certificate: PeerCertificate | None = None) -> Caller:
+        """Return the caller of a request, which is counted against the caller's rate."""
+        secret = _read_secret(headers)
+        if secret is None:
+            caller = self._find_certificate(certificate)
+        elif self._tokens is None or secret.startswith(_KEY_START):
+            caller = self._find_key(secret)
+        else:
+            caller = self._tokens.get(secret)
+        if scope is not None and scope not in caller.scopes:
+            caller.require(scope)
         if caller.bucket is not None:
             wait = caller.bucket.take(self._clock())
             if wait > 0.0:
                 raise caller.rate_error(wait)
-        return caller.name
-
-    def check(self, headers: Headers, scope: Scope | None) -> str:
-        """Check one more scope of an admitted request."""
-        return self._caller(headers, scope).name
+        return caller
 
     def refresh(self) -> None:
         """Read the keys if they have changed; an error is logged once, and the previous keys stay valid."""
         try:
             revision = self._store.revision()
             if revision != self._revision:
-                self._callers = self._make_callers(self._store.read(), self._callers)
+                self._set_keys(self._store.read())
                 self._revision = revision
                 _log.info("api_keys_read", keys=len(self._callers))
         except StoreError as error:
@@ -185,46 +171,105 @@ class KeyAccess:
         else:
             self._problem = ""
 
-    def _caller(self, headers: Headers, scope: Scope | None) -> _Caller:
-        secret = _read_key(headers)
-        caller = self._callers.get(secret[:-SECRET_CHARS])
-        equal = compare_digest(hash_secret(secret), _DUMMY_DIGEST if caller is None else caller.digest)
+    def problems(self) -> dict[str, str]:
+        """Return the issuers whose keys could not be fetched."""
+        return {} if self._tokens is None else self._tokens.problems()
+
+    def close(self) -> None:
+        """Stop the threads of tokens and rates."""
+        self._resources.close()
+
+    def _set_keys(self, keys: Sequence[ApiKey]) -> None:
+        # A caller whose key is unchanged keeps its bucket: a reload must not refill it.
+        callers = {key: self._callers.get(key) or _make_caller(key, self._new_bucket) for key in keys}
+        self._callers = callers
+        self._by_prefix = {key_prefix(key.name): caller for key, caller in callers.items() if key.certificate is None}
+        self._by_certificate = {key.certificate: caller for key, caller in callers.items() if key.certificate}
+
+    def _find_key(self, secret: bytes) -> Caller:
+        caller = self._by_prefix.get(secret[:-SECRET_CHARS])
+        # As `hash_secret`, without its call.
+        equal = compare_digest(sha256(secret).digest(), _DUMMY_DIGEST if caller is None else caller.digest)
         if caller is None or not equal:
-            raise _key_error("is unknown")
-        if caller.expires_us is not None and not caller.key.is_valid_at(self._now_us()):
-            raise _key_error("has expired")
-        if scope is not None and scope not in caller.scopes:
-            raise caller.scope_error(scope)
+            raise key_error("is unknown")
+        if caller.expires_us is not None and self._now_us() >= caller.expires_us:
+            raise key_error("has expired")
         return caller
 
-    def _make_callers(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:
-        # A caller whose key is unchanged keeps its token bucket: a reload must not refill it.
-        unchanged = {caller.key: caller for caller in old.values()}
-        return {key_prefix(key.name): unchanged.get(key) or _Caller(key, self._share) for key in keys}
+    def _find_certificate(self, certificate: PeerCertificate | None) -> Caller:
+        callers = self._by_certificate
+        if certificate is None or not callers:
+            raise key_error("is missing")
+        caller = next((callers[name] for name in certificate.names if name in callers), None)
+        if caller is None:
+            raise key_error("is missing, and no key has a name of the client certificate")
+        now_us = self._now_us()
+        first_us, last_us = certificate.validity_us
+        if not first_us <= now_us <= last_us or (caller.expires_us is not None and now_us >= caller.expires_us):
+            raise key_error("has expired, or the client certificate has")
+        return caller
 
 
-def open_access(settings: Settings, store: KeyStore, now_us: Callable[[], int], *, share: float = 1) -> Access:
+def _read_secret(headers: Headers) -> bytes | None:
+    """Return the key or the token of a request; None: it has none.
+
+    A header counts before a certificate: a proxy with a certificate of its own can pass keys on.
+    """
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value
+        if name == b"authorization" and (value[:7] == b"Bearer " or value[:7].lower() == b"bearer "):
+            return value[7:]
+    return None
+
+
+def _make_caller(key: ApiKey, new_bucket: NewBucket) -> Caller:
+    return Caller(
+        KEY if key.certificate is None else CERTIFICATE,
+        key.name,
+        digest=key.digest or _DUMMY_DIGEST,
+        scopes=key.scopes,
+        models=key.models,
+        expires_us=key.expires_us,
+        rate=key.rate,
+        bucket=None if key.rate is None else new_bucket(f"key/{key.name}", key.rate),
+    )
+
+
+def open_access(
+    settings: Settings, store: KeyStore, now_us: Callable[[], int], *, project: str = "", redis_url: str = ""
+) -> Access:
     """Return the access control of a server; ``auth: off`` on other than loopback addresses logs a warning.
 
     Args:
         settings: ``auth`` says whether keys are required, ``host`` is the address on which the server listens.
         store: the keys.
         now_us: the clock for the expiry of keys, microseconds.
-        share: this worker's share of each key's rate.
+        project: its name, for rates that all servers share.
+        redis_url: of the online store, for the same.
 
     Raises:
-        DefinitionError: keys are required, and none is valid.
+        DefinitionError: keys are required, and none is valid; or a setting of tokens or rates is invalid.
         StoreError: the keys cannot be read.
     """
     host = settings.host
     local = is_loopback(host)
+    if settings.platform != "none" and settings.auth == "auto":
+        return OpenAccess(ON_PLATFORM)
+    rules = TokenRules.of(settings)
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:
             _log.warning("auth_is_off", host=host, fix="put a gateway in front of the server, or remove `auth: off`")
+        elif rules is not None:
+            _log.warning("auth_is_off", host=host, fix="set `auth: required`, so that tokens are checked on loopback")
         return OpenAccess()
-    access = KeyAccess(store, now_us, share=share)
+    resources = ExitStack()
+    new_bucket = _open_rates(settings, project, redis_url, resources)
+    tokens = None if rules is None else _open_tokens(rules, settings, now_us, new_bucket, resources)
+    access = KeyAccess(store, now_us, new_bucket=new_bucket, tokens=tokens, resources=resources)
     if access.has_valid_key():
         return access
+    access.close()
     raise DefinitionError(
         f"setting {'host' if settings.auth == 'auto' else 'auth'!r}",
         "requires API keys, and no key is valid",
@@ -233,75 +278,20 @@ def open_access(settings: Settings, store: KeyStore, now_us: Callable[[], int], 
     )
 
 
-class _Caller:
-    """State of one API key in this worker."""
-
-    __slots__ = ("bucket", "digest", "expires_us", "key", "name", "scopes")
-
-    def __init__(self, key: ApiKey, share: float) -> None:
-        self.key = key
-        self.name = key.name
-        self.digest = key.digest
-        self.scopes = key.scopes
-        self.expires_us = key.expires_us
-        self.bucket = None if key.rate is None else TokenBucket(key.rate * share)
-
-    def scope_error(self, scope: Scope) -> ScopeError:
-        fix = f"use a key that was created with `skewless keys add NAME --scope {scope}`"
-        return ScopeError(f"API key {self.name!r}", f"does not have the scope {scope!r}", fix=fix)
-
-    def rate_error(self, wait: float) -> RateError:
-        problem = f"has sent more than {self.key.rate:g} requests per second"
-        fix = "send fewer requests, or retry after the seconds in Retry-After"
-        return RateError(f"API key {self.name!r}", problem, fix=fix, wait_s=math.ceil(wait))
+def _open_rates(settings: Settings, project: str, redis_url: str, resources: ExitStack) -> NewBucket:
+    share = 1 / settings.workers
+    if settings.rate_limit == "worker":
+        return lambda _, rate: TokenBucket(rate * share)
+    sharing = RateSharing(SharedRates(redis_url, project), share)
+    resources.callback(sharing.close)
+    return sharing.new_bucket
 
 
-def _read_key(headers: Headers) -> bytes:
-    for name, value in headers:
-        if name == b"x-api-key":
-            return value
-        if name == b"authorization" and (value[:7] == b"Bearer " or value[:7].lower() == b"bearer "):
-            return value[7:]
-    raise _key_error("is missing")
-
-
-def _key_error(problem: str) -> AccessError:
-    fix = "send a valid key in the header `Authorization: Bearer` or `X-API-Key`; `skewless keys add` creates one"
-    return AccessError("API key", problem, fix=fix)
-
-
-class TokenBucket:
-    """Allows ``rate`` requests per second on average, and bursts of ``max(rate, 1)``.
-
-    The state is the time at which the bucket will be full again (generic cell rate algorithm). So nothing has to refill
-    it, and a caller below its rate costs one comparison.
-
-    Args:
-        rate: tokens per second, above 0.
-
-    >>> bucket = TokenBucket(2.0)
-    >>> [bucket.take(10.0), bucket.take(10.0), bucket.take(10.0), bucket.take(10.5)]
-    [0.0, 0.0, 0.5, 0.0]
-    """
-
-    __slots__ = ("_full_at", "_period", "_tolerance")
-
-    def __init__(self, rate: float) -> None:
-        self._period = 1.0 / rate
-        self._tolerance = self._period * (max(rate, 1.0) - 1.0)
-        self._full_at = float("-inf")
-
-    def take(self, now: float) -> float:
-        """Take a token and return 0, or return the seconds until one is available.
-
-        Args:
-            now: a monotonic clock, seconds.
-        """
-        if now >= self._full_at:
-            self._full_at = now + self._period
-            return 0.0
-        wait = self._full_at - self._tolerance - now
-        if wait > 0.0:
-            return wait
-        self._full_at += self._period
-        return 0.0
+def _open_tokens(
+    rules: TokenRules, settings: Settings, now_us: Callable[[], int], new_bucket: NewBucket, resources: ExitStack
+) -> TokenVerifier:
+    max_age_s = settings.token_keys_hours * 3_600
+    tokens = TokenVerifier(rules, now_us, max_age_s=max_age_s, new_bucket=new_bucket)
+    tokens.start()
+    resources.callback(tokens.close)
+    return tokens

@@ -11,8 +11,9 @@ import asyncio
 import heapq
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, HotCycle, call_handler
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, call_handler
 from skewless.serving.http.reply import busy_body
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
@@ -24,11 +25,23 @@ _REJECTIONS_PER_SECOND = 6_400  # bounds the time for rejections to a tenth, how
 _BUSY = (*JSON, (b"retry-after", b"1"))
 
 
+class Origin(Protocol):
+    """The connection or call that a request came from.
+
+    Attributes:
+        last_reply_at: time of the last reply on the connection, on the event loop's clock.
+        disconnected: whether nobody receives the reply any more.
+    """
+
+    last_reply_at: float
+    disconnected: bool
+
+
 @dataclass(slots=True, eq=False)
 class _WaitingRequest:
     handler: Handler
     exchange: Exchange
-    origin: HotCycle
+    origin: Origin
     queued_at: float
     is_removed: bool = False
 
@@ -58,7 +71,7 @@ class FairQueue:
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, handler: Handler, exchange: Exchange, origin: HotCycle) -> None:
+    def submit(self, handler: Handler, exchange: Exchange, origin: Origin) -> None:
         """Start a request, at once if the server has room and no request waits."""
         # A new request must not overtake the waiting ones.
         if self._n_waiting or self._admission.is_full:
@@ -66,7 +79,7 @@ class FairQueue:
         else:
             call_handler(handler, exchange)
 
-    def _enqueue(self, handler: Handler, exchange: Exchange, origin: HotCycle) -> None:
+    def _enqueue(self, handler: Handler, exchange: Exchange, origin: Origin) -> None:
         if not self._wait_s or not self.bodies.reserve(len(exchange.body)):
             self._reject(exchange)
             return

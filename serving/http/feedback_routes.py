@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.log import OutcomeWriter
+from skewless.serving.access.caller import Caller
 from skewless.serving.events import GroupCommit
 from skewless.serving.http.event_routes import parse_in_thread
+from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
@@ -46,13 +50,24 @@ class Feedback:
         self._max_rows = max_rows
         self._commit = GroupCommit(self._write)
 
-    def parse(self, rows: Sequence[object]) -> list[Outcome]:
+    def parse(self, rows: Sequence[object], caller: Caller) -> list[Outcome]:
         """Return the outcomes of a request.
+
+        Ids of predictions can be guessed. So an outcome from a caller that is limited to some models counts only for
+        predictions of its model.
 
         Raises:
             RequestError: a row is invalid; the error gives its number.
+            ScopeError: the caller may not use the model of a row, or must name one.
         """
-        return parse_feedback(rows, lambda name: self._models.get(name).plan, self._clock.now_us(), self._max_rows)
+
+        def plan_of(name: str) -> FeaturePlan:
+            return self._models.get(caller.choose_model(name)).plan
+
+        outcomes = parse_feedback(rows, plan_of, self._clock.now_us(), self._max_rows)
+        if caller.models is None:
+            return outcomes
+        return [replace(outcome, model=caller.choose_model(outcome.model)) for outcome in outcomes]
 
     async def store(self, outcomes: Sequence[Outcome]) -> None:
         """Return once the outcomes are on disk.
@@ -75,7 +90,7 @@ class FeedbackRow(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     prediction_id: str | None = Field(None, description="Id of the prediction; or use model, keys and event_time.")
-    model: str | None = Field(None, description="Name of the model.")
+    model: str | None = Field(None, description="Name of the model; optional with prediction_id.")
     keys: dict[str, str | int | float | bool | None] | None = Field(
         None, description="All join keys of the model, and the request features that identify the prediction."
     )
@@ -111,7 +126,8 @@ def add_feedback_route(app: FastAPI, feedback: Feedback) -> None:
     )
     async def store(request: Request) -> Response:
         body = await request.body()
-        outcomes = await parse_in_thread(body, lambda: feedback.parse(read_rows(body)))
+        caller = caller_of(request)
+        outcomes = await parse_in_thread(body, lambda: feedback.parse(read_rows(body), caller))
         await feedback.store(outcomes)
         return json_response({"accepted": len(outcomes)}, 202)
 

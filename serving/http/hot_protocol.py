@@ -18,7 +18,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from skewless.contract.errors import RequestError, SkewlessError
+from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import (
     JSON,
@@ -103,9 +103,11 @@ class HotProtocol(RequestReader):
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
+        cycle.request_id = self._request_id
         # Before the body is read: a client without a valid key must not make the server store one.
-        rejection = self.routes.admit(self.headers)
-        if rejection is not None:
+        try:
+            cycle.caller = self.routes.admit(self.headers, self.certificate)
+        except AccessError as rejection:
             cycle.handler, cycle.is_rejected = error_handler(rejection), True
             # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
             # the next bytes are a body or a request.
@@ -225,6 +227,8 @@ class HotProtocol(RequestReader):
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects_continue
         self.headers.extend(headers)
+        if self.certificate is not None:
+            self.scope["state"]["certificate"] = self.certificate
         HttpToolsProtocol.on_headers_complete(self)
         # The application's replies must not close the connection before unread requests are handled.
         transport = self.transport
@@ -264,8 +268,13 @@ class HotProtocol(RequestReader):
             query=cycle.query,
             headers=cycle.headers,
             body=b"".join(cycle.body),
+            caller=cycle.caller,
             send=partial(self._send, cycle),
+            request_id=cycle.request_id,
         )
+        begin_trace = self.routes.begin_trace
+        if begin_trace is not None and not cycle.is_rejected:
+            exchange.trace = begin_trace(cycle.headers)
         if cycle.is_rejected or self.queue is None:
             call_handler(cycle.handler, exchange)
         else:
@@ -322,14 +331,8 @@ def make_protocol(
         queue: queue for requests while the server has no room; None: every request starts at once.
     """
     bodies = bodies or BodyBudget(limits.unfinished_bytes)
-    attributes = {
-        "routes": routes,
-        "limits": limits,
-        "bodies": bodies,
-        "queue": queue,
-        "handler_cache": {},
-        "usual_head": ReplyHead(),
-    }
+    attributes = {"routes": routes, "limits": limits, "bodies": bodies, "queue": queue}
+    attributes |= {"handler_cache": {}, "usual_head": ReplyHead()}
     return type("HotProtocol", (HotProtocol,), attributes)
 
 

@@ -13,8 +13,13 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.http.middleware import defect_error
+from skewless.infra.otel.trace import Trace
+from skewless.infra.telemetry.request_ids import HEADER, log_request, new_request_id
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
+from skewless.serving.http.middleware import defect_error, log_refusal
 from skewless.serving.http.reply import error_json, http_status, retry_after
+from skewless.serving.metrics.telemetry import BeginTrace
 
 Header = tuple[bytes, bytes]
 Send = Callable[[int, bytes, Sequence[Header]], None]
@@ -30,8 +35,11 @@ class Exchange:
         path: percent-decoded, without the query.
         query: the raw text after the question mark.
         headers: in order of arrival, names in lower case.
+        caller: who sends it, and which models it may use.
         send: sends status, body and headers; the server adds content-length.
         waited_s: seconds between the end of the request and the start of its handler.
+        trace: of the request, which the reply ends; None: it is not traced.
+        request_id: of the caller, which the reply returns; empty: there is none, and an error gets a new one.
     """
 
     method: str
@@ -39,22 +47,42 @@ class Exchange:
     query: bytes
     headers: Sequence[Header]
     body: bytes
+    caller: Caller
     send: Send
     waited_s: float = 0.0
+    trace: Trace | None = None
+    request_id: bytes = b""
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
-        """Send the reply."""
-        self.send(status, body, headers)
+        """Send the reply, with the caller's id; that of a traced request names its span."""
+        if self.request_id:
+            headers = (*headers, (HEADER, self.request_id))
+        trace = self.trace
+        if trace is None:
+            self.send(status, body, headers)
+        else:
+            self.send(status, body, (*headers, (b"traceresponse", trace.context.header())))
+            trace.finish(status)
 
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
+        if self.trace is not None and not self.trace.ended_at:
+            self.trace.attributes |= {"skewless.outcome": error.kind, "error.type": error.kind}
+        self.request_id = self.request_id or new_request_id()
+        status = status or http_status(error)
+        log_refusal(error, self.method, self.path, status, self.request_id)
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.send(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
+        self.reply(status, orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]
 Find = Callable[[str], Handler | None]
-Admit = Callable[[Sequence[Header]], SkewlessError | None]
+Admit = Callable[[Sequence[Header], PeerCertificate | None], Caller]
+
+
+def admit_anyone(_headers: Sequence[Header], _certificate: PeerCertificate | None) -> Caller:
+    """Admit a request without a check."""
+    return ANYONE
 
 
 @dataclass(frozen=True)
@@ -64,12 +92,14 @@ class HotRoutes:
     Args:
         fixed: handlers by path.
         find_other: finds handlers of paths with variable parts.
-        admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
+        admit: returns the caller of a request before its body is read, or raises AccessError.
+        begin_trace: returns the trace of an admitted request with these headers, None if it is not sampled.
     """
 
     fixed: Mapping[str, Handler]
     find_other: Find = lambda _: None
-    admit: Admit = lambda _: None
+    admit: Admit = admit_anyone
+    begin_trace: BeginTrace | None = None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
@@ -86,7 +116,12 @@ def call_handler(handler: Handler, exchange: Exchange) -> None:
 
 def reply_failure(exchange: Exchange, error: Exception) -> None:
     """Reply with an error; an unexpected exception is logged as a defect."""
-    exchange.reply_error(error if isinstance(error, SkewlessError) else defect_error(error, exchange.path))
+    exchange.request_id = exchange.request_id or new_request_id()
+    with log_request(exchange.request_id):
+        if not isinstance(error, SkewlessError):
+            trace_id = exchange.trace.trace_id if exchange.trace else None
+            error = defect_error(error, exchange.path, **({"trace_id": trace_id} if trace_id else {}))
+        exchange.reply_error(error)
 
 
 async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> Response:
@@ -95,9 +130,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     Raises:
         SkewlessError: the request is not admitted; its body was not read.
     """
-    refusal = routes.admit(request.scope["headers"])
-    if refusal is not None:
-        raise refusal
+    caller = routes.admit(request.scope["headers"], request.scope.get("state", {}).get("certificate"))
     future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
@@ -113,7 +146,10 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
         query=request.scope["query_string"],
         headers=request.scope["headers"],
         body=await request.body(),
+        caller=caller,
         send=send,
+        trace=None if routes.begin_trace is None else routes.begin_trace(request.scope["headers"]),
+        request_id=request.scope.get("state", {}).get("request_id", b""),
     )
     call_handler(handler, exchange)
     return await future
@@ -134,6 +170,7 @@ class HotCycle:
     is_rejected = False
     response_complete = False
     last_reply_at = 0.0
+    request_id = b""
 
     def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
         self.handler = handler
@@ -141,6 +178,7 @@ class HotCycle:
         self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
+        self.caller = ANYONE
         self.body: list[bytes] = []
 
 

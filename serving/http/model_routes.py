@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from skewless.contract.clock import Clock
 from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.peer_workers import PeerWorkers
+from skewless.serving.prediction.predictor import Predictor
 
 _LOAD_SECONDS = 60.0  # a peer may load a model before it replies
 
 
 def add_model_routes(
-    app: FastAPI, *, models: ModelTable, peers: PeerWorkers | None, metrics: Metrics, clock: Clock
+    app: FastAPI,
+    *,
+    models: ModelTable,
+    predictor: Predictor,
+    peers: PeerWorkers | None,
+    metrics: Metrics,
+    clock: Clock,
 ) -> None:
     """Add the routes.
 
@@ -26,29 +34,36 @@ def add_model_routes(
     """
 
     @app.get("/models", summary="List the served models")
-    async def list_models() -> Response:
-        return json_response(
-            {"models": [describe_model(model, models) for model in models.all()], "refused": models.problems}
-        )
+    async def list_models(request: Request) -> Response:
+        caller = caller_of(request)
+        described = [describe_model(model, models) for model in models.all() if caller.may_use(model.name)]
+        # A problem is that of a model or of one of its versions, or of the project.
+        refused = {thing: why for thing, why in models.problems.items() if caller.may_use(thing.partition(" ")[0])}
+        return json_response({"models": described, "refused": refused})
 
     @app.get("/models/{name}", summary="Describe a model: version, plan, inputs and quality")
     async def described(name: str) -> Response:
         return json_response(describe_model(models.get(name), models))
 
+    @app.get("/models/{name}/check", summary="Make a synthetic prediction, which is neither logged nor counted")
+    async def check(name: str) -> Response:
+        return json_response((await predictor.check(models.get(name))).as_dict())
+
     @app.post("/models/refresh", summary="Check the aliases now, and list the models that were swapped")
-    async def refresh() -> Response:
+    async def refresh(request: Request) -> Response:
         swapped = await models.refresh()
         for name in swapped:
             metrics.reloads(name).inc()
         await notify_peers(peers)
-        return json_response({"swapped": swapped})
+        return json_response({"swapped": [name for name in swapped if caller_of(request).may_use(name)]})
 
     @app.post(
         "/models/{name}/rollback",
         summary="End the running rollout, or make the previous champion champion again",
     )
-    async def roll_back(name: str) -> Response:
-        model = await models.roll_back(name, reason="rolled back over HTTP", now_us=clock.now_us())
+    async def roll_back(name: str, request: Request) -> Response:
+        reason = f"rolled back over HTTP by {caller_of(request)!r}"
+        model = await models.roll_back(name, reason=reason, now_us=clock.now_us())
         metrics.reloads(name).inc()
         await notify_peers(peers)
         return json_response(describe_model(model, models))

@@ -21,10 +21,10 @@ from starlette.responses import FileResponse
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, RequestError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.access.gate import scope_of
+from skewless.serving.access.needs import scope_of
 
 _SCHEMES: Mapping[str, Any] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "API key from `skewless keys add`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "API key from `skewless keys add`, or a token."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, in this header."},
 }
 _REF_PREFIX, _SCHEMAS_KEY = "#/components/schemas/", "x-schemas"

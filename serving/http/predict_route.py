@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
-from skewless.serving.access.gate import Access
-from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
+from skewless.infra.otel.trace import Trace
+from skewless.serving.http.hot_routes import JSON, Exchange, Header, reply_failure
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import predictions_json, scores_json
 from skewless.serving.metrics.metrics import Metrics
@@ -37,11 +37,14 @@ class PredictionRoute:
 
     Args:
         deadline_s: timeout of requests that set none, seconds; 0: none.
+
+    Attributes:
+        route: its path, with names in braces, for traces.
     """
 
+    route: ClassVar[str]
     models: ModelTable
     predictor: Predictor
-    access: Access
     metrics: Metrics
     clock: Clock
     deadline_s: float = 0.0
@@ -49,6 +52,26 @@ class PredictionRoute:
     def __post_init__(self) -> None:
         """Look up the series once, because a look-up costs as much as several observations."""
         self._parse, self._encode = self.metrics.stage("parse"), self.metrics.stage("encode")
+
+    def begin_trace(self, trace: Trace, start_s: float, waited_s: float) -> None:
+        """Describe a request whose handler began at ``start_s``, after it had waited."""
+        trace.name = f"POST {self.route}"
+        trace.attributes |= {"http.request.method": "POST", "http.route": self.route}
+        if waited_s:
+            trace.add("wait", trace.started_at, start_s)
+
+    def trace_request(self, trace: Trace, request: ScoringRequest, start_s: float) -> None:
+        """Describe a request that is parsed."""
+        trace.attributes |= {"skewless.model": request.model.name, "skewless.version": request.model.version}
+        trace.attributes["skewless.rows"] = request.n
+        trace.add("parse", start_s, time.perf_counter())
+
+    def trace_result(self, trace: Trace, result: ScoredSlice | MergedSlices, start_s: float) -> None:
+        """Describe the result of a request; the rest of its time is spent on the reply."""
+        parts = result.parts if isinstance(result, MergedSlices) else (result,)
+        trace.attributes["skewless.version"] = ",".join(part.model.version for part in parts)
+        trace.attributes["skewless.outcome"] = "degraded" if result.degraded else "ok"
+        trace.open("encode", start_s)
 
     def read_options(self, values: Mapping[str, object], waited_s: float, timeout: str = "timeout_us") -> Options:
         """Return the options of a request that has waited some seconds; see ``read_options``."""
@@ -182,20 +205,42 @@ class PredictReply(BaseModel):
 
 
 _PLAIN_FIELDS = frozenset({"model", "rows"})
+Result: TypeAlias = ScoredSlice | MergedSlices
+Reply: TypeAlias = tuple[bytes, Sequence[Header]]  # body and headers
+
+
+class Encoder(Protocol):
+    """Returns the reply for the result of a request."""
+
+    def __call__(self, result: Result, *, features: bool) -> Reply:
+        """Return body and headers; ``features``: with the values that the model used."""
+        ...
 
 
 class PredictRoute(PredictionRoute):
     """Handles ``POST /predict``."""
+
+    route = "/predict"
+
+    def read_request(self, exchange: Exchange) -> tuple[dict[str, Any], Encoder]:
+        """Return the fields of a request, and the encoder of its reply.
+
+        Raises:
+            RequestError: the body is not a request.
+        """
+        return parse_body(exchange.body), encode_reply
 
     def handle(self, exchange: Exchange) -> None:
         """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
         # The measured time includes the wait in the queue.
         started_at = start - exchange.waited_s
+        if exchange.trace is not None:
+            self.begin_trace(exchange.trace, start, exchange.waited_s)
         name, version = "unknown", ""
         try:
-            body = parse_body(exchange.body)
-            model = self.models.get(body.get("model"), body.get("version"))
+            body, encode = self.read_request(exchange)
+            model = self.models.get(exchange.caller.choose_model(body.get("model")), body.get("version"))
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self.predictor.limits.max_batch)
@@ -206,12 +251,17 @@ class PredictRoute(PredictionRoute):
                 columns=model.parser.parse_rows(rows),
                 options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self.models.routing(name),
+                trace=exchange.trace,
+                request_id=exchange.request_id,
             )
             if request.options.as_of is not None:
-                self.access.check(exchange.headers, "as_of")
+                exchange.caller.require("as_of")
             self._parse.observe(time.perf_counter() - start)
+            features = bool(body.get("features"))
+            if exchange.trace is not None:
+                self.trace_request(exchange.trace, request, start)
             self.predictor.submit(
-                request, partial(self._reply_result, exchange, started_at, bool(body.get("features")), (name, version))
+                request, partial(self._reply_result, exchange, started_at, encode, features, (name, version))
             )
         except SkewlessError as error:
             self._reply_error(exchange, error, (name, version))
@@ -220,15 +270,16 @@ class PredictRoute(PredictionRoute):
         self,
         exchange: Exchange,
         started_at: float,
+        encode: Encoder,
         features: bool,  # noqa: FBT001 - given by partial
         model: tuple[str, str],
-        result: ScoredSlice | MergedSlices | SkewlessError,
+        result: Result | SkewlessError,
     ) -> None:
         if isinstance(result, SkewlessError):
             self._reply_error(exchange, result, model)
             return
         try:
-            self._reply(exchange, result, started_at, features=features)
+            self._reply(exchange, result, started_at, encode, features=features)
         except Exception as error:  # noqa: BLE001 - the client waits for a reply, whatever failed
             reply_failure(exchange, error)
 
@@ -237,13 +288,12 @@ class PredictRoute(PredictionRoute):
             return NO_OPTIONS
         return self.read_options(body, waited_s)
 
-    def _reply(
-        self, exchange: Exchange, result: ScoredSlice | MergedSlices, started_at: float, *, features: bool
-    ) -> None:
+    def _reply(self, exchange: Exchange, result: Result, started_at: float, encode: Encoder, *, features: bool) -> None:
         start = time.perf_counter()
-        fast_body = None if features or isinstance(result, MergedSlices) else scores_json(result)
-        body = fast_body or orjson.dumps(predictions_json(result, features=features))
-        exchange.reply(200, body, JSON)
+        if exchange.trace is not None:
+            self.trace_result(exchange.trace, result, start)
+        body, headers = encode(result, features=features)
+        exchange.reply(200, body, headers)
         now = time.perf_counter()
         self._encode.observe(now - start)
         self.metrics.seconds.observe(now - started_at)
@@ -251,6 +301,12 @@ class PredictRoute(PredictionRoute):
     def _reply_error(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
         self.metrics.requests(*model, error.kind).inc()
         exchange.reply_error(error)
+
+
+def encode_reply(result: Result, *, features: bool) -> Reply:
+    """Return the reply of ``/predict``."""
+    fast_body = None if features or isinstance(result, MergedSlices) else scores_json(result)
+    return fast_body or orjson.dumps(predictions_json(result, features=features)), JSON
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -262,12 +318,29 @@ def parse_body(body: bytes) -> dict[str, Any]:
     Raises:
         RequestError: the body is not JSON, has no rows, or has an unknown or mistyped field.
     """
+    return check_body(load_json(body))
+
+
+def load_json(body: bytes) -> object:
+    """Return the value of a JSON body.
+
+    Raises:
+        RequestError: the body is not JSON.
+    """
     try:
-        data = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             "request body", f"is not JSON: {error}", fix="send valid JSON, with null for NaN and Infinity"
         ) from error
+
+
+def check_body(data: object) -> dict[str, Any]:
+    """Return the fields of a request, checked.
+
+    Raises:
+        RequestError: it has no rows, or an unknown or mistyped field.
+    """
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
     # Nearly all requests have only the usual fields, and skip the check by pydantic.

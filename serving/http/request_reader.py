@@ -14,12 +14,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
+from skewless.infra.telemetry.request_ids import HEADER, is_request_id
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.hot_routes import Header
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
 _CHUNK_BYTES = 16_384  # bytes per call of the parser; all requests in them have been parsed before the first reply
 _CHUNK_FRAME = 16  # bytes of framing per chunk that are not counted
-_FRAMING_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
+_READ_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding", HEADER})
 _FIX = "see docs/serving.md, Limits"
 
 
@@ -32,6 +34,7 @@ class RequestReader(HttpToolsProtocol):
     limits: WireLimits
     bodies: BodyBudget
 
+    certificate: PeerCertificate | None = None  # that the client has shown in the TLS handshake
     cycle: Any
     url = b""
     pipeline: Any  # requests that wait for their turn, the oldest at the right end
@@ -43,6 +46,7 @@ class RequestReader(HttpToolsProtocol):
     _length = 0
     _max_body = 0
     _n_hosts = 0
+    _request_id = b""
     _counted_bytes = 0
     _rejection: tuple[int, str] | None = None
     _has_upgrade = False
@@ -56,6 +60,8 @@ class RequestReader(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(self)
         self._idle_since = self.loop.time()
+        if (tls := transport.get_extra_info("ssl_object")) is not None and (der := tls.getpeercert(binary_form=True)):
+            self.certificate = PeerCertificate(der)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything that belongs to the unfinished request."""
@@ -115,7 +121,7 @@ class RequestReader(HttpToolsProtocol):
             raise ValueError("a request after the last one")
         self.url = b""
         self.headers = self._open_headers = []
-        self.expect_100_continue = False
+        self.expect_100_continue, self._request_id = False, b""
         self._bytes_read = self._trailer_bytes = self._length = self._n_hosts = 0
         self._request_since = now = self.loop.time()
         # The fair queue prefers the connection that was idle the longest; a pipelined request was not idle at all.
@@ -131,8 +137,8 @@ class RequestReader(HttpToolsProtocol):
             return
         name, value = name.lower(), value.rstrip(b" \t")
         self._bytes_read += len(name) + len(value)
-        if name in _FRAMING_HEADERS:
-            self._check_framing_header(name, value)
+        if name in _READ_HEADERS:
+            self._read_header(name, value)
         self._open_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -210,13 +216,15 @@ class RequestReader(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"\r\n".join([line, *headers, b"", b""])
 
-    def _check_framing_header(self, name: bytes, value: bytes) -> None:
+    def _read_header(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
             self._length = int(value)
         elif name == b"host":
             self._n_hosts += 1
         elif name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == HEADER:
+            self._request_id = self._request_id or (value if is_request_id(value) else b"")
         # A proxy that understands another encoding, or two of them, sees another end of the body: what it takes for the
         # body could be the next request for us (request smuggling).
         elif value.lower() != b"chunked" or any(header_name == name for header_name, _ in self.headers):

@@ -7,9 +7,11 @@ import ctypes
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from skewless.contract.errors import PlaceError
+from skewless.serving.server_config import ServerConfig
 
 _BACKLOG = 1_024
 _SO_ATTACH_FILTER = 26
@@ -48,6 +50,22 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 def allow_sharing(sock: socket.socket) -> None:
     """Let other sockets bind the address, too. Call it after ``bind``, which ensures that the address was free."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+@contextlib.contextmanager
+def reserve_grpc_port(config: ServerConfig) -> Iterator[ServerConfig]:
+    """Yield the configuration with the real port for gRPC, which all workers of this user can then share.
+
+    Raises:
+        PlaceError: the address cannot be used.
+    """
+    settings = config.settings
+    if settings.grpc_port is None:
+        yield config
+        return
+    with bind(settings.host, settings.grpc_port) as sock:
+        allow_sharing(sock)
+        yield config.with_grpc_port(sock.getsockname()[1])
 
 
 def reject_new_connections(sock: socket.socket) -> None:

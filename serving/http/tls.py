@@ -15,7 +15,7 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
 _log = EventLogger()
-_Stamp = tuple[int, int, int]  # inode, time of change and size: they differ after a file was replaced
+Stamp = tuple[int, int, int]  # inode, time of change and size: they differ after a file was replaced
 
 
 def tls_options(settings: Settings, repo: Path) -> dict[str, Any]:
@@ -38,12 +38,12 @@ def tls_options(settings: Settings, repo: Path) -> dict[str, Any]:
                 fix = "set tls_cert and tls_key, or neither"
                 raise _setting_error(name, "requires other settings that are missing", None, fix)
         return {}
-    _check_certificates("tls_cert", cert)
-    _check_pair(cert, key)
+    check_certificates("tls_cert", cert)
+    check_pair(cert, key)
     options: dict[str, Any] = {"ssl_certfile": cert, "ssl_keyfile": key, "ssl_ciphers": _CIPHERS}
     if authority is None:
         return options
-    _check_certificates("tls_ca", authority)
+    check_certificates("tls_ca", authority)
     return {**options, "ssl_ca_certs": authority, "ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
@@ -100,10 +100,10 @@ class CertificateRenewal:
     def _load_context(self) -> ssl.SSLContext:
         config = self._options
         cert, key, authority = str(config.ssl_certfile), str(config.ssl_keyfile), config.ssl_ca_certs
-        _check_certificates("tls_cert", cert)
-        _check_pair(cert, key)
+        check_certificates("tls_cert", cert)
+        check_pair(cert, key)
         if authority is not None:
-            _check_certificates("tls_ca", str(authority))
+            check_certificates("tls_ca", str(authority))
         return create_ssl_context(
             certfile=cert,
             keyfile=key,
@@ -114,13 +114,14 @@ class CertificateRenewal:
             ciphers=config.ssl_ciphers,
         )
 
-    def _read_stamps(self) -> tuple[_Stamp | None, ...]:
+    def _read_stamps(self) -> tuple[Stamp | None, ...]:
         config = self._options
         files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        return tuple(None if name is None else _read_stamp(Path(name)) for name in files)
+        return tuple(None if name is None else read_stamp(Path(name)) for name in files)
 
 
-def _read_stamp(path: Path) -> _Stamp | None:
+def read_stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None: it cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -141,14 +142,27 @@ def _readable_path(settings: Settings, name: str, repo: Path) -> str | None:
     return str(path)
 
 
-def _check_certificates(name: str, path: str) -> None:
+def check_certificates(name: str, path: str) -> None:
+    """Check that a file has a certificate.
+
+    Args:
+        name: of the setting.
+
+    Raises:
+        DefinitionError: it has none.
+    """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (ssl.SSLError, OSError) as error:
         raise _setting_error(name, "names a file without a certificate", path, "give a file in PEM format") from error
 
 
-def _check_pair(cert: str, key: str) -> None:
+def check_pair(cert: str, key: str) -> None:
+    """Check that a key belongs to a certificate.
+
+    Raises:
+        DefinitionError: it does not, or cannot be read.
+    """
     try:
         # With an empty passphrase OpenSSL fails on a protected key instead of prompting on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")

@@ -205,6 +205,8 @@ class Metrics:
             "skewless_log_files_waiting", "Files of the logs on this machine that could not be shipped"
         )()
         self.dropped = self._counter("skewless_log_dropped", "Predictions dropped by the log", "reason")
+        self.spans_sent = self._counter("skewless_spans_sent", "Spans that the collector has received")()
+        self.spans_dropped = self._counter("skewless_spans_dropped", "Spans that were lost", "reason")
         self.disk_free = self._gauge("skewless_disk_free_ratio", "Free share of the state folder's disk")()
         self.certificate_expires = self._gauge(
             "skewless_certificate_expires_seconds", "End of the TLS certificate, Unix time"

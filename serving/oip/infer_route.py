@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.predict_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, requested_outputs
+from skewless.serving.oip.conversion import ReplyTensor, build_outputs, build_request, encode_reply, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.oip.signature import OipModel, OipModels
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
@@ -30,7 +30,20 @@ _MIN_BYTES = 4_096  # bytes; shorter replies fit into a packet or two, compresse
 _LEVEL = 1
 
 
-class _PendingReply(NamedTuple):
+class InferTarget(NamedTuple):
+    """The model that a request names, and what its transport has already parsed.
+
+    Args:
+        version: None: the champion.
+        message: the parsed message of gRPC; None: HTTP.
+    """
+
+    name: str
+    version: str | None
+    message: Any = None
+
+
+class PendingReply(NamedTuple):
     """Data of a request that its reply needs."""
 
     started_at: float
@@ -42,7 +55,7 @@ class _PendingReply(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class InferRoute(PredictionRoute):
-    """Handles ``infer``.
+    """Handles ``infer`` over HTTP; a subclass for another transport has its own target, request and reply.
 
     Args:
         body_bytes: maximum length of a body, also after decompression.
@@ -50,6 +63,7 @@ class InferRoute(PredictionRoute):
 
     oip_models: OipModels
     body_bytes: int
+    route = "/v2/models/{model}/infer"
 
     def find(self, path: str) -> Handler | None:
         """Return the handler of a path; None: the path belongs to another route."""
@@ -60,31 +74,77 @@ class InferRoute(PredictionRoute):
         """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
         started_at = start - exchange.waited_s
+        if exchange.trace is not None:
+            self.begin_trace(exchange.trace, start, exchange.waited_s)
         model: ServedModel | None = None
         try:
-            name, version = _parse_path(exchange.path)
-            model = self.models.get(name, version)
-            self._submit(exchange, model, start, routed=version is None)
+            target = self.find_target(exchange)
+            model = self.models.get(exchange.caller.choose_model(target.name), target.version)
+            self._submit(exchange, model, target, start)
         except SkewlessError as error:
             self._reply_error(exchange, error, model, started_at)
 
-    def _submit(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
+    def find_target(self, exchange: Exchange) -> InferTarget:
+        """Return the model that a request names.
+
+        Raises:
+            RequestError: the request cannot be parsed.
+        """
+        return _parse_path(exchange.path)
+
+    def read_request(self, exchange: Exchange, target: InferTarget) -> tuple[InferRequest, bytes]:  # noqa: ARG002
+        """Return the request, and the encodings of the reply that its client accepts.
+
+        Raises:
+            RequestError: the request does not follow the protocol.
+        """
         encoding, accepted, json_length = _read_headers(exchange)
         body = decompress(exchange.body, encoding, self.body_bytes) if encoding else exchange.body
-        request = parse_request(body, json_length)
+        return parse_request(body, json_length), accepted
+
+    def encode_reply(
+        self, pending: PendingReply, head: bytes, outputs: Sequence[ReplyTensor]
+    ) -> tuple[bytes, Sequence[Header]]:
+        """Return body and headers of a reply.
+
+        Args:
+            head: the JSON of the reply up to its outputs.
+
+        Raises:
+            RequestError: an output cannot be encoded as the request says.
+        """
+        body, json_length = encode_reply(head, outputs)
+        headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))
+        if pending.accepted:
+            body, encoding = compress_reply(body, pending.accepted)
+            headers = headers if encoding is None else (*headers, (b"content-encoding", encoding))
+        return body, headers
+
+    def read_deadline(self, exchange: Exchange, options: Options) -> Options:  # noqa: ARG002 - of a subclass
+        """Return the options with the deadline of the transport; HTTP has none."""
+        return options
+
+    def _submit(self, exchange: Exchange, model: ServedModel, target: InferTarget, start: float) -> None:
+        request, accepted = self.read_request(exchange, target)
         oip_model = self.oip_models.get(model)
         outputs = requested_outputs(oip_model.signature, request)
         options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
+        options = self.read_deadline(exchange, options)
         # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
-            self.access.check(exchange.headers, "as_of")
+            exchange.caller.require("as_of")
         scoring_request = build_request(
             model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )
-        if routed:
+        if target.version is None:
             scoring_request = self._add_routing(scoring_request, outputs)
-        pending = _PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
+        if exchange.request_id:
+            scoring_request = scoring_request._replace(request_id=exchange.request_id)
+        pending = PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
+        if exchange.trace is not None:
+            self.trace_request(exchange.trace, scoring_request, start)
+            scoring_request = scoring_request._replace(trace=exchange.trace)
         self.predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
 
     def _add_routing(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
@@ -116,7 +176,7 @@ class InferRoute(PredictionRoute):
     def _reply_result(
         self,
         exchange: Exchange,
-        pending: _PendingReply,
+        pending: PendingReply,
         model: ServedModel,
         result: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
@@ -126,22 +186,19 @@ class InferRoute(PredictionRoute):
         # This is a callback, so an exception of the reply would otherwise reach no handler, and the client would wait.
         call_handler(lambda target: self._reply(target, pending, result), exchange)
 
-    def _reply(self, exchange: Exchange, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> None:
+    def _reply(self, exchange: Exchange, pending: PendingReply, result: ScoredSlice | MergedSlices) -> None:
         start = time.perf_counter()
-        head = self._head(pending, result)
-        body, json_length = encode_reply(head, build_outputs(pending.oip_model.signature, result, pending.outputs))
-        headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))
-        if pending.accepted:
-            body, encoding = compress_reply(body, pending.accepted)
-            headers = headers if encoding is None else (*headers, (b"content-encoding", encoding))
-        exchange.reply(200, body, headers)
+        if exchange.trace is not None:
+            self.trace_result(exchange.trace, result, start)
+        outputs = build_outputs(pending.oip_model.signature, result, pending.outputs)
+        exchange.reply(200, *self.encode_reply(pending, self._head(pending, result), outputs))
         now = time.perf_counter()
         self._encode.observe(now - start)
         self.metrics.seconds.observe(now - pending.started_at)
         for part in result.parts if isinstance(result, MergedSlices) else (result,):
             self.oip_models.get(part.model).counts.count_success(part, now - pending.started_at)
 
-    def _head(self, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> bytes:
+    def _head(self, pending: PendingReply, result: ScoredSlice | MergedSlices) -> bytes:
         if isinstance(result, MergedSlices):
             versions = [part.model.version for part in result.parts]
             return pending.oip_model.signature.merged_head(
@@ -162,10 +219,10 @@ class InferRoute(PredictionRoute):
         exchange.reply_error(error)
 
 
-def _parse_path(path: str) -> tuple[str, str | None]:
+def _parse_path(path: str) -> InferTarget:
     """Return model and version of a path; None: the path has no version. An empty version is not the same."""
     name, has_version, version = path[len(_START) : -len(_END)].partition("/versions/")
-    return name, version if has_version else None
+    return InferTarget(name, version if has_version else None)
 
 
 def _read_headers(exchange: Exchange) -> tuple[bytes, bytes, int | None]:

@@ -73,7 +73,7 @@ def parse_request(body: bytes, json_length: int | None = None) -> InferRequest:
         id=name,
         parameters=parameters,
         inputs=_parse_inputs(data, remainder),
-        outputs={} if outputs is None else _parse_outputs(outputs, binary=binary),
+        outputs={} if outputs is None else parse_outputs(outputs, binary=binary),
         binary=binary,
     )
 
@@ -141,16 +141,30 @@ def _parse_lenient(body: bytes) -> object:
     return data
 
 
+def add_input(inputs: dict[str, Tensor], tensor: Tensor) -> None:
+    """Add a tensor to the inputs of a request.
+
+    Raises:
+        RequestError: there is an input of its name.
+    """
+    if tensor.name in inputs:
+        raise RequestError(f"input {tensor.name!r}", "is duplicate", fix="send each input once")
+    inputs[tensor.name] = tensor
+
+
+def no_inputs_error() -> RequestError:
+    """Return the error of a request without inputs."""
+    return RequestError(_BODY, "has no inputs", fix=_INPUTS_FIX)
+
+
 def _parse_inputs(data: Mapping[str, Any], remainder: memoryview) -> dict[str, Tensor]:
     items = data.get("inputs")
     if type(items) is not list or not items:
-        raise RequestError(_BODY, "has no inputs", fix=_INPUTS_FIX)
+        raise no_inputs_error()
     inputs: dict[str, Tensor] = {}
     for item in items:
         tensor, remainder = _parse_tensor(item, remainder)
-        if tensor.name in inputs:
-            raise RequestError(f"input {tensor.name!r}", "is duplicate", fix="send each input once")
-        inputs[tensor.name] = tensor
+        add_input(inputs, tensor)
     if remainder:
         raise RequestError(
             _BODY,
@@ -166,7 +180,7 @@ def _parse_tensor(item: Any, remainder: memoryview) -> tuple[Tensor, memoryview]
     if type(name) is not str:
         raise RequestError("request field 'inputs'", "has an input without a name", fix=_INPUTS_FIX)
     kind = find_datatype(name, item.get("datatype"))
-    shape, data = _parse_shape(name, item.get("shape")), item.get("data")
+    shape, data = parse_shape(name, item.get("shape")), item.get("data")
     size = read_parameters(f"input {name!r}", item).get("binary_data_size") if item.get("parameters") else None
     if size is None and type(data) is list:
         return JsonTensor.of(name, kind, shape, data), remainder
@@ -176,7 +190,12 @@ def _parse_tensor(item: Any, remainder: memoryview) -> tuple[Tensor, memoryview]
     return BinaryTensor.of(name, kind, shape, part), remainder
 
 
-def _parse_shape(name: str, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a request
+def parse_shape(name: str, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a request
+    """Return the shape of an input.
+
+    Raises:
+        RequestError: it is not a list of 1 to 8 lengths of 1 or more.
+    """
     if type(shape) is list and len(shape) <= MAX_DIMENSIONS:
         for length in shape:
             if type(length) is not int or length < 1:
@@ -208,7 +227,16 @@ def _split_data(thing: str, remainder: memoryview, size: Any) -> tuple[memoryvie
     return remainder[:size], remainder[size:]
 
 
-def _parse_outputs(items: Any, *, binary: bool) -> dict[str, bool]:  # noqa: ANN401 - of a request
+def parse_outputs(items: Any, *, binary: bool) -> dict[str, bool]:  # noqa: ANN401 - of a request
+    """Return the requested outputs, and for each whether to send it as binary data.
+
+    Args:
+        items: objects with ``name`` and, if present, ``parameters``; not checked yet.
+        binary: for outputs that do not say.
+
+    Raises:
+        RequestError: they are not such a list, or an output is requested twice or as a classification.
+    """
     outputs: dict[str, bool] = {}
     for item in items if type(items) is list else [None]:
         if type(item) is not dict or type(item.get("name")) is not str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from skewless.contract.errors import RequestError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
+from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.model_routes import notify_peers
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
@@ -122,8 +123,9 @@ def _add_descriptions(router: APIRouter, models: ModelTable, oip_models: OipMode
 
     # Before the routes of one model, since "stats" would match the name of a model.
     @router.get("/models/stats", summary="Return request counts of this worker", response_model=Statistics)
-    async def all_statistics() -> Response:
-        each = [statistics(model.name, None) for model in models.all()]
+    async def all_statistics(request: Request) -> Response:
+        caller = caller_of(request)
+        each = [statistics(model.name, None) for model in models.all() if caller.may_use(model.name)]
         return make_reply(Statistics(model_stats=[item for part in each for item in part.model_stats]))
 
     _add_pair(router, "/stats", "Return request counts of a {}", Statistics, statistics)
@@ -179,7 +181,8 @@ def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, pee
     )
     async def index(request: Request) -> Response:
         only_ready = read_flag("request", _parse_object(await request.body()), "ready", default=False)
-        versions = await asyncio.to_thread(models.known_versions)
+        known, caller = await asyncio.to_thread(models.known_versions), caller_of(request)
+        versions = {name: numbers for name, numbers in known.items() if caller.may_use(name)}
         return make_reply([entry for entry in index_of(models, versions) if entry.state == "READY" or not only_ready])
 
     @router.post(

@@ -77,6 +77,7 @@ class Evaluator:
         shadows: scores served rows again with the shadow versions of a traffic policy.
         log: receives each prediction; None: predictions are not logged.
         skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
+        traced: whether some requests may have a trace.
     """
 
     reads: FeatureReads
@@ -86,6 +87,7 @@ class Evaluator:
     log: PredictionWriter | None
     metrics: Metrics
     skew_us: int = 0
+    traced: bool = False
 
     def __post_init__(self) -> None:
         """Prepare the counters and the queue of deferred work."""
@@ -101,7 +103,8 @@ class Evaluator:
     async def score_entities(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain entity keys; one store read serves the complete batch."""
         now_us = self._observe_start(tickets)
-        groups = [group for group in group_tickets(tickets, _floor(now_us)) if self._try_group(group, lambda g: g.keys)]
+        groups = group_tickets(tickets, _floor(now_us), traced=self.traced)
+        groups = [group for group in groups if self._try_group(group, lambda g: g.keys)]
         start_s = time.perf_counter()
         try:
             # Shadows are read in the same round trip: they must score the rows that the serving version saw.
@@ -121,7 +124,7 @@ class Evaluator:
     async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain feature vectors."""
         now_us = self._observe_start(tickets)
-        for group in group_tickets(tickets, _floor(now_us)):
+        for group in group_tickets(tickets, _floor(now_us), traced=self.traced):
             group.times = ReadTimes(now_us, now_us, now_us, self.skew_us)
             self._try_group(group, lambda g: self._score(g, None, g.vectors))
 
@@ -143,7 +146,7 @@ class Evaluator:
         if not ticket.is_waiting or request.vectors is not None or request.options.contributions:
             fail_ticket(ticket, error)
             return
-        for group in group_tickets([ticket], _floor(now_us)):
+        for group in group_tickets([ticket], _floor(now_us), traced=self.traced):
             self._try_group(group, lambda g: self._score_without_store(g, now_us, error))
 
     async def close(self) -> None:
@@ -157,6 +160,8 @@ class Evaluator:
         now_s = time.perf_counter()
         for ticket in tickets:
             self._queue.observe(now_s - ticket.started_at)
+            if self.traced and ticket.request.trace is not None:
+                ticket.request.trace.add("queue", ticket.started_at, now_s)
         self.metrics.batch_requests.observe(len(tickets))
         self.metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
         return self.clock.now_us()
@@ -166,7 +171,12 @@ class Evaluator:
         keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
         keys.pop(None, None)
         markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
-        return await self.reads.read([key for key in keys if key is not None], list(markers), now_us)
+        start_s = time.perf_counter()
+        try:
+            return await self.reads.read([key for key in keys if key is not None], list(markers), now_us)
+        finally:
+            for group in groups:
+                group.add_stage("redis", start_s)
 
     def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
         # Deadlines may have passed during the read.
@@ -209,6 +219,7 @@ class Evaluator:
                 self._try_group(single_group, lambda g: self._evaluate(g, vectors_of))
             return
         self._assemble.observe(time.perf_counter() - start_s)
+        group.add_stage("assemble", start_s)
         group.degraded = group.degraded or vectors.corrupt > 0
         self._score(group, vectors, vectors.matrix)
 
@@ -221,6 +232,7 @@ class Evaluator:
         start_s = time.perf_counter()
         scores = self.scoring.score(group.model, matrix)
         self._predict.observe(time.perf_counter() - start_s)
+        group.add_stage("predict", start_s)
         self._finish(group, self._make_batch(group, vectors, matrix, scores))
 
     async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
@@ -233,6 +245,7 @@ class Evaluator:
             fail_group(group, error)
             return
         self._predict.observe(time.perf_counter() - start_s)
+        group.add_stage("predict", start_s)
         scored = self._make_batch(group, vectors, matrix, scores, contributions)
         self._try_group(group, lambda g: self._finish(g, scored))
 
@@ -271,11 +284,14 @@ class Evaluator:
             self._defer(group, lambda: log.offer(make_record(scored, group)))
 
     async def _reply_after_write(self, log_write: asyncio.Future[None], group: Group, scored: ScoredBatch) -> None:
+        start_s = time.perf_counter()
         try:
             await log_write
         except StoreError as error:
             fail_group(group, error)
             return
+        finally:
+            group.add_stage("log", start_s)
         self._try_group(group, lambda g: self._reply(g, scored))
 
     def _reply(self, group: Group, scored: ScoredBatch) -> None:

@@ -21,6 +21,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads
+from skewless.serving.prediction.model_check import ModelCheck, check_model
 from skewless.serving.prediction.rejections import reject_out_of_bounds
 from skewless.serving.prediction.routing import MergedSlices, Options, ReplyCallback, ScoringRequest, collect_slices
 from skewless.serving.prediction.scored_batch import ScoredSlice
@@ -136,6 +137,7 @@ class Predictor:
         log: receives each prediction; None: predictions are not logged.
         marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
         skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
+        traced: whether some requests may have a trace.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Predictor:
         marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
         skew_us: int = 0,
+        traced: bool = False,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self.skew_us = skew_us
@@ -155,7 +158,8 @@ class Predictor:
         limits = self.limits
         breaker = Breaker(failures=limits.breaker_failures, seconds=limits.breaker_seconds, on_trip=metrics.trips.inc)
         age_us = int(limits.feature_cache_ms * 1_000)
-        reads = FeatureReads(
+        self._clock = clock
+        self._reads = reads = FeatureReads(
             online=online,
             clock=clock,
             marker_history=marker_history or MarkerHistory(),
@@ -171,6 +175,7 @@ class Predictor:
             log=log,
             metrics=metrics,
             skew_us=skew_us,
+            traced=traced,
         )
         self._entities = BatchQueue(self._evaluator.score_entities, limits.max_batch)
         self._vectors = BatchQueue(self._evaluator.score_vectors, limits.max_batch)
@@ -227,6 +232,15 @@ class Predictor:
         return await self.score(
             ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )
+
+    async def check(self, model: ServedModel) -> ModelCheck:
+        """Return the result of a synthetic prediction, which is neither logged nor counted.
+
+        Raises:
+            StoreError: the online store did not answer.
+            PackageError: the runtime gives other margins than the library that trained the model.
+        """
+        return await check_model(model, self._reads, self._scoring.pool, self._clock.now_us())
 
     async def close(self) -> None:
         """Finish all submitted requests, then stop."""

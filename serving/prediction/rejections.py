@@ -25,7 +25,9 @@ _log = EventLogger()
 def fail_group(group: Group, error: Exception) -> None:
     """Reply to all tickets of a group with an error; an unexpected exception is logged as a defect."""
     if not isinstance(error, SkewlessError):
-        _log.error("prediction_failed", model=group.model.name, exc_info=error)
+        traces = {"trace_id": ",".join(trace.trace_id for trace in group.traces)} if group.traces else {}
+        ids = [ticket.request.request_id.decode("ascii") for ticket in group.tickets if ticket.request.request_id]
+        _log.error("prediction_failed", model=group.model.name, request_ids=ids, **traces, exc_info=error)
         error = SkewlessError("the server", "failed on this request", fix="see its log")
     for ticket in group.tickets:
         fail_ticket(ticket, error)

@@ -68,12 +68,15 @@ class Scoring:
 
     Args:
         cache: None: every vector is scored.
+
+    Attributes:
+        pool: the thread.
     """
 
     def __init__(self, cache: PredictionCache | None = None) -> None:
         self._cache = cache
         self._row_s: WeakKeyDictionary[ServedModel, float] = WeakKeyDictionary()
-        self._pool = ThreadPoolExecutor(1, "scoring", initializer=lower_priority)
+        self.pool = ThreadPoolExecutor(1, "scoring", initializer=lower_priority)
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
         """Return whether scoring n rows is expected to be short enough for the event loop."""
@@ -101,7 +104,7 @@ class Scoring:
             scores = self._score_timed(model, matrix)
             return scores, model.runtime.contributions(matrix) if contributions else None
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     def _score_timed(self, model: ServedModel, matrix: Matrix) -> Scores:
         start_s = time.perf_counter()
@@ -113,4 +116,4 @@ class Scoring:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._pool.shutdown()
+        self.pool.shutdown()

@@ -17,6 +17,7 @@ import orjson
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
+from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.prediction.arm import Arm
@@ -99,6 +100,7 @@ class Group:
         stored: rows read for them and for the arm's shadows; None: not read yet.
         times: when they were read.
         degraded: whether a view did not answer, so that nulls are scored.
+        traces: of the tickets that are traced; empty if tracing is off.
 
     Attributes:
         narrow: whether float64 inputs arrived as floats of fewer bits; equal for all tickets.
@@ -112,6 +114,7 @@ class Group:
     stored: StoredRows | None = None
     times: ReadTimes = _NOT_READ
     degraded: bool = False
+    traces: Sequence[Trace] = ()
 
     def __post_init__(self) -> None:
         """Add up the rows."""
@@ -128,11 +131,16 @@ class Group:
     @property
     def ticket_groups(self) -> list[Group]:
         """Return one group for each ticket."""
-        return [replace(self, tickets=[ticket]) for ticket in self.tickets]
+        return [replace(self, tickets=[ticket], traces=_traces_of([ticket])) for ticket in self.tickets]
 
     def for_arm(self, shadow: Arm) -> Group:
         """Return the group with the same rows for a shadow version."""
-        return replace(self, model=shadow.model, contributions=False, arm=shadow)
+        return replace(self, model=shadow.model, contributions=False, arm=shadow, traces=())
+
+    def add_stage(self, stage: str, start_s: float) -> None:
+        """Add a stage that ends now to the traces, if there are any; ``start_s`` is a ``time.perf_counter``."""
+        for trace in self.traces:
+            trace.add(stage, start_s, time.perf_counter())
 
     def claim(self) -> None:
         """Mark the tickets as being replied to, so that a deadline does not start a second evaluation."""
@@ -157,8 +165,13 @@ class Group:
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
 
-def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
-    """Return tickets grouped by model, arm, time and options; ``t`` is the time of requests without ``as_of``."""
+def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) -> list[Group]:
+    """Return tickets grouped by model, arm, time and options.
+
+    Args:
+        t: time of requests without ``as_of``, microseconds.
+        traced: whether some tickets may have a trace.
+    """
     groups: dict[tuple[int, int, int, bool, bool], list[Ticket]] = {}
     for ticket in tickets:
         if ticket.is_waiting:
@@ -169,7 +182,14 @@ def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
             key = (id(request.model), id(request.arm), evaluated_at, options.contributions, request.narrow)
             groups.setdefault(key, []).append(ticket)
     return [
-        Group(members[0].request.model, *key[2:4], members, members[0].request.arm) for key, members in groups.items()
+        Group(
+            members[0].request.model,
+            *key[2:4],
+            members,
+            members[0].request.arm,
+            traces=_traces_of(members) if traced else (),
+        )
+        for key, members in groups.items()
     ]
 
 
@@ -193,7 +213,21 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         watermarks=vectors.watermark if vectors else _NO_WATERMARKS,
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
+        trace_ids=_trace_ids(group) if group.traces else (),
     )
+
+
+def _traces_of(tickets: Sequence[Ticket]) -> list[Trace]:
+    return [ticket.request.trace for ticket in tickets if ticket.request.trace is not None]
+
+
+def _trace_ids(group: Group) -> list[str]:
+    """Return the id of the trace of each row; empty: its request is not traced."""
+    ids: list[str] = []
+    for ticket in group.tickets:
+        trace = ticket.request.trace
+        ids += ["" if trace is None else trace.trace_id] * ticket.n
+    return ids
 
 
 def _text(row: Any) -> bytes:  # noqa: ANN401 - any JSON value

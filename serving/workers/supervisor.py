@@ -31,7 +31,7 @@ import uvloop
 
 from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.http.sockets import allow_sharing, bind
+from skewless.serving.http.sockets import allow_sharing, bind, reserve_grpc_port
 from skewless.serving.server_config import VARIABLE, ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
 
@@ -142,7 +142,7 @@ async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> N
         # With port 0 the system chose one, which all workers must share.
         config = config.with_port(sock.getsockname()[1])
         allow_sharing(sock)
-        with announce_server(config, on_ready) as ready:
+        with reserve_grpc_port(config) as config, announce_server(config, on_ready) as ready:
             await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
 
 

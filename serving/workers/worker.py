@@ -13,8 +13,9 @@ import uvloop
 from skewless.contract.errors import SkewlessError
 from skewless.infra.telemetry.logger import configure_logging
 from skewless.serving.http.sockets import bind
+from skewless.serving.metrics.process_metrics import make_metrics
 from skewless.serving.peer_workers import PeerWorkers
-from skewless.serving.process import make_metrics, serve
+from skewless.serving.process import serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 from skewless.serving.workers.supervisor import LENGTH, NOW, STOP, WorkerConfig
 

@@ -8,7 +8,7 @@ import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import aiohttp
 from yarl import URL
@@ -83,6 +83,10 @@ class AsyncClient:
     async def model(self, name: str) -> Model:
         """Return one served model: its inputs, features and quality."""
         return await self._run(calls.model_call(name))
+
+    async def check(self, name: str) -> dict[str, Any]:
+        """Let the server make a synthetic prediction, which is not logged; see ``Client.check``."""
+        return await self._run(calls.check_call(name))
 
     async def ready(self) -> Readiness:
         """Return whether the server is ready, or why not; an unreachable server is not ready."""

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -216,6 +217,15 @@ def _headers(key: str | None) -> dict[str, str]:
     return {**headers, "Authorization": f"Bearer {key}"}
 
 
+def _trace_headers() -> dict[str, str]:
+    """Return the headers of the caller's current span, if the program uses OpenTelemetry."""
+    propagate = sys.modules.get("opentelemetry.propagate")  # not imported: without it there is no span
+    headers: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(headers)
+    return headers
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt, to be executed by an HTTP library.
@@ -257,7 +267,9 @@ class Attempts(Generic[T]):
         remaining_s = max(self._deadline - core.clock(), 1e-3)
         self._server = core.addresses.current
         body = call.body(remaining_s)
-        headers = core.headers if body is None else {**core.headers, "Content-Type": "application/json"}
+        headers = {**core.headers, **_trace_headers()}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         return Attempt(self._server, call.method, call.path, headers, body, min(core.limits.attempt_s, remaining_s))
 
     def pause(self, outcome: Response | AttemptFailure) -> float | None:

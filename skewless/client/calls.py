@@ -162,6 +162,11 @@ def model_call(name: str) -> ApiCall[Model]:
     return ApiCall(method="GET", path=f"/models/{quote(name, safe='')}", read=read_model)
 
 
+def check_call(name: str) -> ApiCall[dict[str, Any]]:
+    """Return the call that makes a synthetic prediction."""
+    return ApiCall(method="GET", path=f"/models/{quote(name, safe='')}/check", read=dict)
+
+
 def ready_call() -> ApiCall[Readiness]:
     """Return the call that checks whether the server is ready."""
     return ApiCall(

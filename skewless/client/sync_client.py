@@ -211,6 +211,10 @@ class Client:
         """Return one served model: its inputs, features and quality."""
         return self._run(calls.model_call(name))
 
+    def check(self, name: str) -> dict[str, Any]:
+        """Let the server make a synthetic prediction, which is not logged; return ``GET /models/{name}/check``."""
+        return self._run(calls.check_call(name))
+
     def ready(self) -> Readiness:
         """Return whether the server is ready, or why not; an unreachable server is not ready."""
         return self._run(calls.ready_call())

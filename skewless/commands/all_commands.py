@@ -7,14 +7,17 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import data, define, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
 _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
-    "Train": (train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
+    "Train": (
+        *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
+        *(train.adopt, train.approve, train.card),
+    ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
         *(serve.add_key, serve.list_keys, serve.revoke_key),
@@ -24,9 +27,10 @@ _PARTS = {
         *(watch.alerts, watch.report),
     ),
     "Operate": (
-        *(operate.status, operate.doctor, operate.capacity, operate.scheduler),
+        *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
-        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, operate.demo),
+        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.export),
+        operate.demo,
     ),
 }
 COMMANDS: tuple[Command, ...] = tuple(command for commands in _PARTS.values() for command in commands)

@@ -29,13 +29,7 @@ Until = Annotated[str | None, option("--until TIME", "Move the project's clock f
 Drift = Annotated[bool, option("--drift", "Run months with drift and faults instead.")]
 Days = Annotated[int, option("--days N", "With --drift: the number of days.", min=1)]
 After = Annotated[int, option("--after N", "With --drift: weeks of flights before the first day.", min=6)]
-Entities = Annotated[int, option("--entities N", "Entities of each view.")]
-EventsPerDay = Annotated[int, option("--events-per-day N", "Events of each event source.")]
-HistoryDays = Annotated[int, option("--days N", "Days of history.")]
-TrainingRows = Annotated[int, option("--rows N", "Rows of a training set.")]
-PredictionRate = Annotated[float, option("--predictions-per-second N", "Predictions to serve.")]
-Hours = Annotated[float, option("--hours H", "Time allowed for each work with an end.")]
-TextBytes = Annotated[int, option("--text-bytes N", "Mean length of text keys and features.")]
+Deep = Annotated[bool, option("--deep", "Also try peers, rights and a prediction of each model.")]
 _TABLES = (
     (
         "views",
@@ -125,15 +119,21 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@command("Check the machine and the project, and suggest fixes.", "", "--repo my-project --json", is_short=True)
-def doctor(session: Session) -> None:
+@command(
+    "Check the machine and the project, and suggest fixes.",
+    "",
+    "--deep --repo my-project",
+    "--repo my-project --json",
+    is_short=True,
+)
+def doctor(session: Session, *, deep: Deep = False) -> None:
     """Check the machine and the project, and suggest fixes; exit with code 1 if something must be fixed.
 
     The checks cover Python, packages, GPU, Redis, disk, memory, the port, the plan and the models.
     """
     from skewless.project import Project
 
-    findings = Project.doctor(session.repo)
+    findings = Project.doctor(session.repo, deep=deep)
     ok = all(finding.verdict != "fail" for finding in findings)
     body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
     session.show(body, *(part for finding in findings for part in _finding_parts(finding)))
@@ -145,57 +145,6 @@ def _finding_parts(finding: CheckupFinding) -> list[Part]:
     tone = _TONES[finding.verdict]
     line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
     return [line, f"     fix: {finding.fix}"] if finding.fix else [line]
-
-
-@command(
-    "Estimate cores, Redis and time for a size.",
-    "--entities 1000000 --repo my-project",
-    "--entities 1000000 --events-per-day 50000000 --days 365 --rows 10000000 --hours 4 --json",
-    is_short=True,
-)
-def capacity(
-    session: Session,
-    *,
-    entities: Entities,
-    events_per_day: EventsPerDay = 0,
-    days: HistoryDays = 30,
-    rows: TrainingRows = 0,
-    predictions_per_second: PredictionRate = 0.0,
-    hours: Hours = 1.0,
-    text_bytes: TextBytes = 16,
-) -> None:
-    """Estimate how many cores, how much Redis and how long the applied plan needs, from measured costs."""
-    report = session.project.capacity(
-        entities=entities,
-        events_per_day=events_per_day,
-        days=days,
-        rows=rows,
-        predictions_per_second=predictions_per_second,
-        hours=hours,
-        text_bytes=text_bytes,
-    )
-    body, figures = report.as_dict(), report.figures
-    rows_of = [
-        (
-            *(item.name, item.cores, None if item.seconds is None else duration_text(item.seconds)),
-            None if item.size_bytes is None else round(item.size_bytes / 1e9, 3),
-        )
-        for item in figures
-    ]
-    too_slow = [
-        f"{item.name}: takes {duration_text(item.seconds)} at least, on any number of cores"
-        for item in figures
-        if item.seconds is not None and item.cores is None
-    ]
-    session.show(
-        body,
-        TextTable("needs", ("need", "cores", "time", "GB"), rows_of),
-        *too_slow,
-        records_table("formulas", ("name", "formula", "tested"), body["figures"]),
-        records_table(
-            "measured costs, on two cores of an AMD EPYC", ("name", "value", "unit", "measured"), body["costs"]
-        ),
-    )
 
 
 @command("Run the scheduled jobs.", "--repo my-project", "--once", "--only retrain", log_level="info")

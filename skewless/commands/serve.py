@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from typer.core import TyperCommand
 
@@ -35,6 +36,10 @@ Port = Annotated[
     int | None, option("--port PORT", "Port to listen on, 0: any free port; default: setting 'port'.", min=0, max=65535)
 ]
 Workers = Annotated[int | None, option("--workers N", "Number of worker processes; default: setting 'workers'.", min=1)]
+Container = Annotated[
+    Literal["kserve", "sagemaker", "vertex", "azure"] | None,
+    option("--platform", "Serve in a container of this platform; default: setting 'platform'."),
+]
 Row = Annotated[str | None, option("--row JSON", "One row, or a list of rows; '-' reads stdin.")]
 Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows, or a folder.")]
 Target = Annotated[Path | None, option("--out FILE", "File for the predictions; for a folder also a folder.")]
@@ -81,12 +86,18 @@ class SettingsCommand(TyperCommand):
     "Serve predictions over HTTP.",
     "--repo my-project --port 8080",
     "--port 0 --json",
+    "--platform sagemaker",
     kind=SettingsCommand,
     log_level="info",
 )
-def serve(session: Session, *, host: Host = None, port: Port = None, workers: Workers = None) -> None:
-    """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready."""
-    project = session.project
+def serve(
+    session: Session, *, host: Host = None, port: Port = None, workers: Workers = None, platform: Container = None
+) -> None:
+    """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready.
+
+    With a platform, the project is the bundle that the platform mounts, unless --repo names another folder.
+    """
+    project = _open_project(session, platform)
     project.state.remember_reads()
     names = [spec.name for spec in project.models]
     config = project.server_config(host=host)
@@ -98,10 +109,29 @@ def serve(session: Session, *, host: Host = None, port: Port = None, workers: Wo
     project.serve(host=host, port=port, workers=workers, on_ready=on_ready)
 
 
+def _open_project(session: Session, option: str | None) -> Project:
+    """Return the project to serve; in a platform's container, it is the mounted bundle."""
+    from skewless.serving.platforms.contracts import find_platform
+
+    platform = find_platform(option, os.environ)
+    if platform == "none":
+        return session.project
+    from skewless.operations.platforms import locate_project, prepare_state
+    from skewless.project import Project
+
+    given = None if session.repo == Path() else session.repo
+    folder, settings = locate_project(platform, given, os.environ)
+    project = session.exits.enter_context(contextlib.closing(Project(folder, **settings)))
+    prepare_state(project)
+    return project
+
+
 def _hint(config: ServerConfig, url: str) -> str:
     """Return a first step for the caller: a browser sends no API key, which a public server requires."""
-    from skewless.serving.access.gate import is_loopback
+    from skewless.serving.access.needs import is_loopback
 
+    if config.settings.platform != "none":
+        return f"in a container of {config.settings.platform}"
     if is_loopback(config.settings.host) or config.settings.auth == "off":
         return f"try {url}/docs"
     return "send requests with an API key (skewless keys)"
@@ -269,13 +299,19 @@ Scopes = Annotated[
     list[str] | None, option("--scope SCOPE", "predict (default), as_of, feedback or admin; once for each.")
 ]
 Rate = Annotated[float | None, option("--rate N", "Most requests per second; default: no limit.")]
+KeyModels = Annotated[list[str] | None, option("--model MODEL", "Model that it permits; once for each; default: all.")]
+Certificate = Annotated[
+    str | None,
+    option("--certificate NAME", "Instead of a secret: dns:, uri:, email: or subject: name of a client certificate."),
+]
 Expires = Annotated[str | None, option("--expires TIME", "Time from which it is rejected (ISO 8601); default: never.")]
 
 
 @command(
     "Create an API key and show it once.",
     "web --repo my-project --scope predict",
-    "shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+    "shop --scope predict --scope feedback --model fraud --rate 100 --expires 2027-01-01 --json",
+    "batch --certificate uri:spiffe://shop/batch",
     name="keys add",
 )
 def add_key(
@@ -283,17 +319,31 @@ def add_key(
     name: CallerName,
     *,
     scope: Scopes = None,
+    model: KeyModels = None,
+    certificate: Certificate = None,
     rate: Rate = None,
     expires: Expires = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
+    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second.
+
+    With --certificate, the caller shows a client certificate instead (mutual TLS, setting tls_ca).
+    """
     expires_us = None if expires is None else time_option("--expires", expires)
-    new = session.project.keys.add(name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run)
+    new = session.project.keys.add(
+        name,
+        scope=scope or ("predict",),
+        model=model or (),
+        certificate=certificate,
+        rate=rate,
+        expires_us=expires_us,
+        dry_run=dry_run,
+    )
     if dry_run:
         session.show({"dry_run": True, **new.key.as_dict()}, _keys_table("would be created", [new.key]), UNCHANGED)
         return
-    session.show(new.as_dict(), _keys_table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
+    secret = [] if new.secret is None else ["the key, which cannot be shown again:", new.secret]
+    session.show(new.as_dict(), _keys_table("created", [new.key]), *secret)
 
 
 @command("List the API keys.", "--repo my-project", name="keys list")
@@ -315,5 +365,7 @@ def revoke_key(session: Session, name: CallerName, *, dry_run: DryRun = False) -
 
 
 def _keys_table(title: str, keys: Sequence[ApiKey]) -> TextTable:
-    names = ("name", "scopes", "rate", "created", "expires")
+    names = ["name", "scopes", "rate", "created", "expires"]
+    # Most projects limit no key, and have no client certificates.
+    names[2:2] = [name for name in ("models", "certificate") if any(getattr(key, name) is not None for key in keys)]
     return records_table(title, names, [key.as_dict() for key in keys])

@@ -1,4 +1,4 @@
-"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``recover`` and ``upgrade``."""
+"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``export``, ``recover`` and ``upgrade``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.commands.command import UNCHANGED, DryRun, command, option
+from skewless.commands.command import UNCHANGED, DryRun, argument, command, option
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.contract.errors import RequestError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Keys = Annotated[list[str] | None, option("--entity KEY=VALUE", "Value of a join key; once for each key.")]
 Yes = Annotated[bool, option("--yes", "Erase without a question.")]
+Target = Annotated[Path, argument("TARGET", "New folder, or new file that ends in .tar.gz.")]
+ExportedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all that have a champion.")]
 Folder = Annotated[Path, typer.Argument(help="folder of the backup", show_default=False)]
 _MEANINGS = {
     "rows": "rows of views",
@@ -99,6 +101,20 @@ def _copy(session: Session, title: str, copy: Callable[..., Backup], folder: Pat
 
 def _titled(title: str, *, dry_run: bool) -> str:
     return f"{title} (dry run)" if dry_run else title
+
+
+@command(
+    "Write the champions as a bundle for a server without a database.",
+    "model.tar.gz fraud --repo my-project",
+    "bundle --repo my-project --dry-run",
+)
+def export(session: Session, target: Target, models: ExportedModels = None, *, dry_run: DryRun = False) -> None:
+    """Write champions, plan and settings of serving as a bundle, for the container of a platform."""
+    bundle = session.project.export(target, models or (), dry_run=dry_run)
+    versions = ", ".join(f"{name} {version}" for name, version in bundle.models.items())
+    facts = [("target", bundle.target), ("models", versions), ("digest", bundle.digest), ("bytes", bundle.size)]
+    part = facts_table(_titled("export", dry_run=dry_run), facts)
+    session.show(bundle.as_dict() | {"dry_run": dry_run}, part, *([UNCHANGED] if dry_run else []))
 
 
 @command("Add rows back to the logs after a database failover.", "--dry-run --repo my-project", "--repo my-project")

@@ -1,9 +1,10 @@
-"""Commands on versions: ``train``, ``promote``, ``versions``, ``triggers``, ``track`` and ``sign``."""
+"""Commands on versions, from ``train`` to ``card``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,10 @@ Start = Annotated[bool, option("--start", "If a trigger fires, request a retrain
 RemoveKey = Annotated[
     str | None, option("--remove-key KEY", "Trust a public key no longer; packages it signed are rejected.")
 ]
+BundlePath = Annotated[Path, argument("BUNDLE", "Folder or archive that `skewless export` has written.")]
+Digest = Annotated[str, option("--digest DIGEST", "Digest of the bundle, as `skewless export` has shown it.")]
+By = Annotated[str, option("--by NAME", "Who approves.")]
+Reason = Annotated[str, option("--reason TEXT", "Why: a sentence, or a link.")]
 TrainedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all trained models.")]
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")
@@ -271,3 +276,43 @@ def rollout_lines(model: str, policy: TrafficPolicy, rollout: Rollout) -> list[s
         f" `skewless rollout {model}` shows it; `skewless rollback {model}` ends it"
     )
     return [f"rollout of {model} {policy.challenger}: it {traffic} {until}", f"next: {commands}"]
+
+
+@command(
+    "Adopt a version from the bundle of another environment.",
+    "fraud.tar.gz fraud --digest 4f2a... --repo my-project",
+    "fraud.tar.gz fraud --digest 4f2a... --dry-run",
+)
+def adopt(session: Session, bundle: BundlePath, model: ModelName, *, digest: Digest, dry_run: DryRun = False) -> None:
+    """Copy a version from a bundle that `skewless export` has written in another environment.
+
+    It becomes the next version here, without traffic; promote it with `skewless promote`.
+    """
+    adopted = session.project.adopt(bundle, model, digest=digest, dry_run=dry_run)
+    name = f"{model} {adopted.version or '(new)'}"
+    done = "was here already" if not adopted.is_new else "would be adopted" if dry_run else "is adopted"
+    line = f"{name} {done}: version {adopted.origin.version} of the bundle, content {adopted.content}"
+    session.show({"dry_run": dry_run, **adopted.as_dict()}, line, *([UNCHANGED] if dry_run else []))
+
+
+@command(
+    "Record that a person approves a version.",
+    'fraud 000003 --by "Ada L." --reason "ticket 77" --repo my-project',
+    'fraud --by ada --reason "slices looked at" --dry-run',
+    is_short=True,
+)
+def approve(
+    session: Session, model: ModelName, version: VersionName = None, *, by: By, reason: Reason, dry_run: DryRun = False
+) -> None:
+    """Record that a person approves a version; the setting `approvals` is how many a promotion needs."""
+    approval = session.project.approve(model, version, by=by, reason=reason, dry_run=dry_run)
+    done = "would be approved" if dry_run else "is approved"
+    line = f"{model} {approval.version} {done} by {approval.by}: {approval.reason}"
+    session.show({"dry_run": dry_run, "model": model, **approval.as_dict()}, line, *([UNCHANGED] if dry_run else []))
+
+
+@command("Show the model card of a version.", "fraud 000003 --repo my-project", "fraud --json", is_short=True)
+def card(session: Session, model: ModelName, version: VersionName = None) -> None:
+    """Show the model card of a version as Markdown, made only from recorded facts."""
+    report = session.project.card(model, version)
+    session.show(report.as_dict(), report.text.rstrip())

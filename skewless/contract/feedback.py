@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import AccessError, RequestError
 from skewless.contract.keys import parse_key
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import parse_field
@@ -31,7 +31,7 @@ class Outcome:
 
     Args:
         prediction_id: the prediction; None: identify it by ``keys`` and ``event_time``.
-        model: the model, for an outcome without a prediction id.
+        model: the model; None: that of the prediction. With an id, the outcome counts only if both are the same.
         keys: join keys, and request fields if any, as text in order of their names; None is null.
         event_time: event time of the prediction, UTC microseconds.
         label: the true label; None: unknown, or an earlier label is retracted.
@@ -61,7 +61,7 @@ class Outcome:
 
 
 _NAMES = frozenset(field.name for field in fields(Outcome))
-_BY_ID = _NAMES - {"model", "keys", "event_time"}
+_BY_ID = _NAMES - {"keys", "event_time"}
 _BY_ENTITY = _NAMES - {"prediction_id"}
 
 
@@ -76,6 +76,7 @@ def parse_feedback(rows: Sequence[object], plan_of: PlanOf, now_us: int, max_row
 
     Raises:
         RequestError: the request has no rows or too many, or names the first invalid row.
+        AccessError: raised by ``plan_of``.
     """
     if not rows:
         raise RequestError("field 'feedback'", "is empty", fix="send at least one row")
@@ -89,6 +90,8 @@ def parse_feedback(rows: Sequence[object], plan_of: PlanOf, now_us: int, max_row
 def _parse_row(i: int, row: object, plan_of: PlanOf, now_us: int) -> Outcome:
     try:
         return _parse_outcome(row, plan_of, now_us)
+    except AccessError:
+        raise
     except RequestError as error:
         raise RequestError(f"feedback {i} {error.thing}", error.problem, value=error.value, fix=error.fix) from error
 
@@ -106,7 +109,11 @@ def _parse_outcome(row: object, plan_of: PlanOf, now_us: int) -> Outcome:
     label, value = _parse_number("label", row["label"]), _parse_number("value", row.get("value"))
     if has_id:
         prediction_id = _parse_text("prediction_id", row["prediction_id"])
-        return Outcome(prediction_id=prediction_id, label=label, value=value, known_at=known_at)
+        named = None
+        if row.get("model") is not None:
+            named = _parse_text("model", row["model"])
+            plan_of(named)
+        return Outcome(prediction_id=prediction_id, model=named, label=label, value=value, known_at=known_at)
     model = _parse_text("model", row["model"])
     return Outcome(
         model=model,
@@ -122,7 +129,7 @@ def _check_names(row: Mapping[str, Any], names: frozenset[str]) -> None:
     for name in row:
         if name not in names and row[name] is not None:
             raise RequestError("row", "has an unknown field", value=name, fix=_SHAPES)
-    for name in sorted(names - {"value", "known_at"}):
+    for name in sorted(names - {"value", "known_at"} - ({"model"} if names is _BY_ID else set())):
         if name not in row:
             raise RequestError("row", f"has no field {name!r}", fix=_SHAPES)
 

@@ -41,6 +41,21 @@ def state_memory(project: str, view: WindowView, text_bytes: int, *, events_per_
     return key_memory(_name_bytes(project, view, text_bytes), _GROWTH * state)
 
 
+def row_reply(view: View, text_bytes: int) -> float:
+    """Return the bytes of Redis' reply for a row: the value, its length and two line ends."""
+    layout = RowLayout(view.features)
+    return _reply(layout.size + text_bytes * len(layout.text))
+
+
+def state_reply(view: WindowView, *, events_per_day: float, days: float) -> float:
+    """Return the bytes of Redis' reply for a state, at most; see ``state_memory``."""
+    return _reply(TileCodec(view).size_of(_count_records(view, events_per_day, days)))
+
+
+def _reply(value: float) -> float:
+    return value + len(f"${value:.0f}") + 2 * len("\r\n")
+
+
 def key_memory(name: float, value: float) -> float:
     """Return the bytes of Redis for a key whose name and value have so many bytes."""
     return allocated_bytes(name + _NAME_HEADER) + allocated_bytes(value + _VALUE_HEADER) + KEY.value

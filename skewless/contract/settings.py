@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
 import yaml
@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from skewless.contract.errors import DefinitionError
 
 SETTINGS_FILE = "skewless.yaml"
+Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
-_LISTS = ("required_models", "trusted_keys")  # JSON in a variable
+_JSON = ("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names")  # in a variable
 # Settings whose values may contain a password.
 SECRETS = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
@@ -55,8 +56,17 @@ class Settings(BaseModel):
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test sets"
     )
+    platform: Platform = Field(
+        "none", description="platform in whose container the server runs: kserve, sagemaker, vertex, azure, or none"
+    )
     host: str = Field("127.0.0.1", description="address that the server listens on")
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free port")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of the Open Inference Protocol over gRPC (extra grpc); 0: any free port; none: no gRPC",
+    )
     memory_limit: str = Field("1GB", description="memory limit of DuckDB; beyond it, work spills to disk")
     threads: int = Field(0, ge=0, description="threads of DuckDB and training; 0: one per core")
     engine: str = Field(
@@ -91,6 +101,28 @@ class Settings(BaseModel):
     auth: Literal["auto", "required", "off"] = Field(
         "auto", description="API keys: 'required', 'off', or 'auto': required unless the server listens on loopback"
     )
+    token_issuers: tuple[str, ...] = Field(
+        (), description="URLs of OpenID Connect issuers whose tokens are accepted; none: only API keys"
+    )
+    token_audience: str | None = Field(None, description="value that the claim 'aud' of a token must contain")
+    token_algorithms: tuple[str, ...] = Field(("RS256", "ES256"), description="allowed signature algorithms of tokens")
+    token_keys_url: str | None = Field(
+        None, description="URL of the issuer's JSON Web Key Set; none: its discovery document names it"
+    )
+    token_keys_hours: float = Field(24.0, gt=0, description="longest use of keys while their issuer is unavailable")
+    token_leeway_seconds: int = Field(30, ge=0, le=600, description="tolerated difference to the clock of the issuer")
+    token_scope_claim: str = Field("scope", description="claim with the scopes; dots separate the names of a path")
+    token_scope_names: dict[str, str] = Field(
+        {}, description="scope by value of the scope claim; none: the values are the names of the scopes"
+    )
+    token_model_claim: str | None = Field(
+        None, description="claim with the models that the token may use, '*' for all; none: all models"
+    )
+    token_rate: float = Field(0.0, ge=0, description="most requests per second of each subject of tokens; 0: no limit")
+    rate_limit: Literal["worker", "redis"] = Field(
+        "worker",
+        description="where rates are counted: 'worker', each has its share, or 'redis', for all workers and servers",
+    )
     signing_key: str | None = Field(
         None,
         description="PEM file of the Ed25519 key that signs packages; none: a key that is created in the state folder",
@@ -102,6 +134,7 @@ class Settings(BaseModel):
     unsigned_packages: Literal["refuse", "load"] = Field(
         "refuse", description="refuse or load packages without a signature, as older releases wrote them"
     )
+    approvals: int = Field(0, ge=0, description="people who must approve a version before it is promoted; 0: none")
     tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
     tls_key: str | None = Field(None, description="PEM file of the certificate's private key")
     tls_ca: str | None = Field(
@@ -210,28 +243,34 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
 def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of an environment, not validated; other variables are skipped, and case does not matter.
 
+    An empty variable is one that is not set: so CI and Compose pass a secret that does not exist.
+
     >>> read_variables({"SKEWLESS_PORT": "8081", "skewless_trusted_keys": '["a"]', "SKEWLESS_LOG": "json"})
     {'port': '8081', 'trusted_keys': ['a']}
+    >>> read_variables({"SKEWLESS_DATABASE_URL": "", "SKEWLESS_TRUSTED_KEYS": ""})
+    {}
 
     Raises:
-        DefinitionError: a list is not JSON.
+        DefinitionError: a list or an object is not JSON.
     """
-    lowered = {name.lower(): value for name, value in environment.items()}
+    lowered = {name.lower(): value for name, value in environment.items() if value}
     values: dict[str, Any] = {
         name: lowered[_PREFIX + name] for name in Settings.model_fields if _PREFIX + name in lowered
     }
-    for name in _LISTS:
+    for name in _JSON:
         if name in values:
-            values[name] = _parse_list(name, values[name])
+            values[name] = _parse_json(name, values[name])
     return values
 
 
-def _parse_list(name: str, text: str) -> Any:  # noqa: ANN401 - Settings checks the value
+def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - Settings checks the value
     try:
         return json.loads(text)
     except ValueError as error:
         variable = f"environment variable {(_PREFIX + name).upper()}"
-        raise DefinitionError(variable, "is not a JSON list", value=text, fix='write ["NAME", "NAME"]') from error
+        is_object = isinstance(Settings.model_fields[name].default, dict)
+        kind, fix = ("object", '{"VALUE": "NAME"}') if is_object else ("list", '["NAME", "NAME"]')
+        raise DefinitionError(variable, f"is not a JSON {kind}", value=text, fix=f"write {fix}") from error
 
 
 def _resolve_paths(settings: Settings, repo: Path) -> Settings:

@@ -15,15 +15,15 @@ class NewKey:
     """A new key.
 
     Args:
-        secret: for its user; it is not stored and cannot be shown again.
+        secret: for its user; it is not stored and cannot be shown again. None: the user has a client certificate.
     """
 
     key: ApiKey
-    secret: str = field(repr=False)
+    secret: str | None = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, with the secret as ``key``."""
-        return {"key": self.secret, **self.key.as_dict()}
+        return {**({} if self.secret is None else {"key": self.secret}), **self.key.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class ApiKeys:
         name: str,
         *,
         scope: Collection[str] = ("predict",),
+        model: Collection[str] = (),
+        certificate: str | None = None,
         rate: float | None = None,
         expires_us: int | None = None,
         dry_run: bool = False,
@@ -46,18 +48,23 @@ class ApiKeys:
         Args:
             name: of its user: lower-case letters, digits, hyphens.
             scope: ``predict``, ``as_of``, ``feedback`` or ``admin``.
+            model: the only models that it permits; empty: all.
+            certificate: name in a client certificate that counts as the key: ``dns:NAME``, ``uri:URI``,
+                ``email:ADDRESS`` or ``subject:NAME``; None: a secret is created.
             rate: most requests per second; None: no limit.
             expires_us: time from which it is rejected, UTC microseconds; None: never.
 
         Raises:
             DefinitionError: an argument is invalid.
-            ConflictError: the name already has a key.
+            ConflictError: the name, or the certificate, already has a key.
         """
-        secret = generate_secret(name)
+        secret = generate_secret(name) if certificate is None else None
         key = ApiKey(
             name=name,
-            digest=hash_secret(secret.encode()),
+            digest=None if secret is None else hash_secret(secret.encode()),
+            certificate=None if certificate is None else _normalize_host(certificate),
             scopes=frozenset(scope),
+            models=frozenset(model) or None,
             rate=rate,
             created_us=self.project.clock.now_us(),
             expires_us=expires_us,
@@ -84,3 +91,8 @@ class ApiKeys:
     @property
     def _store(self) -> KeyStore:
         return KeyStore(self.project.state)
+
+
+def _normalize_host(certificate: str) -> str:
+    """Return the name of a certificate; the case of a host's name does not matter."""
+    return certificate.lower() if certificate.startswith("dns:") else certificate

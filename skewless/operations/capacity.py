@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract import measured_costs as costs
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import BUCKETS
+from skewless.operations.prediction_cost import MillionCost, Prices, million_costs, redis_share, total_cost
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST, _MILLION, _DAY_S = 1e15, 1e6, 86_400
 _MAY_BE_ZERO = {"events_per_day", "rows", "predictions_per_second"}
+_ALL = "Redis: all, while states are built"
 _ON_TASKS = "time of one core to 8 million events, equal bits on two; more are arithmetic"
 _ON_A_PAIR = "one client with one server; more are arithmetic"
 
@@ -32,6 +34,8 @@ class Size:
     predictions_per_second: float
     hours: float
     text_bytes: int
+    callers: int
+    batch: int
 
     def __post_init__(self) -> None:
         """Check that the numbers are finite, and positive where 0 has no meaning."""
@@ -66,16 +70,31 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class CapacityReport:
-    """The needs of a project of one size, and the measured costs that they rest on."""
+    """The needs of a project of one size, and the measured costs that they rest on.
+
+    Args:
+        predictions: the parts of the cost of a million predictions.
+    """
 
     size: Size
+    prices: Prices
     figures: Sequence[Figure]
+    predictions: Sequence[MillionCost]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the costs that the figures name."""
+        """Return plain values, with the costs that figures and predictions name."""
         names = {name for figure in self.figures for name in figure.costs}
-        used = [cost._asdict() for cost in costs.COSTS if cost.name in names]
-        return {"size": asdict(self.size), "figures": [asdict(figure) for figure in self.figures], "costs": used}
+        names |= {name for part in self.predictions for name in part.costs}
+        return {
+            "size": asdict(self.size),
+            "prices": asdict(self.prices),
+            "figures": [asdict(figure) for figure in self.figures],
+            "million_predictions": {
+                "parts": [asdict(part) for part in self.predictions],
+                "total": total_cost(self.predictions),
+            },
+            "costs": [cost._asdict() for cost in costs.COSTS if cost.name in names],
+        }
 
 
 def capacity(
@@ -88,8 +107,14 @@ def capacity(
     predictions_per_second: float = 0.0,
     hours: float = 1.0,
     text_bytes: int = 16,
+    callers: int = 16,
+    batch: int = 1,
+    price_core_hour: float = 0.0,
+    price_memory_gb_month: float = 0.0,
+    price_storage_gb_month: float = 0.0,
+    utilization: float = 0.5,
 ) -> CapacityReport:
-    """Return how many cores, how much Redis and how long the applied plan needs for a size.
+    """Return how many cores, how much Redis and how long the applied plan needs for a size, and a prediction costs.
 
     Args:
         entities: number in each view.
@@ -99,6 +124,12 @@ def capacity(
         predictions_per_second: to serve.
         hours: allowed for each: the training set, the first load of Redis, the replay of a day.
         text_bytes: mean length of texts, as keys and as features.
+        callers: that ask for predictions at the same time, of one server worker.
+        batch: rows in a request.
+        price_core_hour: of a core of a server or a Redis, in any currency.
+        price_memory_gb_month: of a gigabyte of Redis' memory.
+        price_storage_gb_month: of a gigabyte of the storage of logs.
+        utilization: share of the paid cores' time that is used, 0 to 1.
 
     Raises:
         RequestError: a number is out of range.
@@ -112,9 +143,36 @@ def capacity(
         predictions_per_second=predictions_per_second,
         hours=hours,
         text_bytes=text_bytes,
+        callers=callers,
+        batch=batch,
+    )
+    prices = Prices(
+        core_hour=price_core_hour,
+        memory_gb_month=price_memory_gb_month,
+        storage_gb_month=price_storage_gb_month,
+        utilization=utilization,
     )
     plan = project.applied.plan
-    return CapacityReport(size=size, figures=[*_storage(plan, size), *_batch_work(plan, size), *_live_work(plan, size)])
+    figures = [*_storage(plan, size), *_batch_work(plan, size), *_live_work(plan, size)]
+    return CapacityReport(size=size, prices=prices, figures=figures, predictions=_predictions(plan, size, prices))
+
+
+def _predictions(plan: FeaturePlan, size: Size, prices: Prices) -> list[MillionCost]:
+    reply_bytes = _reply_bytes(plan, size)
+    parts = list(million_costs(plan, reply_bytes, prices, callers=size.callers, batch=size.batch))
+    memory = next(item.size_bytes for item in _storage(plan, size) if item.name == _ALL) or 0
+    share = redis_share(memory, size.predictions_per_second, prices)
+    return parts if share is None else [*parts, share]
+
+
+def _reply_bytes(plan: FeaturePlan, size: Size) -> float:
+    """Return the bytes that Redis sends for the rows and states of one prediction, at most."""
+    from skewless.contract.online_size import row_reply, state_reply
+
+    events = size.events_per_day / size.entities
+    return sum(row_reply(view, size.text_bytes) for view in plan.views) + sum(
+        state_reply(view, events_per_day=events, days=size.days) for view in plan.windows
+    )
 
 
 def _storage(plan: FeaturePlan, size: Size) -> Iterator[Figure]:
@@ -133,7 +191,7 @@ def _storage(plan: FeaturePlan, size: Size) -> Iterator[Figure]:
         needed, tested = math.ceil(size.entities * each), "thousands of entities in a test; more are arithmetic"
         yield Figure(name=name, size_bytes=needed, formula=formula, costs=["key"], tested=tested)
     yield Figure(
-        name="Redis: all, while states are built",
+        name=_ALL,
         size_bytes=math.ceil(size.entities * (sum(rows.values()) + 2 * sum(states.values()))),
         formula="rows and twice the states, without replicas and fragmentation",
         costs=["key"],

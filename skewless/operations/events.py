@@ -13,6 +13,7 @@ from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.store import open_online_store
+from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import SourceCounts
@@ -117,9 +118,9 @@ def stream(
     """
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
     group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
-    with closing(group):
+    metrics = SourceMetrics(lambda: group.source_counts)
+    with closing(group), report_metrics(metrics.collect):
         if metrics_port is not None:
-            metrics = SourceMetrics(lambda: group.source_counts)
             serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")
         group.start()
         while not stop.wait(_IDLE_CHECK_SECONDS if until_idle else _CHECK_SECONDS):

@@ -19,6 +19,7 @@ from skewless.infra.log.spool import ShippedFiles
 from skewless.infra.online.store import open_online_store
 from skewless.infra.outcomes.log import compact_outcomes
 from skewless.infra.predictions.segments import compact_predictions, remove_predictions
+from skewless.infra.storage.objects import find_probes
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Housekeeper
@@ -99,6 +100,7 @@ def _delete_unread(state: ProjectState) -> int:
     with state.database.hold_lock(ORPHAN_LOCK):
         orphans = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(state.storage, folder, before_us)]
         orphans += PackageFolder.of(state).find_orphans(before_us)
+        orphans += find_probes(state.storage, before_us)
         state.storage.delete(orphans)
     leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
     for path in leftovers:

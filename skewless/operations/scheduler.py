@@ -20,6 +20,8 @@ from skewless.infra.jobs.execution import Completion, Execution, Launch, Process
 from skewless.infra.jobs.ledger import Ledger, Requests
 from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import Run
+from skewless.infra.jobs.traces import RunTraces, open_run_traces
+from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_number
 from skewless.infra.storage.leases import Leases
 from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
@@ -95,11 +97,17 @@ def run_scheduler(project: Workspace) -> None:
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    candidate = _candidate(project, jobs, _launch_processes(project), stop, counts.count)
-    counts.is_holder = lambda: candidate.is_holder
-    heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
-    with stop.handle_signals(), heartbeats:
-        candidate.serve()
+    with open_run_traces(str(project.state.folder)) as traces, report_metrics(counts.collect):
+
+        def on_end(run: Run) -> None:
+            counts.count(run)
+            traces.record(run)
+
+        candidate = _candidate(project, jobs, _launch_processes(project, traces), stop, on_end)
+        counts.is_holder = lambda: candidate.is_holder
+        heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
+        with stop.handle_signals(), heartbeats:
+            candidate.serve()
 
 
 def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
@@ -208,14 +216,14 @@ def _candidate(
     return Candidate(leases=leases, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
-def _launch_processes(project: Workspace) -> Launch:
+def _launch_processes(project: Workspace, traces: RunTraces) -> Launch:
     """Return a launcher that runs each command in a process."""
     environment = child_environment(project)
 
     def launch(run: Run, words: Sequence[str]) -> Execution:
         return ProcessExecution(
             [*_PROGRAM, *_command_line(project, words)],
-            environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)},
+            environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)} | traces.variables(run),
             silence_s=project.settings.scheduler_lease_seconds * _SILENT_SHARE,
             stdout=tempfile.TemporaryFile(),
         )

@@ -93,11 +93,11 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
         SourceError: the label table has no test rows now, or lacks a key or request field of the version.
         StoreError: the log of a view of the version is missing.
     """
-    from skewless.training.promotion import judge
+    from skewless.training.promotion import check_approvals, judge
     from skewless.training.quality import score_version
 
     spec = project.applied.model(model)
-    version = _latest_version(project, model) if version is None else version
+    version = latest_version(project, model) if version is None else version
     holder = project.store.aliases.get(model, CHAMPION)
     if version == holder:
         return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)
@@ -105,6 +105,7 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
     with project.open_training_data(model) as dataset:
         scores = score_version(dataset, spec, project.store, version)
         decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
+        decision = check_approvals(decision, project.store, model, version)
         rows = int(dataset.test.sum())
     return Promotion(model=model, version=version, champion=holder, decision=decision, test_rows=rows)
 
@@ -196,7 +197,12 @@ def _begin(project: Workspace, model: str, version: str, decision: Decision) -> 
         begin_rollout(project, model, version)
 
 
-def _latest_version(project: Workspace, model: str) -> str:
+def latest_version(project: Workspace, model: str) -> str:
+    """Return the latest version of a model.
+
+    Raises:
+        PackageError: it has none.
+    """
     versions = project.packages.list_versions(model)
     if not versions:
         fix = f"train it with `skewless train {model}`"

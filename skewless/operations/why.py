@@ -60,6 +60,7 @@ class WhyReport:
             "asked_at_us": facts["asked_at"],
             "source": facts["source"],
             "narrow": facts["narrow"],
+            "trace_id": facts["trace_id"],
             **self.explanation.as_dict(),
             "nearest_bound": self.bound
             and {**asdict(self.bound), "broken": self.bound.broken, "declared": self.declared},

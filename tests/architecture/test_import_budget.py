@@ -36,6 +36,13 @@ def test_the_server_loads_no_offline_library() -> None:
     assert packages(loaded_by("skewless.serving.app")) & OFFLINE == set()
 
 
+def test_the_server_loads_opentelemetry_only_if_it_is_switched_on() -> None:
+    modules = loaded_by("skewless.serving.process")
+    assert packages(modules) & {"google", "urllib3"} == set()
+    # FastAPI imports the API, which does nothing alone.
+    assert {name for name in modules if name.startswith(("opentelemetry.sdk", "opentelemetry.proto"))} == set()
+
+
 def test_the_package_loads_the_standard_library_alone() -> None:
     modules = loaded_by("skewless")
     assert {name for name in modules if name.startswith("skewless.")} == {"skewless.version"}

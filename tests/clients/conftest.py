@@ -14,7 +14,10 @@ from tests.worlds.trained import opened_copy, serving
 
 @pytest.fixture(scope="session")
 def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServer]:
-    with opened_copy(trained, tmp_path_factory.mktemp("clients") / "p") as place, serving(place.repo) as server:
+    with (
+        opened_copy(trained, tmp_path_factory.mktemp("clients") / "p") as place,
+        serving(place.repo, SKEWLESS_GRPC_PORT="0") as server,
+    ):
         yield server
 
 

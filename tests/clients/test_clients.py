@@ -13,7 +13,7 @@ from tests.docs.pages import blocks, page, section
 from tests.servers.prediction import PredictionServer
 
 HERE = Path(__file__).parent
-ADDRESS = "127.0.0.1:8080"
+ADDRESS, GRPC_ADDRESS = "127.0.0.1:8080", "127.0.0.1:8081"
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -45,11 +45,15 @@ def run(python: str, *words: str, cwd: Path) -> str:
 def play(session: str, python: str, server: PredictionServer, tmp_path: Path) -> None:
     """Let every line of a session answer as it is written."""
     script = tmp_path / "session.txt"
-    script.write_text(session.replace(ADDRESS, server.url.removeprefix("http://")), encoding="utf-8")
+    session = session.replace(ADDRESS, server.url.removeprefix("http://")).replace(GRPC_ADDRESS, server.grpc_address)
+    script.write_text(session, encoding="utf-8")
     run(python, "-m", "doctest", "-o", "ELLIPSIS", str(script), cwd=tmp_path)
 
 
-@pytest.mark.parametrize(("title", "lines"), [("With tritonclient", 40), ("With KServe's client", 20)])
+@pytest.mark.parametrize(
+    ("title", "lines"),
+    [("With tritonclient", 40), ("With KServe's client", 20), ("gRPC", 30), ("gRPC with KServe's client", 10)],
+)
 def test_the_sessions_of_the_docs(
     title: str, lines: int, foreign: str, server: PredictionServer, tmp_path: Path
 ) -> None:

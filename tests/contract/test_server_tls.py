@@ -14,6 +14,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import uvicorn
 import uvloop
@@ -21,9 +22,14 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
+from skewless.serving.grpc.calls import GrpcMethod
+from skewless.serving.grpc.start import tls_credentials
+from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, certificate_end, tls_options
 from skewless.serving.shutdown import Shutdown
+from tests.unit.serving.grpc.rig import GrpcPort, ask
+from tests.unit.serving.grpc.rig import serving as grpc_serving
 from tests.worlds.waiting import until
 
 
@@ -267,3 +273,40 @@ def test_files_that_cannot_be_right_are_refused_with_the_fix(
 ) -> None:
     with pytest.raises(DefinitionError, match=message):
         tls_options(Settings(tls_cert=cert, tls_key=key, tls_ca=authority), files)
+
+
+ECHO = {"/t.T/Echo": GrpcMethod(admit=admit_anyone, handle=lambda call, message: call.reply(message))}
+
+
+@contextmanager
+def serving_grpc(settings: Settings, repo: Path) -> Iterator[GrpcPort]:
+    """Serve gRPC with these settings for a while, as the server does."""
+    options = uvicorn.Config(_application, log_config=None, **tls_options(settings, repo))
+    with grpc_serving(ECHO, credentials=tls_credentials(options)) as grpc_port:
+        yield grpc_port
+
+
+def test_grpc_has_the_certificate_of_http_and_its_renewal(files: Path, renewed: Path) -> None:
+    def code(name: str) -> str:
+        credentials = grpc.ssl_channel_credentials((files / f"{name}.crt").read_bytes())
+        return ask(grpc_port.address, "/t.T/Echo", b"x", credentials=credentials).code
+
+    with serving_grpc(Settings(tls_cert="server.crt", tls_key="server.key"), renewed) as grpc_port:
+        assert (code("server"), code("client")) == ("OK", "UNAVAILABLE")
+        replaced(files / "junk", renewed / "server.crt")
+        assert code("server") == "OK"
+        replaced(files / "client.crt", renewed / "server.crt")
+        replaced(files / "client.key", renewed / "server.key")
+        assert (code("server"), code("client")) == ("UNAVAILABLE", "OK")
+
+
+def test_grpc_wants_a_client_certificate_if_http_does(files: Path) -> None:
+    settings = Settings(tls_cert="server.crt", tls_key="server.key", tls_ca="client.crt")
+    root = (files / "server.crt").read_bytes()
+    pairs = [[(files / f"{name}.{end}").read_bytes() for end in ("key", "crt")] for name in ("client", "server")]
+    with serving_grpc(settings, files) as grpc_port:
+        codes = [
+            ask(grpc_port.address, "/t.T/Echo", b"x", credentials=grpc.ssl_channel_credentials(root, *pair)).code
+            for pair in ([], *pairs)
+        ]
+    assert codes == ["UNAVAILABLE", "OK", "UNAVAILABLE"]

@@ -48,6 +48,7 @@ _SLOW = counter("skewless_request_seconds_bucket", 1_000, 0, f'{_SERVER},le="0.0
 _STREAM = 'job="skewless-stream",instance="b",source="landings"'
 CASES: dict[str, Series] = {
     "SkewlessServerDown": gauge("up", 1, 0),
+    "SkewlessStreamDown": gauge("up", 1, 0, 'job="skewless-stream",instance="b"'),
     "SkewlessAvailabilityBurn": requests("store"),
     "SkewlessAvailabilitySlowBurn": requests("busy"),
     "SkewlessLatencyBurn": _SLOW,

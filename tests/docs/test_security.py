@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from skewless.infra.access.api_keys import SCOPES
-from skewless.serving.access.gate import scope_of
+from skewless.serving.access.needs import scope_of
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback

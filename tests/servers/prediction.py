@@ -27,6 +27,7 @@ class PredictionServer:
 
     process: subprocess.Popen[str]
     url: str
+    repo: Path = Path()  # of a server that this class started
 
     @classmethod
     def start(cls, repo: Path, **settings: str) -> PredictionServer:
@@ -46,9 +47,15 @@ class PredictionServer:
             text=True,
         )
         assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        assert "url" in first, first
-        return cls(process=process, url=first["url"])
+        line = json.loads(process.stdout.readline())
+        assert "url" in line, line
+        return cls(process=process, url=line["url"], repo=repo)
+
+    @property
+    def grpc_address(self) -> str:
+        """HOST:PORT, of a server that was started with ``SKEWLESS_GRPC_PORT``."""
+        body = json.loads((self.repo / ".skewless/server.json").read_text())
+        return str(body["grpc"])
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None

@@ -18,8 +18,12 @@ from skewless.operations.checkup.packages import (
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}
 
 
-def examine(repo: Path) -> list[CheckupFinding]:
-    """Return all findings; a missing package skips the checks that need it."""
+def examine(repo: Path, *, deep: bool = False) -> list[CheckupFinding]:
+    """Return all findings; a missing package skips the checks that need it.
+
+    Args:
+        deep: also try peers, rights and predictions; what that writes, it removes.
+    """
     findings = [check_python(), *check_packages()]
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings
@@ -52,7 +56,7 @@ def examine(repo: Path) -> list[CheckupFinding]:
         return [*findings, from_error("settings", error)]
     state = ProjectState.of(repo, settings)
     server = running_server(state)
-    return [
+    findings = [
         *findings,
         check_disk(state.folder),
         *check_trust(state, settings),
@@ -67,3 +71,8 @@ def examine(repo: Path) -> list[CheckupFinding]:
         *check_windows(state, settings),
         *check_scoring(PackageStore.of(state, settings), settings.second_runtime),
     ]
+    if deep:
+        from skewless.operations.checkup.deep import examine_deeply
+
+        findings += examine_deeply(repo, state, settings, server["url"] if server else None)
+    return findings

@@ -15,7 +15,7 @@ from tests.worlds.command_line import done, fingerprint, run
 
 def allowed(repo: Path, key: str, scope: None = None) -> str:
     access = KeyAccess(KeyStore(ProjectState(repo / ".skewless")), lambda: 1_800_000_000_000_000)
-    return access.allow([(b"x-api-key", key.encode())], scope)
+    return access.allow([(b"x-api-key", key.encode())], scope).name
 
 
 def test_a_key_is_made_listed_used_and_revoked(new: Path) -> None:
@@ -48,6 +48,25 @@ def test_people_can_copy_the_key_from_a_line_of_its_own(new: Path, monkeypatch: 
     assert key not in run("keys", "list", "--repo", new).stdout + said.stderr
 
 
+def test_a_key_can_be_for_some_models_or_a_certificate(new: Path) -> None:
+    made = done("keys", "add", "team", "--model", "pricing", "--model", "fraud", "--repo", new)
+    assert made["models"] == ["fraud", "pricing"]
+    shown = run("keys", "add", "mesh", "--certificate", "dns:Web.Shop.example", "--repo", new)
+    assert "the key, which cannot be shown again" not in shown.stdout
+    listed = done("keys", "list", "--repo", new)["keys"]
+    assert [(key["name"], key["models"], key["certificate"]) for key in listed] == [
+        ("team", ["fraud", "pricing"], None),
+        ("mesh", None, "dns:web.shop.example"),
+    ]
+    table = run("keys", "list", "--repo", new).stdout
+    assert "pricing" in table
+    assert "dns:web.shop.example" in table
+    said = run("keys", "add", "mesh-2", "--certificate", "dns:WEB.shop.example", "--repo", new, "--json")
+    assert (said.code, said.body["error"]["problem"]) == (9, "has the certificate of 'mesh'")
+    done("keys", "revoke", "mesh", "--repo", new)
+    assert done("keys", "add", "mesh-2", "--certificate", "dns:web.shop.example", "--repo", new)["name"] == "mesh-2"
+
+
 def test_without_a_scope_a_key_may_predict_and_nothing_else(new: Path) -> None:
     assert done("keys", "add", "web", "--repo", new)["scopes"] == ["predict"]
 
@@ -71,6 +90,8 @@ def test_a_dry_run_makes_no_key_and_revokes_none(new: Path) -> None:
         (["add", "Web"], 2, "an invalid name"),
         (["add", "shop", "--scope", "root"], 2, "unknown scope"),
         (["add", "shop", "--rate", "0"], 2, "invalid rate"),
+        (["add", "shop", "--model", "../x"], 2, "invalid model"),
+        (["add", "shop", "--certificate", "web.shop.example"], 2, "invalid certificate name"),
         (["add", "shop", "--expires", "2001-01-01"], 2, "expires before its creation"),
         (["add", "shop", "--expires", "soon"], 2, "is not a time"),
         (["add", "web"], 9, "exists"),

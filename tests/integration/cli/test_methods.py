@@ -164,6 +164,8 @@ CASES = [
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
     VerbCase("capacity --entities 5 --rows 9 --events-per-day 7",
          lambda p: p.capacity(entities=5, rows=9, events_per_day=7)),
+    VerbCase("capacity --entities 5 --callers 64 --batch 3 --price-core-hour 2 --utilization 1",
+         lambda p: p.capacity(entities=5, callers=64, batch=3, price_core_hour=2.0, utilization=1.0)),
     VerbCase("capacity --entities 0", lambda p: p.capacity(entities=0)),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),

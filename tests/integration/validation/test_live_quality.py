@@ -96,6 +96,20 @@ def test_what_was_known_last_holds(place: Sandbox) -> None:
     assert (found.labelled, found.unusable) == (3, 1)
 
 
+def test_an_outcome_by_id_that_names_a_model_counts_for_that_model_alone(place: Sandbox) -> None:
+    ids = place.predict(ask(4)).ids
+    place.wait(60)
+    say(
+        place,
+        {"prediction_id": ids[0], "label": 1, "model": MODEL},
+        {"prediction_id": ids[1], "label": 1, "model": "pricing"},
+        {"prediction_id": ids[2], "label": 1},
+        {"prediction_id": ids[2], "label": 0, "model": "pricing"},
+        {"prediction_id": ids[3], "label": None, "model": MODEL},
+    )
+    assert labels(place, ids) == [1, None, 1, None]
+
+
 def test_feedback_by_entity_finds_the_nearest_prediction(place: Sandbox) -> None:
     rows = ask(3)
     first = place.predict(rows)

@@ -56,6 +56,14 @@ def test_a_name_that_a_key_cannot_hold_is_refused(name: str) -> None:
     [
         ({"scopes": frozenset()}, "unknown scope.*use some of predict, as_of, feedback, admin"),
         ({"scopes": frozenset({"predict", "root"})}, "unknown scope.*root"),
+        ({"models": frozenset()}, "invalid model"),
+        ({"models": frozenset({"fraud", "../fraud"})}, "invalid model"),
+        ({"digest": None}, "both a secret and a certificate, or neither"),
+        ({"certificate": "dns:a"}, "both a secret and a certificate, or neither"),
+        *(
+            ({"digest": None, "certificate": name}, "invalid certificate name")
+            for name in ("", "dns:", "cn:a", "a", "dns: a", "uri:a\n", "subject:\u00e9", f"uri:{'a' * 600}")
+        ),
         ({"rate": 0.0}, "invalid rate"),
         ({"rate": -1.0}, "invalid rate"),
         ({"rate": float("nan")}, "invalid rate"),
@@ -79,6 +87,8 @@ def test_people_see_everything_but_the_hash() -> None:
     assert shown == {
         "name": "web",
         "scopes": ["predict", "as_of", "feedback", "admin"],
+        "models": None,
+        "certificate": None,
         "rate": 2.5,
         "created": "1970-01-01T00:00:00+00:00",
         "expires": "1970-01-01T00:00:01+00:00",
@@ -92,5 +102,8 @@ def test_names_are_taken_once_and_found_again() -> None:
     assert remove_key(both, "one") == (two,)
     with pytest.raises(ConflictError, match="'two': exists"):
         add_key(both, a_key(name="two", rate=1.0))
+    shown = a_key(name="three", digest=None, certificate="dns:a")
+    with pytest.raises(ConflictError, match="has the certificate of 'three'"):
+        add_key((shown,), a_key(name="four", digest=None, certificate="dns:a"))
     with pytest.raises(RequestError, match=r"is unknown \(got 'three'\).*one, two"):
         remove_key(both, "three")

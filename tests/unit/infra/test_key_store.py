@@ -39,6 +39,8 @@ def test_keys_come_back_as_they_were_in_their_order(key_store: KeyStore) -> None
     added = (
         a_key("b", "1", scopes=frozenset({"predict", "admin"}), rate=0.5, expires_us=2**53 + 1),
         a_key("a", "2", created_us=2**53 + 1),
+        a_key("c", models=frozenset({"fraud", "pricing"})),
+        a_key("d", digest=None, certificate="uri:spiffe://shop/web"),
     )
     for key in added:
         key_store.add(key)

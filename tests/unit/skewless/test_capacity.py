@@ -17,6 +17,7 @@ from skewless.contract.online_size import row_memory, state_memory
 from skewless.contract.plan import BUCKETS, FeaturePlan
 from skewless.contract.windows.view import Function
 from skewless.operations.capacity import CapacityReport, Figure, capacity
+from skewless.operations.prediction_cost import Prices
 from tests.worlds.plans import make_plan, make_view
 
 VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING})
@@ -94,12 +95,67 @@ def test_a_number_out_of_range_is_refused(name: str, value: float) -> None:
 
 
 def test_each_figure_names_costs_with_a_source() -> None:
-    full = report(replace(WINDOWS, views=PLAN.views), events_per_day=1, rows=1, predictions_per_second=0.5).as_dict()
-    known = {cost.name: cost for cost in COSTS}
-    for each in full["figures"]:
-        assert each["tested"]
-        assert set(each["costs"]) <= known.keys()
-        assert each["costs"] or each["formula"] == "not measured"
-        assert all(name in each["formula"] or name == "key" for name in each["costs"])
-    assert {cost["name"] for cost in full["costs"]} == known.keys()
-    assert all(cost["measured"] for cost in full["costs"])
+    known, used = {cost.name: cost for cost in COSTS}, set()
+    for callers in (1, 16, 64):
+        plan = replace(WINDOWS, views=PLAN.views)
+        full = report(plan, events_per_day=1, rows=1, predictions_per_second=0.5, callers=callers).as_dict()
+        for each in full["figures"] + full["million_predictions"]["parts"]:
+            assert each["tested"]
+            assert set(each["costs"]) <= known.keys()
+            assert each["costs"] or each["formula"] == "not measured"
+            assert all(name in each["formula"] or name == "key" for name in each["costs"])
+        assert all(cost["measured"] for cost in full["costs"])
+        used |= {cost["name"] for cost in full["costs"]}
+    assert used == known.keys()
+
+
+@pytest.mark.parametrize(
+    ("callers", "batch", "cpu_s"),
+    [(1, 1, 295.0), (15, 1, 295.0), (16, 1, 71.4), (63, 1, 71.4), (64, 1, 56.3), (1, 100, 20.0), (16, 100, 17.0)],
+)
+def test_the_cpu_of_a_million_predictions_meets_what_was_measured(callers: int, batch: int, cpu_s: float) -> None:
+    (server, *_) = report(PLAN, callers=callers, batch=batch).predictions
+    assert server.name == "server"
+    assert server.cpu_s == pytest.approx(cpu_s)
+
+
+def test_larger_requests_never_cost_more() -> None:
+    for callers in (1, 16, 64):
+        costs = [report(PLAN, callers=callers, batch=n).predictions[0].cpu_s or 0.0 for n in (1, 2, 10, 100, 10_000)]
+        assert costs == sorted(costs, reverse=True)
+        assert costs[-1] > 0
+
+
+def test_the_bytes_that_redis_sends_are_those_that_the_benchmark_read() -> None:
+    view = make_view(features={f"x{i}": DType.FLOAT64 for i in range(20)})
+    twice = make_plan(["v.x0", "w.x0"], views=[view, replace(view, name="w")])
+    read = next(part for part in report(twice).predictions if part.name == "reads of Redis")
+    assert read.size_bytes == pytest.approx(443e6, rel=0.02)
+    assert read.cpu_s == pytest.approx(8.55)
+
+
+def test_the_price_of_a_million_predictions() -> None:
+    prices = {"price_core_hour": 0.36, "price_memory_gb_month": 8, "price_storage_gb_month": 0.02}
+    parts = {part.name: part for part in report(PLAN, predictions_per_second=100.0, **prices).predictions}
+    assert parts["server"].cost == pytest.approx(71.4 / 3_600 / 0.5 * 0.36)
+    assert parts["prediction log, kept for a month"].cost == pytest.approx(0.226 * 0.02)
+    memory_gb = 1_000 * row_memory(PLAN.project, VIEW, 16) / 1e9
+    assert parts["memory of Redis"].cost == pytest.approx(memory_gb * 8 * 10_000 / 2_629_746, rel=1e-3)
+    body = report(PLAN, predictions_per_second=100.0, **prices).as_dict()["million_predictions"]
+    assert body["total"]["cost"] == pytest.approx(sum(part.cost or 0 for part in parts.values()))
+    free = report(PLAN).as_dict()["million_predictions"]
+    assert (free["total"]["cost"], free["total"]["cpu_s"] > 0) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [("core_hour", -1.0, "--price-core-hour"), ("utilization", 0.0, "--utilization"), ("utilization", 1.5, "--utiliz")],
+)
+def test_a_price_out_of_range_is_rejected(name: str, value: float, option: str) -> None:
+    with pytest.raises(RequestError, match=option):
+        Prices(**{name: value})
+
+
+def test_a_plan_without_views_reads_nothing() -> None:
+    parts = [part.name for part in report(replace(PLAN, views=())).predictions]
+    assert parts == ["server", "prediction log, kept for a month"]

@@ -107,6 +107,14 @@ def test_a_variable_that_is_no_list_is_named(tmp_path: Path, monkeypatch: pytest
         load_settings(tmp_path)
 
 
+def test_a_mapping_in_the_environment_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_TOKEN_SCOPE_NAMES", '{"Scores.Predict": "predict"}')
+    assert load_settings(tmp_path).token_scope_names == {"Scores.Predict": "predict"}
+    monkeypatch.setenv("SKEWLESS_TOKEN_SCOPE_NAMES", "predict")
+    with pytest.raises(DefinitionError, match=r"SKEWLESS_TOKEN_SCOPE_NAMES: is not a JSON object"):
+        load_settings(tmp_path)
+
+
 def test_a_wrong_value_of_a_url_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError) as caught:
         load_settings(write(tmp_path, "redis_url: [redis://:secret@host]"))

@@ -22,6 +22,7 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
+from skewless.serving.access.tokens import TokenVerifier
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
@@ -37,6 +38,8 @@ SCOPES: tuple[Scope, ...] = ("predict", "as_of", "feedback", "admin")
 ALL = "all"
 SOURCE = "payments"
 _IDLE_S = 2.0
+NOBODY: Mapping[str, frozenset[str]] = {}
+_OF_EACH = ("date", "x-request-id")  # headers of one reply; an error has a new id
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Door:
         try:
             connection.request(method, path, body, sent)
             found = connection.getresponse()
-            told = {name.lower(): value for name, value in found.getheaders() if name.lower() != "date"}
+            told = {name.lower(): value for name, value in found.getheaders() if name.lower() not in _OF_EACH}
             return DoorReply(found.status, told, found.read())
         finally:
             connection.close()
@@ -114,6 +117,7 @@ class Doors:
     clock: ManualClock
     keys: Mapping[str, str]
     links: list[socket.socket]
+    tokens: TokenVerifier | None = None
     servers: list[uvicorn.Server] = field(default_factory=list)
 
     @property
@@ -138,7 +142,7 @@ class Doors:
             metrics=metrics,
             clock=self.clock,
             reload_seconds=3_600,
-            access=KeyAccess(file, self.clock.now_us),
+            access=KeyAccess(file, self.clock.now_us, tokens=self.tokens),
             body_bytes=100_000,
             events=_Events(
                 ProjectState(place.state), place.project.redis_url, place.project.store, Settings(event_bytes=10_000)
@@ -169,9 +173,20 @@ def _listening() -> socket.socket:
 
 
 @contextmanager
-def opened_doors(place: Sandbox) -> Iterator[Doors]:
-    """Serve a project for a while, to who has a key for one scope each, or for all."""
+def opened_doors(
+    place: Sandbox, limited: Mapping[str, frozenset[str]] = NOBODY, tokens: TokenVerifier | None = None
+) -> Iterator[Doors]:
+    """Serve a project for a while, to who has a key for one scope each, or for all.
+
+    Args:
+        limited: names of more keys, for all scopes, with their models.
+        tokens: verifies tokens; None: only keys are accepted.
+    """
     file, keys = KeyStore(ProjectState(place.state)), {}
+    for name, models in limited.items():
+        keys[name] = generate_secret(name)
+        digest = hash_secret(keys[name].encode())
+        file.add(ApiKey(name=name, digest=digest, scopes=frozenset(SCOPES), models=models, created_us=1))
     for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):
         name = held.replace("_", "-")
         keys[held] = generate_secret(name)
@@ -179,7 +194,7 @@ def opened_doors(place: Sandbox) -> Iterator[Doors]:
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
     with ExitStack() as stack:
         links = [stack.enter_context(_listening()) for _ in range(2)]
-        doors = Doors(place, ManualClock(place.now_us()), keys, links)
+        doors = Doors(place, ManualClock(place.now_us()), keys, links, tokens)
         thread = threading.Thread(target=lambda: asyncio.run(doors.serve(file)))
         thread.start()
         until(lambda: len(doors.servers) == len(links) and all(server.started for server in doors.servers))

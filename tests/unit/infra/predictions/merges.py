@@ -29,8 +29,8 @@ DAY = T // DAY_US * DAY_US
 HOUR_US = 3_600_000_000
 # Columns that files of an older format lack.
 LACKS: dict[int, Sequence[str]] = {
-    1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow"),
-    2: ("role", "policy", "narrow"),
+    1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow", "trace_id"),
+    2: ("role", "policy", "narrow", "trace_id"),
     3: (),
 }
 # Not a number in several ways, and a zero with a sign.

@@ -96,6 +96,7 @@ def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
         "role": of.role,
         "policy": of.policy,
         "narrow": given.narrow,
+        "trace_id": (given.trace_ids[i] or None) if given.trace_ids else None,
     }
 
 

@@ -23,7 +23,7 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import import_file
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
-SECOND = ("role", "policy", "narrow")  # added after the second format
+SECOND = ("role", "policy", "narrow", "trace_id")  # added after the second format
 ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
@@ -76,6 +76,20 @@ def test_that_floats_came_narrow_is_kept(logged_in: ProjectState) -> None:
             for given in (record(origin(), 2, 1), record(origin("000002"), 2, 2))
         ]
     assert [entry.facts["narrow"] for entry in entries if entry] == [True, False]
+
+
+def test_segments_without_and_with_traces_are_read_together(logged_in: ProjectState) -> None:
+    older = spool_all(logged_in, record(origin(), 2, 1))
+    table = pq.read_table(older).drop_columns(["trace_id"])
+    pq.write_table(table, older)
+    import_file(logged_in, older)
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    write(logged_in, record(origin(), 2, 2)._replace(trace_ids=["", trace_id]), record(origin(), 1, 3))
+    assert sum(len(batch.ids) for batch in read(logged_in)) == 5
+    with duckdb.connect() as connection:
+        log = PredictionLog(logged_in, connection)
+        entries = [log.find(name) for name in ("1-0", "2-0", "2-1", "3-0")]
+    assert [entry.facts["trace_id"] for entry in entries if entry] == [None, None, trace_id, None]
 
 
 def test_records_come_back(logged_in: ProjectState) -> None:

@@ -18,6 +18,7 @@ from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
+from skewless.serving.access.rates import TokenBucket
 from skewless.serving.http.reply import http_status, retry_after
 
 START_US = 1_000_000
@@ -47,7 +48,12 @@ class Keyring:
         return secret
 
     def access(self, share: float = 1.0) -> KeyAccess:
-        return KeyAccess(self.store, lambda: self.now_us, clock=lambda: self.seconds, share=share)
+        return KeyAccess(
+            self.store,
+            lambda: self.now_us,
+            clock=lambda: self.seconds,
+            new_bucket=lambda _, rate: TokenBucket(rate * share),
+        )
 
 
 @pytest.fixture
@@ -85,13 +91,13 @@ def refusal(call: Callable[[], object]) -> tuple[int, str, dict[str, str]]:
 def test_a_key_says_who_asks_in_either_header(keyring: Keyring, name: bytes, before: bytes) -> None:
     keyring.add("shop")
     secret = keyring.add("web")
-    assert keyring.access().allow([(b"host", b"x"), (name, before + secret)], "predict") == "web"
+    assert keyring.access().allow([(b"host", b"x"), (name, before + secret)], "predict").name == "web"
 
 
 def test_a_header_for_somebody_else_does_not_count(keyring: Keyring) -> None:
     secret, access = keyring.add("web"), keyring.access()
     gateway = (b"authorization", b"Basic dXNlcjpwYXNz")
-    assert access.allow([gateway, (b"x-api-key", secret)], None) == "web"
+    assert access.allow([gateway, (b"x-api-key", secret)], None).name == "web"
     assert refusal(lambda: access.allow([gateway], None))[:1] == (401,)
 
 
@@ -141,10 +147,11 @@ def test_a_known_name_and_an_unknown_one_are_refused_alike(keyring: Keyring) -> 
 def test_a_scope_that_is_missing_is_named(keyring: Keyring) -> None:
     secret = keyring.add("web", "predict", "feedback")
     access = keyring.access()
-    assert [access.allow(bearer(secret), scope) for scope in ("predict", "feedback", None)] == ["web"] * 3
-    for call in (access.allow, access.check):
+    assert [access.allow(bearer(secret), scope).name for scope in ("predict", "feedback", None)] == ["web"] * 3
+    caller = access.allow(bearer(secret), None)
+    for call in (lambda: access.allow(bearer(secret), "admin"), lambda: caller.require("admin")):
         with pytest.raises(ScopeError, match=r"'web': does not have the scope 'admin'.*--scope admin") as caught:
-            call(bearer(secret), "admin")
+            call()
         assert http_status(caught.value) == 403
 
 
@@ -152,7 +159,7 @@ def test_a_key_that_expires_is_refused_from_that_moment_on(keyring: Keyring) -> 
     secret = keyring.add("web", expires_us=START_US + 10)
     access = keyring.access()
     keyring.now_us = START_US + 9
-    assert (access.allow(bearer(secret), None), access.has_valid_key()) == ("web", True)
+    assert (access.allow(bearer(secret), None).name, access.has_valid_key()) == ("web", True)
     keyring.now_us = START_US + 10
     assert refusal(lambda: access.allow(bearer(secret), None))[1].startswith("API key: has expired")
     assert not access.has_valid_key()
@@ -166,9 +173,9 @@ def test_who_asks_too_often_is_told_when_to_come_back(keyring: Keyring) -> None:
     with pytest.raises(RateError, match=r"'slow': has sent more than 0\.25 requests per second") as caught:
         access.allow(bearer(slow), "predict")
     assert (http_status(caught.value), retry_after(caught.value)) == (429, {"Retry-After": "3"})
-    assert access.allow(bearer(free), "predict") == "free"
+    assert access.allow(bearer(free), "predict").name == "free"
     keyring.seconds += 3
-    assert access.allow(bearer(slow), "predict") == "slow"
+    assert access.allow(bearer(slow), "predict").name == "slow"
 
 
 def test_only_what_passes_is_counted(keyring: Keyring) -> None:
@@ -179,8 +186,10 @@ def test_only_what_passes_is_counted(keyring: Keyring) -> None:
             access.allow(bearer(secret), "admin")
         with pytest.raises(AccessError, match="is unknown"):
             access.allow(bearer(secret[:-1] + b"!"), "predict")
-        access.check(bearer(secret), "predict")
-    assert access.allow(bearer(secret), "predict") == "web"
+    caller = access.allow(bearer(secret), "predict")
+    for _ in range(5):
+        caller.require("predict")
+    assert caller.name == "web"
     with pytest.raises(RateError):
         access.allow(bearer(secret), "predict")
 
@@ -204,11 +213,11 @@ def test_keys_come_and_go_at_the_next_refresh(keyring: Keyring) -> None:
     access = keyring.access()
     new = keyring.add("new")
     keyring.store.revoke("old")
-    assert access.allow(bearer(old), None) == "old"
+    assert access.allow(bearer(old), None).name == "old"
     with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(new), None)
     access.refresh()
-    assert access.allow(bearer(new), None) == "new"
+    assert access.allow(bearer(new), None).name == "new"
     with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(old), None)
 
@@ -218,7 +227,9 @@ def test_a_request_never_reads_the_database(keyring: Keyring, monkeypatch: pytes
     access = keyring.access()
     monkeypatch.setattr(SqliteDatabase, "execute", _away)
     keyring.seconds += 3_600
-    assert [call(bearer(secret), "predict") for call in (access.allow, access.check)] == ["web", "web"]
+    caller = access.allow(bearer(secret), "predict")
+    caller.require("predict")
+    assert caller.name == "web"
 
 
 def test_a_change_fills_no_bucket_but_a_new_rate_counts(keyring: Keyring) -> None:
@@ -233,7 +244,7 @@ def test_a_change_fills_no_bucket_but_a_new_rate_counts(keyring: Keyring) -> Non
     key = ApiKey(name="web", digest=hash_secret(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
     keyring.store.add(key)
     access.refresh()
-    assert access.allow(bearer(secret), "admin") == "web"
+    assert access.allow(bearer(secret), "admin").name == "web"
 
 
 def test_while_the_database_is_away_the_last_keys_apply_and_that_is_logged_once(keyring: Keyring) -> None:
@@ -244,7 +255,7 @@ def test_while_the_database_is_away_the_last_keys_apply_and_that_is_logged_once(
             patch.setattr(SqliteDatabase, "execute", _away)
             for _ in range(3):
                 access.refresh()
-                assert access.allow(bearer(secret), None) == "web"
+                assert access.allow(bearer(secret), None).name == "web"
         assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
         access.refresh()
     keyring.store.revoke("web")
@@ -260,7 +271,7 @@ def test_corrupt_keys_leave_the_last_ones_and_are_an_error_at_the_start(keyring:
     with capture_logs() as logs:
         access.refresh()
     assert "API keys: are corrupt in the database" in logs[0]["error"]
-    assert access.allow(bearer(secret), None) == "web"
+    assert access.allow(bearer(secret), None).name == "web"
     with pytest.raises(StoreError, match="are corrupt"):
         keyring.access()
     documents.put("project", {"format": 1, "keys": []})
@@ -282,7 +293,7 @@ def test_on_loopback_nobody_needs_a_key_unless_it_is_wanted(keyring: Keyring, ho
     with capture_logs() as logs:
         assert [type(opened(keyring, auth, host)) for auth in ("auto", "off")] == [OpenAccess, OpenAccess]
     assert logs == []
-    assert opened(keyring, "auto", host).allow([], "admin") == "anyone"
+    assert opened(keyring, "auto", host).allow([], "admin").name == "anyone"
     keyring.add("web")
     assert isinstance(opened(keyring, "required", host), KeyAccess)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.access.gate import TokenBucket
+from skewless.serving.access.rates import TokenBucket
 
 # Powers of two, so that both ways of counting are exact.
 RATES = st.sampled_from([0.125, 0.5, 1.0, 2.0, 8.0, 1024.0])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skewless.serving.access.caller import ANYONE
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import Exchange, HotCycle
 from skewless.serving.http.wire_limits import BodyBudget
@@ -40,6 +41,7 @@ class Caller:
             query=b"",
             headers=[],
             body=body,
+            caller=ANYONE,
             send=lambda status, body, _: self.replies.append((status, body)),
         )
 

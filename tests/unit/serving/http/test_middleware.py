@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from starlette.types import ASGIApp
+from structlog.testing import capture_logs
 
 from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.storage.project_state import ProjectState
@@ -40,8 +41,9 @@ def ask(middleware: Any, method: str, path: str, key: str | None = None) -> Gate
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "state": {}}
     asyncio.run(middleware(scope, receive, send))
     start, body = sent
+    caller = scope["state"].get("caller")  # type: ignore[attr-defined]
     names = {name.decode(): value.decode() for name, value in start["headers"]}
-    return GateReply(start["status"], names, json.loads(body["body"]), scope["state"].get("caller"))  # type: ignore[attr-defined]
+    return GateReply(start["status"], names, json.loads(body["body"]), caller and caller.name)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG001 - ASGI
@@ -98,6 +100,34 @@ def test_what_changes_something_needs_admin(guarded: ASGIApp, keys: dict[str, st
         "error": "API key 'reader': does not have the scope 'admin'. "
         "Fix: use a key that was created with `skewless keys add NAME --scope admin`"
     }
+
+
+def test_a_key_for_some_models_opens_them_and_no_page_of_all(tmp_path: Path) -> None:
+    file, secret = KeyStore(ProjectState(tmp_path)), generate_secret("some")
+    digest, models = hash_secret(secret.encode()), frozenset({"fraud"})
+    file.add(ApiKey(name="some", digest=digest, scopes=frozenset({"admin"}), models=models, created_us=1))
+    for local in (False, True):
+        guarded = require_keys(application, KeyAccess(file, lambda: 2), local=local)
+        pages = [ask(guarded, "GET", path, secret).status for path in ("/metrics", "/docs", "/openapi.json")]
+        assert pages == [299 if local else 403] * 3
+        for path in ("/models/{}", "/v2/models/{}", "/v2/models/{}/versions/1/ready", "/models/{}/later/routes"):
+            for method in ("GET", "HEAD"):
+                statuses = [ask(guarded, method, path.format(name), secret).status for name in ("fraud", "x", "stats")]
+                assert statuses == [299, 403, 403 if path != "/v2/models/{}" else 299]
+        assert ask(guarded, "POST", "/models/x/rollback", secret).status == 403
+        assert ask(guarded, "POST", "/models/refresh", secret).status == 299
+
+
+def test_requests_that_need_admin_are_logged_with_their_caller(guarded: ASGIApp, keys: dict[str, str]) -> None:
+    with capture_logs() as logs:
+        for method, path in (("POST", "/models/refresh"), ("GET", "/models"), ("PUT", "/x")):
+            ask(guarded, method, path, keys["boss"])
+        ask(guarded, "POST", "/models/refresh", keys["reader"])
+    lines = [(line["event"], line["caller"], line["method"], line["path"]) for line in logs]
+    assert lines == [
+        ("admin_request", "API key 'boss'", "POST", "/models/refresh"),
+        ("admin_request", "API key 'boss'", "PUT", "/x"),
+    ]
 
 
 def test_who_asks_too_often_gets_429(guarded: ASGIApp, keys: dict[str, str]) -> None:

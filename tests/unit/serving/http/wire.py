@@ -11,7 +11,9 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from skewless.contract.errors import AccessError, BusyError, SkewlessError
+from skewless.contract.errors import AccessError, BusyError
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_protocol import HotProtocol, make_protocol
 from skewless.serving.http.hot_routes import Exchange, Handler, Header, HotRoutes
@@ -185,10 +187,11 @@ def request(path: str, body: bytes = b"", *headers: str, method: str = "POST", v
     return "\r\n".join(lines).encode() + body
 
 
-def _admit(headers: Sequence[Header]) -> SkewlessError | None:
+def _admit(headers: Sequence[Header], certificate: PeerCertificate | None) -> Caller:
+    assert certificate is None
     if any(name == b"x-stranger" for name, _ in headers):
-        return AccessError("API key", "is missing", fix="send one")
-    return None
+        raise AccessError("API key", "is missing", fix="send one")
+    return ANYONE
 
 
 async def _application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI

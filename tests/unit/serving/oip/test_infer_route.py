@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from skewless.contract.clock import SystemClock
-from skewless.contract.errors import AccessError, DeadlineError, RequestError, ScopeError, SkewlessError, StoreError
-from skewless.serving.access.gate import Access, Headers
+from skewless.contract.errors import AccessError, DeadlineError, RequestError, SkewlessError, StoreError
+from skewless.serving.access.caller import Caller
 from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -22,22 +22,6 @@ from tests.unit.serving.oip.standing_in import Predictor, model
 
 MODEL = model()
 VECTORS = {"name": "features", "shape": [1, 3], "datatype": "FP64", "data": [1.0, 2.0, 3.0]}
-
-
-@dataclass
-class Scopes:
-    """Lets those pass who name their scopes in a header."""
-
-    asked: list[str | None] = field(default_factory=list)
-
-    def allow(self, headers: Headers, scope: str | None) -> str:
-        self.asked.append(scope)
-        scopes = dict(headers).get(b"scopes", b"predict").decode()
-        if scope not in scopes.split():
-            raise ScopeError("key 'k'", f"has not the scope {scope!r}", fix="ask for it")
-        return "k"
-
-    check = allow
 
 
 class Table:
@@ -55,13 +39,18 @@ class RouteDesk:
     """A route, what it counts, and what it replied."""
 
     predictor: Predictor = field(default_factory=Predictor)
-    access: Scopes = field(default_factory=Scopes)
     metrics: Metrics = field(default_factory=Metrics)
     oip_models: OipModels = field(default_factory=OipModels)
     deadline_s: float = 0.0
 
     def ask(
-        self, body: object, path: str = "/v2/models/m/infer", waited: float = 0.0, **headers: str
+        self,
+        body: object,
+        path: str = "/v2/models/m/infer",
+        waited: float = 0.0,
+        *,
+        scopes: str = "predict",
+        **headers: str,
     ) -> tuple[int, Any, dict[str, str]]:
         """Return status, JSON and headers of the reply."""
         replies: list[tuple[int, bytes, Sequence[Header]]] = []
@@ -71,6 +60,7 @@ class RouteDesk:
             query=b"",
             headers=[(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
             body=json.dumps(body).encode(),
+            caller=Caller("key", "k", scopes=set(scopes.split())),
             send=lambda *reply: replies.append(reply),
         )
         exchange.waited_s = waited
@@ -83,7 +73,6 @@ class RouteDesk:
             models=cast("ModelTable", Table()),
             oip_models=self.oip_models,
             predictor=cast("RealPredictor", self.predictor),
-            access=cast("Access", self.access),
             metrics=self.metrics,
             clock=SystemClock(),
             body_bytes=10_000,

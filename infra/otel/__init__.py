@@ -1,0 +1,1 @@
+"""OpenTelemetry: traces and metrics over OTLP, switched on by the standard variables."""

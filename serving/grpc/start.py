@@ -1,0 +1,147 @@
+"""Start of the gRPC port of a worker; grpcio is imported only then."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from skewless.contract.errors import DefinitionError
+from skewless.infra.telemetry.logger import EventLogger
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
+from skewless.serving.access.gate import Headers
+from skewless.serving.app import ServingContext, admit
+from skewless.serving.http.fair_queue import FairQueue
+from skewless.serving.http.http_server import Listener
+from skewless.serving.http.tls import Stamp, check_certificates, check_pair, read_stamp
+from skewless.serving.http.wire_limits import WireLimits
+from skewless.serving.server_config import ServerConfig
+from skewless.serving.shutdown import Shutdown
+
+_log = EventLogger()
+
+
+def start_grpc(
+    config: ServerConfig,
+    http: Listener,
+    serving: ServingContext,
+    limits: WireLimits,
+    queue: FairQueue,
+    shutdown: Shutdown,
+    stack: AsyncExitStack,
+) -> None:
+    """Serve gRPC on its port until the shutdown; without the setting ``grpc_port``, do nothing.
+
+    Args:
+        config: with the real ``grpc_port``.
+        http: the listener for HTTP clients, whose application and TLS files also serve gRPC.
+        queue: the queue of waiting requests, shared with HTTP.
+        stack: at its end, calls in progress are completed.
+
+    Raises:
+        DefinitionError: the extra ``grpc`` is not installed.
+        PlaceError: the address cannot be used.
+    """
+    settings = config.settings
+    if settings.grpc_port is None:
+        return
+    try:
+        from skewless.serving.grpc import server, services  # noqa: PLC0415 - only if the port is set
+        from skewless.serving.grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        problem = f"needs the package {(error.name or '').partition('.')[0]}, which is not installed"
+        fix = "pip install 'skewless[grpc]', or remove the setting"
+        raise DefinitionError("setting 'grpc_port'", problem, fix=fix) from error
+    health = services.HealthService(serving.ready)
+    inference = services.InferenceService(
+        app=cast("ASGIApp", http.options.app),
+        route=serving.infer_route(GrpcInferRoute),
+        queue=queue,
+        admit=partial(admit, serving),
+    )
+    methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
+    options = server.channel_options(limits)
+    grpc_server = server.GrpcServer(methods, limits, options, on_check=health.notify_watchers)
+    grpc_server.start(config.grpc_address, tls_credentials(http.options))
+    task = asyncio.create_task(grpc_server.run(shutdown, settings.drain_seconds))
+
+    async def close() -> None:
+        if not shutdown.is_requested:
+            task.cancel()  # the server ends by an error
+        await asyncio.wait([task])
+
+    stack.push_async_callback(close)
+
+
+def _admit_page(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
+    """Return the caller, if it may read the protocol; the rule is that of the OpenAPI document."""
+    if serving.local:
+        return ANYONE
+    caller = serving.access.allow(headers, None, certificate)
+    caller.require_all_models()
+    return caller
+
+
+def tls_credentials(options: uvicorn.Config) -> Any:  # noqa: ANN401 - grpcio has no types
+    """Return gRPC credentials of the TLS files of HTTP, which load renewed files for new connections.
+
+    None: without TLS.
+    """
+    import grpc  # noqa: PLC0415 - only if the port is set
+
+    if options.ssl_certfile is None:
+        return None
+    authority = None if options.ssl_ca_certs is None else str(options.ssl_ca_certs)
+    files = _TlsFiles(str(options.ssl_certfile), str(options.ssl_keyfile), authority)
+    return grpc.dynamic_ssl_server_credentials(
+        files.read(), files.read_if_changed, require_client_authentication=options.ssl_ca_certs is not None
+    )
+
+
+class _TlsFiles:
+    """The files of a certificate, its key and, for client certificates, their authority; None: no authority."""
+
+    def __init__(self, cert: str, key: str, authority: str | None) -> None:
+        self._cert = Path(cert)
+        self._key = Path(key)
+        self._authority = None if authority is None else Path(authority)
+        self._stamps = self._read_stamps()
+
+    def read(self) -> Any:  # noqa: ANN401 - grpcio has no types
+        """Return the files as a certificate configuration.
+
+        Raises:
+            DefinitionError: they do not match.
+            OSError: one cannot be read.
+        """
+        import grpc  # noqa: PLC0415 - only if the port is set
+
+        check_certificates("tls_cert", str(self._cert))
+        check_pair(str(self._cert), str(self._key))
+        authority = None if self._authority is None else self._authority.read_bytes()
+        pair = (self._key.read_bytes(), self._cert.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
+
+    def read_if_changed(self) -> Any:  # noqa: ANN401 - grpcio has no types
+        """Return the files, if they have changed and match; None: the last ones stay in use.
+
+        A thread of gRPC calls this for each new connection.
+        """
+        stamps = self._read_stamps()
+        if stamps == self._stamps:
+            return None
+        self._stamps = stamps
+        try:
+            return self.read()
+        except (DefinitionError, OSError) as error:
+            _log.error("tls_certificate_unchanged", error=str(error))
+            return None
+
+    def _read_stamps(self) -> list[Stamp | None]:
+        return [None if path is None else read_stamp(path) for path in (self._cert, self._key, self._authority)]

@@ -1,0 +1,17 @@
+"""The doctor's findings, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skewless.operations.checkup.finding import CheckupFinding
+
+
+def lines(findings: Iterable[CheckupFinding]) -> dict[str, tuple[str, str]]:
+    """Return verdict and detail of each finding."""
+    return {finding.name: (finding.verdict, finding.detail) for finding in findings}
+
+
+def judged(findings: Iterable[CheckupFinding]) -> dict[str, str]:
+    """Return the verdict of each finding."""
+    return {name: verdict for name, (verdict, _) in lines(findings).items()}

@@ -1,0 +1,233 @@
+"""A bundle has what a server needs and no secret; a state loads it once, and nothing but it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.errors import (
+    ConflictError,
+    DefinitionError,
+    PackageError,
+    PlaceError,
+    RequestError,
+    SkewlessError,
+)
+from skewless.contract.settings import Platform, Settings
+from skewless.infra.packages.package import open_package
+from skewless.infra.storage.cloud_storage import CloudStorage, parse_address
+from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.bundle import BUNDLE_FILE, SETTINGS, load_bundle
+from skewless.operations.platforms import locate_project, prepare_state
+from skewless.project import Project
+from tests.worlds.trained import MODEL, NOW, Sandbox
+
+SECRET = "hunter2"  # noqa: S105 - of the test
+
+
+def loaded(state: Path, bundle: Path) -> Project:
+    """Return the project of a container with a state of its own, before it serves."""
+    project = Project(bundle, state=str(state), redis_url="redis://127.0.0.1:1/0")
+    prepare_state(project)
+    return project
+
+
+def test_equal_projects_give_equal_bytes_without_secrets(place: Sandbox, tmp_path: Path) -> None:
+    place.project.keys.add("web", scope=("predict",))
+    secret = f"redis://user:{SECRET}@127.0.0.1/0"
+    with Project(place.repo, redis_url=secret, stream_url=secret, max_batch=7, deadline_ms=9.0) as project:
+        folder = project.export(tmp_path / "bundle")
+        archives = [project.export(tmp_path / name / "model.tar.gz") for name in "ab"]
+    assert {archive.digest for archive in archives} == {folder.digest}
+    assert (tmp_path / "a/model.tar.gz").read_bytes() == (tmp_path / "b/model.tar.gz").read_bytes()
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert folder.size == sum(path.stat().st_size for path in files)
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in files)
+    text = b"".join(path.read_bytes() for path in files)
+    for hidden in (SECRET, "PRIVATE KEY", "api_key", "sk_web", str(place.repo)):
+        assert hidden.encode() not in text
+    assert (tmp_path / "bundle/skewless.yaml").read_text() == "deadline_ms: 9.0\nmax_batch: 7\n"
+    with tarfile.open(tmp_path / "a/model.tar.gz") as tar:
+        assert {item.name for item in tar if item.isfile()} == {
+            path.relative_to(tmp_path / "bundle").as_posix() for path in files
+        }
+
+
+def test_no_setting_of_a_bundle_is_a_place_or_an_address() -> None:
+    unwanted = {name for name in Settings.model_fields if name.endswith(("_url", "_uri", "_address", "_webhook"))}
+    unwanted |= {"kafka", "state", "clock", "host", "port", "auth", "signing_key", "tls_key", "tls_cert", "platform"}
+    assert set(SETTINGS) <= Settings.model_fields.keys() - unwanted
+
+
+def test_a_state_loads_a_bundle_once(place: Sandbox, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    exported = place.project.export(bundle)
+    # A container that was killed while it copied.
+    shutil.copytree(bundle / "packages", tmp_path / "state/packages")
+    for _ in range(2):
+        with loaded(tmp_path / "state", bundle) as project:
+            assert project.store.aliases.get(MODEL, "champion") == "000001"
+            assert project.packages.manifest_digest(MODEL, "000001") == place.project.packages.manifest_digest(
+                MODEL, "000001"
+            )
+            assert [spec.name for spec in project.models] == [MODEL]
+            assert project.store.aliases.history(MODEL, "champion")[0].reason.endswith(exported.digest[:12])
+    other = Path(shutil.copytree(bundle, tmp_path / "other")) / BUNDLE_FILE
+    other.write_text(json.dumps({**json.loads(other.read_text()), "release": "another"}))
+    with pytest.raises(ConflictError, match="has the state of another bundle or project"):
+        loaded(tmp_path / "state", tmp_path / "other")
+    with pytest.raises(ConflictError, match="has the state of another bundle or project"):
+        load_bundle(place.project.state, bundle, NOW)
+
+
+def test_exports_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
+    export = place.project.export
+    assert export(tmp_path / "dry", dry_run=True).models == {MODEL: "000001"}
+    assert not list(tmp_path.glob("dry*"))
+    with pytest.raises(RequestError, match="argument MODEL: is unknown"):
+        export(tmp_path / "bundle", ["none"])
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(ConflictError, match="exists"):
+        export(tmp_path / "bundle")
+    (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
+    with pytest.raises(PackageError, match="altered"):
+        export(tmp_path / "altered")
+    assert not (tmp_path / "altered").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "", "a/b"])
+def test_names_in_a_bundle_do_not_leave_its_folder(place: Sandbox, tmp_path: Path, name: str) -> None:
+    place.project.export(tmp_path / "bundle")
+    path = tmp_path / "bundle" / BUNDLE_FILE
+    body = json.loads(path.read_text())
+    for champions in ({name: body["champions"][MODEL]}, {MODEL: {"version": name, "manifest": ""}}):
+        path.write_text(json.dumps({**body, "champions": champions}))
+        with pytest.raises(PlaceError, match=r"has no readable bundle\.json"):
+            loaded(tmp_path / "state", tmp_path / "bundle")
+
+
+def test_a_replaced_package_is_refused(place: Sandbox, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    place.project.export(bundle)
+    body = json.loads((bundle / BUNDLE_FILE).read_text())
+    manifest = bundle / "packages" / MODEL / "000001" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(PackageError, match="is not that of the bundle"):
+        loaded(tmp_path / "state", bundle)
+    shutil.rmtree(manifest.parent)
+    with pytest.raises(PackageError, match="is missing in the bundle"):
+        loaded(tmp_path / "other", bundle)
+    for damage in ({}, {**body, "format": 2}, {**body, "trusted_keys": [1]}, {**body, "plan": None}):
+        (bundle / BUNDLE_FILE).write_text(json.dumps(damage))
+        with pytest.raises(PlaceError, match=r"has no readable bundle\.json"):
+            loaded(tmp_path / "third", bundle)
+
+
+def test_an_archive_does_not_write_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "model").mkdir()
+    with tarfile.open(tmp_path / "model/model.tar.gz", "w:gz") as tar:
+        item = tarfile.TarInfo("../../escaped")
+        tar.addfile(item)
+    with pytest.raises(PlaceError, match="cannot be unpacked"):
+        locate_project("azure", None, {"AZUREML_MODEL_DIR": str(tmp_path / "model")})
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_planted_work_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    planted = tmp_path / f"skewless-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    planted.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PlaceError, match="belongs to another user"):
+        locate_project("sagemaker", None, {})
+    planted.unlink()
+    planted.mkdir()
+    planted.chmod(0o777)
+    with pytest.raises(PlaceError, match="belongs to another user"):
+        locate_project("sagemaker", None, {})
+
+
+VERTEX = {"AIP_PREDICT_ROUTE": "/predict", "AIP_HEALTH_ROUTE": "/health", "AIP_STORAGE_URI": "/none"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "text"),
+    [
+        ("vertex", {}, "environment variable AIP_PREDICT_ROUTE: is not a path"),
+        ("vertex", {**VERTEX, "AIP_HEALTH_ROUTE": "/{x}"}, "environment variable AIP_HEALTH_ROUTE: is not a path"),
+        ("vertex", {**VERTEX, "AIP_HTTP_PORT": "http"}, "environment variable AIP_HTTP_PORT: is not a port"),
+        ("vertex", {**VERTEX, "AIP_STORAGE_URI": ""}, "the platform: names no model"),
+        ("vertex", VERTEX, "folder /none: has no bundle"),
+        ("sagemaker", {"SAGEMAKER_BIND_TO_PORT": "0"}, "environment variable SAGEMAKER_BIND_TO_PORT: is not a port"),
+        ("azure", {}, "the platform: names no model"),
+    ],
+)
+def test_an_environment_that_is_refused(
+    platform: Platform, environment: dict[str, str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SkewlessError, match=text):
+        locate_project(platform, None, environment)
+
+
+def test_a_bundle_is_downloaded_from_the_bucket_that_vertex_names(
+    place: Sandbox, tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place.project.export(tmp_path / "bundle")
+    place.project.export(tmp_path / "packed/model.tar.gz")
+    for name in ("bundle", "packed"):
+        url = bucket_url.replace("?", f"/{name}?")
+        storage = CloudStorage(parse_address(url), tmp_path / "uploads", 10**9)
+        files = {path.relative_to(tmp_path / name): path for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for path, source in files.items():
+            storage.put_file(path.as_posix(), source)
+        folder, _ = locate_project("vertex", None, {**VERTEX, "AIP_STORAGE_URI": url})
+        with loaded(tmp_path / f"state-{name}", folder) as project:
+            assert open_package(project.store, MODEL, "000001").name == MODEL
+
+
+def test_settings_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
+    place.project.export(tmp_path / "bundle")
+    for settings, text in (
+        ({}, "setting 'redis_url': is missing"),
+        ({"redis_url": "redis://h", "storage_url": "s3://b"}, "are not both set"),
+        ({"redis_url": "redis://h", "database_url": "sqlite:///x.db"}, "are not both set"),
+    ):
+        with pytest.raises(DefinitionError, match=text):
+            prepare_state(Project(tmp_path / "bundle", **settings))
+
+
+def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Project(place.repo, deadline_ms=9.0) as project:
+        project.export(tmp_path / "models/bundle")  # Azure adds a folder of the model's name
+    environment = {"AZUREML_MODEL_DIR": str(tmp_path / "models")}
+    folder, settings = locate_project("azure", None, environment)
+    assert folder == tmp_path / "models/bundle"
+    state = str(tmp_path / f"skewless-{os.getuid()}" / "state")
+    assert settings == {"platform": "azure", "host": "0.0.0.0", "port": 8080, "state": state}  # noqa: S104
+    monkeypatch.setenv("SKEWLESS_HOST", "127.0.0.1")
+    monkeypatch.setenv("SKEWLESS_STATE", str(tmp_path))
+    _, settings = locate_project("sagemaker", folder, {"SAGEMAKER_BIND_TO_PORT": "81"})
+    assert settings == {"platform": "sagemaker", "port": 81}  # the deadline of the bundle wins
+    (folder / "skewless.yaml").write_text("")
+    assert locate_project("sagemaker", folder, {})[1]["deadline_ms"] == 55_000
+
+
+def test_trusted_keys_of_the_container_replace_those_of_the_bundle(place: Sandbox, tmp_path: Path) -> None:
+    """Who replaces the bundle and signs with a key of its own is refused."""
+    place.project.export(tmp_path / "bundle")
+    state = ProjectState(tmp_path / "state")
+    load_bundle(state, tmp_path / "bundle", NOW)
+    other = f"ed25519:{'A' * 43}="
+    project = Project(tmp_path / "bundle", state=str(state.folder), trusted_keys=(other,))
+    with pytest.raises(PackageError, match="is signed by a key that is not trusted"):
+        open_package(project.store, MODEL, "000001")

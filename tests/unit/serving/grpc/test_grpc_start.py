@@ -1,0 +1,24 @@
+"""The extra ``grpc`` is imported only for its port, and a port without the extra is an error that names it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+import skewless.serving.process
+assert not {"grpc", "google.protobuf"} & sys.modules.keys()
+from types import SimpleNamespace
+from skewless.serving.grpc.start import start_grpc
+sys.modules["grpc"] = None
+settings = [SimpleNamespace(grpc_port=port) for port in (None, 0)]
+for each in settings:
+    start_grpc(SimpleNamespace(settings=each), *[None] * 6)
+"""
+
+
+def test_without_the_extra_a_port_is_an_error_and_no_port_is_none() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    error = "DefinitionError: setting 'grpc_port': needs the package grpc, which is not installed. Fix: pip install"
+    assert error in done.stderr.splitlines()[-1], done.stderr
