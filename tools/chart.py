@@ -31,7 +31,9 @@ VALUES = tuple(sorted(path.stem for path in (CHART / "values").glob("*.yaml")))
 REQUIRED = ("SKEWLESS_DATABASE_URL", "SKEWLESS_REDIS_URL", "SKEWLESS_STORAGE_URL")
 _TOKEN = "SKEWLESS_ALERT_TOKEN"  # noqa: S105 - the name of a variable
 # Settings that other values of the chart decide, or that make no sense in a pod.
-OWN = {"clock", "drain_seconds", "host", "metrics_host", "port", "scheduler_metrics_port", "signing_key", "state"} | {
+OWN = {"clock", "drain_seconds", "grpc_port", "host", "metrics_host", "platform", "port", "scheduler_metrics_port"} | {
+    "signing_key",
+    "state",
     "threads",
     "tls_ca",
     "tls_cert",
@@ -129,6 +131,8 @@ def _setting(field: Object) -> Object:
     """Return the schema of a setting without what Helm does not need; a missing value is none."""
     kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
     kind = {name: value for name, value in kinds[0].items() if name not in {"title", "default"}}
+    if kind.get("type") == "string" and "enum" not in kind:
+        kind["minLength"] = 1  # an empty variable counts as unset
     return {"description": field["description"], **kind}
 
 

@@ -14,7 +14,7 @@ from tools.chart import SCHEMA
 _EXACT = 2**53  # Helm reads numbers as float64
 _LONG = 20
 # The kubelet cannot give a process other characters.
-_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=_LONG)
+_CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 _VARIABLES = st.sampled_from(["AWS_REGION", "OTEL_SERVICE_NAME", "SKEWLESS_LOG_LEVEL"])
 _LABELS = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 
@@ -91,7 +91,7 @@ def _number(schema: dict[str, Any]) -> SearchStrategy[float]:
 
 def _string(schema: dict[str, Any]) -> SearchStrategy[str]:
     if "pattern" not in schema:
-        return _TEXTS
+        return st.text(_CHARACTERS, min_size=schema.get("minLength", 0), max_size=_LONG)
     texts = st.from_regex(
         schema["pattern"], fullmatch=True, alphabet=st.characters(codec="ascii", categories=["L", "N", "P"])
     )

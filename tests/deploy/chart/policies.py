@@ -152,7 +152,8 @@ def selectors_match_one_workload(objects: list[Object]) -> Iterator[str]:
         labels = body["spec"]["selector"]["matchLabels"].items()
         services = [s for s in of_kind(objects, "Service") if labels <= s["metadata"]["labels"].items()]
         ports = [{port["name"] for port in service["spec"]["ports"]} for service in services]
-        if ports != [{endpoint["port"] for endpoint in body["spec"]["endpoints"]}]:
+        asked = {endpoint["port"] for endpoint in body["spec"]["endpoints"]}
+        if len(ports) != 1 or not asked <= ports[0]:
             yield f"ServiceMonitor {body['metadata']['name']}"
 
 
@@ -216,11 +217,11 @@ def ports_fit(objects: list[Object]) -> Iterator[str]:
     for workload in workloads(objects, "Deployment"):
         args, variables = workload.container["args"], workload.variables
         opened = {
-            "server": variables.get("SKEWLESS_PORT"),
-            "stream": args[-1],
-            "scheduler": variables.get("SKEWLESS_SCHEDULER_METRICS_PORT"),
+            "server": [variables.get("SKEWLESS_PORT"), variables.get("SKEWLESS_GRPC_PORT")],
+            "stream": [args[-1]],
+            "scheduler": [variables.get("SKEWLESS_SCHEDULER_METRICS_PORT")],
         }
-        if list(map(str, workload.ports.values())) != [opened[workload.component]]:
+        if list(map(str, workload.ports.values())) != list(filter(None, opened[workload.component])):
             yield f"{workload.name}: {workload.ports}"
         if variables.get("SKEWLESS_HOST" if workload.component == "server" else "SKEWLESS_METRICS_HOST") != "0.0.0.0":  # noqa: S104
             yield f"{workload.name}: listens on loopback"

@@ -181,6 +181,7 @@ def test_wrong_values_are_refused_with_their_place(chart: Chart, values: dict[st
 
 def test_the_schema_has_the_settings_of_this_release() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run `python -m tools.chart`"
+    assert set(Settings.model_fields) >= OWN
 
 
 def test_a_stopped_project_has_no_pods(chart: Chart) -> None:

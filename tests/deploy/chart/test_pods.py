@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -65,6 +66,8 @@ class Pods:
         (workload,) = [workload for workload in workloads(self.objects) if workload.component == component]
         file = self.folder / f"{component}.yaml"
         played = Workload(body=json.loads(json.dumps(workload.body)))
+        for volume in [*played.pod["volumes"], *played.container["volumeMounts"]]:
+            volume["name"] += f"-{component}"  # podman gives an emptyDir to all pods that name it
         if component in self.ports:
             move_port(played, self.ports[component])
         file.write_text(yaml.safe_dump_all([self.secret, played.body]))
@@ -86,8 +89,9 @@ class Pods:
     def run(self, workload: Workload, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
         """Return what a command says that is run in a pod, as with ``kubectl exec``."""
         repo = workload.container["args"][workload.container["args"].index("--repo") + 1]
-        said = podman("exec", self.container(workload), "skewless", *arguments, "--repo", repo, "--json")
-        return json.loads(said.splitlines()[-1])
+        said = execute(self.container(workload), "skewless", *arguments, "--repo", repo, "--json")
+        assert said.returncode == 0, said
+        return json.loads(said.stdout.splitlines()[-1])
 
     def stop(self, component: str) -> None:
         """End the pods of a component, and remove what podman made for them."""
@@ -105,6 +109,12 @@ def move_port(workload: Workload, port: int) -> None:
     container["ports"] = [{"name": name, "containerPort": port}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         del container[probe]
+
+
+def execute(container: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Return the end of a command in a container."""
+    arguments = ["podman", "exec", container, *command]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment())
 
 
 def status(url: str) -> int:
@@ -193,7 +203,6 @@ def predict(port: int, key: str) -> Any:  # noqa: ANN401 - any JSON
 
 
 def test_a_release_becomes_ready_answers_and_leaves_nothing(pods: Pods) -> None:
-    before = what_is_there()
     job = pods.container(pods.play("apply"))
     assert podman("wait", job) == "0", Container(name=job).logs()
     pods.stop("apply")
@@ -203,7 +212,7 @@ def test_a_release_becomes_ready_answers_and_leaves_nothing(pods: Pods) -> None:
     assert [view["view"] for view in pods.run(scheduler, "materialize")["views"]] == ["card_days", "shop_risk"]
     pods.run(scheduler, "import")
     pods.run(scheduler, "train", "fraud")
-    key = pods.run(scheduler, "keys", "add", "web")["secret"]
+    key = pods.run(scheduler, "keys", "add", "web")["key"]
 
     stream = pods.play("stream")
     wait_until_ready(pods, stream)
@@ -220,10 +229,10 @@ def test_a_release_becomes_ready_answers_and_leaves_nothing(pods: Pods) -> None:
     drain = float(server.variables["SKEWLESS_DRAIN_SECONDS"])
     assert drain <= time.monotonic() - begin < server.pod["terminationGracePeriodSeconds"]
     # The log of the pod, which is gone with its disk, is in the storage.
-    assert pods.run(scheduler, "replay")["predictions"] == 1
+    assert pods.run(scheduler, "replay")["compared"] == 1
     for component in list(pods.played):
         pods.stop(component)
-    assert what_is_there() == before
+    assert what_is_there() == []
 
 
 def wait_until_ready(pods: Pods, workload: Workload) -> None:
@@ -241,20 +250,16 @@ def assert_restricted(pods: Pods, workload: Workload) -> None:
     assert podman("exec", pods.container(workload), "python", "-c", write).split() == ["10001", "0" * 16]
     for path, fails in (("/srv/project/x", True), ("/srv/project/.skewless/x", False), ("/tmp/x", False)):  # noqa: S108
         code = f"open({path!r}, 'w')"
-        said = subprocess.run(
-            ["podman", "exec", pods.container(workload), "python", "-c", code],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(),
-        )
+        said = execute(pods.container(workload), "python", "-c", code)
         assert ("Read-only file system" in said.stderr) == fails, (path, said.stderr)
 
 
-def what_is_there() -> dict[str, list[str]]:
-    """Return the names of pods, containers, volumes and secrets."""
+def what_is_there() -> list[str]:
+    """Return the names of pods, containers, volumes and secrets of the release; other tests have theirs."""
     commands = {"pod": "{{.Name}}", "container": "{{.Names}}", "volume": "{{.Name}}", "secret": "{{.Name}}"}
-    return {
-        kind: sorted(podman(kind, "ls", *(["--all"] if kind == "container" else []), f"--format={form}").split())
+    found = [
+        f"{kind} {name}"
         for kind, form in commands.items()
-    }
+        for name in podman(kind, "ls", *(["--all"] if kind == "container" else []), f"--format={form}").split()
+    ]
+    return [name for name in found if re.search(rf" (shop-|(state|tmp)-|{SECRET}$)", name)]
