@@ -116,14 +116,18 @@ async def serve(
             platform=read_contract(settings.platform, os.environ),
             begin_trace=begin_trace,
         )
-        tls = tls_options(settings, config.repo)
-        if tls:
-            metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
-        limits = _wire_limits(settings, events)
+        tls, limits = _tls(config, metrics), _wire_limits(settings, events)
         listeners, queue = _listeners(serving, sock, limits, tls)
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _tls(config: ServerConfig, metrics: Metrics) -> dict[str, Any]:
+    tls = tls_options(config.settings, config.repo)
+    if tls:
+        metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
+    return tls
 
 
 def _open_access(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Access:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.online.clients import RedisAddress, close_client, open_client, translate_errors
 
 _SCRIPT = Path(__file__).with_name("take_tokens.lua").read_text()
 _TIMEOUT_S = 0.5
@@ -73,6 +72,8 @@ class SharedRates:
         Raises:
             StoreError: Redis is unavailable. Some demands may have been counted.
         """
+        from skewless.infra.online.clients import RedisAddress, open_client, translate_errors  # noqa: PLC0415 - redis-py
+
         with translate_errors(self._url):
             # The client of a cluster connects at once, so it is opened only here, where a failure is expected.
             if self._client is None:
@@ -87,6 +88,8 @@ class SharedRates:
     def close(self) -> None:
         """Close the connection."""
         if self._client is not None:
+            from skewless.infra.online.clients import close_client  # noqa: PLC0415 - as above
+
             close_client(self._client)
 
     def _arguments(self, demand: Demand) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ class Approval(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin(PlainRecord):
+class PackageOrigin(PlainRecord):
     """Where a copied version comes from.
 
     Args:
@@ -44,7 +44,7 @@ class Origin(PlainRecord):
 
 
 class Approvals:
-    """The approvals of the versions of a project's models, and the origins of those that were copied.
+    """The approvals of the versions of a project's models, and the origins of copied versions.
 
     Args:
         database: of the project.
@@ -53,14 +53,14 @@ class Approvals:
     def __init__(self, database: Database) -> None:
         self._records, self._origins = Records(database, "approval"), Documents(database, "origin")
 
-    def put_origin(self, model: str, version: str, origin: Origin) -> None:
+    def put_origin(self, model: str, version: str, origin: PackageOrigin) -> None:
         """Store where a version comes from."""
         self._origins.put(f"{check_model_name(model)}/{version}", asdict(origin))
 
-    def origin(self, model: str, version: str) -> Origin | None:
+    def origin(self, model: str, version: str) -> PackageOrigin | None:
         """Return where a version comes from; None: it was trained here."""
         body = self._origins.get(f"{check_model_name(model)}/{version}")
-        return None if body is None else Origin(**body)
+        return None if body is None else PackageOrigin(**body)
 
     def add(self, model: str, approval: Approval) -> None:
         """Store an approval.

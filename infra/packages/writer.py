@@ -53,7 +53,7 @@ def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | 
     """Return the latest version of a model with the files of another package; None: there is none."""
     for version in reversed(store.packages.list_versions(name)):
         folder = store.packages.version_folder(name, version)
-        with suppress(PackageError):  # an altered package is no copy
+        with suppress(PackageError):  # an altered package is not a copy
             if verify_folder(folder, name, version, store.trust).content == source.content:
                 return version
     return None

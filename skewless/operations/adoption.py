@@ -12,7 +12,7 @@ from pathlib import Path
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
-from skewless.infra.packages.approvals import Approval, Origin
+from skewless.infra.packages.approvals import Approval, PackageOrigin
 from skewless.infra.packages.package import VerifiedPackage, verify_folder
 from skewless.infra.packages.writer import copy_package, find_copy
 from skewless.infra.storage.durable import translate_disk_errors
@@ -39,7 +39,7 @@ class Adoption(PlainRecord):
     version: str | None
     content: str
     is_new: bool
-    origin: Origin
+    origin: PackageOrigin
 
 
 def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run: bool = False) -> Adoption:
@@ -66,7 +66,7 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
         body = read_bundle(folder)
         check_known("model of the bundle", model, sorted(body["champions"]))
         source = _verify(project, folder, model, body["champions"][model]["version"])
-        origin = Origin(bundle=digest, version=body["champions"][model]["version"], manifest=source.digest)
+        origin = PackageOrigin(bundle=digest, version=body["champions"][model]["version"], manifest=source.digest)
         known = find_copy(project.store, model, source)
         version = known
         if not dry_run:
@@ -119,7 +119,7 @@ def approve(
 
     Args:
         version: None: the latest.
-        by: name of the person; whoever may write the database is believed.
+        by: name of the person; it is believed, not checked.
         reason: a sentence, or a link.
 
     Raises:

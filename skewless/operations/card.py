@@ -8,7 +8,7 @@ from typing import Any
 
 from skewless.contract.clock import from_us
 from skewless.contract.plain_record import PlainRecord, plain_value
-from skewless.infra.packages.approvals import Approval, Origin
+from skewless.infra.packages.approvals import Approval, PackageOrigin
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.signing import SIGNATURE, read_signer
 from skewless.operations.versions import latest_version
@@ -48,7 +48,7 @@ class ModelCard(PlainRecord):
     bounds: Mapping[str, Any]
     decision: Mapping[str, Any] | None
     aliases: Sequence[str]
-    origin: Origin | None
+    origin: PackageOrigin | None
     approvals: Sequence[Approval]
 
     @property

@@ -58,7 +58,7 @@ def files(server_image: str) -> Iterator[Path]:
 
 
 @pytest.fixture
-def running(server_image: str, trained: Path, tmp_path: Path) -> Iterator[RunningServer]:
+def served_image(server_image: str, trained: Path, tmp_path: Path) -> Iterator[RunningServer]:
     with opened_copy(trained, tmp_path / "project") as place:
         scores = place.predict(ask(3)).scores.tolist()
     (port,) = free_ports(1)
@@ -120,27 +120,27 @@ def test_the_image_lists_its_parts(files: Path) -> None:
 
 
 @soak
-def test_a_container_predicts_with_the_fewest_rights(running: RunningServer) -> None:
-    assert running.predict() == (200, running.scores)
-    assert podman("healthcheck", "run", running.container.name) == ""
+def test_a_container_predicts_with_the_fewest_rights(served_image: RunningServer) -> None:
+    assert served_image.predict() == (200, served_image.scores)
+    assert podman("healthcheck", "run", served_image.container.name) == ""
     status = dict(
-        re.findall(r"^(\w+):\s+(.*)$", running.run_python("print(open('/proc/1/status').read())"), re.MULTILINE)
+        re.findall(r"^(\w+):\s+(.*)$", served_image.run_python("print(open('/proc/1/status').read())"), re.MULTILINE)
     )
     assert status["Uid"].split() == [str(UID)] * 4
     assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (0, 0, "1")
     write = "import errno\ntry:\n open('/x', 'w')\nexcept OSError as error:\n print(errno.errorcode[error.errno])"
-    assert running.run_python(write) == "EROFS"
+    assert served_image.run_python(write) == "EROFS"
 
 
 @soak
-def test_a_container_answers_what_it_has_accepted_before_it_ends(running: RunningServer) -> None:
+def test_a_container_answers_what_it_has_accepted_before_it_ends(served_image: RunningServer) -> None:
     statuses: list[int] = []
     failures: list[Exception] = []
 
     def ask_until_refused() -> None:
         while True:
             try:
-                statuses.append(running.predict()[0])
+                statuses.append(served_image.predict()[0])
             except ConnectionRefusedError:
                 return
             except (OSError, ValueError) as error:
@@ -152,7 +152,7 @@ def test_a_container_answers_what_it_has_accepted_before_it_ends(running: Runnin
         caller.start()
     time.sleep(1)
     started = time.monotonic()
-    code = running.container.stop(GRACE_S)
+    code = served_image.container.stop(GRACE_S)
     took = time.monotonic() - started
     for caller in callers:
         caller.join()

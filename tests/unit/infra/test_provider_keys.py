@@ -31,15 +31,15 @@ HOUR_S = 3_600.0
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Provider, Path]]:
+def running_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Provider, Path]]:
     folder = tmp_path_factory.mktemp("provider")
     with opened_provider(folder) as provider:
         yield provider, folder
 
 
 @pytest.fixture
-def provider(running: tuple[Provider, Path], monkeypatch: pytest.MonkeyPatch) -> Provider:
-    found, folder = running
+def provider(running_provider: tuple[Provider, Path], monkeypatch: pytest.MonkeyPatch) -> Provider:
+    found, folder = running_provider
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.crt"))
     found.keys, found.published, found.replies, found.fetched = {}, [], {}, []
     found.add_key("first")

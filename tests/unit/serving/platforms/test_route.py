@@ -10,7 +10,8 @@ import pytest
 
 from skewless.contract.errors import ScopeError
 from skewless.contract.settings import Platform, Settings
-from skewless.serving.access.gate import PlatformAccess, open_access
+from skewless.serving.access.caller import ON_PLATFORM
+from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
@@ -68,7 +69,8 @@ def test_the_option_wins_over_the_variable(option: str | None, variables: dict[s
 def test_callers_of_a_platform_neither_change_the_server_nor_send_events() -> None:
     settings = Settings(platform="sagemaker", host="0.0.0.0")  # noqa: S104 - not opened
     access = open_access(settings, cast("KeyStore", None), lambda: 0)
-    assert isinstance(access, PlatformAccess)
+    assert isinstance(access, OpenAccess)
+    assert access.allow((), None) is ON_PLATFORM
     admitted: tuple[Scope | None, ...] = ("predict", "as_of", None)
     for needed in admitted:
         access.allow((), needed)
