@@ -188,7 +188,7 @@ def _open_logs(
 ) -> tuple[PredictionWriter, OutcomeWriter, Shipper]:
     """Return the writers of predictions and outcomes, and the thread that ships their files."""
     settings, spools = config.settings, (prediction_spool(config.state), outcome_spool(config.state))
-    shipper = Shipper(spools)
+    shipper = Shipper(spools, int(settings.local_log_mb * 1e6) if settings.local_log_mb else None)
     stack.callback(shipper.close)
     metrics.files_waiting.watch(lambda: shipper.files_waiting)
     loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\
 _DAY_US = 86_400_000_000
 _KEPT_US = 90 * _DAY_US  # the numbers of a writer that has ended
 _MOST_ROWS = 50_000  # that are shipped together
+_TRIM_FILES = 60  # between two looks at all files of a folder
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 # Between two shipments, so that many small files become few segments; and at most, while it fails.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -74,7 +75,7 @@ class Spool:
         self, state: ProjectState, partition: str, schema: pa.Schema, options: Mapping[str, Any] | None = None
     ) -> None:
         self.folder = state / "spool" / partition
-        self.writer, self.number = uuid.uuid4().hex[:12], 0
+        self.writer, self.number, self._trim_at = uuid.uuid4().hex[:12], 0, 0
         self._state = state
         self._partition = partition
         self._schema = schema
@@ -133,6 +134,27 @@ class Spool:
                 self._ship(batch)
                 shipped += len(batch)
         return shipped
+
+    def trim(self, keep_bytes: int) -> int:
+        """Delete the oldest files beyond a size, from which nothing is added to the log; return how many.
+
+        Other processes may write and trim the same folder. Only every 60th file is looked at: a look takes as long as
+        the folder has files.
+
+        Raises:
+            StoreError: the disk refused it.
+        """
+        if self.number < self._trim_at:
+            return 0
+        self._trim_at, size, deleted = self.number + _TRIM_FILES, 0, 0
+        with translate_disk_errors(self.folder):
+            for path in sorted(self.waiting(), key=lambda path: path.name, reverse=True):
+                with suppress(FileNotFoundError):
+                    size += path.stat().st_size
+                if size > keep_bytes:
+                    path.unlink(missing_ok=True)
+                    deleted += 1
+        return deleted
 
     def _batches(self) -> Iterator[list[_SpooledFile]]:
         """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
@@ -234,12 +256,16 @@ class Shipper:
 
     While that fails it tries again, ever more rarely, and ignores wake-ups: thousands of files may wait.
 
+    Args:
+        keep_bytes: do not ship, and delete the oldest files of each spool beyond this size; None: ship all.
+
     Attributes:
         files_waiting: number of files that the last try left.
         problem: why they wait; None: nothing waits for that reason.
     """
 
-    def __init__(self, spools: Sequence[Spool]) -> None:
+    def __init__(self, spools: Sequence[Spool], keep_bytes: int | None = None) -> None:
+        self._keep_bytes = keep_bytes
         self.files_waiting = 0
         self.problem: str | None = None
         self._spools = spools
@@ -279,7 +305,7 @@ class Shipper:
             is_closing = self._closing.is_set()
             try:
                 for spool in self._spools:
-                    spool.ship()
+                    spool.ship() if self._keep_bytes is None else spool.trim(self._keep_bytes)
                 self._note(None)
                 pause = _PAUSE_S
             except SkewlessError as error:

@@ -1,6 +1,6 @@
 """Sends protobuf messages to an OpenTelemetry collector over OTLP/HTTP, from a thread that may wait.
 
-OpenTelemetry's SDK is not used: it takes 95 us for the spans of one request, the message classes alone take 24 us.
+OpenTelemetry's SDK is not used: it takes 95 us for the spans of one request, the message classes alone take 10 us.
 """
 
 from __future__ import annotations

@@ -23,9 +23,14 @@ from skewless.infra.otel.trace import Trace
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 _TRACEPARENT = b"traceparent"
+# Numbers of OTLP, so that this module does not import its messages.
+_INTERNAL: Span.SpanKind.ValueType = 1  # type: ignore[assignment]
+_SERVER: Span.SpanKind.ValueType = 2  # type: ignore[assignment]
+_ERROR: Status.StatusCode.ValueType = 2  # type: ignore[assignment]
 _CLOSE_S = 3.0  # at the end of the process, for the spans that wait
 _log = EventLogger()
 _Count = Callable[[int], object]
@@ -187,43 +192,40 @@ def encode_traces(traces: Sequence[Trace], resource: Mapping[str, str]) -> bytes
     """Return traces as a request of OTLP."""
     # An import takes a tenth of a second: here it is the thread's.
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: PLC0415
-    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans  # noqa: PLC0415
 
-    spans = [span for trace in traces for span in _spans(trace)]
-    scope = ScopeSpans(scope=encode_scope(), spans=spans)
-    request = ExportTraceServiceRequest(
-        resource_spans=[ResourceSpans(resource=encode_resource(resource), scope_spans=[scope])]
-    )
+    request = ExportTraceServiceRequest()
+    process = request.resource_spans.add(resource=encode_resource(resource))
+    scope = process.scope_spans.add(scope=encode_scope())
+    for trace in traces:
+        _add_spans(scope.spans, trace)
     return bytes(request.SerializeToString())
 
 
-def _spans(trace: Trace) -> Iterator[Span]:
-    """Yield the span of a request, then those of its stages."""
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status  # noqa: PLC0415 - see encode_traces
-
-    def at_ns(seconds: float) -> int:
-        return int(seconds * 1e9) + trace.offset_ns
-
-    trace_id, span_id = trace.context.trace_id.to_bytes(16, "big"), trace.context.span_id.to_bytes(8, "big")
-    yield Span(
+def _add_spans(spans: RepeatedCompositeFieldContainer[Span], trace: Trace) -> None:
+    """Add the span of a request or run, then those of its stages; made where they are, they are not copied."""
+    context, offset_ns = trace.context, trace.offset_ns
+    trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    span = spans.add(
         trace_id=trace_id,
         span_id=span_id,
-        parent_span_id=trace.parent_id.to_bytes(8, "big") if trace.parent_id else b"",
         name=trace.name,
-        kind=Span.SPAN_KIND_SERVER if trace.is_request else Span.SPAN_KIND_INTERNAL,
-        start_time_unix_nano=at_ns(trace.started_at),
-        end_time_unix_nano=at_ns(trace.ended_at),
+        kind=_SERVER if trace.is_request else _INTERNAL,
+        start_time_unix_nano=int(trace.started_at * 1e9) + offset_ns,
+        end_time_unix_nano=int(trace.ended_at * 1e9) + offset_ns,
         attributes=encode_attributes(trace.attributes),
-        status=Status(code=Status.STATUS_CODE_ERROR) if trace.is_error else None,
     )
+    if trace.parent_id:
+        span.parent_span_id = trace.parent_id.to_bytes(8, "big")
+    if trace.is_error:
+        span.status.code = _ERROR
     for i, (name, start_s, end_s) in enumerate(trace.stages, 1):
-        yield Span(
+        spans.add(
             trace_id=trace_id,
             # Different from the request's by construction; across traces, as random as that one.
-            span_id=(trace.context.span_id ^ i).to_bytes(8, "big"),
+            span_id=(context.span_id ^ i).to_bytes(8, "big"),
             parent_span_id=span_id,
             name=name,
-            kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=at_ns(start_s),
-            end_time_unix_nano=at_ns(end_s),
+            kind=_INTERNAL,
+            start_time_unix_nano=int(start_s * 1e9) + offset_ns,
+            end_time_unix_nano=int(end_s * 1e9) + offset_ns,
         )

@@ -16,7 +16,6 @@ from typing import Protocol
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
-from skewless.infra.online.shared_rates import SharedRates
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, key_error
 from skewless.serving.access.certificate import PeerCertificate
@@ -282,6 +281,8 @@ def _open_rates(settings: Settings, project: str, redis_url: str, resources: Exi
     share = 1 / settings.workers
     if settings.rate_limit == "worker":
         return lambda _, rate: TokenBucket(rate * share)
+    from skewless.infra.online.shared_rates import SharedRates  # noqa: PLC0415 - with redis-py, only if they are shared
+
     sharing = RateSharing(SharedRates(redis_url, project), share)
     resources.callback(sharing.close)
     return sharing.new_bucket

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -31,6 +32,8 @@ _SECOND = 1_000_000
 _LAST_SECOND = 2**43  # later times, far beyond all calendars, are cut to it
 _FIRST_FETCH_S = 5.0
 _NAME_CHARS = 200
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 NewBucket = Callable[[str, float], Bucket]
 
 
@@ -134,6 +137,7 @@ class TokenVerifier:
         self._new_bucket = new_bucket
         self._remembered: dict[bytes, Caller] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._lock = threading.Lock()
         self.keys = ProviderKeys(rules.issuers, max_age_s=max_age_s, on_removed=self._forget)
 
     def start(self) -> None:
@@ -163,10 +167,15 @@ class TokenVerifier:
         if now_us < caller.valid_from_us:
             raise token_error("is not valid yet")
         if digest not in remembered:  # only valid tokens take space
-            if len(remembered) >= _MAX_REMEMBERED:
-                remembered.pop(next(iter(remembered)), None)
-            remembered[digest] = caller
+            self._store(remembered, digest, caller)
         return caller
+
+    def _store(self, cache: dict[_K, _V], key: _K, value: _V) -> None:
+        """Add a value to a bounded cache, in place of the oldest one; other threads may do the same."""
+        with self._lock:
+            if len(cache) >= _MAX_REMEMBERED:
+                del cache[next(iter(cache))]
+            cache[key] = value
 
     def _forget(self) -> None:
         # A new dict: another thread may read this one.
@@ -281,9 +290,8 @@ class TokenVerifier:
         name = sha256(subject.encode()).hexdigest()
         bucket = self._buckets.get(name)
         if bucket is None:
-            if len(self._buckets) >= _MAX_REMEMBERED:
-                self._buckets.pop(next(iter(self._buckets)), None)
-            bucket = self._buckets[name] = self._new_bucket(f"token/{name}", rate)
+            bucket = self._new_bucket(f"token/{name}", rate)
+            self._store(self._buckets, name, bucket)
         return bucket
 
 

@@ -122,7 +122,7 @@ class GrpcServer:
         self._core.cancel_all_calls()
         await asyncio.wait([stopped], timeout=_CANCEL_SECONDS)
         forced.cancel()
-        if not stopped.done():  # the process ends all the same
+        if not stopped.done():  # the process ends, too
             stopped.cancel()
             _log.error("grpc_not_stopped", calls=len(self._calls))
             return

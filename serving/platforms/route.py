@@ -44,13 +44,13 @@ def add_platform_routes(
     """
     if contract.health is not None:
 
-        @app.get(contract.health, summary="Report to the platform whether the server is ready, or why not")
+        @app.get(contract.health, include_in_schema=False)
         async def health() -> Response:
             reasons = ready()
             return json_response({"reasons": dict(reasons)}, 503) if reasons else Response()
 
     if (path := contract.predict) is not None:
 
-        @app.post(path, summary="Predict for the platform")
+        @app.post(path, include_in_schema=False)
         async def predict(request: Request) -> Response:
             return await run_handler(routes, routes.fixed[path], request)

@@ -7,7 +7,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import capacity, data, define, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, keys, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
@@ -20,7 +20,7 @@ _PARTS = {
     ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
-        *(serve.add_key, serve.list_keys, serve.revoke_key),
+        *(keys.add_key, keys.list_keys, keys.revoke_key),
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance, watch.why, watch.replay, watch.parity),

@@ -8,9 +8,9 @@
     ├── SourceError            4   a source is missing, corrupt or has other columns
     ├── GateError              5   a validation or promotion gate failed
     ├── RequestError           6   a prediction request is invalid
-    │   └── AccessError            the API key is missing or unknown
-    │       ├── ScopeError         the API key lacks the scope
-    │       └── RateError          the API key has exceeded its rate limit
+    │   └── AccessError            the API key or token is missing or invalid
+    │       ├── ScopeError         it lacks the scope, or is not for the model
+    │       └── RateError          its rate limit is exceeded
     ├── StoreError             7   the store or the disk failed or is unreachable
     ├── PackageError           8   a model package is missing, altered or not certified
     ├── ConflictError          9   another process changed it first
@@ -108,15 +108,15 @@ class RequestError(SkewlessError, exit_code=6, kind="request"):
 
 
 class AccessError(RequestError, kind="access"):
-    """The API key is missing or unknown."""
+    """The API key or token is missing or invalid."""
 
 
 class ScopeError(AccessError, kind="scope"):
-    """The API key is valid, but lacks the scope."""
+    """The API key or token is valid, but lacks the scope, or is not for the model."""
 
 
 class RateError(AccessError, kind="rate"):
-    """The API key has exceeded its rate limit.
+    """The API key or the subject of the token has exceeded its rate limit.
 
     Args:
         wait_s: whole seconds until the next request is accepted.

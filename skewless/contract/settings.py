@@ -92,6 +92,12 @@ class Settings(BaseModel):
         description="when a prediction of a model with log: required, or an outcome, is durable: on the server's disk, "
         "or in the log, which needs the database and the storage",
     )
+    local_log_mb: float = Field(
+        0.0,
+        ge=0,
+        description="keep only this much of predictions, and of outcomes, on the server's disk, and add nothing to the "
+        "log, megabytes; 0: add all",
+    )
     log_capacity: int = Field(100_000, gt=0, description="predictions that wait for the log before more are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="time between two checks of the server for a moved alias")
     second_runtime: Literal["gpu", "cpu", "none"] = Field(

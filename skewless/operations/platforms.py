@@ -18,6 +18,7 @@ from skewless.operations.bundle import ARCHIVE, BUNDLE_FILE, load_bundle
 from skewless.serving.platforms.contracts import PlatformContract, read_contract
 from skewless.workspace import CONFIG_FILE, Workspace
 
+_LOCAL_LOG_MB = 32.0  # state folders are often in memory
 _CLOUDS = ("gs://", "s3://", "az://")
 _COPIES_BYTES = 10**9
 
@@ -50,6 +51,8 @@ def locate_project(
     settings = {name: value for name, value in values.items() if value is not None and name not in own.model_fields_set}
     if "state" not in own.model_fields_set:
         settings["state"] = str(_work_folder() / "state")
+    if own.database_url is None and (folder / BUNDLE_FILE).exists() and "local_log_mb" not in own.model_fields_set:
+        settings["local_log_mb"] = _LOCAL_LOG_MB
     return folder, {"platform": platform, **settings}
 
 
@@ -67,6 +70,9 @@ def prepare_state(project: Workspace) -> None:
     if (settings.storage_url is None) != (settings.database_url is None):
         fix = "set both SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or none of them"
         raise DefinitionError("settings 'database_url' and 'storage_url'", "are not both set", fix=fix)
+    if settings.local_log_mb and settings.log_durability == "storage":
+        fix = "set SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or log_durability: disk"
+        raise DefinitionError("setting 'log_durability'", "needs a database", value="storage", fix=fix)
     if settings.database_url is None and (project.repo / BUNDLE_FILE).exists():
         load_bundle(project.state, project.repo, project.clock.now_us())
 

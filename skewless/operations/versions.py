@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.contract.errors import GateError, PackageError, SourceError
+from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.spec import ModelSpec
 from skewless.infra.host.processes import run_behind_servers
@@ -201,10 +202,12 @@ def latest_version(project: Workspace, model: str) -> str:
     """Return the latest version of a model.
 
     Raises:
+        RequestError: the plan has no such model.
         PackageError: it has none.
     """
     versions = project.packages.list_versions(model)
     if not versions:
+        check_known("model", model, [spec.name for spec in project.applied.models])
         fix = f"train it with `skewless train {model}`"
         raise PackageError(f"model {model!r}", "has no version", fix=fix)
     return versions[-1]

@@ -26,6 +26,7 @@ NEEDED = {
     "keys revoke": ["web"],
     "backup": ["/nowhere/copy"],
     "restore": ["/nowhere/copy"],
+    "export": ["/nowhere/bundle"],
     "promote": ["fraud"],
     "versions": ["fraud"],
     "rollback": ["fraud"],

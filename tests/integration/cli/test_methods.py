@@ -46,6 +46,7 @@ OF_THE_COMMAND = {
     "write",
     "row",
     "yes",
+    "platform",
 }
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
@@ -60,7 +61,7 @@ FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "on_file"} | {
 }
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
-TAKEN = {"predict": {"source", "target"}}
+TAKEN = {"predict": {"source", "target"}, "serve": {"platform"}}
 
 
 def method_of(verb: Command) -> Callable[..., Any]:
@@ -135,6 +136,11 @@ CASES = [
          lambda p: p.dataset(Path("asked.parquet"), "fraud", Path("rows"), time="paid_at", dry_run=True)),
     VerbCase("train fraud", lambda p: p.train("fraud"), lambda a: a["models"][0] if "models" in a else a),
     VerbCase("sign --dry-run", lambda p: p.sign(dry_run=True)),
+    VerbCase("adopt nowhere.tar.gz fraud --digest 0", lambda p: p.adopt(Path("nowhere.tar.gz"), "fraud", digest="0")),
+    VerbCase("approve fraud --by ada --reason ok --dry-run",
+             lambda p: p.approve("fraud", by="ada", reason="ok", dry_run=True)),
+    VerbCase("card fraud", lambda p: p.card("fraud")),
+    VerbCase("export bundle --dry-run", lambda p: p.export(Path("bundle"), dry_run=True)),
     VerbCase("track", lambda p: p.track()),
     VerbCase("versions fraud", lambda p: p.versions("fraud")),
     VerbCase("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
@@ -170,6 +176,7 @@ CASES = [
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
+    VerbCase("export /nowhere/bundle --dry-run", lambda p: p.export(Path("/nowhere/bundle"), dry_run=True)),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
@@ -190,6 +197,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "validate": lambda p, name: p.validate([name]),
     "train": lambda p, name: p.train(name),
     "sign": lambda p, name: p.sign([name]),
+    "card": lambda p, name: p.card(name),
     "promote": lambda p, name: p.promote(name),
     "versions": lambda p, name: p.versions(name),
     "import": lambda p, name: p.import_events([name]),

@@ -189,3 +189,22 @@ def test_files_wait_while_the_database_is_away_and_are_shipped_when_it_is_back(
     assert values(opened(state, LOG)) == [0, 1, 10, 11, 20, 21]
     assert objects(state) == listed(state)
     state.database.close()
+
+
+def test_a_server_without_the_project_keeps_its_latest_files_alone(tmp_path: Path) -> None:
+    state = ProjectState(tmp_path / "state")
+    spool, other = spooled(state), spooled(state)
+    store(other, 5)
+    store(spool, 1, 2, 3, 4)
+    size = max(path.stat().st_size for path in spool.waiting())
+    shipper = Shipper([spool], keep_bytes=3 * size)
+    until(lambda: len(spool.waiting()) == 3)
+    assert sorted(int(path.name[:20]) for path in spool.waiting()) == [3, 4, 5]
+    # The next look follows after 60 files.
+    store(spool, *range(6, 64))
+    assert spool.trim(0) == 0
+    store(spool, 64, 65)
+    shipper.wake()
+    shipper.close()
+    assert len(spool.waiting()) == 3
+    assert opened(state, LOG).segments() == []

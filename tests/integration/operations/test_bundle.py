@@ -200,6 +200,7 @@ def test_settings_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
         ({}, "setting 'redis_url': is missing"),
         ({"redis_url": "redis://h", "storage_url": "s3://b"}, "are not both set"),
         ({"redis_url": "redis://h", "database_url": "sqlite:///x.db"}, "are not both set"),
+        ({"redis_url": "redis://h", "local_log_mb": 1, "log_durability": "storage"}, "setting 'log_durability'"),
     ):
         with pytest.raises(DefinitionError, match=text):
             prepare_state(Project(tmp_path / "bundle", **settings))
@@ -213,7 +214,9 @@ def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch
     folder, settings = locate_project("azure", None, environment)
     assert folder == tmp_path / "models/bundle"
     state = str(tmp_path / f"skewless-{os.getuid()}" / "state")
-    assert settings == {"platform": "azure", "host": "0.0.0.0", "port": 8080, "state": state}  # noqa: S104
+    container = {"platform": "azure", "host": "0.0.0.0", "port": 8080, "state": state}  # noqa: S104
+    assert settings == {**container, "local_log_mb": 32.0}
+    monkeypatch.setenv("SKEWLESS_LOCAL_LOG_MB", "0")
     monkeypatch.setenv("SKEWLESS_HOST", "127.0.0.1")
     monkeypatch.setenv("SKEWLESS_STATE", str(tmp_path))
     _, settings = locate_project("sagemaker", folder, {"SAGEMAKER_BIND_TO_PORT": "81"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,15 @@ def test_only_good_tokens_are_remembered_and_not_too_many(monkeypatch: pytest.Mo
     # A hash and the caller's parts, but no token.
     size = sum(sys.getsizeof(key) + sys.getsizeof(caller) for key, caller in remembered.items())
     assert size / len(remembered) < 400
+
+
+def test_threads_may_verify_at_once(monkeypatch: pytest.MonkeyPatch, desk: TokenDesk) -> None:
+    monkeypatch.setattr(tokens_module, "_MAX_REMEMBERED", 5)
+    tokens = [desk.sign(sub=f"web{i}") for i in range(12)]
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda i: desk.caller(tokens[i % 12]).name, range(600)))
+    assert names == [f"web{i % 12}" for i in range(600)]
+    assert len(desk.verifier._remembered) == 5
 
 
 def test_a_flood_of_unknown_ids_is_refused_without_a_wait(desk: TokenDesk) -> None:
