@@ -44,7 +44,7 @@ def _fit(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def values_of(schema: dict[str, Any]) -> SearchStrategy[Any]:
-    """Return the values that a schema allows; of the keywords, those that the chart uses."""
+    """Return the values that a schema allows; for the keywords of the chart."""
     if "$ref" in schema:
         return values_of(root()["definitions"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:

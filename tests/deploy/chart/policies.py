@@ -1,4 +1,4 @@
-"""What holds for every release: each policy returns a line for each violation."""
+"""Policies of every release; each yields a line for each violation."""
 
 from __future__ import annotations
 

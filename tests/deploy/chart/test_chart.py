@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 from skewless.contract.settings import Settings, read_variables
+from skewless.version import __version__
 from tests.deploy.chart.generated_values import releases
 from tests.deploy.chart.policies import POLICIES, violations
 from tests.deploy.chart.release import Object, of_kind, workloads
-from tools.chart import OWN, SCHEMA, VALUES, Chart, ChartError, read_values, schema_text
+from tools.chart import CHART, OWN, SCHEMA, VALUES, Chart, ChartError, read_values, schema_text
 
 OLDEST, NEWEST = "1.32", "1.37"
 CRDS = yaml.safe_load(Path(__file__).with_name("crds.yaml").read_text(encoding="utf-8"))
@@ -182,6 +183,11 @@ def test_wrong_values_are_refused_with_their_place(chart: Chart, values: dict[st
 def test_the_schema_has_the_settings_of_this_release() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "run `python -m tools.chart`"
     assert set(Settings.model_fields) >= OWN
+
+
+def test_the_chart_is_that_of_this_release() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert (about["version"], about["appVersion"]) == (__version__, __version__)
 
 
 def test_a_stopped_project_has_no_pods(chart: Chart) -> None:

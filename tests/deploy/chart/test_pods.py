@@ -40,7 +40,7 @@ from tools.shared_services import shared_services
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 SECRET = "skewless"  # noqa: S105 - its name
 DATABASE = "SKEWLESS_DATABASE_URL"
-# No job runs by itself, so that the scheduler ends at once.
+# No job is due, so that the scheduler ends at once.
 QUIET = {"materialize_cron": "0 0 1 1 *", "validate_cron": "0 0 1 1 *"} | {
     f"{job}_cron": "off" for job in ("parity", "replay", "freshness", "drift", "quality", "triggers", "housekeeping")
 }
