@@ -16,7 +16,7 @@ import orjson
 import uvloop
 
 from benchmarks.http_wire import body_of, is_whole, post, status_of
-from tests.deploy.gateways import HOST, Gateway
+from tests.deploy.gateways import HOST, RunningGateway
 from tests.worlds.waiting import PATIENCE_S, until
 
 CALLERS = 64
@@ -47,7 +47,7 @@ class Callers:
         slowest_s: longest time of a reply, seconds.
     """
 
-    gateway: Gateway
+    gateway: RunningGateway
     questions: Sequence[Question]
     pause_s: float = 0.0
     versions: Counter[str] = field(default_factory=Counter)
@@ -138,7 +138,7 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 
 @contextmanager
-def calling(gateway: Gateway, questions: Sequence[Question], pause_s: float = 0.0) -> Iterator[Callers]:
+def calling(gateway: RunningGateway, questions: Sequence[Question], pause_s: float = 0.0) -> Iterator[Callers]:
     """Let 64 callers ask for the length of a block; at its end, every request has its reply or is a failure."""
     callers = Callers(gateway, questions, pause_s)
     thread = threading.Thread(target=lambda: uvloop.run(callers.run()))

@@ -42,7 +42,7 @@ _ADMIN = {"nginx": "", "haproxy": "/run/haproxy/admin.sock", "envoy": "port_valu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gateway:
+class RunningGateway:
     """A running gateway.
 
     Args:
@@ -141,7 +141,9 @@ def run_command(kind: str, file: Path) -> list[str]:
 
 
 @contextmanager
-def running_gateway(kind: str, folder: Path, servers: Sequence[int], patience: str | None = None) -> Iterator[Gateway]:
+def running_gateway(
+    kind: str, folder: Path, servers: Sequence[int], patience: str | None = None
+) -> Iterator[RunningGateway]:
     """Run a gateway before three servers, by their ports.
 
     Args:
@@ -153,7 +155,7 @@ def running_gateway(kind: str, folder: Path, servers: Sequence[int], patience: s
     if patience is not None:
         file.write_text(re.sub(r"\b(30|75)s\b", patience, file.read_text()))
     command = run_command(kind, file)
-    gateway = Gateway(kind=kind, port=port, certificate=certificate)
+    gateway = RunningGateway(kind=kind, port=port, certificate=certificate)
     with (folder / "gateway.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             until(lambda: _listens(port, process, folder))

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from tests.deploy.gateways import HOST, KINDS, Gateway, running_gateway
+from tests.deploy.gateways import HOST, KINDS, RunningGateway, running_gateway
 from tests.integration.serving.gateways import OriginServer, origin
 from tests.integration.serving.test_gateways import ATTACKS, INNER
 from tests.unit.serving.http.raw_http import case
@@ -33,10 +33,10 @@ MORE = [
 
 
 @dataclass(frozen=True)
-class Front:
+class AttackedServer:
     """A gateway with our server behind it."""
 
-    gateway: Gateway
+    gateway: RunningGateway
     origin: OriginServer
     numbers: Iterator[int] = field(default_factory=count)
 
@@ -73,23 +73,23 @@ class Front:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttackedServer]:
     folder = tmp_path_factory.mktemp("gateway")
     with origin() as server, running_gateway(request.param, folder, (server.port,) * 3, patience="2s") as gateway:
-        yield Front(gateway, server)
+        yield AttackedServer(gateway, server)
 
 
-def test_no_attack_gets_past_a_gateway(front: Front) -> None:
+def test_no_attack_gets_past_a_gateway(attacked: AttackedServer) -> None:
     with ThreadPoolExecutor(8) as pool:
-        received = list(pool.map(front.attack, [*ATTACKS, *MORE]))
-    assert front.strangers() == set()
+        received = list(pool.map(attacked.attack, [*ATTACKS, *MORE]))
+    assert attacked.strangers() == set()
     assert not [reply for reply in received if b"smuggled" in reply]
     # The pipelined requests are answered one by one, and the last one of them is refused.
     assert [int(status) for status, _ in _REPLY.findall(received[-1])][:21] == [200] * 20 + [404]
 
 
-def test_nothing_random_gets_past_a_gateway(front: Front) -> None:
+def test_nothing_random_gets_past_a_gateway(attacked: AttackedServer) -> None:
     with ThreadPoolExecutor(8) as pool:
-        received = list(pool.map(front.attack, [case(random.Random(seed)).whole for seed in range(RANDOM)]))
-    assert front.strangers() == set()
+        received = list(pool.map(attacked.attack, [case(random.Random(seed)).whole for seed in range(RANDOM)]))
+    assert attacked.strangers() == set()
     assert sum(b" 200 " in reply for reply in received) > RANDOM / 5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.callers import Callers, Question, calling
-from tests.deploy.gateways import KINDS, Gateway, running_gateway
+from tests.deploy.gateways import KINDS, RunningGateway, running_gateway
 from tests.deploy.replicas import Replicas, replicas
 from tests.worlds.trained import opened_copy
 from tests.worlds.waiting import until
@@ -27,19 +27,19 @@ def questions(servers: Replicas) -> list[Question]:
     return servers.questions(60)
 
 
-def _front(kind: str, folder: Path, servers: Replicas) -> Iterator[Gateway]:
+def _front(kind: str, folder: Path, servers: Replicas) -> Iterator[RunningGateway]:
     with running_gateway(kind, folder, servers.ports) as gateway:
         until(lambda: gateway.ask("GET", "/health/ready")[0] == 200)
         yield gateway
 
 
 @pytest.fixture(params=KINDS)
-def gateway(request: pytest.FixtureRequest, servers: Replicas, tmp_path: Path) -> Iterator[Gateway]:
+def gateway(request: pytest.FixtureRequest, servers: Replicas, tmp_path: Path) -> Iterator[RunningGateway]:
     yield from _front(request.param, tmp_path, servers)
 
 
 @pytest.fixture
-def haproxy(servers: Replicas, tmp_path: Path) -> Iterator[Gateway]:
+def haproxy(servers: Replicas, tmp_path: Path) -> Iterator[RunningGateway]:
     yield from _front("haproxy", tmp_path, servers)
 
 
@@ -55,7 +55,7 @@ def check(callers: Callers, tell: Callable[[str], None]) -> None:
 
 
 def check_killed_server(
-    gateway: Gateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    gateway: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
     with calling(gateway, questions) as callers:
         callers.wait_answers(300)
@@ -68,14 +68,14 @@ def check_killed_server(
 
 
 def test_a_killed_server_costs_no_reply_behind_haproxy(
-    haproxy: Gateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    haproxy: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
     check_killed_server(haproxy, servers, questions, tell)
 
 
 @pytest.mark.soak
 def test_a_killed_server_costs_no_reply(
-    gateway: Gateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    gateway: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
     for _ in range(3):
         check_killed_server(gateway, servers, questions, tell)
@@ -83,7 +83,7 @@ def test_a_killed_server_costs_no_reply(
 
 @pytest.mark.soak
 def test_a_drained_server_costs_no_reply(
-    gateway: Gateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    gateway: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
     with calling(gateway, questions) as callers:
         for n in range(3):
@@ -97,7 +97,7 @@ def test_a_drained_server_costs_no_reply(
 
 @pytest.mark.soak
 def test_a_hung_server_costs_no_reply(
-    gateway: Gateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    gateway: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
     with calling(gateway, questions) as callers:
         callers.wait_answers(300)

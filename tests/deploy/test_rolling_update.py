@@ -20,9 +20,9 @@ from tests.worlds.edits import edit
 from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
 from tests.worlds.waiting import until
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_500)]
 _ROWS = 60
-_PAUSE_S = 0.1  # so that commands, which use only idle time, get some
+_PAUSE_S = 0.3  # so that commands, which use only idle time, get some
 _SCHEMA = "infra/storage/schema.py"
 
 
