@@ -26,7 +26,7 @@ import pytest
 import redis
 
 from tests.deploy.compose import FOLDER, podman_options, read_compose, variables_of_compose
-from tests.deploy.gateways import Gateway, running_gateway
+from tests.deploy.gateways import RunningGateway, running_gateway
 from tests.deploy.image import UID, Container, give_to_user, podman, running_container, wait_for
 from tests.servers.object_storage import storage_command
 from tests.servers.programs import program
@@ -211,7 +211,7 @@ def scraped(port: int) -> list[str]:
         return sorted(series["metric"]["job"] for series in json.load(reply)["data"]["result"])
 
 
-def send(gateway: Gateway, path: str, body: object, key: str) -> tuple[int, Any]:
+def send(gateway: RunningGateway, path: str, body: object, key: str) -> tuple[int, Any]:
     """Return status and JSON of a reply through the gateway."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     status, _, text = gateway.ask("POST", path, json.dumps(body).encode(), headers)
