@@ -57,7 +57,7 @@ def check_packages() -> list[CheckupFinding]:
     except importlib.metadata.PackageNotFoundError:
         return [doubt("packages", "skewless itself is not installed", "pip install -e . in the checkout")]
     if installed("feast"):
-        return list(judge_packages(required, installed, ("", "serve", "project")))
+        return list(judge_packages(required, installed, ("", "project")))  # which has those of `serve`, too
     detail = "is not installed: this machine serves, but cannot apply, train or run jobs"
     lacking = doubt("extra project", detail, "only for those: pip install 'skewless[project]'")
     return [*judge_packages(required, installed, ("", "serve")), lacking]
