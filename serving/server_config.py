@@ -62,7 +62,7 @@ class ServerConfig:
 
 @contextlib.contextmanager
 def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Yield a function to call once the server serves predictions; at the end ``server.json`` is deleted.
+    """Yield a function to call once the server serves predictions; at the end its ``server.json`` is deleted.
 
     Args:
         config: with the real port, not 0.
@@ -77,11 +77,18 @@ def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> It
                 body["grpc"] = config.grpc_address
             # Atomically: another process may wait for the file and read it as soon as it exists.
             replace_durable(path, json.dumps(body).encode())
-            stack.callback(path.unlink, missing_ok=True)
+            stack.callback(_delete_own, path)
             on_ready(config.url)
             notify("READY=1")
 
         yield ready
+
+
+def _delete_own(path: Path) -> None:
+    """Delete the announcement of this process; in a rolling update another server may have replaced it."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if json.loads(path.read_bytes())["pid"] == os.getpid():
+            path.unlink()
 
 
 def notify(state: str) -> None:

@@ -32,16 +32,27 @@ class WrittenFiles:
 WRITTEN = WrittenFiles()
 
 
-def test_the_file_of_a_server_is_complete_as_soon_as_it_exists(tmp_path: Path) -> None:
-    file = tmp_path / "server.json"
-    config = ServerConfig(
-        repo=tmp_path,
-        state=ProjectState(tmp_path),
+def server_config(folder: Path) -> ServerConfig:
+    return ServerConfig(
+        repo=folder,
+        state=ProjectState(folder),
         redis_url="redis://127.0.0.1:1/0",
         clock=SystemClock(),
         settings=Settings(),
     )
-    with announce_server(config, lambda _: None) as ready:
+
+
+def test_a_server_that_ends_leaves_the_file_of_another_server(tmp_path: Path) -> None:
+    file = tmp_path / "server.json"
+    with announce_server(server_config(tmp_path), lambda _: None) as ready:
+        ready()
+        file.write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid() + 1, "workers": 1}))
+    assert json.loads(file.read_bytes())["pid"] == os.getpid() + 1
+
+
+def test_the_file_of_a_server_is_complete_as_soon_as_it_exists(tmp_path: Path) -> None:
+    file = tmp_path / "server.json"
+    with announce_server(server_config(tmp_path), lambda _: None) as ready:
         ready()
         assert json.loads(file.read_bytes())["pid"] == os.getpid()
         assert str(file) not in WRITTEN.paths
