@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -103,17 +104,16 @@ class GrpcCall:
     )
 
     def __init__(self, event: Any, on_closed: Callable[[GrpcCall], None]) -> None:  # noqa: ANN401 - of grpcio
-        loop_s = asyncio.get_running_loop().time()
         self._call = event.call
         self._deadline: float = event.call_details.deadline
-        self._name = event.call_details.method.decode("latin-1").rpartition("/")[2]
+        self._name = _name_of(event.call_details.method)
         self._on_closed = on_closed
         self._method: GrpcMethod | None = None
         self._caller = ANYONE
         self._outgoing: deque[bytes] = deque()
         self._started = self._is_ending = self.disconnected = False
         self.headers: Headers = [(_bytes(name), _bytes(value)) for name, value in event.invocation_metadata]
-        self.last_reply_at = loop_s
+        self.last_reply_at = asyncio.get_running_loop().time()
         self.client_since: float | None = None
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._on_close)
 
@@ -257,6 +257,11 @@ class GrpcCall:
     def _on_close(self, _: Any) -> None:  # noqa: ANN401 - of grpcio
         self.disconnected, self.client_since = True, None
         self._on_closed(self)
+
+
+@lru_cache(maxsize=64)
+def _name_of(path: bytes) -> str:
+    return path.decode("latin-1").rpartition("/")[2]
 
 
 def _ignore(_: Any) -> None:  # noqa: ANN401 - of grpcio

@@ -18,12 +18,13 @@ _SO_ATTACH_FILTER = 26
 _BPF_RETURN = 0x06  # with 0 bytes of the packet to keep
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False, setting: str = "--port") -> socket.socket:
     """Return a bound socket; it does not listen yet.
 
     Args:
         port: 0: any free port.
         shared: whether other sockets of this user may share the address, if each calls ``allow_sharing``.
+        setting: name of the port's setting, for the error.
 
     Raises:
         PlaceError: the address does not belong to this machine, or a socket that does not share has it.
@@ -42,7 +43,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         raise PlaceError(
             f"address {host}:{port}",
             f"cannot be used: {error.strerror}",
-            fix="choose another --port, or 0 for any free port",
+            fix=f"choose another {setting}, or 0 for any free port",
         ) from error
     return sock
 
@@ -63,7 +64,7 @@ def reserve_grpc_port(config: ServerConfig) -> Iterator[ServerConfig]:
     if settings.grpc_port is None:
         yield config
         return
-    with bind(settings.host, settings.grpc_port) as sock:
+    with bind(settings.host, settings.grpc_port, setting="grpc_port") as sock:
         allow_sharing(sock)
         yield config.with_grpc_port(sock.getsockname()[1])
 

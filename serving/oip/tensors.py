@@ -204,7 +204,8 @@ class BinaryTensor(NamedTuple):
         """
         if self.datatype is BYTES:
             return [self._text(i, element) for i, element in enumerate(self._elements())]
-        values = self.array().ravel().tolist()
+        self._check_booleans()
+        values: list[Any] = np.frombuffer(self.data, dtype=self.datatype.numpy).tolist()
         if self.datatype.kind != "float":
             return values
         return [None if isnan(value) else value for value in values]
@@ -217,10 +218,13 @@ class BinaryTensor(NamedTuple):
         """
         if self.datatype is BYTES:
             return np.array(self._elements(), dtype=object).reshape(self.shape)
-        if self.datatype is BOOL and max(self.data, default=0) > 1:
-            raise self._error("has a BOOL that is neither 0 nor 1", fix="send one byte, 0 or 1")
+        self._check_booleans()
         # A copy, because the data may start at any offset of the body: numpy is slow on unaligned arrays.
         return np.frombuffer(self.data, dtype=self.datatype.numpy).reshape(self.shape).copy()
+
+    def _check_booleans(self) -> None:
+        if self.datatype is BOOL and max(self.data, default=0) > 1:
+            raise self._error("has a BOOL that is neither 0 nor 1", fix="send one byte, 0 or 1")
 
     def _elements(self) -> list[bytes]:
         data, end, at = self.data, len(self.data), 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -141,6 +143,26 @@ def test_a_deadline_becomes_that_of_the_exchange(grpc_port: GrpcPort) -> None:
     assert deadlines[0] is None
     assert deadlines[1] is not None
     assert now < deadlines[1] < now + 5.1
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        bytes(range(256)) * 40,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 9_000,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" * 2_000,  # settings, again and again
+    ],
+    ids=["HTTP/1.1", "bytes", "frames", "settings"],
+)
+def test_a_connection_of_noise_hurts_no_other(grpc_port: GrpcPort, noise: bytes) -> None:
+    host, _, port = grpc_port.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection, suppress(OSError):
+        connection.sendall(noise)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+    assert grpc_port.ask(ECHO, b"x").message == b"x"
 
 
 def test_more_open_calls_than_the_limit_are_rejected(grpc_port: GrpcPort, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -20,6 +21,10 @@ from skewless.serving.access.gate import Headers
 from skewless.serving.grpc.messages import SERVICE, message_class
 from skewless.serving.grpc.services import HealthService, InferenceService, reflection_methods
 from skewless.serving.http.hot_routes import admit_anyone
+from skewless.serving.http.fair_queue import FairQueue
+from skewless.serving.http.wire_limits import BodyBudget
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.admission import Admission, busy_error
 from tests.unit.serving.grpc.rig import GrpcPort, GrpcReply, serving
 
 HEALTH = health_pb2.HealthCheckResponse
@@ -134,3 +139,15 @@ def test_reflection_lists_the_services_and_gives_their_messages(grpc_port: GrpcP
         method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
         request = b"\x3a\x00"  # list_services: ""
         assert [SERVICE.encode() in reply for reply in method(iter([request, request]))] == [True, True]
+
+
+def test_a_server_without_room_says_so_in_the_words_of_http() -> None:
+    metrics = Metrics()
+    admission = Admission(requests=0, rows=10, metrics=metrics)
+    queue = FairQueue(admission, BodyBudget(1_000), wait_s=0.0, metrics=metrics)
+    unused: Any = SimpleNamespace(handle=None)
+    service = InferenceService(app=app, route=unused, queue=queue, admit=lambda _: None)
+    with serving(service.methods()) as grpc_port:
+        reply = ask(grpc_port, "ModelInfer", model_name="fraud")
+    assert (reply.code, reply.text, reply.metadata["retry-after"]) == ("UNAVAILABLE", busy_error().sentence(), "1")
+    assert metrics.refused("overload").value == 1
