@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
@@ -40,6 +41,7 @@ from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
 
+_log = EventLogger()
 _HEARTBEAT_SECONDS = 1.0
 _KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
 
@@ -164,9 +166,12 @@ async def _watch_aliases(serving: ServingContext) -> None:
             heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
             await asyncio.to_thread(serving.heartbeat)
         await asyncio.sleep(serving.reload_seconds)
-        for name in await serving.models.refresh():
-            serving.metrics.reloads(name).inc()
-        await asyncio.to_thread(serving.events.refresh)
+        try:
+            for name in await serving.models.refresh():
+                serving.metrics.reloads(name).inc()
+            await asyncio.to_thread(serving.events.refresh)
+        except Exception as error:  # noqa: BLE001 - a defect must not end the task: the server would never reload again
+            _log.error("reload_failed", exc_info=error)
 
 
 async def _watch_keys(access: Access) -> None:
