@@ -98,7 +98,7 @@ def predict(night: Night, rows: int = 1) -> int:
 
 
 def test_redis_is_away(night: Night) -> None:
-    title = "1. Redis is away"
+    title = "1. Redis is down"
     night.node.kill()
     try:
         for _ in range(5):  # as many open the circuit breaker
@@ -142,6 +142,7 @@ def test_the_disk_is_full(night: Night) -> None:
     night.on_call.is_over(title)
 
 
+@pytest.mark.soak
 def test_no_scheduler_leads(night: Night) -> None:
     title = "7. No scheduler leads"
     with scheduler(night.repo) as process:

@@ -1,4 +1,4 @@
-"""The failures of docs/on-call.md that need a database and a storage: both are away, and come back."""
+"""The failures of docs/on-call.md that need a database and a storage: both are down, and come back."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def predict(on_call: OnCall) -> None:
 
 
 def test_the_database_is_away(shared_on_call: OnCall, own_postgres: PostgresServer) -> None:
-    title = "3. The database is away"
+    title = "3. The database is down"
     own_postgres.stop()
     predict(shared_on_call)
     shared_on_call.sees(title)
@@ -68,7 +68,7 @@ def test_the_database_is_away(shared_on_call: OnCall, own_postgres: PostgresServ
 
 
 def test_the_storage_is_away(shared_on_call: OnCall, storage_proxy: Proxy) -> None:
-    title = "4. The storage is away"
+    title = "4. The storage is down"
     storage_proxy.kill()
     predict(shared_on_call)
     shared_on_call.sees(title)
