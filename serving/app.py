@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Access, Headers, OpenAccess
@@ -45,6 +46,7 @@ from skewless.serving.platforms.contracts import PlatformContract
 from skewless.serving.platforms.route import PlatformRoute, add_platform_routes
 from skewless.serving.prediction.predictor import Predictor
 
+_log = EventLogger()
 _HEARTBEAT_SECONDS = 1.0
 # FastAPI's own spans and logs have the values of requests, and its metrics would be a second definition of ours.
 _NO_TELEMETRY: Any = {
@@ -199,9 +201,12 @@ async def _watch_aliases(serving: ServingContext) -> None:
             heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
             await asyncio.to_thread(serving.heartbeat)
         await asyncio.sleep(serving.reload_seconds)
-        for name in await serving.models.refresh():
-            serving.metrics.reloads(name).inc()
-        await asyncio.to_thread(serving.events.refresh)
+        try:
+            for name in await serving.models.refresh():
+                serving.metrics.reloads(name).inc()
+            await asyncio.to_thread(serving.events.refresh)
+        except Exception as error:  # noqa: BLE001 - a defect must not end the task: the server would never reload again
+            _log.error("reload_failed", exc_info=error)
 
 
 async def _watch_keys(access: Access) -> None:

@@ -14,7 +14,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
 
-_PREFIX = "log reader "
+READER = "log reader "
 _TTL_S = 60.0
 # On one machine, a lease ends with its process. So it needs no renewal, only a limit for processes of containers.
 _LOCAL_TTL_S = 86_400.0
@@ -32,7 +32,7 @@ def register_reader(database: Database) -> None:
             return
         ttl_s = _TTL_S if database.is_shared else _LOCAL_TTL_S
         leases, holder, now = Leases(database, ttl_s), new_holder(), time.monotonic()
-        lease = leases.acquire(_PREFIX + holder, holder=holder)
+        lease = leases.acquire(READER + holder, holder=holder)
         if lease is not None:
             _renewals[key] = LeaseRenewal(leases, lease, acquired_at=now)
             if database.is_shared:
@@ -41,13 +41,13 @@ def register_reader(database: Database) -> None:
 
 def list_readers(database: Database) -> list[str]:
     """Return the registered readers, sorted."""
-    return Leases(database).list_held(_PREFIX)
+    return Leases(database).list_held(READER)
 
 
 def forget_readers(database: Database) -> None:
     """Delete the leases of readers that have ended."""
     with database.transaction():
         active = set(list_readers(database))
-        for (name,) in database.query("SELECT name FROM leases WHERE name LIKE ?", f"{_PREFIX}%"):
+        for (name,) in database.query("SELECT name FROM leases WHERE name LIKE ?", f"{READER}%"):
             if name not in active:
                 database.execute("DELETE FROM leases WHERE name = ?", name)

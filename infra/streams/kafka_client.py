@@ -234,12 +234,16 @@ def describe_topic(topic: str, bootstrap: str, extra: Mapping[str, Any], timeout
         admin = AdminClient(admin_settings(bootstrap, extra))
     collection = kafka.TopicCollection([topic])
     try:
-        brokers = len(admin.list_topics(topic, timeout=timeout_s).brokers)
+        # Of all topics: a request for one could create it.
+        metadata = admin.list_topics(timeout=timeout_s)
+        if topic not in metadata.topics:
+            fix = "create it, or correct the source's topic"
+            raise StoreError(f"Kafka topic {topic!r}", "does not exist, or must not be described", fix=fix)
         description = admin.describe_topics(collection, request_timeout=timeout_s)[topic].result(timeout_s)
     except kafka.KafkaException as error:
         raise broker_error(topic, error.args[0]) from error
     has_id = str(description.topic_id) != _NO_ID
-    return TopicFacts(partitions=len(description.partitions), brokers=brokers, has_id=has_id)
+    return TopicFacts(partitions=len(description.partitions), brokers=len(metadata.brokers), has_id=has_id)
 
 
 def _parse_reply(request: Future[Any]) -> BrokerReply:

@@ -11,12 +11,16 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
 from skewless.infra.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.objects import PROBES, FolderStorage, find_probes
@@ -25,6 +29,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup import deep, peers
 from skewless.operations.checkup.machine import check_url
 from tests.deploy.doctor_lines import judged, lines
+from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node
 from tests.servers.object_storage import CREDENTIALS, ObjectStorageServer
 
@@ -157,3 +162,35 @@ def test_what_a_killed_doctor_has_left_is_deleted_by_the_next(
 
 def killed() -> None:
     raise KeyboardInterrupt
+
+
+def test_a_topic_that_is_missing_and_a_broker_that_is_away_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_KAFKA_S", 2.0)
+    with kafka_broker(tmp_path) as broker:
+        broker.make("payments", 3)
+        source = EventSource(
+            name="payments",
+            kind="kafka",
+            event_column="t",
+            columns=(),
+            topic="payments",
+            servers=broker.bootstrap,
+            earliest_us=0,
+            latest_us=2**62,
+        )
+        plan: Any = SimpleNamespace(sources=(source,))
+        (finding,) = peers.check_kafka(plan, Settings())
+        assert (finding.name, finding.verdict) == ("kafka payments", "warn")
+        assert finding.detail.startswith("3 partitions on 1 broker, which give no topic ids")
+        plan.sources = (replace(source, topic="nowhere"),)
+        (finding,) = peers.check_kafka(plan, Settings())
+        assert (finding.verdict, "'nowhere'" in finding.detail) == ("fail", True)
+        plan.sources = (replace(source, kind="push"),)
+        assert list(peers.check_kafka(plan, Settings())) == []
+    plan.sources = (source,)
+    (finding,) = peers.check_kafka(plan, Settings())
+    assert finding.verdict == "fail"
+    (finding,) = peers.check_kafka(plan, Settings(kafka="[]"))
+    assert (finding.verdict, "setting 'kafka'" in finding.detail) == ("fail", True)

@@ -15,6 +15,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
 from skewless.infra.host.processes import read_processes
+from skewless.infra.log.readers import READER
 from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.objects import STAGING
@@ -138,7 +139,11 @@ def check_leases(state: ProjectState) -> Iterator[CheckupFinding]:
             return
         leases, now_us = Leases(state.database), state.database.now_us()
         rows = state.database.query("SELECT name, holder, until_us FROM leases ORDER BY name")
-        held = {name: holder for name, holder, until_us in rows if until_us > now_us and leases.read_holder(name)}
+        held = {
+            name: holder
+            for name, holder, until_us in rows
+            if until_us > now_us and not name.startswith(READER) and leases.read_holder(name)
+        }
         schedulers = [item for item in read_processes(state) if item.kind == _SCHEDULER]
         living = [item for item in schedulers if not item.is_silent(now_us / 1e6)]
     except SkewlessError as error:
