@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -40,7 +39,7 @@ from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.sockets import bind, listen_on_path, reserve_grpc_port
-from skewless.serving.http.tls import certificate_end, tls_options
+from skewless.serving.http.tls import watch_certificate
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.process_metrics import make_metrics
@@ -116,18 +115,11 @@ async def serve(
             platform=read_contract(settings.platform, os.environ),
             begin_trace=begin_trace,
         )
-        tls, limits = _tls(config, metrics), _wire_limits(settings, events)
-        listeners, queue = _listeners(serving, sock, limits, tls)
+        limits = _wire_limits(settings, events)
+        listeners, queue = _listeners(serving, sock, limits, watch_certificate(settings, config.repo, metrics))
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
-
-
-def _tls(config: ServerConfig, metrics: Metrics) -> dict[str, Any]:
-    tls = tls_options(config.settings, config.repo)
-    if tls:
-        metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
-    return tls
 
 
 def _open_access(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Access:

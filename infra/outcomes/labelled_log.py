@@ -165,7 +165,8 @@ class LabelledLog:
             (_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
             for names, outcomes in tables
         ]
-        is_own = pc.fill_null(pc.equal(latest["model"], self.spec.name), fill_value=True)
+        # Not `fill_null`, which imports pandas.
+        is_own = pc.or_kleene(pc.is_null(latest["model"]), pc.equal(latest["model"], self.spec.name))
         by_id = latest.filter(pc.and_(pc.is_valid(latest["prediction_id"]), is_own))
         return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
 

@@ -12,6 +12,7 @@ from uvicorn.config import create_ssl_context
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.serving.metrics.metrics import Metrics
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
 _log = EventLogger()
@@ -45,6 +46,14 @@ def tls_options(settings: Settings, repo: Path) -> dict[str, Any]:
         return options
     check_certificates("tls_ca", authority)
     return {**options, "ssl_ca_certs": authority, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+def watch_certificate(settings: Settings, repo: Path, metrics: Metrics) -> dict[str, Any]:
+    """Return ``tls_options``, and let the metrics tell when the certificate ends."""
+    options = tls_options(settings, repo)
+    if options:
+        metrics.certificate_expires().watch(lambda: certificate_end(Path(options["ssl_certfile"])))
+    return options
 
 
 def certificate_end(path: Path) -> float:

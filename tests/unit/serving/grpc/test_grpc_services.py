@@ -20,8 +20,8 @@ from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.grpc.messages import SERVICE, message_class
 from skewless.serving.grpc.services import HealthService, InferenceService, reflection_methods
-from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.fair_queue import FairQueue
+from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission, busy_error
@@ -146,7 +146,7 @@ def test_a_server_without_room_says_so_in_the_words_of_http() -> None:
     admission = Admission(requests=0, rows=10, metrics=metrics)
     queue = FairQueue(admission, BodyBudget(1_000), wait_s=0.0, metrics=metrics)
     unused: Any = SimpleNamespace(handle=None)
-    service = InferenceService(app=app, route=unused, queue=queue, admit=lambda _: None)
+    service = InferenceService(app=app, route=unused, queue=queue, admit=admit_anyone)
     with serving(service.methods()) as grpc_port:
         reply = ask(grpc_port, "ModelInfer", model_name="fraud")
     assert (reply.code, reply.text, reply.metadata["retry-after"]) == ("UNAVAILABLE", busy_error().sentence(), "1")
