@@ -12,7 +12,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.columns import Column
@@ -28,6 +27,7 @@ from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
+_OWN_SQL = "SELECT * FROM outcomes WHERE prediction_id IS NOT NULL AND (model IS NULL OR model = $model)"
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN source = 'entities' THEN {key} ELSE id END)"
@@ -160,14 +160,12 @@ class LabelledLog:
         with closing(self.connection.cursor()) as cursor:
             latest = OutcomeLog(self.state, cursor).latest(known_by_us)
             cursor.register("outcomes", latest)
+            by_id = cursor.sql(_OWN_SQL, params={"model": self.spec.name}).to_arrow_table()
             tables = [*self._entity_outcomes(cursor), *self._table_labels(cursor, (since_us, until_us), known_by_us)]
         by_key = [
             (_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
             for names, outcomes in tables
         ]
-        # Not `fill_null`, which imports pandas.
-        is_own = pc.or_kleene(pc.is_null(latest["model"]), pc.equal(latest["model"], self.spec.name))
-        by_id = latest.filter(pc.and_(pc.is_valid(latest["prediction_id"]), is_own))
         return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
 
     def match(self, outcomes: Outcomes, predictions: pa.Table) -> npt.NDArray[np.float64]:
