@@ -98,8 +98,9 @@ def _is_shown(level: str) -> bool:
     """Return whether events of a level are shown; the configuration of a program decides about its own."""
     if _LEVELS[level] >= _lowest_level():
         return True
-    structlog = sys.modules.get("structlog")
-    return structlog is not None and bool(structlog.is_configured())
+    # Another thread may be importing it: then it is not configured yet, and has no such name.
+    is_configured = getattr(sys.modules.get("structlog"), "is_configured", None)
+    return is_configured is not None and bool(is_configured())
 
 
 def _open_logger() -> structlog.typing.FilteringBoundLogger:

@@ -21,6 +21,7 @@ from skewless.infra.storage.objects import FolderStorage
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup import deep, peers
 from tests.deploy.doctor_lines import judged, lines
+from tests.docs.pages import names, page, section, steps, table
 from tests.servers.node import Node, running
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.servers.programs import program
@@ -72,6 +73,11 @@ def test_a_healthy_project_is_well_and_stays_as_it_was(
     assert deep_names <= set(checks)
     assert {name: checks[name] for name in deep_names if checks[name][0] != "ok"} == {}
     assert "64 reference rows bit equal" in checks[f"prediction {MODEL}"][1]
+    (session,) = (step for step in steps(section(page("operations.md"), "doctor --deep")) if "--deep" in step.command)
+    assert {line[5:].partition(":")[0] for line in session.shown.splitlines() if line[:5].strip() == "ok"} == deep_names
+    rows = table(page("operations.md"), "check", "`warn` if", "`fail` if")
+    listed = {name.replace("MODEL", MODEL) for row in rows for name in names(row["check"])}
+    assert deep_names - {"leases"} <= listed
     after = fingerprint(place.state)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert {name for name in changed if not name.startswith(("redis/", "skewless.db/documents/process"))} == set()

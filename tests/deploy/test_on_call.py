@@ -18,7 +18,7 @@ import pytest
 
 from tests.deploy.on_call import OnCall, titles
 from tests.deploy.test_rules import rules
-from tests.docs.pages import names, page, section, table
+from tests.docs.pages import blocks, names, page, section, table
 from tests.servers.node import Node, running
 from tests.servers.prediction import MAIN, ROOT, PredictionServer
 from tests.servers.programs import program
@@ -95,6 +95,13 @@ def predict(night: Night, rows: int = 1) -> int:
     """Return the status of a request of some rows."""
     body = orjson.dumps({"model": MODEL, "rows": ask(rows)})
     return night.server.ask("POST", "/predict", body)[0]
+
+
+def test_the_first_look_changes_nothing_and_says_something(night: Night) -> None:
+    (block,) = blocks(section(page("on-call.md"), "First look"), "sh")
+    for line in block.splitlines():
+        said = run(*line.split()[1:], "--repo", night.repo)
+        assert (said.code in {0, 1}, bool(said.stdout), said.stderr) == (True, True, ""), line
 
 
 def test_redis_is_away(night: Night) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import ModuleType
 
 import pytest
 import structlog
@@ -64,6 +66,15 @@ def test_a_command_shows_no_line_below_its_level(
     EventLogger().warning("lost")
     said = capsys.readouterr().err
     assert (said.count("plan_loaded"), said.count("lost")) == (shown, 1)
+
+
+def test_a_hidden_line_does_not_wait_for_an_import(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread is importing structlog, of which nothing is there yet."""
+    monkeypatch.setitem(sys.modules, "structlog", ModuleType("structlog"))
+    EventLogger().debug("hidden")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("style", ["json", ""])
