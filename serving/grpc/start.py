@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,8 @@ def start_grpc(
     settings = config.settings
     if settings.grpc_port is None:
         return
+    # By default, the core logs each handshake that fails: clients could fill the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from skewless.serving.grpc import server, services  # noqa: PLC0415 - only if the port is set
         from skewless.serving.grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
