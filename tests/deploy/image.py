@@ -129,13 +129,10 @@ def run_command(image: str, *arguments: str, project: Path, settings: Mapping[st
 
 
 def give_to_user(folder: Path) -> None:
-    """Make a folder writable for the user of the image, who also passes through the folders above it."""
+    """Make a folder writable for the user of the image; a mount needs no rights on the folders above it."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             os.chown(path, UID, UID)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
 
 
 def wait_for(url: str) -> None:

