@@ -37,6 +37,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from tests.servers.collector import collecting
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
@@ -249,20 +250,23 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Sandbox)
     (place.repo / "skewless.yaml").write_text("".join(f'{name}: "{line}"\n' for name, line in lines.items()))
     environment = os.environ | {"SKEWLESS_CLOCK": f"file:{place.state}/clock", "SKEWLESS_THREADS": "1"}
     command = [sys.executable, "-m", "skewless.cli", "scheduler", "--repo", str(place.repo), "--json"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            first = until_run(place, "materialize")
-            asked = place.project.runs.start(RETRAIN, cause="new prices")
-            retrained = until_run(place, RETRAIN)
-        finally:
-            process.send_signal(signal.SIGTERM)
-        assert process.stdout is not None
-        said = process.stdout.read()
+    with collecting() as collector:
+        environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                first = until_run(place, "materialize")
+                asked = place.project.runs.start(RETRAIN, cause="new prices")
+                retrained = until_run(place, RETRAIN)
+            finally:
+                process.send_signal(signal.SIGTERM)
+            assert process.stdout is not None
+            said = process.stdout.read()
     assert (process.returncode, json.loads(said)["jobs"]) == (0, [])
     assert (first.state, sum(view["accepted"] for view in first.outputs["views"])) == ("done", 4)
     assert (retrained.id, retrained.cause, retrained.state) == (asked, "new prices", "done")
     assert champions(place)[-1] == "000002"
     assert not [run for run in place.project.runs.list() if run.state == "running"]
+    assert collector.runs() >= {(str(first.id), "run materialize"), (str(retrained.id), "run retrain")}
 
 
 def until_run(place: Sandbox, job: str) -> Run:

@@ -43,6 +43,11 @@ class Collector:
         """Return the spans of requests, which a server made."""
         return [span for span in self.spans if span.kind == Span.SPAN_KIND_SERVER]
 
+    def runs(self) -> set[tuple[str, str]]:
+        """Return id and name of the spans of runs, which a scheduler made."""
+        found = ((values(span.attributes).get("skewless.run"), span.name) for span in self.spans)
+        return {(run, name) for run, name in found if run is not None}
+
     def children(self, root: Span) -> list[Span]:
         """Return the stages of a request, in their order."""
         found = [span for span in self.spans if span.parent_span_id == root.span_id]
