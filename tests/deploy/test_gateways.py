@@ -55,9 +55,13 @@ def check(callers: Callers, tell: Callable[[str], None]) -> None:
 
 
 def check_killed_server(
-    gateway: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
+    gateway: RunningGateway,
+    servers: Replicas,
+    questions: list[Question],
+    tell: Callable[[str], None],
+    pause_s: float = 0.0,
 ) -> None:
-    with calling(gateway, questions) as callers:
+    with calling(gateway, questions, pause_s) as callers:
         callers.wait_answers(300)
         servers.signal(1, signal.SIGKILL)
         servers.wait(1)
@@ -70,7 +74,7 @@ def check_killed_server(
 def test_a_killed_server_costs_no_reply_behind_haproxy(
     haproxy: RunningGateway, servers: Replicas, questions: list[Question], tell: Callable[[str], None]
 ) -> None:
-    check_killed_server(haproxy, servers, questions, tell)
+    check_killed_server(haproxy, servers, questions, tell, pause_s=0.05)
 
 
 @pytest.mark.soak
