@@ -121,7 +121,7 @@ async def serve(
 
 def _open_access(config: ServerConfig, stack: AsyncExitStack) -> Access:
     settings = config.settings
-    # Only shared rates need the name: a server may have no model, and the plan takes a moment to read.
+    # Only shared rates need the name: a server may have no model.
     project = AppliedPlanReader(config.state).read().project if settings.rate_limit == "redis" else ""
     keys, now_us = KeyStore(config.state), config.clock.now_us
     access = open_access(settings, keys, now_us, project=project, redis_url=config.redis_url)
