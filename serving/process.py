@@ -95,7 +95,7 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        access = _open_access(config, models, stack)
+        access = _open_access(config, stack)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -122,10 +122,12 @@ async def serve(
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
 
-def _open_access(config: ServerConfig, models: ModelTable, stack: AsyncExitStack) -> Access:
-    project = models.all()[0].plan.project
+def _open_access(config: ServerConfig, stack: AsyncExitStack) -> Access:
+    settings = config.settings
+    # Only shared rates need the name: a server may have no model.
+    project = AppliedPlanReader(config.state).read().project if settings.rate_limit == "redis" else ""
     keys, now_us = KeyStore(config.state), config.clock.now_us
-    access = open_access(config.settings, keys, now_us, project=project, redis_url=config.redis_url)
+    access = open_access(settings, keys, now_us, project=project, redis_url=config.redis_url)
     stack.callback(access.close)
     return access
 

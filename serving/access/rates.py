@@ -14,7 +14,6 @@ from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.caller import Bucket
 
 _CHUNK_S = 0.05  # of the rate, that a worker fetches at once: it asks Redis at most some 20 times a second and caller
-_PATIENCE_S = 0.05  # for Redis, while the credit is used up
 _AWAY_S = 1.0  # until Redis is tried again after a failure
 _log = EventLogger()
 
@@ -140,10 +139,10 @@ class SharedBucket:
     """This worker's part of a bucket that all servers share.
 
     It holds requests that were granted in advance, and asks for more before they are used up. A request that finds
-    none is served on credit: the next demand pays it. So a request does not wait, and each worker exceeds the rate by
-    one chunk at most, once; the average is kept exactly.
+    none is served on credit: the next demand pays it. So a request does not wait, the average is kept exactly, and the
+    credit of a worker is at most one chunk and a full bucket of its share of the rate.
 
-    While the store does not answer, the worker's share of the rate counts.
+    While the store is unavailable, the worker's share of the rate counts.
 
     Args:
         name: unique in the project.
@@ -152,7 +151,7 @@ class SharedBucket:
         ask: called with the bucket when it needs requests; must not wait.
     """
 
-    __slots__ = ("_ask", "_asked_at", "_away_until", "_chunk", "_closed_until", "_left", "_own_share", "name", "rate")
+    __slots__ = ("_ask", "_away_until", "_chunk", "_closed_until", "_is_asking", "_left", "_own_share", "name", "rate")
 
     def __init__(self, name: str, rate: float, own_share: Bucket, ask: Callable[[SharedBucket], None]) -> None:
         self.name = name
@@ -161,7 +160,7 @@ class SharedBucket:
         self._ask = ask
         self._chunk = max(1, int(rate * _CHUNK_S))
         self._left = 0
-        self._asked_at: float | None = None
+        self._is_asking = False
         self._closed_until = self._away_until = float("-inf")
 
     def take(self, now: float) -> float:
@@ -171,14 +170,13 @@ class SharedBucket:
         if self._left <= 0:
             if now < self._closed_until:
                 return self._closed_until - now
-            if self._left <= -self._chunk:
-                if self._asked_at is None or now - self._asked_at < _PATIENCE_S:
-                    self._ask_once(now)
-                    return _PATIENCE_S
-                return self._own_share.take(now)
+            # A burst, faster than the store answers: the share bounds the rest of the credit.
+            if self._left <= -self._chunk and (wait := self._own_share.take(now)) > 0.0:
+                return wait
         self._left -= 1
-        if self._left <= self._chunk // 2 and now >= self._closed_until:
-            self._ask_once(now)
+        if self._left <= self._chunk // 2 and not self._is_asking and now >= self._closed_until:
+            self._is_asking = True
+            self._ask(self)
         return 0.0
 
     def demand(self) -> Demand:
@@ -192,14 +190,10 @@ class SharedBucket:
         self._left += demand.served + grant.requests
         if not grant.requests:
             self._closed_until = now + grant.wait_s
-        self._asked_at = None
+        self._is_asking = False
 
     def use_own_share(self, until: float) -> None:
         """Use the worker's share of the rate until a time."""
         self._away_until = until
-        self._asked_at = None
-
-    def _ask_once(self, now: float) -> None:
-        if self._asked_at is None:
-            self._asked_at = now
-            self._ask(self)
+        self._left = 0
+        self._is_asking = False
