@@ -93,8 +93,7 @@ async def serve(
         counts = RolloutCountsWriter(config.state, models.policies, config.clock)
         await counts.start()
         stack.push_async_callback(counts.close)
-        events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
-        stack.push_async_callback(events.close)
+        events = _open_events(config, stack)
         access = _open_access(config, stack)
         serving = ServingContext(
             models=models,
@@ -120,6 +119,13 @@ async def serve(
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _open_events(config: ServerConfig, stack: AsyncExitStack) -> EventForwarder:
+    url = config.settings.stream_url or config.redis_url
+    events = EventForwarder(config.state, url, config.store, config.settings)
+    stack.push_async_callback(events.close)
+    return events
 
 
 def _open_access(config: ServerConfig, stack: AsyncExitStack) -> Access:

@@ -23,6 +23,8 @@ from grpc._cython import cygrpc
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.contract.render import shorten
+from skewless.infra.otel.trace import Trace
+from skewless.infra.telemetry.request_ids import HEADER, find_request_id
 from skewless.serving.access.caller import ANYONE
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
@@ -47,7 +49,7 @@ _CODES = {
 }
 _MAX_DETAILS = 2_000  # characters; trailers have 8 KiB, in which a character may take 3 bytes, or more
 _NO_LIMIT_S = 1e8  # three years
-_RETRY_AFTER = b"retry-after"
+_TRAILERS = {b"retry-after", b"traceresponse", HEADER}  # headers of HTTP that are trailing metadata
 _PEM = "x509_pem_cert"  # gRPC's name of the client's certificate
 
 
@@ -131,7 +133,7 @@ class GrpcCall:
         else:
             self._receive()
 
-    def exchange(self, message: bytes) -> GrpcExchange:
+    def exchange(self, message: bytes, trace: Trace | None = None) -> GrpcExchange:
         """Return the exchange of a message; its reply is the reply of the call."""
         return GrpcExchange(
             method="POST",
@@ -142,13 +144,15 @@ class GrpcCall:
             caller=self._caller,
             send=self._reply_as_http,
             deadline=self._loop_deadline(),
+            trace=trace,
+            request_id=find_request_id(self.headers),
         )
 
-    def reply(self, message: bytes) -> None:
+    def reply(self, message: bytes, metadata: Sequence[tuple[str, str]] = ()) -> None:
         """Send the only message of the reply, and end the call."""
         if not self.disconnected and not self._is_ending:
             self._is_ending = True
-            self._finish((cygrpc.SendMessageOperation(message, 0),), _STATUS.ok, b"", ())
+            self._finish((cygrpc.SendMessageOperation(message, 0),), _STATUS.ok, b"", metadata)
 
     def send(self, message: bytes) -> None:
         """Send a message of a stream."""
@@ -191,11 +195,11 @@ class GrpcCall:
 
     def _reply_as_http(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
         """Send a reply of a handler that HTTP shares: the body of an error has its sentence."""
+        metadata = tuple((name.decode(), value.decode()) for name, value in headers if name in _TRAILERS)
         if status == _OK:
-            self.reply(body)
+            self.reply(body, metadata)
         elif not self.disconnected and not self._is_ending:
             self._is_ending = True
-            metadata = tuple((name.decode(), value.decode()) for name, value in headers if name == _RETRY_AFTER)
             self._finish((), _CODES.get(status, _STATUS.internal), _details(orjson.loads(body)["error"]), metadata)
 
     def _end(self, code: int, error: SkewlessError) -> None:

@@ -48,6 +48,8 @@ _PARAMETERS = {bool: "bool_param", int: "int64_param", str: "string_param", floa
 class GrpcInferRoute(InferRoute):
     """Handles ``ModelInfer``: the checks, errors, tensors and bits are those of HTTP."""
 
+    route = "/inference.GRPCInferenceService/ModelInfer"
+
     def find_target(self, exchange: Exchange) -> InferTarget:
         """Return the model that the message names."""
         message = parse_message(_Request, exchange.body)

@@ -26,6 +26,7 @@ from skewless.serving.grpc.infer_route import GrpcInferRoute, parse_message, rea
 from skewless.serving.grpc.messages import POOL, SERVICE, method_messages
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import JSON, Admit, admit_anyone
+from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.loaded_models import MODEL_FIELD
 
 HEALTH = "grpc.health.v1.Health"
@@ -114,12 +115,14 @@ class InferenceService:
         route: handles ``ModelInfer``.
         queue: the queue of requests that wait for room, shared with HTTP.
         admit: as for predictions over HTTP.
+        begin_trace: as ``HotRoutes``.
     """
 
     app: ASGIApp
     route: GrpcInferRoute
     queue: FairQueue
     admit: Admit
+    begin_trace: BeginTrace | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def methods(self) -> dict[str, GrpcMethod]:
@@ -132,7 +135,8 @@ class InferenceService:
         return {**methods, f"/{SERVICE}/ModelInfer": GrpcMethod(admit=self.admit, handle=self._infer)}
 
     def _infer(self, call: GrpcCall, message: bytes) -> None:
-        self.queue.submit(self.route.handle, call.exchange(message), call)
+        trace = None if self.begin_trace is None else self.begin_trace(call.headers)
+        self.queue.submit(self.route.handle, call.exchange(message, trace), call)
 
     def _start(self, twin: HttpTwin, kind: Any, reply_kind: Any, call: GrpcCall, message: bytes) -> None:  # noqa: ANN401 - protobuf has no types
         work = self._run(twin, parse_message(kind, message), reply_kind, call)

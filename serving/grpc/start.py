@@ -67,6 +67,7 @@ def start_grpc(
         route=serving.infer_route(GrpcInferRoute),
         queue=queue,
         admit=partial(admit, serving),
+        begin_trace=serving.begin_trace,
     )
     methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
     options = server.channel_options(limits)

@@ -174,6 +174,7 @@ def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
 ) -> None:
     desk = RouteDesk(predictor=Predictor(error=error))
     found = desk.ask({"inputs": [VECTORS]})
+    assert len(found[2].pop("x-request-id")) == 16
     assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
     assert desk.metrics.requests("m", "000001", error.kind).value == 1
     assert (desk.oip_models.get(MODEL).counts.failures, desk.oip_models.get(MODEL).counts.rows) == (1, 0)
