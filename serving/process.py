@@ -52,7 +52,6 @@ from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 
-_KEEP_ALIVE_SECONDS = 75
 _YOUNG_OBJECTS = 20_000  # a batch creates thousands of objects, which reference counting frees
 _SWITCH_S = 1e-3
 _CLOCK_SECONDS = 60.0  # between two measurements of the clock's offset
@@ -114,7 +113,7 @@ async def serve(
             platform=read_contract(settings.platform, os.environ),
             begin_trace=begin_trace,
         )
-        limits = _wire_limits(settings, events)
+        limits = WireLimits.of(settings, events.max_bytes)
         listeners, queue = _listeners(serving, sock, limits, watch_certificate(settings, config.repo, metrics))
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
         _tune_interpreter()
@@ -212,18 +211,6 @@ def _open_logs(
     )
     stack.callback(writer.close)
     return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
-
-
-def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
-    longer_bodies = tuple((path, events.max_bytes) for path in ("/events/", "/push"))
-    return WireLimits(
-        body_bytes=settings.body_bytes,
-        header_bytes=settings.header_bytes,
-        unfinished_bytes=settings.unfinished_body_bytes,
-        wait_seconds=settings.max_wait_ms / 1_000,
-        keep_alive_seconds=_KEEP_ALIVE_SECONDS,
-        longer_bodies=longer_bodies,
-    )
 
 
 def _listeners(

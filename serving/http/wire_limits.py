@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from skewless.contract.errors import RequestError
+from skewless.contract.settings import Settings
 
 
 class BodyTooLongError(RequestError):
@@ -34,6 +36,17 @@ class WireLimits:
     longer_bodies: tuple[tuple[str, int], ...] = ()
     unfinished_bytes: int = 268_435_456
     wait_seconds: float = 0.1
+
+    @classmethod
+    def of(cls, settings: Settings, event_bytes: int) -> Self:
+        """Return the limits of the settings; bodies with events have a limit of their own."""
+        return cls(
+            body_bytes=settings.body_bytes,
+            header_bytes=settings.header_bytes,
+            unfinished_bytes=settings.unfinished_body_bytes,
+            wait_seconds=settings.max_wait_ms / 1_000,
+            longer_bodies=tuple((path, event_bytes) for path in ("/events/", "/push")),
+        )
 
     def max_body(self, path: str) -> int:
         """Return the maximum body length of a path."""

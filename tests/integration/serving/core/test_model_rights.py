@@ -31,6 +31,7 @@ NEEDS = {
     "GET /metrics": "page",
     "GET /models": "key",
     "GET /models/{name}": "key",
+    "GET /models/{name}/check": "key",
     "GET /v2": "key",
     "GET /v2/health/live": "nothing",
     "GET /v2/health/ready": "nothing",

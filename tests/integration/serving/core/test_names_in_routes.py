@@ -22,6 +22,7 @@ from tests.worlds.trained import MODEL, Sandbox
 
 ROUTES = (
     "/models/{name}",
+    "/models/{name}/check",
     "/models/{name}/rollback",
     "/v2/models/{name}",
     "/v2/models/{name}/config",
