@@ -20,22 +20,28 @@ from tests.worlds.command_line import done, fingerprint, run
 
 
 @pytest.fixture
-def bundle(walked: Path, tmp_path: Path) -> tuple[Path, str]:
-    """A bundle of the first environment, and its digest."""
-    path = tmp_path / "fraud.tar.gz"
-    return path, done("export", path, "fraud", "--repo", walked)["digest"]
+def staging(stages: dict[str, Path]) -> Path:
+    """The first environment, which no test changes."""
+    return stages["unasked"]
 
 
 @pytest.fixture
-def production(applied: Path, walked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundle(staging: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A bundle of the first environment, and its digest."""
+    path = tmp_path / "fraud.tar.gz"
+    return path, done("export", path, "fraud", "--repo", staging)["digest"]
+
+
+@pytest.fixture
+def production(applied: Path, staging: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A second environment, which trusts its own key and that of the first."""
-    keys = [done("sign", "--repo", repo)["key"] for repo in (walked, applied)]
+    keys = [done("sign", "--repo", repo)["key"] for repo in (staging, applied)]
     monkeypatch.setenv("SKEWLESS_TRUSTED_KEYS", json.dumps(keys))
     return applied
 
 
 def test_a_version_is_adopted_approved_and_promoted(
-    walked: Path, production: Path, bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    staging: Path, production: Path, bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, digest = bundle
     monkeypatch.setenv("SKEWLESS_APPROVALS", "2")
@@ -61,7 +67,7 @@ def test_a_version_is_adopted_approved_and_promoted(
         assert done("promote", "fraud", "--repo", production)["way"] == "at_once"
         card = done("card", "fraud", "--repo", production)
         assert [item["by"] for item in card["approvals"]] == ["ada", "ada", "bo"]
-        with Project(walked) as here, Project(production) as there:
+        with Project(staging) as here, Project(production) as there:
             given, taken = (open_package(project.store, "fraud", "000001") for project in (here, there))
             contents = [
                 verify_folder(package.path, "fraud", "000001", project.store.trust).content
@@ -74,9 +80,9 @@ def test_a_version_is_adopted_approved_and_promoted(
         PrivateServer(production / ".skewless").stop()
 
 
-def test_the_card_has_the_facts_of_the_package(walked: Path) -> None:
-    said = run("card", "fraud", "000001", "--repo", walked)
-    with Project(walked) as project:
+def test_the_card_has_the_facts_of_the_package(staging: Path) -> None:
+    said = run("card", "fraud", "000001", "--repo", staging)
+    with Project(staging) as project:
         package = open_package(project.store, "fraud", "000001")
     assert f"sha256:{package.digest}" in said.stdout
     assert f"{package.fingerprint['train_rows']:,} rows trained" in said.stdout
