@@ -16,6 +16,16 @@ from skewless.infra.engines.task import Task, TaskResult, lost_error, read_outco
 
 _ROOT = Path(__file__).parents[3]
 _CHUNK = 1 << 16
+# A worker does the same work again and again: it keeps the memory that a task has freed, in large pages. Otherwise,
+# page faults of the kernel take a fifth of its time.
+_ALLOCATORS = {
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}={value}"
+        for name, value in (("hugetlb", 1), ("mmap_threshold", 1 << 32), ("trim_threshold", 1 << 33))
+    ),
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "DUCKDB_JE_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:-1",
+}
 
 
 def open_engine(settings: Settings) -> ProcessExecutor:
@@ -102,7 +112,7 @@ class _Worker:
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env={**_ALLOCATORS, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
             process_group=0,  # Ctrl-C reaches only the driver, which ends its workers
         )
         self._received = b""

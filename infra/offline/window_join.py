@@ -63,7 +63,7 @@ class WindowJoin:
         self,
         connection: duckdb.DuckDBPyConnection,
         *,
-        chunk_rows: int = 1_000_000,
+        chunk_rows: int = 1 << 18,
         buckets: BucketRange | None = None,
     ) -> None:
         self.connection, self._buckets = connection, buckets
