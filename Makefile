@@ -116,8 +116,8 @@ tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" n
 	done
 
 engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also the long ones
-	$(call ENGINE_TESTS,ray) -m "soak or not soak" $(ARGS)
-	$(call ENGINE_TESTS,spark) -m "soak or not soak" $(ARGS)
+	$(call ENGINE_TESTS,ray) tests/flights/test_windows.py -k "ray" -m "soak or not soak" $(ARGS)
+	$(call ENGINE_TESTS,spark) tests/flights/test_windows.py -k "spark" -m "soak or not soak" $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
 coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the lines and branches that they miss

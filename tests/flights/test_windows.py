@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -56,15 +59,25 @@ def test_windows_hold_what_pandas_finds(project: Project, flights: Flights, name
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["knowledge", "event_time"])
+@pytest.mark.parametrize(
+    "engine", ["processes", pytest.param("ray", marks=pytest.mark.soak), pytest.param("spark", marks=pytest.mark.soak)]
+)
 def test_two_workers_find_the_bits_of_one_process(
-    project: Project, flights: Flights, mode: TimeMode, monkeypatch: pytest.MonkeyPatch
+    project: Project,
+    flights: Flights,
+    mode: TimeMode,
+    engine: Literal["processes", "ray", "spark"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPO.parent))
+    if engine != "processes" and find_spec("pyspark" if engine == "spark" else engine) is None:
+        pytest.skip(f"needs {engine}: make engines")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO.parent), os.environ.get("PYTHONPATH", "")]))
     plan = replace(project.applied.plan, views=())
     rows = asked(flights, *plan.windows, n=20_000)
     alone = project.views.read(plan, rows, mode)
-    with Project(project.repo, engine_rows=0, engine_workers=2) as parallel:
+    with Project(project.repo, engine=engine, engine_rows=0, engine_workers=2) as parallel:
         for buckets in (1, 7, 64, 4_096):
             found = parallel.views.read(replace(plan, buckets=buckets), rows, mode)
             for name, read in alone.items():
