@@ -31,6 +31,10 @@ class EventLogger:
     structlog is imported at the first event, because it imports rich: most commands log nothing.
     """
 
+    def is_shown(self, level: str) -> bool:
+        """Return whether events of a level are shown, for a caller whose fields cost time."""
+        return _is_shown(level)
+
     def debug(self, event: str, **fields: object) -> None:
         """Log an event that helps to understand a problem of somebody else."""
         if _is_shown("debug"):

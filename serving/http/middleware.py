@@ -138,7 +138,7 @@ def log_refusal(error: SkewlessError, method: str, path: str, status: int, reque
 
     A defect was logged where it was found.
     """
-    if error.kind == SkewlessError.kind:
+    if error.kind == SkewlessError.kind or not _log.is_shown("debug"):
         return
     text = request_id.decode("ascii")
     _log.debug("request_refused", method=method, path=path, status=status, error=error.sentence(), request_id=text)
