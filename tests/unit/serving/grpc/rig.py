@@ -89,14 +89,14 @@ def ask(
         return reply_of(channel.unary_unary(path), message, timeout=timeout, metadata=metadata, compression=compression)
 
 
-def reply_of(method: Callable[..., bytes], message: bytes, **options: Any) -> GrpcReply:  # noqa: ANN401 - of grpcio
+def reply_of(method: Any, message: bytes, **options: Any) -> GrpcReply:  # noqa: ANN401 - of grpcio
     """Return the reply of a method of a channel."""
     try:
-        return GrpcReply("OK", "", method(message, **options))
+        reply, call = method.with_call(message, **options)
     except grpc.RpcError as error:
-        call: Any = error
-        metadata = {name: str(value) for name, value in call.trailing_metadata() or ()}
-        return GrpcReply(call.code().name, call.details(), metadata=metadata)
+        reply, call = b"", error
+    metadata = {name: str(value) for name, value in call.trailing_metadata() or ()}
+    return GrpcReply(call.code().name, call.details() or "", reply, metadata=metadata)
 
 
 @contextmanager

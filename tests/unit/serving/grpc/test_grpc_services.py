@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from starlette.types import Receive, Scope, Send
 
 from skewless.contract.errors import AccessError
+from skewless.contract.trace_context import TraceContext
+from skewless.infra.otel.trace import Trace
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
@@ -151,3 +153,26 @@ def test_a_server_without_room_says_so_in_the_words_of_http() -> None:
         reply = ask(grpc_port, "ModelInfer", model_name="fraud")
     assert (reply.code, reply.text, reply.metadata["retry-after"]) == ("UNAVAILABLE", busy_error().sentence(), "1")
     assert metrics.refused("overload").value == 1
+
+
+def test_a_call_has_the_trace_and_the_id_of_its_caller() -> None:
+    metrics, finished = Metrics(), list[Trace]()
+    queue = FairQueue(Admission(requests=5, rows=10, metrics=metrics), BodyBudget(1_000), wait_s=1.0, metrics=metrics)
+    route: Any = SimpleNamespace(handle=lambda exchange: exchange.reply(200, b""))
+    context = TraceContext(0xABC, 0xDEF, is_sampled=True)
+    service = InferenceService(
+        app=app,
+        route=route,
+        queue=queue,
+        admit=admit_anyone,
+        begin_trace=lambda headers: (
+            Trace(context, 0, finished.append) if (b"x-request-id", b"c-17") in headers else None
+        ),
+    )
+    with serving(service.methods()) as grpc_port:
+        message = message_class("ModelInferRequest")(model_name="fraud").SerializeToString()
+        traced = grpc_port.ask(f"/{SERVICE}/ModelInfer", message, metadata=[("x-request-id", "c-17")])
+        plain = grpc_port.ask(f"/{SERVICE}/ModelInfer", message)
+    assert (traced.code, plain.code) == ("OK", "OK"), traced
+    assert (traced.metadata["x-request-id"], traced.metadata["traceresponse"]) == ("c-17", context.header().decode())
+    assert (len(finished), {"x-request-id", "traceresponse"} & plain.metadata.keys()) == (1, set())
