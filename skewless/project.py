@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
+    from skewless.control_room.server import run_control_room
     from skewless.infra.jobs.run import Run
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
@@ -74,6 +75,8 @@ class _Operation:
 
 if not TYPE_CHECKING:
     _ops = _Operation("skewless.operations")
+    # The pages are built on this class, so that it does not import them.
+    run_control_room = _Operation("skewless.control_room.server.run_control_room")
 
 
 class Project(Workspace):
@@ -217,6 +220,8 @@ class Project(Workspace):
     freshness = _ops.freshness.check_freshness
     alerts = _ops.alerts.alerts
     report = _ops.report.report.write_report
+
+    ui = run_control_room
 
     def scheduler(
         self,

@@ -24,7 +24,7 @@ _PARTS = {
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance, watch.why, watch.replay, watch.parity),
-        *(watch.alerts, watch.report),
+        *(watch.alerts, watch.report, watch.ui),
     ),
     "Operate": (
         *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),

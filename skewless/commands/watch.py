@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +60,11 @@ Sample = Annotated[int, option("--sample N", "Number of predictions of each vers
 All = Annotated[bool, option("--all", "List resolved alerts too.")]
 Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
 Out = Annotated[Path | None, option("--out FILE", "HTML file; default: report.html in the state folder.")]
+Host = Annotated[str | None, option("--host HOST", "Address to listen on; default: setting 'ui_host'.")]
+Port = Annotated[
+    int | None,
+    option("--port PORT", "Port to listen on, 0: any free port; default: setting 'ui_port'.", min=0, max=65535),
+]
 
 
 @command("Show the live quality of each version.", "fraud --repo my-project", "fraud --since 60d --window 7d --json")
@@ -325,3 +332,14 @@ def _show_verdict(session: Session, report: ReplayReport | ParityReport) -> None
     first, *lines = report.lines()
     session.show({"ok": report.ok, **report.as_dict()}, StateCell(first, "good" if report.ok else "bad"), *lines)
     fail_if(not report.ok)
+
+
+@command("Serve the control room.", "--repo my-project", "--port 0 --json", log_level="info")
+def ui(session: Session, *, host: Host = None, port: Port = None) -> None:
+    """Serve pages about the project, for a browser, until SIGTERM or Ctrl-C."""
+
+    def ready(url: str) -> None:
+        session.show({"url": url, "pid": os.getpid()}, f"control room: {url}")
+        sys.stdout.flush()
+
+    session.project.ui(host=host, port=port, on_ready=ready)

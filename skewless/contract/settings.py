@@ -212,6 +212,8 @@ class Settings(BaseModel):
     )
     keep_predictions_days: int = Field(0, ge=0, description="age at which prediction logs are deleted; 0: never")
     keep_quarantine_days: int = Field(0, ge=0, description="age at which rejected batches are deleted; 0: never")
+    ui_host: str = Field("127.0.0.1", description="address that the control room listens on")
+    ui_port: int = Field(8090, ge=0, le=65535, description="port of the control room; 0: any free port")
     alert_webhook: str | None = Field(
         None, description="URL to which each alert is sent as JSON; none: only log alerts"
     )

@@ -1,0 +1,274 @@
+"""Plots as SVG that the page's style sheet colours; no script, no inline style, readable in light and dark.
+
+All text is escaped. Numbers that are not finite leave a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeGuard
+
+from markupsafe import Markup, escape
+
+from skewless.contract.clock import from_us
+
+_WIDTH, _HEIGHT = 640, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
+_BAR, _NAME_WIDTH = 20, 190
+_LANE = 26
+_MOST_POINTS = 500
+_MOST_BARS = 40
+_TICKS = 4
+_STYLES = 6
+_DAY_US = timedelta(days=1) // timedelta(microseconds=1)
+Numbers = Sequence[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCurve:
+    """Values over time.
+
+    Args:
+        name: in the legend.
+        times: microseconds since 1970, ascending.
+        values: one per time; None: a gap.
+        low, high: an interval around each value; empty: none.
+    """
+
+    name: str
+    times: Sequence[int]
+    values: Numbers
+    low: Numbers = ()
+    high: Numbers = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Something that took a while.
+
+    Args:
+        until_us: its end; None: it goes on.
+        kind: ``good``, ``warning``, ``bad``, ``unknown`` or ``plain``, its colour.
+        text: its tooltip.
+        link: path of the page about it; empty: none.
+    """
+
+    since_us: int
+    until_us: int | None
+    kind: str
+    text: str
+    link: str = ""
+
+
+def plot_lines(series: Sequence[TimeCurve], *, unit: str, limit: float | None = None, label: str) -> Markup:
+    """Return lines over time, with their intervals as bands.
+
+    Args:
+        unit: of the values, at the axis.
+        limit: a value drawn as a dashed line; None: none.
+        label: what a screen reader says.
+    """
+    drawn = [item for item in series if any(map(_is_number, item.values))]
+    times = [time for item in drawn for time in item.times]
+    numbers = [n for item in drawn for n in (*item.values, *item.low, *item.high) if _is_number(n)]
+    if not times:
+        return _frame([_text(_WIDTH / 2, _HEIGHT / 2, "no values", "middle")], _HEIGHT, label)
+    values = [*numbers, *([] if limit is None else [limit])]
+    x = _scale(min(times), max(times), _LEFT, _WIDTH - _RIGHT)
+    y, parts = _value_axis(min(values), max(values), unit)
+    parts += _time_axis(min(times), max(times), x, _HEIGHT - _BOTTOM)
+    for index, item in enumerate(drawn):
+        style = index % _STYLES + 1
+        parts += _band(item, x, y, style)
+        parts += _paths(item, x, y, style)
+    if limit is not None:
+        parts.append(
+            f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(limit):.1f}" y2="{y(limit):.1f}"/>'
+        )
+    return _frame(parts + _legend([item.name for item in drawn]), _HEIGHT, label)
+
+
+def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]], *, unit: str, label: str) -> Markup:
+    """Return one or two distributions as steps, each as shares of its whole.
+
+    Args:
+        edges: of the bins, one more than values.
+        named: names and shares between 0 and 1.
+    """
+    shares = [share for _, values in named for share in values if _is_number(share)]
+    if not shares or len(edges) < 2:  # noqa: PLR2004 - a bin has two edges
+        return _frame([_text(_WIDTH / 2, _HEIGHT / 2, "no values", "middle")], _HEIGHT, label)
+    x = _scale(edges[0], edges[-1], _LEFT, _WIDTH - _RIGHT)
+    y, parts = _value_axis(0.0, max(shares), "share")
+    for index, (_, values) in enumerate(named):
+        steps = [(edge, 0.0 if share is None else share) for edge, share in zip(edges, values, strict=False)]
+        path = f"M{x(edges[0]):.1f},{y(0.0):.1f}"
+        for (left, share), right in zip(steps, edges[1:], strict=False):
+            path += f"L{x(left):.1f},{y(share):.1f}L{x(right):.1f},{y(share):.1f}"
+        parts.append(f'<path class="line s{index + 1}" d="{path}L{x(edges[-1]):.1f},{y(0.0):.1f}"/>')
+    for value in (edges[0], (edges[0] + edges[-1]) / 2, edges[-1]):
+        anchor = "start" if value == edges[0] else "end" if value == edges[-1] else "middle"
+        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
+    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft"))
+    return _frame(parts + _legend([name for name, _ in named]), _HEIGHT, label)
+
+
+def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: str) -> Markup:
+    """Return a horizontal bar per name, to the left of zero if it is negative; the first 40.
+
+    Args:
+        named: names and values, in their order.
+        unit: of the values.
+    """
+    shown = [(name, value) for name, value in named[:_MOST_BARS] if value is not None and math.isfinite(value)]
+    if not shown:
+        return _frame([_text(_WIDTH / 2, 20, "no values", "middle")], 40, label)
+    numbers = [value for _, value in shown]
+    x = _scale(min(0.0, *numbers), max(0.0, *numbers), _NAME_WIDTH + 60, _WIDTH - 70)
+    parts, zero = [], x(0.0)
+    for row, (name, number) in enumerate(shown):
+        top = row * _BAR + 4
+        left, right = sorted((zero, x(number)))
+        parts.append(_text(_NAME_WIDTH - 6, top + 12, _short(name), "end"))
+        parts.append(
+            f'<rect class="{"f1" if number >= 0 else "f2"}" x="{left:.1f}" y="{top}" '
+            f'width="{max(right - left, 0.5):.1f}" height="{_BAR - 5}"><title>{escape(name)}: {number:.6g} '
+            f"{escape(unit)}</title></rect>"
+        )
+        at, anchor = (right + 4, "start") if number >= 0 else (left - 4, "end")
+        parts.append(_text(at, top + 12, f"{number:+.4g}", anchor))
+    height = len(shown) * _BAR + 24
+    parts.append(f'<line class="axis" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{height - 20}"/>')
+    parts.append(_text(_WIDTH - _RIGHT, height - 6, unit, "end", "soft"))
+    return _frame(parts, height, label)
+
+
+def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, until_us: int, *, label: str) -> Markup:
+    """Return spans of time in a lane per name.
+
+    Args:
+        since_us, until_us: the period shown; spans are cut at its ends.
+    """
+    x = _scale(since_us, until_us, _NAME_WIDTH, _WIDTH - _RIGHT)
+    parts: list[str] = []
+    for row, (name, spans) in enumerate(lanes):
+        top = row * _LANE + 4
+        parts.append(_text(_NAME_WIDTH - 6, top + 13, _short(name), "end"))
+        parts.append(f'<line class="axis" x1="{_NAME_WIDTH}" x2="{_WIDTH}" y1="{top + 21}" y2="{top + 21}"/>')
+        for span in spans[:_MOST_POINTS]:
+            left = x(max(span.since_us, since_us))
+            right = x(min(until_us if span.until_us is None else span.until_us, until_us))
+            bar = (
+                f'<rect class="f-{escape(span.kind)}" x="{left:.1f}" y="{top}" width="{max(right - left, 2.0):.1f}" '
+                f'height="{_LANE - 9}"><title>{escape(span.text)}</title></rect>'
+            )
+            parts.append(f'<a href="{escape(span.link)}">{bar}</a>' if span.link else bar)
+    bottom = len(lanes) * _LANE + 6
+    parts += _time_axis(since_us, until_us, x, bottom)
+    return _frame(parts, bottom + 30, label)
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = high - low or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _value_axis(low: float, high: float, unit: str) -> tuple[Callable[[float], float], list[str]]:
+    step = _step((high - low) or abs(high) or 1.0)
+    bottom, top = math.floor(low / step) * step, math.ceil(high / step) * step
+    top = top if top > bottom else bottom + step
+    y = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP)
+    parts = [_text(4, 10, unit, "start", "soft")]
+    for index in range(round((top - bottom) / step) + 1):
+        value = bottom + index * step
+        parts.append(
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
+        )
+        parts.append(_text(_LEFT - 4, y(value) + 4, f"{value:.6g}", "end"))
+    return y, parts
+
+
+def _level(y: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _step(span: float) -> float:
+    rough = span / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
+
+
+def _time_axis(since_us: float, until_us: float, x: Callable[[float], float], bottom: float) -> list[str]:
+    pattern = "%m-%d %H:%M" if until_us - since_us < 4 * _DAY_US else "%Y-%m-%d"
+    parts = []
+    for index in range(_TICKS + 1):
+        time_us = int(since_us + (until_us - since_us) * index / _TICKS)
+        anchor = "start" if index == 0 else "end" if index == _TICKS else "middle"
+        parts.append(_text(x(time_us), bottom + 14, f"{from_us(time_us):{pattern}}", anchor))
+        if since_us == until_us:
+            break
+    return [*parts, _text(_WIDTH - _RIGHT, bottom + 28, "UTC", "end", "soft")]
+
+
+def _paths(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], float], style: int) -> list[str]:
+    path, pen, points = "", "M", []
+    stride = max(1, len(item.times) // _MOST_POINTS)
+    for time_us, value in list(zip(item.times, item.values, strict=True))[::stride]:
+        if value is None or not math.isfinite(value):
+            pen = "M"
+            continue
+        path += f"{pen}{x(time_us):.1f},{y(value):.1f}"
+        pen = "L"
+        points.append((time_us, value))
+    dots = [
+        f'<circle class="f{style}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="2.2"><title>{escape(item.name)}, '
+        f"{from_us(at):%Y-%m-%d %H:%M}: {value:.6g}</title></circle>"
+        for at, value in points
+        if len(points) <= 60  # noqa: PLR2004 - more would be a thick line
+    ]
+    return [f'<path class="line s{style}" d="{path}"/>', *dots]
+
+
+def _band(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], float], style: int) -> list[str]:
+    if not item.low:
+        return []
+    rows = [
+        (time, low, high)
+        for time, low, high in zip(item.times, item.low, item.high, strict=True)
+        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+    ]
+    upper = [f"{x(time):.1f},{y(high):.1f}" for time, _, high in rows]
+    lower = [f"{x(time):.1f},{y(low):.1f}" for time, low, _ in reversed(rows)]
+    return [f'<polygon class="band f{style}" points="{" ".join(upper + lower)}"/>'] if rows else []
+
+
+def _legend(names: Sequence[str]) -> list[str]:
+    parts, at = [], float(_LEFT)
+    for index, name in enumerate(names):
+        style = index % _STYLES + 1
+        parts.append(f'<line class="line s{style}" x1="{at}" x2="{at + 18}" y1="{_HEIGHT - 9}" y2="{_HEIGHT - 9}"/>')
+        parts.append(_text(at + 22, _HEIGHT - 5, _short(name), "start"))
+        at += 34 + 6.2 * len(_short(name))
+    return parts
+
+
+def _short(name: str) -> str:
+    most = 28
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    style = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+
+
+def _frame(parts: Sequence[str], height: float, label: str) -> Markup:
+    head = f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
+    return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704 - every text in it is escaped
