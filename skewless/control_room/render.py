@@ -33,7 +33,7 @@ def templates() -> Environment:
         "age": show_age,
         "count": show_count,
         "isolate": isolate,
-        "moment": show_moment,
+        "time": show_time,
         "number": show_number,
         "url": to_url,
     }
@@ -78,7 +78,7 @@ def show_count(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def show_moment(value: int | str | None) -> Markup:
+def show_time(value: int | str | None) -> Markup:
     """Return a time in UTC; None is "never".
 
     Args:

@@ -9,7 +9,12 @@ import pytest
 
 from tests.browser.visitor import NARROW, WIDE, Scheme, Visitor, accessibility_problems, is_wider_than_window
 
-PATHS = ("/",)
+PATHS = (
+    "/",
+    "/changes",
+    "/changes/1",
+    "/search?q=fraud",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)

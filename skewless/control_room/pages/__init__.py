@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
-from skewless.control_room.pages import now
+from skewless.control_room.pages import changes, now, search
 
-PAGES: Sequence[Page] = (now.PAGE,)
+PAGES: Sequence[Page] = (
+    now.PAGE,
+    changes.PAGE,
+    changes.ONE,
+    search.PAGE,
+)
 ACTIONS: Sequence[Action] = ()

@@ -28,6 +28,9 @@ def read_now(project: Project, _: Query) -> Now:
     status = read_part(lambda: read_status(project))
     if isinstance(status, Unknown):
         return Now(plan=status, processes=status)
+    if status.value.database is not None:
+        away = Unknown(unknown=f"database: {status.value.database}")
+        return Now(plan=away, processes=away)
     return Now(plan=Known(value=status.value.plan), processes=Known(value=status.value.processes))
 
 
