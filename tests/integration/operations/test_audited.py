@@ -22,7 +22,7 @@ def audit_of(project: Project) -> list[AuditRecord]:
 
 
 @pytest.fixture
-def place(trained: Path, tmp_path: Path) -> Path:
+def audited_repo(trained: Path, tmp_path: Path) -> Path:
     return copy_project(trained, tmp_path / "p")
 
 
@@ -41,8 +41,8 @@ CHANGES: dict[str, Callable[[Project], object]] = {
 
 
 @pytest.mark.parametrize("action", CHANGES)
-def test_a_change_is_recorded_with_its_actor(place: Path, action: str) -> None:
-    with opened(place) as sandbox:
+def test_a_change_is_recorded_with_its_actor(audited_repo: Path, action: str) -> None:
+    with opened(audited_repo) as sandbox:
         sandbox.project.actor = Actor(name="ada", place="/models/fraud")
         CHANGES[action](sandbox.project)
         (record,) = (item for item in audit_of(sandbox.project) if item.who == "ada")
@@ -51,8 +51,8 @@ def test_a_change_is_recorded_with_its_actor(place: Path, action: str) -> None:
     assert record.at_us <= record.ended_us
 
 
-def test_a_failed_attempt_is_recorded_and_a_dry_run_is_not(place: Path) -> None:
-    with opened(place) as sandbox:
+def test_a_failed_attempt_is_recorded_and_a_dry_run_is_not(audited_repo: Path) -> None:
+    with opened(audited_repo) as sandbox:
         project = sandbox.project
         before = audit_of(project)
         project.keys.add("web", dry_run=True)
@@ -65,8 +65,8 @@ def test_a_failed_attempt_is_recorded_and_a_dry_run_is_not(place: Path) -> None:
     assert "nobody" in (record.problem or "")
 
 
-def test_a_process_that_dies_leaves_a_record_without_an_outcome(place: Path) -> None:
-    with opened(place) as sandbox:
+def test_a_process_that_dies_leaves_a_record_without_an_outcome(audited_repo: Path) -> None:
+    with opened(audited_repo) as sandbox:
         log = AuditLog(sandbox.project.state.database)
         with pytest.raises(KeyboardInterrupt), log.record(local_actor(), "promote", MODEL):
             raise KeyboardInterrupt
@@ -75,14 +75,14 @@ def test_a_process_that_dies_leaves_a_record_without_an_outcome(place: Path) -> 
         assert audit_of(sandbox.project)[0].ended_us is None
 
 
-def test_no_secret_and_no_key_of_an_entity_is_in_the_log(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_and_no_key_of_an_entity_is_in_the_log(audited_repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_ALERT_WEBHOOK", "https://hooks.example/T00/s3cret")
     monkeypatch.setenv("SKEWLESS_TRACKING_URI", "https://bob:s3cret@ml.example")
-    added = done("keys", "add", "web", "--repo", place)
-    with opened(place) as sandbox:
+    added = done("keys", "add", "web", "--repo", audited_repo)
+    with opened(audited_repo) as sandbox:
         project = sandbox.project
-        run("erase", "--key", f"card_id={FIRST_CARD}", "--repo", place)
-    with open_project(place) as project:
+        run("erase", "--key", f"card_id={FIRST_CARD}", "--repo", audited_repo)
+    with open_project(audited_repo) as project:
         record_settings(project)
         told = json.dumps([record.as_dict() for record in audit_of(project)])
     assert "keys.add" in told
@@ -92,13 +92,13 @@ def test_no_secret_and_no_key_of_an_entity_is_in_the_log(place: Path, monkeypatc
     assert str(FIRST_CARD) not in told
 
 
-def test_settings_are_recorded_once_with_what_changed(place: Path) -> None:
-    with open_project(place) as project:
+def test_settings_are_recorded_once_with_what_changed(audited_repo: Path) -> None:
+    with open_project(audited_repo) as project:
         record_settings(project)
         count = len(audit_of(project))
         record_settings(project)
         assert len(audit_of(project)) == count
-    with Project(place, max_batch=7) as project:
+    with Project(audited_repo, max_batch=7) as project:
         record_settings(project)
         details = audit_of(project)[0].result["changes"][0]["details"]  # type: ignore[index]
     assert {"path": "max_batch", "before": None, "after": "7"} in details
