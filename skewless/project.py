@@ -248,7 +248,7 @@ class Project(Workspace):
 
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
-    export = _ops.bundle.export
+    bundle = _ops.bundle.bundle
     recover = _ops.recovery.recover
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:

@@ -29,7 +29,7 @@ _PARTS = {
     "Operate": (
         *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
-        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.export),
+        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.bundle),
         operate.demo,
     ),
 }

@@ -26,7 +26,7 @@ NEEDED = {
     "keys revoke": ["web"],
     "backup": ["/nowhere/copy"],
     "restore": ["/nowhere/copy"],
-    "export": ["/nowhere/bundle"],
+    "bundle": ["/nowhere/bundle"],
     "adopt": ["fraud.tar.gz", "fraud", "--digest", "0"],
     "approve": ["fraud", "--by", "ada", "--reason", "ok"],
     "card": ["fraud"],
