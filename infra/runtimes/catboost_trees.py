@@ -100,7 +100,7 @@ class CatBoostRuntime:
         for feature in self._nan_right:
             inputs[np.isnan(inputs[:, feature]), feature] = np.inf
         return (
-            inputs if self._categories is None else np.concatenate([inputs, self._categories.compute(matrix)], axis=1)
+            inputs if self._categories is None else np.concatenate([inputs, self._categories.compute(inputs)], axis=1)
         )
 
 
@@ -196,9 +196,9 @@ class _CategoryTables:
         self._starts = np.cumsum([0, *(len(table) for table in tables[:-1])], dtype=np.int64)
         self._feature_of_column = np.array([features.index(column.feature) for column in model.columns], dtype=np.intp)
 
-    def compute(self, matrix: Matrix) -> Floats:
+    def compute(self, inputs: Floats) -> Floats:
         """Return the columns of rows, ``(n, n_columns)``."""
-        values = matrix.take(self._features, axis=1)
+        values = inputs.take(self._features, axis=1)
         codes = np.trunc(values)
         # Of NaN both are false.
         is_known = (codes >= 0) & (codes <= self._largest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,12 +142,12 @@ def _find_loss(spec: ModelSpec) -> str:
 
 def _pool(rows: TrainingSet, spec: ModelSpec) -> catboost.Pool:
     if spec.task != "ranking":
-        table = _table(rows.matrix, rows.categorical)
+        table = read_table(rows.matrix, rows.categorical)
         return catboost.Pool(table, rows.labels, weight=row_weights(rows, spec), cat_features=list(rows.categorical))
     queries = Queries.of(rows)
     weights = queries.weights()
     return catboost.Pool(
-        _table(cast("Matrix", queries.rows.matrix), rows.categorical),
+        read_table(cast("Matrix", queries.rows.matrix), rows.categorical),
         queries.rows.labels,
         group_id=queries.rows.groups,
         group_weight=None if weights is None else np.repeat(weights, queries.sizes),
@@ -155,16 +155,16 @@ def _pool(rows: TrainingSet, spec: ModelSpec) -> catboost.Pool:
     )
 
 
-def _table(matrix: Matrix, categorical: tuple[int, ...]) -> pd.DataFrame:
+def read_table(matrix: Matrix, categorical: tuple[int, ...]) -> pd.DataFrame:
     """Return rows as CatBoost reads them: numbers as float32, categories as integers, which it hashes by their digits.
 
-    A category is the code with its fraction cut off; it is unknown if it is below 0 or beyond 32 bits.
+    A category is a float32 number with its fraction cut off; it is unknown if it is below 0 or beyond 31 bits.
     """
     with np.errstate(over="ignore", under="ignore"):
         numbers = matrix.astype(np.float32)
     columns: dict[int, Any] = {index: numbers[:, index] for index in range(matrix.shape[1])}
     for index in categorical:
-        codes = np.trunc(matrix[:, index])
+        codes = np.trunc(numbers[:, index])
         is_code = (codes >= 0) & (codes < _LARGEST_CODE)
         known = np.where(is_code, codes, _UNKNOWN)
         columns[index] = np.where(np.isnan(codes), MISSING, known).astype(np.int64)
@@ -174,14 +174,16 @@ def _table(matrix: Matrix, categorical: tuple[int, ...]) -> pd.DataFrame:
 def _build_model(
     model: catboost.CatBoost, rows: TrainingSet, validation: TrainingSet | None, loss: str
 ) -> TrainedModel:
-    content = _json(model, rows, validation)
+    # Counters can include the validation rows.
+    matrices = [rows.matrix] if validation is None else [rows.matrix, validation.matrix]
+    content = export_json(model, matrices, rows.categorical)
     parsed = read_model(content, "the trained model")
     # Of a constant model, they are not numbers.
     gains = np.nan_to_num(model.get_feature_importance(type="PredictionValuesChange"))
     history = model.get_evals_result().get("validation", {})
 
     def margin(matrix: Matrix) -> Scores:
-        values = model.predict(_table(matrix, rows.categorical), prediction_type="RawFormulaVal")
+        values = model.predict(read_table(matrix, rows.categorical), prediction_type="RawFormulaVal")
         return np.ascontiguousarray(values, dtype=np.float64)
 
     return TrainedModel(
@@ -199,21 +201,25 @@ def _build_model(
     )
 
 
-def _json(model: catboost.CatBoost, rows: TrainingSet, validation: TrainingSet | None) -> bytes:
-    """Return the model's JSON without times, random ids, and names and settings that are not part of the model."""
+def export_json(model: catboost.CatBoost, matrices: Sequence[Matrix], categorical: tuple[int, ...]) -> bytes:
+    """Return a model's JSON without times, random ids, and settings that are not part of the model.
+
+    Args:
+        model: trained on these rows.
+        matrices: all rows from which CatBoost can have categories.
+        categorical: indices of columns of category codes.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         model.save_model(str(path), format="json")
         content: dict[str, Any] = json.loads(path.read_bytes())
     loss = content["model_info"]["params"]["loss_function"]
     content["model_info"] = {"params": {"loss_function": loss}}
-    # Counters can include the validation rows.
-    matrices = [rows.matrix] if validation is None else [rows.matrix, validation.matrix]
     codes = {
-        str(index): np.unique(np.concatenate([_table(matrix, (index,))[index] for matrix in matrices])).tolist()
-        for index in rows.categorical
+        str(index): np.unique(np.concatenate([read_table(matrix, (index,))[index] for matrix in matrices])).tolist()
+        for index in categorical
     }
-    content[EXTENSION] = {"n_features": rows.matrix.shape[1], "codes": codes}
+    content[EXTENSION] = {"n_features": matrices[0].shape[1], "codes": codes}
     return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
 
 
