@@ -83,7 +83,7 @@ class Scoring:
         runtime = model.runtime
         if isinstance(runtime, SharedRuntime):  # times of one runtime say nothing about another
             # A device, or the process that uses it, may hang until its timeout: never on the event loop.
-            return runtime.is_own(n) and runtime.expected_s(n) <= _QUICK_S
+            return runtime.is_inline(n) and runtime.expected_s(n) <= _QUICK_S
         return self._row_s.get(model, 0.0) * n <= _QUICK_S
 
     def score(self, model: ServedModel, matrix: Matrix) -> Scores:
