@@ -141,8 +141,9 @@ class BatchPredictor:
 
     async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor) -> ScoredSlice:
         request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
-        # The chunks in flight must all find room.
-        while 0 < self.log.queued_rows > self.log_capacity - (1 + _AHEAD) * chunk.num_rows:
+        # All chunks in flight must find room in the log, which would drop them otherwise.
+        most_rows = max(0, self.log_capacity - (1 + _AHEAD) * chunk.num_rows)
+        while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread and knows no event loop
             await asyncio.sleep(_LOG_PAUSE_S)
         return await self.predictor.score(request)
 

@@ -1,4 +1,4 @@
-"""The rows of a request as the prediction log keeps them: JSON text; of columns it is made without an object per row."""
+"""The rows of a request as JSON text for the prediction log; columns become text without an object per row."""
 
 from __future__ import annotations
 
