@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
-from skewless.control_room.pages import now
+from skewless.control_room.pages import now, run, runs
 
-PAGES: Sequence[Page] = (now.PAGE,)
-ACTIONS: Sequence[Action] = ()
+PAGES: Sequence[Page] = (now.PAGE, run.PAGE, runs.PAGE)
+ACTIONS: Sequence[Action] = (*now.ACTIONS, *run.ACTIONS)
