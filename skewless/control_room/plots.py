@@ -6,7 +6,7 @@ All text is escaped. Numbers that are not finite leave a gap.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeGuard
@@ -43,6 +43,19 @@ class TimeCurve:
     values: Numbers
     low: Numbers = ()
     high: Numbers = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Points that are joined in their order, such as those of a ROC curve.
+
+    Args:
+        name: in the legend.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +104,28 @@ def plot_lines(series: Sequence[TimeCurve], *, unit: str, limit: float | None = 
     return _frame(parts + _legend([item.name for item in drawn]), _HEIGHT, label)
 
 
+def plot_curves(curves: Sequence[Curve], *, x_unit: str, y_unit: str, label: str) -> Markup:
+    """Return curves of one number against another.
+
+    Args:
+        x_unit, y_unit: at the axes.
+        label: what a screen reader says.
+    """
+    points = [point for curve in curves for point in zip(curve.x, curve.y, strict=True) if all(map(_is_number, point))]
+    if not points:
+        return _frame([_text(_WIDTH / 2, _HEIGHT / 2, "no values", "middle")], _HEIGHT, label)
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    x = _scale(left, right, _LEFT, _WIDTH - _RIGHT)
+    y, parts = _value_axis(min(value for _, value in points), max(value for _, value in points), y_unit)
+    for value, anchor in ((left, "start"), ((left + right) / 2, "middle"), (right, "end")):
+        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
+    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, x_unit, "end", "soft"))
+    for index, curve in enumerate(curves):
+        path = "L".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(curve.x, curve.y, strict=True))
+        parts.append(f'<path class="line s{index % _STYLES + 1}" d="M{path}"/>')
+    return _frame(parts + _legend([curve.name for curve in curves]), _HEIGHT, label)
+
+
 def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]], *, unit: str, label: str) -> Markup:
     """Return one or two distributions as steps, each as shares of its whole.
 
@@ -114,6 +149,22 @@ def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]],
         parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
     parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft"))
     return _frame(parts + _legend([name for name, _ in named]), _HEIGHT, label)
+
+
+def named_shares(histograms: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, list[float]]]:
+    """Return histograms of a package's curves for ``plot_histogram``.
+
+    >>> named_shares({"1": {"edges": [0, 1, 2], "counts": [1, 3]}})
+    [('1', [0.25, 0.75])]
+    """
+    return [
+        (name, [count / (sum(item["counts"]) or 1) for count in item["counts"]]) for name, item in histograms.items()
+    ]
+
+
+def learning_curves(metrics: Mapping[str, Sequence[float]]) -> list[Curve]:
+    """Return a package's learning curves for ``plot_curves``; the first round is 1."""
+    return [Curve(name=name, x=range(1, len(values) + 1), y=values) for name, values in metrics.items()]
 
 
 def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: str) -> Markup:
