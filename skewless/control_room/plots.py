@@ -16,9 +16,10 @@ from markupsafe import Markup, escape
 from skewless.contract.clock import from_us
 
 _WIDTH, _HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 26, 40
 _BAR, _NAME_WIDTH = 20, 190
 _LANE = 26
+_LEGEND_ROW = 16
 _MOST_POINTS = 500
 _MOST_BARS = 40
 _TICKS = 4
@@ -101,7 +102,7 @@ def plot_lines(series: Sequence[TimeCurve], *, unit: str, limit: float | None = 
         parts.append(
             f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(limit):.1f}" y2="{y(limit):.1f}"/>'
         )
-    return _frame(parts + _legend([item.name for item in drawn]), _HEIGHT, label)
+    return _frame_with_legend(parts, [item.name for item in drawn], label)
 
 
 def plot_curves(curves: Sequence[Curve], *, x_unit: str, y_unit: str, label: str) -> Markup:
@@ -123,7 +124,7 @@ def plot_curves(curves: Sequence[Curve], *, x_unit: str, y_unit: str, label: str
     for index, curve in enumerate(curves):
         path = "L".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(curve.x, curve.y, strict=True))
         parts.append(f'<path class="line s{index % _STYLES + 1}" d="M{path}"/>')
-    return _frame(parts + _legend([curve.name for curve in curves]), _HEIGHT, label)
+    return _frame_with_legend(parts, [curve.name for curve in curves], label)
 
 
 def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]], *, unit: str, label: str) -> Markup:
@@ -148,7 +149,7 @@ def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]],
         anchor = "start" if value == edges[0] else "end" if value == edges[-1] else "middle"
         parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
     parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft"))
-    return _frame(parts + _legend([name for name, _ in named]), _HEIGHT, label)
+    return _frame_with_legend(parts, [name for name, _ in named], label)
 
 
 def named_shares(histograms: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, list[float]]]:
@@ -300,14 +301,18 @@ def _band(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], flo
     return [f'<polygon class="band f{style}" points="{" ".join(upper + lower)}"/>'] if rows else []
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    parts, at = [], float(_LEFT)
+def _frame_with_legend(parts: Sequence[str], names: Sequence[str], label: str) -> Markup:
+    """Return a plot with its legend, which has as many rows as it needs."""
+    legend, at, y = [], float(_LEFT), _HEIGHT - 5
     for index, name in enumerate(names):
+        width = 34 + 6.2 * len(_short(name))
+        if at + width > _WIDTH - _LEFT:
+            at, y = float(_LEFT), y + _LEGEND_ROW
         style = index % _STYLES + 1
-        parts.append(f'<line class="line s{style}" x1="{at}" x2="{at + 18}" y1="{_HEIGHT - 9}" y2="{_HEIGHT - 9}"/>')
-        parts.append(_text(at + 22, _HEIGHT - 5, _short(name), "start"))
-        at += 34 + 6.2 * len(_short(name))
-    return parts
+        legend.append(f'<line class="line s{style}" x1="{at}" x2="{at + 18}" y1="{y - 4}" y2="{y - 4}"/>')
+        legend.append(_text(at + 22, y, _short(name), "start"))
+        at += width
+    return _frame([*parts, *legend], y + 5, label)
 
 
 def _short(name: str) -> str:
