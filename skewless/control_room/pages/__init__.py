@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
-from skewless.control_room.pages import now
+from skewless.control_room.pages import now, refused, views
 
-PAGES: Sequence[Page] = (now.PAGE,)
-ACTIONS: Sequence[Action] = ()
+PAGES: Sequence[Page] = (
+    now.PAGE,
+    views.PAGE,
+    views.VIEW_PAGE,
+    refused.PAGE,
+)
+ACTIONS: Sequence[Action] = (*refused.ACTIONS,)
