@@ -140,17 +140,31 @@ class Project(Workspace):
     validate = _ops.validation.validate
     suggest = _ops.validation.suggest_suites
 
-    def pending(self) -> list[Pending]:
-        """Return the rows that ``materialize`` would accept now, by view; opens no online store."""
-        return self.materializer.pending(self.needed.plan.views)
+    def pending(self, views: Sequence[str] = ()) -> list[Pending]:
+        """Return the rows that ``materialize`` would accept now, by view; opens no online store.
 
-    def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
+        Args:
+            views: names, with ``@HASH`` for versions that only models need; empty: all.
+
+        Raises:
+            RequestError: the plan has no such view.
+        """
+        return self.materializer.pending(self.needed.select_views(views))
+
+    def materialize(
+        self, views: Sequence[str] = (), *, check: bool = True, on_step: OnStep | None = None
+    ) -> list[ViewReport]:
         """Append new source rows to the log and write them to the online store; ``check`` them first.
+
+        Args:
+            views: as ``pending``.
 
         Raises:
             GateError: new rows of a view were rejected; the other views are up to date.
+            RequestError: the plan has no such view.
         """
-        return self.materializer.run(self.needed.plan.views, self.checks.check_rows if check else None, on_step=on_step)
+        selected = self.needed.select_views(views)
+        return self.materializer.run(selected, self.checks.check_rows if check else None, on_step=on_step)
 
     import_events = _ops.events.import_events
     stream = _ops.events.stream
