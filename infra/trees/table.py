@@ -28,6 +28,7 @@ A category is an input whose fraction is cut off (towards 0). An input is in no 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -91,24 +92,18 @@ class TreeNode(NamedTuple):
     @property
     def nan_left(self) -> bool:
         """Return whether NaN goes left, however the node says it."""
-        if self.missing == "none":
-            return self.in_left(0.0) if self.test == "in" else _holds(self.test, 0.0, self.threshold)
-        return self.default_left
+        return self.passes(0.0) if self.missing == "none" else self.default_left
 
     @property
     def zero_left(self) -> bool:
         """Return whether 0 goes left, however the node says it."""
-        if self.missing == "zero":
-            return self.default_left
-        return self.in_left(0.0) if self.test == "in" else _holds(self.test, 0.0, self.threshold)
+        return self.default_left if self.missing == "zero" else self.passes(0.0)
 
-    def in_left(self, code: float) -> bool:
-        """Return whether a category is in the set that goes left."""
-        return code in self.categories
-
-
-def _holds(test: Test, value: float, threshold: float) -> bool:
-    return value <= threshold if test == "<=" else value < threshold
+    def passes(self, value: float) -> bool:
+        """Return whether a number or category passes the test alone, without the rules of missing values."""
+        if self.test == "in":
+            return value in self.categories
+        return value <= self.threshold if self.test == "<=" else value < self.threshold
 
 
 class Tree(NamedTuple):
@@ -125,7 +120,7 @@ def leaf(value: float) -> TreeNode:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeFacts:
-    """What is true of the whole model.
+    """The facts of a whole model.
 
     Args:
         algorithm: the library that trained it: ``lightgbm``, ``xgboost``, ``catboost`` or ``sklearn``.
@@ -172,7 +167,7 @@ class TreeTable:
     """The trees of a model.
 
     Args:
-        facts: what is true of the whole model.
+        facts: of the whole model.
         nodes: one row per node, by tree and node; the module's text has its columns.
     """
 
@@ -223,13 +218,15 @@ class TreeTable:
         content = {"format": _FORMAT, **asdict(self.facts)}
         return self.nodes.replace_schema_metadata({_FACTS: json.dumps(content, sort_keys=True).encode()})
 
-    def write(self, path: Path) -> None:
-        """Write the table as Parquet."""
-        pq.write_table(self.to_arrow(), path)
+    def to_bytes(self) -> bytes:
+        """Return the table as a Parquet file."""
+        buffer = io.BytesIO()
+        pq.write_table(self.to_arrow(), buffer)
+        return buffer.getvalue()
 
     @classmethod
     def read(cls, path: Path) -> TreeTable:
-        """Return the model of a Parquet file that ``write`` has written.
+        """Return the model of a Parquet file with the bytes of ``to_bytes``.
 
         Raises:
             PackageError: it is another file.

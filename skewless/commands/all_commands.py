@@ -7,7 +7,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import capacity, data, define, keys, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, exports, keys, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
@@ -16,7 +16,7 @@ _PARTS = {
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (
         *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
-        *(train.adopt, train.approve, train.card),
+        *(train.adopt, train.approve, train.card, exports.export, exports.certify),
     ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
