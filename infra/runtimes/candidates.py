@@ -10,6 +10,7 @@ from typing import Literal
 from skewless.contract.errors import PackageError
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.runtimes import lignum, nvforest, xgboost_cuda
+from skewless.infra.runtimes.catboost_trees import CatBoostRuntime
 from skewless.infra.runtimes.child import ChildRuntime, Kind, open_device_runtime
 from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
@@ -56,6 +57,7 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
         "lightgbm": LightGBMRuntime.from_file,
         "xgboost": XGBoostRuntime.from_file,
         "sklearn": TreeArraysRuntime.from_file,
+        "catboost": CatBoostRuntime.from_file,
     }
     opener = openers.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
     if opener is None:
@@ -93,7 +95,7 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
         path: path of the model file.
     """
     if target.second in {"lignum", "lignum-compiled"}:
-        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in _SUPPORTED else []
+        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in lignum.ALGORITHMS else []
     if target.second == "none" or device == "cpu":
         return []
     if target.second == "cpu":
