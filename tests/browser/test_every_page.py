@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.visitor import NARROW, WIDE, Scheme, Visitor, accessibility_problems, is_wider_than_window
 
-PATHS = ("/",)
+PATHS = ("/", "/models", "/models/fraud", "/models/fraud/versions/000001")
 
 
 @pytest.mark.parametrize("path", PATHS)

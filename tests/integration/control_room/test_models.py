@@ -102,7 +102,7 @@ def test_without_the_database_each_part_says_so(spot: Sandbox, monkeypatch: pyte
     def refuse(*_: object) -> NoReturn:
         raise StoreError("database", "is unavailable", fix="start it")
 
-    assert spot.project.applied
+    assert spot.project.applied is not None
     monkeypatch.setattr(Database, "query", refuse)
     row = first_row(spot.project)
     assert (row.problem, row.champion) == ("database: is unavailable", None)
