@@ -97,8 +97,10 @@ class Settings(BaseModel):
     )
     log_capacity: int = Field(100_000, gt=0, description="predictions that wait for the log before more are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="time between two checks of the server for a moved alias")
-    second_runtime: Literal["gpu", "cpu", "none"] = Field(
-        "gpu", description="second runtime to try for each model: a GPU if there is one, nvForest on the CPU, or none"
+    second_runtime: Literal["gpu", "cpu", "lignum", "lignum-compiled", "none"] = Field(
+        "gpu",
+        description="second runtime to try for each model: a GPU if there is one, nvForest on the CPU, lignum, lignum "
+        "with trees that are compiled at load, or none",
     )
     workers: int = Field(1, ge=1, description="server processes that share the port")
     auth: Literal["auto", "required", "off"] = Field(

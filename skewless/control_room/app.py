@@ -32,6 +32,7 @@ from skewless.control_room.page import Page, Query
 from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.readers import Readers
 from skewless.control_room.render import render, to_url
+from skewless.infra.access.audit import Actor
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -124,9 +125,9 @@ class ControlRoom:
         return handle
 
     def _check_host(self, request: Request) -> None:
-        if self.hosts and (request.url.hostname or "") not in self.hosts:
-            fix = "use a name of the setting ui_hosts"
-            raise ScopeError("request", "names an unknown host", value=request.url.hostname, fix=fix)
+        host = request.headers.get("host", "")
+        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            raise ScopeError("request", "names an unknown host", value=host, fix="use the URL that skewless ui prints")
 
     def _show(self, page: Page, *, as_json: bool) -> Answer:
         async def answer(request: Request, viewer: Viewer) -> Response:
@@ -180,7 +181,8 @@ class ControlRoom:
                 fix = f"type {action.word.format(**values)!r}"
                 raise ConflictError(action.title, "is not confirmed", value=form.get("word"), fix=fix)
             back = _local_path(form.get("from", "/"))
-            done = await self.readers.run(lambda project: action.run(project, values))
+            actor = Actor(name=viewer.name, place=back)
+            done = await self.readers.run(lambda project: action.run(project, values), actor)
             path, _, words = back.partition("?")
             kept = dict(parse_qsl(words)) | {"done": done}
             return RedirectResponse(f"{path}?{to_url('', **kept)[1:]}", 303, HEADERS)

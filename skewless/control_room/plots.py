@@ -64,7 +64,7 @@ class Span:
     """Something that took a while.
 
     Args:
-        until_us: its end; None: it goes on.
+        until_us: its end; None: it is in progress.
         kind: ``good``, ``warning``, ``bad``, ``unknown`` or ``plain``, its colour.
         text: its tooltip.
         link: path of the page about it; empty: none.

@@ -35,7 +35,7 @@ def templates() -> Environment:
         "count": show_count,
         "facts": figures,
         "isolate": isolate,
-        "moment": show_moment,
+        "time": show_time,
         "number": show_number,
         "share": share,
         "url": to_url,
@@ -83,7 +83,7 @@ def show_count(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def show_moment(value: int | str | None) -> Markup:
+def show_time(value: int | str | None) -> Markup:
     """Return a time in UTC; None is "never".
 
     Args:

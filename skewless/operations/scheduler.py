@@ -26,6 +26,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_numbe
 from skewless.infra.storage.leases import Leases
 from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
 from skewless.operations import BY_HAND
+from skewless.operations.audited import record_settings
 from skewless.operations.rollout import needs_step
 from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import Job, find_job, list_jobs
@@ -89,6 +90,7 @@ def run_scheduler(project: Workspace) -> None:
         DefinitionError: a cron line is invalid.
         StoreError: the disk or the database failed.
     """
+    record_settings(project)
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port

@@ -9,7 +9,15 @@ import pytest
 
 from tests.browser.visitor import NARROW, WIDE, Scheme, Visitor, accessibility_problems, is_wider_than_window
 
-PATHS = ("/", "/models", "/models/fraud", "/models/fraud/versions/000001")
+PATHS = (
+    "/",
+    "/changes",
+    "/changes/1",
+    "/models",
+    "/models/fraud",
+    "/models/fraud/versions/000001",
+    "/search?q=fraud",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)

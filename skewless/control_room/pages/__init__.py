@@ -6,7 +6,32 @@ from collections.abc import Sequence
 
 from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
-from skewless.control_room.pages import model, model_actions, model_version, models, now
+from skewless.control_room.pages import (
+    changes,
+    model,
+    model_actions,
+    model_version,
+    models,
+    now,
+    refused,
+    run,
+    runs,
+    search,
+    views,
+)
 
-PAGES: Sequence[Page] = (now.PAGE, models.PAGE, model.PAGE, model_version.PAGE)
-ACTIONS: Sequence[Action] = (*model_actions.ACTIONS,)
+PAGES: Sequence[Page] = (
+    now.PAGE,
+    models.PAGE,
+    model.PAGE,
+    model_version.PAGE,
+    views.PAGE,
+    views.VIEW_PAGE,
+    runs.PAGE,
+    run.PAGE,
+    refused.PAGE,
+    changes.PAGE,
+    changes.ONE,
+    search.PAGE,
+)
+ACTIONS: Sequence[Action] = (*now.ACTIONS, *model_actions.ACTIONS, *run.ACTIONS, *refused.ACTIONS)
