@@ -146,7 +146,7 @@ def _verdict(
 
 
 def _obstacle(stored: StoredQuality, watch: Watch, now_us: int, found: Mapping[str, Any], value: float | None) -> str:
-    """Return why a stored quality is no verdict about now; empty: it is one."""
+    """Return why a stored quality gives no verdict about now; empty: it gives one."""
     labelled, age_s = found["labelled"], (now_us - stored.measured_us) / 1e6
     if not labelled:
         return f"no outcome of {count_text(found['predictions'], 'prediction')} is known yet"

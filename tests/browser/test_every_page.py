@@ -13,6 +13,9 @@ PATHS = (
     "/",
     "/changes",
     "/changes/1",
+    "/models",
+    "/models/fraud",
+    "/models/fraud/versions/000001",
     "/search?q=fraud",
 )
 

@@ -83,7 +83,7 @@ class RolloutPart(PlainRecord):
 
     Args:
         text: its versions with their shares.
-        verdicts: of the guardrails by the servers' counts, each as ``Verdict.as_dict``; those that need labels are of
+        verdicts: of the guardrails by the servers' counts, each as ``Verdict.as_dict``; verdicts about labels are of
             the last stored step.
         judged_us: end of that step, UTC microseconds; None: the scheduler has not stored a step of this policy.
         seen: see ``VersionsPart``.
@@ -127,7 +127,7 @@ class ModelPage(PlainRecord):
 
 
 def read_model(project: Project, query: Query) -> ModelPage:
-    """Return the answer about one model; each part stands for itself.
+    """Return the answer about one model; a part that cannot be read leaves the others.
 
     Raises:
         ScopeError: the viewer may not see the model.

@@ -23,7 +23,7 @@ _MEASURED = ("quality", "drift")
 
 
 def _check_seen(project: Project, values: Values) -> None:
-    """Check that the traffic is still the one that the person has seen: a second click must not undo the first.
+    """Check that the traffic has not changed since the person saw it: a second click must not undo the first.
 
     Raises:
         ConflictError: it has changed.

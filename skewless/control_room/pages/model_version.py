@@ -67,7 +67,7 @@ class VersionPage(PlainRecord):
 
 
 def read_version(project: Project, query: Query) -> VersionPage:
-    """Return the answer about one version; each part stands for itself.
+    """Return the answer about one version; a part that cannot be read leaves the others.
 
     Raises:
         ScopeError: the viewer may not see the model.

@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from skewless.control_room.access import Local
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.readers import Readers
-from tests.worlds.trained import copy_project
+from tests.worlds.rollouts import make_rollout
+from tests.worlds.trained import Sandbox, copy_project, opened
 
 TOKEN = "the-token-of-this-session"  # noqa: S105 - of tests
 HOST = "127.0.0.1"
@@ -98,3 +99,15 @@ def open_pages() -> Iterator[Callable[[Path], Pages]]:
 def pages(trained: Path, tmp_path: Path, open_pages: Callable[[Path], Pages]) -> Pages:
     """The pages of a copy of a project with a champion."""
     return open_pages(copy_project(trained, tmp_path / "p"))
+
+
+@pytest.fixture(scope="session")
+def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rollout(trained, tmp_path_factory.mktemp("models") / "p")
+
+
+@pytest.fixture
+def spot(two_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    """A project whose model has a second version, and no rollout in progress."""
+    with opened(copy_project(two_versions, tmp_path / "p")) as place:
+        yield place

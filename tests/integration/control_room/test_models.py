@@ -3,85 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from skewless.contract.errors import ConflictError, GateError, RequestError, ScopeError, StoreError
+from skewless.contract.errors import RequestError, ScopeError, StoreError
 from skewless.contract.feedback import Outcome
-from skewless.control_room.access import Viewer
-from skewless.control_room.actions import Action
 from skewless.control_room.app import to_json
-from skewless.control_room.page import Known, Page, Query, Unknown
-from skewless.control_room.pages import ACTIONS, model, model_parts, model_version, models
-from skewless.control_room.pages.model import ModelPage, read_model
+from skewless.control_room.page import Known, Query, Unknown
+from skewless.control_room.pages import model, model_parts, model_version, models
+from skewless.control_room.pages.model import read_model
 from skewless.control_room.pages.model_version import read_version
-from skewless.control_room.pages.models import ModelList, ModelRow, read_models
-from skewless.control_room.render import render
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import Run, RunId
+from skewless.control_room.pages.models import read_models
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.predictions.counts import HOUR_US, count_predictions
 from skewless.infra.storage.database import Database
-from skewless.operations import rollout
-from skewless.operations.versions import Promotion
 from skewless.project import Project
-from skewless.training.decision import Decision
-from tests.unit.training.rollout.arms import arm
 from tests.worlds.hostile_text import MARKUP
-from tests.worlds.rollouts import NEW, OLD, champion, count, make_rollout
-from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened
+from tests.worlds.model_pages import first_row, html, known, page_of, store_run
+from tests.worlds.rollouts import NEW, OLD
+from tests.worlds.trained import MODEL, Sandbox, ask
 
 DAY = 86_400
-
-
-@pytest.fixture(scope="session")
-def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rollout(trained, tmp_path_factory.mktemp("models") / "p")
-
-
-@pytest.fixture
-def spot(two_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
-    """A project whose model has a second version, and no rollout in progress."""
-    with opened(copy_project(two_versions, tmp_path / "p")) as place:
-        yield place
-
-
-def known(part: object) -> ModelList:
-    assert isinstance(part, Known)
-    assert isinstance(part.value, ModelList)
-    return part.value
-
-
-def first_row(project: Project) -> ModelRow:
-    return known(read_models(project, Query()).models).rows[0]
-
-
-def page_of(project: Project, **values: str) -> ModelPage:
-    return read_model(project, Query(path={"model": MODEL}, values=values))
-
-
-def html(page: Page, data: object) -> str:
-    values = {"viewer": Viewer(name="local", right="admin"), "page": data, "title": page.question, "now": 0}
-    values |= {"menu": [], "here": "", "url": "", "searched": "", "done": "", "took_ms": 0, "live_s": 0, "json_url": ""}
-    actions = {action.name.replace("-", "_"): action for action in ACTIONS}
-    return render(page.template, {**values, "project_name": "p", "actions": actions})
-
-
-def store_run(place: Sandbox, job: str, outputs: dict[str, object]) -> None:
-    """Let the scheduler have run a job now."""
-    ledger, now = Ledger(place.project.state), place.now_us()
-    token = ledger.latest_token() + 1
-    ledger.begin_term(token, "test", now)
-    run = Run(id=RunId(job=job, tick_us=now), cause="test", token=token, started_us=now)
-    ledger.start(run)
-    ledger.end(run, "done", now, token=token, outputs=json.loads(json.dumps(outputs)))
-
-
-def action(name: str) -> Action:
-    return next(item for item in ACTIONS if item.name == name)
 
 
 def test_without_a_plan_nothing_is_known(tmp_path: Path) -> None:
@@ -102,7 +46,7 @@ def test_without_the_database_each_part_says_so(spot: Sandbox, monkeypatch: pyte
     def refuse(*_: object) -> NoReturn:
         raise StoreError("database", "is unavailable", fix="start it")
 
-    assert spot.project.applied
+    assert spot.project.applied is not None
     monkeypatch.setattr(Database, "query", refuse)
     row = first_row(spot.project)
     assert (row.problem, row.champion) == ("database: is unavailable", None)
@@ -253,93 +197,6 @@ def test_a_corrupt_file_leaves_the_other_parts(spot: Sandbox) -> None:
     page = page_of(spot.project)
     assert isinstance(page.training, Unknown)
     assert "is altered" in html(model.PAGE, page) or "altered" in page.training.unknown
-
-
-def test_a_rollout_is_begun_judged_and_stopped_from_the_page(spot: Sandbox) -> None:
-    project = spot.project
-    page = page_of(project).versions
-    assert isinstance(page, Known)
-    values = {"model": MODEL, "version": NEW, "seen": page.value.seen, "reason": "looks wrong"}
-    assert any("for 10%" in line for line in action("begin-rollout").preview(project, values))
-    assert action("begin-rollout").run(project, values).startswith("The rollout has begun")
-    with pytest.raises(ConflictError):
-        action("begin-rollout").run(project, values)  # a second click
-
-    count(project, champion=arm(), challenger=arm(seed=1))
-    running = page_of(project).rollout
-    assert isinstance(running, Known)
-    assert running.value is not None
-    assert [item["guardrail"] for item in running.value.verdicts if item["least"] is not None]
-    store_run(spot, f"rollout {MODEL}", {"models": [rollout.show_rollout(project, MODEL).as_dict()]})
-    running = page_of(project).rollout
-    assert isinstance(running, Known)
-    assert running.value is not None
-    assert running.value.judged_us is not None
-    assert "Stop the rollout" in html(model.PAGE, page_of(project))
-
-    values["seen"] = running.value.seen
-    assert action("advance-rollout").preview(project, values)
-    assert action("advance-rollout").run(project, values).startswith("Nothing has changed")
-    assert action("stop-rollout").preview(project, values)
-    assert action("stop-rollout").run(project, values) == f"Version {OLD} receives all traffic again."
-    values["seen"] = model.seen_state(project, MODEL)
-    with pytest.raises(ConflictError, match="no rollout"):
-        action("stop-rollout").run(project, values)
-    decisions = page_of(project).decisions
-    assert isinstance(decisions, Known)
-    assert [row.change for row in decisions.value.rows[:2]] == ["rolled back", "traffic"]
-    assert decisions.value.rows[0].cause == "looks wrong"
-
-
-def test_a_version_is_approved_promoted_and_rolled_back_from_the_page(spot: Sandbox) -> None:
-    project = spot.project
-    values = {
-        "model": MODEL,
-        "version": NEW,
-        "by": "Ada",
-        "reason": "ticket 7",
-        "seen": model.seen_state(project, MODEL),
-    }
-    assert action("approve").preview(project, values)
-    assert action("approve").run(project, values) == f"{MODEL} {NEW} is approved by Ada."
-    version = read_version(project, Query(path={"model": MODEL, "version": NEW}))
-    assert isinstance(version.approvals, Known)
-    assert [item.by for item in version.approvals.value.given] == ["Ada"]
-
-    assert any("begins its rollout" in line for line in action("promote").preview(project, values))
-    assert action("promote").run(project, values) == f"{MODEL} {NEW} has begun its rollout."
-    values["seen"] = model.seen_state(project, MODEL)
-    assert action("roll-back").run(project, values) == f"Version {OLD} receives all traffic again."
-    assert champion(project) == OLD
-
-    project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=spot.now_us())
-    with pytest.raises(ConflictError):
-        action("roll-back").run(project, values)
-    values["seen"] = model.seen_state(project, MODEL)
-    assert any(OLD in line for line in action("roll-back").preview(project, values))
-    assert action("roll-back").run(project, values) == f"Version {OLD} receives all traffic again."
-    assert champion(project) == OLD
-
-
-def test_a_version_that_fails_its_gate_is_not_promoted(spot: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = Decision(promote=False, reason="auc 0.5 misses the floor", candidate=0.5)
-    planned = Promotion(model=MODEL, version=NEW, champion=OLD, decision=failed, test_rows=900)
-    monkeypatch.setattr(Project, "promote", lambda *_, **__: planned)
-    values = {"model": MODEL, "version": NEW, "seen": model.seen_state(spot.project, MODEL)}
-    lines = action("promote").preview(spot.project, values)
-    assert lines[0] == f"Nothing: {MODEL} {NEW} does not pass its gate, and champion {OLD} stays."
-    with pytest.raises(GateError, match="misses the floor"):
-        action("promote").run(spot.project, values)
-
-
-def test_a_measurement_is_requested_of_the_scheduler(spot: Sandbox) -> None:
-    values = {"model": MODEL, "what": "quality"}
-    assert action("measure-model").preview(spot.project, values)
-    assert Requests(spot.project.state).open() == []
-    assert action("measure-model").run(spot.project, values).startswith("Run quality:fraud@")
-    assert [request.run_id.job for request in Requests(spot.project.state).open()] == ["quality fraud"]
-    with pytest.raises(RequestError):
-        action("measure-model").run(spot.project, {"model": MODEL, "what": "retrain"})
 
 
 def test_pages_are_plain_values(spot: Sandbox) -> None:
