@@ -177,7 +177,7 @@ class RefusedRow(PlainRecord):
         event_us: its event time; None: it has none, or it was not readable.
         stream_position: of its message in the stream; None: it did not come from a stream.
         values: its columns as text, at most 40, each shortened.
-        message: the message as text, shortened; None: none was kept.
+        message: of the stream, or the row of the source, as text, shortened; None: none was kept.
     """
 
     partition: str | None
@@ -222,7 +222,8 @@ def _is_refused(row: Mapping[str, Any]) -> bool:
 
 
 def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
-    raw = row.get(RAW)
+    raw = row.get(RAW)  # the bytes of a message, or the row of a source as text
+    message = raw[:_LONGEST].decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
     return RefusedRow(
         partition=place[0],
         position=place[1],
@@ -231,7 +232,7 @@ def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
         event_us=row.get(EVENT),
         stream_position=row.get(SOURCE_POS),
         values=_values(row),
-        message=None if raw is None else shorten(raw[:_LONGEST].decode(errors="backslashreplace"), _LONGEST),
+        message=None if message is None else shorten(message, _LONGEST),
     )
 
 
