@@ -10,6 +10,7 @@ from threading import Lock, local
 from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
+from skewless.infra.log.readers import release_reader
 from skewless.infra.plans.applied_plan import read_plan_number
 from skewless.project import Project
 
@@ -56,7 +57,11 @@ class Readers:
             project.close()
 
     def _read(self, read: Callable[[Project], T]) -> T:
-        return read(self._project())
+        project = self._project()
+        try:
+            return read(project)
+        finally:
+            release_reader(project.state.database)
 
     def _project(self) -> Project:
         project: Project | None = getattr(self._own, "project", None)

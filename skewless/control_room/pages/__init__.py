@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
-from skewless.control_room.pages import now
+from skewless.control_room.pages import entity, now, prediction, predictions
 
-PAGES: Sequence[Page] = (now.PAGE,)
-ACTIONS: Sequence[Action] = ()
+PAGES: Sequence[Page] = (
+    now.PAGE,
+    entity.PAGE,
+    prediction.PAGE,
+    predictions.PAGE,
+)
+ACTIONS: Sequence[Action] = (*entity.ACTIONS,)
