@@ -88,7 +88,7 @@ class _NodeTest:
     """The rows that test one node.
 
     Args:
-        edges: on both sides of its threshold, or in and beside its set.
+        edges: on both sides of its threshold, or in its set and out of it.
         others: missing, 0, and farther away.
         is_tested: whether the edges leave it on both sides.
     """
@@ -169,8 +169,8 @@ def _test_node(facts: TreeFacts, nodes: tuple[TreeNode, ...], at: int, allowed: 
         base[feature] = own.value()
     if node.test == "in":
         codes = sorted(node.categories)[:_MOST_CODES]
-        edges = [*map(float, codes), *(code + 1.0 for code in codes)]
-        others = [math.nan, 0.0]
+        edges = [*map(float, codes), *(code + 1.0 for code in codes), math.nan]
+        others = [0.0]
     else:
         below, above = _edge(facts, node)
         edges = [below, above]
@@ -180,11 +180,10 @@ def _test_node(facts: TreeFacts, nodes: tuple[TreeNode, ...], at: int, allowed: 
         row = base.copy()
         row[node.feature] = value
         side = _side(facts, nodes, at, row)
-        if side is None:
-            continue
-        if value in edges:
-            sides.add(side)
-        (test.edges if value in edges else test.others).append(row)
+        if side is not None:
+            is_edge = value in edges
+            (test.edges if is_edge else test.others).append(row)
+            sides |= {side} if is_edge else set()
     # Nothing but NaN is above an infinite threshold.
     test.is_tested = len(sides) == len(("left", "right")) or (sides == {True} and math.isinf(edges[-1]))
     return test
