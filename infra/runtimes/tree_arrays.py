@@ -156,7 +156,7 @@ class TreeArraysRuntime:
         margins = self.margin(matrix)
         if self._open_trees().link != "logit":
             return margins
-        return np.array([_sigmoid(value) for value in margins.tolist()], dtype=np.float64)
+        return np.array([sigmoid(value) for value in margins.tolist()], dtype=np.float64)
 
     def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
         """Raise RequestError: scikit-learn has no TreeSHAP."""
@@ -177,6 +177,6 @@ class TreeArraysRuntime:
         return self._trees
 
 
-def _sigmoid(value: float) -> float:
-    """Return ``1 / (1 + exp(-value))`` by the C library, as scikit-learn does; numpy's exp has other bits."""
+def sigmoid(value: float) -> float:
+    """Return ``1 / (1 + exp(-value))`` by the C library, as the libraries do; numpy's exp has other bits."""
     return 0.0 if value < -_LARGEST_EXPONENT else 1.0 / (1.0 + math.exp(-value))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from skewless.contract.errors import PackageError
+from skewless.infra.trees.catboost_model import read_catboost
 from skewless.infra.trees.lightgbm_text import read_lightgbm
 from skewless.infra.trees.sklearn_arrays import read_sklearn
 from skewless.infra.trees.table import TreeTable
@@ -15,6 +16,7 @@ READERS: Mapping[str, Callable[[bytes, str], TreeTable]] = {
     "lightgbm": read_lightgbm,
     "xgboost": read_xgboost,
     "sklearn": read_sklearn,
+    "catboost": read_catboost,
 }
 
 

@@ -18,7 +18,7 @@ from skewless.infra.trees.table import Tree, TreeTable
 from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain
 from tests.worlds.tree_models import Matrix, SampleModel, hard_rows, library_margins, random_model, same_bits
 
-ALGORITHMS = ["lightgbm", "xgboost", "sklearn"]
+ALGORITHMS = ["lightgbm", "xgboost", "sklearn", "catboost"]
 SEEDS = st.integers(0, 2**31)
 # Each example compiles a program.
 FEW = max(3, settings().max_examples // 15)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import catboost
 import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xgboost as xgb
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from skewless.infra.runtimes.certification import neighbours
 from skewless.infra.runtimes.tree_arrays import TreeArrays, TreeArraysRuntime
 from skewless.infra.trees.table import TreeFacts, TreeNode, TreeTable
+from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.sklearn import export_trees
 
 Matrix = npt.NDArray[np.float64]
 _SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-35, -1e-35, np.inf, -np.inf, np.nan, 1.7e308, -1.7e308, 3.5e38, 1e300]
 _ZERO = float(np.float32(1e-35))
 _SPECIAL += [_ZERO, np.nextafter(_ZERO, 1), -_ZERO, np.nextafter(-_ZERO, -1)]
+_STATISTICS = ["Borders", "Buckets", "BinarizedTargetMeanValue", "Counter", "Borders:Prior=0.3"]
 _ODD_CODES = [-0.5, -0.99, -1.0, -1.5, 0.5, 3.7, 2.0**24, 2.0**31, 2.0**31 - 1, 2.0**32 + 1, 2.0**63, -(2.0**31), 1e9]
 
 
@@ -32,12 +38,14 @@ class SampleModel:
         model: its bytes, as in a package.
         categorical: indices of its categorical inputs.
         text: how it was trained, for messages.
+        exact: CatBoost's own format, because its reader of JSON rounds leaves.
     """
 
     algorithm: str
     model: bytes
     categorical: tuple[int, ...]
     text: str
+    exact: bytes = b""
 
 
 def random_model(algorithm: str, seed: int, *, largest: int = 12) -> SampleModel:
@@ -63,7 +71,7 @@ def random_model(algorithm: str, seed: int, *, largest: int = 12) -> SampleModel
         matrix[:, numeric] = np.where(rng.random((rows, len(numeric))) < 0.05, np.inf, matrix[:, numeric])
     signal = np.nan_to_num(matrix, posinf=9, neginf=-9)
     signal = signal @ rng.normal(size=n_features) + np.sin(signal[:, 0])
-    train = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn}[algorithm]
+    train = {"lightgbm": _lightgbm, "xgboost": _xgboost, "sklearn": _sklearn, "catboost": _catboost}[algorithm]
     return train(matrix, np.argsort(np.argsort(signal)), categorical, rng, largest)
 
 
@@ -148,6 +156,52 @@ def _sklearn(
     )
 
 
+def _catboost(
+    matrix: Matrix, rank: npt.NDArray[Any], categorical: tuple[int, ...], rng: np.random.Generator, largest: int
+) -> SampleModel:
+    loss = str(rng.choice(["Logloss", "RMSE", "MAE", "MultiClass", "MultiClassOneVsAll", "QueryRMSE"]))
+    options: dict[str, Any] = {
+        "loss_function": loss,
+        "iterations": int(rng.integers(1, largest + 1)),
+        "grow_policy": str(rng.choice(["SymmetricTree", "SymmetricTree", "Lossguide", "Depthwise"])),
+        "depth": int(rng.choice([1, 3, 6, 9])),
+        "learning_rate": float(rng.choice([0.1, 1.0])),
+        "nan_mode": str(rng.choice(["Min", "Max"])),
+        "border_count": int(rng.choice([1, 32, 254])),
+        "one_hot_max_size": int(rng.choice([2, 10, 255])),
+        "simple_ctr": [str(kind) for kind in rng.choice(_STATISTICS, 2, replace=False)],
+        "max_ctr_complexity": 1,
+        "random_seed": int(rng.integers(1000)),
+        "bootstrap_type": "No",
+        "thread_count": 1,
+        "allow_writing_files": False,
+    }
+    classes = 3 if loss.startswith("MultiClass") else 2
+    labels = rank * classes // len(rank) if loss not in ("RMSE", "MAE") else rank * 0.37 + 5
+    # CatBoost trains on no matrix whose columns never change.
+    matrix = np.concatenate([matrix, np.arange(len(matrix))[:, None] % 2.0], axis=1)
+    group = np.zeros(len(rank), dtype=np.int64) if loss.startswith("Query") else None
+    pool = catboost.Pool(catboost_table(matrix, categorical), labels, cat_features=list(categorical), group_id=group)
+    model = catboost.CatBoost(options).fit(pool, log_cout=io.StringIO(), log_cerr=io.StringIO())
+    return SampleModel(
+        algorithm="catboost",
+        model=export_json(model, [matrix], categorical),
+        categorical=categorical,
+        text=f"{options}",
+        exact=model._serialize_model(),
+    )
+
+
+def catboost_table(rows: Matrix, categorical: tuple[int, ...]) -> pd.DataFrame:
+    """Return rows as CatBoost takes them: a category by its digits, -1 if it is missing, -2 if it is none."""
+    with np.errstate(over="ignore"):
+        columns: dict[int, Any] = {index: rows[:, index].astype(np.float32) for index in range(rows.shape[1])}
+    for index in categorical:
+        numbers = columns[index].tolist()
+        columns[index] = ["-1" if math.isnan(x) else str(int(x)) if -1 < x < 2**31 else "-2" for x in numbers]
+    return pd.DataFrame(columns)
+
+
 def library_margins(sample: SampleModel, rows: Matrix) -> Matrix:
     """Return the raw scores of the library itself, shape ``(n, k)``."""
     if sample.algorithm == "lightgbm":
@@ -156,6 +210,10 @@ def library_margins(sample: SampleModel, rows: Matrix) -> Matrix:
     elif sample.algorithm == "xgboost":
         loaded = xgb.Booster({"nthread": 1}, model_file=bytearray(sample.model))
         margins = loaded.inplace_predict(rows, predict_type="margin", missing=np.nan)
+    elif sample.algorithm == "catboost":
+        own = catboost.CatBoost()
+        own.load_model(blob=sample.exact)
+        margins = own.predict(catboost_table(rows, sample.categorical), prediction_type="RawFormulaVal", thread_count=1)
     else:
         margins = TreeArraysRuntime(TreeArrays.from_bytes(sample.model, "m"), "m").margin(rows)
     return np.asarray(margins, dtype=np.float64).reshape(len(rows), -1)
@@ -196,7 +254,7 @@ def slow_margins(table: TreeTable, rows: Matrix) -> Matrix:
                 node = tree.nodes[node.left if _goes_left(facts, node, float(inputs[node.feature])) else node.right]
             total[tree.output] = total[tree.output] + number(node.value)
         result[at] = total
-    return result
+    return result * facts.scale + np.array(facts.bias) if facts.bias else result
 
 
 def _prepare(facts: TreeFacts, row: Matrix) -> Matrix:

@@ -77,7 +77,7 @@ def test_unsafe_compilers_are_refused(tmp_path: Path) -> None:
 )
 def test_each_compiler_gives_the_bits_of_the_library(compiler: str, tmp_path: Path) -> None:
     toolchain = find_toolchain(compiler)
-    for algorithm in ("lightgbm", "xgboost", "sklearn"):
+    for algorithm in ("lightgbm", "xgboost", "sklearn", "catboost"):
         sample = random_model(algorithm, 11, largest=6)
         table = read_trees(algorithm, sample.model, "sample")
         rows = hard_rows(table, sample.categorical, 1, 400)

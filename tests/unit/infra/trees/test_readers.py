@@ -16,7 +16,7 @@ from skewless.infra.trees.table import TreeTable
 from tests.worlds.tree_models import hard_rows, library_margins, random_model, same_bits, slow_margins
 
 
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn", "catboost"])
 def test_tables_have_the_trees_of_the_library(algorithm: str) -> None:
     for seed in range(20):
         sample = random_model(algorithm, seed)
