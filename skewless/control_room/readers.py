@@ -10,12 +10,14 @@ from threading import Lock, local
 from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
+from skewless.control_room.inquiry import Inquiry
 from skewless.infra.plans.applied_plan import read_plan_number
 from skewless.project import Project
 
 T = TypeVar("T")
 _THREADS = 4
 _MOST_WAITING = 32
+_WAIT_S = 1.0
 
 
 class Readers:
@@ -33,6 +35,7 @@ class Readers:
         self._opened: list[Project] = []
         self._lock = Lock()
         self._waiting = 0
+        self._plan: Inquiry[int] = Inquiry("database", _WAIT_S)
 
     async def run(self, read: Callable[[Project], T]) -> T:
         """Return the result of a read, which has a project to itself.
@@ -66,7 +69,7 @@ class Readers:
             with self._lock:
                 self._opened.append(project)
         try:
-            plan = read_plan_number(project.state)
+            plan = self._plan.ask(lambda: read_plan_number(project.state))
         except SkewlessError:
             return project  # the page says that the database is away
         if plan != self._own.plan:
