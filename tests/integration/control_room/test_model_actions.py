@@ -90,6 +90,7 @@ def test_a_version_is_approved_promoted_and_rolled_back_from_the_page(spot: Sand
     assert any("begins its rollout" in line for line in action("promote").preview(project, values))
     assert action("promote").run(project, values) == f"{MODEL} {NEW} has begun its rollout."
     values["seen"] = model.seen_state(project, MODEL)
+    assert "is in its rollout already" in action("promote").preview(project, values)[0]
     assert action("roll-back").run(project, values) == f"Version {OLD} receives all traffic again."
     assert champion(project) == OLD
 
