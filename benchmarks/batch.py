@@ -55,10 +55,10 @@ class Side:
 
 def run() -> list[Result]:
     """Predict with a smaller and a larger model."""
-    return [row for trees in (200, 1_000) for row in _compare(scaled(trees, least=10))]
+    return [*_compare(scaled(200, least=10), turns=rounds(3)), *_compare(scaled(1_000, least=10), turns=1)]
 
 
-def _compare(trees: int) -> Iterator[Result]:
+def _compare(trees: int, turns: int) -> Iterator[Result]:
     shape = Shape(n_cards=scaled(100_000), n_shops=scaled(10_000), rounds=trees)
     rows = scaled(_ROWS, least=2_000)
     with ExitStack() as opened:
@@ -67,7 +67,7 @@ def _compare(trees: int) -> Iterator[Result]:
         project = opened.enter_context(served_project(shape))
         _write_pairs(shape, rows, folder / "rows.parquet")
         sides = list(_sides(before))
-        done = race([_contestant(side, project, folder) for side in sides], rounds(3))
+        done = race([_contestant(side, project, folder) for side in sides], turns)
     for side in sides[1:]:
         what = f"batch: {rows:,} rows, {trees:,} trees, 40 features of 2 views, to Parquet and the log, {side.name}"
         yield _row(done, f"{what}, rate", side, "rows/s", lambda report: report.facts["rows"] / report.seconds())

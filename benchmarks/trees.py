@@ -21,7 +21,7 @@ from benchmarks.meter import Meter
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scale, scaled
 from benchmarks.serving_race import fact, seconds
-from benchmarks.tree_evaluators import ALGORITHMS, EVALUATORS, LIBRARY, Evaluator, Matrix
+from benchmarks.tree_evaluators import ALGORITHMS, CBM, EVALUATORS, LIBRARY, Evaluator, Matrix
 
 _SIZES = (1, 8, 64, 1_000, 1_000_000)
 _FEATURES, _TRAINED_ON, _TREES, _LEAVES = 40, 20_000, 200, 63
@@ -143,9 +143,12 @@ def _xgboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple
 def _catboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple[int, float]]:
     import catboost  # noqa: PLC0415 - as above
 
+    from skewless.training.trainers.catboost import export_json  # noqa: PLC0415 - as above
+
     options = {"iterations": trees, "depth": 6, "verbose": 0, "allow_writing_files": False}
     model = catboost.CatBoostClassifier(**options).fit(rows, labels)
-    model.save_model(str(path))
+    model.save_model(str(path.with_suffix(CBM)))
+    path.write_bytes(export_json(model, [rows], ()))
     return [(at, border) for at, borders in model.get_borders().items() for border in borders]
 
 

@@ -38,7 +38,7 @@ from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
-_AHEAD = 2  # chunks in flight besides the one whose predictions are written; a predictor accepts four
+_AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
 _LOG_PAUSE_S = 2e-3
 _BOOLEANS = {"true": True, "false": False}
 
@@ -143,7 +143,7 @@ class BatchPredictor:
         request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
         # All chunks in flight must find room in the log, which would drop them otherwise.
         most_rows = max(0, self.log_capacity - (1 + _AHEAD) * chunk.num_rows)
-        while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread and knows no event loop
+        while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread without an event loop
             await asyncio.sleep(_LOG_PAUSE_S)
         return await self.predictor.score(request)
 

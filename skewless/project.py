@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         freshness,
         housekeeping,
         importance,
+        predictions,
         proof,
         quality,
         recovery,
@@ -239,6 +240,7 @@ class Project(Workspace):
         return check_drift(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
     importance = _ops.importance.importance
+    predictions = _ops.predictions.predictions
     why = _ops.why.why
     replay = _ops.proof.run_replay
     parity = _ops.proof.run_parity

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.service_vectors import FeatureReader, OnlineFeatures
+    from skewless.infra.packages.served_model import OpenedModels
     from skewless.infra.plans.applied_plan import AppliedPlan
     from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
     from skewless.infra.plans.planning import Planner
@@ -132,6 +133,13 @@ class Workspace:
             settings=self.settings,
             on_progress=report,
         )
+
+    @cached_property
+    def opened_models(self) -> OpenedModels:
+        """Model versions that explain and replay single predictions."""
+        from skewless.infra.packages.served_model import OpenedModels
+
+        return OpenedModels(self.store)
 
     @cached_property
     def executor(self) -> Executor:
@@ -285,7 +293,7 @@ class Workspace:
     def close(self) -> None:
         """Close the online store and the database; a private server stops when no process uses it."""
         # Only what was opened: reading the attribute of an unused part would open it, and start a Redis server.
-        ends = {"executor": "close", "online": "close", "online_reader": "close", "connection": "close"}
+        ends = dict.fromkeys(("executor", "online", "online_reader", "connection", "opened_models"), "close")
         ends |= {"private": "release"}
         for name, end in ends.items():
             if name in self.__dict__:

@@ -22,7 +22,8 @@ from skewless.infra.telemetry.logger import EventLogger
 DAY_US = 86_400_000_000
 OTHER = "other reasons"
 _KIND = "daily_counts"
-_MOST_DAYS, _MOST_REASONS, _MOST_PLACES = 35, 10, 5
+_MOST_DAYS, _PLACE_DAYS = 35, 3
+_MOST_REASONS, _MOST_PLACES = 10, 5
 _log = EventLogger()
 
 Place = tuple[str, int]
@@ -35,7 +36,7 @@ class RefusedCount:
 
     Args:
         rows: number of rows.
-        places: of the latest of them in the log, oldest first; at most five are kept.
+        places: of the latest of them in the log, oldest first; at most five are kept, and none after three days.
     """
 
     rows: int = 0
@@ -138,8 +139,7 @@ class DailyCounts:
                 day = RowCounts.from_dict(days.get(_name(now_us), RowCounts().as_dict()))
                 day.add(counts)
                 days[_name(now_us)] = day.as_dict()
-                for old in sorted(days, key=int)[:-_MOST_DAYS]:
-                    del days[old]
+                _forget(days)
         # The rows are in the log: what accepted them must not fail because of their number.
         except (StoreError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("daily_counts_not_saved", log=log, error=str(error))
@@ -159,6 +159,15 @@ class DailyCounts:
             StoreError: as ``read``.
         """
         return {log: _decode(log, body) for log, body in self._documents.list_all().items()}
+
+
+def _forget(days: dict[str, Any]) -> None:
+    """Remove the oldest days, and the places of all but the latest days: a page reads the counts of all logs."""
+    names = sorted(days, key=int)
+    for old in names[:-_MOST_DAYS]:
+        del days[old]
+    for old in names[-_MOST_DAYS:-_PLACE_DAYS]:
+        days[old]["refused"] = {reason: [rows, []] for reason, (rows, _) in days[old]["refused"].items()}
 
 
 def _name(at_us: int) -> str:

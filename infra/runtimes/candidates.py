@@ -95,7 +95,7 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
         path: path of the model file.
     """
     if target.second in {"lignum", "lignum-compiled"}:
-        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in _SUPPORTED else []
+        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in lignum.ALGORITHMS else []
     if target.second == "none" or device == "cpu":
         return []
     if target.second == "cpu":

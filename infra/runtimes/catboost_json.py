@@ -19,7 +19,7 @@ from skewless.contract.errors import PackageError
 EXTENSION = "skewless"
 """Key of what our trainer adds to CatBoost's JSON: ``n_features``, and the ``codes`` of each categorical feature."""
 MISSING = -1
-"""The code that stands for a missing category, for CatBoost a category like any other."""
+"""The code of a missing category, for CatBoost a category like any other."""
 _ONE_HOT_BORDER = 0.5
 _CTR_TYPES = ("Borders", "Buckets", "BinarizedTargetMeanValue", "Counter")
 _BINARY = 2

@@ -138,7 +138,7 @@ class SymmetricTrees:
     def __init__(self, model: CatBoostModel) -> None:
         depths = [tree.depth or 0 for tree in model.trees]
         deepest = max(depths)
-        # The first split is never true: it stands for the levels that a shallow tree lacks, above its root.
+        # The first split is never true. It is above the roots of trees that are less deep than others.
         numbers: dict[tuple[int, float], int] = {(0, math.inf): 0}
         self._levels: list[NDArray[np.intp]] = []
         for level in range(deepest):

@@ -1,6 +1,6 @@
-"""Scores LightGBM and XGBoost models with lignum, a faster evaluator of their trees, in this process.
+"""Scores LightGBM, XGBoost and CatBoost models with lignum, a faster evaluator of their trees, in this process.
 
-lignum adds the trees in the library's order and number type; the library itself applies its link function, because
+lignum adds the trees in the library's order and number type; the library's runtime applies its link function, because
 lignum has no link for some objectives (``reg_sqrt``).
 """
 
@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.catboost_json import read_model
+from skewless.infra.runtimes.catboost_trees import link_scores
 from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
 from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 
 _INFINITE_THRESHOLD = re.compile(rb"(?m)^threshold=(?:.* )?inf\b")
 _LAST_FEATURE = re.compile(rb"(?m)^max_feature_idx=(\d+)$")
+_DART = re.compile(rb'"name"\s*:\s*"dart"')
 _LARGEST = float(np.finfo(np.float64).max)
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _FIX = "score it with its own library: set second_runtime to none"
@@ -35,6 +38,27 @@ def is_installed() -> bool:
     return find_spec("lignum") is not None
 
 
+class _CatBoostLink:
+    """The link function of a CatBoost model."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        model = read_model(content, name)
+        self._loss = model.loss
+        self.n_features, self.n_outputs = model.n_features, model.n_outputs
+
+    def scores(self, margins: Scores) -> Scores:
+        """Return the predictions of margins."""
+        return link_scores(self._loss, margins)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+_Link = LightGBMLink | XGBoostLink | _CatBoostLink
+_LINKS: Mapping[str, Callable[[bytes, str], _Link]] = {**LINKS, "catboost": _CatBoostLink}
+ALGORITHMS = tuple(_LINKS)
+
+
 class LignumRuntime:
     """A model scored by lignum; see Runtime for the contract.
 
@@ -43,7 +67,7 @@ class LignumRuntime:
     +inf at every other threshold. So a model with such a threshold gets its rows with that number for +inf.
 
     Args:
-        algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
+        algorithm: the library that trained the model, one of ``ALGORITHMS``.
         path: path of its model file.
         compiled: compile the trees with the system's C compiler, which takes seconds, in a private folder.
 
@@ -56,7 +80,7 @@ class LignumRuntime:
         self._model: Any = None
         content = path.read_bytes()
         self._replaces_infinity = _needs_finite_rows(algorithm, content)
-        self._link: LightGBMLink | XGBoostLink | None = LINKS[algorithm](content, self._name)
+        self._link: _Link | None = _LINKS[algorithm](content, self._name)
         try:
             self._model, version = _load(algorithm, path, self._name)
             if compiled:
@@ -94,7 +118,7 @@ class LignumRuntime:
         if link is not None:
             link.close()
 
-    def _require_open(self) -> LightGBMLink | XGBoostLink:
+    def _require_open(self) -> _Link:
         if self._link is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._link
@@ -104,9 +128,9 @@ def _needs_finite_rows(algorithm: str, content: bytes) -> bool:
     return algorithm == "lightgbm" and _INFINITE_THRESHOLD.search(content) is not None
 
 
-def _count_features(content: bytes, link: LightGBMLink | XGBoostLink) -> int:
+def _count_features(content: bytes, link: _Link) -> int:
     """Return the width of the matrix; lignum knows only the columns that it reads, and none of a dart model."""
-    if isinstance(link, XGBoostLink):
+    if not isinstance(link, LightGBMLink):
         return link.n_features
     found = _LAST_FEATURE.search(content)
     return int(found[1]) + 1 if found else 0
@@ -119,11 +143,17 @@ def _load(algorithm: str, path: Path, name: str) -> tuple[Any, str]:
     except ImportError as error:
         fix = "pip install 'skewless[lignum]'"
         raise PackageError("runtime 'lignum'", f"cannot be imported: {error}", fix=fix) from error
+    if algorithm == "xgboost" and _DART.search(path.read_bytes()):
+        # lignum 0.3 opens it as a model without trees.
+        raise PackageError(name, "has trees with weights (booster dart)", fix=_FIX)
     try:
-        return lignum.load(str(path), format=algorithm), lignum.__version__
+        model = lignum.load(str(path), format=algorithm)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:80]
         raise PackageError(name, "is not supported by lignum", value=reason, fix=_FIX) from error
+    if model.categorical_features:  # of CatBoost
+        raise PackageError(name, "has categories, which lignum reads as texts, not as codes", fix=_FIX)
+    return model, lignum.__version__
 
 
 def _compile(model: Any, name: str) -> None:  # noqa: ANN401 - lignum is not typed

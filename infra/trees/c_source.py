@@ -164,7 +164,7 @@ class _TreeWriter:
             node = nodes[at]
             condition = self._condition(node)
             # The smaller side is the nested one, so nesting stays below the logarithm of the leaves, whatever the depth
-            # of the tree: compilers need not accept more than 127 levels.
+            # of the tree: C99 promises 127 levels only.
             is_left_nested = sizes[node.left] <= sizes[node.right]
             nested, at = (node.left, node.right) if is_left_nested else (node.right, node.left)
             lines.append(f"{indent}if ({condition if is_left_nested else f'!({condition})'}) {{")

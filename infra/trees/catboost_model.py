@@ -18,8 +18,8 @@ _LINKS: Mapping[str, Link] = {
 def read_catboost(model: bytes, name: str) -> TreeTable:
     """Return the trees of a package's model file: split i is node i, leaf j is node ``n_splits + j``.
 
-    A statistic of a category is a function of the category alone, so that a split of it is a set of categories. All
-    other categories, and those that training has not seen, go right.
+    A statistic of a category is a function of the category alone, so that a split of it is a set of categories, which
+    go left. A category that training has not seen is in no set.
 
     Args:
         model: the JSON that the trainer has written.

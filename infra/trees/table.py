@@ -120,7 +120,7 @@ def leaf(value: float) -> TreeNode:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeFacts:
-    """What is true of the whole model.
+    """The facts of a whole model.
 
     Args:
         algorithm: the library that trained it: ``lightgbm``, ``xgboost``, ``catboost`` or ``sklearn``.
@@ -167,7 +167,7 @@ class TreeTable:
     """The trees of a model.
 
     Args:
-        facts: what is true of the whole model.
+        facts: of the whole model.
         nodes: one row per node, by tree and node; the module's text has its columns.
     """
 

@@ -1,4 +1,4 @@
-"""The targets of an export: what is written for each, and how its files are scored to certify them."""
+"""The targets of an export: how the files of each are written, and scored to certify them."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: st
 
 
 def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, until_us: int, *, label: str) -> Markup:
-    """Return spans of time in a lane per name.
+    """Return spans of time in a lane per name; ``bad`` and ``warning`` ones are taller.
 
     Args:
         since_us, until_us: the period shown; spans are cut at its ends.
@@ -213,14 +213,18 @@ def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, un
         for span in spans[:_MOST_POINTS]:
             left = x(max(span.since_us, since_us))
             right = x(min(until_us if span.until_us is None else span.until_us, until_us))
+            # Not by colour alone: what needs a look is taller.
+            inset = 0 if span.kind in {"bad", "warning"} else 4
             bar = (
-                f'<rect class="f-{escape(span.kind)}" x="{left:.1f}" y="{top}" width="{max(right - left, 2.0):.1f}" '
-                f'height="{_LANE - 9}"><title>{escape(span.text)}</title></rect>'
+                f'<rect class="f-{escape(span.kind)}" x="{left:.1f}" y="{top + inset}" '
+                f'width="{max(right - left, 2.0):.1f}" height="{_LANE - 9 - 2 * inset}">'
+                f"<title>{escape(span.text)}</title></rect>"
             )
-            parts.append(f'<a href="{escape(span.link)}">{bar}</a>' if span.link else bar)
+            # Not a stop of the tab key: there may be hundreds, and a list of the page has the same links.
+            parts.append(f'<a tabindex="-1" href="{escape(span.link)}">{bar}</a>' if span.link else bar)
     bottom = len(lanes) * _LANE + 6
     parts += _time_axis(since_us, until_us, x, bottom)
-    return _frame(parts, bottom + 30, label)
+    return _frame(parts, bottom + 30, label, role="group")
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:
@@ -325,6 +329,7 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
 
 
-def _frame(parts: Sequence[str], height: float, label: str) -> Markup:
-    head = f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
+def _frame(parts: Sequence[str], height: float, label: str, role: str = "img") -> Markup:
+    # A picture must not have links in it.
+    head = f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="{role}" aria-label="{escape(label)}">'
     return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704 - every text in it is escaped

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
 from skewless.infra.access.audit import Actor
+from skewless.infra.log.readers import release_reader
 from skewless.infra.plans.applied_plan import read_plan_number
 from skewless.project import Project
 
@@ -63,7 +64,10 @@ class Readers:
         project = self._project()
         if actor is not None:
             project.actor = actor
-        return read(project)
+        try:
+            return read(project)
+        finally:
+            release_reader(project.state.database)
 
     def _project(self) -> Project:
         project: Project | None = getattr(self._own, "project", None)

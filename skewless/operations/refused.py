@@ -5,7 +5,6 @@ Counts come from documents that the writers of the logs keep, so a log of any si
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,9 +13,9 @@ from typing import Any, Literal
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
 from skewless.infra.log.bucket_order import BUCKET
-from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place
+from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
-from skewless.infra.log.log_columns import ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ
+from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.quarantine import list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.materialization.skipped_rows import SkippedRows, read_last_skipped
@@ -24,9 +23,9 @@ from skewless.workspace import Workspace
 
 RefusedState = Literal["usual", "unusual", "unknown"]
 _FEWEST, _TIMES = 5, 3.0  # rows of a day, and how many times the usual share, that count as unusual
-_LEAST_DAYS, _MOST_REASONS = 2, 10
+_LEAST_DAYS, _MOST_REASONS = 2, 5
 _LONGEST, _MOST_COLUMNS = 300, 40
-_ADDED = {SEQ, INGEST, RUN, REJECT, RAW, EVENT, BUCKET, KNOWN_AT, DECLARED, EVENT_ID, SOURCE_POS}
+_ADDED = {SEQ, INGEST, RUN, REJECT, RAW, EVENT, CREATED, TOMBSTONE, BUCKET, KNOWN_AT, DECLARED, EVENT_ID, SOURCE_POS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,9 @@ class RefusedLog(PlainRecord):
         since_us: first recorded day.
         accepted, rejected: rows on all recorded days.
         days: number of recorded days with rows.
-        reasons: the most frequent, at most ten.
+        reasons: the most frequent, at most five.
         more: number of further reasons.
+        is_unusual: whether more rows than usual were refused today, for any reason.
     """
 
     log: str
@@ -84,6 +84,7 @@ class RefusedLog(PlainRecord):
     days: int
     reasons: list[RefusedReason]
     more: int
+    is_unusual: bool
 
 
 def days_of(project: Workspace, log: str) -> list[DayCount]:
@@ -115,37 +116,51 @@ def list_refused(project: Workspace) -> list[RefusedLog]:
         for log, days in logs.items()
         if any(counts.rejected for counts in days.values())
     ]
-    return sorted(refused, key=lambda item: (item.kind, item.name))
+    return sorted(refused, key=lambda item: (item.kind, item.name, item.log))
 
 
 def _describe(log: str, name: str, days: ByDay, today: int) -> RefusedLog:
-    reasons = Counter[str]()
-    for counts in days.values():
-        reasons.update({reason: item.rows for reason, item in counts.refused.items()})
+    by_reason: dict[str, dict[int, int]] = {}
+    for day, counts in days.items():
+        for reason, item in counts.refused.items():
+            by_reason.setdefault(reason, {})[day] = item.rows
+    rejected = sum(sum(rows.values()) for rows in by_reason.values())
+    accepted = sum(counts.accepted for counts in days.values())
+    current = days.get(today, RowCounts())
+    rows_today = current.accepted + current.rejected
+    # A share of very few days is not usual yet.
+    is_known = sum(day < today for day in days) >= _LEAST_DAYS
+    earlier = accepted + rejected - rows_today if is_known else 0
+    reasons = [_reason(reason, rows, today, rows_today, earlier) for reason, rows in by_reason.items()]
+    reasons.sort(key=lambda item: (-item.rows, item.reason))
     return RefusedLog(
         log=log,
         name=name,
         kind="event source" if log.startswith("events/") else "view",
         since_us=min(days),
-        accepted=sum(counts.accepted for counts in days.values()),
-        rejected=reasons.total(),
+        accepted=accepted,
+        rejected=rejected,
         days=len(days),
-        reasons=[_reason(reason, rows, days, today) for reason, rows in reasons.most_common(_MOST_REASONS)],
+        reasons=reasons[:_MOST_REASONS],
         more=max(0, len(reasons) - _MOST_REASONS),
+        is_unusual=any(item.state == "unusual" for item in reasons),
     )
 
 
-def _reason(reason: str, rows: int, days: ByDay, today: int) -> RefusedReason:
-    by_day = {day: counts.refused[reason].rows for day, counts in days.items() if reason in counts.refused}
-    totals = {day: counts.accepted + counts.rejected for day, counts in days.items()}
-    earlier = sum(total for day, total in totals.items() if day < today)
-    now, total = by_day.get(today, 0), totals.get(today, 0)
-    is_known = earlier > 0 and sum(day < today for day in days) >= _LEAST_DAYS
-    usual = (rows - now) / earlier if is_known else None
-    share = now / total if total else None
-    state: RefusedState = "usual"
-    if now >= _FEWEST and share is not None:
-        state = "unknown" if usual is None else "unusual" if share > _TIMES * usual else "usual"
+def _reason(reason: str, by_day: Mapping[int, int], today: int, rows_today: int, earlier: int) -> RefusedReason:
+    """Return the counts of a reason.
+
+    Args:
+        by_day: refused rows by day.
+        rows_today: all rows of today.
+        earlier: all rows of earlier days; 0: the usual share is unknown.
+    """
+    rows, now = sum(by_day.values()), by_day.get(today, 0)
+    usual = (rows - now) / earlier if earlier else None
+    share = now / rows_today if rows_today else None
+    state: RefusedState = "unknown" if usual is None else "usual"
+    if usual is not None and share is not None and now >= _FEWEST and share > _TIMES * usual:
+        state = "unusual"
     return RefusedReason(
         reason=reason, today=now, rows=rows, last_us=max(by_day), share=share, usual=usual, state=state
     )
@@ -156,17 +171,17 @@ class RefusedRow(PlainRecord):
     """A refused row of a log.
 
     Args:
-        partition, position: its place in the log.
+        partition, position: its place in the log; None: it is in no log, because its batch was rejected.
         reason: why it was refused.
         at_us: when it was refused, UTC microseconds; None: unknown.
         event_us: its event time; None: it has none, or it was not readable.
         stream_position: of its message in the stream; None: it did not come from a stream.
         values: its columns as text, at most 40, each shortened.
-        message: the message as text, shortened; None: none was kept.
+        message: of the stream, or the row of the source, as text, shortened; None: none was kept.
     """
 
-    partition: str
-    position: int
+    partition: str | None
+    position: int | None
     reason: str
     at_us: int | None
     event_us: int | None
@@ -207,7 +222,8 @@ def _is_refused(row: Mapping[str, Any]) -> bool:
 
 
 def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
-    raw = row.get(RAW)
+    raw = row.get(RAW)  # the bytes of a message, or the row of a source as text
+    message = raw[:_LONGEST].decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
     return RefusedRow(
         partition=place[0],
         position=place[1],
@@ -216,7 +232,7 @@ def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
         event_us=row.get(EVENT),
         stream_position=row.get(SOURCE_POS),
         values=_values(row),
-        message=None if raw is None else shorten(raw[:_LONGEST].decode(errors="backslashreplace"), _LONGEST),
+        message=None if message is None else shorten(message, _LONGEST),
     )
 
 
@@ -282,8 +298,8 @@ def sample_batch(project: Workspace, batch: RefusedBatch, *, most: int = 5) -> l
     rows = read_bad_rows(project.state, batch.view, batch.batch, most=most)
     return [
         RefusedRow(
-            partition=batch.batch,
-            position=number,
+            partition=None,
+            position=None,
             reason=shorten(str(row.get(REJECT) or "a good row of a bad batch"), 1_000),
             at_us=batch.rejected_us,
             event_us=row.get(EVENT),
@@ -291,7 +307,7 @@ def sample_batch(project: Workspace, batch: RefusedBatch, *, most: int = 5) -> l
             values=_values(row),
             message=None,
         )
-        for number, row in enumerate(rows)
+        for row in rows
     ]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skewless.contract.plain_record import PlainRecord
+from skewless.contract.render import shorten
 from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import RunSpan
@@ -26,6 +27,7 @@ Weight = Literal["critical", "warning"]
 _RUNBOOKS = "docs/runbooks.md#skewless"
 _WEEK_US = 7 * 86_400_000_000
 _MOST_FAILURES = 200
+_MOST_CHARS = 300
 _FAILURES = ("failed", "lost", "refused")
 _OVERLAP = "its last run is still in progress"
 # By the name of an alert: the command that shows more, and the section of the runbooks.
@@ -143,14 +145,15 @@ def read_failed_jobs(project: Workspace) -> list[Trouble]:
 
 
 def _judge_alert(alert: Alert, since_us: int, number: int) -> Trouble:
-    name, subject = alert.name, alert.subject
+    # Subjects and messages come from outside, and may be of any length.
+    name, subject = shorten(alert.name, _MOST_CHARS), shorten(alert.subject, _MOST_CHARS)
     command, section = _STEPS.get(name, ("skewless alerts", "alert"))
     if name == "process_silent":
         command, section = _PROCESSES.get(subject.partition(" ")[0], ("skewless status", "alert"))
     return Trouble(
         weight="critical" if alert.severity == "critical" else "warning",
         subject=subject if name == "process_silent" else f"{name} {subject}",
-        cause=alert.message,
+        cause=shorten(alert.message, _MOST_CHARS),
         since_us=since_us,
         next=command.format(subject=shlex.quote(subject)),
         runbook=_RUNBOOKS + section,

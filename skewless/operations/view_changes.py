@@ -16,7 +16,7 @@ from skewless.infra.plans.view_history import read_definitions
 from skewless.operations.drift import latest_drift
 from skewless.workspace import Workspace
 
-_MOST_PLANS, _MOST_LINES = 20, 400
+_MOST_PLANS, _MOST_LINES = 10, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class DefinitionHistory(PlainRecord):
 
 
 def read_history(project: Workspace, name: str, *, before: int | None = None) -> DefinitionHistory:
-    """Return the changes of a view's definition in 20 applied plans.
+    """Return the changes of a view's definition in ten applied plans.
 
     Args:
         name: of the view, without a hash.

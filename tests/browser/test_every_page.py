@@ -16,7 +16,12 @@ PATHS = (
     "/models",
     "/models/fraud",
     "/models/fraud/versions/000001",
+    "/predictions",
+    "/refused",
+    "/runs",
     "/search?q=fraud",
+    "/views",
+    "/views/card_now",
 )
 
 

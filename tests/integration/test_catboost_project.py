@@ -72,6 +72,13 @@ def test_what_is_served_is_predicted_and_proven(repo: Path) -> None:
     assert {feature["contribution"] for feature in why["features"]} == {None}
 
 
+def test_the_model_is_exported_to_c(repo: Path, tmp_path: Path) -> None:
+    body = done("export", "fraud", "--to", "c", "--out", tmp_path / "fraud-c", "--repo", repo)
+    scores = body["certificate"]["scores"]
+    assert scores["rows"] > 1_000
+    assert scores["different"] == 0
+
+
 def test_the_package_is_certified_and_has_statistics_of_categories(repo: Path) -> None:
     model = load_model(Project(repo).store, "fraud", "000001")
     assert model.certificate.bit_equal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from skewless.training.trainers.port import (
 # For CatBoost a category like any other, but never of the training rows.
 _UNKNOWN = -2
 _LARGEST_CODE = 2.0**31
+# The place in CatBoost's source, before its messages.
+_PLACE = re.compile(r"^[\w/.]+:\d+: ")
 _LOSS = {"binary": "Logloss", "regression": "RMSE", "multiclass": "MultiClass", "ranking": "YetiRank"}
 # The raw score is the prediction, or the runtime computes the link.
 _LOSSES = {
@@ -88,7 +91,7 @@ class CatBoostTrainer:
                 log_cerr=io.StringIO(),
             )
         except (catboost.CatBoostError, TypeError, ValueError) as error:
-            message = str(error).splitlines()[0]
+            message = _PLACE.sub("", str(error).splitlines()[0])
             raise DefinitionError(
                 f"model {spec.name!r}", f"is rejected by CatBoost: {message}", fix="correct its params"
             ) from error

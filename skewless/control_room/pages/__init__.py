@@ -8,11 +8,14 @@ from skewless.control_room.actions import Action
 from skewless.control_room.page import Page
 from skewless.control_room.pages import (
     changes,
+    entity,
     model,
     model_actions,
     model_version,
     models,
     now,
+    prediction,
+    predictions,
     refused,
     run,
     runs,
@@ -27,6 +30,9 @@ PAGES: Sequence[Page] = (
     model_version.PAGE,
     views.PAGE,
     views.VIEW_PAGE,
+    predictions.PAGE,
+    prediction.PAGE,
+    entity.PAGE,
     runs.PAGE,
     run.PAGE,
     refused.PAGE,
@@ -34,4 +40,4 @@ PAGES: Sequence[Page] = (
     changes.ONE,
     search.PAGE,
 )
-ACTIONS: Sequence[Action] = (*now.ACTIONS, *model_actions.ACTIONS, *run.ACTIONS, *refused.ACTIONS)
+ACTIONS: Sequence[Action] = (*now.ACTIONS, *model_actions.ACTIONS, *entity.ACTIONS, *run.ACTIONS, *refused.ACTIONS)

@@ -23,7 +23,7 @@ from skewless.operations.refused import (
 )
 from skewless.project import Project
 
-_MOST_LOGS, _MOST_ROWS = 100, 10
+_MOST_LOGS, _MOST_UNUSUAL, _MOST_ROWS = 50, 20, 10
 _MOST_BATCHES, _MOST_SKIPPED, _MOST_RUNS, _MOST_FILES = 20, 200, 5, 10
 
 
@@ -32,14 +32,18 @@ class RefusedLogs(PlainRecord):
     """The logs that refused rows.
 
     Args:
-        shown: by kind and name, each with its ten most frequent reasons.
+        shown: by kind and name, each with its five most frequent reasons.
         total: number of all of them.
+        next: log after which the next page begins; None: this is the last one.
+        unusual: all that refused more rows today than usual, by kind and name; at most 20.
         histories: event sources with files that can be imported again.
         views: needed latest-value views, whose sources can be read again.
     """
 
     shown: list[RefusedLog]
     total: int
+    next: str | None
+    unusual: list[str]
     histories: list[str]
     views: list[str]
 
@@ -95,8 +99,8 @@ class Refused(PlainRecord):
 
 def read_refused(project: Project, query: Query) -> Refused:
     """Return the refused data of all views and event sources, with rows of one log and of one batch."""
-    log, batch = query.text("log"), query.text("batch")
-    logs = read_part(lambda: _logs(project))
+    log, batch, after = query.text("log"), query.text("batch"), query.text("after")
+    logs = read_part(lambda: _logs(project, after))
     batches = read_part(lambda: _batches(project))
     chosen = log
     if not log and isinstance(logs, Known):
@@ -111,11 +115,15 @@ def read_refused(project: Project, query: Query) -> Refused:
     )
 
 
-def _logs(project: Project) -> RefusedLogs:
+def _logs(project: Project, after: str) -> RefusedLogs:
     logs, plan = list_refused(project), project.needed.plan
+    first = next((i + 1 for i, item in enumerate(logs) if item.log == after), 0)
+    shown = logs[first : first + _MOST_LOGS]
     return RefusedLogs(
-        shown=logs[:_MOST_LOGS],
+        shown=shown,
         total=len(logs),
+        next=shown[-1].log if first + len(shown) < len(logs) else None,
+        unusual=[item.log for item in logs if item.is_unusual][:_MOST_UNUSUAL],
         histories=[source.name for source in plan.sources if source.history is not None],
         views=[project.needed.label(view) for view in plan.views],
     )

@@ -11,7 +11,7 @@ from skewless.contract.errors import ScopeError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.page import Page, Part, Query, read_part
-from skewless.control_room.pages.runs import RunRow, may_see, planned_jobs
+from skewless.control_room.pages.jobs import RunRow, may_see, planned_jobs
 from skewless.infra.jobs.ledger import Ledger, Requests
 from skewless.infra.jobs.run import RunId, RunSpan
 from skewless.infra.storage.leases import Leases

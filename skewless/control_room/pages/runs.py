@@ -2,82 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 
 from skewless.contract.clock import from_us, to_us
 from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
-from skewless.control_room.page import Page, Part, Query, read_part
+from skewless.control_room.page import Page, Part, Query, Unknown, read_part
+from skewless.control_room.pages.jobs import KINDS, JobList, RunRow, may_see, read_jobs
 from skewless.control_room.plots import Span
 from skewless.control_room.render import to_url
-from skewless.infra.jobs.ledger import Ledger, Requests
+from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import RunId, RunSpan
-from skewless.infra.plans.applied_plan import read_plan_number
-from skewless.infra.storage.leases import Leases
-from skewless.operations.rollout import needs_step
 from skewless.project import Project
-from skewless.training.scheduling.job import Job, latest_tick, list_jobs
 
 _DAY_US = 86_400_000_000
 _MOST_SPANS = 5_000  # runs of a day that the timeline reads
 _MOST_LANES = 24  # with more jobs, a lane has all jobs of a kind
-_MOST_RUNS, _MOST_JOBS, _MOST_OPEN = 50, 50, 50
+_MOST_RUNS, _MOST_OPEN = 50, 50
 _SLOT_US = _DAY_US // 288  # runs of one lane and result that are closer are one bar
 _MOST_BODY = 20_000  # characters of inputs or outputs
-_LATE_US = 60_000_000  # a due tick that has not started after this time is overdue
 _STATES = ("running", "done", "failed", "refused", "cancelled", "lost")
-_KINDS = {
-    "running": "unknown",
-    "done": "good",
-    "failed": "bad",
-    "lost": "bad",
-    "refused": "warning",
-    "cancelled": "plain",
-}
 # The worst is drawn last, so that nothing hides it.
 _ORDER = ("good", "plain", "unknown", "warning", "bad")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunRow(PlainRecord):
-    """A run in a list.
-
-    Args:
-        kind: colour of its state.
-        seconds: its duration; None: it runs.
-        error: its beginning.
-    """
-
-    id: str
-    job: str
-    state: str
-    kind: str
-    cause: str
-    due_us: int
-    started_us: int
-    seconds: float | None
-    error: str | None
-
-    @classmethod
-    def of(cls, run: RunSpan) -> RunRow:
-        """Return the row of a run."""
-        seconds = None if run.ended_us is None else (run.ended_us - run.started_us) / 1e6
-        return cls(
-            id=str(run.id),
-            job=run.id.job,
-            state=run.state,
-            kind=_KINDS[run.state],
-            cause=run.cause,
-            due_us=run.id.tick_us,
-            started_us=run.started_us,
-            seconds=seconds,
-            error=run.error,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,41 +64,6 @@ class RunList(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobRow(PlainRecord):
-    """A job of the applied plan.
-
-    Args:
-        command: what it runs.
-        next_us: its next tick; None: it runs only on request, or has no work now.
-        overdue_us: a tick that is due and has not started; None: there is none.
-    """
-
-    job: str
-    command: str
-    last: RunRow | None
-    next_us: int | None
-    overdue_us: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobList(PlainRecord):
-    """Jobs by name.
-
-    Args:
-        total: of all pages.
-        after: name of the last job, from which the next page goes on; empty: there is no other page.
-        leader: holder of the scheduler's lease; empty: none leads, so nothing starts.
-        requested: ids of runs that wait for their start, or for their end.
-    """
-
-    jobs: Sequence[JobRow]
-    total: int
-    after: str
-    leader: str
-    requested: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunsOfDay(PlainRecord):
     """The page.
 
@@ -182,6 +96,9 @@ def read_runs(project: Project, query: Query) -> RunsOfDay:
     since_us = to_us(datetime(day.year, day.month, day.day, tzinfo=UTC))
     state, job, kind = query.choice("state", ("", *_STATES)), query.text("job"), query.text("kind")
     before = RunId.parse(query.text("before")) if query.text("before") else None
+    database = read_part(lambda: project.state.database.query("SELECT 1"))
+    # One timeout of a database that is down is enough: the parts do not ask it again.
+    away = database if isinstance(database, Unknown) else None
     view = _View(query=query, job=job, kind=kind, since_us=since_us, day=day.isoformat(), now_us=now_us)
     return RunsOfDay(
         at_us=now_us,
@@ -193,10 +110,10 @@ def read_runs(project: Project, query: Query) -> RunsOfDay:
         job=job,
         kind=kind,
         states=_STATES,
-        running=read_part(lambda: [RunRow.of(run) for run in ledger.read_open(_MOST_OPEN) if view.may_see(run.id.job)]),
-        timeline=read_part(lambda: view.read_timeline(ledger)),
-        runs=read_part(lambda: view.read_list(ledger, state, before)),
-        jobs=read_part(lambda: _read_jobs(project, ledger, query, view)),
+        running=away or read_part(lambda: view.read_open(ledger)),
+        timeline=away or read_part(lambda: view.read_timeline(ledger)),
+        runs=away or read_part(lambda: view.read_list(ledger, state, before)),
+        jobs=away or read_part(lambda: read_jobs(project, ledger, query)),
     )
 
 
@@ -214,6 +131,10 @@ class _View:
     def may_see(self, job: str) -> bool:
         """Return whether the reader may see a job."""
         return may_see(self.query, job)
+
+    def read_open(self, ledger: Ledger) -> list[RunRow]:
+        """Return the runs in progress."""
+        return [RunRow.of(run) for run in ledger.read_open(_MOST_OPEN) if self.may_see(run.id.job)]
 
     def read_timeline(self, ledger: Ledger) -> Day:
         """Return the day by lanes."""
@@ -265,7 +186,7 @@ class _View:
         for run in runs:
             last = groups[-1][-1] if groups else None
             is_close = last is not None and run.started_us - (last.ended_us or run.started_us) < _SLOT_US
-            if last is not None and is_close and _KINDS[last.state] == _KINDS[run.state]:
+            if last is not None and is_close and KINDS[last.state] == KINDS[run.state]:
                 groups[-1].append(run)
             else:
                 groups.append([run])
@@ -284,53 +205,10 @@ class _View:
         return Span(
             since_us=first.started_us,
             until_us=self.now_us if last.ended_us is None else last.ended_us,
-            kind=_KINDS[first.state],
+            kind=KINDS[first.state],
             text=f"{what}: {first.state}, {start} to {until}",
             link=link,
         )
-
-
-def _read_jobs(project: Project, ledger: Ledger, query: Query, view: _View) -> JobList:
-    jobs = {job.name: job for job in planned_jobs(project) if view.may_see(job.name)}
-    names = sorted(name for name in jobs if name > query.text("after"))
-    leader = Leases(project.state.database).read_holder("scheduler")
-    requested = [request for request in Requests(project.state).open() if view.may_see(request.run_id.job)]
-    return JobList(
-        jobs=[_read_job(ledger, jobs[name], project.clock.now_us()) for name in names[:_MOST_JOBS]],
-        total=len(jobs),
-        after=names[_MOST_JOBS - 1] if len(names) > _MOST_JOBS else "",
-        leader=" ".join((leader or "").split("/")[0:3:2]),
-        requested=[f"{request.kind} {request.run_id}" for request in requested[:_MOST_OPEN]],
-    )
-
-
-def planned_jobs(project: Project) -> list[Job]:
-    """Return the jobs of the applied plan; empty: no plan is applied."""
-    if not read_plan_number(project.state):
-        return []
-    return list_jobs(project.settings, project.models, partial(needs_step, project))
-
-
-def _read_job(ledger: Ledger, job: Job, now_us: int) -> JobRow:
-    last = ledger.latest_span(job.name)
-    next_us = overdue_us = None
-    if job.schedule is not None and job.has_work():
-        next_us = job.schedule.next(now_us)
-        if last is not None:  # before its first run, the scheduler decides from when on ticks count
-            overdue_us = latest_tick(job.schedule, last.id.tick_us, now_us - _LATE_US)
-    return JobRow(
-        job=job.name,
-        command=" ".join(["skewless", *map(shlex.quote, job.words)]),
-        last=None if last is None else RunRow.of(last),
-        next_us=next_us,
-        overdue_us=overdue_us,
-    )
-
-
-def may_see(query: Query, job: str) -> bool:
-    """Return whether a reader may see a job: it has no model, or one of theirs."""
-    model = job.partition(" ")[2]
-    return query.models is None or not model or model in query.models
 
 
 def _read_day(text: str) -> date:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from skewless.contract.errors import RequestError, SkewlessError
@@ -41,7 +42,7 @@ from skewless.operations.view_facts import (
 from skewless.project import Project
 
 _MOST_VIEWS, _MOST_MODELS, _MOST_LINES = 200, 10, 400
-_MOST_NUMBER = 2**53
+_MOST_NUMBER, _LONGEST_GAP = 2**53, 31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,10 +195,10 @@ def _days(project: Project, view: View | WindowView) -> Days:
 
 def _fill_gaps(days: Sequence[DayCount]) -> Iterator[DayCount]:
     """Yield days with a day without rows in each gap; a gap of more than a month stays."""
-    for day, following in zip(days, [*days[1:], None], strict=True):
+    for day, following in zip_longest(days, days[1:]):
         yield day
         gap = 0 if following is None else (following.day_us - day.day_us) // DAY_US
-        for number in range(1, gap if gap <= 31 else 0):  # noqa: PLR2004 - a month
+        for number in range(1, gap if gap <= _LONGEST_GAP else 0):
             yield DayCount(day_us=day.day_us + number * DAY_US, accepted=0, late=0, rejected=0, duplicates=0)
 
 

@@ -28,13 +28,16 @@ from skewless.infra.runtimes.choice import choose
 from skewless.infra.runtimes.lignum import LignumRuntime, private_folder
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.trees.readers import read_trees
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case
 from tests.integration.infra.runtimes.rows import any_rows, odd_rows
+from tests.worlds.tree_models import hard_rows, library_margins, random_model
 
 lignum = pytest.importorskip("lignum", reason="pip install pylignum")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: apt-get install gcc")
 # lignum opens a dart model of XGBoost as one without trees; the link needs XGBoost's JSON, which our trainer writes.
-REFUSED = {"xgboost dart": "differs from the library on 718 of 718", "xgboost ubj": "is not a tree model in JSON"}
+REFUSED = {"xgboost dart": "has trees with weights", "xgboost ubj": "is not a tree model in JSON"}
+REASONS = (*REFUSED.values(), "has categories", "with symmetric (oblivious) trees", "has no link that can be separated")
 _PLANTED = """
 #include <stdio.h>
 __attribute__((constructor)) static void run(void) { FILE *file = fopen("%s", "w"); if (file) fclose(file); }
@@ -65,7 +68,7 @@ def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
         check(ours, case, rows[:1])
     assert ours.margin(rows[:0]).shape == ours.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
 
-    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def any_row(data: st.DataObject) -> None:
         check(ours, case, data.draw(any_rows(case.thresholds)))
@@ -88,6 +91,41 @@ def test_what_it_cannot_do_is_refused(name: str, tmp_path: Path) -> None:
     ]
     assert REFUSED[name] in str(choice.trials[1].reason)
     case.runtime.close()
+
+
+def count_differences(algorithm: str, seeds: range, folder: Path, rows: int) -> tuple[int, int]:
+    """Return the number of random models that lignum scores, and of hard rows with other bits; others are refused."""
+    path, scored, wrong = folder / "model.json", 0, 0
+    for seed in seeds:
+        sample = random_model(algorithm, seed)
+        path.write_bytes(sample.model)
+        try:
+            ours = LignumRuntime(algorithm, path)
+        except PackageError as refusal:
+            if not any(reason in refusal.sentence() for reason in REASONS):
+                raise
+            continue
+        hard = hard_rows(read_trees(algorithm, sample.model, "sample"), sample.categorical, seed, rows)
+        expected = library_margins(sample, hard)
+        found = ours.margin(hard).reshape(expected.shape)
+        wrong += int((~same_bits(found, expected).reshape(rows, -1).all(axis=1)).sum())
+        scored += 1
+        ours.close()
+    return scored, wrong
+
+
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "catboost"])
+def test_random_models_have_the_library_s_bits_on_hard_rows(algorithm: str, tmp_path: Path) -> None:
+    scored, wrong = count_differences(algorithm, range(12), tmp_path, 500)
+    assert (scored > 2, wrong) == (True, 0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "catboost"])
+def test_many_random_models_have_the_library_s_bits_on_hard_rows(algorithm: str, tmp_path: Path) -> None:
+    scored, wrong = count_differences(algorithm, range(300), tmp_path, 2_000)
+    sys.stdout.write(f"{algorithm}: {scored} of 300 random models scored, {scored * 2_000:,} rows: {wrong} differ\n")
+    assert wrong == 0
 
 
 def infinite_threshold_case(folder: Path) -> ModelCase:

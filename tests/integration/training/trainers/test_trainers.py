@@ -254,12 +254,13 @@ def test_scikit_learn_refuses_more_categories_than_it_can_hold() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["xgboost", "sklearn"])
-def test_infinite_values_train_lightgbm_only(algorithm: Algorithm) -> None:
+def test_infinite_values_do_not_train_every_library(algorithm: Algorithm) -> None:
     rows = rows_of("binary", size=300)
     infinite = replace(rows, matrix=np.where(rows.matrix > 2.0, np.inf, rows.matrix))
     with pytest.raises((DefinitionError, SourceError), match="inf"):
         find_trainer(algorithm).train(infinite, spec_of(algorithm))
-    assert find_trainer("lightgbm").train(infinite, spec_of("lightgbm")).rounds == 30
+    for other in ("lightgbm", "catboost"):
+        assert find_trainer(other).train(infinite, spec_of(other)).rounds == 30
 
 
 def test_a_scikit_learn_model_is_scored_without_scikit_learn(tmp_path: Path) -> None:
