@@ -1,4 +1,4 @@
-"""The views of a project with their freshness, and what is known of one view; all reads are bounded."""
+"""The views of a project with their freshness, and the facts about one view; all reads are bounded."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def try_watermarks(
 
 
 def judge_age(view: View | WindowView, check: Freshness | None, watermark_us: int | None, now_us: int) -> ViewAge:
-    """Return how fresh a view is, by its last check and its watermark of now.
+    """Return how fresh a view is, by its last check and its current watermark.
 
     Args:
         watermark_us: None: unknown now; then that of the check counts.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.visitor import NARROW, WIDE, Scheme, Visitor, accessibility_problems, is_wider_than_window
 
-PATHS = ("/",)
+PATHS = ("/", "/refused", "/views", "/views/card_days", "/views/card_now")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -184,9 +184,12 @@ def test_a_share_is_compared_with_the_usual_one_once_that_is_known(repo: Path) -
 
 def test_lists_are_bounded_and_each_log_is_on_one_page(repo: Path) -> None:
     with open_project(repo) as project:
-        for i in range(60):
-            for j in range(12):
-                refuse(project, f"events/s{i:02}", 0, 5, 1 + j, f"{j}{MARKUP[j % len(MARKUP)]}")
+        with project.state.database.transaction():
+            for i in range(60):
+                counts = RowCounts(accepted=5)
+                reasons = [f"{j}{MARKUP[j % len(MARKUP)]}" for j in range(12) for _ in range(1 + j)]
+                counts.add_refused(pa.chunked_array([pa.array(reasons)]), f"events/s{i:02}/e/0", 0)
+                DailyCounts(project.state.database).add(f"events/s{i:02}", project.clock.now_us(), counts)
         for i in range(30):
             folder = project.state / "quarantine" / f"v{i}"
             folder.mkdir(parents=True)
