@@ -178,7 +178,7 @@ def test_a_share_is_compared_with_the_usual_one_once_that_is_known(repo: Path) -
             refuse(project, "events/b", days_ago, 100, 0)
             refuse(project, "events/c", days_ago, 1_000, 20)
         assert {name for name, log in logs_of(project).items() if log.is_unusual} == {"events/a"}
-        assert known(refused_of(project).logs).unusual == ["events/a"]
+        assert known(refused_of(project).logs).unusual == {"events/a": "a"}
         assert "more than three times the usual share" in show(project, PAGE, "/refused")
 
 
