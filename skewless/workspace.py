@@ -12,6 +12,7 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.errors import PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
+from skewless.infra.access.audit import Actor, local_actor
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.project_state import ProjectState
 
@@ -65,6 +66,7 @@ class Workspace:
         self.state = ProjectState.of(self.repo, self.settings)
         self.store = PackageStore.of(self.state, self.settings)
         self.packages = self.store.packages
+        self.actor: Actor = local_actor()  # in the audit log
         self.on_progress: Callable[[str, int, int], None] = lambda *_: None  # of the engine's work
 
     def __enter__(self) -> Self:

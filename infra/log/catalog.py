@@ -112,10 +112,13 @@ class Catalog:
         sql = "SELECT 1 FROM segments WHERE partition = ? AND known_us IS NULL LIMIT 1"
         return not self._database.query(sql, partition)
 
-    def count_rows(self, partition: str) -> int:
-        """Return the number of rows of all segments."""
+    def count_rows(self, partition: str, *, unproven_before_us: int | None = None) -> int:
+        """Return the number of rows of all segments, or of those before a time that no replay has proven."""
         sql = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM segments WHERE partition = ?"
-        rows = self._database.query(sql, partition)
+        further, values = (
+            (" AND is_proven = 0 AND at_us < ?", (unproven_before_us,)) if unproven_before_us else ("", ())
+        )
+        rows = self._database.query(sql + further, partition, *values)
         return int(rows[0][0]) if rows else 0
 
     def append(

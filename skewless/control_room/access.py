@@ -10,7 +10,7 @@ from starlette.requests import Request
 from skewless.contract.errors import ScopeError
 
 Right = Literal["view", "operate", "admin"]
-_ORDER: tuple[Right, ...] = ("view", "operate", "admin")
+RIGHTS: tuple[Right, ...] = ("view", "operate", "admin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Viewer:
         >>> Viewer(name="web", right="operate").may("view"), Viewer(name="web", right="operate").may("admin")
         (True, False)
         """
-        return _ORDER.index(self.right) >= _ORDER.index(right)
+        return RIGHTS.index(self.right) >= RIGHTS.index(right)
 
     def require(self, right: Right) -> None:
         """Check that they have a right.

@@ -22,8 +22,8 @@ class Action:
         right: that it needs.
         fields: fields that the page gives; a missing one is an empty text.
         preview: says in sentences what it would do; raises as ``run``.
-        run: does it, through a method of ``Project``; returns a sentence about what was done.
-        command: the same on the command line; fields stand in braces: ``skewless promote {model} {version}``.
+        run: does it, through a method of ``Project``; returns the result in a sentence.
+        command: the same on the command line, its fields in braces: ``skewless promote {model} {version}``.
         word: that the person must type before it is done, a field in braces; empty: a click is enough.
         ask: further fields that the person fills in on the confirmation, with their labels.
     """

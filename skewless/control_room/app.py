@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 from skewless.contract.clock import SystemClock
 from skewless.contract.errors import (
@@ -32,6 +33,7 @@ from skewless.control_room.page import Page, Query
 from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.readers import Readers
 from skewless.control_room.render import render, to_url
+from skewless.infra.access.audit import Actor
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -74,11 +76,12 @@ class ControlRoom:
     sign_in: SignIn
     hosts: frozenset[str] = frozenset()
 
-    def app(self, further: Sequence[Route] = ()) -> Starlette:
+    def app(self, further: Sequence[Route] = (), lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """Return the application.
 
         Args:
             further: routes, such as those of the sign-in.
+            lifespan: runs beside the application.
         """
         routes = [*further, Route("/static/{name}", _static), Route("/health/live", _live)]
         for page in PAGES:
@@ -88,7 +91,7 @@ class ControlRoom:
         for action in ACTIONS:
             routes.append(Route(f"/actions/{action.name}", self._guard(self._confirm(action)), methods=["GET"]))
             routes.append(Route(f"/actions/{action.name}", self._guard(self._do(action)), methods=["POST"]))
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, lifespan=lifespan)
 
     def page(self, request: Request, template: str, title: str, viewer: Viewer | None, **values: object) -> Response:
         """Return an HTML reply."""
@@ -109,6 +112,18 @@ class ControlRoom:
         status = values.pop("status", 200)
         return _reply(render(template, shared | values), "text/html; charset=utf-8", int(str(status)))
 
+    def guard_open(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Return a handler of pages that need no sign-in."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                self._check_host(request)
+                return await answer(request)
+            except SkewlessError as error:
+                return self._error(request, None, error)
+
+        return handle
+
     def _guard(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             viewer = None
@@ -124,9 +139,9 @@ class ControlRoom:
         return handle
 
     def _check_host(self, request: Request) -> None:
-        if self.hosts and (request.url.hostname or "") not in self.hosts:
-            fix = "use a name of the setting ui_hosts"
-            raise ScopeError("request", "names an unknown host", value=request.url.hostname, fix=fix)
+        host = request.headers.get("host", "")
+        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            raise ScopeError("request", "names an unknown host", value=host, fix="use the URL that skewless ui prints")
 
     def _show(self, page: Page, *, as_json: bool) -> Answer:
         async def answer(request: Request, viewer: Viewer) -> Response:
@@ -165,22 +180,23 @@ class ControlRoom:
                 sentences=sentences,
                 word=action.word.format(**values),
                 command=action.command.format(**values, **{name: name.upper() for name in action.ask}),
-                back=_local_path(request.query_params.get("from", "/")),
+                back=local_path(request.query_params.get("from", "/")),
             )
 
         return answer
 
     def _do(self, action: Action) -> Answer:
         async def answer(request: Request, viewer: Viewer) -> Response:
-            form = await _read_form(request)
+            form = await read_form(request)
             check_origin(request, viewer, form)
             viewer.require(action.right)
             values = {name: form.get(name, "") for name in (*action.fields, *action.ask)}
             if action.word and form.get("word") != action.word.format(**values):
                 fix = f"type {action.word.format(**values)!r}"
                 raise ConflictError(action.title, "is not confirmed", value=form.get("word"), fix=fix)
-            back = _local_path(form.get("from", "/"))
-            done = await self.readers.run(lambda project: action.run(project, values))
+            back = local_path(form.get("from", "/"))
+            actor = Actor(name=viewer.name, place=back)
+            done = await self.readers.run(lambda project: action.run(project, values), actor)
             path, _, words = back.partition("?")
             kept = dict(parse_qsl(words)) | {"done": done}
             return RedirectResponse(f"{path}?{to_url('', **kept)[1:]}", 303, HEADERS)
@@ -205,13 +221,23 @@ def check_origin(request: Request, viewer: Viewer, form: Mapping[str, str]) -> N
     Raises:
         ScopeError: it was not.
     """
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if site != "same-origin" or not is_ours or not hmac.compare_digest(form.get("token", ""), viewer.token):
+    if not is_ours(request) or not hmac.compare_digest(form.get("token", "").encode(), viewer.token.encode()):
         raise ScopeError("form", "does not come from a page of this session", fix="open the page again and repeat it")
 
 
-async def _read_form(request: Request) -> dict[str, str]:
+def is_ours(request: Request) -> bool:
+    """Return whether a browser says that a form is of our origin."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    is_same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return is_same and site == "same-origin"
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, bounded in size and number.
+
+    Raises:
+        RequestError: it is too large, or not readable.
+    """
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -227,7 +253,7 @@ def _own_path(request: Request) -> str:
     return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
-def _local_path(text: str) -> str:
+def local_path(text: str) -> str:
     """Return a path of this site; anything else is ``/``: a link must not lead to another site."""
     parts = urlsplit(text)
     is_local = not parts.scheme and not parts.netloc and text.startswith("/") and not text.startswith(("//", "/\\"))

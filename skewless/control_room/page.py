@@ -88,7 +88,7 @@ class Unknown:
     """A part of a page that could not be read.
 
     Args:
-        unknown: what is not known, and why.
+        unknown: the thing, and the reason.
         fix: what to do about it.
     """
 

@@ -6,7 +6,7 @@ All text is escaped. Numbers that are not finite leave a gap.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeGuard
@@ -16,9 +16,10 @@ from markupsafe import Markup, escape
 from skewless.contract.clock import from_us
 
 _WIDTH, _HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 26, 40
 _BAR, _NAME_WIDTH = 20, 190
 _LANE = 26
+_LEGEND_ROW = 16
 _MOST_POINTS = 500
 _MOST_BARS = 40
 _TICKS = 4
@@ -46,11 +47,24 @@ class TimeCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Points that are joined in their order, such as those of a ROC curve.
+
+    Args:
+        name: in the legend.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """Something that took a while.
 
     Args:
-        until_us: its end; None: it goes on.
+        until_us: its end; None: it is in progress.
         kind: ``good``, ``warning``, ``bad``, ``unknown`` or ``plain``, its colour.
         text: its tooltip.
         link: path of the page about it; empty: none.
@@ -88,7 +102,29 @@ def plot_lines(series: Sequence[TimeCurve], *, unit: str, limit: float | None = 
         parts.append(
             f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(limit):.1f}" y2="{y(limit):.1f}"/>'
         )
-    return _frame(parts + _legend([item.name for item in drawn]), _HEIGHT, label)
+    return _frame_with_legend(parts, [item.name for item in drawn], label)
+
+
+def plot_curves(curves: Sequence[Curve], *, x_unit: str, y_unit: str, label: str) -> Markup:
+    """Return curves of one number against another.
+
+    Args:
+        x_unit, y_unit: at the axes.
+        label: what a screen reader says.
+    """
+    points = [point for curve in curves for point in zip(curve.x, curve.y, strict=True) if all(map(_is_number, point))]
+    if not points:
+        return _frame([_text(_WIDTH / 2, _HEIGHT / 2, "no values", "middle")], _HEIGHT, label)
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    x = _scale(left, right, _LEFT, _WIDTH - _RIGHT)
+    y, parts = _value_axis(min(value for _, value in points), max(value for _, value in points), y_unit)
+    for value, anchor in ((left, "start"), ((left + right) / 2, "middle"), (right, "end")):
+        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
+    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, x_unit, "end", "soft"))
+    for index, curve in enumerate(curves):
+        path = "L".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(curve.x, curve.y, strict=True))
+        parts.append(f'<path class="line s{index % _STYLES + 1}" d="M{path}"/>')
+    return _frame_with_legend(parts, [curve.name for curve in curves], label)
 
 
 def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]], *, unit: str, label: str) -> Markup:
@@ -113,7 +149,23 @@ def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]],
         anchor = "start" if value == edges[0] else "end" if value == edges[-1] else "middle"
         parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
     parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft"))
-    return _frame(parts + _legend([name for name, _ in named]), _HEIGHT, label)
+    return _frame_with_legend(parts, [name for name, _ in named], label)
+
+
+def named_shares(histograms: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, list[float]]]:
+    """Return histograms of a package's curves for ``plot_histogram``.
+
+    >>> named_shares({"1": {"edges": [0, 1, 2], "counts": [1, 3]}})
+    [('1', [0.25, 0.75])]
+    """
+    return [
+        (name, [count / (sum(item["counts"]) or 1) for count in item["counts"]]) for name, item in histograms.items()
+    ]
+
+
+def learning_curves(metrics: Mapping[str, Sequence[float]]) -> list[Curve]:
+    """Return a package's learning curves for ``plot_curves``; the first round is 1."""
+    return [Curve(name=name, x=range(1, len(values) + 1), y=values) for name, values in metrics.items()]
 
 
 def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: str) -> Markup:
@@ -147,7 +199,7 @@ def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: st
 
 
 def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, until_us: int, *, label: str) -> Markup:
-    """Return spans of time in a lane per name.
+    """Return spans of time in a lane per name; ``bad`` and ``warning`` ones are taller.
 
     Args:
         since_us, until_us: the period shown; spans are cut at its ends.
@@ -161,14 +213,18 @@ def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, un
         for span in spans[:_MOST_POINTS]:
             left = x(max(span.since_us, since_us))
             right = x(min(until_us if span.until_us is None else span.until_us, until_us))
+            # Not by colour alone: what needs a look is taller.
+            inset = 0 if span.kind in {"bad", "warning"} else 4
             bar = (
-                f'<rect class="f-{escape(span.kind)}" x="{left:.1f}" y="{top}" width="{max(right - left, 2.0):.1f}" '
-                f'height="{_LANE - 9}"><title>{escape(span.text)}</title></rect>'
+                f'<rect class="f-{escape(span.kind)}" x="{left:.1f}" y="{top + inset}" '
+                f'width="{max(right - left, 2.0):.1f}" height="{_LANE - 9 - 2 * inset}">'
+                f"<title>{escape(span.text)}</title></rect>"
             )
-            parts.append(f'<a href="{escape(span.link)}">{bar}</a>' if span.link else bar)
+            # Not a stop of the tab key: there may be hundreds, and a list of the page has the same links.
+            parts.append(f'<a tabindex="-1" href="{escape(span.link)}">{bar}</a>' if span.link else bar)
     bottom = len(lanes) * _LANE + 6
     parts += _time_axis(since_us, until_us, x, bottom)
-    return _frame(parts, bottom + 30, label)
+    return _frame(parts, bottom + 30, label, role="group")
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:
@@ -249,14 +305,18 @@ def _band(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], flo
     return [f'<polygon class="band f{style}" points="{" ".join(upper + lower)}"/>'] if rows else []
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    parts, at = [], float(_LEFT)
+def _frame_with_legend(parts: Sequence[str], names: Sequence[str], label: str) -> Markup:
+    """Return a plot with its legend, which has as many rows as it needs."""
+    legend, at, y = [], float(_LEFT), _HEIGHT - 5
     for index, name in enumerate(names):
+        width = 34 + 6.2 * len(_short(name))
+        if at + width > _WIDTH - _LEFT:
+            at, y = float(_LEFT), y + _LEGEND_ROW
         style = index % _STYLES + 1
-        parts.append(f'<line class="line s{style}" x1="{at}" x2="{at + 18}" y1="{_HEIGHT - 9}" y2="{_HEIGHT - 9}"/>')
-        parts.append(_text(at + 22, _HEIGHT - 5, _short(name), "start"))
-        at += 34 + 6.2 * len(_short(name))
-    return parts
+        legend.append(f'<line class="line s{style}" x1="{at}" x2="{at + 18}" y1="{y - 4}" y2="{y - 4}"/>')
+        legend.append(_text(at + 22, y, _short(name), "start"))
+        at += width
+    return _frame([*parts, *legend], y + 5, label)
 
 
 def _short(name: str) -> str:
@@ -269,6 +329,7 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
 
 
-def _frame(parts: Sequence[str], height: float, label: str) -> Markup:
-    head = f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
+def _frame(parts: Sequence[str], height: float, label: str, role: str = "img") -> Markup:
+    # A picture must not have links in it.
+    head = f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="{role}" aria-label="{escape(label)}">'
     return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704 - every text in it is escaped

@@ -10,6 +10,7 @@ from threading import Lock, local
 from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
+from skewless.infra.access.audit import Actor
 from skewless.infra.log.readers import release_reader
 from skewless.infra.plans.applied_plan import read_plan_number
 from skewless.project import Project
@@ -35,8 +36,11 @@ class Readers:
         self._lock = Lock()
         self._waiting = 0
 
-    async def run(self, read: Callable[[Project], T]) -> T:
+    async def run(self, read: Callable[[Project], T], actor: Actor | None = None) -> T:
         """Return the result of a read, which has a project to itself.
+
+        Args:
+            actor: who changes something; None: the read changes nothing.
 
         Raises:
             BusyError: too many pages wait for a thread.
@@ -46,7 +50,7 @@ class Readers:
             raise BusyError("control room", "has too many pages to read", value=self._waiting, fix="try again later")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, read)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, read, actor)
         finally:
             self._waiting -= 1
 
@@ -56,8 +60,10 @@ class Readers:
         for project in self._opened:
             project.close()
 
-    def _read(self, read: Callable[[Project], T]) -> T:
+    def _read(self, read: Callable[[Project], T], actor: Actor | None) -> T:
         project = self._project()
+        if actor is not None:
+            project.actor = actor
         try:
             return read(project)
         finally:
@@ -73,7 +79,7 @@ class Readers:
         try:
             plan = read_plan_number(project.state)
         except SkewlessError:
-            return project  # the page says that the database is away
+            return project  # the page says that the database is unavailable
         if plan != self._own.plan:
             project.refresh()
             self._own.plan = plan

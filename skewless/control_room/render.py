@@ -15,6 +15,7 @@ from skewless.contract.render import shorten
 from skewless.control_room import plots
 from skewless.control_room.page import Unknown
 from skewless.operations.readable import duration_text, time_text
+from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -32,14 +33,18 @@ def templates() -> Environment:
     environment.filters |= {
         "age": show_age,
         "count": show_count,
+        "facts": figures,
         "isolate": isolate,
-        "moment": show_moment,
+        "time": show_time,
         "number": show_number,
+        "share": share,
         "url": to_url,
     }
     environment.tests["unknown"] = lambda part: isinstance(part, Unknown)
-    named = ("plot_bars", "plot_histogram", "plot_lines", "plot_timeline")
-    environment.globals |= {name: getattr(plots, name) for name in named} | {"to_url": to_url}
+    named = ("Curve", "plot_bars", "plot_curves", "plot_histogram", "plot_lines", "plot_timeline")
+    environment.globals |= {name: getattr(plots, name) for name in named}
+    environment.globals |= {"guardrail_cells": guardrail_cells, "to_url": to_url}
+    environment.globals |= {"named_shares": plots.named_shares, "learning_curves": plots.learning_curves}
     return environment
 
 
@@ -78,7 +83,7 @@ def show_count(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
 
 
-def show_moment(value: int | str | None) -> Markup:
+def show_time(value: int | str | None) -> Markup:
     """Return a time in UTC; None is "never".
 
     Args:

@@ -13,13 +13,14 @@ from tests.servers.prediction import PROGRAM, ROOT
 
 
 @contextmanager
-def running_room(repo: Path, **settings: str) -> Iterator[str]:
-    """Start ``skewless ui`` on a free port; yield its URL.
+def running_room(repo: Path, *, port: int = 0, **settings: str) -> Iterator[str]:
+    """Start ``skewless ui``; yield its URL.
 
     Args:
+        port: 0: any free port.
         settings: environment variables, such as ``SKEWLESS_UI_HOST``.
     """
-    words = [*PROGRAM, "ui", "--repo", str(repo), "--port", "0", "--json"]
+    words = [*PROGRAM, "ui", "--repo", str(repo), "--port", str(port), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

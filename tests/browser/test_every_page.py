@@ -9,7 +9,20 @@ import pytest
 
 from tests.browser.visitor import NARROW, WIDE, Scheme, Visitor, accessibility_problems, is_wider_than_window
 
-PATHS = ("/",)
+PATHS = (
+    "/",
+    "/changes",
+    "/changes/1",
+    "/models",
+    "/models/fraud",
+    "/models/fraud/versions/000001",
+    "/predictions",
+    "/refused",
+    "/runs",
+    "/search?q=fraud",
+    "/views",
+    "/views/card_now",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -27,7 +27,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ranking": {"task": "ranking", "group": "id", "gate": Gate(metric="ndcg_at_5")},
 }
 KINDS = [
-    *((algorithm, task) for algorithm in ("lightgbm", "xgboost") for task in FIELDS),
+    *((algorithm, task) for algorithm in ("lightgbm", "xgboost", "catboost") for task in FIELDS),
     ("sklearn", "binary"),
     ("sklearn", "regression"),
 ]
