@@ -9,7 +9,7 @@ from typing import Any
 
 from skewless.contract.errors import RequestError, ScopeError
 from skewless.contract.plain_record import PlainRecord
-from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_part
+from skewless.control_room.page import MOST_TEXT, Known, Page, Part, Query, Unknown, read_part
 from skewless.infra.outcomes.labelled_log import FoundOutcome
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import PredictionEntry
@@ -45,7 +45,7 @@ class Facts(PlainRecord):
         trace_id: of the trace of its request; None: it was not traced.
         source: whether the caller sent keys, or a vector.
         inputs: of the caller, JSON text, the first 2,000 characters.
-        keys: join key -> value as text, for the page of the entity; empty: none was sent.
+        keys: join key -> value as text, for the page of the entity; without values that are too long for an address.
         runtime, plan: the runtime that scored, and the hash of the plan.
         reads: the row of each view.
     """
@@ -214,12 +214,13 @@ def _facts(project: Project, entry: PredictionEntry) -> Facts:
 
 
 def _keys(project: Project, inputs: str) -> dict[str, str]:
-    """Return the join keys among the inputs; none without a plan."""
+    """Return the join keys among the inputs that fit into an address; none without a plan."""
     names = read_part(lambda: [column.name for column in project.needed.plan.join_keys])
     given = json.loads(inputs)
     if isinstance(names, Unknown) or not isinstance(given, dict):
         return {}
-    return {name: str(given[name]) for name in names.value if given.get(name) is not None}
+    keys = {name: str(given[name]) for name in names.value if given.get(name) is not None}
+    return {name: value for name, value in keys.items() if len(value) <= MOST_TEXT}
 
 
 def _explained(model: ServedModel, entry: PredictionEntry) -> Explained:
