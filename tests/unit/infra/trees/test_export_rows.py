@@ -7,7 +7,7 @@ import numpy as np
 from skewless.infra.trees.evaluate import prepare_inputs, tree_leaves
 from skewless.infra.trees.export_rows import export_rows
 from skewless.infra.trees.readers import read_trees
-from skewless.infra.trees.table import Tree, TreeFacts, TreeNode, TreeTable, leaf
+from skewless.infra.trees.table import Test, Tree, TreeFacts, TreeNode, TreeTable, leaf
 from tests.worlds.tree_models import random_model
 
 FACTS = TreeFacts(
@@ -15,17 +15,17 @@ FACTS = TreeFacts(
 )
 
 
-def split(test: str, threshold: float, left: int, right: int, *codes: int) -> TreeNode:
-    feature = 1 if test == "in" else 0
-    kind = "in" if test == "in" else "<="
-    return TreeNode(kind, feature, threshold, "nan", False, codes, left, right, np.nan)  # noqa: FBT003 - of a tuple
+def split(threshold: float, left: int, right: int, *codes: int) -> TreeNode:
+    """Return a test of the number a, or with codes of the category b."""
+    kind: Test = "in" if codes else "<="
+    return TreeNode(kind, int(bool(codes)), threshold, "nan", False, codes, left, right, np.nan)  # noqa: FBT003 - a tuple
 
 
 def test_each_leaf_is_reached_and_each_threshold_has_rows_next_to_it() -> None:
     nodes = (
-        split("<=", 2.5, 1, 2),
-        split("in", np.nan, 3, 4, 3, 40),
-        split("<=", np.inf, 5, 6),  # only a missing value goes right
+        split(2.5, 1, 2),
+        split(np.nan, 3, 4, 3, 40),
+        split(np.inf, 5, 6),  # only a missing value goes right
         *(leaf(float(at)) for at in range(4)),
     )
     table = TreeTable.from_trees(FACTS, [Tree(0, nodes)])
