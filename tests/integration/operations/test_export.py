@@ -20,6 +20,7 @@ from skewless.infra.trees import targets
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.table import TreeTable
+from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 from tests.worlds.tree_exports import find_toolchain
 
@@ -54,11 +55,12 @@ def test_a_threshold_that_is_off_by_one_unit_is_found(place: Sandbox, tmp_path: 
         repeated = place.project.certify(folder / "certificate.json")
         assert repeated.certificate.scores.different > 0, found[0]
         assert re.search("has other raw scores than the library", str(repeated.error))
-        script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
-        assert script.returncode == 1
-        assert (
-            f"{repeated.certificate.scores.different} of {certificate.scores.rows} rows have another" in script.stdout
-        )
+    said = run("certify", folder, "--repo", place.repo)
+    assert (said.code, said.stdout.splitlines()[0]) == (8, "certificate")
+    assert "has other raw scores than the library" in said.stderr
+    script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
+    assert script.returncode == 1
+    assert f"{repeated.certificate.scores.different} of {certificate.scores.rows} rows have another" in script.stdout
 
 
 def test_a_threshold_of_onnx_that_is_off_by_one_unit_is_found(place: Sandbox, tmp_path: Path) -> None:
