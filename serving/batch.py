@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +20,7 @@ import pyarrow as pa
 from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
@@ -27,11 +31,15 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.batch_files import CHUNK_ROWS, RESULT, InputRows, open_targets
 from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.input_texts import ColumnRows
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
+_AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
+_LOG_PAUSE_S = 2e-3
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -66,20 +74,23 @@ def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    async with open_predictor(config, name) as (predictor, model):
-        scored_slice = await predictor.predict(model, rows)
-        features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(model.assembler.labels)}
+    async with open_predictor(config, name) as batch:
+        scored_slice = await batch.predictor.predict(batch.model, rows)
+        labels = batch.model.assembler.labels
+        features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(labels)}
         return pa.table({**_result_columns(scored_slice), **features})
 
 
 async def _predict_files(config: ServerConfig, name: str | None, source: InputRows, target: Path) -> int:
     with open_targets(source, target) as write:
-        async with open_predictor(config, name) as (predictor, model):
-            source.check_columns(model.plan)
+        async with open_predictor(config, name) as batch:
+            source.check_columns(batch.model.plan)
             total = 0
-            for number, chunk in source.read_chunks(chunk_rows(config.settings)):
-                write(number, add_results(chunk, await score_chunk(predictor, model, chunk)))
-                total += chunk.num_rows
+            chunks = source.read_chunks(chunk_rows(config.settings))
+            async with aclosing(batch.predict_chunks(chunks)) as predicted:
+                async for number, chunk, scored in predicted:
+                    await asyncio.to_thread(lambda n, c, s: write(n, add_results(c, s)), number, chunk, scored)
+                    total += chunk.num_rows
     return total
 
 
@@ -88,11 +99,73 @@ def chunk_rows(settings: Settings) -> int:
     return min(CHUNK_ROWS, settings.max_batch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchPredictor:
+    """Predicts the rows of files with one model.
+
+    Args:
+        log_capacity: number of predictions that may wait for the log; more would be dropped.
+    """
+
+    predictor: Predictor
+    model: ServedModel
+    log: PredictionWriter
+    log_capacity: int
+
+    async def predict_chunks(
+        self, chunks: Iterator[tuple[int, pa.Table]]
+    ) -> AsyncIterator[tuple[int, pa.Table, ScoredSlice]]:
+        """Yield chunks of files with their predictions, in order.
+
+        While one chunk is scored, the features of the next are read, and the rows of one more from its file: none of
+        these takes the time of another, because scoring, reading and writing release the GIL.
+
+        Raises:
+            SourceError: a file is missing, corrupt, or has changed.
+            RequestError: a row does not match the inputs in the plan.
+            StoreError: the store is unavailable.
+        """
+        loop, in_flight = asyncio.get_running_loop(), deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]]()
+        with ThreadPoolExecutor(1, "batch-rows") as reader:
+            try:
+                while (chunk := await loop.run_in_executor(reader, next, chunks, None)) is not None:
+                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader))))
+                    if len(in_flight) > _AHEAD:
+                        yield await _first_of(in_flight)
+                while in_flight:
+                    yield await _first_of(in_flight)
+            finally:
+                for _, _, task in in_flight:
+                    task.cancel()
+                await asyncio.gather(*(task for _, _, task in in_flight), return_exceptions=True)
+
+    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor) -> ScoredSlice:
+        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
+        # All chunks in flight must find room in the log, which would drop them otherwise.
+        most_rows = max(0, self.log_capacity - (1 + _AHEAD) * chunk.num_rows)
+        while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread without an event loop
+            await asyncio.sleep(_LOG_PAUSE_S)
+        return await self.predictor.score(request)
+
+    def _request(self, chunk: pa.Table) -> ScoringRequest:
+        check_count(chunk.num_rows, self.predictor.limits.max_batch)
+        rows = ColumnRows(_plain_columns(self.model.plan, chunk))
+        columns = self.model.parser.parse_columns(rows.columns)
+        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns)
+
+
+async def _first_of(
+    in_flight: deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]],
+) -> tuple[int, pa.Table, ScoredSlice]:
+    number, chunk, task = in_flight.popleft()
+    return number, chunk, await task
+
+
 @asynccontextmanager
 async def open_predictor(
     config: ServerConfig, name: str | None, version: str | None = None
-) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    """Yield a predictor and a model; without a name the only one, without a version the champion.
+) -> AsyncIterator[BatchPredictor]:
+    """Yield the predictor of a model; without a name of the only one, without a version of the champion.
 
     The log is complete at the end of the block.
 
@@ -131,19 +204,10 @@ async def open_predictor(
             log=log,
             limits=PredictorLimits.of(config.settings),
             marker_history=marker_history,
+            scoring_threads=config.settings.threads or len(os.sched_getaffinity(0)),
         )
         stack.push_async_callback(predictor.close)
-        yield predictor, model
-
-
-async def score_chunk(predictor: Predictor, model: ServedModel, chunk: pa.Table) -> ScoredSlice:
-    """Return the predictions of some rows of a file.
-
-    Raises:
-        RequestError: a row does not match the inputs in the plan.
-        StoreError: the store is unavailable.
-    """
-    return await predictor.predict(model, _plain_rows(model.plan, chunk))
+        yield BatchPredictor(predictor=predictor, model=model, log=log, log_capacity=config.settings.log_capacity)
 
 
 def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
@@ -153,13 +217,18 @@ def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
     return chunk
 
 
-def _plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
-    """Return table rows as JSON-like rows: only the plan's columns, times as microseconds, NaN as null."""
-    values = {
-        column.name: [_plain_value(v, column.dtype) for v in chunk[column.name].to_pylist()]
-        for column in [*plan.join_keys, *plan.request]
-    }
-    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+def _plain_columns(plan: FeaturePlan, chunk: pa.Table) -> dict[str, list[Any]]:
+    """Return the plan's columns as plain JSON values: times as microseconds, NaN as null."""
+    columns = [*plan.join_keys, *plan.request]
+    return {column.name: _plain_values(chunk[column.name], column.dtype) for column in columns}
+
+
+def _plain_values(column: pa.ChunkedArray, dtype: DType) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    is_parsed = dtype in {DType.FLOAT32, DType.FLOAT64, DType.BOOL}
+    if pa.types.is_integer(column.type) or (pa.types.is_string(column.type) and not is_parsed):
+        return values
+    return [_plain_value(value, dtype) for value in values]
 
 
 def _plain_value(value: object, dtype: DType) -> object:

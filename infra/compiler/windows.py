@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,6 +52,8 @@ ALIASES = {
 }
 LONGEST_DAYS = 400
 MOST_HOPS = 15  # the tag of a tile has four bits for its level, and four for its sketch
+MOST_PLACES = 32  # of a sequence: each takes 32 bytes of each tile
+_SEQUENCE = re.compile("(first|last)_([0-9]{1,9})", re.ASCII)
 _FOR_TEXT = frozenset({Function.COUNT, Function.COUNT_DISTINCT})
 _SERVED = frozenset(
     {PrimitiveFeastType.FLOAT64, PrimitiveFeastType.FLOAT32, PrimitiveFeastType.INT64, PrimitiveFeastType.INT32}
@@ -198,7 +201,7 @@ def _sketch_size(owner: str, text: str) -> int:
 def _aggregates(view: StreamFeatureView, types: Mapping[str, DType], keys: Sequence[str]) -> tuple[Aggregate, ...]:
     """Return the aggregates of a view, in the order of their declaration, from the types of its columns."""
     owner = f"windowed view {view.name!r}"
-    aggregates = tuple(_compile_aggregate(owner, view, item, types) for item in view.aggregations)
+    aggregates = tuple(each for item in view.aggregations for each in _compile_aggregation(owner, view, item, types))
     _check_tiles(owner, aggregates)
     names = [item.name for item in aggregates]
     _check_names(owner, names, keys)
@@ -206,10 +209,13 @@ def _aggregates(view: StreamFeatureView, types: Mapping[str, DType], keys: Seque
     return aggregates
 
 
-def _compile_aggregate(owner: str, view: StreamFeatureView, item: Aggregation, types: Mapping[str, DType]) -> Aggregate:
+def _compile_aggregation(
+    owner: str, view: StreamFeatureView, item: Aggregation, types: Mapping[str, DType]
+) -> Iterator[Aggregate]:
+    """Yield the features of an aggregation: one, or a feature ``NAME_PLACE`` for each value of a sequence."""
     name = item.resolved_name(item.time_window)
     owner = f"{owner} aggregation {name!r}"
-    function = _function(owner, item.function)
+    function, places = _function(owner, item.function)
     if not item.column:
         raise DefinitionError(
             owner, "has no column", fix="add a column; a key counts every event: Aggregation(column=KEY, ...)"
@@ -217,19 +223,33 @@ def _compile_aggregate(owner: str, view: StreamFeatureView, item: Aggregation, t
     check_columns_exist(owner, types, [item.column])
     _check_type(owner, item.column, function, types[item.column])
     window_us = _window_length(owner, item.time_window)
-    return Aggregate(
-        name=name, column=item.column, function=function, window_us=window_us, hop_us=_hop(view, item, window_us)
-    )
+    hop_us = _hop(view, item, window_us)
+    for place in range(1, (places or 1) + 1):
+        yield Aggregate(
+            name=f"{name}_{place}" if places else name,
+            column=item.column,
+            function=function,
+            window_us=window_us,
+            hop_us=hop_us,
+            place=place,
+        )
 
 
-def _function(owner: str, name: str) -> Function:
+def _function(owner: str, name: str) -> tuple[Function, int | None]:
+    """Return the function of a name, and the length of a sequence: ``last_5``; None: a single value."""
     if name in ALIASES:
-        return ALIASES[name]
+        return ALIASES[name], None
     if name in list(Function):
-        return Function(name)
-    raise DefinitionError(
-        owner, "has an unknown function", value=name, fix=f"use one of {', '.join((*Function, *ALIASES))}"
-    )
+        return Function(name), None
+    sequence = _SEQUENCE.fullmatch(name)
+    if sequence is None:
+        names = ", ".join((*Function, *ALIASES))
+        raise DefinitionError(
+            owner, "has an unknown function", value=name, fix=f"use one of {names}, or first_K or last_K with a number"
+        )
+    if not 1 <= int(sequence[2]) <= MOST_PLACES:
+        raise DefinitionError(owner, "has an unsupported length", value=name, fix=f"use 1 to {MOST_PLACES} values")
+    return Function(sequence[1]), int(sequence[2])
 
 
 def _check_type(owner: str, column: str, function: Function, dtype: DType) -> None:

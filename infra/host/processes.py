@@ -24,6 +24,7 @@ from skewless.infra.telemetry.logger import EventLogger
 _T = TypeVar("_T")
 Kind = Literal["server", "stream", "scheduler"]
 SILENT_S = 5.0
+_MISSED_S = 1.5
 _HEARTBEAT_S = 1.0
 _EXPIRY_S = 86_400.0
 _log = EventLogger()
@@ -57,8 +58,12 @@ class Process:
         return max(0.0, now_s - self.beat_s)
 
     def is_silent(self, now_s: float) -> bool:
-        """Return whether it is dead or stuck: it has missed several heartbeats."""
-        return self.silent_s(now_s) > SILENT_S
+        """Return whether it is dead or stuck: it has missed several heartbeats, or one and its pid is gone here."""
+        silent_s = self.silent_s(now_s)
+        if _MISSED_S < silent_s <= SILENT_S:
+            # Containers may share a host's name without its processes: one that sends heartbeats is never called dead.
+            return self.host == socket.gethostname() and not is_process(self.pid)
+        return silent_s > SILENT_S
 
 
 class ProcessRecord:

@@ -63,7 +63,7 @@ class LeaseRenewal:
         on_renewed: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._leases, self._lease = leases, lease
+        self._leases, self.lease = leases, lease
         self._on_renewed = on_renewed
         self._monotonic = monotonic
         self._until = acquired_at + leases.ttl_s
@@ -91,12 +91,12 @@ class LeaseRenewal:
         # fence lets its writes pass.
         was_held = requested_at < self._until
         try:
-            is_ours = self._leases.renew(self._lease)
+            is_ours = self._leases.renew(self.lease)
         except StoreError as error:
-            _log.warning("lease_not_renewed", lease=self._lease.name, problem=error.problem)
+            _log.warning("lease_not_renewed", lease=self.lease.name, problem=error.problem)
             return True
         if not is_ours:
-            _log.warning("lease_lost", lease=self._lease.name)
+            _log.warning("lease_lost", lease=self.lease.name)
         if was_held:
             # A lease of another holder counts as lost at once, without waiting for the rest of the old ttl.
             self._until = requested_at + self._leases.ttl_s if is_ours else requested_at

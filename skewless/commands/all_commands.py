@@ -7,7 +7,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import capacity, data, define, exports, keys, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, exports, keys, operate, predictions, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
@@ -23,8 +23,8 @@ _PARTS = {
         *(keys.add_key, keys.list_keys, keys.revoke_key),
     ),
     "Watch": (
-        *(watch.quality, watch.drift, watch.freshness, watch.importance, watch.why, watch.replay, watch.parity),
-        *(watch.alerts, watch.report),
+        *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),
+        *(watch.replay, watch.parity, watch.alerts, watch.report, watch.ui),
     ),
     "Operate": (
         *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),

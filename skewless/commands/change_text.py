@@ -71,7 +71,7 @@ def describe(value: object) -> str:
 
 
 _WORDS: Mapping[type, Callable[[Any], str]] = {
-    Aggregate: lambda it: f"{it.function} of {_cut(it.column)} over {length_text(it.window_us)}",
+    Aggregate: lambda it: f"{_cut(it.text)} over {length_text(it.window_us)}",
     Column: lambda it: str(it.dtype),
     FeatureRef: lambda _: "",
     Source: lambda it: _cut(it.path),

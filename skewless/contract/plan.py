@@ -197,7 +197,8 @@ class FeaturePlan:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
         defaults: dict[str, Any] = {"windows": (), "sources": (), "buckets": BUCKETS}
-        return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
+        data = {**asdict(self), "windows": tuple(view.as_dict() for view in self.windows)}
+        return {name: value for name, value in data.items() if value != defaults.get(name)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:

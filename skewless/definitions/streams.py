@@ -183,19 +183,23 @@ def aggregate(
     column: str,
     window: timedelta,
     *,
+    k: int | None = None,
     name: str | None = None,
     hop: timedelta | None = None,
 ) -> Aggregation:
-    """Return a Feast ``Aggregation``: one feature of a windowed view.
+    """Return a Feast ``Aggregation``: one feature of a windowed view, or ``k`` features of a sequence.
 
     Args:
         function: of the column's values in the window.
         column: of the event, or derived; count a key to count events.
         window: length of the window, which ends at the prediction.
+        k: of ``first`` and ``last``: the first values, earliest first, or the last values, latest first, as
+            the features ``NAME_1`` to ``NAME_k``, 1 to 32; null where there are fewer. None: one value.
         name: of the feature; None: Feast's, such as ``sum_amount_3600s``.
         hop: step in which the window's beginning moves; None: chosen by the window's length.
     """
-    return Aggregation(column=column, function=function, time_window=window, slide_interval=hop, name=name)
+    full_name = function if k is None else f"{function}_{k}"
+    return Aggregation(column=column, function=full_name, time_window=window, slide_interval=hop, name=name)
 
 
 def windowed_view(

@@ -85,9 +85,9 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     )
 
 
-def drift_reports(project: Workspace, model: str) -> list[dict[str, Any]]:
-    """Return the stored reports of a model's windows, oldest first, each as ``DriftReport.as_dict``."""
-    return [report for _, report in _drift_records(project).read_latest_first(model)][::-1]
+def drift_reports(project: Workspace, model: str, most: int | None = None) -> list[dict[str, Any]]:
+    """Return all or the latest stored reports of a model, oldest first, each as ``DriftReport.as_dict``."""
+    return [report for _, report in _drift_records(project).read_latest_first(model, most)][::-1]
 
 
 def latest_drift(project: Workspace, model: str) -> dict[str, Any] | None:

@@ -84,7 +84,7 @@ class FeatureEvidence:
         inside = [event for event in counted if event.ts >= start]
         span = f"from {time_text(start)} to {time_text(self.t)} (excluded)"
         lines = [
-            f"{item.function} of {item.column} over {timedelta(microseconds=item.window_us)}, {span}",
+            f"{item.text} over {timedelta(microseconds=item.window_us)}, {span}",
             f"{len(inside)} events of {reads.view.source} count:",
             *(f"  {self._event_text(reads, event)}" for event in inside),
         ]

@@ -80,7 +80,7 @@ def test_a_feature_view_is_that_of_its_tags(
 
 @given(
     lengths, lengths, st.none() | days, st.integers(1, 10_000), st.sampled_from([None, "id", "card"]), scales, scales,
-    st.none() | st.integers(2, 4096), lengths, lengths, st.booleans(), st.booleans(),
+    st.none() | st.integers(2, 4096), lengths, lengths, st.booleans(), st.booleans(), st.integers(1, 32),
 )  # fmt: skip
 def test_a_windowed_view_and_its_stream_are_those_of_their_tags(
     dedupe: timedelta | None,
@@ -95,6 +95,7 @@ def test_a_windowed_view_and_its_stream_are_those_of_their_tags(
     max_age: timedelta | None,
     derives: bool,  # noqa: FBT001
     kafka: bool,  # noqa: FBT001
+    places: int,
 ) -> None:
     latest = None if earliest is None else earliest + timedelta(days=span)
     typed_source: Any = {"history": HISTORY, "columns": TYPES, "event_id": event_id, "scales": stream_scales,
@@ -115,9 +116,14 @@ def test_a_windowed_view_and_its_stream_are_those_of_their_tags(
         stream_by_hand = PushSource(name="pay", batch_source=HISTORY, tags=source_tags)
     columns_summed = ["amount", "odd name", "größe", *(["double"] if derives else [])]
     aggregations = [Aggregation(column=name, function="sum", time_window=HOUR) for name in columns_summed]
+    aggregations.append(Aggregation(column="amount", function=f"last_{places}", time_window=HOUR, name="recent"))
     view = windowed_view(
         "now", entities=[ENTITY], source=stream, distinct=distinct, freshness=freshness, max_age=max_age,
-        aggregations=[aggregate("sum", name, HOUR) for name in columns_summed], scales=view_scales,
+        aggregations=[
+            *(aggregate("sum", name, HOUR) for name in columns_summed),
+            aggregate("last", "amount", HOUR, k=places, name="recent"),
+        ],
+        scales=view_scales,
         transform=double if derives else None, inputs=["amount"] if derives else None,
         derived={"double": "float64", "big": "bool"} if derives else None, where="big" if derives else "late",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from tests.second_week.project import CLICKS
 SECOND = 1_000_000
 _DEFINITIONS = (
     "feature_added",
+    "sequence_added",
     "recency_added",
     "feature_changed",
     "window_changed",

@@ -26,13 +26,22 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """One aggregation; ``hop_s`` is 0 where the hop is that of the window's length."""
+    """One aggregation; ``hop_s`` is 0 where the hop is that of the window's length.
+
+    Args:
+        k: number of values of a sequence of ``first`` or ``last``; 0: one value.
+    """
 
     name: str
     column: str
     function: str
     window_s: int
     hop_s: int = 0
+    k: int = 0
+
+    @property
+    def features(self) -> list[str]:
+        return [f"{self.name}_{place}" for place in range(1, self.k + 1)] if self.k else [self.name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,5 +142,12 @@ class Declared:
 def feature_names(view: View) -> list[str]:
     """Return the names of a view's features, in the order of the reply."""
     if isinstance(view, Window):
-        return [aggregate.name for aggregate in view.aggregates]
+        return [name for aggregate in view.aggregates for name in aggregate.features]
     return [name for name, _ in view.features]
+
+
+def single_names(view: View) -> list[str]:
+    """Return the names of the features that are not a part of a sequence."""
+    if isinstance(view, Window):
+        return [aggregate.name for aggregate in view.aggregates if not aggregate.k]
+    return feature_names(view)

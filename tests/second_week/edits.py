@@ -19,6 +19,7 @@ from tests.second_week.declared import (
     View,
     Window,
     feature_names,
+    single_names,
 )
 from tests.second_week.project import DAY_S, FACTS, HOUR_S, MINUTE_S
 
@@ -56,6 +57,20 @@ class Editor:
         fresh = (*view.aggregates[:at], item, *view.aggregates[at:])
         return _with(declared, view, replace(view, aggregates=fresh)), f"{view.name}: + {_said(item)}"
 
+    def sequence_added(self, declared: Declared) -> tuple[Declared, str]:
+        """The first or last values of a column, as one feature each."""
+        view = self.pick(declared.windows)
+        column = self.pick(sorted(name for name, kind in view.source.columns if kind != "string"))
+        item = Aggregate(
+            name=self.name("sequence"),
+            column=column,
+            function=self.pick(("first", "last")),
+            window_s=self.pick(_LENGTHS),
+            k=self.pick([1, 2, 5, 32]),
+        )
+        declared = _with(declared, view, replace(view, aggregates=(*view.aggregates, item)))
+        return declared, f"{view.name}: + {_said(item)}"
+
     def recency_added(self, declared: Declared) -> tuple[Declared, str]:
         """A feature of the event's own time, and a transform that tells how long ago that was."""
         view = self.pick(declared.windows)
@@ -69,7 +84,7 @@ class Editor:
 
     def feature_changed(self, declared: Declared) -> tuple[Declared, str]:
         view = self.pick(declared.windows)
-        old = self.pick(view.aggregates)
+        old = self.pick([item for item in view.aggregates if not item.k])
         new = replace(self._aggregate(view), name=old.name)
         items = tuple(new if item is old else item for item in view.aggregates)
         return _with(declared, view, replace(view, aggregates=items)), f"{view.name}: {_said(old)} -> {_said(new)}"
@@ -83,17 +98,17 @@ class Editor:
 
     def feature_renamed(self, declared: Declared) -> tuple[Declared, str]:
         view = self.pick(declared.views)
-        old, new = self.pick(feature_names(view)), self.name("named")
+        old, new = self.pick(single_names(view)), self.name("named")
         declared = _with(declared, view, _renamed(view, old, new))
         return _follow(declared, view.name, old, new), f"{view.name}: {old} is named {new}"
 
     def feature_dropped(self, declared: Declared) -> tuple[Declared, str]:
-        views = [view for view in declared.views if len(feature_names(view)) > 1]
+        views = [view for view in declared.views if len(single_names(view)) > 1]
         view = self.pick(views)
-        old = self.pick(feature_names(view))
+        old = self.pick(single_names(view))
         fresh = _without(view, old)
         declared = _with(declared, view, fresh)
-        return _follow(declared, view.name, old, self.pick(feature_names(fresh))), f"{view.name}: - {old}"
+        return _follow(declared, view.name, old, self.pick(single_names(fresh))), f"{view.name}: - {old}"
 
     def fact_added(self, declared: Declared) -> tuple[Declared, str]:
         view = self.pick(declared.latest)
@@ -226,7 +241,8 @@ class Editor:
 
 def _said(item: Aggregate) -> str:
     hop = f" by {item.hop_s} s" if item.hop_s else ""
-    return f"{item.name} = {item.function}({item.column}) over {item.window_s} s{hop}"
+    k = f", {item.k}" if item.k else ""
+    return f"{item.name} = {item.function}({item.column}{k}) over {item.window_s} s{hop}"
 
 
 def _with(declared: Declared, old: View, new: View) -> Declared:

@@ -21,6 +21,7 @@ SECOND = 1_000_000
 HALF_DAY, TWELVE_DAYS = 43_200, 1_036_800
 DEFAULT_FLOAT_SCALE = 6
 Values = list[float | None]
+Present = float | int | str | bool
 # With more of them than this for one entity a reply is not judged, but counted.
 MOST_IN_FLIGHT = 5
 
@@ -100,7 +101,7 @@ def window_values(view: Window, events: Iterable[Item], t: int) -> Values:
     edge = min(left_edge(t, aggregate) for aggregate in view.aggregates)
     seen = sorted((event for event in events if edge <= event.ts < t), key=lambda event: (event.ts, event.order))
     rows = [(event.ts, columns) for event in seen if _counts(view, columns := _columns(view, event))]
-    return [_feature(view, aggregate, rows, t) for aggregate in view.aggregates]
+    return [value for aggregate in view.aggregates for value in _features(view, aggregate, rows, t)]
 
 
 def _columns(view: Window, event: Item) -> dict[str, Value]:
@@ -116,9 +117,19 @@ def _counts(view: Window, columns: dict[str, Value]) -> bool:
     return not view.where or columns[view.where] is True
 
 
-def _feature(view: Window, item: Aggregate, rows: Sequence[tuple[int, dict[str, Value]]], t: int) -> float | None:
+def _features(view: Window, item: Aggregate, rows: Sequence[tuple[int, dict[str, Value]]], t: int) -> Values:
     edge = left_edge(t, item)
-    values = [value for ts, columns in rows if ts >= edge and (value := columns[item.column]) is not None]
+    values: list[Present] = [
+        value for ts, columns in rows if ts >= edge and (value := columns[item.column]) is not None
+    ]
+    if item.k:
+        ordered = values if item.function == "first" else values[::-1]
+        numbers: Values = [float(value) + 0.0 for value in ordered[: item.k]]
+        return numbers + [None] * (item.k - len(numbers))
+    return [_feature(view, item, values)]
+
+
+def _feature(view: Window, item: Aggregate, values: Sequence[Present]) -> float | None:
     if item.function == "count":
         return float(len(values))
     if item.function == "count_distinct":
@@ -146,10 +157,10 @@ def _scale(view: Window, column: str) -> int:
     return DEFAULT_FLOAT_SCALE if column == "net" or kinds.get(column, "bool").startswith("float") else 0
 
 
-def _summed(function: str, values: Sequence[Value], scale: int) -> float | None:
+def _summed(function: str, values: Sequence[Present], scale: int) -> float | None:
     """Sums are exact in integers; a feature is one correctly rounded division (SEMANTICS 3.3, 3.4)."""
     unit = 10**scale
-    fixed = [round(value * float(unit)) if isinstance(value, float) else int(value or 0) * unit for value in values]
+    fixed = [round(value * float(unit)) if isinstance(value, float) else int(value) * unit for value in values]
     n, total = len(fixed), sum(fixed)
     if function == "sum":
         return float(Fraction(total, unit))

@@ -115,6 +115,7 @@ def first() -> Declared:
         Aggregate(name="shop_amount", column="amount", function="sum", window_s=DAY_S),
         Aggregate(name="shop_qty", column="qty", function="max", window_s=6 * HOUR_S, hop_s=600),
         Aggregate(name="shop_last", column="amount", function="last", window_s=7 * DAY_S),
+        Aggregate(name="shop_recent", column="amount", function="last", window_s=DAY_S, k=4),
     )
     user_visits = (
         Aggregate(name="dwell_sum", column="dwell", function="sum", window_s=DAY_S),
@@ -217,7 +218,7 @@ def _window(view: Window) -> str:
 def _aggregation(item: Aggregate) -> str:
     slide = f", slide_interval=timedelta(seconds={item.hop_s})" if item.hop_s else ""
     return (
-        f'Aggregation(column="{item.column}", function="{item.function}",'
+        f'Aggregation(column="{item.column}", function="{item.function}{f"_{item.k}" if item.k else ""}",'
         f' time_window=timedelta(seconds={item.window_s}){slide}, name="{item.name}")'
     )
 

@@ -33,6 +33,15 @@ ASKED = {
     "s": (Function.COUNT, Function.COUNT_DISTINCT),
     "ts": (Function.COUNT, *NUMBERS, Function.COUNT_DISTINCT),  # the event's own time
 }
+# Further places of the sequences of first and last values; not all, so that a sequence is longer than what is read.
+PLACES = {
+    ("x", Function.FIRST): (2, 3),
+    ("x", Function.LAST): (2, 3, 4),
+    ("y", Function.LAST): (2, 3),
+    ("n", Function.FIRST): (4,),
+    ("ts", Function.LAST): (2, 6),
+    ("z", Function.LAST): (3,),
+}
 
 
 def make_window_view(keys: Mapping[str, DType], *, filtered: bool = False) -> WindowView:
@@ -55,11 +64,17 @@ def make_window_view(keys: Mapping[str, DType], *, filtered: bool = False) -> Wi
         inputs=columns(inputs),
         aggregates=tuple(
             Aggregate(
-                name=f"{function}_{column}_{window}", column=column, function=function, window_us=window, hop_us=hop
+                name=f"{function}_{column}_{window}" + (f"_{place}" if place > 1 else ""),
+                column=column,
+                function=function,
+                window_us=window,
+                hop_us=hop,
+                place=place,
             )
             for window, hop in WINDOWS
             for column, functions in wanted.items()
             for function in functions
+            for place in (1, *PLACES.get((column, function), ()))
         ),
         transform=derived if filtered else None,
         filter="big" if filtered else None,

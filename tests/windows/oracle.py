@@ -80,10 +80,11 @@ def _feature(view: WindowView, item: Aggregate, inside: Sequence[Event]) -> floa
         return float(len(values))
     if item.function is Function.COUNT_DISTINCT:
         return _distinct(values, view.sketch_size)
+    if item.function in {Function.FIRST, Function.LAST}:
+        sequence = values if item.function is Function.FIRST else values[::-1]
+        return _number(sequence[item.place - 1]) if item.place <= len(sequence) else None
     if not values:
         return None
-    if item.function in {Function.FIRST, Function.LAST}:
-        return _number(values[0 if item.function is Function.FIRST else -1])
     if item.function in {Function.MIN, Function.MAX}:
         return (min if item.function is Function.MIN else max)(map(_number, values))
     return _summed(item.function, [_fixed(value, view.scales.get(item.column, 0)) for value in values], view, item)

@@ -63,6 +63,10 @@ VIEW = WindowView(
     aggregates=tuple(
         Aggregate(name=f"{name}_1h", column=column, function=function, window_us=HOUR, hop_us=5 * MINUTE)
         for name, column, function in ASKED
+    )
+    + tuple(
+        Aggregate(name=f"last_{i}", column="delay", function=Function.LAST, window_us=HOUR, hop_us=5 * MINUTE, place=i)
+        for i in (2, 3)
     ),
     scales={"delay": 3},
     sketch_size=4,

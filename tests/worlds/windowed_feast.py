@@ -56,6 +56,7 @@ plane_now = StreamFeatureView(
     aggregations=[
         Aggregation(column="arr_delay", function="max", time_window=DAY, name="worst_delay_1d"),
         Aggregation(column="landed_at", function="last", time_window=DAY, name="last_landed_1d"),
+        Aggregation(column="arr_delay", function="last_3", time_window=DAY, name="delays"),
     ],
 )
 asking = RequestSource(

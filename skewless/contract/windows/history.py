@@ -25,7 +25,7 @@ from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import window_start
 from skewless.contract.windows.ranges import LimitFilter, RangeExtremes, Ranges, first_at_least, split_ranges
 from skewless.contract.windows.sketch import Hashes, RangeSketches, estimate_distinct, select_smallest
-from skewless.contract.windows.state_layout import EventOrigins, Finaliser, StateLayout
+from skewless.contract.windows.state_layout import FIRST_LAST_WORDS, EventOrigins, Finaliser, StateLayout
 from skewless.contract.windows.tiles import find_run_starts
 from skewless.contract.windows.view import Function, WindowView
 
@@ -295,12 +295,16 @@ class RangeStates:
         layout.carry(result)
         for key, position in layout.extremes.items():
             result[position] = self._extremes[key].find(low, high).view(np.int64)
-        for (column, function), position in layout.first_last.items():
-            neighbour = self._neighbours[column, function]
-            chosen = neighbour[low] if function is Function.FIRST else neighbour[high]
-            # A neighbour outside the range means that no event of the range has a value.
-            inside = np.flatnonzero((chosen >= low) & (chosen < high))
-            result[position : position + 4, inside] = self._words[position : position + 4, chosen[inside]]
+        for key, position in layout.first_last.items():
+            values, events = layout.sequence(result, key), self._words[position : position + FIRST_LAST_WORDS]
+            neighbour, is_first = self._neighbours[key], key[1] is Function.FIRST
+            rows, chosen = np.arange(len(low)), neighbour[low if is_first else high]
+            for place in values:
+                # A neighbour outside the range means that no further event of the range has a value.
+                inside = np.flatnonzero((chosen >= low[rows]) & (chosen < high[rows]))
+                rows, chosen = rows[inside], chosen[inside]
+                place[:, rows] = events[:, chosen]
+                chosen = neighbour[chosen + 1 if is_first else chosen]
         return result
 
     def _find_neighbours(self, function: Function, position: int) -> Int64Array:

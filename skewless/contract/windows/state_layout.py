@@ -4,8 +4,8 @@ A state is a column of int64 words; n states are a matrix of shape ``(width, n)`
 
     add      n, S1 as 2 words, S2 as 3        of each column that is counted or summed
     min,max  float64 bits, NaN for nothing
-    first,   ts, partition, seq, value        ordered by the first three, which are unique
-    last
+    first,   ts, partition, seq, value        ordered by the first three, which are unique; k times for the first
+    last                                      or last k values, the earliest or latest first, nothing where fewer
 
 For ``count_distinct``, an event has hashes next to its words; see ``skewless.contract.windows.sketch``.
 """
@@ -27,7 +27,7 @@ from skewless.contract.windows.view import SQUARED, SUMMED, Aggregate, Function,
 NEVER = np.int64(2**63 - 1)  # later than any time
 EVER = np.int64(-(2**63))  # earlier than any time
 NOTHING = np.float64(np.nan).view(np.int64)
-_FIRST_LAST_WORDS = 4
+FIRST_LAST_WORDS = 4
 _COUNTED = frozenset({Function.COUNT, *SUMMED})
 
 
@@ -59,7 +59,8 @@ class StateLayout:
         sums: per counted column, the position of its count; sums and squares follow it.
         added: number of words that merge by addition; these come first.
         extremes: per column and function, the position of a minimum or maximum.
-        first_last: per column and function, the position of the four words of a first or last value.
+        first_last: per column and function, the position of the words of the first or last values, four for each.
+        places: per column and function, the number of first or last values.
         hashed: the columns of ``count_distinct``, in order.
     """
 
@@ -79,6 +80,7 @@ class StateLayout:
         self.added = position
         self.extremes: dict[tuple[str, Function], int] = {}
         self.first_last: dict[tuple[str, Function], int] = {}
+        self.places: dict[tuple[str, Function], int] = {}
         for function in (Function.MIN, Function.MAX):
             for column in (column for column, functions in functions_of.items() if function in functions):
                 self.extremes[column, function] = position
@@ -86,7 +88,10 @@ class StateLayout:
         for function in (Function.FIRST, Function.LAST):
             for column in (column for column, functions in functions_of.items() if function in functions):
                 self.first_last[column, function] = position
-                position += _FIRST_LAST_WORDS
+                # One sequence serves all windows, so the longest of a column decides.
+                most = max(item.place for item in view.aggregates if (item.column, item.function) == (column, function))
+                self.places[column, function] = most
+                position += most * FIRST_LAST_WORDS
         self.width = position
         self.hashed = tuple(
             column for column, functions in functions_of.items() if Function.COUNT_DISTINCT in functions
@@ -97,9 +102,10 @@ class StateLayout:
         words = np.zeros((self.width, n), dtype=np.int64)
         for position in self.extremes.values():
             words[position] = NOTHING
-        for (_, function), position in self.first_last.items():
-            words[position] = NEVER if function is Function.FIRST else EVER
-            words[position + 3] = NOTHING
+        for key in self.first_last:
+            values = self.sequence(words, key)
+            values[:, 0] = NEVER if key[1] is Function.FIRST else EVER
+            values[:, 3] = NOTHING
         return words
 
     def build_states(self, measured: Mapping[str, AggregateInputs], origin: EventOrigins) -> Int64Array:
@@ -128,6 +134,11 @@ class StateLayout:
             words[position + 3] = values.value.view(np.int64)
         return words
 
+    def sequence(self, words: Int64Array, key: tuple[str, Function]) -> Int64Array:
+        """Return the first or last values in n states, a view of shape ``(places, 4, n)``."""
+        position, places = self.first_last[key], self.places[key]
+        return words[position : position + places * FIRST_LAST_WORDS].reshape(places, FIRST_LAST_WORDS, -1)
+
     def merge(self, words: Int64Array, starts: npt.NDArray[np.intp]) -> Int64Array:
         """Return the merged states of groups of adjacent states, shape ``(width, n_groups)``.
 
@@ -147,14 +158,40 @@ class StateLayout:
             better = np.fmin if function is Function.MIN else np.fmax
             # fmin and fmax ignore NaN, which is the state without a value.
             result[position] = better.reduceat(words[position].view(np.float64), starts).view(np.int64)
-        ends = np.append(starts[1:], n)
-        for (_, function), position in self.first_last.items():
+        if self.first_last:
+            ends = np.append(starts[1:], n)
             group = np.repeat(np.arange(len(starts)), ends - starts)
-            # Sort each group by (ts, partition, seq): FIRST is then the start of the group, LAST its end.
-            order = np.lexsort((words[position + 2], words[position + 1], words[position], group))
-            chosen = order[starts] if function is Function.FIRST else order[ends - 1]
-            result[position : position + _FIRST_LAST_WORDS] = words[position : position + _FIRST_LAST_WORDS, chosen]
+            for key in self.first_last:
+                self._merge_sequence(result, words, group, starts if key[1] is Function.FIRST else ends, key)
         return result
+
+    def _merge_sequence(
+        self,
+        result: Int64Array,
+        words: Int64Array,
+        group: npt.NDArray[np.intp],
+        edges: npt.NDArray[np.intp],
+        key: tuple[str, Function],
+    ) -> None:
+        """Set the first or last values of groups of states.
+
+        Args:
+            group: number of each state's group.
+            edges: start of each group for first values, and end for last values.
+        """
+        position, places = self.first_last[key], self.places[key]
+        if places > 1:
+            # A group has `places` times as many values as states, also empty ones, which lose against any event.
+            words = self.sequence(words, key).transpose(1, 0, 2).reshape(FIRST_LAST_WORDS, -1)
+            group, edges = np.tile(group, places), edges * places
+        else:
+            words = words[position : position + FIRST_LAST_WORDS]
+        # Sort each group by (ts, partition, seq): FIRST is then the start of the group, LAST its end.
+        order = np.lexsort((words[2], words[1], words[0], group))
+        for place in range(places):
+            chosen = order[edges + place if key[1] is Function.FIRST else edges - 1 - place]
+            result[position : position + FIRST_LAST_WORDS] = words[:, chosen]
+            position += FIRST_LAST_WORDS
 
     def carry(self, words: Int64Array) -> None:
         """Carry the words of sums in place."""
@@ -184,7 +221,7 @@ class Finaliser:
         if function in {Function.MIN, Function.MAX}:
             return _floats(words[self._layout.extremes[column, function]])
         if function in {Function.FIRST, Function.LAST}:
-            return _floats(words[self._layout.first_last[column, function] + 3])
+            return _floats(self._layout.sequence(words, (column, function))[item.place - 1, 3])
         return self._compute_sum(item, words)
 
     def _compute_sum(self, item: Aggregate, words: Int64Array) -> Floats:

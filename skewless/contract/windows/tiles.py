@@ -270,9 +270,9 @@ class WindowReader:
         self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
         positions = {window: i for i, window in enumerate(view.windows)}
         # Features with the same function and column are computed together for all windows: (feature, window) of each.
-        self._groups: dict[tuple[Function, str], list[tuple[int, int]]] = {}
+        self._groups: dict[tuple[Function, str, int], list[tuple[int, int]]] = {}
         for i, item in enumerate(view.aggregates):
-            self._groups.setdefault((item.function, item.column), []).append(
+            self._groups.setdefault((item.function, item.column, item.place), []).append(
                 (i, positions[item.window_us, item.hop_us])
             )
 

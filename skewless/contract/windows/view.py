@@ -98,6 +98,7 @@ class Aggregate:
     Args:
         column: an event column or an output of the view's transform.
         window_us, hop_us: length of the window and of its steps, microseconds.
+        place: of ``first`` and ``last``, the value's place in their sequence, from 1 (the first or last value itself).
     """
 
     name: str
@@ -105,6 +106,16 @@ class Aggregate:
     function: Function
     window_us: int
     hop_us: int
+    place: int = 1
+
+    @property
+    def text(self) -> str:
+        """Return what the feature is of its column.
+
+        >>> Aggregate(name="f", column="x", function=Function.LAST, window_us=60, hop_us=5, place=2).text
+        'last of x (place 2)'
+        """
+        return f"{self.function} of {self.column}" + (f" (place {self.place})" if self.place > 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +170,7 @@ class WindowView:
     @cached_property
     def hash(self) -> str:
         """Return the hash of all that determines the states: part of the online key."""
-        data = asdict(self)
+        data = self.as_dict()
         # They decide how old a value may be, not the value: a change must not orphan the states.
         for name in ("freshness_us", "max_age_us"):
             del data[name]
@@ -192,9 +203,17 @@ class WindowView:
             f"view {self.name!r}", "reads an unknown column", value=column, fix="declare the column in the event source"
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the default place is omitted, so that older views keep their hash."""
+        data = asdict(self)
+        for item in data["aggregates"]:
+            if item["place"] == 1:
+                del item["place"]
+        return data
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WindowView:
-        """Build a view from plain JSON values."""
+        """Build a view from the result of ``as_dict``."""
         transform = data["transform"]
         return cls(
             **{

@@ -20,7 +20,7 @@ from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject,
 AGO = [0, 3 * MINUTE, HOUR, 2 * HOUR, 9 * HOUR, 30 * 24 * HOUR]
 CARRIERS = ["AA", "UA", "AA", "ZZ", "UA", "AA"]
 PLANES = [0, 1, 2, 0, 1, 2]
-OF_PLANES = ["worst_delay_1d", "last_landed_1d"]
+OF_PLANES = ["worst_delay_1d", "last_landed_1d", "delays_1", "delays_2", "delays_3"]
 
 
 def filled(windowed: WindowedFeastProject) -> WindowedFeastProject:
@@ -77,6 +77,7 @@ def test_a_service_of_both_kinds_is_answered_in_event_time(happened: WindowedFea
     own = expected(happened, "event_time")
     assert columns_of(table, [*NUMBERS, *OF_PLANES]) == own
     assert own["landings_1h"][0] == 3.0
+    assert [own[name][0] for name in ("delays_1", "delays_2", "delays_3")] == [40.5, 22.5, 13.5]
     assert table["fleet"].to_pylist() == [950, 880.5, 950, None, 880.5, None]
     assert table["carrier"].to_pylist() == CARRIERS
     assert table.column_names == ["carrier", "plane", "event_timestamp", "fleet", *NUMBERS, *OF_PLANES]

@@ -43,7 +43,7 @@ NEEDED = {
     "capacity": ["--entities", "5"],
     "predict": ["--row", "{}"],
     "get": ["v"],
-    "why": ["5c0d81-1f"],
+    "why": ["19ad1f7c2e0-8c81a2f7-1f"],
     "feedback": ["outcomes.csv"],
     "dataset": ["--entities", "asked.csv", "--service", "s", "--out", "rows"],
 }

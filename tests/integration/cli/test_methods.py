@@ -129,6 +129,9 @@ CASES = [
     VerbCase("validate fraud --all", lambda p: p.validate(["fraud"], everything=True), timeless),
     VerbCase("validate --suggest", lambda p: p.suggest()),
     VerbCase("materialize --dry-run", lambda p: p.pending()),
+    VerbCase("materialize shop_risk --dry-run", lambda p: p.pending(["shop_risk"])),
+    VerbCase("materialize shop_risk", lambda p: p.materialize(["shop_risk"])),
+    VerbCase("materialize nowhere", lambda p: p.materialize(["nowhere"])),
     VerbCase("materialize", lambda p: p.materialize()),
     VerbCase("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
     VerbCase("get card_days --key card_id=5 --as-of 1", lambda p: p.get("card_days", CARD, as_of_us=1)),
@@ -159,6 +162,8 @@ CASES = [
          lambda p: p.quality("fraud", window_us=6 * 3_600_000_000, since_us=p.clock.now_us() - 86_400_000_000)),
     VerbCase("drift --dry-run", lambda p: p.drift(dry_run=True)),
     VerbCase("importance --windows 2", lambda p: p.importance(windows=2)),
+    VerbCase("predictions --limit 3", lambda p: p.predictions(limit=3)),
+    VerbCase("predictions fraud --key card_id=5", lambda p: p.predictions("fraud", keys=CARD)),
     VerbCase("why nosuch", lambda p: p.why("nosuch")),
     VerbCase("replay", lambda p: p.replay()),
     VerbCase("replay fraud --new", lambda p: p.replay("fraud", new=True)),
@@ -211,6 +216,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "quality": lambda p, name: p.quality(name),
     "replay": lambda p, name: p.replay(name),
     "report": lambda p, name: p.report([name]),
+    "predictions": lambda p, name: p.predictions(name),
     "why": lambda p, name: p.why(name),
     "importance": lambda p, name: p.importance(name),
     "parity": lambda p, name: p.parity([name]),
@@ -230,7 +236,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 def test_every_verb_has_a_case() -> None:
     words = [case.words for case in CASES]
     named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
-    assert {verb.name for verb in OURS} - named == {"serve", "restore"}  # see below, and test_backup.py
+    assert {verb.name for verb in OURS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
 
 
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb
@@ -329,12 +335,13 @@ def test_an_unknown_name_is_the_same_error(walked: Path, verb: str) -> None:
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 
 
-def test_a_server_that_cannot_listen_is_the_same_error(walked: Path) -> None:
+@pytest.mark.parametrize("verb", ["serve", "ui"])
+def test_a_server_that_cannot_listen_is_the_same_error(walked: Path, verb: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        said = run("serve", "--port", str(port), "--repo", walked, "--json")
+        said = run(verb, "--port", str(port), "--repo", walked, "--json")
         with Project(walked) as project, pytest.raises(SkewlessError) as caught:
-            project.serve(port=port)
+            getattr(project, verb)(port=port)
     assert said.code == caught.value.exit_code == 10
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 

@@ -16,7 +16,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE
-from skewless.contract.windows.view import EventSource, Function, WindowView
+from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
@@ -87,6 +87,18 @@ def test_3_2_a_stream_feature_view_compiles_to_this_windowed_view(repo: Path) ->
     assert (view.transform.function, view.transform.source) == ("lateness", (repo / "derive.py").read_text())
     assert view.transform.inputs == refs("event.arr_delay", "event.gate")
     assert view.transform.outputs == columns({"late": DType.BOOL, "loss": DType.FLOAT64})
+
+
+def test_3_3_a_sequence_compiles_to_a_feature_for_each_place(repo: Path) -> None:
+    edit(repo, AVERAGE, 'Aggregation(column="fuel", function="last_3", time_window=DAY, name="fuels"),')
+    edit(repo, '"skewless.scale.arr_delay": "3",', "")
+    view = compiled_view(repo)
+    assert view.aggregates[:3] == tuple(
+        Aggregate(name=f"fuels_{place}", column="fuel", function=Function.LAST, window_us=DAY, hop_us=HOUR, place=place)
+        for place in (1, 2, 3)
+    )
+    plan = compile_repo(repo).plan
+    assert FeaturePlan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
 
 
 def test_a_push_source_compiles_to_this_event_source(repo: Path) -> None:

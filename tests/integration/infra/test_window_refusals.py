@@ -132,6 +132,21 @@ VIEW_REFUSALS = [
         "two features with one name.*fuel_day",
     ),
     (*average('column="gate", function="sum", time_window=HOUR, name="Fuel_Day"'), "differ only in case"),
+    (*average('column="gate", function="last_33", time_window=HOUR'), "unsupported length.*got 'last_33'.*1 to 32 val"),
+    (*average('column="gate", function="first_0", time_window=HOUR'), "unsupported length .*got 'first_0'"),
+    (*average('column="gate", function="max_2", time_window=HOUR'), "unknown function .got 'max_2'.*first_K or last_K"),
+    (
+        'column="plane", function="nunique", time_window=DAY',
+        'column="plane", function="last_2", time_window=DAY',
+        "computes last of text",
+    ),
+    (
+        *average(
+            'column="gate", function="last_2", time_window=HOUR, name="x"), Aggregation(column="gate", '
+            'function="max", time_window=HOUR, name="x_2"'
+        ),
+        "two features with one name.*x_2",
+    ),
     (*average('column="gate", function="sum", time_window=HOUR, name="carrier"'), "with the name of a key.*'carrier'"),
     (*average('column="gate", function="sum", time_window=HOUR, name="Carrier"'), "differ only in case"),
     (*average('column="gate", function="sum", time_window=HOUR, name="__t"'), "has a reserved name .got '__t'"),

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from skewless.infra.host.processes import (
     SILENT_S,
     Kind,
+    Process,
     ProcessRecord,
     is_served_here,
     read_processes,
@@ -72,6 +73,23 @@ def test_a_process_is_listed_until_it_ends(project_database: Database) -> None:
         (item,) = read_processes(state)
         assert (item.kind, item.pid, item.plan, item.is_silent(time.time())) == ("scheduler", os.getpid(), "abc", False)
     assert read_processes(state) == []
+
+
+@pytest.mark.parametrize(
+    ("pid", "host", "seconds", "is_silent"),
+    [
+        (os.getpid(), socket.gethostname(), 2.0, False),
+        (2**22 + 1, socket.gethostname(), 1.0, False),  # it sends heartbeats: another container has our host's name
+        (2**22 + 1, socket.gethostname(), 2.0, True),
+        (2**22 + 1, "elsewhere", 2.0, False),
+        (os.getpid(), socket.gethostname(), SILENT_S + 1, True),
+    ],
+)
+def test_a_process_that_has_ended_here_is_silent_sooner(
+    pid: int, host: str, seconds: float, *, is_silent: bool
+) -> None:
+    process = Process(kind="server", host=host, pid=pid, started_s=0.0, beat_s=100.0)
+    assert process.is_silent(100.0 + seconds) is is_silent
 
 
 def test_a_machine_whose_clock_is_slow_is_not_silent(

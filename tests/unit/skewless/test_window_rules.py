@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import decimal
+import json
 import math
 import random
+from dataclasses import replace
 from fractions import Fraction
 from hashlib import blake2b
 
@@ -96,6 +98,27 @@ def test_3_4_an_empty_window_is_a_count_of_0_and_null_else() -> None:
         for item, value in zip(view.aggregates, features(view, values), strict=True):
             counted = item.function in {Function.COUNT, Function.COUNT_DISTINCT}
             assert value == 0.0 if counted else math.isnan(value), item.function
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_3_3_a_sequence_has_the_first_or_last_values_and_null_where_there_are_fewer(seed: int) -> None:
+    rng = random.Random(seed)
+    values = [rng.choice([None, math.nan, math.inf, -0.0, rng.gauss(0, 1)]) for _ in range(rng.randrange(8))]
+    view = view_of(DType.FLOAT64, Function.FIRST, Function.LAST)
+    view = replace(view, aggregates=tuple(replace(i, place=place) for i in view.aggregates for place in range(1, 6)))
+    present = [value + 0.0 for value in values if value is not None and not math.isnan(value)]
+    wanted = [(ordered + [math.nan] * 5)[:5] for ordered in (present, present[::-1])]
+    # Events of one time have the order of their positions.
+    assert str(features(view, pa.array(values, pa.float64()))) == str(wanted[0] + wanted[1])
+
+
+def test_6_1_a_view_without_sequences_keeps_its_hash() -> None:
+    """The hash is part of the online key: another one would orphan the states of earlier versions."""
+    view = view_of(DType.FLOAT64, Function.FIRST, Function.LAST, Function.SUM, scale=2)
+    assert view.hash == "c9a6a1d4989251cb"
+    longer = replace(view, aggregates=(*view.aggregates, replace(view.aggregates[1], name="last_2", place=2)))
+    assert longer.hash != view.hash
+    assert WindowView.from_dict(json.loads(json.dumps(longer.as_dict()))) == longer
 
 
 def test_3_3_at_one_time_partitions_go_by_their_signed_number_and_then_positions() -> None:
