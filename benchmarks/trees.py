@@ -45,18 +45,25 @@ def _compare(algorithm: str) -> Iterator[Result]:
         given: dict[str, Any] = {"algorithm": algorithm, "folder": folder}
         trees = scaled(_TREES, least=5)
         Contestant(name="the model", entrant=prepare, arguments={**given, "trees": trees, "rows": max(sizes)}).run()
-        entrants = [_contestant(each, sizes, given) for each in evaluators]
-        done = race(entrants, rounds(3))
-    for size in sizes:
-        what = f"trees: {algorithm}, {trees} trees, {_FEATURES} features, {size:,} row{'s' * (size > 1)}"
-        for each in evaluators:
-            if each.name != LIBRARY and size <= each.most_rows:
-                yield _row(done, f"{what}, {each.name}", each.name, size)
+        # A call of a million rows takes seconds, so that one is enough.
+        few, many = ([size for size in sizes if (size < _SINGLE_CALL) is is_few] for is_few in (True, False))
+        races = {tuple(few): rounds(3), tuple(many): 1}
+        done = {
+            part: race([_contestant(each, part, given) for each in evaluators], turns)
+            for part, turns in races.items()
+            if part
+        }
+    for part, measured in done.items():
+        for size in part:
+            what = f"trees: {algorithm}, {trees} trees, {_FEATURES} features, {size:,} row{'s' * (size > 1)}"
+            for each in evaluators:
+                if each.name != LIBRARY and size <= each.most_rows:
+                    yield _row(measured, f"{what}, {each.name}", each.name, size)
 
 
 def _contestant(evaluator: Evaluator, sizes: Sequence[int], given: dict[str, Any]) -> Contestant:
     wanted = [size for size in sizes if size <= evaluator.most_rows]
-    arguments = {**given, "name": evaluator.name, "sizes": wanted, "budget_s": seconds(1)}
+    arguments = {**given, "name": evaluator.name, "sizes": wanted, "budget_s": seconds(0.3)}
     return Contestant(name=evaluator.name, entrant=evaluate, arguments=arguments)
 
 
