@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Self
 
 import duckdb
@@ -88,14 +89,19 @@ class PredictionList(PlainRecord):
 
 
 def find_prediction(
-    state: ProjectState, connection: duckdb.DuckDBPyConnection, prediction: str, *, most_rows: int | None = None
+    state: ProjectState,
+    connection: duckdb.DuckDBPyConnection,
+    prediction: str,
+    *,
+    most_rows: int | None = None,
+    most_segments: int | None = None,
 ) -> PredictionSearch:
     """Return a prediction by its id, as it was served.
 
     An id has its time, so that a few segments near it are read. If they do not have it, the log is searched.
 
     Args:
-        most_rows: number of latest predictions to search then; None: all.
+        most_rows, most_segments: how much of the log is searched then, the latest part of it; None: all.
 
     Raises:
         StoreError: the database or the storage is unavailable, or a file is corrupt.
@@ -107,7 +113,7 @@ def find_prediction(
         if entry is not None:
             return PredictionSearch(entry=entry, looked=0, total=total)
     most = _EVERYTHING if most_rows is None else most_rows
-    segments = latest_segments(state.database, PREDICTIONS, most_rows=most, most=min(most, 2**31))
+    segments = latest_segments(state.database, PREDICTIONS, most_rows=most, most=most_segments or 2**31)
     entry = _open(state, connection, segments).find(prediction)
     return PredictionSearch(entry=entry, looked=_count(segments), total=total)
 
@@ -126,14 +132,26 @@ def read_near(
     query: str,
     *,
     around_us: int = 0,
+    most_rows: int | None = None,
     **values: Any,  # noqa: ANN401 - of the query
 ) -> pa.Table:
-    """Return the result of a query on ``rows``, the predictions near a time, with some time before and after it.
+    """Return the result of a query on ``rows``, the predictions near a time.
+
+    Args:
+        around_us: also of this time before and after it.
+        most_rows: only the segments next to the time that have about so many; None: all near it.
+        values: of the query.
 
     Raises:
         StoreError: the database or the storage is unavailable, or a file is corrupt.
     """
-    return _open(state, connection, find_near(state, t_us, around_us)).query_rows(query, values)
+    segments = find_near(state, t_us, around_us)
+    if most_rows is not None:
+        # A segment has the time of its last rows: the first one after a time is likely to have it.
+        segments.sort(key=lambda segment: segment.at_us - t_us if segment.at_us >= t_us else 2 * (t_us - segment.at_us))
+        rows = list(accumulate(segment.rows for segment in segments))
+        segments = segments[: 1 + sum(count < most_rows for count in rows)]
+    return _open(state, connection, segments).query_rows(query, values)
 
 
 def list_predictions(
@@ -153,7 +171,7 @@ def list_predictions(
         models: only of these models; None: all.
         keys: join keys and their values; predictions with more keys are of the entity, too.
         most: number of predictions.
-        most_rows, most_segments: how much of the log is read, about.
+        most_rows, most_segments: how much of the log is read; the last segment may have more rows.
         page: ``next_page`` of the previous list: it has other predictions, also if the log has grown.
 
     Raises:
@@ -167,6 +185,7 @@ def list_predictions(
     chunk = _FIRST_SEGMENTS if place.first is None else most_segments
     while len(rows) <= most and len(read) < most_segments and (left := most_rows - _count(read)) > 0:
         end = read[-1].first if read else place.end
+        chunk = min(chunk, most_segments - len(read))
         segments = latest_segments(state.database, PREDICTIONS, most_rows=left, most=chunk, end=end)
         segments = [segment for segment in segments if segment.first >= (place.first or 0)]
         if not segments:

@@ -10,7 +10,7 @@ from skewless.contract.errors import RequestError, SkewlessError
 from skewless.project import Project
 
 T = TypeVar("T")
-_MOST_TEXT = 1_000
+MOST_TEXT = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Query:
             RequestError: it is too long.
         """
         value = self.values.get(name, default)
-        if len(value) > _MOST_TEXT:
-            raise RequestError(f"value {name!r}", "is too long", value=value, fix=f"use {_MOST_TEXT:,} characters")
+        if len(value) > MOST_TEXT:
+            raise RequestError(f"value {name!r}", "is too long", value=value, fix=f"use {MOST_TEXT:,} characters")
         return value
 
     def number(self, name: str, default: int, *, most: int) -> int:

@@ -41,6 +41,7 @@ def find_similar(project: Workspace, model: ServedModel, entry: PredictionEntry)
         project.connection,
         int(logged.t[0]),
         _SQL,
+        most_rows=2 * MOST,
         t=int(logged.t[0]),
         model=model.name,
         version=model.version,

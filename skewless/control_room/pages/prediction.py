@@ -9,7 +9,7 @@ from typing import Any
 
 from skewless.contract.errors import RequestError, ScopeError
 from skewless.contract.plain_record import PlainRecord
-from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_part
+from skewless.control_room.page import MOST_TEXT, Known, Page, Part, Query, Unknown, read_part
 from skewless.infra.outcomes.labelled_log import FoundOutcome
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import PredictionEntry
@@ -28,7 +28,7 @@ from skewless.validation.explanation import (
 from skewless.validation.similar import SimilarPredictions
 
 # An id without a time, or one that is far from its time in the log, is searched in this many predictions.
-MOST_SEARCHED = 1_000_000
+MOST_SEARCHED, _MOST_SEGMENTS = 1_000_000, 400
 _MOST_FEATURES = 300
 _MOST_BARS = 20
 _MOST_TEXT = 2_000
@@ -45,7 +45,7 @@ class Facts(PlainRecord):
         trace_id: of the trace of its request; None: it was not traced.
         source: whether the caller sent keys, or a vector.
         inputs: of the caller, JSON text, the first 2,000 characters.
-        keys: join key -> value as text, for the page of the entity; empty: none was sent.
+        keys: join key -> value as text, for the page of the entity; without values that are too long for an address.
         runtime, plan: the runtime that scored, and the hash of the plan.
         reads: the row of each view.
     """
@@ -102,7 +102,7 @@ class Explained(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(PlainRecord):
+class ReplayVerdict(PlainRecord):
     """The replay of this prediction.
 
     Args:
@@ -115,7 +115,7 @@ class Verdict(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(PlainRecord):
+class PredictionAnswer(PlainRecord):
     """The answer.
 
     Args:
@@ -126,7 +126,7 @@ class Prediction(PlainRecord):
 
     facts: Facts
     explained: Part[Explained]
-    proof: Part[Verdict]
+    proof: Part[ReplayVerdict]
     similar: Part[SimilarPredictions]
     outcome: Part[FoundOutcome | None]
 
@@ -149,7 +149,7 @@ class Missing(PlainRecord):
 class PredictionPage(PlainRecord):
     """The answer, or where it was searched."""
 
-    answer: Part[Prediction | Missing]
+    answer: Part[PredictionAnswer | Missing]
 
 
 def read_prediction(project: Project, query: Query) -> PredictionPage:
@@ -161,8 +161,10 @@ def read_prediction(project: Project, query: Query) -> PredictionPage:
     name = query.path["prediction"]
     if len(name) > _MOST_TEXT:
         raise RequestError("prediction", "has an id that is too long", value=name, fix="give the id of a reply")
-    most = None if query.text("look") == "all" else MOST_SEARCHED
-    found = read_part(lambda: find_prediction(project.state, project.connection, name, most_rows=most))
+    most = (None, None) if query.choice("look", ("near", "all")) == "all" else (MOST_SEARCHED, _MOST_SEGMENTS)
+    found = read_part(
+        lambda: find_prediction(project.state, project.connection, name, most_rows=most[0], most_segments=most[1])
+    )
     if isinstance(found, Unknown):
         return PredictionPage(answer=found)
     search: PredictionSearch = found.value
@@ -174,14 +176,14 @@ def read_prediction(project: Project, query: Query) -> PredictionPage:
     return PredictionPage(answer=Known(value=_explain(project, entry)))
 
 
-def _explain(project: Project, entry: PredictionEntry) -> Prediction:
+def _explain(project: Project, entry: PredictionEntry) -> PredictionAnswer:
     version = entry.model_version
     model = read_part(lambda: project.opened_models.get(version.model, version.version))
     facts, outcome = _facts(project, entry), read_part(lambda: find_outcome(project, entry))
     if isinstance(model, Unknown):
-        return Prediction(facts=facts, explained=model, proof=model, similar=model, outcome=outcome)
+        return PredictionAnswer(facts=facts, explained=model, proof=model, similar=model, outcome=outcome)
     opened = model.value
-    return Prediction(
+    return PredictionAnswer(
         facts=facts,
         explained=read_part(lambda: _explained(opened, entry)),
         proof=read_part(lambda: _prove(project, opened, entry)),
@@ -212,12 +214,13 @@ def _facts(project: Project, entry: PredictionEntry) -> Facts:
 
 
 def _keys(project: Project, inputs: str) -> dict[str, str]:
-    """Return the join keys among the inputs; none without a plan."""
+    """Return the join keys among the inputs that fit into an address; none without a plan."""
     names = read_part(lambda: [column.name for column in project.needed.plan.join_keys])
     given = json.loads(inputs)
     if isinstance(names, Unknown) or not isinstance(given, dict):
         return {}
-    return {name: str(given[name]) for name in names.value if given.get(name) is not None}
+    keys = {name: str(given[name]) for name in names.value if given.get(name) is not None}
+    return {name: value for name, value in keys.items() if len(value) <= MOST_TEXT}
 
 
 def _explained(model: ServedModel, entry: PredictionEntry) -> Explained:
@@ -253,11 +256,11 @@ def _caption(explanation: Explanation) -> str:
     return f"Contribution to the margin: {total}.{further}"
 
 
-def _prove(project: Project, model: ServedModel, entry: PredictionEntry) -> Verdict:
+def _prove(project: Project, model: ServedModel, entry: PredictionEntry) -> ReplayVerdict:
     report = prove(project, model, entry)
     state = "erased" if report.erased else "proven" if report.ok else "different"
     # The last line is about reads during a run, of many predictions.
-    return Verdict(state=state, lines=report.lines())
+    return ReplayVerdict(state=state, lines=report.lines())
 
 
 PAGE = Page(

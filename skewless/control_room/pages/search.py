@@ -82,7 +82,11 @@ def _others(project: Project, _: Query, text: str) -> Iterator[Hit]:
     if text.isprintable() and " " not in text:
         yield Hit(kind="prediction", name=text, path=to_url(f"/predictions/{text}"))
     for column in project.applied.plan.join_keys:
-        yield Hit(kind="entity", name=f"{column.name} = {text}", path=to_url(f"/entities/{column.name}", **{column.name: text}))
+        yield Hit(
+            kind="entity",
+            name=f"{column.name} = {text}",
+            path=to_url(f"/entities/{column.name}", **{column.name: text}),
+        )
 
 
 PAGE = Page(path="/search", question="Find", template="search.html", read=search)
