@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ class BatchPredictor:
 
     async def predict_chunks(
         self, chunks: Iterator[tuple[int, pa.Table]]
-    ) -> AsyncIterator[tuple[int, pa.Table, ScoredSlice]]:
+    ) -> AsyncGenerator[tuple[int, pa.Table, ScoredSlice], None]:
         """Yield chunks of files with their predictions, in order.
 
         While one chunk is scored, the features of the next are read, and the rows of one more from its file: none of
@@ -141,8 +141,9 @@ class BatchPredictor:
 
     async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor) -> ScoredSlice:
         request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
-        # All chunks in flight must find room in the log, which would drop them otherwise.
-        most_rows = max(0, self.log_capacity - (1 + _AHEAD) * chunk.num_rows)
+        # All chunks in flight, and one whose record is on its way, must find room in the log, which would drop them.
+        rows = min(CHUNK_ROWS, self.predictor.limits.max_batch)
+        most_rows = max(0, self.log_capacity - (2 + _AHEAD) * rows)
         while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread without an event loop
             await asyncio.sleep(_LOG_PAUSE_S)
         return await self.predictor.score(request)

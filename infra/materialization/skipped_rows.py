@@ -111,7 +111,7 @@ def read_skipped(state: ProjectState) -> list[SkippedRows]:
 
 
 def read_last_skipped(state: ProjectState) -> list[SkippedRows]:
-    """Return the rows that the last call of each command has skipped, without those that the log has rejected.
+    """Return the rows that the last call of each command has skipped, without rejected rows.
 
     Reads one document per view and command, and no file.
     """

@@ -70,17 +70,17 @@ def count_predictions(state: ProjectState, model: str, *, since_us: int, budget_
     """
     register_reader(state.database)
     counts: Counter[HourOfVersion] = Counter()
-    deadline, complete_us, files = time.monotonic() + budget_s, since_us, 0
-    for segment in _latest_first(Catalog(state.database), since_us):
+    segments, deadline, files = list(_latest_first(Catalog(state.database), since_us)), time.monotonic() + budget_s, 0
+    for segment in segments:
         if files and time.monotonic() > deadline:
-            complete_us = segment.at_us
             break
         path = str(state.storage.local_path(segment.stored))
         for (name, version, role, hour_us), n in _count_file(path):
             if name == model and hour_us >= since_us:
                 counts[HourOfVersion(version, role, hour_us)] += n
         files += 1
-    return PredictionCounts(since_us=complete_us, is_complete=complete_us == since_us, hours=counts, files=files)
+    left = [segment.at_us for segment in segments[files:]]
+    return PredictionCounts(since_us=max([since_us, *left]), is_complete=not left, hours=counts, files=files)
 
 
 def _latest_first(catalog: Catalog, since_us: int) -> Iterator[Segment]:
@@ -90,7 +90,8 @@ def _latest_first(catalog: Catalog, since_us: int) -> Iterator[Segment]:
         part = catalog.segments(PREDICTIONS, max(0, end - _POSITIONS), end - 1)
         if not part:
             return
-        recent = [segment for segment in reversed(part) if segment.at_us >= since_us]
+        # Segments without a time may have any.
+        recent = [segment for segment in reversed(part) if not 0 < segment.at_us < since_us]
         yield from recent
         if not recent:
             return

@@ -55,6 +55,7 @@ class CatBoostTree:
         left: per split, its left child: a split, or the complement of a leaf.
         right: per split, its right child.
         leaves: ``(n_leaves, n_outputs)`` float64.
+        weights: of the training rows, ``(n_leaves,)``; empty: they are not known.
         depth: levels of a symmetric tree, of which each has one split, and whose node i has the children 2i + 1 and
             2i + 2; None: the tree is not symmetric.
     """
@@ -64,6 +65,7 @@ class CatBoostTree:
     left: Sequence[int]
     right: Sequence[int]
     leaves: NDArray[np.float64]
+    weights: NDArray[np.float64]
     depth: int | None = None
 
 
@@ -207,6 +209,7 @@ class _ModelReader:
             left=children[::2],
             right=children[1::2],
             leaves=np.array(tree["leaf_values"], dtype=np.float64).reshape(inner + 1, -1),
+            weights=np.array(tree.get("leaf_weights", ()), dtype=np.float64),
             depth=depth,
         )
 
@@ -236,6 +239,7 @@ def _read_branches(tree: Mapping[str, Any], splits: Sequence[tuple[int, float]],
         left=[left for left, _ in children],
         right=[right for _, right in children],
         leaves=np.array(leaves, dtype=np.float64).reshape(len(leaves), n_outputs),
+        weights=np.empty(0),
     )
 
 

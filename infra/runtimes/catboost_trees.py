@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import RequestError
 from skewless.infra.runtimes.catboost_json import MISSING, CatBoostModel, CatBoostTree, CategoryColumn, read_model
+from skewless.infra.runtimes.catboost_shap import DEEPEST, ShapValues
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.runtimes.port import Matrix, Scores, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 from skewless.infra.runtimes.tree_arrays import sigmoid
 
 Floats = NDArray[np.float32]
@@ -54,6 +55,7 @@ class CatBoostRuntime:
         self._rows = LightGBMRuntime(write_lightgbm(model), name)
         is_symmetric = bool(model.trees) and all(tree.depth is not None for tree in model.trees)
         self._batch = SymmetricTrees(model) if is_symmetric else None
+        self._shap = ShapValues(model) if is_symmetric and _has_contributions(model) else None
         self._categories = _CategoryTables(model) if model.columns else None
         self._nan_right = sorted(model.nan_right)
         self.runtime_id = f"catboost-by-{self._rows.runtime_id}-numpy-{np.__version__}"
@@ -80,13 +82,21 @@ class CatBoostRuntime:
         return link_scores(self._loss, self.margin(matrix))
 
     def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
-        """Raise RequestError: only CatBoost computes its SHAP values, and a server does not have it."""
-        check_matrix(matrix, self.n_features)
-        raise RequestError(
-            self._name,
-            "has no contributions, because only CatBoost itself computes them with its bits",
-            fix="use lightgbm or xgboost",
-        )
+        """Return CatBoost's ``ShapValues``, bit for bit; see Runtime.
+
+        Raises:
+            RequestError: also if a tree is not symmetric or has more than 10 levels.
+        """
+        rows = check_matrix(matrix, self.n_features)
+        self._rows.require_open()
+        if self._batch is None or self._shap is None:
+            raise RequestError(
+                self._name,
+                f"has no contributions, because not all of its trees are symmetric, with up to {DEEPEST} levels",
+                fix="train it with grow_policy SymmetricTree and a smaller depth, or use lightgbm or xgboost",
+            )
+        values = self._shap.compute(self._batch.leaves(self._prepare(matrix)))
+        return reshape_outputs(values, rows, self.n_outputs, self.n_features + 1)
 
     def close(self) -> None:
         """Free the model."""
@@ -102,6 +112,10 @@ class CatBoostRuntime:
         return (
             inputs if self._categories is None else np.concatenate([inputs, self._categories.compute(inputs)], axis=1)
         )
+
+
+def _has_contributions(model: CatBoostModel) -> bool:
+    return all((tree.depth or 0) <= DEEPEST and len(tree.weights) == len(tree.leaves) for tree in model.trees)
 
 
 def link_scores(loss: str, margins: Scores) -> Scores:
@@ -158,18 +172,26 @@ class SymmetricTrees:
         blocks = [self._add_leaves(values[at : at + _BLOCK_ROWS]) for at in range(0, len(values), _BLOCK_ROWS)]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
+    def leaves(self, values: Floats) -> NDArray[np.int64]:
+        """Return the number of each row's leaf in each tree, ``(n_trees, n)``."""
+        return self._find_leaves(values).astype(np.int64)
+
     def _add_leaves(self, values: Floats) -> Scores:
         if len(values) == 1:
             # Along a single column, numpy adds in pairs, not in order.
             return self._add_leaves(np.repeat(values, 2, axis=0))[:1]
+        leaf = self._find_leaves(values)
+        total: Scores = np.add.reduce(self._leaves.take(self._starts + leaf, axis=0), axis=0)
+        return total + self._bias if self._bias.any() else total
+
+    def _find_leaves(self, values: Floats) -> NDArray[np.uint8 | np.uint16]:
         by_column = np.ascontiguousarray(values.T)
         is_right = (by_column.take(self._columns, axis=0) > self._borders).view(np.uint8)
         leaf = np.zeros((len(self._starts), len(values)), dtype=self._leaf_type)
         for splits in self._levels:
             np.left_shift(leaf, 1, out=leaf)
             np.bitwise_or(leaf, is_right.take(splits, axis=0), out=leaf)
-        total: Scores = np.add.reduce(self._leaves.take(self._starts + leaf, axis=0), axis=0)
-        return total + self._bias if self._bias.any() else total
+        return leaf
 
 
 def _split_of_level(tree: CatBoostTree, level: int) -> tuple[int, float]:

@@ -248,7 +248,7 @@ class Leases:
 
 def new_holder() -> str:
     """Return a unique name of this process as a holder: host, machine, pid and a random part."""
-    return f"{socket.gethostname()}/{_machine()}/{os.getpid()}/{secrets.token_hex(4)}"
+    return f"{socket.gethostname()}/{machine_id()}/{os.getpid()}/{secrets.token_hex(4)}"
 
 
 def has_died(holder: str) -> bool:
@@ -259,7 +259,7 @@ def has_died(holder: str) -> bool:
 def _is_alive(holder: str) -> bool | None:
     """Return whether a process of this machine lives; None for one of another machine."""
     parts = holder.split("/")
-    if len(parts) != 4 or parts[1] != _machine() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
+    if len(parts) != 4 or parts[1] != machine_id() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
         return None
     try:
         return is_process(int(parts[2]))
@@ -279,7 +279,7 @@ def is_process(pid: int) -> bool:
 
 
 @cache
-def _machine() -> str:
+def machine_id() -> str:
     """Return an identity of this machine and its process ids: containers with one host name must not share it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

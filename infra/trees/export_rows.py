@@ -56,14 +56,17 @@ def export_rows(table: TreeTable, given: Mapping[str, Matrix], *, most: int, see
     facts, thresholds = table.facts, table.thresholds()
     random = [reference_rows(thresholds, facts.n_features, seed + at) for at in range(_RANDOM_ROUNDS)]
     directed = list(_directed(table))
+    order = rng.permutation(len(directed))
     chosen: list[Matrix] = []
-    tested = count = 0
-    for test in (directed[at] for at in rng.permutation(len(directed))):
-        if count + len(test.rows) > most:
+    tested = 0
+    for at in order:
+        if len(chosen) + len(directed[at].edges) > most:
             break
-        chosen += test.rows
-        count += len(test.rows)
-        tested += test.sides
+        chosen += directed[at].edges
+        tested += directed[at].is_tested
+    # The other rows only after the edges of all nodes.
+    for at in order:
+        chosen += directed[at].others[: most - len(chosen)]
     kinds = {**given, "random": np.concatenate(random)}
     categorical = sorted({int(node.feature) for tree in table.trees() for node in tree.nodes if node.test == "in"})
     if categorical:
@@ -82,10 +85,17 @@ def _odd_categories(rows: Matrix, categorical: list[int], rng: np.random.Generat
 
 @dataclass(kw_only=True)
 class _NodeTest:
-    """The rows that test one node, and whether they leave it on both sides."""
+    """The rows that test one node.
 
-    rows: list[Matrix] = field(default_factory=list)
-    sides: bool = False
+    Args:
+        edges: on both sides of its threshold, or in its set and out of it.
+        others: missing, 0, and farther away.
+        is_tested: whether the edges leave it on both sides.
+    """
+
+    edges: list[Matrix] = field(default_factory=list)
+    others: list[Matrix] = field(default_factory=list)
+    is_tested: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,25 +167,25 @@ def _test_node(facts: TreeFacts, nodes: tuple[TreeNode, ...], at: int, allowed: 
     base = np.full(facts.n_features, np.nan)
     for feature, own in allowed.items():
         base[feature] = own.value()
-    values = [math.nan, 0.0]
     if node.test == "in":
         codes = sorted(node.categories)[:_MOST_CODES]
-        values += [float(code) for code in codes] + [float(code + 1) for code in codes]
+        edges = [*map(float, codes), *(code + 1.0 for code in codes), math.nan]
+        others = [0.0]
     else:
         below, above = _edge(facts, node)
-        values += [below, above, float(np.nextafter(below, -np.inf)), float(np.nextafter(above, np.inf))]
-    test, reached = _NodeTest(), {}
-    for value in dict.fromkeys(values):
+        edges = [below, above]
+        others = [math.nan, 0.0, float(np.nextafter(below, -np.inf)), float(np.nextafter(above, np.inf))]
+    test, sides = _NodeTest(), set()
+    for value in dict.fromkeys([*edges, *others]):
         row = base.copy()
         row[node.feature] = value
         side = _side(facts, nodes, at, row)
         if side is not None:
-            reached[value] = side
-            test.rows.append(row)
-    if node.test == "in":
-        test.sides = len({*reached.values()}) == len(("left", "right"))
-    else:
-        test.sides = reached.get(below) is True and (reached.get(above) is False or math.isinf(above))
+            is_edge = value in edges
+            (test.edges if is_edge else test.others).append(row)
+            sides |= {side} if is_edge else set()
+    # Nothing but NaN is above an infinite threshold.
+    test.is_tested = len(sides) == len(("left", "right")) or (sides == {True} and math.isinf(edges[-1]))
     return test
 
 

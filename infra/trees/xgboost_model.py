@@ -36,7 +36,7 @@ def read_xgboost(model: bytes, name: str) -> TreeTable:
     """Return the trees of a model; a set of categories is the side that XGBoost calls right.
 
     The library is used for UBJSON, and for the margin of ``base_score``, which only its own logarithm gives exactly.
-    Nodes keep their order; nodes that no row reaches are left out.
+    Nodes keep their order, and nodes that no row reaches are removed.
 
     Args:
         model: what ``Booster.save_raw`` or ``save_model`` has written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -161,7 +161,7 @@ def _parse_floats(column: Column, values: Sequence[Any]) -> Sequence[float]:
         numbers = np.array(values, dtype=np.float64)  # null becomes NaN
         limit = _FLOAT32_LIMIT if column.dtype is DType.FLOAT32 else np.inf
         if np.count_nonzero(np.abs(numbers) < limit) + values.count(None) == len(values):
-            return numbers.tolist()
+            return cast("list[float]", numbers.tolist())
     return _parse_each(column, values, parse_field)
 
 

@@ -46,6 +46,16 @@ class Viewer:
         if not self.may(right):
             raise ScopeError(f"user {self.name!r}", f"has no right to {right}", fix=f"sign in with the scope {right}")
 
+    def require_model(self, model: str) -> None:
+        """Check that they may see a model; an empty name is that of no model.
+
+        Raises:
+            ScopeError: they may not.
+        """
+        if model and self.models is not None and model not in self.models:
+            fix = "sign in with a key for it"
+            raise ScopeError(f"user {self.name!r}", "may not see this model", value=model, fix=fix)
+
 
 class SignIn(Protocol):
     """Knows who sends a request."""

@@ -20,7 +20,8 @@ class Action:
         name: in its path, ``/actions/NAME``; lower-case letters and hyphens.
         title: on its buttons, an imperative, "Promote".
         right: that it needs.
-        fields: fields that the page gives; a missing one is an empty text.
+        fields: fields that the page gives; a missing one is an empty text. A field ``model`` must be a model that the
+            person may see.
         preview: says in sentences what it would do; raises as ``run``.
         run: does it, through a method of ``Project``; returns the result in a sentence.
         command: the same on the command line, its fields in braces: ``skewless promote {model} {version}``.

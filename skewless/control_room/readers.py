@@ -10,6 +10,7 @@ from threading import Lock, local
 from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
+from skewless.control_room.inquiry import Inquiry
 from skewless.infra.access.audit import Actor
 from skewless.infra.log.readers import release_reader
 from skewless.infra.plans.applied_plan import read_plan_number
@@ -18,6 +19,7 @@ from skewless.project import Project
 T = TypeVar("T")
 _THREADS = 4
 _MOST_WAITING = 32
+_WAIT_S = 1.0
 
 
 class Readers:
@@ -35,6 +37,7 @@ class Readers:
         self._opened: list[Project] = []
         self._lock = Lock()
         self._waiting = 0
+        self._plan: Inquiry[int] = Inquiry("database", _WAIT_S)
 
     async def run(self, read: Callable[[Project], T], actor: Actor | None = None) -> T:
         """Return the result of a read, which has a project to itself.
@@ -77,7 +80,7 @@ class Readers:
             with self._lock:
                 self._opened.append(project)
         try:
-            plan = read_plan_number(project.state)
+            plan = self._plan.ask(lambda: read_plan_number(project.state))
         except SkewlessError:
             return project  # the page says that the database is unavailable
         if plan != self._own.plan:

@@ -119,7 +119,7 @@ def _check_gaps(
     views: Mapping[str, View | WindowView],
     last: Mapping[str, LastParity] | Mapping[str, Freshness],
 ) -> Iterator[Gap]:
-    """Yield the views that a check has not seen with their definition of now, and those that it saw too long ago."""
+    """Yield the views that a check has not seen with their current definition, and the views of which it is late."""
     seen = {name: last[name].at_us for name, view in views.items() if name in last and last[name].hash == view.hash}
     never = [name for name in views if name not in seen]
     if never:

@@ -47,7 +47,7 @@ class RefusedReason(PlainRecord):
         today: on the current UTC day.
         rows: on all recorded days.
         last_us: the latest day with such rows.
-        share: of the rows of today; None: no row came today.
+        share: of all rows that came today; None: no row did.
         usual: share of the rows of earlier days; None: too few days are recorded.
     """
 
@@ -152,7 +152,7 @@ def _reason(reason: str, by_day: Mapping[int, int], today: int, rows_today: int,
 
     Args:
         by_day: refused rows by day.
-        rows_today: all rows of today.
+        rows_today: all rows that came today.
         earlier: all rows of earlier days; 0: the usual share is unknown.
     """
     rows, now = sum(by_day.values()), by_day.get(today, 0)
@@ -193,7 +193,7 @@ class RefusedRow(PlainRecord):
 def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[RefusedRow]:
     """Return some of the latest refused rows of a log, by day and reason, the latest first.
 
-    Their places were recorded with the counts, so that only these rows are searched. An erased row is left out.
+    Their places were recorded with the counts, so that only these rows are searched. Erased rows are skipped.
 
     Args:
         log: ``batch/VIEW-HASH`` or ``events/SOURCE``.

@@ -53,11 +53,11 @@ def read_quality(project: Workspace, model: str) -> StoredQuality | None:
         StoreError: the database is unavailable, or the run is corrupt.
     """
     job = f"quality {model}"
-    run = last_run(project, job, "done")
+    latest = last_run(project, job)
+    run = latest if latest is None or latest.state == "done" else last_run(project, job, "done")
     if run is None or "metric" not in run.outputs:
         return None
-    latest = last_run(project, job)
-    has_failed = latest is not None and latest.error is not None and latest.id > run.id
+    failed = latest if latest is not None and latest.error is not None else None
     return StoredQuality(
         run=str(run.id),
         measured_us=run.ended_us or run.started_us,
@@ -68,8 +68,8 @@ def read_quality(project: Workspace, model: str) -> StoredQuality | None:
         windows=run.outputs.get("windows"),
         trained=run.outputs.get("trained") or {},
         label_delay_us=run.outputs.get("label_delay_us"),
-        failed=str(latest.id) if latest is not None and has_failed else "",
-        error=(latest.error or "") if latest is not None and has_failed else "",
+        failed="" if failed is None else str(failed.id),
+        error="" if failed is None else failed.error or "",
     )
 
 

@@ -1,7 +1,6 @@
-"""What is wrong with a project now, from facts that a few rows of the database have.
+"""Troubles of a project now: open alerts, silent processes, failed jobs, and the state of this machine.
 
-It measures nothing: alerts are those that the checks have raised, processes those that send heartbeats, failed jobs
-those of the ledger.
+It measures nothing: checks have raised the alerts, processes send heartbeats, and the ledger has the failed jobs.
 """
 
 from __future__ import annotations
@@ -167,13 +166,14 @@ def _judge_findings(findings: list[CheckupFinding], since: Callable[[CheckupFind
     for finding in findings:
         if finding.verdict == "ok":
             continue
-        kind = finding.name.partition(" ")[0]
+        kind, since_us = finding.name.partition(" ")[0], since(finding)
         command, section = _PROCESSES.get(kind, ("skewless doctor --deep", ""))
         yield Trouble(
-            weight="critical" if finding.verdict == "fail" else "warning",
+            # A silent process, as its alert; without one, something may still work.
+            weight="critical" if finding.verdict == "fail" or since_us is not None else "warning",
             subject=finding.name,
             cause=finding.detail,
-            since_us=since(finding),
+            since_us=since_us,
             next=finding.fix or command,
             runbook=_RUNBOOKS + section if section else "",
         )

@@ -13,10 +13,10 @@ from skewless.contract.plain_record import PlainRecord, plain_value
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.plans.view_history import read_definitions
-from skewless.operations.drift import latest_drift
+from skewless.operations.drift import latest_distributions, latest_drift
 from skewless.workspace import Workspace
 
-_MOST_PLANS, _MOST_LINES = 10, 400
+_MOST_PLANS, _MOST_LINES, _MOST_PLOTS = 10, 400, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,22 @@ class FeatureDrift(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureDistribution(PlainRecord):
+    """A feature in training and in the window of a drift verdict.
+
+    Args:
+        low, high: range of the training values.
+        trained, now: share of all values in each bin of the range, from low to high; empty without values.
+    """
+
+    feature: str
+    low: float
+    high: float
+    trained: list[float]
+    now: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ViewDrift(PlainRecord):
     """The last drift verdict of a model, for the features of one view.
 
@@ -47,6 +63,7 @@ class ViewDrift(PlainRecord):
         verdict: of the model: ``drifted``, ``steady`` or ``too_few_rows``.
         since_us, until_us: the window, UTC microseconds.
         rows: number of predictions.
+        distributions: of the features with the largest distance, at most four.
     """
 
     model: str
@@ -56,6 +73,7 @@ class ViewDrift(PlainRecord):
     until_us: int
     rows: int
     features: list[FeatureDrift]
+    distributions: list[FeatureDistribution]
 
 
 def read_view_drift(project: Workspace, view: View | WindowView, model: str) -> ViewDrift | None:
@@ -64,13 +82,13 @@ def read_view_drift(project: Workspace, view: View | WindowView, model: str) -> 
     if report is None:
         return None
     try:
-        return _decode_drift(report, view)
+        return _decode_drift(report, view, latest_distributions(project, model))
     except (KeyError, TypeError, ValueError) as error:
         fix = f"run `skewless drift {model}`"
         raise StoreError(f"drift verdict of model {model!r}", "is corrupt in the database", fix=fix) from error
 
 
-def _decode_drift(report: Mapping[str, Any], view: View | WindowView) -> ViewDrift:
+def _decode_drift(report: Mapping[str, Any], view: View | WindowView, latest: Mapping[str, Any] | None) -> ViewDrift:
     labels = {f"{view.name}__{column.name}": column.name for column in view.features}
     features = [
         FeatureDrift(
@@ -86,7 +104,15 @@ def _decode_drift(report: Mapping[str, Any], view: View | WindowView) -> ViewDri
         if item["name"] in labels
     ]
     names = ("model", "version", "verdict", "since_us", "until_us", "rows")
-    return ViewDrift(**{name: report[name] for name in names}, features=features)
+    stored = latest["features"] if latest and latest["until_us"] == report["until_us"] else {}
+    farthest = sorted(features, key=lambda item: (-(item.psi or 0.0), item.feature))
+    distributions = [
+        FeatureDistribution(feature=item.feature, **stored[f"{view.name}__{item.feature}"])
+        for item in farthest
+        if f"{view.name}__{item.feature}" in stored
+    ]
+    plain = {name: report[name] for name in names}
+    return ViewDrift(**plain, features=features, distributions=distributions[:_MOST_PLOTS])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The views of a project with their freshness, and what is known of one view; all reads are bounded."""
+"""The views of a project with their freshness, and the facts about one view; all reads are bounded."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class ViewAge(PlainRecord):
         watermark_us: time up to which the online rows include everything that had arrived; None: unknown.
         newest_us: time of the latest event at the last check; None: unknown.
         checked_us: time of the last check; None: there was none.
+        watermark_age_s, newest_age_s: their ages by the project's clock, seconds.
         sampled, stale: online rows that the check read, and those of them that were older than the limit.
     """
 
@@ -48,6 +49,8 @@ class ViewAge(PlainRecord):
     watermark_us: int | None
     newest_us: int | None
     checked_us: int | None
+    watermark_age_s: float | None
+    newest_age_s: float | None
     sampled: int | None
     stale: int | None
 
@@ -144,7 +147,7 @@ def try_watermarks(
 
 
 def judge_age(view: View | WindowView, check: Freshness | None, watermark_us: int | None, now_us: int) -> ViewAge:
-    """Return how fresh a view is, by its last check and its watermark of now.
+    """Return how fresh a view is, by its last check and its current watermark.
 
     Args:
         watermark_us: None: unknown now; then that of the check counts.
@@ -172,9 +175,15 @@ def judge_age(view: View | WindowView, check: Freshness | None, watermark_us: in
         watermark_us=seen_us,
         newest_us=check.newest_us if check else None,
         checked_us=check.at_us if check else None,
+        watermark_age_s=_age_s(now_us, seen_us),
+        newest_age_s=_age_s(now_us, check.newest_us if check else None),
         sampled=check.sampled if check else None,
         stale=check.stale if check else None,
     )
+
+
+def _age_s(now_us: int, at_us: int | None) -> float | None:
+    return None if at_us is None else max(0, now_us - at_us) / 1e6
 
 
 def _late_text(check: Freshness, limit_us: int) -> str:

@@ -21,6 +21,7 @@ PATHS = (
     "/runs",
     "/search?q=fraud",
     "/views",
+    "/views/card_days",
     "/views/card_now",
 )
 

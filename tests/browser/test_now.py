@@ -76,7 +76,7 @@ def test_a_newcomer_follows_a_failed_job_and_retries_it(visitor: Visitor, url: s
         row = page.locator("#troubles tr", has_text="job parity")
         expect(row).to_contain_text("source is <b>gone</b>")
         row.get_by_role("link", name="the run").click()
-        assert page.locator("h1").inner_text().startswith("What did run parity@")
+        assert page.locator("h1").inner_text().startswith("How did run parity@")
         expect(page.locator("#outputs")).to_contain_text('"rows": 3')
         page.get_by_role("button", name="Retry").click()
         expect(page.locator("main")).to_contain_text("No scheduler leads now")

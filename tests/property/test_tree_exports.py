@@ -73,11 +73,13 @@ def _shift(table: TreeTable, tree: Tree, at: int, towards: float) -> Tree:
 
 
 def _has_effect(table: TreeTable, tree: Tree, changed: Tree, rows: Matrix) -> bool:
-    """Say whether a row reaches a leaf with another value: trees may have equal leaves beside each other."""
+    """Say whether a row gets another leaf, whose value differs by more than the sum may round away."""
     inputs = prepare_inputs(table.facts, rows)
     values = np.array([node.value for node in tree.nodes])
     before, after = (values[tree_leaves(table.facts, each, inputs)] for each in (tree, changed))
-    return bool((before != after).any())
+    sums = table_margins(table, rows)[:, tree.output].astype(table.facts.sum_type)
+    largest = np.maximum(np.abs(sums), np.abs(values[np.isfinite(values)]).sum().astype(sums.dtype))
+    return bool((np.abs(after - before) > np.spacing(largest)).any())
 
 
 @pytest.mark.soak
@@ -86,7 +88,7 @@ def _has_effect(table: TreeTable, tree: Tree, changed: Tree, rows: Matrix) -> bo
 def test_many_models_on_each_compiler(compiler: str) -> None:
     models = rows = different = 0
     for algorithm in ALGORITHMS:
-        for seed in range(100):
+        for seed in range(100 if compiler == "gcc" else 25):
             sample = random_model(algorithm, 10_000 + seed, largest=12 if seed % 20 else 1_000)
             different += differences(sample, seed, 4_000, compiler)
             models, rows = models + 1, rows + 4_000

@@ -12,7 +12,7 @@ from skewless.control_room.pages.model import ModelPage, read_model
 from skewless.control_room.pages.models import ModelList, ModelRow, read_models
 from skewless.control_room.render import render
 from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.jobs.run import Run, RunId, State
 from skewless.project import Project
 from tests.worlds.trained import MODEL, Sandbox
 
@@ -38,14 +38,15 @@ def html(page: Page, data: object) -> str:
     return render(page.template, {**values, "project_name": "p", "actions": actions})
 
 
-def store_run(place: Sandbox, job: str, outputs: dict[str, object]) -> None:
+def store_run(place: Sandbox, job: str, outputs: dict[str, object], error: str | None = None) -> None:
     """Let the scheduler have run a job now."""
     ledger, now = Ledger(place.project.state), place.now_us()
     token = ledger.latest_token() + 1
     ledger.begin_term(token, "test", now)
     run = Run(id=RunId(job=job, tick_us=now), cause="test", token=token, started_us=now)
     ledger.start(run)
-    ledger.end(run, "done", now, token=token, outputs=json.loads(json.dumps(outputs)))
+    state: State = "done" if error is None else "failed"
+    ledger.end(run, state, now, token=token, outputs=json.loads(json.dumps(outputs)), error=error)
 
 
 def action(name: str) -> Action:

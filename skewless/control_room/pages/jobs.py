@@ -89,7 +89,7 @@ class JobList(PlainRecord):
 
     Args:
         total: of all pages.
-        after: name of the last job, from which the next page goes on; empty: there is no other page.
+        after: name of the last job, from which the next page continues; empty: there is no other page.
         leader: holder of the scheduler's lease; empty: none leads, so nothing starts.
         requested: ids of runs that wait for their start, or for their end.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skewless.contract.errors import ConflictError, RequestError
+from skewless.contract.traffic import TrafficPolicy
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.pages.model import seen_state
 from skewless.operations.model_history import policy_text
@@ -33,12 +34,16 @@ def _check_seen(project: Project, values: Values) -> None:
         raise ConflictError(f"traffic of model {values['model']!r}", "has changed meanwhile", fix=fix)
 
 
+def _policy(project: Project, values: Values) -> TrafficPolicy | None:
+    return project.store.traffic.get(values["model"])
+
+
 def _sentences(outcome: RolloutOutcome) -> list[str]:
     policy = outcome.policy
     if policy is None:
         return [f"Model {outcome.model} has no traffic policy."]
     lines = [f"Model {outcome.model}: {policy_text(policy)}.", f"Reason: {policy.reason}."]
-    return lines + [f"{verdict.sentence().capitalize()}." for verdict in outcome.verdicts]
+    return lines + [f"{verdict.sentence()}." for verdict in outcome.verdicts]
 
 
 def _promotion(planned: Promotion) -> list[str]:
@@ -51,12 +56,15 @@ def _promotion(planned: Promotion) -> list[str]:
         "rollout": f"{name} passes its gate and begins its rollout; champion {champion} stays until it has won.",
     }
     rows = f"Its gate, on the latest {planned.test_rows:,} test rows: {planned.decision.reason}."
-    return [lines[planned.way], rows, "Servers follow within two seconds."]
+    return [lines[planned.way], rows, *([] if planned.way == "nothing" else ["Servers follow within two seconds."])]
 
 
 def _preview_promote(project: Project, values: Values) -> list[str]:
     _check_seen(project, values)
-    return _promotion(project.promote(values["model"], values["version"], dry_run=True))
+    planned, policy = project.promote(values["model"], values["version"], dry_run=True), _policy(project, values)
+    if planned.way == "rollout" and policy is not None and policy.challenger == planned.version:
+        return [f"Nothing but the decision of the gate is recorded: {planned.version} is in its rollout already."]
+    return _promotion(planned)
 
 
 def _promote(project: Project, values: Values) -> str:
@@ -93,7 +101,7 @@ def _begin(project: Project, values: Values) -> str:
 
 def _require_rollout(project: Project, values: Values) -> None:
     _check_seen(project, values)
-    policy = project.store.traffic.get(values["model"])
+    policy = _policy(project, values)
     if policy is None or policy.challenger is None:
         raise ConflictError(f"model {values['model']!r}", "has no rollout in progress", fix="begin one first")
 

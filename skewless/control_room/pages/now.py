@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text, shorten
 from skewless.control_room.actions import Action, Values
+from skewless.control_room.database_state import DatabaseState, ask_database
+from skewless.control_room.inquiry import Inquiry
 from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_part
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.plans.applied_plan import AppliedPlan, read_applied
@@ -36,6 +40,7 @@ from skewless.project import Project
 
 Kind = Literal["good", "warning", "bad", "unknown"]
 _CAUSE_CHARS = 160
+_WAIT_S = 0.5
 _MOST_TROUBLES, _MOST_GAPS, _MOST_PROCESSES = 100, 100, 100
 
 
@@ -78,20 +83,6 @@ class PlanState(PlainRecord):
     views: int = 0
     models: int = 0
     predictions: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatabaseState(PlainRecord):
-    """The database.
-
-    Args:
-        exists: False: nothing has been written yet.
-        answer_ms: time of one query.
-    """
-
-    kind: str
-    exists: bool
-    answer_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +135,8 @@ class Now(PlainRecord):
 
 def read_now(project: Project, query: Query) -> Now:
     """Return what is wrong with a project now, and the gaps of this knowledge."""
-    database = read_part(lambda: _ask_database(project))
-    # One timeout of a database that is down is enough: the other parts do not ask it again.
+    database = read_part(lambda: ask_database(project))
+    # One wait for a database that is down is enough: the other parts do not ask it again.
     away = database if isinstance(database, Unknown) else None
     applied = away or read_part(lambda: read_applied(project.state))
     definitions = applied.value if isinstance(applied, Known) else None
@@ -190,7 +181,7 @@ class _Findings:
     def add_place(self, database: Part[DatabaseState], store: Part[StoreState]) -> None:
         """Add that the database or the online store is down."""
         if isinstance(database, Unknown):
-            self.troubles.append(_store_trouble("database", database.unknown, "databasedown"))
+            self.troubles.append(_store_trouble("database", database.unknown.partition(": ")[2], "databasedown"))
             reason = "the database does not answer"
             gap = Gap(subject="alerts, processes, jobs and checks", reason=reason, next="skewless doctor --deep")
             self.gaps.append(gap)
@@ -262,24 +253,27 @@ def _answer(troubles: Sequence[Trouble], gaps: Sequence[Gap]) -> Sentence:
     return Sentence(kind="good", text="No: nothing is wrong, and every check is recent.")
 
 
-def _ask_database(project: Project) -> DatabaseState:
-    database, started = project.state.database, time.perf_counter()
-    database.query("SELECT 1")
-    return DatabaseState(
-        kind="PostgreSQL" if database.is_shared else "SQLite",
-        exists=database.exists(),
-        answer_ms=round((time.perf_counter() - started) * 1e3, 2),
-    )
-
-
 def _ask_store(project: Project, processes: Part[list[ProcessRow]]) -> StoreState:
-    started = time.perf_counter()
-    online, store = open_online(project)
-    with nullcontext() if store is None else closing(store):
-        answer_ms = round((time.perf_counter() - started) * 1e3, 1) if online.reachable else None
+    try:
+        online, answer_ms = _store_inquiry(project.state.folder).ask(lambda: _open_store(project))
+    except StoreError as error:
+        online, answer_ms = OnlineStatus(reachable=False, url=None, reason=error.problem), None
     rows = [] if isinstance(processes, Unknown) else processes.value
     lives = any(row.process.lives and row.process.kind != "scheduler" for row in rows)
     return StoreState(online=online, answer_ms=answer_ms, is_needed=lives or project.settings.redis_url is not None)
+
+
+@cache
+def _store_inquiry(_: Path) -> Inquiry[tuple[OnlineStatus, float | None]]:
+    """Return the question to the online store of a state folder, which the threads of all pages share."""
+    return Inquiry("online store", _WAIT_S)
+
+
+def _open_store(project: Project) -> tuple[OnlineStatus, float | None]:
+    started = time.perf_counter()
+    online, store = open_online(project)
+    with nullcontext() if store is None else closing(store):
+        return online, round((time.perf_counter() - started) * 1e3, 1) if online.reachable else None
 
 
 def _read_plan(project: Project, applied: AppliedPlan | None) -> PlanState:

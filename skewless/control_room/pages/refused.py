@@ -35,7 +35,7 @@ class RefusedLogs(PlainRecord):
         shown: by kind and name, each with its five most frequent reasons.
         total: number of all of them.
         next: log after which the next page begins; None: this is the last one.
-        unusual: all that refused more rows today than usual, by kind and name; at most 20.
+        unusual: names by log of those that refused more rows today than usual; at most 20.
         histories: event sources with files that can be imported again.
         views: needed latest-value views, whose sources can be read again.
     """
@@ -43,7 +43,7 @@ class RefusedLogs(PlainRecord):
     shown: list[RefusedLog]
     total: int
     next: str | None
-    unusual: list[str]
+    unusual: dict[str, str]
     histories: list[str]
     views: list[str]
 
@@ -123,7 +123,7 @@ def _logs(project: Project, after: str) -> RefusedLogs:
         shown=shown,
         total=len(logs),
         next=shown[-1].log if first + len(shown) < len(logs) else None,
-        unusual=[item.log for item in logs if item.is_unusual][:_MOST_UNUSUAL],
+        unusual={item.log: item.name for item in [item for item in logs if item.is_unusual][:_MOST_UNUSUAL]},
         histories=[source.name for source in plan.sources if source.history is not None],
         views=[project.needed.label(view) for view in plan.views],
     )

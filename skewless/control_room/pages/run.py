@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from skewless.contract.errors import ScopeError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.actions import Action, Values
+from skewless.control_room.database_state import ask_database
 from skewless.control_room.page import Page, Part, Query, read_part
 from skewless.control_room.pages.jobs import RunRow, may_see, planned_jobs
 from skewless.infra.jobs.ledger import Ledger, Requests
@@ -59,6 +60,7 @@ def read_run(project: Project, query: Query) -> OneRun:
     run_id = RunId.parse(query.path["run"])
     if not may_see(query, run_id.job):
         raise ScopeError(f"run {str(run_id)!r}", "is of a model that you may not see", fix="ask for its scope")
+    ask_database(project)  # the wait for a database that is down is short
     ledger = Ledger(project.state)
     run = ledger.get(run_id)
     span = RunSpan(
@@ -125,7 +127,7 @@ def _cancel(project: Project, values: Values) -> str:
     return f"The end of run {project.runs.cancel(values['run'])} is requested."
 
 
-PAGE = Page(path="/runs/{run}", question="What did run {run} do?", template="run.html", read=read_run, live_s=3)
+PAGE = Page(path="/runs/{run}", question="How did run {run} go?", template="run.html", read=read_run, live_s=3)
 ACTIONS = (
     Action(
         name="run-now",

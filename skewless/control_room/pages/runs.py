@@ -1,4 +1,4 @@
-"""What ran, runs, and will run: a day of the scheduler, its jobs, and each run."""
+"""A day of the scheduler: its runs by job, and the next ticks of its jobs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from skewless.contract.clock import from_us, to_us
 from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
+from skewless.control_room.database_state import ask_database
 from skewless.control_room.page import Page, Part, Query, Unknown, read_part
 from skewless.control_room.pages.jobs import KINDS, JobList, RunRow, may_see, read_jobs
 from skewless.control_room.plots import Span
@@ -56,7 +57,7 @@ class RunList(PlainRecord):
     """Runs, latest first.
 
     Args:
-        before: id of the last run, from which the next page goes on; empty: there is no other page.
+        before: id of the last run, from which the next page continues; empty: there is no other page.
     """
 
     runs: Sequence[RunRow]
@@ -96,8 +97,8 @@ def read_runs(project: Project, query: Query) -> RunsOfDay:
     since_us = to_us(datetime(day.year, day.month, day.day, tzinfo=UTC))
     state, job, kind = query.choice("state", ("", *_STATES)), query.text("job"), query.text("kind")
     before = RunId.parse(query.text("before")) if query.text("before") else None
-    database = read_part(lambda: project.state.database.query("SELECT 1"))
-    # One timeout of a database that is down is enough: the parts do not ask it again.
+    database = read_part(lambda: ask_database(project))
+    # One wait for a database that is down is enough: the parts do not ask it again.
     away = database if isinstance(database, Unknown) else None
     view = _View(query=query, job=job, kind=kind, since_us=since_us, day=day.isoformat(), now_us=now_us)
     return RunsOfDay(

@@ -149,7 +149,7 @@ class ViewAnswer(PlainRecord):
 
 
 def read_view(project: Project, query: Query) -> ViewAnswer:
-    """Return what is known of a view.
+    """Return the facts about a view.
 
     Raises:
         RequestError: the project has no such view.
@@ -254,7 +254,7 @@ PAGE = Page(
 )
 VIEW_PAGE = Page(
     path="/views/{view}",
-    question="What does view {view} feed, and is it fresh?",
+    question="Which models does view {view} feed, and is it fresh?",
     template="view.html",
     read=read_view,
     live_s=10,

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass
 
-from skewless.contract.errors import ConflictError, GateError, RequestError
+import pytest
+from starlette.requests import Request
+
+from skewless.contract.errors import ConflictError, GateError, RequestError, ScopeError
+from skewless.control_room.access import SignIn, Viewer
+from skewless.control_room.app import ControlRoom
 from skewless.control_room.page import Known, Query
 from skewless.control_room.pages import model
 from skewless.control_room.pages.model_version import read_version
+from skewless.control_room.readers import Readers
 from skewless.infra.jobs.ledger import Requests
 from skewless.operations import rollout
 from skewless.operations.versions import Promotion
 from skewless.project import Project
 from skewless.training.decision import Decision
+from tests.integration.control_room.conftest import Pages
 from tests.unit.training.rollout.arms import arm
 from tests.worlds.model_pages import action, html, page_of, store_run
 from tests.worlds.rollouts import NEW, OLD, champion, count
 from tests.worlds.trained import MODEL, Sandbox
+
+
+@dataclass(frozen=True)
+class OnePerson(SignIn):
+    """Takes everybody for one person."""
+
+    person: Viewer
+
+    def viewer(self, request: Request) -> Viewer:  # noqa: ARG002 - the protocol's
+        return self.person
 
 
 def test_a_rollout_is_begun_judged_and_stopped_from_the_page(spot: Sandbox) -> None:
@@ -73,6 +90,7 @@ def test_a_version_is_approved_promoted_and_rolled_back_from_the_page(spot: Sand
     assert any("begins its rollout" in line for line in action("promote").preview(project, values))
     assert action("promote").run(project, values) == f"{MODEL} {NEW} has begun its rollout."
     values["seen"] = model.seen_state(project, MODEL)
+    assert "is in its rollout already" in action("promote").preview(project, values)[0]
     assert action("roll-back").run(project, values) == f"Version {OLD} receives all traffic again."
     assert champion(project) == OLD
 
@@ -104,3 +122,21 @@ def test_a_measurement_is_requested_of_the_scheduler(spot: Sandbox) -> None:
     assert [request.run_id.job for request in Requests(spot.project.state).open()] == ["quality fraud"]
     with pytest.raises(RequestError):
         action("measure-model").run(spot.project, {"model": MODEL, "what": "retrain"})
+
+
+def test_only_the_models_of_the_person(spot: Sandbox) -> None:
+    viewer = Viewer(name="web", right="admin", models=frozenset({"other"}))
+    viewer.require_model("other")
+    viewer.require_model("")  # the action is not about a model
+    with pytest.raises(ScopeError, match="may not see this model"):
+        viewer.require_model(MODEL)
+    readers = Readers(spot.repo, {})
+    try:
+        app = ControlRoom(name="p", readers=readers, sign_in=OnePerson(viewer)).app()
+        for name in ("promote", "measure-model"):
+            assert Pages(app).get(f"/actions/{name}?model={MODEL}&what=quality").status == 403
+            form = {"token": "", "model": MODEL, "what": "quality", "word": MODEL}
+            assert Pages(app).post(f"/actions/{name}", form).status == 403
+    finally:
+        readers.close()
+    assert Requests(spot.project.state).open() == []

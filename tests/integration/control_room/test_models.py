@@ -97,6 +97,15 @@ def test_the_stored_quality_is_shown_with_its_time_and_grows_old(spot: Sandbox) 
     assert own.kind == "warning"
     assert quality.value.curves[0].values == [own.value]
 
+    spot.wait(1)
+    store_run(spot, f"quality {MODEL}", {}, error="the label table is missing")
+    quality = page_of(spot.project).quality
+    assert isinstance(quality, Known)
+    assert quality.value.champion == own
+    assert quality.value.stored is not None
+    assert quality.value.stored["error"] == "the label table is missing"
+    assert "a later run has failed" in html(model.PAGE, page_of(spot.project))
+
     spot.wait(3 * DAY)
     row = first_row(spot.project)
     assert row.quality is not None

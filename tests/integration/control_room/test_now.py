@@ -19,6 +19,7 @@ from skewless.control_room.page import Known, Query, Unknown
 from skewless.control_room.pages.now import ACTIONS, Now, read_now
 from skewless.control_room.render import render
 from skewless.infra.alerts.alerts import Alert, Alerts
+from skewless.infra.host import processes
 from skewless.infra.host.processes import Process
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import Run, RunId
@@ -76,7 +77,9 @@ def beat(project: Project, pid: int, *, silent_s: float = 0.0, host: str | None 
         kind="server", host=host or socket.gethostname(), pid=pid, started_s=now_s - 60, beat_s=now_s - silent_s
     )
     body = asdict(replace(process, plan=project.applied.plan.hash, detail={"models": {MODEL: "000001"}}))
-    Documents(project.state.database, "process").put(f"server-{pid}", body)
+    del body["has_ended"]
+    here = processes._here() if host is None else "elsewhere"
+    Documents(project.state.database, "process").put(f"server-{pid}-{here}-0a0a", body)
 
 
 def check_everything(project: Project) -> None:
@@ -244,6 +247,20 @@ def test_a_store_that_should_answer_and_does_not_is_wrong(tmp_path: Path, traine
     with open_project(tmp_path / "p", redis_url="redis://127.0.0.1:9/0") as project:
         page = look(project)
         assert "online store" in [item.subject for item in troubles(page) if item.weight == "critical"]
+
+
+@pytest.mark.parametrize("setting", ["redis_url", "database_url"])
+def test_a_place_that_never_answers_does_not_hold_up_the_page(tmp_path: Path, trained: Path, setting: str) -> None:
+    copy_project(trained, tmp_path / "p")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        scheme = "redis" if setting == "redis_url" else "postgresql"
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/0"
+        with open_project(tmp_path / "p", **{setting: url}) as project:
+            began = time.monotonic()
+            page = look(project)
+            assert time.monotonic() - began < 8  # a connection takes at least ten seconds to fail
+    assert page.sentence.kind == "bad"
+    assert "has not answered within" in "".join(item.cause for item in troubles(page))
 
 
 def test_corrupt_facts_are_unknown(project: Project) -> None:

@@ -178,15 +178,18 @@ def test_a_share_is_compared_with_the_usual_one_once_that_is_known(repo: Path) -
             refuse(project, "events/b", days_ago, 100, 0)
             refuse(project, "events/c", days_ago, 1_000, 20)
         assert {name for name, log in logs_of(project).items() if log.is_unusual} == {"events/a"}
-        assert known(refused_of(project).logs).unusual == ["events/a"]
+        assert known(refused_of(project).logs).unusual == {"events/a": "a"}
         assert "more than three times the usual share" in show(project, PAGE, "/refused")
 
 
 def test_lists_are_bounded_and_each_log_is_on_one_page(repo: Path) -> None:
     with open_project(repo) as project:
-        for i in range(60):
-            for j in range(12):
-                refuse(project, f"events/s{i:02}", 0, 5, 1 + j, f"{j}{MARKUP[j % len(MARKUP)]}")
+        with project.state.database.transaction():
+            for i in range(60):
+                counts = RowCounts(accepted=5)
+                reasons = [f"{j}{MARKUP[j % len(MARKUP)]}" for j in range(12) for _ in range(1 + j)]
+                counts.add_refused(pa.chunked_array([pa.array(reasons)]), f"events/s{i:02}/e/0", 0)
+                DailyCounts(project.state.database).add(f"events/s{i:02}", project.clock.now_us(), counts)
         for i in range(30):
             folder = project.state / "quarantine" / f"v{i}"
             folder.mkdir(parents=True)

@@ -81,6 +81,10 @@ def test_a_view_says_what_came_what_reads_it_and_how_late_it_is(place: Sandbox) 
         "too_few_rows",
         ["payments_7d", "mean_amount_7d", "country"],
     )
+    mean = next(item for item in drift.distributions if item.feature == "mean_amount_7d")
+    assert len(mean.trained) == len(mean.now) > 1
+    assert sum(mean.now) == pytest.approx(1 - drift.features[1].nulls_now - drift.features[1].new, abs=1e-4)
+    assert sum(mean.trained) == pytest.approx(1 - drift.features[1].nulls_trained, abs=1e-4)
     parity = known(shown.parity)
     assert parity.compared > 0
     assert parity.mismatches == 0

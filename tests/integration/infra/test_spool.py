@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log import spool as spool_module
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.spool import CORRUPT, ShippedFiles, Shipper, Spool
 from skewless.infra.storage.project_state import ProjectState
@@ -219,13 +219,13 @@ def test_a_large_file_of_this_object_is_shipped_alone_and_not_read_again(
     for number, n in enumerate((1, 3, 2, 2, 4)):
         spool.store(number, rows(*range(10 * number, 10 * number + n)))
     read: list[str] = []
-    parquet_file = spool_module.pq.ParquetFile
+    parquet_file = pq.ParquetFile
 
     def note_reads(path: Path) -> object:
         read.append(path.stem[-6:])
         return parquet_file(path)
 
-    monkeypatch.setattr(spool_module.pq, "ParquetFile", note_reads)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", note_reads)
     assert spool.ship() == 5
     assert sorted(read) == ["000000", "000002", "000003"]
     monkeypatch.undo()

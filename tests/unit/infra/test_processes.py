@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 from skewless.infra.host.processes import (
     SILENT_S,
     Kind,
-    Process,
     ProcessRecord,
     is_served_here,
     read_processes,
@@ -75,21 +74,22 @@ def test_a_process_is_listed_until_it_ends(project_database: Database) -> None:
     assert read_processes(state) == []
 
 
-@pytest.mark.parametrize(
-    ("pid", "host", "seconds", "is_silent"),
-    [
-        (os.getpid(), socket.gethostname(), 2.0, False),
-        (2**22 + 1, socket.gethostname(), 1.0, False),  # it sends heartbeats: another container has our host's name
-        (2**22 + 1, socket.gethostname(), 2.0, True),
-        (2**22 + 1, "elsewhere", 2.0, False),
-        (os.getpid(), socket.gethostname(), SILENT_S + 1, True),
-    ],
-)
-def test_a_process_that_has_ended_here_is_silent_sooner(
-    pid: int, host: str, seconds: float, *, is_silent: bool
-) -> None:
-    process = Process(kind="server", host=host, pid=pid, started_s=0.0, beat_s=100.0)
-    assert process.is_silent(100.0 + seconds) is is_silent
+def test_a_killed_process_of_this_machine_is_silent_at_once(tmp_path: Path) -> None:
+    state, dead = ProjectState(tmp_path), 2**22 + 1  # above the largest pid
+    record = ProcessRecord(state, "server")
+    record.send_heartbeat("abc", {})
+    ((name, body),) = eventually(lambda: list(Documents(state.database, "process").list_all().items()))
+    Documents(state.database, "process").put(f"{name}-killed", body | {"pid": dead})
+    # Another container with the name of our host: its process ids are not ours.
+    other = name.replace(name.split("-")[-2], "0a0a0a0a")
+    Documents(state.database, "process").put(other, body | {"pid": dead + 1})
+    assert {item.pid: item.is_silent(item.beat_s) for item in read_processes(state)} == {
+        os.getpid(): False,
+        dead: True,
+        dead + 1: False,
+    }
+    assert "has_ended" not in body
+    record.close()
 
 
 def test_a_machine_whose_clock_is_slow_is_not_silent(

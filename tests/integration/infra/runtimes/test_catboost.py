@@ -22,7 +22,14 @@ from skewless.infra.runtimes.catboost_trees import CatBoostRuntime, link_scores
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows
 from skewless.infra.trees.readers import read_trees
 from skewless.training.trainers.catboost import export_json
-from tests.worlds.tree_models import SampleModel, hard_rows, library_margins, random_model, same_bits
+from tests.worlds.tree_models import (
+    SampleModel,
+    catboost_table,
+    hard_rows,
+    library_margins,
+    random_model,
+    same_bits,
+)
 
 ROOT = Path(__file__).parents[4]
 
@@ -121,15 +128,59 @@ def test_no_rows_give_no_scores(sample: SampleModel) -> None:
     )
 
 
-def test_a_closed_runtime_and_contributions_are_refused(sample: SampleModel) -> None:
+def test_a_closed_runtime_is_refused_and_closing_twice_is_fine(sample: SampleModel) -> None:
     runtime = CatBoostRuntime(sample.model, "sample")
-    with pytest.raises(RequestError, match="has no contributions"):
-        runtime.contributions(np.zeros((1, runtime.n_features)))
     runtime.close()
     runtime.close()
     for count in (1, 100):
-        with pytest.raises(PackageError, match="is closed"):
-            runtime.margin(np.zeros((count, runtime.n_features)))
+        for call in (runtime.margin, runtime.score, runtime.contributions):
+            with pytest.raises(PackageError, match="is closed"):
+                call(np.zeros((count, runtime.n_features)))
+
+
+def find_other_contributions(sample: SampleModel, seed: int, count: int) -> int | None:
+    """Return how many contributions differ from CatBoost's; None: the runtime refuses them."""
+    runtime = CatBoostRuntime(sample.model, "sample")
+    rows = hard_rows(read_trees("catboost", sample.model, "sample"), sample.categorical, seed, count)
+    grow_policy = json.loads(sample.text.replace("'", '"').replace("False", "false"))["grow_policy"]
+    if grow_policy != "SymmetricTree":
+        with pytest.raises(RequestError, match=r"has no contributions, because .* symmetric"):
+            runtime.contributions(rows)
+        return None
+    own = catboost.CatBoost()
+    own.load_model(blob=sample.exact)
+    table = catboost_table(rows, sample.categorical)
+    pool = catboost.Pool(table, cat_features=list(sample.categorical))
+    expected = np.ascontiguousarray(own.get_feature_importance(data=pool, type="ShapValues", thread_count=1))
+    found = runtime.contributions(rows)
+    assert np.allclose(found.sum(axis=-1), runtime.margin(rows), rtol=1e-9, atol=1e-9)
+    assert same_bits(runtime.contributions(rows[:1]).reshape(1, -1), found[:1].reshape(1, -1)).all()
+    return int((~same_bits(found.reshape(count, -1), expected.reshape(count, -1))).sum())
+
+
+def test_contributions_have_the_library_s_bits_or_are_refused() -> None:
+    wrong = {seed: find_other_contributions(random_model("catboost", seed), seed, 100) for seed in range(200, 212)}
+    assert not any(wrong.values()), wrong
+    assert {None, 0} == set(wrong.values())
+
+
+@pytest.mark.soak
+def test_contributions_of_many_random_models_have_the_library_s_bits() -> None:
+    wrong = [find_other_contributions(random_model("catboost", seed), seed, 500) for seed in range(300)]
+    models = sum(count is not None for count in wrong)
+    sys.stdout.write(f"{models} models, {models * 500:,} rows with contributions: {sum(filter(None, wrong))} differ\n")
+    assert not any(wrong)
+
+
+def test_contributions_of_deep_trees_are_refused() -> None:
+    matrix = np.random.default_rng(6).normal(size=(3_000, 12))
+    options = {"depth": 11, "iterations": 1, "logging_level": "Silent", "allow_writing_files": False}
+    model = catboost.CatBoost(options).fit(catboost.Pool(matrix.astype(np.float32), matrix.prod(axis=1)))
+    runtime = CatBoostRuntime(export_json(model, [matrix], ()), "sample")
+    expected = model.predict(matrix, prediction_type="RawFormulaVal")
+    assert same_bits(runtime.margin(matrix)[:, None], expected[:, None]).all()
+    with pytest.raises(RequestError, match="up to 10 levels"):
+        runtime.contributions(matrix[:1])
 
 
 def test_a_model_is_scored_without_catboost(sample: SampleModel, tmp_path: Path) -> None:
