@@ -109,8 +109,9 @@ def find_prediction(
     """
     log = open_prediction_log(state)
     total, times = log.catalog.count_rows(PREDICTIONS), find_id_time(prediction)
-    for beyond in () if times is None else _BEYOND_ID:
-        entry = _open(state, connection, find_near(state, times.start, beyond=beyond)).find(prediction)
+    tries = () if times is None else (find_near(state, times.start, beyond=beyond) for beyond in _BEYOND_ID)
+    for near in tries:
+        entry = _open(state, connection, near).find(prediction)
         if entry is not None:
             return PredictionSearch(entry=entry, looked=0, total=total)
     most = _EVERYTHING if most_rows is None else most_rows
