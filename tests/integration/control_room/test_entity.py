@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_unknown_alone(place: Sandbox) -> None:
         assert "Not known: <bdi>online store" in html
     (place.repo / place.project.applied.model(MODEL).labels.path).unlink()
     found = page_of(place.project, card_id=CARD)
-    assert "labels" in known(found.predictions).outcomes
+    assert "label table" in known(found.predictions).outcomes
     for file in (place.state / "log" / "batch").glob("card_days-*/*.parquet"):
         file.unlink()
     (view,) = known(page_of(place.project, card_id=CARD).views).views
