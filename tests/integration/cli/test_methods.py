@@ -35,17 +35,7 @@ METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
 # Options that only choose what is shown, how the process ends, or where the project is and what its settings are.
 OF_THE_COMMAND = {
-    "repo",
-    "engine",
-    "as_json",
-    "context",
-    "check",
-    "no_check",
-    "folder",
-    "suggest",
-    "write",
-    "row",
-    "yes",
+    *("repo", "engine", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes"),
     "platform",
 }
 # Texts that the command parses: its option -> the parameter that takes what was meant.
