@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
@@ -25,13 +26,15 @@ from skewless.infra.predictions.batches import numbers, texts
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.serving.batch_files import CHUNK_ROWS, RESULT, InputRows, open_targets
+from skewless.serving.batch_files import CHUNK_ROWS, CSV, RESULT, InputRows, open_targets, writes_folder
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.routing import Options
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
+_LEAVES = "leaves"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -44,11 +47,16 @@ def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[st
     return run_coroutine(_predict_rows(config, model, rows))
 
 
-def predict_files(config: ServerConfig, model: str | None, source: InputRows, target: Path) -> int:
+def predict_files(
+    config: ServerConfig, model: str | None, source: InputRows, target: Path, *, leaves: bool = False
+) -> int:
     """Predict every row of a file or a folder; return the number of rows.
 
     The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``. It
     appears once all rows are done.
+
+    Args:
+        leaves: also write ``leaves``: a list with the index of the leaf in each tree, int32.
 
     Raises:
         PlaceError: the target cannot be created there.
@@ -56,7 +64,7 @@ def predict_files(config: ServerConfig, model: str | None, source: InputRows, ta
         RequestError: a row does not match the inputs in the plan.
         StoreError: the store or the disk failed; no target was written.
     """
-    return run_coroutine(_predict_files(config, model, source, target))
+    return run_coroutine(_predict_files(config, model, source, target, leaves=leaves))
 
 
 def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
@@ -72,15 +80,34 @@ async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[d
         return pa.table({**_result_columns(scored_slice), **features})
 
 
-async def _predict_files(config: ServerConfig, name: str | None, source: InputRows, target: Path) -> int:
+async def _predict_files(
+    config: ServerConfig, name: str | None, source: InputRows, target: Path, *, leaves: bool
+) -> int:
     with open_targets(source, target) as write:
         async with open_predictor(config, name) as (predictor, model):
-            source.check_columns(model.plan)
+            source.check_columns(model.plan, result_names(leaves=leaves))
             total = 0
             for number, chunk in source.read_chunks(chunk_rows(config.settings)):
-                write(number, add_results(chunk, await score_chunk(predictor, model, chunk)))
+                write(number, add_results(chunk, await score_chunk(predictor, model, chunk, leaves=leaves)))
                 total += chunk.num_rows
     return total
+
+
+def result_names(*, leaves: bool) -> tuple[str, ...]:
+    """Return the names of the columns of results."""
+    return (*RESULT, _LEAVES) if leaves else RESULT
+
+
+def check_leaves_target(source: InputRows, target: Path) -> None:
+    """Check that a target can have lists.
+
+    Raises:
+        RequestError: it is CSV.
+    """
+    if source.files[0].is_csv if writes_folder(source, target) else target.suffix == CSV:
+        raise RequestError(
+            "option --leaves", "needs a Parquet target: CSV has no lists", value=str(target), fix="end it in .parquet"
+        )
 
 
 def chunk_rows(settings: Settings) -> int:
@@ -136,14 +163,17 @@ async def open_predictor(
         yield predictor, model
 
 
-async def score_chunk(predictor: Predictor, model: ServedModel, chunk: pa.Table) -> ScoredSlice:
-    """Return the predictions of some rows of a file.
+async def score_chunk(
+    predictor: Predictor, model: ServedModel, chunk: pa.Table, *, leaves: bool = False
+) -> ScoredSlice:
+    """Return the predictions of some rows of a file, with leaves if requested.
 
     Raises:
-        RequestError: a row does not match the inputs in the plan.
+        RequestError: a row does not match the inputs in the plan, or the model has no leaves.
         StoreError: the store is unavailable.
     """
-    return await predictor.predict(model, _plain_rows(model.plan, chunk))
+    options = Options(extras=(_LEAVES,) if leaves else ())
+    return await predictor.predict(model, _plain_rows(model.plan, chunk), options)
 
 
 def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
@@ -187,4 +217,9 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     # Built from buffers: pa.array imports pandas, which takes longer than predicting a row.
     ids, version = texts(scored_slice.ids), texts([scored_slice.model.version] * n)
     times = numbers(np.full(n, scored_slice.t, dtype=np.int64))
-    return dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    leaves = scored_slice.extra_values(_LEAVES)
+    if leaves is not None:
+        ends = numbers(np.arange(0, leaves.size + 1, leaves.shape[1], dtype=np.int32))
+        columns[_LEAVES] = pa.ListArray.from_arrays(ends, numbers(leaves))
+    return columns
