@@ -101,7 +101,7 @@ def read_options(
         RequestError: a value is invalid, or ``as_of`` is in the future.
     """
     as_of, age, limit = values.get("as_of"), values.get("max_feature_age_s"), values.get(timeout)
-    extras = tuple(name for name in EXTRAS if values.get(name))
+    extras = () if values.keys().isdisjoint(EXTRAS) else tuple(name for name in EXTRAS if values.get(name))
     if as_of is age is limit is None and not extras and not deadline_s:
         return NO_OPTIONS
     seconds = deadline_s if limit is None else _parse_positive(timeout, limit, "microseconds") / _SECOND

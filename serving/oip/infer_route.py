@@ -173,7 +173,8 @@ class InferRoute(PredictionRoute):
                     f"parameter {name!r}", "is not supported: requests are served in order of arrival", fix="omit it"
                 )
         # In the protocol, a timeout of 0 asks for the server's limit, which `read_options` applies to a missing one.
-        if values.get("timeout") == 0 or any(name in outputs or name in values for name in EXTRAS):
+        is_plain = outputs.keys().isdisjoint(EXTRAS) and values.keys().isdisjoint(EXTRAS)
+        if not is_plain or values.get("timeout") == 0:
             # An extra is an output here, and never a parameter.
             extras = {name: name in outputs for name in EXTRAS}
             values = {**values, **extras, "timeout": values.get("timeout") or None}
