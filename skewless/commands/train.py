@@ -91,6 +91,8 @@ def _train_model(session: Session, name: str) -> tuple[TrainReport | None, Skewl
 
 
 def _train_parts(report: TrainReport) -> list[Part]:
+    from skewless.training.constraints import constraint_rows
+
     package, metrics = report.trained.package, report.trained.metrics
     title = f"{package.name} {package.version}: {count_text(int(report.dataset.train.sum()), 'row')} trained"
     tested = f"{count_text(int(metrics['rows']), 'row')} tested, base rate {metrics['base_rate']:.4f}"
@@ -100,6 +102,7 @@ def _train_parts(report: TrainReport) -> list[Part]:
     return [
         TextTable(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
         _label_line(report.dataset.counts),
+        *(f"constraint: {' '.join(row)}" for row in constraint_rows(package.about)),
         *gap,
         *decision_parts(report.decision),
         StateCell(f"{package.name} {package.version} {verdict.text}", verdict.tone, f": {report.decision.reason}"),

@@ -50,7 +50,7 @@ FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "on_file"} | {
 }
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
-TAKEN = {"predict": {"source", "target"}, "serve": {"platform"}}
+TAKEN = {"predict": {"source", "target", "leaves"}, "serve": {"platform"}}
 
 
 def method_of(verb: Command) -> Callable[..., Any]:
