@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
@@ -28,13 +32,16 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.batch_files import CHUNK_ROWS, CSV, RESULT, InputRows, open_targets, writes_folder
 from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.input_texts import ColumnRows
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.routing import Options
+from skewless.serving.prediction.routing import NO_OPTIONS, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
 _LEAVES = "leaves"
+_AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
+_LOG_PAUSE_S = 2e-3
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -74,9 +81,10 @@ def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    async with open_predictor(config, name) as (predictor, model):
-        scored_slice = await predictor.predict(model, rows)
-        features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(model.assembler.labels)}
+    async with open_predictor(config, name) as batch:
+        scored_slice = await batch.predictor.predict(batch.model, rows)
+        labels = batch.model.assembler.labels
+        features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(labels)}
         return pa.table({**_result_columns(scored_slice), **features})
 
 
@@ -84,12 +92,14 @@ async def _predict_files(
     config: ServerConfig, name: str | None, source: InputRows, target: Path, *, leaves: bool
 ) -> int:
     with open_targets(source, target) as write:
-        async with open_predictor(config, name) as (predictor, model):
-            source.check_columns(model.plan, result_names(leaves=leaves))
+        async with open_predictor(config, name) as batch:
+            source.check_columns(batch.model.plan, result_names(leaves=leaves))
             total = 0
-            for number, chunk in source.read_chunks(chunk_rows(config.settings)):
-                write(number, add_results(chunk, await score_chunk(predictor, model, chunk, leaves=leaves)))
-                total += chunk.num_rows
+            chunks = source.read_chunks(chunk_rows(config.settings))
+            async with aclosing(batch.predict_chunks(chunks, leaves=leaves)) as predicted:
+                async for number, chunk, scored in predicted:
+                    await asyncio.to_thread(lambda n, c, s: write(n, add_results(c, s)), number, chunk, scored)
+                    total += chunk.num_rows
     return total
 
 
@@ -115,11 +125,78 @@ def chunk_rows(settings: Settings) -> int:
     return min(CHUNK_ROWS, settings.max_batch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchPredictor:
+    """Predicts the rows of files with one model.
+
+    Args:
+        log_capacity: number of predictions that may wait for the log; more would be dropped.
+    """
+
+    predictor: Predictor
+    model: ServedModel
+    log: PredictionWriter
+    log_capacity: int
+
+    async def predict_chunks(
+        self, chunks: Iterator[tuple[int, pa.Table]], *, leaves: bool = False
+    ) -> AsyncGenerator[tuple[int, pa.Table, ScoredSlice], None]:
+        """Yield chunks of files with their predictions, in order.
+
+        While one chunk is scored, the features of the next are read, and the rows of one more from its file: none of
+        these takes the time of another, because scoring, reading and writing release the GIL.
+
+        Args:
+            leaves: whether to find leaves, too.
+
+        Raises:
+            SourceError: a file is missing, corrupt, or has changed.
+            RequestError: a row does not match the inputs in the plan, or the model has no leaves.
+            StoreError: the store is unavailable.
+        """
+        options = Options(extras=(_LEAVES,)) if leaves else NO_OPTIONS
+        loop, in_flight = asyncio.get_running_loop(), deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]]()
+        with ThreadPoolExecutor(1, "batch-rows") as reader:
+            try:
+                while (chunk := await loop.run_in_executor(reader, next, chunks, None)) is not None:
+                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader, options))))
+                    if len(in_flight) > _AHEAD:
+                        yield await _first_of(in_flight)
+                while in_flight:
+                    yield await _first_of(in_flight)
+            finally:
+                for _, _, task in in_flight:
+                    task.cancel()
+                await asyncio.gather(*(task for _, _, task in in_flight), return_exceptions=True)
+
+    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor, options: Options) -> ScoredSlice:
+        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk, options)
+        # All chunks in flight, and one whose record is on its way, must find room in the log, which would drop them.
+        rows = min(CHUNK_ROWS, self.predictor.limits.max_batch)
+        most_rows = max(0, self.log_capacity - (2 + _AHEAD) * rows)
+        while self.log.queued_rows > most_rows:  # noqa: ASYNC110 - the writer is a thread without an event loop
+            await asyncio.sleep(_LOG_PAUSE_S)
+        return await self.predictor.score(request)
+
+    def _request(self, chunk: pa.Table, options: Options) -> ScoringRequest:
+        check_count(chunk.num_rows, self.predictor.limits.max_batch)
+        rows = ColumnRows(_plain_columns(self.model.plan, chunk))
+        columns = self.model.parser.parse_columns(rows.columns)
+        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns, options=options)
+
+
+async def _first_of(
+    in_flight: deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]],
+) -> tuple[int, pa.Table, ScoredSlice]:
+    number, chunk, task = in_flight.popleft()
+    return number, chunk, await task
+
+
 @asynccontextmanager
 async def open_predictor(
     config: ServerConfig, name: str | None, version: str | None = None
-) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    """Yield a predictor and a model; without a name the only one, without a version the champion.
+) -> AsyncIterator[BatchPredictor]:
+    """Yield the predictor of a model; without a name of the only one, without a version of the champion.
 
     The log is complete at the end of the block.
 
@@ -158,22 +235,10 @@ async def open_predictor(
             log=log,
             limits=PredictorLimits.of(config.settings),
             marker_history=marker_history,
+            scoring_threads=config.settings.threads or len(os.sched_getaffinity(0)),
         )
         stack.push_async_callback(predictor.close)
-        yield predictor, model
-
-
-async def score_chunk(
-    predictor: Predictor, model: ServedModel, chunk: pa.Table, *, leaves: bool = False
-) -> ScoredSlice:
-    """Return the predictions of some rows of a file, with leaves if requested.
-
-    Raises:
-        RequestError: a row does not match the inputs in the plan, or the model has no leaves.
-        StoreError: the store is unavailable.
-    """
-    options = Options(extras=(_LEAVES,) if leaves else ())
-    return await predictor.predict(model, _plain_rows(model.plan, chunk), options)
+        yield BatchPredictor(predictor=predictor, model=model, log=log, log_capacity=config.settings.log_capacity)
 
 
 def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
@@ -183,13 +248,18 @@ def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
     return chunk
 
 
-def _plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
-    """Return table rows as JSON-like rows: only the plan's columns, times as microseconds, NaN as null."""
-    values = {
-        column.name: [_plain_value(v, column.dtype) for v in chunk[column.name].to_pylist()]
-        for column in [*plan.join_keys, *plan.request]
-    }
-    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+def _plain_columns(plan: FeaturePlan, chunk: pa.Table) -> dict[str, list[Any]]:
+    """Return the plan's columns as plain JSON values: times as microseconds, NaN as null."""
+    columns = [*plan.join_keys, *plan.request]
+    return {column.name: _plain_values(chunk[column.name], column.dtype) for column in columns}
+
+
+def _plain_values(column: pa.ChunkedArray, dtype: DType) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    is_parsed = dtype in {DType.FLOAT32, DType.FLOAT64, DType.BOOL}
+    if pa.types.is_integer(column.type) or (pa.types.is_string(column.type) and not is_parsed):
+        return values
+    return [_plain_value(value, dtype) for value in values]
 
 
 def _plain_value(value: object, dtype: DType) -> object:
@@ -220,6 +290,6 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
     leaves = scored_slice.extra_values(_LEAVES)
     if leaves is not None:
-        ends = numbers(np.arange(0, leaves.size + 1, leaves.shape[1], dtype=np.int32))
+        ends = numbers(np.arange(n + 1, dtype=np.int32) * np.int32(leaves.shape[1]))
         columns[_LEAVES] = pa.ListArray.from_arrays(ends, numbers(leaves))
     return columns

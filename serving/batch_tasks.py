@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -33,7 +34,6 @@ from skewless.serving.batch import (
     predict_files,
     result_names,
     run_coroutine,
-    score_chunk,
 )
 from skewless.serving.batch_files import (
     InputFile,
@@ -139,15 +139,16 @@ async def _predict_chunks(config: ServerConfig, task: Task, target: Path) -> Tas
     rows = 0
     scores, vectors = blake2b(task.name.encode(), digest_size=16), blake2b(digest_size=16)
     with open_target(target) as write:
-        async with open_predictor(config, task.parameters["model"], task.parameters["version"]) as (predictor, model):
-            for chunk in _read_chunks(config.state.storage, task):
-                scored = await score_chunk(predictor, model, chunk, leaves=task.parameters["leaves"])
-                write(add_results(chunk, scored))
-                rows += scored.n
-                vectors.update(_canonical_bytes(scored.matrix))
-                # Some GPUs and libraries round otherwise: such a model has a tolerance.
-                if model.certificate.bit_equal:
-                    scores.update(_canonical_bytes(scored.scores))
+        async with open_predictor(config, task.parameters["model"], task.parameters["version"]) as batch:
+            chunks = enumerate(_read_chunks(config.state.storage, task))
+            async with aclosing(batch.predict_chunks(chunks, leaves=task.parameters["leaves"])) as predicted:
+                async for _, chunk, scored in predicted:
+                    write(add_results(chunk, scored))
+                    rows += scored.n
+                    vectors.update(_canonical_bytes(scored.matrix))
+                    # Some GPUs and libraries round otherwise: such a model has a tolerance.
+                    if batch.model.certificate.bit_equal:
+                        scores.update(_canonical_bytes(scored.scores))
     # Ids and times are new in each attempt. Vectors may be: they are those of the online store and of the time.
     return TaskResult(rows=rows, digest=scores.hexdigest(), basis=vectors.hexdigest())
 
@@ -158,8 +159,8 @@ def _canonical_bytes(values: Matrix) -> bytes:
 
 
 async def _load_model(config: ServerConfig, name: str | None) -> ServedModel:
-    async with open_predictor(config, name) as (_, model):
-        return model
+    async with open_predictor(config, name) as batch:
+        return batch.model
 
 
 def _list_chunks(

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from skewless.operations.api_keys import ApiKeys
+from skewless.operations.audited import audited
 from skewless.operations.init import init as write_project
 from skewless.operations.runs import Runs
 from skewless.workspace import Workspace
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
+    from skewless.control_room.server import run_control_room
     from skewless.infra.jobs.run import Run
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
         card,
         entity_values,
         events,
+        export,
         feedback,
         freshness,
         housekeeping,
         importance,
+        predictions,
         proof,
         quality,
         recovery,
@@ -60,8 +64,8 @@ if TYPE_CHECKING:
 class _Operation:
     """A function of ``skewless.operations`` as a method: it is imported when it is first used, with its libraries."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, *, is_audited: bool = False) -> None:
+        self._path, self._is_audited = path, is_audited
 
     def __getattr__(self, name: str) -> _Operation:
         return _Operation(f"{self._path}.{name}")
@@ -69,11 +73,21 @@ class _Operation:
     def __get__(self, project: Project | None, _: type[Project]) -> object:
         module, name = self._path.rsplit(".", 1)
         function = getattr(importlib.import_module(module), name)
+        function = audited(function) if self._is_audited else function
         return function if project is None else MethodType(function, project)
 
+    def audited(self) -> _Operation:
+        """Return the function as a method whose changes are in the audit log."""
+        return _Operation(self._path, is_audited=True)
 
-if not TYPE_CHECKING:
+
+if TYPE_CHECKING:
+    _audited = audited
+else:
     _ops = _Operation("skewless.operations")
+    _audited = _Operation.audited
+    # The pages are built on this class, so that it does not import them.
+    run_control_room = _Operation("skewless.control_room.server.run_control_room")
 
 
 class Project(Workspace):
@@ -113,6 +127,7 @@ class Project(Workspace):
 
         return run_behind_servers(self.state, self.planner.plan)
 
+    @audited
     def apply(self, *, dry_run: bool = False) -> PlanReport:
         """Apply the definitions: update Feast's registry, then the plan."""
         from skewless.infra.host.processes import run_behind_servers
@@ -126,17 +141,31 @@ class Project(Workspace):
     validate = _ops.validation.validate
     suggest = _ops.validation.suggest_suites
 
-    def pending(self) -> list[Pending]:
-        """Return the rows that ``materialize`` would accept now, by view; opens no online store."""
-        return self.materializer.pending(self.needed.plan.views)
+    def pending(self, views: Sequence[str] = ()) -> list[Pending]:
+        """Return the rows that ``materialize`` would accept now, by view; opens no online store.
 
-    def materialize(self, *, check: bool = True, on_step: OnStep | None = None) -> list[ViewReport]:
+        Args:
+            views: names, with ``@HASH`` for versions that only models need; empty: all.
+
+        Raises:
+            RequestError: the plan has no such view.
+        """
+        return self.materializer.pending(self.needed.select_views(views))
+
+    def materialize(
+        self, views: Sequence[str] = (), *, check: bool = True, on_step: OnStep | None = None
+    ) -> list[ViewReport]:
         """Append new source rows to the log and write them to the online store; ``check`` them first.
+
+        Args:
+            views: as ``pending``.
 
         Raises:
             GateError: new rows of a view were rejected; the other views are up to date.
+            RequestError: the plan has no such view.
         """
-        return self.materializer.run(self.needed.plan.views, self.checks.check_rows if check else None, on_step=on_step)
+        selected = self.needed.select_views(views)
+        return self.materializer.run(selected, self.checks.check_rows if check else None, on_step=on_step)
 
     import_events = _ops.events.import_events
     stream = _ops.events.stream
@@ -162,7 +191,7 @@ class Project(Workspace):
         )
         return files.preview(out) if dry_run else files.write(out, on_rows)
 
-    train = _ops.versions.train
+    train = _audited(_ops.versions.train)
 
     def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
         """Publish trained versions to the tracking store of the settings."""
@@ -170,14 +199,14 @@ class Project(Workspace):
 
         return publish(self, open_tracker(self), models, dry=dry_run)
 
-    sign = _ops.signing.sign
-    adopt = _ops.adoption.adopt
-    approve = _ops.adoption.approve
+    sign = _audited(_ops.signing.sign)
+    adopt = _audited(_ops.adoption.adopt)
+    approve = _audited(_ops.adoption.approve)
     card = _ops.card.card
     versions = _ops.versions.read_versions
-    promote = _ops.versions.promote
-    rollout = _ops.rollout.rollout
-    rollback = _ops.rollout.rollback
+    promote = _audited(_ops.versions.promote)
+    rollout = _audited(_ops.rollout.rollout)
+    rollback = _audited(_ops.rollout.rollback)
     serve = _ops.serve.serve
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -214,12 +243,15 @@ class Project(Workspace):
         return check_drift(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
     importance = _ops.importance.importance
+    predictions = _ops.predictions.predictions
     why = _ops.why.why
     replay = _ops.proof.run_replay
     parity = _ops.proof.run_parity
     freshness = _ops.freshness.check_freshness
-    alerts = _ops.alerts.alerts
+    alerts = _audited(_ops.alerts.alerts)
     report = _ops.report.report.write_report
+
+    ui = run_control_room
 
     def scheduler(
         self,
@@ -239,10 +271,10 @@ class Project(Workspace):
         run_scheduler(self)
         return []
 
-    triggers = _ops.triggers.triggers
+    triggers = _audited(_ops.triggers.triggers)
     capacity = _ops.capacity.capacity
     housekeeping = _ops.housekeeping.run_housekeeping
-    erase = _ops.erasure.erase.erase
+    erase = _audited(_ops.erasure.erase.erase)
     backup = _ops.backup.back_up
 
     def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
@@ -251,8 +283,10 @@ class Project(Workspace):
 
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
-    export = _ops.bundle.export
-    recover = _ops.recovery.recover
+    bundle = _ops.bundle.bundle
+    export = _ops.export.export
+    certify = _ops.export.certify
+    recover = _audited(_ops.recovery.recover)
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
         """Bring the state of an older release to this one."""

@@ -12,6 +12,7 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.errors import PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
+from skewless.infra.access.audit import Actor, local_actor
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.project_state import ProjectState
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.service_vectors import FeatureReader, OnlineFeatures
+    from skewless.infra.packages.served_model import OpenedModels
     from skewless.infra.plans.applied_plan import AppliedPlan
     from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
     from skewless.infra.plans.planning import Planner
@@ -64,6 +66,7 @@ class Workspace:
         self.state = ProjectState.of(self.repo, self.settings)
         self.store = PackageStore.of(self.state, self.settings)
         self.packages = self.store.packages
+        self.actor: Actor = local_actor()  # in the audit log
         self.on_progress: Callable[[str, int, int], None] = lambda *_: None  # of the engine's work
 
     def __enter__(self) -> Self:
@@ -130,6 +133,13 @@ class Workspace:
             settings=self.settings,
             on_progress=report,
         )
+
+    @cached_property
+    def opened_models(self) -> OpenedModels:
+        """Model versions that explain and replay single predictions."""
+        from skewless.infra.packages.served_model import OpenedModels
+
+        return OpenedModels(self.store)
 
     @cached_property
     def executor(self) -> Executor:
@@ -283,7 +293,7 @@ class Workspace:
     def close(self) -> None:
         """Close the online store and the database; a private server stops when no process uses it."""
         # Only what was opened: reading the attribute of an unused part would open it, and start a Redis server.
-        ends = {"executor": "close", "online": "close", "online_reader": "close", "connection": "close"}
+        ends = dict.fromkeys(("executor", "online", "online_reader", "connection", "opened_models"), "close")
         ends |= {"private": "release"}
         for name, end in ends.items():
             if name in self.__dict__:

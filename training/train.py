@@ -321,11 +321,15 @@ def _import_trainer(algorithm: Algorithm, threads: int) -> Trainer:
             from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
 
             return XGBoostTrainer(threads)
+        if algorithm == "catboost":
+            from skewless.training.trainers.catboost import CatBoostTrainer  # noqa: PLC0415 - as above
+
+            return CatBoostTrainer(threads)
         from skewless.training.trainers.sklearn import SklearnTrainer  # noqa: PLC0415 - as above
 
         return SklearnTrainer(threads)
     except ImportError as error:
-        extra = "sklearn" if algorithm == "sklearn" else "cpu"
+        extra = "cpu" if algorithm in ("lightgbm", "xgboost") else algorithm
         raise DefinitionError(
             f"algorithm {algorithm!r}",
             "is not installed",

@@ -25,6 +25,7 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, RUN, SEQ
+from skewless.infra.log.quarantine import describe_rejection
 from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
@@ -94,7 +95,8 @@ class SourceChecks:
             # Read again with row numbers only after a failure: batches that pass, which are most, are read once.
             numbered = _declared_columns(view, _acceptable_rows(rows, f", {ROW} = true"))
             reasons = find_failed_rows(report, numbered, self.connection, suite)
-            quarantine(rows, self.state / "quarantine" / view.name, reasons)
+            failed = [result.expected for result in report.results if result.fails_gate]
+            quarantine(rows, self.state / "quarantine" / view.name, reasons, failed)
         report.raise_if_failed()
 
     def check_source(self, view: View) -> GateReport:
@@ -182,7 +184,7 @@ def _declared_columns(view: View, rows: str) -> str:
     return f"SELECT *{extra} FROM {rows}"
 
 
-def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
+def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str], failed: Sequence[str] = ()) -> None:
     """Store a rejected batch as a Parquet file that is named by the hash of its content.
 
     So a batch that is rejected on every tick is stored once. Memory does not grow with the rows.
@@ -191,11 +193,12 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
         rows: a Parquet file; rows with a reason in ``__reject`` are skipped.
         folder: created if it does not exist.
         reasons: the reason for ``__reject`` by position in ``rows``; other rows are good rows of a bad batch.
+        failed: the expectations that failed, which the file states with the numbers of rows by reason.
     """
     make_folder(folder)
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
-        _copy(rows, temporary, reasons)
+        _copy(rows, temporary, reasons, failed)
         # The name is the content's hash, so a repeated rejection of the same rows replaces the same file.
         with temporary.open("rb") as file:
             name = file_digest(file, "sha256").hexdigest()[:16]
@@ -204,12 +207,12 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _copy(rows: Path, target: Path, reasons: Mapping[int, str]) -> None:
+def _copy(rows: Path, target: Path, reasons: Mapping[int, str], failed: Sequence[str]) -> None:
     """Copy the checked rows without columns that a run adds, so that equal rows give equal bytes."""
     numbers = sorted(reasons)
     with pq.ParquetFile(rows, pre_buffer=False) as file:
         columns = [name for name in file.schema_arrow.names if name not in {SEQ, INGEST, RUN}]
-        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns], describe_rejection(reasons, failed))
         start = 0
         with pq.ParquetWriter(target, schema) as writer:
             for batch in file.iter_batches(columns=columns):

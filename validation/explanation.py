@@ -99,8 +99,7 @@ def explain(model: ServedModel, entry: PredictionEntry) -> Explanation:
     output = int(outputs.argmax())
     margin = float(np.atleast_1d(model.runtime.margin(matrix)[0])[output])
     parts = _contributions(model, matrix, output)
-    t = int(logged.t[0])
-    reads = [_read(view, read, t) for view, read in logged.reads.items()]
+    reads = explain_reads(entry)
     features = _features(model, entry, {read.view: read for read in reads}, parts)
     return Explanation(
         score=float(logged.score[0]),
@@ -112,6 +111,12 @@ def explain(model: ServedModel, entry: PredictionEntry) -> Explanation:
         features=sorted(features, key=lambda item: -abs(item.contribution or 0.0)),
         reads=reads,
     )
+
+
+def explain_reads(entry: PredictionEntry) -> list[ExplainedRead]:
+    """Return the read of each view, from the log alone."""
+    t = int(entry.logged.t[0])
+    return [_read(view, read, t) for view, read in entry.logged.reads.items()]
 
 
 def _contributions(model: ServedModel, matrix: npt.NDArray[np.float64], output: int) -> npt.NDArray[np.float64] | None:
@@ -132,7 +137,7 @@ def _features(
     features = []
     for i, ref in enumerate(model.assembler.refs):
         read = reads.get(ref.group)
-        value = _value(float(entry.logged.vectors[0, i]), vocabularies.get(ref.label))
+        value = shown_value(float(entry.logged.vectors[0, i]), vocabularies.get(ref.label))
         features.append(
             ExplainedFeature(
                 feature=ref.label,
@@ -146,7 +151,12 @@ def _features(
     return features
 
 
-def _value(number: float, words: list[str] | None) -> float | str | None:
+def shown_value(number: float, words: list[str] | None) -> float | str | None:
+    """Return a value of a vector; a category as text, None if missing.
+
+    Args:
+        words: categories in the order of their codes; None: a number.
+    """
     if math.isnan(number):
         return None
     if words is None or number not in range(len(words)):  # a vector from a caller may have any number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,8 +51,19 @@ def replay_log(
     return report
 
 
-def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, logged: LoggedPredictions) -> None:
-    """Replay a batch of predictions of one model version and add the results to a report."""
+def replay_batch(
+    report: ReplayReport,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    *,
+    modes: Sequence[TimeMode] = ("knowledge", "event_time"),
+) -> None:
+    """Replay a batch of predictions of one model version and add the results to a report.
+
+    Args:
+        modes: time modes of training whose rows the served vectors are compared with.
+    """
     report.compared += len(logged.ids)
     # The caller sent the features: nothing was read, so there are no reads and no training rows to compare with.
     if logged.source == "vectors":
@@ -68,7 +80,7 @@ def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, 
     for window in model.plan.windows:
         check_states(window, views, logged, rebuilt.ask, findings)
     _add_findings(report, model, views, logged, findings)
-    for mode in ("knowledge", "event_time"):
+    for mode in modes:
         _add_gap(report.training[mode], mode, model, views, logged, rebuilt)
 
 

@@ -18,7 +18,7 @@ from skewless.contract.names import RULE, check_known, is_name
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 
-Scope = Literal["predict", "as_of", "feedback", "admin"]
+Scope = Literal["predict", "as_of", "feedback", "view", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 SECRET_CHARS = 44  # after the prefix of a key: an underscore and 256 bits in base64url
 _SECRET_BYTES = 32

@@ -90,7 +90,7 @@ async def fetch_keys(issuer: Issuer) -> list[Key]:
 
 
 async def _discover(session: Any, issuer: Issuer) -> str:  # noqa: ANN401 - aiohttp is imported late
-    document = await _fetch_json(session, issuer.url.rstrip("/") + DISCOVERY)
+    document = await _fetch_json(session, discovery_url(issuer.url))
     if document.get("issuer") != issuer.url:
         raise ProviderError(f"names another issuer in its discovery document: {document.get('issuer')!r:.200}")
     url = document.get("jwks_uri")
@@ -100,8 +100,22 @@ async def _discover(session: Any, issuer: Issuer) -> str:  # noqa: ANN401 - aioh
     return url
 
 
+def discovery_url(issuer: str) -> str:
+    """Return the URL of an issuer's discovery document."""
+    return issuer.rstrip("/") + DISCOVERY
+
+
 async def _fetch_json(session: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN401 - as above
-    async with session.get(url, allow_redirects=False) as reply:
+    return await read_json(session.get(url, allow_redirects=False), url)
+
+
+async def read_json(request: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN401 - as above
+    """Return the JSON object that a provider answers to a request of aiohttp, bounded in size.
+
+    Raises:
+        ProviderError: the reply is wrong.
+    """
+    async with request as reply:
         if reply.status != 200:  # noqa: PLR2004 - HTTP's OK
             raise ProviderError(f"answered with status {reply.status} at {url}; redirects are not followed")
         text = await _read(reply, url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import socket
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import is_process
+from skewless.infra.storage.leases import is_process, machine_id
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -38,6 +39,7 @@ class Process:
         beat_s: time of its last heartbeat, seconds, by the clock of the database: clocks of machines may differ.
         plan: hash of the plan that it uses; empty: none yet.
         detail: values specific to its kind, plain JSON.
+        has_ended: it was killed on this machine, where its pid is gone; found by the reader, not stored.
     """
 
     kind: Kind
@@ -47,6 +49,7 @@ class Process:
     beat_s: float
     plan: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    has_ended: bool = False
 
     def silent_s(self, now_s: float) -> float:
         """Return the seconds since its last heartbeat.
@@ -57,8 +60,8 @@ class Process:
         return max(0.0, now_s - self.beat_s)
 
     def is_silent(self, now_s: float) -> bool:
-        """Return whether it is dead or stuck: it has missed several heartbeats."""
-        return self.silent_s(now_s) > SILENT_S
+        """Return whether it is dead or stuck: it has missed several heartbeats, or has ended on this machine."""
+        return self.has_ended or self.silent_s(now_s) > SILENT_S
 
 
 class ProcessRecord:
@@ -71,7 +74,7 @@ class ProcessRecord:
     def __init__(self, state: ProjectState, kind: Kind) -> None:
         now_s = time.time()
         self._own = Process(kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=now_s, beat_s=now_s)
-        self._name = f"{kind}-{self._own.host}-{self._own.pid}-{secrets.token_hex(4)}"
+        self._name = f"{kind}-{self._own.host}-{self._own.pid}-{_here()}-{secrets.token_hex(4)}"
         self._database, self._documents = state.database, _documents(state)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="heartbeat-writer")
         self._write: Future[None] | None = None
@@ -99,7 +102,9 @@ class ProcessRecord:
         if not self._is_swept:
             self._sweep()
             self._is_swept = True
-        self._documents.put(self._name, asdict(replace(self._own, beat_s=self._database.now_us() / 1e6)))
+        body = asdict(replace(self._own, beat_s=self._database.now_us() / 1e6))
+        del body["has_ended"]  # earlier releases do not read it
+        self._documents.put(self._name, body)
 
     def _sweep(self) -> None:
         """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
@@ -169,4 +174,11 @@ def _documents(state: ProjectState) -> Documents:
 def _read(documents: Documents) -> Iterator[tuple[str, Process]]:
     for name, body in documents.list_all().items():
         with suppress(TypeError):  # of another release
-            yield name, Process(**body)
+            process = Process(**body)
+            has_ended = f"-{_here()}-" in name and not is_process(process.pid)
+            yield name, replace(process, has_ended=has_ended)
+
+
+def _here() -> str:
+    """Return a short identity of this machine and its process ids, which containers with one host name do not share."""
+    return hashlib.sha256(machine_id().encode()).hexdigest()[:8]

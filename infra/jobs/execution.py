@@ -126,7 +126,7 @@ class ProcessExecution(Execution):
 
 
 def decode_outputs(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a command printed: without nested values if it is long, empty if it is invalid.
+    """Return the JSON object that a command printed: without its largest nested values if it is long.
 
     >>> decode_outputs(b'{"rows": 3}'), decode_outputs(b"killed")
     ({'rows': 3}, {})
@@ -137,6 +137,10 @@ def decode_outputs(text: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(body, dict):
         return {}
-    if len(text) <= _LONGEST:
-        return body
-    return {name: value for name, value in body.items() if name == "error" or not isinstance(value, dict | list)}
+    length = len(text)
+    sizes = {name: len(json.dumps(value)) for name, value in body.items() if length > _LONGEST}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if length > _LONGEST and name != "error" and isinstance(body[name], dict | list):
+            length -= sizes[name]
+            del body[name]
+    return body

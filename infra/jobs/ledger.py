@@ -7,13 +7,14 @@ that of the latest leader, in the same transaction.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
-from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.jobs.run import Run, RunId, RunSpan, State
 from skewless.infra.storage.database import Row, Value
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.project_state import ProjectState
@@ -22,6 +23,9 @@ _NAME = "scheduler"
 _ALL = 2**31
 _PRUNED_AT_ONCE = 1_000  # rows; other writers wait meanwhile
 _COLUMNS = "job, tick_us, attempt, start_body, end_body"
+# Bodies have sorted keys, so an end begins with its time and its error. The outputs, which can be long, are not read.
+_SPAN_COLUMNS = "job, tick_us, attempt, state, start_body, substr(end_body, 1, 700)"
+_END = re.compile(r'\{"ended_us": (\d+), "error": (?:null|"((?:[^"\\]|\\.)*))')
 _IS_RUN = "job = ? AND tick_us = ? AND attempt = ?"
 _PRUNE = f"""DELETE FROM job_runs WHERE (job, tick_us, attempt) IN (
     SELECT job, tick_us, attempt FROM job_runs WHERE tick_us < ? AND state <> 'running' AND EXISTS (
@@ -128,19 +132,69 @@ class Ledger:
             job, state: of the runs; None: any.
             limit: the most runs; None: all.
         """
-        filters = {"job": job, "state": state}
-        values = {name: value for name, value in filters.items() if value is not None}
-        where = f"WHERE {' AND '.join(f'{name} = ?' for name in values)} " if values else ""
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM job_runs {where}ORDER BY tick_us DESC, job DESC, attempt DESC LIMIT ?",
-            *values.values(),
+        equal: dict[str, Value] = {"job": job, "state": state}
+        return [_decode_run(row) for row in self._select(_COLUMNS, equal, limit=limit)]
+
+    def read_spans(
+        self,
+        since_us: int,
+        until_us: int,
+        *,
+        job: str | None = None,
+        kind: str | None = None,
+        state: str | None = None,
+        before: RunId | None = None,
+        limit: int,
+    ) -> list[RunSpan]:
+        """Return the runs that were due in a period, without their outputs, as ``read_latest_first``.
+
+        Args:
+            since_us, until_us: the period, its end exclusive, microseconds.
+            kind: first word of the job's name; None: any.
+            before: only runs after this one in the order; None: from the latest one on.
+            limit: the most runs.
+        """
+        equal: dict[str, Value] = {"job": job, "state": state}
+        further: dict[str, tuple[Value, ...]] = {"tick_us >= ?": (since_us,), "tick_us < ?": (until_us,)}
+        if kind is not None:
+            further["(job = ? OR substr(job, 1, ?) = ?)"] = (kind, len(kind) + 1, f"{kind} ")
+        if before is not None:
+            further["(tick_us, job, attempt) < (?, ?, ?)"] = (before.tick_us, before.job, before.attempt)
+        return [_decode_span(row) for row in self._select(_SPAN_COLUMNS, equal, further, limit)]
+
+    def latest_span(self, job: str, state: str | None = None) -> RunSpan | None:
+        """Return the latest run of a job, without its outputs; None: there is none."""
+        rows = self._select(_SPAN_COLUMNS, {"job": job, "state": state}, limit=1)
+        return _decode_span(rows[0]) if rows else None
+
+    def _select(
+        self,
+        columns: str,
+        equal: Mapping[str, Value],
+        further: Mapping[str, tuple[Value, ...]] | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        terms: dict[str, tuple[Value, ...]] = {f"{name} = ?": (v,) for name, v in equal.items() if v is not None}
+        terms |= further or {}
+        where = f"WHERE {' AND '.join(terms)} " if terms else ""
+        return self._database.query(
+            f"SELECT {columns} FROM job_runs {where}ORDER BY tick_us DESC, job DESC, attempt DESC LIMIT ?",
+            *(value for values in terms.values() for value in values),
             _ALL if limit is None else limit,
         )
-        return [_decode_run(row) for row in rows]
 
     def open(self) -> list[Run]:
         """Return the runs without an end, in order of their ticks."""
         return self.read_latest_first(state="running")[::-1]
+
+    def read_attempts(self, run_id: RunId, limit: int) -> list[RunSpan]:
+        """Return the attempts of a run's tick, latest first."""
+        equal: dict[str, Value] = {"job": run_id.job, "tick_us": run_id.tick_us}
+        return [_decode_span(row) for row in self._select(_SPAN_COLUMNS, equal, limit=limit)]
+
+    def read_open(self, limit: int) -> list[RunSpan]:
+        """Return runs without an end, the latest first."""
+        return [_decode_span(row) for row in self._select(_SPAN_COLUMNS, {"state": "running"}, limit=limit)]
 
     def latest_ticks(self, job: str, limit: int) -> list[int]:
         """Return the ticks of the latest runs of a job, in order, microseconds."""
@@ -184,7 +238,37 @@ def _decode_run(row: Row) -> Run:
         start = json.loads(start_body)
         return Run(id=run_id, **{**start, **json.loads(end_body or "{}"), "token": start["token"]})
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"run '{run_id}'", "is corrupt in the database", fix="restore it from a backup") from error
+        raise _corrupt(run_id) from error
+
+
+def _decode_span(row: Row) -> RunSpan:
+    job, tick_us, attempt, state, start_body, end = row
+    run_id = RunId(job=job, tick_us=tick_us, attempt=attempt)
+    match = _END.match(end or "")
+    try:
+        start = json.loads(start_body)
+        return RunSpan(
+            id=run_id,
+            state=state,
+            cause=str(start["cause"]),
+            started_us=int(start["started_us"]),
+            ended_us=int(match[1]) if match else None,
+            error=_decode_error(match[2]) if match and match[2] else None,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise _corrupt(run_id) from error
+
+
+def _decode_error(text: str) -> str:
+    """Return the text of a JSON string whose end may be missing."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:  # cut within an escape
+        return text
+
+
+def _corrupt(run_id: RunId) -> StoreError:
+    return StoreError(f"run '{run_id}'", "is corrupt in the database", fix="restore it from a backup")
 
 
 def _conflict(token: int, latest: int) -> ConflictError:

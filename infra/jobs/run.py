@@ -90,3 +90,21 @@ class Run:
         """Return plain values."""
         body = asdict(self)
         return body | {"id": str(self.id), "job": self.id.job, "attempt": self.id.attempt, "seconds": self.seconds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpan:
+    """When a run was, and how it ended; times are microseconds of the project's clock.
+
+    Args:
+        cause: why it started, as text.
+        ended_us: None: it runs.
+        error: its beginning, a few hundred characters; None: there was none.
+    """
+
+    id: RunId
+    state: State
+    cause: str
+    started_us: int
+    ended_us: int | None
+    error: str | None

@@ -17,8 +17,8 @@ from skewless.infra.log.readers import list_readers
 from skewless.infra.storage.database import Database, Row
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 
-_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
-_INSERT = f"INSERT INTO segments (partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SEGMENT_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
+_INSERT = f"INSERT INTO segments (partition, {SEGMENT_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS_UNCHANGED = ""
 # An object that no log has and that is older belongs to no running append, because those are refused much earlier.
 ORPHAN_AGE_US = 86_400_000_000
@@ -83,7 +83,8 @@ class Catalog:
     def segments(self, partition: str, first: int = 0, last: int | None = None) -> list[Segment]:
         """Return the segments with positions ``first`` to ``last``, both included, in order; None: to the end."""
         rows = self._database.query(
-            f"SELECT {_FIELDS} FROM segments WHERE partition = ? AND last_seq >= ? AND first_seq <= ? AND first_seq >="
+            f"SELECT {SEGMENT_FIELDS} FROM segments WHERE partition = ? AND last_seq >= ? AND first_seq <= ?"
+            " AND first_seq >="
             " (SELECT coalesce(max(first_seq), 0) FROM segments WHERE partition = ? AND first_seq <= ?)"
             " ORDER BY first_seq",
             partition,
@@ -92,7 +93,7 @@ class Catalog:
             partition,
             first,
         )
-        return [_decode(row) for row in rows]
+        return [decode_segment(row) for row in rows]
 
     def last_applied(self, partitions: Collection[str]) -> dict[str, int]:
         """Return for each partition the last position of which an end of its application is recorded; -1: none."""
@@ -111,10 +112,13 @@ class Catalog:
         sql = "SELECT 1 FROM segments WHERE partition = ? AND known_us IS NULL LIMIT 1"
         return not self._database.query(sql, partition)
 
-    def count_rows(self, partition: str) -> int:
-        """Return the number of rows of all segments."""
+    def count_rows(self, partition: str, *, unproven_before_us: int | None = None) -> int:
+        """Return the number of rows of all segments, or of those before a time that no replay has proven."""
         sql = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM segments WHERE partition = ?"
-        rows = self._database.query(sql, partition)
+        further, values = (
+            (" AND is_proven = 0 AND at_us < ?", (unproven_before_us,)) if unproven_before_us else ("", ())
+        )
+        rows = self._database.query(sql + further, partition, *values)
         return int(rows[0][0]) if rows else 0
 
     def append(
@@ -338,6 +342,7 @@ def _check_age(partition: str, began_at: float) -> None:
         )
 
 
-def _decode(row: Row) -> Segment:
+def decode_segment(row: Row) -> Segment:
+    """Return a segment from the columns ``SEGMENT_FIELDS``."""
     first, last, *stored, at_us, known_us, is_merged, is_proven = row
     return Segment(first, last, StoredObject(*stored), at_us, known_us, bool(is_merged), bool(is_proven))

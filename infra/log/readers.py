@@ -39,6 +39,20 @@ def register_reader(database: Database) -> None:
                 _threads.enter_context(_renewals[key])
 
 
+def release_reader(database: Database) -> None:
+    """End the registration: files that were listed with this object of the database are not used any more.
+
+    Without it, a process that runs for months would keep all files that were replaced or erased meanwhile.
+    """
+    with _lock, suppress(StoreError):
+        renewal = _renewals.pop((os.getpid(), id(database)), None)
+        if renewal is None:
+            return
+        if database.is_shared:
+            renewal.__exit__(None, None, None)
+        database.execute("DELETE FROM leases WHERE name = ?", renewal.lease.name)
+
+
 def list_readers(database: Database) -> list[str]:
     """Return the registered readers, sorted."""
     return Leases(database).list_held(READER)

@@ -35,6 +35,7 @@ _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\
 _DAY_US = 86_400_000_000
 _KEPT_US = 90 * _DAY_US  # the numbers of a writer that has ended
 _MOST_ROWS = 50_000  # that are shipped together
+_LARGE_ROWS = 20_000  # of a file that is shipped alone
 _TRIM_FILES = 60  # between two looks at all files of a folder
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 # Between two shipments, so that many small files become few segments; and at most, while it fails.
@@ -49,7 +50,8 @@ class _SpooledFile(NamedTuple):
     writer: str
     number: int
     at_us: int
-    table: pa.Table
+    rows: int
+    table: pa.Table | None  # None: it is shipped as it is
 
     @property
     def kind(self) -> tuple[str, int]:
@@ -80,6 +82,7 @@ class Spool:
         self._partition = partition
         self._schema = schema
         self._options = options or {}
+        self._own_rows: dict[int, int] = {}
 
     @property
     def next_name(self) -> str:
@@ -107,6 +110,8 @@ class Spool:
                 sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
+        if len(rows) >= _LARGE_ROWS:
+            self._own_rows[self.number] = len(rows)
         self.number += 1
 
     def waiting(self) -> list[Path]:
@@ -164,17 +169,26 @@ class Spool:
             file = self._read_or_quarantine(*waiting)
             if file is None:
                 continue
-            if batch and (file.kind != batch[0].kind or rows + len(file.table) > _MOST_ROWS):
+            is_whole = file.table is None
+            if batch and (is_whole or file.kind != batch[0].kind or rows + file.rows > _MOST_ROWS):
                 yield batch
                 batch, rows = [], 0
+            if is_whole:
+                yield [file]
+                continue
             batch.append(file)
-            rows += len(file.table)
+            rows += file.rows
         if batch:
             yield batch
 
     def _read_or_quarantine(self, writer: str, number: int, path: Path, at_us: int) -> _SpooledFile | None:
+        # This object has just written it, and it is too large to be merged: reading it takes as long as writing it.
+        own_rows = self._own_rows.pop(number, None) if writer == self.writer else None
+        if own_rows is not None:
+            return _SpooledFile(path, writer, number, at_us, own_rows, None)
         try:
-            return _SpooledFile(path, writer, number, at_us, pq.ParquetFile(path).read())
+            table = pq.ParquetFile(path).read()
+            return _SpooledFile(path, writer, number, at_us, len(table), table)
         except (OSError, pa.ArrowException) as error:
             with ShippedFiles(self._state.database).edit(writer) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})
@@ -195,7 +209,7 @@ class Spool:
                     Catalog(self._state.database).append(
                         self._partition,
                         stored,
-                        sum(len(file.table) for file in new),
+                        sum(file.rows for file in new),
                         began_at=began_at,
                         at_us=new[-1].at_us,
                         columns=encode_columns(self._schema),
@@ -210,7 +224,7 @@ class Spool:
         name = f"{self._partition}/{batch[-1].path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         if len(batch) == 1:
             return storage.put_file(name, batch[0].path)
-        rows = pa.concat_tables([file.table for file in batch])
+        rows = pa.concat_tables([file.table for file in batch if file.table is not None])
         with write_rows(storage, [rows], rows.schema, lambda _: self._options) as (path, _):
             return storage.put_file(name, path)
 

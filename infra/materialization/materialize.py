@@ -7,7 +7,6 @@ and the newer row wins. The end of the run is recorded last. So the next run com
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.clock import Clock
 from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
+from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.log.log_columns import INGEST, REJECT, RUN
 from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
@@ -247,11 +246,11 @@ class _RunJob:
         with log.stage_rows() as staged:
             # From here on, the log rejects the rows if another run has appended any.
             self.leases.check(self.lease)
-            rejected = self._stage(staged, changes)
+            counts = self._stage(staged, changes)
+            rejected = {reason: item.rows for reason, item in counts.refused.items()}
             pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self.events)
             self._record_skipped(view, rejected, pending.rows)
-            n = sum(rejected.values())
-            if staged.rows > n and self.check is not None:
+            if counts.accepted and self.check is not None:
                 staged.close()
                 self.check(view, staged.path)
             if staged.rows:
@@ -261,6 +260,7 @@ class _RunJob:
                     log.commit_rows(staged, lambda: self.leases.check(self.lease))
                 finally:
                     self.has_written |= log.next_seq() > tail
+                DailyCounts(parent.state.database).add(view.partition, self.now_us, counts)
         if self.events is None:
             # After the commit: a run that is stopped before it reads the same files again.
             next_seq, due_us = log.next_seq(), pending.next_us
@@ -268,7 +268,7 @@ class _RunJob:
                 files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us
             )
             parent.save_progress(view, progress)
-        return staged.rows - n, n, {**rejected, **pending.rows}
+        return counts.accepted, counts.rejected, {**rejected, **pending.rows}
 
     def _record_skipped(self, view: View, rejected: Mapping[str, int], pending: Mapping[str, int]) -> None:
         """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
@@ -281,16 +281,15 @@ class _RunJob:
         overdue = {reason: rows for reason, rows in pending.items() if reason not in ORDINARY}
         return {**rejected, **overdue} if self.parent.strict else {}
 
-    def _stage(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
-        """Stage the due rows; return the number of rejected rows by reason."""
-        rejected: Counter[str] = Counter()
+    def _stage(self, staged: StagedRows, changes: Changes) -> RowCounts:
+        """Stage the due rows; return their counts."""
+        counts, partition = RowCounts(), changes.view.partition
         for rows in changes.batches(self.parent.connection, _BATCH_ROWS):
-            if rows[REJECT].null_count < rows.num_rows:
-                reason_counts = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
-                rejected.update({item["values"]: item["counts"] for item in reason_counts})
+            counts.add_refused(rows[REJECT], partition, staged.first + staged.rows)
             staged.write(self._add_run(rows))
             self._report_step(changes.view, "accepting", staged.rows, None)
-        return dict(rejected)
+        counts.accepted = staged.rows - counts.rejected
+        return counts
 
     def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()

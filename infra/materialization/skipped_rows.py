@@ -97,12 +97,7 @@ def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
 
 def read_skipped(state: ProjectState) -> list[SkippedRows]:
     """Return the skipped rows of all views in the state folder, by view and reason."""
-    items: list[SkippedRows] = []
-    for name, saved in Documents(state.database, _KIND).list_all().items():
-        try:
-            items += [SkippedRows(**item) for item in saved]
-        except TypeError:
-            _log.warning("skipped_rows_not_read", document=name)
+    items = read_last_skipped(state)
     counts: Counter[tuple[str, str]] = Counter()
     for partition in Catalog(state.database).ends(_BATCH):
         view = partition.removeprefix(f"{_BATCH}/").rpartition("-")[0]
@@ -112,6 +107,20 @@ def read_skipped(state: ProjectState) -> list[SkippedRows]:
         SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)
         for (view, reason), rows in counts.items()
     ]
+    return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
+
+
+def read_last_skipped(state: ProjectState) -> list[SkippedRows]:
+    """Return the rows that the last call of each command has skipped, without rejected rows.
+
+    Reads one document per view and command, and no file.
+    """
+    items: list[SkippedRows] = []
+    for name, saved in Documents(state.database, _KIND).list_all().items():
+        try:
+            items += [SkippedRows(**item) for item in saved]
+        except TypeError:
+            _log.warning("skipped_rows_not_read", document=name)
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
 
 

@@ -13,7 +13,7 @@ from skewless.contract.windows.state_layout import NEVER
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
+from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
 from skewless.infra.storage.project_state import ProjectState
@@ -108,8 +108,11 @@ def measure_event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[
     """Return the delays of the accepted events of a source."""
     rows = [_count_rows(connection, part) for part in parts if part.files]
     stride = 1 + sum(rows) // _MOST_EVENTS
-    parts_delays = [_read_delays(connection, part, stride) for part in parts if part.files]
-    delays = np.sort(np.concatenate([*parts_delays, np.empty(0, dtype=np.int64)]))
+    return _summarise([_read_delays(connection, part, stride) for part in parts if part.files])
+
+
+def _summarise(parts: Sequence[Int64Array]) -> Delays:
+    delays = np.sort(np.concatenate([*parts, np.empty(0, dtype=np.int64)]))
     n = len(delays)
     if not n:
         return Delays(events=0, late=None, p50_s=None, p99_s=None)
@@ -117,18 +120,37 @@ def measure_event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[
     return Delays(events=n, late=float((delays > LATE_US).mean()), p50_s=p50, p99_s=p99)
 
 
+def measure_latest_delays(
+    connection: duckdb.DuckDBPyConnection, state: ProjectState, source: str, *, partitions: int, rows: int
+) -> Delays:
+    """Return the delays of the latest events of a source's stream; imported history has no observed delay.
+
+    Args:
+        partitions: number of partitions that are read, the last by name.
+        rows: number of rows that are read of each, the latest.
+    """
+    names = [name for name in log_partitions(state, source) if IMPORTED not in name][-partitions:]
+    delays = []
+    for name in names:
+        log = PartitionLog(state, name)
+        first, ends = max(0, log.next_seq() - rows), log.read_ends()
+        part = LogPartition(partition=name, files=log.files(first), ends=ends)
+        delays += [_read_delays(connection, part, 1, first)] if part.files else []
+    return _summarise(delays)
+
+
 def _count_rows(connection: duckdb.DuckDBPyConnection, part: LogPartition) -> int:
     ((count,),) = connection.execute("SELECT count(*) FROM read_parquet(?)", [list(part.files)]).fetchall()
     return int(count)
 
 
-def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stride: int) -> Int64Array:
-    """Return the delays from event time to known time of a partition's events, microseconds."""
+def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stride: int, first: int = 0) -> Int64Array:
+    """Return the delays from event time to known time of a partition's events from a position on, microseconds."""
     files = list(part.files)
     known_sql = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else "NULL"
     query = (
         f"SELECT {SEQ}, {EVENT}, coalesce({known_sql}, {NEVER}) AS {KNOWN_AT} FROM read_parquet(?, union_by_name=true)"
-        f" WHERE {REJECT} IS NULL AND {SEQ} % {stride} = 0"
+        f" WHERE {REJECT} IS NULL AND {SEQ} >= {first} AND {SEQ} % {stride} = 0"
     )
     rows = connection.sql(query, params=[files]).fetchnumpy()
     known = _known_at(rows, part, np.asarray(rows[SEQ], dtype=np.int64))

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import ViewRead
@@ -152,13 +154,21 @@ class OfflineViews:
         # later.
         return LogSnapshot(run_id=self.ledger.last_finished(), end=self.log(view).next_seq())
 
-    def observed_delay_us(self, view: View) -> int | None:
+    def observed_delay_us(self, view: View, *, rows: int | None = None) -> int | None:
         """Return the median time from event to publication in the latest live runs, to compare with the declared delay.
 
         None if none of them has accepted a row.
+
+        Args:
+            rows: only runs that applied some of the latest rows of the log; None: the latest runs.
         """
         recent = self.ledger.recent_ranges(view.partition, DELAY_RUNS)
-        return find_live_delay(self.connection, self.log(view), recent.select(recent.is_live))
+        live = recent.select(recent.is_live)
+        if rows is not None:
+            first = live.end + 1 - rows
+            live = live.select(live.last >= first)
+            live = live._replace(first=np.maximum(live.first, first))
+        return find_live_delay(self.connection, self.log(view), live)
 
     def read_window(
         self, view: WindowView, entities: pa.Table, order: Order, ends: Mapping[str, int] | None = None

@@ -15,18 +15,20 @@ import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.columns import Column
-from skewless.contract.dtypes import DType
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
-from skewless.infra.offline.sql import quote, sql_literal
-from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.offline.sql import quote
+from skewless.infra.outcomes.log import OutcomeLog, OutcomeSubjects
+from skewless.infra.predictions.input_sql import json_field_sql, key_sql, number_sql
 from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
+_MILLISECOND_US = 1_000
 _OWN_SQL = "SELECT * FROM outcomes WHERE prediction_id IS NOT NULL AND (model IS NULL OR model = $model)"
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
@@ -77,12 +79,34 @@ _BEST_SQL = """
         ) = 1
     )
 """
+_FOUND_SQL = f"""
+    {_BEST_SQL} SELECT id, version, role, label, value, known_at FROM predictions JOIN best USING (n) ORDER BY n
+"""
 _LABELS_SQL = f"{_BEST_SQL} SELECT label FROM best WHERE label IS NOT NULL"
 _LABELLED_SQL = f"""
     {_BEST_SQL}
     SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
     FROM predictions LEFT JOIN best USING (n) ORDER BY n
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundOutcome(PlainRecord):
+    """The outcome of one prediction.
+
+    Args:
+        id, version, role: of the prediction.
+        label: None: only the value is known.
+        value: business value; None: not known.
+        known_at: UTC microseconds.
+    """
+
+    id: str
+    version: str
+    role: str
+    label: float | None
+    value: float | None
+    known_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,26 +168,37 @@ class LabelledLog:
                 return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
             with translate_query_errors("prediction log"):
                 names = (self.spec.rollout and self.spec.rollout.sticky) or [key.name for key in self.plan.join_keys]
-                key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
+                key = key_sql([json_field_sql("inputs", column) for column in self._columns(names)])
                 values = {"files": files, "model": self.spec.name, "since": since_us, "until": until_us}
                 cursor.execute(_PREDICTIONS_SQL.format(unit=_UNIT_SQL.format(key=key)), values)
                 _match(cursor, self.outcomes(since_us, until_us, known_by_us), self._tolerance_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
 
-    def outcomes(self, since_us: int, until_us: int, known_by_us: int) -> Outcomes:
+    def outcomes(self, since_us: int, until_us: int, known_by_us: int, ids: Sequence[str] | None = None) -> Outcomes:
         """Return all outcomes that may belong to predictions of a time range.
+
+        Args:
+            since_us, until_us: the range, the end exclusive.
+            known_by_us: outcomes that became known later are ignored.
+            ids: the ids of the predictions; None: they are not known.
 
         Raises:
             StoreError: a file of the log is corrupt.
             SourceError: the label table cannot be read.
         """
         with closing(self.connection.cursor()) as cursor:
-            latest = OutcomeLog(self.state, cursor).latest(known_by_us)
+            subjects = None
+            if ids is not None:
+                # The time of an entity's outcome, less the horizon, is at most a tolerance from its prediction.
+                horizon, around = self.spec.horizon // _MICROSECOND, self._tolerance_us + _MILLISECOND_US
+                first, last = since_us + horizon - around, until_us + horizon + around
+                subjects = OutcomeSubjects(ids=ids, since_us=first, until_us=last)
+            latest = OutcomeLog(self.state, cursor).latest(known_by_us, subjects)
             cursor.register("outcomes", latest)
             by_id = cursor.sql(_OWN_SQL, params={"model": self.spec.name}).to_arrow_table()
             tables = [*self._entity_outcomes(cursor), *self._table_labels(cursor, (since_us, until_us), known_by_us)]
         by_key = [
-            (_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
+            (key_sql([json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
             for names, outcomes in tables
         ]
         return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
@@ -178,12 +213,33 @@ class LabelledLog:
         """
         if not predictions.num_rows:
             return np.empty(0)
+        labels: npt.NDArray[np.float64] = numbers(self._match_given(outcomes, predictions, _LABELS_SQL)["label"])
+        return labels
+
+    def find_outcomes(self, predictions: pa.Table, known_by_us: int) -> list[FoundOutcome]:
+        """Return the outcomes of some predictions, in any order; as ``read``, but of these predictions alone.
+
+        Args:
+            predictions: at least one; columns as for ``match``. A prediction of the same entity that is nearer to an
+                outcome must be among them.
+            known_by_us: outcomes that became known later are ignored.
+
+        Raises:
+            StoreError: a file of the log is corrupt.
+            SourceError: the label table cannot be read.
+        """
+        times = numbers(predictions["t"])
+        ids: list[str] = predictions["id"].to_pylist()
+        outcomes = self.outcomes(int(times.min()), int(times.max()) + 1, known_by_us, ids)
+        rows = self._match_given(outcomes, predictions, _FOUND_SQL).to_pylist()
+        return [FoundOutcome(**row) for row in rows if row["known_at"] is not None]
+
+    def _match_given(self, outcomes: Outcomes, predictions: pa.Table, query: str) -> pa.Table:
         with closing(self.connection.cursor()) as cursor, translate_query_errors("prediction log"):
             cursor.register("given", predictions)
             cursor.execute("CREATE TEMP TABLE predictions AS SELECT row_number() OVER () AS n, * FROM given")
             _match(cursor, outcomes, self._tolerance_us)
-            labels: npt.NDArray[np.float64] = numbers(cursor.sql(_LABELS_SQL).to_arrow_table()["label"])
-            return labels
+            return cursor.sql(query).to_arrow_table()
 
     def latest_labels(self, known_by_us: int, most: int = 100_000) -> pa.Table:
         """Return ``t`` and ``known_at`` of the latest rows of the label table that were known by a time.
@@ -222,7 +278,7 @@ class LabelledLog:
             columns = self._columns(names)
             if len(columns) < len(names):
                 continue  # it names a field that the model no longer has
-            key = _key_sql([_json_field_sql("keys", column) for column in columns])
+            key = key_sql([json_field_sql("keys", column) for column in columns])
             select = (
                 f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} {own}"
                 " AND json_keys(keys) = $names"
@@ -238,7 +294,7 @@ class LabelledLog:
         rows = rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
         cursor.register("label_table", rows)
         columns = self._columns()
-        key = _key_sql([_number_sql(quote(column.name), column) for column in columns])
+        key = key_sql([number_sql(quote(column.name), column) for column in columns])
         query = (
             f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {KNOWN} AS known_at,"
             f" {KNOWN} AS received_at, '' AS batch, row FROM label_table"
@@ -260,32 +316,6 @@ def _match(cursor: duckdb.DuckDBPyConnection, outcomes: Outcomes, tolerance_us: 
         cursor.register("entity_outcomes", table)
         cursor.execute(_BY_ENTITY_SQL.format(key=key), {"tolerance": tolerance_us})
         cursor.unregister("entity_outcomes")
-
-
-def _key_sql(values: Sequence[str]) -> str:
-    """Return an SQL expression for a text that is unique for each entity, nulls included."""
-    # JSON tells the text 'null' from null, and keeps the parts of a key apart.
-    return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for value in values)}])::VARCHAR"
-
-
-def _json_field_sql(json: str, column: Column) -> str:
-    """Return an SQL expression for a field of a JSON object in the plan's type; null if serving would reject it."""
-    path = sql_literal('$."' + column.name.replace('"', '\\"') + '"')
-    value = f"json_extract_string({json}, {path})"
-    if column.dtype is DType.TIMESTAMP:
-        return f"coalesce(TRY_CAST({value} AS BIGINT), epoch_us(TRY_CAST({value} AS TIMESTAMPTZ)))"
-    if column.dtype is DType.BYTES:
-        return f"encode({value})"
-    # Serving rounds once, from the double that the JSON number means; so does this.
-    value = f"TRY_CAST({value} AS DOUBLE)" if column.dtype is DType.FLOAT32 else value
-    return _number_sql(value if column.dtype.is_text else f"TRY_CAST({value} AS {column.dtype.sql})", column)
-
-
-def _number_sql(value: str, column: Column) -> str:
-    """Return an SQL expression that maps -0.0 to 0.0, and NaN and infinities to null."""
-    if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
-        return f"CASE WHEN isfinite({value}) THEN {value} + 0.0::{column.dtype.sql} END"
-    return value
 
 
 _SCHEMA = pa.schema(

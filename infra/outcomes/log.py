@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -91,22 +91,47 @@ def keys_text(outcome: Outcome) -> str | None:
 ORDER = "known_at, received_at, batch, row"
 _SUBJECT = "prediction_id, model, keys, event_time"
 _OUTCOMES_SQL = "SELECT * FROM read_parquet($files) WHERE known_at <= $known_by"
-_RANKED_SQL = f"""
+# The outcomes of some predictions, or by entities at some times: all outcomes of a subject, so that they can be ranked.
+_SOME_SQL = f"""
+    {_OUTCOMES_SQL} AND list_contains($ids, prediction_id)
+    UNION ALL
+    {_OUTCOMES_SQL} AND prediction_id IS NULL AND event_time >= $since AND event_time <= $until
+"""
+_RANKED_SQL = """
     SELECT *,
         row_number() OVER subject AS place,
         row_number() OVER latest AS from_end,
         (label, value) IS NOT DISTINCT FROM (lag(label) OVER subject, lag(value) OVER subject) AS repeats,
         known_at = lag(known_at) OVER subject AS at_once,
         known_at < max(known_at) OVER earlier AS late
-    FROM ({_OUTCOMES_SQL})
+    FROM ({outcomes})
     WINDOW
-        subject AS (PARTITION BY {_SUBJECT} ORDER BY {ORDER}),
-        latest AS (PARTITION BY {_SUBJECT} ORDER BY known_at DESC, received_at DESC, batch DESC, row DESC),
+        subject AS (PARTITION BY {subject} ORDER BY {order}),
+        latest AS (PARTITION BY {subject} ORDER BY known_at DESC, received_at DESC, batch DESC, row DESC),
         earlier AS (
-            PARTITION BY {_SUBJECT} ORDER BY received_at, batch, row
+            PARTITION BY {subject} ORDER BY received_at, batch, row
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         )
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeSubjects:
+    """Some subjects of outcomes.
+
+    Args:
+        ids: predictions.
+        since_us, until_us: entities with an event time between these, both included.
+    """
+
+    ids: Sequence[str]
+    since_us: int
+    until_us: int
+
+
+def _rank(outcomes: str) -> str:
+    """Return the SQL that ranks the outcomes of each subject."""
+    return _RANKED_SQL.format(outcomes=outcomes, subject=_SUBJECT, order=ORDER)
 
 
 @dataclass(frozen=True)
@@ -145,7 +170,7 @@ _COUNTS_SQL = f"""
         count(*) FILTER (place > 1 AND NOT repeats AND at_once AND NOT is_retraction),
         count(*) FILTER (place > 1 AND NOT repeats AND is_retraction),
         count(*) FILTER (late)
-    FROM (SELECT *, label IS NULL AND value IS NULL AS is_retraction FROM ({_RANKED_SQL}))
+    FROM (SELECT *, label IS NULL AND value IS NULL AS is_retraction FROM ({_rank(_OUTCOMES_SQL)}))
 """
 
 
@@ -179,18 +204,23 @@ class OutcomeLog:
         self._files = open_outcome_log(state).files()
         self._connection = connection
 
-    def latest(self, known_by_us: int) -> pa.Table:
+    def latest(self, known_by_us: int, subjects: OutcomeSubjects | None = None) -> pa.Table:
         """Return the valid outcome of each subject, retractions included, in the log's schema, in order of subjects.
 
         Args:
             known_by_us: outcomes that became known later are ignored.
+            subjects: only these; None: all.
 
         Raises:
             StoreError: a file is corrupt.
         """
         names = ", ".join(SCHEMA.names)
-        query = f"SELECT {names} FROM ({_RANKED_SQL}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
-        outcomes = self._run(query, known_by_us)
+        values: dict[str, Any] = {}
+        if subjects is not None:
+            values = {"ids": list(subjects.ids), "since": subjects.since_us, "until": subjects.until_us}
+        ranked = _rank(_OUTCOMES_SQL if subjects is None else _SOME_SQL)
+        query = f"SELECT {names} FROM ({ranked}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
+        outcomes = self._run(query, known_by_us, values)
         if outcomes is None:
             return pa.Table.from_batches([], SCHEMA)  # `empty_table` imports pandas
         return outcomes.to_arrow_table().cast(SCHEMA)
@@ -200,8 +230,10 @@ class OutcomeLog:
         relation = self._run(_COUNTS_SQL, known_by_us)
         return OutcomeCounts() if relation is None else OutcomeCounts(*relation.fetchall()[0])
 
-    def _run(self, query: str, known_by_us: int) -> duckdb.DuckDBPyRelation | None:
+    def _run(
+        self, query: str, known_by_us: int, values: Mapping[str, Any] | None = None
+    ) -> duckdb.DuckDBPyRelation | None:
         if not self._files:
             return None
         with translate_query_errors("outcome log"):
-            return self._connection.sql(query, params={"files": self._files, "known_by": known_by_us})
+            return self._connection.sql(query, params={"files": self._files, "known_by": known_by_us, **(values or {})})

@@ -146,6 +146,15 @@ def read_spec(store: PackageStore, name: str, version: str) -> ModelSpec:
     return _read_document(store, name, version, "spec", ModelSpec.from_dict)
 
 
+def read_document(store: PackageStore, name: str, version: str, part: str) -> Json:
+    """Return one document of a version, such as ``metrics``, without reading the other files of its package.
+
+    Raises:
+        PackageError: the version does not exist, no trusted key signed it, or the document cannot be read.
+    """
+    return _read_document(store, name, version, part, dict)
+
+
 def pin_plan(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON of a package's plan: the pinned plan, its hash and the vocabularies."""
     return {"features": plan.as_dict(), "hash": plan.hash, "vocabularies": dict(vocabularies)}

@@ -121,6 +121,45 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
     return model
 
 
+class OpenedModels:
+    """Versions that were loaded for questions about their predictions; the least recently used is closed first.
+
+    A version is loaded again if a file of its package has changed. Use an object from one thread.
+
+    Args:
+        store: the packages of a project.
+        most: number of versions.
+    """
+
+    def __init__(self, store: PackageStore, most: int = 4) -> None:
+        self._store, self._most = store, most
+        self._models: dict[tuple[str, str], tuple[ServedModel, object]] = {}
+
+    def get(self, name: str, version: str) -> ServedModel:
+        """Return a version, which stays loaded for a while.
+
+        Raises:
+            PackageError, DefinitionError: as ``load_model``.
+        """
+        folder = self._store.packages.version_folder(name, version)
+        stamp = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+        model, known = self._models.pop((name, version), (None, None))
+        if model is None or stamp != known:
+            if model is not None:
+                model.runtime.close()
+            model = load_model(self._store, name, version)
+        self._models[name, version] = model, stamp
+        while len(self._models) > self._most:
+            self._models.pop(next(iter(self._models)))[0].runtime.close()
+        return model
+
+    def close(self) -> None:
+        """Close all versions."""
+        for model, _ in self._models.values():
+            model.runtime.close()
+        self._models.clear()
+
+
 def _choose_runtime(package: Package, target: ScoringTarget | None) -> RuntimeChoice:
     spec, reference = package.spec, package.reference
     own = open_runtime(spec.algorithm, package.model_file)

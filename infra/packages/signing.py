@@ -6,7 +6,7 @@ import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
 from skewless.contract.names import check_known
@@ -24,8 +24,7 @@ _SCHEME = "ed25519:"
 _KEY_BYTES = 32
 _FORMAT = 1
 _REPLACE = "restore it, use another version, or train again"
-# A prefix, so that a signature of another kind of message by the same key is not valid for a manifest.
-_DOMAIN = b"skewless package manifest\n"
+SignedText = Literal["package manifest", "export certificate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +58,17 @@ class TrustPolicy:
         """
         return self.given or frozenset(trusted_documents(self.state).names())
 
-    def check(self, thing: str, manifest: bytes, signature: bytes | None) -> None:
-        """Check that a trusted key has signed a manifest.
+    def check(self, thing: str, text: bytes, signature: bytes | None, kind: SignedText = "package manifest") -> None:
+        """Check that a trusted key has signed a text, by default the manifest of a package.
 
         Args:
-            thing: the package, for errors.
-            manifest: its bytes.
+            thing: the package or export, for errors.
+            text: its manifest or certificate.
             signature: bytes of the signature file; None: there is none.
+            kind: which of both it is.
 
         Raises:
-            PackageError: it has no signature, an untrusted key signed it, or the signature is of another manifest.
+            PackageError: it has no signature, an untrusted key signed it, or the signature is of another text.
         """
         if signature is None:
             if self.unsigned:
@@ -83,10 +83,11 @@ class TrustPolicy:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
         try:
-            Ed25519PublicKey.from_public_bytes(_decode_key(key) or b"").verify(signed, _DOMAIN + manifest)
+            Ed25519PublicKey.from_public_bytes(_decode_key(key) or b"").verify(signed, _message(kind, text))
         except (InvalidSignature, ValueError) as error:
+            name = kind.rpartition(" ")[2]
             raise PackageError(
-                thing, "has a signature of another manifest", value="manifest.json", fix=_REPLACE
+                thing, f"has a signature of another {name}", value=f"{name}.json", fix=_REPLACE
             ) from error
 
 
@@ -123,13 +124,13 @@ class Signer:
                 trusted_documents(self.state).create(public, {})
         return public
 
-    def sign(self, manifest: bytes) -> bytes:
-        """Return the bytes of the signature file of a manifest."""
+    def sign(self, text: bytes, kind: SignedText = "package manifest") -> bytes:
+        """Return the bytes of the signature file of a manifest or certificate."""
         key = self._key()
         body = {
             "format": _FORMAT,
             "key": _encode_key(key.public_key().public_bytes_raw()),
-            "signature": base64.b64encode(key.sign(_DOMAIN + manifest)).decode(),
+            "signature": base64.b64encode(key.sign(_message(kind, text))).decode(),
         }
         return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
 
@@ -148,6 +149,11 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise PlaceError(f"signing key {self.path}", "is not an Ed25519 key", fix=fix)
         return key
+
+
+def _message(kind: SignedText, text: bytes) -> bytes:
+    # A prefix, so that a signature of another kind of text by the same key is not valid for this one.
+    return f"skewless {kind}\n".encode() + text
 
 
 def _create(path: Path) -> None:

@@ -142,9 +142,9 @@ class Traffic:
         """Return the number of the current policy, without reading it."""
         return self._policies.latest_number(check_model_name(model)) or None
 
-    def history(self, model: str) -> list[TrafficPolicy]:
-        """Return every policy, oldest first."""
-        return list(self._read_latest_first(model))[::-1]
+    def history(self, model: str, most: int | None = None) -> list[TrafficPolicy]:
+        """Return every policy, or the latest ones, oldest first."""
+        return list(self._read_latest_first(model, most))[::-1]
 
     def replace(self, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
         """Replace the expected policy; return the new policy with its number.
@@ -214,9 +214,9 @@ class Decisions:
         """
         self._records.add(check_model_name(model), {"version": version, "at_us": now_us, **decision})
 
-    def read_latest_first(self, model: str) -> Iterator[dict[str, Any]]:
-        """Yield the decisions about a model's versions, latest first."""
-        return (dict(body) for _, body in self._records.read_latest_first(check_model_name(model)))
+    def read_latest_first(self, model: str, most: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield every decision about a model's versions, or the latest ones, latest first."""
+        return (dict(body) for _, body in self._records.read_latest_first(check_model_name(model), most))
 
 
 @dataclass(frozen=True, kw_only=True)

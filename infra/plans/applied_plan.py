@@ -180,6 +180,13 @@ def read_valid(state: ProjectState) -> AppliedPlan | None:
         return None
 
 
+def read_plan_bodies(
+    state: ProjectState, *, most: int, before: int | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and JSON of the latest applied plans with smaller numbers than ``before``, latest first."""
+    yield from _records(state).read_latest_first(_NAME, most, before)
+
+
 def _decode(number: int, body: Any) -> AppliedPlan:  # noqa: ANN401 - JSON
     try:
         return AppliedPlan(

@@ -5,11 +5,12 @@ The target versions are models and versions that a client has loaded or unloaded
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
+from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import read_pinned_plan
@@ -114,6 +115,17 @@ class NeededViews:
     def label(self, view: View | WindowView) -> str:
         """Return the display name of a view; with its hash if it is not in the applied plan."""
         return f"{view.name}@{view.hash[:8]}" if self.is_only_pinned(view) else view.name
+
+    def select_views(self, names: Sequence[str]) -> Sequence[View]:
+        """Return latest-value views by their display names, in this order; without names all of them.
+
+        Raises:
+            RequestError: a name is unknown.
+        """
+        views = {self.label(view): view for view in self.plan.views}
+        for name in names:
+            check_known("view", name, views)
+        return [views[name] for name in names] or self.plan.views
 
 
 class NeededViewsMonitor:

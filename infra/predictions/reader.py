@@ -23,8 +23,16 @@ from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import regroup, translate_query_errors
+from skewless.infra.predictions.ids import find_id_time
 from skewless.infra.predictions.record import Source
-from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, READ, ROWS_SQL, open_prediction_log
+from skewless.infra.predictions.segments import (
+    BATCH_ROWS,
+    PREDICTIONS,
+    PRESENT_ROWS_SQL,
+    READ,
+    ROWS_SQL,
+    open_prediction_log,
+)
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
@@ -177,13 +185,16 @@ class PredictionLog:
     def find(self, prediction: str) -> PredictionEntry | None:
         """Return one prediction by its id, as it was served; None if the log does not have it.
 
-        The id column of all files is read, then all columns of the files that have the id: a served prediction and
-        its shadow score may be in different files.
+        The id column is read, of files with the time of the id if it has one, then all columns of the files that have
+        the id: a served prediction and its shadow score may be in different files.
         """
         if not self._files:
             return None
-        place = "SELECT DISTINCT filename FROM read_parquet($files, filename = true) WHERE id = $id"
-        files = [name for (name,) in self._query(place, {"id": prediction}).fetchall()]
+        place, values = "SELECT DISTINCT filename FROM read_parquet($files, filename = true) WHERE id = $id", {}
+        if (times := find_id_time(prediction)) is not None:
+            # Parquet's statistics have the times of a file, but not its ids.
+            place, values = f"{place} AND t BETWEEN $first AND $last", {"first": times[0], "last": times[-1]}
+        files = [name for (name,) in self._query(place, {"id": prediction, **values}).fetchall()]
         if not files:
             return None
         query = f"SELECT * EXCLUDE filename FROM {ROWS_SQL} WHERE id = $id ORDER BY role = 'shadow' LIMIT 1"
@@ -193,6 +204,20 @@ class PredictionLog:
         }
         version = ModelVersion(model=facts["model"], version=facts["version"])
         return PredictionEntry(model_version=version, logged=_decode_predictions(facts["source"], table), facts=facts)
+
+    def query_rows(self, query: str, values: Mapping[str, Any]) -> pa.Table:
+        """Return the result of a query on ``rows``, its predictions; without files it is empty.
+
+        Raises:
+            StoreError: a file is corrupt.
+        """
+        if not self._files:
+            return pa.table({})
+        try:
+            return self._query(f"WITH rows AS {PRESENT_ROWS_SQL} {query}", values).to_arrow_table()
+        except (StoreError, duckdb.Error):
+            with translate_query_errors("prediction log"):
+                return self._query(f"WITH rows AS {ROWS_SQL} {query}", values).to_arrow_table()
 
     def _query(
         self, query: str, values: Mapping[str, Any] | None = None, files: list[str] | None = None

@@ -80,6 +80,11 @@ class PredictionWriter:
             raise StoreError("prediction log", "is full, and this model requires it", fix="retry after a few seconds")
         return durable
 
+    @property
+    def queued_rows(self) -> int:
+        """Return the number of predictions that wait."""
+        return self._queued_rows
+
     def close(self) -> None:
         """Write the queued records, then stop."""
         with self._condition:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from skewless.contract.errors import PackageError
 from skewless.infra.host.plugins import find_plugin
-from skewless.infra.runtimes import nvforest, xgboost_cuda
+from skewless.infra.runtimes import lignum, nvforest, xgboost_cuda
+from skewless.infra.runtimes.catboost_trees import CatBoostRuntime
 from skewless.infra.runtimes.child import ChildRuntime, Kind, open_device_runtime
 from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
@@ -17,8 +18,9 @@ from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
-Second = Literal["gpu", "cpu", "none"]
+Second = Literal["gpu", "cpu", "lignum", "lignum-compiled", "none"]
 Device = Literal["auto", "cpu", "cuda"]
+MISSING_GPU = "gpu"  # name of a candidate for a model that requires a GPU where there is none
 _SUPPORTED = ("lightgbm", "xgboost")
 
 
@@ -27,8 +29,8 @@ class ScoringTarget:
     """The machine and purpose for which models are loaded.
 
     Args:
-        second: device of a second runtime: a GPU if there is one, the CPU (nvForest's CPU class, for tests without a
-            GPU), or none.
+        second: the second runtime: on a GPU if there is one, on the CPU (nvForest's CPU class, for tests without a
+            GPU), lignum, lignum with trees that are compiled when the model is loaded, or none.
         alone: no requests wait for this process, as in batch prediction; then no runtime needs a child process.
         driver: queries the GPU driver.
         child_environment: additional environment variables of child processes.
@@ -55,6 +57,7 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
         "lightgbm": LightGBMRuntime.from_file,
         "xgboost": XGBoostRuntime.from_file,
         "sklearn": TreeArraysRuntime.from_file,
+        "catboost": CatBoostRuntime.from_file,
     }
     opener = openers.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
     if opener is None:
@@ -73,12 +76,14 @@ class RuntimeCandidate:
         open: opens it; raises PackageError.
         problem: why it cannot be tried; None: it can.
         reopens: whether it must be opened again after a failure.
+        is_inline: a call cannot hang, so that it may run on an event loop, as those of the library.
     """
 
     name: str
     open: Callable[[], Runtime] | None = None
     problem: str | None = None
     reopens: bool = False
+    is_inline: bool = False
 
 
 def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringTarget) -> list[RuntimeCandidate]:
@@ -86,9 +91,11 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
 
     Args:
         algorithm: the library that trained the model.
-        device: device of the model's spec: ``cpu`` allows no other, ``cuda`` reports a missing GPU.
+        device: device of the model's spec: ``cpu`` allows no nvForest, ``cuda`` reports a missing GPU.
         path: path of the model file.
     """
+    if target.second in {"lignum", "lignum-compiled"}:
+        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in lignum.ALGORITHMS else []
     if target.second == "none" or device == "cpu":
         return []
     if target.second == "cpu":
@@ -102,8 +109,18 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
         candidates.append(_candidate("xgboost-cuda", algorithm, path, "gpu", target))
     if not candidates and device == "cuda":
         reason = problem or f"no installed package scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
-        return [RuntimeCandidate(name="gpu", problem=reason)]
+        return [RuntimeCandidate(name=MISSING_GPU, problem=reason)]
     return candidates
+
+
+def _lignum_candidate(name: str, algorithm: str, path: Path) -> RuntimeCandidate:
+    if not lignum.is_installed():
+        return RuntimeCandidate(name=name, problem="is not installed: pip install 'skewless[lignum]'")
+
+    def open_it() -> Runtime:
+        return lignum.LignumRuntime(algorithm, path, compiled=name == "lignum-compiled")
+
+    return RuntimeCandidate(name=name, open=open_it, is_inline=True)
 
 
 def _candidate(

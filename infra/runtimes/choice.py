@@ -141,7 +141,7 @@ def _build_choice(
 def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _CertifiedRuntime:
     if candidate.open is None:
         raise PackageError(
-            f"runtime {candidate.name!r}", str(candidate.problem), fix="do nothing: the CPU scores meanwhile"
+            f"runtime {candidate.name!r}", str(candidate.problem), fix="do nothing: its own library scores the model"
         )
     runtime: Runtime | None = None
     try:
@@ -154,13 +154,16 @@ def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolera
         if isinstance(error, PackageError):
             raise
         raise PackageError(
-            f"runtime {candidate.name!r}", f"failed its trial: {error}", fix="do nothing: the CPU scores meanwhile"
+            f"runtime {candidate.name!r}",
+            f"failed its trial: {error}",
+            fix="do nothing: its own library scores the model",
         ) from error
     if isinstance(runtime, ChildRuntime):
         # The last size has 4,096 rows, which is what `timeout_s` is for.
         runtime.timeout_s = max(_MIN_TIMEOUT_S, _SLACK * calibration.seconds[-1])
     reopen = partial(_reopen, candidate, reference, tolerance, certificate) if candidate.reopens else None
-    return _CertifiedRuntime(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
+    member = RuntimeMember(runtime, calibration, reopen, is_inline=candidate.is_inline)
+    return _CertifiedRuntime(member=member, certificate=certificate)
 
 
 def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float, earlier: Certificate) -> Runtime:

@@ -122,6 +122,10 @@ class LightGBMRuntime:
             self._call("LGBM_BoosterFree", self._booster)
             self._booster = ctypes.c_void_p()
 
+    def require_open(self) -> None:
+        """Raise PackageError if the model is closed."""
+        self._open_handle(_NORMAL)
+
     def _predict(self, matrix: Matrix, kind: int) -> Scores:
         rows = check_matrix(matrix, self.n_features)
         handle = self._open_handle(kind)

@@ -136,7 +136,8 @@ def _empty_tree(tree: int, features: str) -> dict[str, Any]:
     zero = ("base_weights", "loss_changes", "split_conditions")
     return {
         **{key: [] for key in empty},
-        **{key: [0.0] for key in zero},
+        # -0.0, because 0.0 would change a base of -0.0, the margin of a base score of 0.5.
+        **{key: [-0.0] for key in zero},
         **{key: [0] for key in ("default_left", "split_indices", "split_type")},
         **{key: [-1] for key in ("left_children", "right_children")},
         "sum_hessian": [1.0],

@@ -126,6 +126,7 @@ class RuntimeMember:
         runtime: the runtime.
         calibration: its measured speed.
         reopen: opens and certifies it again, for a runtime that does not recover from a failure; None: it recovers.
+        is_inline: its calls cannot hang.
         clock: returns seconds, of any origin.
 
     Attributes:
@@ -143,11 +144,13 @@ class RuntimeMember:
         calibration: Calibration,
         reopen: Callable[[], Runtime] | None = None,
         *,
+        is_inline: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runtime = runtime
         self.runtime_id = runtime.runtime_id
         self.calibration = calibration
+        self.is_inline = is_inline
         self.batches = self.rows = self.failures = 0
         self._reopen = reopen
         self._clock = clock
@@ -266,9 +269,10 @@ class SharedRuntime:
         """Return the expected seconds of a batch."""
         return self._member(rows).calibration.expected_s(rows)
 
-    def is_own(self, rows: int) -> bool:
-        """Return whether the library's own runtime scores a batch of this size; other runtimes may block longer."""
-        return self._member(rows) is self._own
+    def is_inline(self, rows: int) -> bool:
+        """Return whether the runtime that scores a batch of this size is the library's own, or cannot hang either."""
+        member = self._member(rows)
+        return member is self._own or member.is_inline
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return the library's margins."""

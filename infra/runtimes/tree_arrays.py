@@ -80,6 +80,20 @@ class TreeArrays:
         np.savez(buffer, allow_pickle=False, **{item.name: getattr(self, item.name) for item in fields(self)})
         return buffer.getvalue()
 
+    @classmethod
+    def from_bytes(cls, model: bytes, name: str) -> TreeArrays:
+        """Return the trees of a model file.
+
+        Raises:
+            PackageError: the bytes are not such a model.
+        """
+        try:
+            with np.load(io.BytesIO(model), allow_pickle=False) as arrays:
+                return cls(**{item.name: arrays[item.name] for item in fields(cls)})
+        except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+            fix = "train and package the model again"
+            raise PackageError(name, f"is not a model of tree arrays: {error}", fix=fix) from error
+
     def _mask_unknown(self, matrix: Matrix) -> Matrix:
         """Return the matrix with NaN for every code that is not a category of its feature."""
         if not self.categorical.any():
@@ -127,13 +141,7 @@ class TreeArraysRuntime:
             PackageError: the file is not such a model.
         """
         name = f"model file {path.name!r}"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(TreeArrays(**{item.name: arrays[item.name] for item in fields(TreeArrays)}), name)
-        except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-            raise PackageError(
-                name, f"is not a model of tree arrays: {error}", fix="train and package the model again"
-            ) from error
+        return cls(TreeArrays.from_bytes(path.read_bytes(), name), name)
 
     def margin(self, matrix: Matrix) -> Vector:
         """Return the baseline plus the leaf of every tree, in order."""
@@ -148,7 +156,7 @@ class TreeArraysRuntime:
         margins = self.margin(matrix)
         if self._open_trees().link != "logit":
             return margins
-        return np.array([_sigmoid(value) for value in margins.tolist()], dtype=np.float64)
+        return np.array([sigmoid(value) for value in margins.tolist()], dtype=np.float64)
 
     def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
         """Raise RequestError: scikit-learn has no TreeSHAP."""
@@ -169,6 +177,6 @@ class TreeArraysRuntime:
         return self._trees
 
 
-def _sigmoid(value: float) -> float:
-    """Return ``1 / (1 + exp(-value))`` by the C library, as scikit-learn does; numpy's exp has other bits."""
+def sigmoid(value: float) -> float:
+    """Return ``1 / (1 + exp(-value))`` by the C library, as the libraries do; numpy's exp has other bits."""
     return 0.0 if value < -_LARGEST_EXPONENT else 1.0 / (1.0 + math.exp(-value))

@@ -125,14 +125,18 @@ class Records(_Table):
         rows = self._database.query(sql, self._kind, name, number)
         return self._decode(name, number, rows[0][0]) if rows else None
 
-    def read_latest_first(self, name: str, most: int | None = None) -> Iterator[tuple[int, Json]]:
+    def read_latest_first(
+        self, name: str, most: int | None = None, before: int | None = None
+    ) -> Iterator[tuple[int, Json]]:
         """Yield number and value of each record, latest first.
 
         Args:
             most: number of records; None: all.
+            before: only records with smaller numbers; None: all.
         """
-        sql = "SELECT number, body FROM records WHERE kind = ? AND name = ? ORDER BY number DESC LIMIT ?"
-        for number, body in self._database.query(sql, self._kind, name, 2**31 if most is None else most):
+        sql = "SELECT number, body FROM records WHERE kind = ? AND name = ? AND number < ? ORDER BY number DESC LIMIT ?"
+        end, limit = 2**62 if before is None else before, 2**31 if most is None else most
+        for number, body in self._database.query(sql, self._kind, name, end, limit):
             yield number, self._decode(name, number, body)
 
     def append(self, name: str, number: int, body: Json) -> None:

@@ -63,7 +63,7 @@ class LeaseRenewal:
         on_renewed: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._leases, self._lease = leases, lease
+        self._leases, self.lease = leases, lease
         self._on_renewed = on_renewed
         self._monotonic = monotonic
         self._until = acquired_at + leases.ttl_s
@@ -91,12 +91,12 @@ class LeaseRenewal:
         # fence lets its writes pass.
         was_held = requested_at < self._until
         try:
-            is_ours = self._leases.renew(self._lease)
+            is_ours = self._leases.renew(self.lease)
         except StoreError as error:
-            _log.warning("lease_not_renewed", lease=self._lease.name, problem=error.problem)
+            _log.warning("lease_not_renewed", lease=self.lease.name, problem=error.problem)
             return True
         if not is_ours:
-            _log.warning("lease_lost", lease=self._lease.name)
+            _log.warning("lease_lost", lease=self.lease.name)
         if was_held:
             # A lease of another holder counts as lost at once, without waiting for the rest of the old ttl.
             self._until = requested_at + self._leases.ttl_s if is_ours else requested_at
@@ -248,7 +248,7 @@ class Leases:
 
 def new_holder() -> str:
     """Return a unique name of this process as a holder: host, machine, pid and a random part."""
-    return f"{socket.gethostname()}/{_machine()}/{os.getpid()}/{secrets.token_hex(4)}"
+    return f"{socket.gethostname()}/{machine_id()}/{os.getpid()}/{secrets.token_hex(4)}"
 
 
 def has_died(holder: str) -> bool:
@@ -259,7 +259,7 @@ def has_died(holder: str) -> bool:
 def _is_alive(holder: str) -> bool | None:
     """Return whether a process of this machine lives; None for one of another machine."""
     parts = holder.split("/")
-    if len(parts) != 4 or parts[1] != _machine() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
+    if len(parts) != 4 or parts[1] != machine_id() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
         return None
     try:
         return is_process(int(parts[2]))
@@ -279,7 +279,7 @@ def is_process(pid: int) -> bool:
 
 
 @cache
-def _machine() -> str:
+def machine_id() -> str:
     """Return an identity of this machine and its process ids: containers with one host name must not share it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.errors import ConflictError, SourceError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends, log_partitions
+from skewless.infra.log.partitions import log_ends, log_partitions, source_logs
 from skewless.infra.online.store import open_online_store
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.streams.decode import EventValidator
@@ -277,6 +278,7 @@ class _ImportRun:
             is_kept = rejected | (flags & KNOWN == 0)
             validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
             skip_remembering = flags[is_kept] & SEVERAL == 0
+        segment = None
         if self._importer.dry_run:
             new = self._ids.preview(validated, now_us)
         else:
@@ -286,11 +288,16 @@ class _ImportRun:
                 if not generations.has_served(name) and not any(map(generations.list_written, self._importer.views)):
                     validated = validated.append_column(KNOWN_AT, known_at)
                     validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
-                new, _ = self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering)
-        n_rejected = new.num_rows - new[REJECT].null_count
-        result.accepted += new.num_rows - n_rejected
-        result.rejected += n_rejected
-        result.duplicates += rows.num_rows - new.num_rows
+                new, segment = self._ids.accept(
+                    log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering
+                )
+        counts = RowCounts(accepted=new[REJECT].null_count, duplicates=rows.num_rows - new.num_rows)
+        counts.add_refused(new[REJECT], log.partition, segment.first if segment else 0)
+        if not self._importer.dry_run:
+            DailyCounts(self._state.database).add(source_logs(self._source.name), now_us, counts)
+        result.accepted += counts.accepted
+        result.rejected += counts.rejected
+        result.duplicates += counts.duplicates
 
     def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
         """Return rows in the log's schema, and their known times if they are history."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pyarrow as pa
 
+from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_partitions
+from skewless.infra.log.partitions import IMPORTED, log_partitions, source_logs
 from skewless.infra.online.port import Marker
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
@@ -88,18 +89,19 @@ class PartitionWorker:
         decoded = self.decoder.decode(self._payloads, self._positions, now_us)
         # At the end as it was when the partition was assigned: the position to read from was derived from it.
         rows, span = self.ids.accept(self.log, decoded, at=self._end, now_us=now_us)
+        unsaved = RowCounts(duplicates=len(self._positions) - rows.num_rows)
         if span is not None:
             self._end = span.last + 1
+            unsaved.add_refused(rows[REJECT], self.log.partition, span.first)
             rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
             counts.batches += 1
+        unsaved.accepted = rows[REJECT].null_count
+        unsaved.late = self._count_late(rows, counts)
         counts.read += len(self._positions)
-        counts.duplicates += len(self._positions) - rows.num_rows
-        counts.rejected += rows.num_rows - rows[REJECT].null_count
-        counts.accepted += rows[REJECT].null_count
+        counts.add(unsaved, now_us)
         # Only after the append: if that fails, the same messages are accepted again.
         self.next_position = self._positions[-1] + 1
         self._payloads, self._positions = [], []
-        self._count_events(rows, counts)
         return rows if rows.num_rows else None
 
     def apply(self, writer: StateWriter, rows: pa.Table, counts: SourceCounts) -> None:
@@ -137,17 +139,18 @@ class PartitionWorker:
         self.behind, self.first_unended = False, 0 if self.applied >= 0 else None
         self.record_end(writer)
 
-    def _count_events(self, rows: pa.Table, counts: SourceCounts) -> None:
+    def _count_late(self, rows: pa.Table, counts: SourceCounts) -> int:
+        """Return the number of late events; note the greatest event time."""
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
         if not len(ts):
-            return
+            return 0
         # An event is late if an earlier one is newer by more than the slack of a hop.
         running_max = np.maximum.accumulate(ts)
         if self._watermark is not None:
             running_max = np.maximum(running_max, self._watermark)
-        counts.late += int((ts < running_max - PENDING_US).sum())
         self._watermark = int(running_max[-1])
         counts.watermark_us = max(self._watermark, counts.watermark_us or self._watermark)
+        return int((ts < running_max - PENDING_US).sum())
 
     def _last_position(self) -> int | None:
         last = self._end - 1
@@ -294,10 +297,26 @@ class SourceCounts:
     partitions: int = 0
     trouble: str | None = None
     _last: tuple[float, int, float] = field(default=(0.0, 0, 0.0), repr=False)
+    _unsaved: RowCounts = field(default_factory=RowCounts, repr=False)
+    _at_us: int = field(default=0, repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, ready for JSON."""
         return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
+
+    def add(self, counts: RowCounts, now_us: int) -> None:
+        """Add the counts of a batch that was accepted at a time."""
+        self.accepted += counts.accepted
+        self.rejected += counts.rejected
+        self.duplicates += counts.duplicates
+        self.late += counts.late
+        self._unsaved.add(counts)
+        self._at_us = now_us
+
+    def save(self, daily: DailyCounts) -> None:
+        """Add the counts since the last save to those of the day."""
+        unsaved, self._unsaved = self._unsaved, RowCounts()
+        daily.add(source_logs(self.source), self._at_us, unsaved)
 
     def rate(self) -> float:
         """Return messages read per second since the last measurement, which is at least a second ago."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
 from skewless.infra.streams.decode import Decoder
@@ -29,6 +30,7 @@ _LINGER_S = 0.1
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
+_SAVE_S = 5.0  # between two writes of the counts by day
 _log = EventLogger()
 
 
@@ -80,6 +82,7 @@ class Worker:
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
+        self._save_at = 0.0
         self._log_error: str | None = None
         self._idle_partitions = IdlePartitions(self.writer, state, self.source.name)
 
@@ -143,6 +146,7 @@ class Worker:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
             self._partition_workers.clear()
             self._log_error = None
+            self._save_counts()
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
@@ -194,6 +198,8 @@ class Worker:
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
             self._write_batch(stream)
         self._advance_watermarks(stream)
+        if time.monotonic() >= self._save_at:
+            self._save_counts()
         self.counts.partitions = len(self._partition_workers)
         self.counts.lag = stream.lag()
         self.counts.trouble = self.counts.trouble or stream.trouble
@@ -276,6 +282,10 @@ class Worker:
         except StoreError as error:
             self._note_trouble(error)
         self._advance_at = time.monotonic() + _ADVANCE_S
+
+    def _save_counts(self) -> None:
+        self.counts.save(DailyCounts(self.streams.state.database))
+        self._save_at = time.monotonic() + _SAVE_S
 
     def _note_trouble(self, error: StoreError) -> None:
         if self.counts.trouble != str(error):

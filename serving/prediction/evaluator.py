@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -20,6 +19,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.ids import PredictionIds
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
@@ -94,8 +94,7 @@ class Evaluator:
         self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deferred = DeferredWork()
-        self._prefix = os.urandom(6).hex()
-        self._counter = itertools.count()
+        self._ids = PredictionIds()
         self._queue, self._redis, self._assemble, self._predict = (
             self.metrics.stage(name) for name in ("queue", "redis", "assemble", "predict")
         )
@@ -257,7 +256,7 @@ class Evaluator:
     ) -> ScoredBatch:
         return ScoredBatch(
             model=group.model,
-            ids=[f"{self._prefix}-{next(self._counter):x}" for _ in range(group.n)],
+            ids=self._ids.take(group.t, group.n),
             t=group.t,
             scores=scores,
             matrix=matrix,

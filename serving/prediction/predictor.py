@@ -138,6 +138,7 @@ class Predictor:
         marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
         skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
         traced: whether some requests may have a trace.
+        scoring_threads: number of threads that score large batches.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Predictor:
         metrics: Metrics | None = None,
         skew_us: int = 0,
         traced: bool = False,
+        scoring_threads: int = 1,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self.skew_us = skew_us
@@ -166,7 +168,8 @@ class Predictor:
             breaker=breaker,
             cache=FeatureCache(max_age_us=age_us, entries=_CACHED_VALUES, metrics=metrics) if age_us else None,
         )
-        self._scoring = Scoring(PredictionCache(limits.prediction_cache, metrics) if limits.prediction_cache else None)
+        predictions = PredictionCache(limits.prediction_cache, metrics) if limits.prediction_cache else None
+        self._scoring = Scoring(predictions, scoring_threads)
         self._evaluator = Evaluator(
             reads=reads,
             scoring=self._scoring,

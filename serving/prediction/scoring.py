@@ -21,6 +21,7 @@ from skewless.serving.prediction.scored_batch import EXTRAS, Extra
 Scores = npt.NDArray[np.float64]
 _Key = tuple[str, bytes]
 _QUICK_S = 10e-3  # longest time for which scoring may block the event loop
+_QUICK_IN_BATCH_S = 1e-3  # the same where nothing but large batches waits, and threads could score them
 _MAX_RISE = 1.1  # one slow call may be the machine's fault: the estimate rises only after many
 
 
@@ -63,29 +64,31 @@ class PredictionCache:
 
 
 class Scoring:
-    """Score with any model; calls that would block the event loop run in one thread of low priority.
+    """Score with any model; calls that would block the event loop run in threads of low priority.
 
     Runtimes release the GIL while they score.
 
     Args:
         cache: None: every vector is scored.
+        threads: number of threads; several are for batch prediction.
 
     Attributes:
-        pool: the thread.
+        pool: the threads.
     """
 
-    def __init__(self, cache: PredictionCache | None = None) -> None:
+    def __init__(self, cache: PredictionCache | None = None, threads: int = 1) -> None:
         self._cache = cache
+        self._quick_s = _QUICK_S if threads == 1 else _QUICK_IN_BATCH_S
         self._row_s: WeakKeyDictionary[ServedModel, float] = WeakKeyDictionary()
-        self.pool = ThreadPoolExecutor(1, "scoring", initializer=lower_priority)
+        self.pool = ThreadPoolExecutor(threads, "scoring", initializer=lower_priority)
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
         """Return whether scoring n rows is expected to be short enough for the event loop."""
         runtime = model.runtime
         if isinstance(runtime, SharedRuntime):  # times of one runtime say nothing about another
             # A device, or the process that uses it, may hang until its timeout: never on the event loop.
-            return runtime.is_own(n) and runtime.expected_s(n) <= _QUICK_S
-        return self._row_s.get(model, 0.0) * n <= _QUICK_S
+            return runtime.is_inline(n) and runtime.expected_s(n) <= self._quick_s
+        return self._row_s.get(model, 0.0) * n <= self._quick_s
 
     def score(self, model: ServedModel, matrix: Matrix) -> Scores:
         """Return the scores, computed on the calling thread."""

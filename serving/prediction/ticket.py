@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
@@ -22,6 +20,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
+from skewless.serving.prediction.input_texts import input_texts
 from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 
@@ -204,7 +203,7 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         read_start=times.read_start,
         read_end=times.read_end,
         skew_us=times.skew_us,
-        inputs=[_text(row) for ticket in group.tickets for row in ticket.request.rows],
+        inputs=[text for ticket in group.tickets for text in input_texts(ticket.request.rows)],
         matrix=scored.matrix,
         scores=scored.scores,
         status=scored.status,
@@ -228,13 +227,6 @@ def _trace_ids(group: Group) -> list[str]:
         trace = ticket.request.trace
         ids += ["" if trace is None else trace.trace_id] * ticket.n
     return ids
-
-
-def _text(row: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    try:
-        return orjson.dumps(row)
-    except TypeError:
-        return json.dumps(row, separators=(",", ":")).encode()  # an integer beyond 64 bits
 
 
 def _end_to_end(parts: Sequence[Mapping[str, Sequence[Any]]]) -> Mapping[str, Sequence[Any]]:

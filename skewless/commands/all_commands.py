@@ -7,7 +7,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import capacity, data, define, keys, operate, serve, state, train, watch
+from skewless.commands import capacity, data, define, exports, keys, operate, predictions, serve, state, train, watch
 from skewless.commands.command import Command
 
 GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
@@ -16,20 +16,20 @@ _PARTS = {
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (
         *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
-        *(train.adopt, train.approve, train.card),
+        *(train.adopt, train.approve, train.card, exports.export, exports.certify),
     ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
         *(keys.add_key, keys.list_keys, keys.revoke_key),
     ),
     "Watch": (
-        *(watch.quality, watch.drift, watch.freshness, watch.importance, watch.why, watch.replay, watch.parity),
-        *(watch.alerts, watch.report),
+        *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),
+        *(watch.replay, watch.parity, watch.alerts, watch.report, watch.ui),
     ),
     "Operate": (
         *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
-        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.export),
+        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.bundle),
         operate.demo,
     ),
 }

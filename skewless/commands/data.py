@@ -36,6 +36,7 @@ Idle = Annotated[bool, option("--until-idle", "Stop when the stream has no more 
 MetricsPort = Annotated[
     int | None, option("--metrics-port PORT", "Serve Prometheus metrics on this port.", min=0, max=65535)
 ]
+LatestViews = Annotated[list[str] | None, argument("VIEW", "Latest-value views; default: all.")]
 WindowedViews = Annotated[list[str] | None, argument("VIEW", "Windowed views; default: all.")]
 ViewOrService = Annotated[str, argument("VIEW|SERVICE", "Name of a feature view or a feature service.")]
 Key = Annotated[list[str] | None, option("--key NAME=VALUE", "Value of a join key; once for each key.")]
@@ -61,32 +62,36 @@ _FACTS = ("status", "age_s", "watermark_age_s", "event_time", "created_time", "r
 
 
 @command("Write new source rows to the log and the online store.", "--repo my-project", "--dry-run", has_engine=True)
-def materialize(session: Session, *, no_check: NoCheck = False, dry_run: DryRun = False) -> None:
+def materialize(
+    session: Session, views: LatestViews = None, *, no_check: NoCheck = False, dry_run: DryRun = False
+) -> None:
     """Append new source rows to the log, and write the latest row of each entity to the online store."""
     project = session.project
     if dry_run:
         with session.working("comparing the sources with the log"):
-            views = [asdict(pending) for pending in project.pending()]
+            would = [asdict(pending) for pending in project.pending(views or ())]
         columns = ["accepted", "rejected", "entities"]
         part = TextTable(
-            "would be accepted", ("view", *columns), [tuple(view.values()) for view in views], sums=columns
+            "would be accepted", ("view", *columns), [tuple(view.values()) for view in would], sums=columns
         )
-        session.show({"dry_run": True, "views": views}, part, UNCHANGED)
+        session.show({"dry_run": True, "views": would}, part, UNCHANGED)
         return
     from skewless.infra.materialization.run_report import totals
 
     with session.progress("materializing") as on_progress:
         reports = project.materialize(
-            check=not no_check, on_step=lambda step: on_progress(f"{step.view}: {step.doing}", step.done, step.total)
+            views or (),
+            check=not no_check,
+            on_step=lambda step: on_progress(f"{step.view}: {step.doing}", step.done, step.total),
         )
-    views, sums = [asdict(report) for report in reports], totals(reports)
-    rows = [(view["view"], *(view[name] for name in sums)) for view in views]
+    bodies, sums = [asdict(report) for report in reports], totals(reports)
+    rows = [(body["view"], *(body[name] for name in sums)) for body in bodies]
     columns = [name.replace("_", " ") for name in sums]
     part = TextTable("rows", ("view", *columns), rows, sums=columns)
     stale = [f"{report.view} was not updated: {report.problem}" for report in reports if report.problem]
     reasons = [(report.view, reason, n) for report in reports for reason, n in report.left_out.items()]
     skipped = [TextTable("rows skipped by the online store", ("view", "reason", "rows"), reasons)] if reasons else []
-    session.show({"dry_run": False, "views": views, "totals": dict(sums)}, part, *skipped, *stale)
+    session.show({"dry_run": False, "views": bodies, "totals": dict(sums)}, part, *skipped, *stale)
 
 
 @command("Append the history of event sources to the log.", "--repo my-project", "arrivals --dry-run", name="import")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 CallerName = Annotated[str, argument("NAME", "Name of the caller: lower-case letters, digits, hyphens.")]
 Scopes = Annotated[
-    list[str] | None, option("--scope SCOPE", "predict (default), as_of, feedback or admin; once for each.")
+    list[str] | None,
+    option("--scope SCOPE", "predict (default), as_of, feedback, view, operate or admin; once for each."),
 ]
 Rate = Annotated[float | None, option("--rate N", "Most requests per second; default: no limit.")]
 KeyModels = Annotated[list[str] | None, option("--model MODEL", "Model that it permits; once for each; default: all.")]

@@ -1,4 +1,4 @@
-"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``export``, ``recover`` and ``upgrade``."""
+"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``bundle``, ``recover`` and ``upgrade``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Keys = Annotated[list[str] | None, option("--entity KEY=VALUE", "Value of a join key; once for each key.")]
 Yes = Annotated[bool, option("--yes", "Erase without a question.")]
 Target = Annotated[Path, argument("TARGET", "New folder, or new file that ends in .tar.gz.")]
-ExportedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all that have a champion.")]
+BundledModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all that have a champion.")]
 Folder = Annotated[Path, typer.Argument(help="folder of the backup", show_default=False)]
 _MEANINGS = {
     "rows": "rows of views",
@@ -108,13 +108,13 @@ def _titled(title: str, *, dry_run: bool) -> str:
     "model.tar.gz fraud --repo my-project",
     "bundle --repo my-project --dry-run",
 )
-def export(session: Session, target: Target, models: ExportedModels = None, *, dry_run: DryRun = False) -> None:
+def bundle(session: Session, target: Target, models: BundledModels = None, *, dry_run: DryRun = False) -> None:
     """Write champions, plan and settings of serving as a bundle, for the container of a platform."""
-    bundle = session.project.export(target, models or (), dry_run=dry_run)
-    versions = ", ".join(f"{name} {version}" for name, version in bundle.models.items())
-    facts = [("target", bundle.target), ("models", versions), ("digest", bundle.digest), ("bytes", bundle.size)]
-    part = facts_table(_titled("export", dry_run=dry_run), facts)
-    session.show(bundle.as_dict() | {"dry_run": dry_run}, part, *([UNCHANGED] if dry_run else []))
+    written = session.project.bundle(target, models or (), dry_run=dry_run)
+    versions = ", ".join(f"{name} {version}" for name, version in written.models.items())
+    facts = [("target", written.target), ("models", versions), ("digest", written.digest), ("bytes", written.size)]
+    part = facts_table(_titled("bundle", dry_run=dry_run), facts)
+    session.show(written.as_dict() | {"dry_run": dry_run}, part, *([UNCHANGED] if dry_run else []))
 
 
 @command("Add rows back to the logs after a database failover.", "--dry-run --repo my-project", "--repo my-project")

@@ -30,8 +30,8 @@ Start = Annotated[bool, option("--start", "If a trigger fires, request a retrain
 RemoveKey = Annotated[
     str | None, option("--remove-key KEY", "Trust a public key no longer; packages it signed are rejected.")
 ]
-BundlePath = Annotated[Path, argument("BUNDLE", "Folder or archive that `skewless export` has written.")]
-Digest = Annotated[str, option("--digest DIGEST", "Digest of the bundle, as `skewless export` has shown it.")]
+BundlePath = Annotated[Path, argument("BUNDLE", "Folder or archive that `skewless bundle` has written.")]
+Digest = Annotated[str, option("--digest DIGEST", "Digest of the bundle, as `skewless bundle` has shown it.")]
 By = Annotated[str, option("--by NAME", "Who approves.")]
 Reason = Annotated[str, option("--reason TEXT", "Why: a sentence, or a link.")]
 TrainedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all trained models.")]
@@ -287,7 +287,7 @@ def rollout_lines(model: str, policy: TrafficPolicy, rollout: Rollout) -> list[s
     "fraud.tar.gz fraud --digest 4f2a... --dry-run",
 )
 def adopt(session: Session, bundle: BundlePath, model: ModelName, *, digest: Digest, dry_run: DryRun = False) -> None:
-    """Copy a version from a bundle that `skewless export` has written in another environment.
+    """Copy a version from a bundle that `skewless bundle` has written in another environment.
 
     It becomes the next version here, without traffic; promote it with `skewless promote`.
     """

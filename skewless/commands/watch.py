@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,6 @@ from skewless.commands.command import (
     PlannedModels,
     Seed,
     Views,
-    argument,
     command,
     fail_if,
     option,
@@ -31,9 +32,7 @@ from skewless.operations.readable import duration_text, time_text
 if TYPE_CHECKING:
     from skewless.operations.importance import ImportanceReport
     from skewless.operations.quality import QualityReport
-    from skewless.operations.why import WhyReport
     from skewless.validation.drift.verdicts import ColumnDrift, DriftReport
-    from skewless.validation.explanation import ExplainedFeature
     from skewless.validation.live_quality import Quality
     from skewless.validation.parity_report import ParityReport
     from skewless.validation.replay_report import ReplayReport
@@ -58,6 +57,11 @@ Sample = Annotated[int, option("--sample N", "Number of predictions of each vers
 All = Annotated[bool, option("--all", "List resolved alerts too.")]
 Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
 Out = Annotated[Path | None, option("--out FILE", "HTML file; default: report.html in the state folder.")]
+Host = Annotated[str | None, option("--host HOST", "Address to listen on; default: setting 'ui_host'.")]
+Port = Annotated[
+    int | None,
+    option("--port PORT", "Port to listen on, 0: any free port; default: setting 'ui_port'.", min=0, max=65535),
+]
 
 
 @command("Show the live quality of each version.", "fraud --repo my-project", "fraud --since 60d --window 7d --json")
@@ -223,74 +227,9 @@ def report(session: Session, models: PlannedModels = None, *, out: Out = None) -
     session.show(written.as_dict(), f"wrote {written.file}")
 
 
-Prediction = Annotated[str, argument("PREDICTION_ID", "Id of a prediction, from its reply.")]
-Proof = Annotated[bool, option("--proof/--no-proof", "Replay the prediction from the accepted log too.")]
 New = Annotated[bool, option("--new", "Skip log files that an earlier replay has proven.")]
 Entities = Annotated[int, option("--sample N", "Number of entities of each view.", min=1)]
 Repair = Annotated[bool, option("--repair", "Repair mismatches from the log.")]
-
-
-@command("Explain one logged prediction.", "5c0d81-1f --repo my-project", "5c0d81-1f --no-proof --json", is_short=True)
-def why(session: Session, prediction: Prediction, *, proof: Proof = True) -> None:
-    """Explain one logged prediction: its values and contributions, and the data, model and code that made it."""
-    with session.working("explaining the prediction") as project:
-        report = project.why(prediction, proof=proof)
-    session.show(report.as_dict(), *_why_parts(report))
-
-
-def _why_parts(report: WhyReport) -> list[Part]:
-    body, explanation = report.as_dict(), report.explanation
-    policy = f" under policy {body['policy']}" if body["policy"] is not None else ""
-    role = f" as {body['role']}{policy}" if body["role"] else ""
-    title = f"{report.prediction}: {report.package.name} {report.package.version}{role} at {time_text(body['time'])}"
-    inputs = f"a vector of {len(explanation.features)} numbers"
-    if body["source"] == "entities":
-        inputs = ", ".join(f"{name} {value}" for name, value in body["inputs"].items())
-    code = body["code"]
-    bias = "" if explanation.bias is None else f" = bias {explanation.bias:.6f} and the contributions"
-    reads = [
-        (read.view, read.status, _age(read.age_s), _text(read.run), _text(read.position), read.hash)
-        for read in explanation.reads
-    ]
-    transforms = ", ".join(f"{name} {digest}" for name, digest in report.transforms.items())
-    return [
-        title,
-        f"inputs: {inputs}",
-        f"score {explanation.score!r}, margin {explanation.margin:.6f}{bias}",
-        TextTable(
-            "features, the largest contribution first",
-            ("feature", "value", "status", "age", "contribution"),
-            [_feature_row(item) for item in explanation.features],
-        ),
-        TextTable("rows read", ("view", "status", "age", "run", "position", "view hash"), reads),
-        f"nearest bound ({'declared' if report.declared else 'range of training'}): "
-        + (report.bound.line() if report.bound else "none"),
-        *(f"outside its bounds: {line}" for line in report.outside),
-        f"outcome: {_outcome(report)}",
-        f"plan {code['plan']}, transforms {transforms or 'none'}, {code['runtime']}, package {code['package'][:16]}",
-        f"trained {time_text(body['data']['trained_at']) or '-'} on dataset {body['data']['dataset']}",
-        *([] if report.proof is None else [f"proof: {line}" for line in report.proof.lines()[:1]]),
-    ]
-
-
-def _outcome(report: WhyReport) -> str:
-    if report.outcome is None:
-        return "not known yet"
-    value = "" if report.outcome["value"] is None else f", business value {report.outcome['value']:g}"
-    return f"label {report.outcome['label']}{value}, known {time_text(report.outcome['known_at'])}"
-
-
-def _feature_row(item: ExplainedFeature) -> tuple[object, ...]:
-    value = repr(item.value) if isinstance(item.value, float) else item.value
-    return item.feature, value, item.status, _age(item.age_s), item.contribution
-
-
-def _age(seconds: float | None) -> str | None:
-    return None if seconds is None else duration_text(seconds)
-
-
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)
 
 
 @command(
@@ -325,3 +264,14 @@ def _show_verdict(session: Session, report: ReplayReport | ParityReport) -> None
     first, *lines = report.lines()
     session.show({"ok": report.ok, **report.as_dict()}, StateCell(first, "good" if report.ok else "bad"), *lines)
     fail_if(not report.ok)
+
+
+@command("Serve the control room.", "--repo my-project", "--port 0 --json", log_level="info")
+def ui(session: Session, *, host: Host = None, port: Port = None) -> None:
+    """Serve pages about the project, for a browser, until SIGTERM or Ctrl-C."""
+
+    def ready(url: str) -> None:
+        session.show({"url": url, "pid": os.getpid()}, f"control room: {url}")
+        sys.stdout.flush()
+
+    session.project.ui(host=host, port=port, on_ready=ready)

@@ -22,6 +22,7 @@ KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
 _RANGE = {DType.INT32: 2**31, DType.INT64: 2**63}
 _RESERVED = re.compile(rb"[%{}|]")
 _ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # `%` first: the other escapes contain it
+_MANY = 16  # texts from which on joining them is faster than a call for each
 # `int` alone also accepts spaces, underscores and the digits of other scripts.
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
@@ -109,8 +110,15 @@ class KeyCodec:
         """Return the key of each row of parallel key columns, None where any part is null."""
         prefix = self._prefix
         values = columns[self._names[0]]
-        if len(self._names) == 1 and set(map(type, values)) == {int}:
-            return [b"%b|%d}" % (prefix, value) for value in values]  # type: ignore[str-format]  # all are int
+        if len(self._names) == 1:
+            kinds = set(map(type, values))
+            if kinds == {int}:
+                return [b"%b|%d}" % (prefix, value) for value in values]  # type: ignore[str-format]  # all are int
+            if kinds == {str} and len(values) >= _MANY:
+                text = "\0".join(values).encode()  # type: ignore[arg-type]  # all are str
+                if text.count(b"\0") == len(values) - 1 and _RESERVED.search(text) is None:
+                    start = prefix + b"|"
+                    return [start + part + b"}" for part in text.split(b"\0")]
         parts = [[_part_bytes(value) for value in columns[name]] for name in self._names]
         if len(parts) == 1:
             return [None if part is None else prefix + part + b"}" for part in parts[0]]

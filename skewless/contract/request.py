@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from skewless.contract.keys import KeyValue, parse_key
 from skewless.contract.plan import FeaturePlan
 
 _INTEGER_LIMIT = {DType.INT32: 2**31, DType.INT64: 2**63, DType.TIMESTAMP: 2**63}
+_FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
+_MANY = 64  # values from which on numpy is faster than a call per value
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
 # From this number on, rounding to float32 gives infinity: half a step above the greatest float32.
 _FLOAT32_LIMIT = 2.0**128 - 2.0**103
@@ -129,15 +131,38 @@ def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) ->
 
 
 def _parse_column(column: Column, values: Sequence[Any], parse: Any) -> Sequence[Any]:  # noqa: ANN401 - one of two parsers
-    return _parse_keys(column, values) if parse is parse_key else _parse_each(column, values, parse)
+    if parse is parse_key:
+        return _parse_keys(column, values)
+    return _parse_floats(column, values) if column.dtype in _FLOATS else _parse_each(column, values, parse)
 
 
 def _parse_keys(column: Column, values: Sequence[Any]) -> Sequence[KeyValue | None]:
     limit = _INTEGER_LIMIT.get(column.dtype, 0)
+    kinds = set(map(type, values))
     # The common case: a column of integers in range is returned unchanged, without a call per value.
-    if limit and set(map(type, values)) == {int} and -limit <= min(values) and max(values) < limit:
+    if limit and kinds == {int} and -limit <= min(values) and max(values) < limit:
+        return values
+    if column.dtype is DType.STRING and kinds == {str} and _is_unicode(values):
         return values
     return _parse_each(column, values, parse_key)
+
+
+def _is_unicode(values: Sequence[str]) -> bool:
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parse_floats(column: Column, values: Sequence[Any]) -> Sequence[float]:
+    """Return a long column of floats and nulls without a call per value."""
+    if len(values) >= _MANY and set(map(type, values)) <= {float, type(None)}:
+        numbers = np.array(values, dtype=np.float64)  # null becomes NaN
+        limit = _FLOAT32_LIMIT if column.dtype is DType.FLOAT32 else np.inf
+        if np.count_nonzero(np.abs(numbers) < limit) + values.count(None) == len(values):
+            return cast("list[float]", numbers.tolist())
+    return _parse_each(column, values, parse_field)
 
 
 def parse_field(column: Column, value: object) -> object:

@@ -97,8 +97,10 @@ class Settings(BaseModel):
     )
     log_capacity: int = Field(100_000, gt=0, description="predictions that wait for the log before more are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="time between two checks of the server for a moved alias")
-    second_runtime: Literal["gpu", "cpu", "none"] = Field(
-        "gpu", description="second runtime to try for each model: a GPU if there is one, nvForest on the CPU, or none"
+    second_runtime: Literal["gpu", "cpu", "lignum", "lignum-compiled", "none"] = Field(
+        "gpu",
+        description="second runtime to try for each model: a GPU if there is one, nvForest on the CPU, lignum, lignum "
+        "with trees that are compiled at load, or none",
     )
     workers: int = Field(1, ge=1, description="server processes that share the port")
     auth: Literal["auto", "required", "off"] = Field(
@@ -212,6 +214,19 @@ class Settings(BaseModel):
     )
     keep_predictions_days: int = Field(0, ge=0, description="age at which prediction logs are deleted; 0: never")
     keep_quarantine_days: int = Field(0, ge=0, description="age at which rejected batches are deleted; 0: never")
+    ui_host: str = Field("127.0.0.1", description="address that the control room listens on")
+    ui_port: int = Field(8090, ge=0, le=65535, description="port of the control room; 0: any free port")
+    ui_url: str | None = Field(
+        None, description="URL at which people reach the control room; none: only this machine, without signing in"
+    )
+    ui_client_id: str | None = Field(
+        None, description="client id of the control room at the one provider of token_issuers; none: only API keys"
+    )
+    ui_client_scopes: str = Field("openid", description="scopes that the control room requests from the provider")
+    ui_with_scheduler: bool = Field(
+        False,  # noqa: FBT003 - a default
+        description="whether the scheduler also starts the control room",
+    )
     alert_webhook: str | None = Field(
         None, description="URL to which each alert is sent as JSON; none: only log alerts"
     )

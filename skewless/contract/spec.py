@@ -14,7 +14,7 @@ from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers,
 from skewless.contract.names import check_name
 from skewless.contract.plain_record import plain_value
 
-ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
+ALGORITHMS = ("lightgbm", "xgboost", "sklearn", "catboost")
 Algorithm = str
 Task = Literal["binary", "regression", "multiclass", "ranking"]
 TimeMode = Literal["knowledge", "event_time"]

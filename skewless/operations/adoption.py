@@ -48,8 +48,8 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
     A second call finds the version that has the same files.
 
     Args:
-        bundle: folder or archive that ``export`` has written.
-        digest: of the bundle, as ``export`` has shown it.
+        bundle: folder or archive that ``bundle`` has written.
+        digest: of the bundle, as ``bundle`` has shown it.
 
     Raises:
         RequestError: the plan, or the bundle, has no such model.
@@ -61,7 +61,7 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
     project.applied.model(model)
     with _opened(bundle) as folder:
         if (found := digest_of(folder)) != digest:
-            fix = "use the digest that `skewless export` has shown, or export again"
+            fix = "use the digest that `skewless bundle` has shown, or bundle again"
             raise ConflictError(f"bundle {bundle}", f"has the digest {found}", value=digest, fix=fix)
         body = read_bundle(folder)
         check_known("model of the bundle", model, sorted(body["champions"]))
@@ -97,7 +97,7 @@ def _opened(bundle: Path) -> Iterator[Path]:
             with tarfile.open(bundle, "r:gz") as archive:
                 _unpack(archive, folder)
         except (tarfile.TarError, EOFError, FileNotFoundError, ValueError) as error:
-            fix = "name a folder or an archive that `skewless export` has written"
+            fix = "name a folder or an archive that `skewless bundle` has written"
             raise PlaceError(f"bundle {bundle}", f"cannot be unpacked: {error}", fix=fix) from error
         yield folder
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from skewless.infra.access.api_keys import ApiKey, KeyStore, add_key, generate_secret, hash_secret, remove_key
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 
@@ -32,6 +34,7 @@ class ApiKeys:
 
     project: Workspace
 
+    @partial(audited, action="keys.add")
     def add(
         self,
         name: str,
@@ -78,6 +81,7 @@ class ApiKeys:
         """Return all keys in the order of their creation, expired keys too; the secrets are not stored."""
         return self._store.read()
 
+    @partial(audited, action="keys.revoke")
     def revoke(self, name: str, *, dry_run: bool = False) -> None:
         """Revoke a key.
 

@@ -63,7 +63,7 @@ class Bundle(PlainRecord):
     size: int
 
 
-def export(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_run: bool = False) -> Bundle:
+def bundle(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_run: bool = False) -> Bundle:
     """Write the champions of a project, its applied plan and its settings of serving into a folder or an archive.
 
     Equal contents give equal bytes. No secret, API key, private key or address of a store is among them.
@@ -112,7 +112,7 @@ def _write_contents(project: Workspace, folder: Path, models: Sequence[str]) -> 
     champions = {name: version for name, version in held.items() if version is not None}
     if not champions or (models and len(champions) < len(held)):
         missing = next((name for name in held if name not in champions), "of the project")
-        raise PackageError(f"model {missing}", "has no champion to export", fix="run `skewless train`")
+        raise PackageError(f"model {missing}", "has no champion to bundle", fix="run `skewless train`")
     trusted, signers = project.store.trust, set()
     for name, version in champions.items():
         source = packages.version_folder(name, version)
@@ -154,7 +154,7 @@ def digest_of(folder: Path) -> str:
         PlaceError: the folder is not that of a bundle.
     """
     if not (folder / BUNDLE_FILE).is_file():
-        fix = "name a bundle that `skewless export` has written"
+        fix = "name a bundle that `skewless bundle` has written"
         raise PlaceError(f"folder {folder}", f"has no {BUNDLE_FILE}", fix=fix)
     return hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
 
@@ -221,11 +221,11 @@ def _copy_package(folder: Path, packages: PackageFolder, name: str, champion: Ma
         make_folder(packages.model_folder(name))
         with packages.stage(name, "copy") as staging:
             if not source.is_dir():
-                raise PackageError(thing, "is missing in the bundle", fix="export it again")
+                raise PackageError(thing, "is missing in the bundle", fix="bundle it again")
             shutil.copytree(source, staging, dirs_exist_ok=True, copy_function=shutil.copyfile)
             packages.add_version(name, version, staging, {})
     if packages.manifest_digest(name, version) != champion["manifest"]:
-        raise PackageError(thing, "is not that of the bundle", fix="export it again into an empty state folder")
+        raise PackageError(thing, "is not that of the bundle", fix="bundle it again into an empty state folder")
 
 
 def package_folder(folder: Path, name: str, version: str) -> Path:
@@ -250,7 +250,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         is_valid = False
     if not is_valid:
-        fix = "export the project again with this release"
+        fix = "bundle the project again with this release"
         raise PlaceError(f"folder {folder}", f"has no readable {BUNDLE_FILE}", fix=fix)
     return dict(body)
 

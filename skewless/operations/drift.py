@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.operations.versions import open_champion
 
 if TYPE_CHECKING:
-    from skewless.infra.storage.documents import Records
+    from skewless.infra.storage.documents import Documents, Records
     from skewless.validation.drift.verdicts import DriftReport
     from skewless.workspace import Workspace
 
@@ -30,18 +30,23 @@ def check_drift(
         PackageError: it has no champion, or the package was altered.
         StoreError: a log is corrupt, or the disk failed.
     """
-    report = _measure(project, model, until_us, window_us)
+    report, distributions = _measure(project, model, until_us, window_us)
     if not dry_run:
         _drift_records(project).add(model, report.as_dict())
+        body = {"version": report.version, "until_us": report.until_us, "features": distributions}
+        _distributions(project).put(model, body)
         _update_alerts(project, report)
     return report
 
 
-def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
+def _measure(
+    project: Workspace, model: str, until_us: int | None, window_us: int | None
+) -> tuple[DriftReport, dict[str, Any]]:
+    """Return the report of a window, and the distributions of the features."""
     from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live_predictions import ServedScores
     from skewless.operations.quality import labelled_log
-    from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window
+    from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window, describe_distributions
     from skewless.validation.drift_tasks import measure_window
 
     spec, package = project.applied.model(model), open_champion(project, model)
@@ -72,7 +77,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         spec.watch,
         {ref.label: measures.repeats.get(ref.group, 1.0) for ref in refs},
     )
-    return DriftReport(
+    report = DriftReport(
         model=model,
         version=package.version,
         since_us=since,
@@ -83,17 +88,33 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         score=columns.get(SCORE),
         label=columns.get(LABEL),
     )
+    return report, describe_distributions(package.profile, names, measures.counts)
 
 
-def drift_reports(project: Workspace, model: str) -> list[dict[str, Any]]:
-    """Return the stored reports of a model's windows, oldest first, each as ``DriftReport.as_dict``."""
-    return [report for _, report in _drift_records(project).read_latest_first(model)][::-1]
+def drift_reports(project: Workspace, model: str, most: int | None = None) -> list[dict[str, Any]]:
+    """Return all or the latest stored reports of a model, oldest first, each as ``DriftReport.as_dict``."""
+    return [report for _, report in _drift_records(project).read_latest_first(model, most)][::-1]
 
 
 def latest_drift(project: Workspace, model: str) -> dict[str, Any] | None:
     """Return the report of the latest window; None: there is none."""
     latest = _drift_records(project).latest(model)
     return None if latest is None else latest[1]
+
+
+def latest_distributions(project: Workspace, model: str) -> dict[str, Any] | None:
+    """Return the distributions of a model's features in the latest window, with its version and end; None: unknown.
+
+    ``features`` is as ``skewless.validation.drift.verdicts.describe_distributions`` returns it.
+    """
+    body = _distributions(project).get(model)
+    return body if isinstance(body, dict) else None
+
+
+def _distributions(project: Workspace) -> Documents:
+    from skewless.infra.storage.documents import Documents
+
+    return Documents(project.state.database, "drift_distributions")
 
 
 def _drift_records(project: Workspace) -> Records:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ from skewless.infra.plans.needed_views import NeededViews
 from skewless.workspace import Workspace
 
 Side = Literal["online", "knowledge", "event_time"]
+Entity = Mapping[str, KeyValue | None]
+"""Join key -> value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,19 +102,42 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], *, as_of
     """
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)
-    request = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
-    reader = FeatureReader(plan, project.online_reader, marker_history=MarkerHistory.from_runs(project.state, [plan]))
     now = project.clock.now_us()
-    online, watermarks = reader.views(request, now // 1_000 * 1_000)
+    online = read_online(project, plan, entity, now)
     views = []
     for view in plan.all_views:
-        sides: dict[Side, EntityRow] = {"online": _row(view, online[view.name], now, watermarks[view.name])}
+        sides: dict[Side, EntityRow] = {"online": online[view.name]}
         if as_of_us is not None:
-            sides["knowledge"] = _read_log(project, view, entity, "knowledge", as_of_us)
-            sides["event_time"] = _read_log(project, view, entity, "event_time", as_of_us)
+            sides["knowledge"] = read_logged(project, view, entity, "knowledge", as_of_us)
+            sides["event_time"] = read_logged(project, view, entity, "event_time", as_of_us)
         own = {column.name: entity[column.name] for column in view.keys}
         views.append(EntityView(view=view.name, keys=own, sides=sides))
     return EntityValues(t_us=now, as_of_us=as_of_us, views=views)
+
+
+def select_views(needed: NeededViews, keys: Collection[str]) -> FeaturePlan:
+    """Return the plan with only those views whose keys are among some; without older versions of a view."""
+    plan = needed.plan
+    views = tuple(view for view in plan.views if _has_keys(view, keys) and not needed.is_only_pinned(view))
+    windows = tuple(view for view in plan.windows if _has_keys(view, keys) and not needed.is_only_pinned(view))
+    return replace(plan, views=views, windows=windows, request=())
+
+
+def read_online(project: Workspace, plan: FeaturePlan, entity: Entity, now_us: int) -> dict[str, EntityRow]:
+    """Return the rows of an entity in the online store, by view, from one round trip.
+
+    Raises:
+        StoreError: the store is unavailable.
+    """
+    request = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
+    history = MarkerHistory.from_runs(project.state, [plan])
+    reader = FeatureReader(plan, project.online_reader, marker_history=history)
+    online, watermarks = reader.views(request, now_us // 1_000 * 1_000)
+    return {view.name: _row(view, online[view.name], now_us, watermarks[view.name]) for view in plan.all_views}
+
+
+def _has_keys(view: View | WindowView, keys: Collection[str]) -> bool:
+    return {column.name for column in view.keys} <= set(keys)
 
 
 def _plan(needed: NeededViews, name: str) -> FeaturePlan:
@@ -135,13 +160,18 @@ def _keys(plan: FeaturePlan, texts: Mapping[str, str]) -> dict[str, KeyValue | N
     return {name: parse_key(column, texts[name]) for name, column in columns.items()}
 
 
-def _read_log(
+def read_logged(
     project: Workspace,
     view: View | WindowView,
-    keys: Mapping[str, KeyValue | None],
+    keys: Entity,
     order: Literal["knowledge", "event_time"],
     t: int,
 ) -> EntityRow:
+    """Return the row of an entity in the log as of a time, UTC microseconds.
+
+    Raises:
+        StoreError: a log file is corrupt.
+    """
     entity = _entity(view, keys, t)
     if isinstance(view, WindowView):
         return _row(view, project.views.read_window(view, entity, order), t)

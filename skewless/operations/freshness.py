@@ -69,7 +69,7 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
         files = [file for part in project.views.log_partitions(view) for file in part.files]
     sampled, stale, watermark_us = None, None, None
     try:
-        watermark_us = _watermark_us(project, view)
+        watermark_us = read_watermarks(project, [view])[view.hash]
         if isinstance(view, View):
             sampled, stale = _sample_rows(project, view)
     except StoreError as error:
@@ -87,21 +87,28 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
     )
 
 
-def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
-    """Return the watermark of a view's online rows; None: unknown.
+def read_watermarks(project: Workspace, views: Sequence[View | WindowView]) -> dict[str, int | None]:
+    """Return the watermark of the online rows of views, by hash; None: unknown.
+
+    Two round trips, however many views there are.
 
     Raises:
         StoreError: the online store is unavailable.
     """
     plan, reader = project.needed.plan, project.online_reader
-    if isinstance(view, View):
-        names = [marker_key(plan.project, view)]
-    else:
-        states = WindowStates(replace(plan, windows=(view,)))
-        states.load_generations(reader.get_with_markers(states.pointers, [])[0])
-        names = states.markers
-    marks = reader.get_with_markers([], names)[1] if names else []
-    return min((mark.watermark_us if mark else 0 for mark in marks), default=0) or None
+    states = {view.hash: WindowStates(replace(plan, windows=(view,))) for view in views if isinstance(view, WindowView)}
+    pointers = [pointer for item in states.values() for pointer in item.pointers]
+    texts = reader.get_with_markers(pointers, [])[0] if pointers else []
+    for item, text in zip(states.values(), texts, strict=True):
+        item.load_generations([text])
+    names = {
+        view.hash: [marker_key(plan.project, view)] if isinstance(view, View) else states[view.hash].markers
+        for view in views
+    }
+    flat = [name for markers in names.values() for name in markers]
+    marks = dict(zip(flat, reader.get_with_markers([], flat)[1] if flat else [], strict=True))
+    watermarks = {name: mark.watermark_us if mark else 0 for name, mark in marks.items()}
+    return {key: min((watermarks[name] for name in markers), default=0) or None for key, markers in names.items()}
 
 
 def _sample_rows(project: Workspace, view: View) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def _work_folder() -> Path:
 def _fetch(contract: PlatformContract) -> Path:
     model, target = contract.model, _work_folder() / "bundle"
     if model is None:
-        fix = "give the platform the output of `skewless export` as the model, or name a folder with --repo"
+        fix = "give the platform the output of `skewless bundle` as the model, or name a folder with --repo"
         raise PlaceError("the platform", "names no model", fix=fix)
     if model.startswith(_CLOUDS):
         _download(model, target)
@@ -107,7 +107,7 @@ def _find(folder: Path, unpacked: Path) -> Path:
             return place
     archives = sorted(path for place in folders for path in place.glob(f"*{ARCHIVE}"))
     if len(archives) != 1:
-        fix = "give the platform the output of `skewless export` as the model"
+        fix = "give the platform the output of `skewless bundle` as the model"
         raise PlaceError(f"folder {folder}", "has no bundle", value=folder.is_dir() or "no folder", fix=fix)
     with translate_disk_errors(unpacked):
         _empty(unpacked)
@@ -115,7 +115,7 @@ def _find(folder: Path, unpacked: Path) -> Path:
             with tarfile.open(archives[0]) as tar:
                 tar.extractall(unpacked, filter="data")  # no links or names that leave the folder
         except tarfile.TarError as error:
-            raise PlaceError(f"archive {archives[0]}", f"cannot be unpacked: {error}", fix="export it again") from error
+            raise PlaceError(f"archive {archives[0]}", f"cannot be unpacked: {error}", fix="bundle it again") from error
     return unpacked
 
 
@@ -127,7 +127,7 @@ def _download(url: str, target: Path) -> None:
         for item in storage.list_objects(""):
             name = PurePosixPath(item.name)
             if ".." in name.parts or name.is_absolute():
-                raise PlaceError(f"object {item.name!r}", "has a name that leaves its folder", fix="export it again")
+                raise PlaceError(f"object {item.name!r}", "has a name that leaves its folder", fix="bundle it again")
             path = target / name
             make_folder(path.parent)
             shutil.copyfile(storage.local_path(storage.describe(item.name)), path)

@@ -213,15 +213,22 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     )
 
 
-def show_rollout(project: Workspace, model: str) -> RolloutOutcome:
-    """Return a model's traffic and the current verdicts of its guardrails; changes nothing."""
-    from skewless.operations.rollout_evidence import add_labels, read_evidence
+def show_rollout(project: Workspace, model: str, *, counts_only: bool = False) -> RolloutOutcome:
+    """Return a model's traffic and the current verdicts of its guardrails; changes nothing.
+
+    Args:
+        counts_only: judge only by the servers' counts, which are read quickly; what needs labels is not judged.
+    """
+    from skewless.operations.rollout_evidence import add_labels, read_counted, read_evidence
     from skewless.training.rollout.guardrails import judge
 
     policy = project.store.traffic.get(model)
     if policy is None or policy.challenger is None:
         return RolloutOutcome(model=model, policy=policy)
-    evidence = add_labels(project, model, policy, read_evidence(project, model, policy))
+    if counts_only:
+        evidence = read_counted(project, model, policy)
+    else:
+        evidence = add_labels(project, model, policy, read_evidence(project, model, policy))
     verdicts = judge(rollout_of(project, model).guardrails, evidence)
     return RolloutOutcome(model=model, policy=policy, verdicts=tuple(verdicts))
 

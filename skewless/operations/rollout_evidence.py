@@ -26,6 +26,14 @@ from skewless.workspace import Workspace
 
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
+    evidence = read_counted(project, model, policy)
+    if evidence.challenger.requests:
+        return evidence
+    return replace(evidence, problem=problem_of(project, model, policy))
+
+
+def read_counted(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
+    """Return the servers' counts of both arms under the current policy; reads neither labels nor packages."""
 
     def arms(counts: Mapping[str, RolloutCounts]) -> tuple[RolloutCounts, RolloutCounts]:
         return counts.get(policy.champion, RolloutCounts()), counts.get(
@@ -34,15 +42,12 @@ def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evid
 
     champion, challenger = arms(read_counts(project.state, model, policy.number))
     older = arms(read_earlier_counts(project.state, "older", model, policy.number))
-    evidence = Evidence(
+    return Evidence(
         champion=champion,
         challenger=challenger,
         recent_champion=counts_since(champion, older[0]),
         recent_challenger=counts_since(challenger, older[1]),
     )
-    if challenger.requests:
-        return evidence
-    return replace(evidence, problem=problem_of(project, model, policy))
 
 
 def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:

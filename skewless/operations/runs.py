@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.jobs.ledger import Kind, Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.operations import BY_HAND
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 
@@ -30,6 +32,7 @@ class Runs:
         """
         return Ledger(self.project.state).get(RunId.parse(run_id))
 
+    @partial(audited, action="runs.start")
     def start(self, job: str, *, cause: str = BY_HAND, dry_run: bool = False) -> RunId:
         """Request a run of a job now; return its id.
 
@@ -44,6 +47,7 @@ class Runs:
         run_id = RunId(job=planned.name, tick_us=self.project.clock.now_us())
         return self._request("start", run_id, cause, dry_run=dry_run)
 
+    @partial(audited, action="runs.retry")
     def retry(self, run_id: str, *, dry_run: bool = False) -> RunId:
         """Request the next attempt of a run; return its id.
 
@@ -58,6 +62,7 @@ class Runs:
         next_id = replace(run.id, attempt=attempt + 1)
         return self._request("start", next_id, f"retry of {run.id}, {BY_HAND}", dry_run=dry_run)
 
+    @partial(audited, action="runs.cancel")
     def cancel(self, run_id: str, *, dry_run: bool = False) -> RunId:
         """Request the end of a run.
 

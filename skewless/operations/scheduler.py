@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_numbe
 from skewless.infra.storage.leases import Leases
 from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
 from skewless.operations import BY_HAND
+from skewless.operations.audited import record_settings
 from skewless.operations.rollout import needs_step
 from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import Job, find_job, list_jobs
@@ -36,6 +38,7 @@ Invoke = Callable[[Sequence[str]], tuple[int, str]]
 _log = EventLogger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
+_ROOM_BEAT_S, _ROOM_SILENCE_S, _ROOM_RETRY_S = 1.0, 30.0, 5.0
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
 
 
@@ -89,6 +92,7 @@ def run_scheduler(project: Workspace) -> None:
         DefinitionError: a cron line is invalid.
         StoreError: the disk or the database failed.
     """
+    record_settings(project)
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
@@ -106,8 +110,40 @@ def run_scheduler(project: Workspace) -> None:
         candidate = _candidate(project, jobs, _launch_processes(project, traces), stop, on_end)
         counts.is_holder = lambda: candidate.is_holder
         heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
-        with stop.handle_signals(), heartbeats:
+        with stop.handle_signals(), heartbeats, _control_room(project):
             candidate.serve()
+
+
+@contextmanager
+def _control_room(project: Workspace) -> Iterator[None]:
+    """Keep the control room running in a process of its own, if the setting says so."""
+    if not project.settings.ui_with_scheduler:
+        yield
+        return
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.is_set():
+            room = ProcessExecution(
+                [*_PROGRAM, *_command_line(project, ["ui"])],
+                environment=child_environment(project),
+                silence_s=_ROOM_SILENCE_S,
+                stdout=tempfile.TemporaryFile(),  # noqa: SIM115 - closed by poll, at its end
+            )
+            while (completion := room.poll()) is None and not stop.wait(_ROOM_BEAT_S):
+                room.send_heartbeat()
+            if completion is None:
+                room.kill()
+                room.poll()
+            else:
+                _log.error("control_room_ended", problem=completion.error)
+                stop.wait(_ROOM_RETRY_S)
+
+    thread = threading.Thread(target=keep, name="control room", daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
 
 
 def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:

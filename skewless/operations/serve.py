@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.names import check_known
+from skewless.operations.audited import record_settings
 
 if TYPE_CHECKING:
     from skewless.workspace import Workspace
@@ -32,6 +34,8 @@ def serve(
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    with suppress(StoreError):  # a server starts without its database, too
+        record_settings(project)
     config = project.server_config(host=host, port=port, workers=workers)
     # A parent that imported Feast sets these; metrics would go to its folder. A prometheus_client that is already
     # imported has read them, and needs them.

@@ -185,7 +185,7 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
     models = {*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))}
     return replace(
         status,
-        plan=_plan(project, applied) if applied else None,
+        plan=plan_status(project, applied) if applied else None,
         views=[_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else [],
         windows=windowed_views(project, needed, store) if needed else [],
         left_out=[_skipped(item) for item in read_skipped(project.state)],
@@ -245,7 +245,8 @@ def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     return "unchanged since apply"
 
 
-def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
+def plan_status(project: Workspace, applied: AppliedPlan) -> PlanStatus:
+    """Return the applied plan, and whether definitions or registry have changed since."""
     state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,

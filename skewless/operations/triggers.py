@@ -18,6 +18,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.package import Package, open_package
 from skewless.operations.drift import latest_drift
 from skewless.operations.runs import Runs
+from skewless.operations.stored_results import is_beyond_chance
 from skewless.operations.versions import open_champion
 from skewless.workspace import Workspace
 
@@ -126,11 +127,9 @@ def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -
     live = None if quality is None else quality.metric(metric)
     if quality is None or live is None or trained_value is None or quality.labelled < spec.watch.least_rows:
         return None
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    drop = sign * (trained_value - live)
+    drop = (trained_value - live) * (-1 if metric in LOWER_IS_BETTER else 1)
     # If the interval includes the value at training, the drop may be chance.
-    by_chance = quality.interval is not None and max(sign * end for end in quality.interval) >= sign * trained_value
-    if drop <= limit or by_chance:
+    if drop <= limit or not is_beyond_chance(metric, live, trained_value, quality.interval):
         return None
     change = f"{drop:.4f} worse than at training ({trained_value:.4f})"
     sentence = f"{metric} is {live:.4f} on {count_text(quality.labelled, 'label')}, {change}"

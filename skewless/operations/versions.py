@@ -264,24 +264,41 @@ def open_champion(project: Workspace, model: str) -> Package:
     return open_package(project.store, model, version)
 
 
-def read_versions(project: Workspace, model: str) -> VersionsReport:
+def read_versions(
+    project: Workspace, model: str, *, most: int | None = None, before: str | None = None
+) -> VersionsReport:
     """Return the versions of a model of the plan; changes nothing.
+
+    Args:
+        most: the most versions, and moves of each alias, the latest ones; None: all.
+        before: only versions before this one; None: all.
 
     Raises:
         RequestError: the plan has no such model.
     """
     metric, aliases = project.applied.model(model).gate.metric, project.store.aliases
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
+    names = project.packages.list_versions(model)[::-1]
+    selected = [name for name in names if before is None or int(name) < int(before)][:most]
     decisions: dict[str, dict[str, Any]] = {}
     for decision in project.store.decisions.read_latest_first(model):
         decisions.setdefault(decision["version"], decision)
-    versions = [
-        _version(project, model, version, holders, decisions.get(version))
-        for version in reversed(project.packages.list_versions(model))
-    ]
-    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.read_latest_first(model, name)]
-    moves.sort(key=lambda move: (move["at_us"], move["number"]), reverse=True)
+        if decisions.keys() >= set(selected):
+            break
+    versions = [_version(project, model, version, holders, decisions.get(version)) for version in selected]
+    moves = read_moves(project, model, most=most)
     return VersionsReport(model=model, metric=metric, versions=tuple(versions), moves=tuple(moves))
+
+
+def read_moves(project: Workspace, model: str, *, most: int | None = None) -> list[dict[str, Any]]:
+    """Return the moves of all aliases of a model, or the latest ones of each, latest first."""
+    aliases = project.store.aliases
+    moves = [
+        {"alias": name, **asdict(move)}
+        for name in aliases.names(model)
+        for move in aliases.read_latest_first(model, name, most)
+    ]
+    return sorted(moves, key=lambda move: (move["at_us"], move["number"]), reverse=True)
 
 
 def _version(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from skewless.contract.bounds import Bounds
@@ -11,13 +10,18 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
 from skewless.infra.packages.package import Package
 from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.predictions.reader import PredictionEntry, PredictionLog
-from skewless.operations.quality import labelled_log
+from skewless.infra.predictions.reader import PredictionEntry
+from skewless.infra.predictions.search import find_prediction
+from skewless.operations.predictions import find_outcome
+from skewless.operations.similar import find_similar
 from skewless.validation.explanation import Bounds as Ranges
 from skewless.validation.explanation import Explanation, NearestBound, explain, nearest_bound
 from skewless.validation.replay import replay_batch
 from skewless.validation.replay_report import ReplayReport
+from skewless.validation.similar import SimilarPredictions
 from skewless.workspace import Workspace
+
+_OUTCOME = ("label", "value", "known_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class WhyReport:
         bound: the bound that the vector breaks, or comes nearest to.
         declared: whether a suite declares the bound; else it is the range of the training data.
         outside: features outside the bound of their suite, each in a sentence.
+        similar: the nearest predictions of the version.
         outcome: label, business value and the time when they became known; None: not known.
         proof: the replay; None: not requested.
     """
@@ -43,6 +48,7 @@ class WhyReport:
     bound: NearestBound | None
     declared: bool
     outside: list[str]
+    similar: SimilarPredictions
     outcome: dict[str, Any] | None
     proof: ReplayReport | None
 
@@ -65,6 +71,7 @@ class WhyReport:
             "nearest_bound": self.bound
             and {**asdict(self.bound), "broken": self.bound.broken, "declared": self.declared},
             "outside_bounds": self.outside,
+            "similar": self.similar.as_dict(),
             "outcome": self.outcome,
             "data": {"dataset": package.fingerprint.get("dataset"), "trained_at": package.about.get("trained_at")},
             "code": {
@@ -88,7 +95,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         RequestError: the prediction is not in the log.
         PackageError: the package of its version was altered or is missing.
     """
-    entry = PredictionLog(project.state, project.connection).find(prediction)
+    entry = find_prediction(project.state, project.connection, prediction).entry
     if entry is None:
         raise RequestError(
             "prediction",
@@ -97,13 +104,10 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             fix="give the id of a reply, or wait until the log is flushed",
         )
     model = load_model(project.store, entry.model_version.model, entry.model_version.version)
-    replayed = ReplayReport() if proof else None
     try:
-        if replayed is not None:
-            replay_batch(replayed, model, project.views, entry.logged)
-        bound, declared = _nearest(model, entry)
+        bound, declared = find_bound(model, entry)
         transforms = [item.name for item in model.plan.transforms]
-        explanation = explain(model, entry)
+        explanation, outcome = explain(model, entry), find_outcome(project, entry)
         return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
@@ -112,15 +116,31 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),
             bound=bound,
             declared=declared,
-            outside=_outside(model, explanation),
-            outcome=_outcome(project, entry),
-            proof=replayed,
+            outside=find_outside(model, explanation),
+            similar=find_similar(project, model, entry),
+            outcome=None if outcome is None else {name: getattr(outcome, name) for name in _OUTCOME},
+            proof=prove(project, model, entry) if proof else None,
         )
     finally:
         model.runtime.close()
 
 
-def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:
+def prove(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
+    """Return the replay of one prediction, without its comparison with training rows.
+
+    Raises:
+        StoreError: a log file is corrupt.
+    """
+    report = ReplayReport()
+    replay_batch(report, model, project.views, entry.logged, modes=())
+    return report
+
+
+def find_bound(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:
+    """Return the bound that the vector breaks, or comes nearest to, and whether a suite declares it.
+
+    Without declared bounds it is one of the ranges of the training data.
+    """
     ranges = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))
     spreads = {name: high - low for name, (low, high) in ranges.items() if low is not None and high is not None}
@@ -130,32 +150,14 @@ def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound |
     return (bound, True) if bound else (nearest_bound(ranges, values, spreads), False)
 
 
-def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
+def find_outside(model: ServedModel, explanation: Explanation) -> list[str]:
+    """Return the features outside the bound of their suite, each in a sentence."""
     bounds = Bounds.from_dict(model.package.bounds).features
     return [
         f"{item.feature} = {item.value!r}: {bounds[item.feature].describe()} was declared"
         for item in explanation.features
         if item.feature in bounds and not bounds[item.feature].contains(item.value)
     ]
-
-
-def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
-    """Return the known outcome of a prediction."""
-    if entry.model_version.model not in {spec.name for spec in project.models}:
-        return None
-    # A label by entity belongs to the nearest prediction, so neighbouring predictions are read too.
-    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.model_version.model).labels.tolerance
-    around = 2 * (tolerance // timedelta(microseconds=1))
-    rows = labelled_log(project, entry.model_version.model).read(
-        since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()
-    )
-    ids: list[str] = rows["id"].to_pylist()  # an expression of Arrow would import pandas
-    if entry.logged.ids[0] not in ids:
-        return None
-    own: dict[str, Any] = (
-        rows.select(["label", "value", "known_at"]).slice(ids.index(entry.logged.ids[0]), 1).to_pylist()[0]
-    )
-    return own if own["known_at"] is not None else None
 
 
 def _ranges(model: ServedModel) -> Ranges:

@@ -63,7 +63,7 @@ def windowed_views(project: Workspace, needed: NeededViews, store: OnlineWriter 
     Args:
         store: None: it is unavailable, so positions are unknown.
     """
-    return [_window(project, needed, view, store) for view in needed.plan.windows]
+    return [read_window(project, needed, view, store) for view in needed.plan.windows]
 
 
 def event_sources(project: Workspace, needed: NeededViews) -> list[SourceStatus]:
@@ -71,7 +71,8 @@ def event_sources(project: Workspace, needed: NeededViews) -> list[SourceStatus]
     return [_source(project, needed, source) for source in needed.plan.sources]
 
 
-def _window(project: Workspace, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> WindowStatus:
+def read_window(project: Workspace, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> WindowStatus:
+    """Return the state of one windowed view, as ``windowed_views``."""
     live = Generations(project.state).find_live(view)
     ends = log_ends(project.state, view.source)
     name = needed.plan.project

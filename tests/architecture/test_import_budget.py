@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OFFLINE = {"dask", "feast", "great_expectations", "lightgbm", "pandas", "scipy", "sqlalchemy", "xgboost"}
+OFFLINE = {"catboost", "dask", "feast", "great_expectations", "lightgbm", "pandas", "scipy", "sqlalchemy", "xgboost"}
 PROBE = """
 import importlib, json, sys
 before = set(sys.modules)

@@ -42,7 +42,7 @@ def scripts() -> list[str]:
 
 def test_every_command_of_both_files_exists() -> None:
     found = [line for script in scripts() for line in re.findall(r"\bskewless ([a-z]+)([^|>\n)]*)", script)]
-    assert {name for name, _ in found} == {"plan", "apply", "validate", "export", "adopt", "approve", "promote", "card"}
+    assert {name for name, _ in found} == {"plan", "apply", "validate", "bundle", "adopt", "approve", "promote", "card"}
     for name, words in found:
         known = {option for parameter in BY_NAME[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", words)) <= known, (name, words)
@@ -179,7 +179,7 @@ def test_a_change_goes_from_a_pull_request_to_production(runner: Runner, monkeyp
         keys[name] = done("sign", "--repo", places[name])["key"]
 
     asked = {"model": "churn", "reason": '"; touch hacked; $(touch hacked) | <b>'}
-    runner.run("export", asked)
+    runner.run("bundle", asked)
     assert runner.summary.startswith("# churn 000001")
     signing_key = (places["production"] / ".skewless" / "signing_key.pem").read_text()
     runner.environments["production"] |= {"secrets.SIGNING_KEY": signing_key}
@@ -192,4 +192,4 @@ def test_a_change_goes_from_a_pull_request_to_production(runner: Runner, monkeyp
     assert not list(runner.folder.rglob("hacked"))
     monkeypatch.setenv("SKEWLESS_TRUSTED_KEYS", json.dumps(list(keys.values())))
     card = done("card", "churn", "--repo", places["production"])
-    assert (card["aliases"], card["origin"]["bundle"]) == (["champion"], runner.outputs["needs.export.outputs.digest"])
+    assert (card["aliases"], card["origin"]["bundle"]) == (["champion"], runner.outputs["needs.bundle.outputs.digest"])

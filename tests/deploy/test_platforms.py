@@ -90,9 +90,9 @@ def bundle_world(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         project = open_project(copy_project(trained, folder / "p"), redis_url=node.url)
         place = stack.enter_context(closing(Sandbox(project=project)))
         project.materialize(check=False)
-        project.export(folder / "bundle")
+        project.bundle(folder / "bundle")
         (folder / "packed").mkdir()
-        project.export(folder / "packed" / "model.tar.gz")
+        project.bundle(folder / "packed" / "model.tar.gz")
         yield BundleWorld(
             place=place,
             folder=folder / "bundle",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import ssl
 import threading
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, Key, RSAKey
@@ -40,6 +43,8 @@ class Provider:
         published: the keys in its key set.
         replies: by path, in place of the right reply.
         fetched: the paths that were fetched, in order.
+        codes: of people who have signed in, with the query that sent them.
+        person: claims of the person who signs in.
     """
 
     url: str
@@ -47,6 +52,8 @@ class Provider:
     published: list[str] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    person: dict[str, Any] = field(default_factory=lambda: {"sub": "ada", "scope": "operate"})
 
     def add_key(self, kid: str, key: Key | None = None) -> Key:
         """Create a key, and publish it beside the others."""
@@ -72,7 +79,30 @@ class Provider:
 
     def document(self) -> dict[str, Any]:
         """Return the discovery document."""
-        return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+        return {
+            "issuer": self.url,
+            "jwks_uri": f"{self.url}/keys",
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+        }
+
+    def authorize(self, path: str) -> str:
+        """Return where a person is sent who has signed in here and agrees."""
+        query = dict(parse_qsl(urlsplit(path).query))
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = query
+        return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
+
+    def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Return the token of a code, once, to the client that proves with its verifier that it has begun."""
+        query = self.codes.pop(form.get("code", ""), {})
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        same = [form.get(name) == query.get(name) for name in ("client_id", "redirect_uri")]
+        if not all(same) or challenge != query.get("code_challenge"):
+            return {"error": "invalid_grant"}
+        claims = self.claims(time.time(), aud=query["client_id"], nonce=query["nonce"], **self.person)
+        return {"id_token": self.sign("first", claims), "token_type": "Bearer"}
 
 
 @contextmanager
@@ -89,8 +119,15 @@ def opened_provider(folder: Path) -> Iterator[Provider]:
                 send(self, 200, json.dumps(provider.document()).encode())
             elif self.path == "/keys":
                 send(self, 200, json.dumps(provider.key_set()).encode())
+            elif self.path.startswith("/authorize?"):
+                send(self, 303, b"", Location=provider.authorize(self.path))
             else:
                 send(self, 404, b"{}")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            reply = provider.exchange(dict(parse_qsl(body)))
+            send(self, 400 if "error" in reply else 200, json.dumps(reply).encode())
 
         def log_message(self, *_: object) -> None:
             """Write nothing."""

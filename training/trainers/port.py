@@ -26,6 +26,8 @@ _SPEC_FIELDS = {
     "num_boost_round": "rounds",
     "num_round": "rounds",
     "num_rounds": "rounds",
+    "num_trees": "rounds",
+    "iterations": "rounds",
     "n_iter": "rounds",
     "max_iter": "rounds",
     "seed": "seed",
@@ -34,7 +36,11 @@ _SPEC_FIELDS = {
     "scale_pos_weight": "class_weight",
     "is_unbalance": "class_weight",
     "num_class": "classes",
+    "classes_count": "classes",
+    "class_names": "classes",
     "class_weight": "class_weight",
+    "class_weights": "class_weight",
+    "auto_class_weights": "class_weight",
 }
 
 
@@ -164,7 +170,7 @@ class Queries:
         if not np.array_equal(np.repeat(group_weights, self.sizes), self.rows.weights):
             raise SourceError(
                 "training weights",
-                "differ within a group, but XGBoost has one weight per group",
+                "differ within a group, but the library has one weight per group",
                 fix="give all rows of a group one weight, or use lightgbm",
             )
         return group_weights

@@ -167,6 +167,36 @@ def compare_window(
     return {column.name: column for column in compared}
 
 
+def describe_distributions(profile: Mapping[str, Any], names: Sequence[str], counts: WindowCounts) -> dict[str, Any]:
+    """Return the distributions of the features in training and live, as plain values.
+
+    Args: as ``compare_window``.
+
+    Returns:
+        For each feature that has finite training values: ``low`` and ``high``, their range, and ``trained`` and
+        ``now``, the share of all values in each bin of this range, from low to high; ``now`` is empty without rows.
+    """
+    live = counts.histograms
+    trained = Histograms.of_profile(live.bins, _profiled_columns(profile, names))
+    described = {}
+    for row, name in enumerate(live.bins.names):
+        edges = live.bins.edges[row]
+        if name in names and edges.size:
+            inside = slice(2, edges.size + 1)  # without nulls, and values outside of the training range
+            described[name] = {
+                "low": float(edges[0]),
+                "high": float(edges[-1]),
+                "trained": _shares(trained.counts[row], inside),
+                "now": _shares(live.counts[row], inside),
+            }
+    return described
+
+
+def _shares(counts: Counts, inside: slice) -> list[float]:
+    total = int(counts.sum())
+    return [round(float(count) / total, 6) for count in counts[inside]] if total else []
+
+
 def _profiled_columns(profile: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     columns = {name: profile["features"][name] for name in names}
     return columns | {name: profile[name] for name in (SCORE, LABEL) if profile.get(name)}

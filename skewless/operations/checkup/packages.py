@@ -218,7 +218,7 @@ def _findings(
     store: PackageStore, champions: Sequence[tuple[str, str | None]], target: ScoringTarget
 ) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.runtimes.candidates import find_candidates
+    from skewless.infra.runtimes.candidates import MISSING_GPU, find_candidates
 
     single = []
     for name, version in champions:
@@ -229,7 +229,7 @@ def _findings(
             others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, target)
             if not others:
                 single.append(f"{name} {version} ({package.spec.algorithm})")
-            elif all(candidate.open is None for candidate in others):
+            elif others[0].name == MISSING_GPU:
                 yield judge_missing_gpu(package, "; ".join(str(candidate.problem) for candidate in others))
             else:
                 yield _try_runtimes(store, package, target)
@@ -256,7 +256,7 @@ def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> Chec
     facts = [item.as_dict() for item in tried]
     detail = f"version {version}: {'; '.join(map(_trial_text, tried))}"
     if all(item.role in {"own", "refused"} for item in tried):
-        fix = "do nothing, its own library scores it; ModelSpec.device='cpu' skips the trial"
+        fix = "do nothing, its own library scores it; second_runtime='none' skips the trial"
         return doubt(f"scoring {name}", detail, fix, facts)
     return good(f"scoring {name}", detail, facts)
 

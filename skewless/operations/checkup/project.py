@@ -12,7 +12,7 @@ from skewless.contract.render import count_text
 from skewless.infra.host.processes import Process, read_processes
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.spool import CORRUPT
-from skewless.infra.plans.applied_plan import read_applied
+from skewless.infra.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
@@ -38,6 +38,12 @@ def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
         return from_error(name, error)
     if applied is None:
         return doubt(name, "no plan is applied yet", "run `skewless apply`")
+    return judge_plan(repo, state, applied)
+
+
+def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> CheckupFinding:
+    """Return whether the definitions or Feast's registry have changed since a plan was applied."""
+    name = "plan"
     state_text = plan_state(repo, state, applied)
     detail = f"{applied.plan.hash}, {state_text}"
     if state_text.startswith("registry"):
@@ -50,9 +56,18 @@ def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
 def check_processes(state: ProjectState) -> list[CheckupFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     try:
-        applied, processes, now_s = read_applied(state), read_processes(state), state.database.now_us() / 1e6
+        return judge_processes(state, read_applied(state))
     except SkewlessError:
         return []  # the check of the plan reports it
+
+
+def judge_processes(state: ProjectState, applied: AppliedPlan | None) -> list[CheckupFinding]:
+    """Return for each process whether it sends heartbeats, has loaded the applied plan, and works.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    processes, now_s = read_processes(state), state.database.now_us() / 1e6
     plan_hash = "" if applied is None else applied.plan.hash
     findings = [_judge_process(item, plan_hash, now_s) for item in processes]
     running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from skewless.operations.readable import duration_text, time_text
 
 NONE = "-"
+GUARDRAIL_COLUMNS = ("guardrail", "champion", "challenger", "worse by at least", "limit", "outcome")
+BREACHED, HELD, OPEN = "BREACHED", "held", "not decided yet"
+_Show = Callable[[float | None], str]
 _MOST_FACTS = 8
 
 
@@ -73,6 +77,26 @@ def figures(facts: Mapping[str, object]) -> str:
     texts = _flat(facts)
     more = f", and {len(texts) - _MOST_FACTS} more" if len(texts) > _MOST_FACTS else ""
     return ", ".join(texts[:_MOST_FACTS]) + more
+
+
+def guardrail_cells(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the verdict of a guardrail, ``Verdict.as_dict``, as a row of ``GUARDRAIL_COLUMNS``."""
+    name, least = str(verdict["guardrail"]), verdict["least"]
+    arm, difference = _units(name)
+    outcome = BREACHED if verdict["breached"] else OPEN if least is None else HELD
+    arms = (arm(verdict["champion"]), arm(verdict["challenger"]))
+    return name, *arms, difference(least), difference(verdict["limit"]), outcome
+
+
+def _units(guardrail: str) -> tuple[_Show, _Show]:
+    """Return the formats of an arm's number, and of a difference between arms."""
+    if guardrail in {"errors", "missing"}:
+        return share, share
+    return (milliseconds, _times) if guardrail.startswith("latency") else (number, number)
+
+
+def _times(ratio: float | None) -> str:
+    return number(ratio) if ratio is None else f"{number(ratio)} times"
 
 
 def _flat(facts: Mapping[str, object], above: str = "") -> list[str]:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
 from skewless.contract.clock import to_us
 from skewless.contract.traffic import TrafficPolicy
+from skewless.operations.model_history import ModelDecision, change_of, read_decisions
 from skewless.operations.quality import QualityReport
 from skewless.operations.report.blocks import Block, FoldedCell, PlotBlock, TableBlock, missing
-from skewless.operations.report.cells import figures, milliseconds, number, share, time
+from skewless.operations.report.cells import (
+    BREACHED,
+    GUARDRAIL_COLUMNS,
+    HELD,
+    OPEN,
+    figures,
+    guardrail_cells,
+    time,
+)
 from skewless.operations.versions import VersionsReport, read_versions
 from skewless.training.plots.canvas import Point
 from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
 from skewless.workspace import Workspace
 
 _MOST = 60
-_Show = Callable[[float | None], str]
-_COLUMNS = ("guardrail", "champion", "challenger", "worse by at least", "limit", "outcome")
-_BREACHED, _HELD, _OPEN = "BREACHED", "held", "not decided yet"
 
 
 def decisions(project: Workspace, model: str) -> Iterator[Block]:
     """Yield the decisions about a model, the latest first: by its gate, by its rollouts, and by hand."""
-    history = project.store.traffic.history(model)
-    events = [*_moves(read_versions(project, model), history), *_policies(history)]
-    events += [_gate(record) for record in project.store.decisions.read_latest_first(model)]
-    events.sort(key=lambda event: -event[0])
-    rows = [(time(at), *cells) for at, *cells in events[:_MOST]]
+    rows = [
+        (time(item.at_us), item.change, item.to, item.cause, _evidence_cell(item))
+        for item in read_decisions(project, model, most=_MOST)
+    ]
     if not rows:
         yield missing("The model has no decisions yet.")
         return
@@ -38,85 +42,20 @@ def decisions(project: Workspace, model: str) -> Iterator[Block]:
     yield TableBlock(title="", columns=columns, rows=rows, marked=marked, terms="change")
 
 
-def _moves(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
-    """Yield the changes of aliases, except the end of a rollout, which its policy shows."""
-    moves = list(report.moves)
-    for before, policy in pairwise((None, *history)):
-        if policy is not None and change_of(before, policy) == "promoted":
-            same = [move for move in moves if (move["alias"], move["to"]) == ("champion", policy.champion)]
-            if same:
-                moves.remove(min(same, key=lambda move: abs(move["at_us"] - policy.since_us)))
-    for move in moves:
-        yield move["at_us"], f"alias {move['alias']}", move["to"], move["reason"], ""
-
-
-def _policies(history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
-    for before, policy in pairwise((None, *history)):
-        if policy is not None:
-            cell = _evidence_cell(policy.evidence or {})
-            yield policy.since_us, change_of(before, policy), _policy_text(policy), policy.reason, cell
-
-
-def change_of(before: TrafficPolicy | None, policy: TrafficPolicy) -> str:
-    """Return the change of a policy: ``promoted``, ``rolled back``, or only ``traffic``."""
-    if before is None or policy.phase != "champion":
-        return "traffic"
-    if policy.champion == before.champion:
-        return "rolled back" if before.challenger else "traffic"
-    return "promoted" if policy.champion == before.challenger else "rolled back"
-
-
-def _policy_text(policy: TrafficPolicy) -> str:
-    if policy.phase == "champion" or policy.challenger is None:
-        return f"{policy.champion} for all"
-    if policy.phase == "shadow":
-        return f"{policy.champion}, {policy.challenger} as shadow"
-    return f"{policy.champion}, {policy.challenger} for {policy.share:.0%} ({policy.phase})"
-
-
-def _gate(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    gain = record.get("gain") or {}
-    evidence = {name: record.get(name) for name in ("candidate", "champion", "baseline")}
-    evidence |= {name: gain.get(name) for name in ("gain", "low", "high", "confidence")}
-    evidence = {name: value for name, value in evidence.items() if value is not None}
-    passed = "passed" if record.get("promote") else "refused"
-    return record["at_us"], passed, record["version"], record.get("reason", ""), figures(evidence)
-
-
-def _evidence_cell(evidence: Mapping[str, Any]) -> str | FoldedCell:
-    """Return the evidence of a traffic policy: a row per guardrail, the rest in a line."""
-    verdicts = evidence.get("guardrails") or ()
-    rest = figures({name: value for name, value in evidence.items() if name != "guardrails"})
-    if not verdicts:
+def _evidence_cell(decision: ModelDecision) -> str | FoldedCell:
+    """Return the evidence of a decision: a row per guardrail, the rest in a line."""
+    rest = figures(decision.evidence)
+    if not decision.guardrails:
         return rest
-    rows = [_row(verdict) for verdict in verdicts]
-    marked = frozenset(i for i, row in enumerate(rows) if row[-1] == _BREACHED)
-    table = TableBlock(title=rest, columns=_COLUMNS, rows=rows, marked=marked, terms="guardrail")
+    rows = [guardrail_cells(verdict) for verdict in decision.guardrails]
+    marked = frozenset(i for i, row in enumerate(rows) if row[-1] == BREACHED)
+    table = TableBlock(title=rest, columns=GUARDRAIL_COLUMNS, rows=rows, marked=marked, terms="guardrail")
     return FoldedCell(summary=_counted([row[-1] for row in rows]), table=table)
-
-
-def _row(verdict: Mapping[str, Any]) -> tuple[str, ...]:
-    name, least = str(verdict["guardrail"]), verdict["least"]
-    arm, difference = _units(name)
-    outcome = _BREACHED if verdict["breached"] else _OPEN if least is None else _HELD
-    arms = (arm(verdict["champion"]), arm(verdict["challenger"]))
-    return name, *arms, difference(least), difference(verdict["limit"]), outcome
-
-
-def _units(guardrail: str) -> tuple[_Show, _Show]:
-    """Return the formats of an arm's number, and of a difference between arms."""
-    if guardrail in {"errors", "missing"}:
-        return share, share
-    return (milliseconds, _times) if guardrail.startswith("latency") else (number, number)
-
-
-def _times(ratio: float | None) -> str:
-    return number(ratio) if ratio is None else f"{number(ratio)} times"
 
 
 def _counted(outcomes: Sequence[str]) -> str:
     """Return the number of guardrails by outcome, the worst first."""
-    counts = {outcome: outcomes.count(outcome) for outcome in (_BREACHED, _HELD, _OPEN)}
+    counts = {outcome: outcomes.count(outcome) for outcome in (BREACHED, HELD, OPEN)}
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from skewless.contract.plan import View
 from skewless.contract.render import count_text
-from skewless.contract.traffic import TrafficPolicy
 from skewless.contract.windows.view import WindowView
 from skewless.infra.alerts.alerts import Alerts
 from skewless.infra.jobs.run import Run
@@ -16,6 +15,7 @@ from skewless.infra.packages.package import Package
 from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 from skewless.operations.drift import drift_reports
 from skewless.operations.importance import importance as read_importance
+from skewless.operations.model_history import role, traffic_share
 from skewless.operations.quality import QualityReport
 from skewless.operations.report.blocks import Block, Paragraph, PlotBlock, TableBlock, Tone, missing
 from skewless.operations.report.cells import NONE, duration, figures, interval, number, share, time
@@ -71,25 +71,6 @@ def _measured(live: Quality | None, tested: float | None, metric: str) -> tuple[
         interval(live.interval),
         number(expected),
     )
-
-
-def role(version: str, policy: TrafficPolicy | None, champion: str | None) -> str:
-    """Return the role of a version by the current policy, or by its alias without a policy."""
-    if policy is None:
-        return "champion" if version == champion else ""
-    if version == policy.champion:
-        return "champion"
-    if version == policy.challenger and policy.phase in {"canary", "ab"}:
-        return "challenger"
-    return "shadow" if version in {policy.challenger, *policy.shadows} else ""
-
-
-def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | None) -> float:
-    """Return the share of the entities that a version answers."""
-    own_role = role(version, policy, champion)
-    if policy is None or policy.phase not in {"canary", "ab"}:
-        return float(own_role == "champion")
-    return {"champion": 1.0 - policy.share, "challenger": policy.share}.get(own_role, 0.0)
 
 
 def drift(project: Workspace, model: str) -> Iterator[Block]:

@@ -29,7 +29,7 @@ def staging(stages: dict[str, Path]) -> Path:
 def bundle(staging: Path, tmp_path: Path) -> tuple[Path, str]:
     """A bundle of the first environment, and its digest."""
     path = tmp_path / "fraud.tar.gz"
-    return path, done("export", path, "fraud", "--repo", staging)["digest"]
+    return path, done("bundle", path, "fraud", "--repo", staging)["digest"]
 
 
 @pytest.fixture

@@ -129,6 +129,9 @@ CASES = [
     VerbCase("validate fraud --all", lambda p: p.validate(["fraud"], everything=True), timeless),
     VerbCase("validate --suggest", lambda p: p.suggest()),
     VerbCase("materialize --dry-run", lambda p: p.pending()),
+    VerbCase("materialize shop_risk --dry-run", lambda p: p.pending(["shop_risk"])),
+    VerbCase("materialize shop_risk", lambda p: p.materialize(["shop_risk"])),
+    VerbCase("materialize nowhere", lambda p: p.materialize(["nowhere"])),
     VerbCase("materialize", lambda p: p.materialize()),
     VerbCase("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
     VerbCase("get card_days --key card_id=5 --as-of 1", lambda p: p.get("card_days", CARD, as_of_us=1)),
@@ -140,7 +143,9 @@ CASES = [
     VerbCase("approve fraud --by ada --reason ok --dry-run",
              lambda p: p.approve("fraud", by="ada", reason="ok", dry_run=True)),
     VerbCase("card fraud", lambda p: p.card("fraud")),
-    VerbCase("export bundle --dry-run", lambda p: p.export(Path("bundle"), dry_run=True)),
+    VerbCase("bundle bundle --dry-run", lambda p: p.bundle(Path("bundle"), dry_run=True)),
+    VerbCase("export fraud --to table --out trees", lambda p: p.export("fraud", to="table", out=Path("trees"))),
+    VerbCase("certify trees", lambda p: p.certify(Path("trees"))),
     VerbCase("track", lambda p: p.track()),
     VerbCase("versions fraud", lambda p: p.versions("fraud")),
     VerbCase("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
@@ -157,6 +162,7 @@ CASES = [
          lambda p: p.quality("fraud", window_us=6 * 3_600_000_000, since_us=p.clock.now_us() - 86_400_000_000)),
     VerbCase("drift --dry-run", lambda p: p.drift(dry_run=True)),
     VerbCase("importance --windows 2", lambda p: p.importance(windows=2)),
+    VerbCase("predictions fraud --key card_id=5 --limit 3", lambda p: p.predictions("fraud", keys=CARD, limit=3)),
     VerbCase("why nosuch", lambda p: p.why("nosuch")),
     VerbCase("replay", lambda p: p.replay()),
     VerbCase("replay fraud --new", lambda p: p.replay("fraud", new=True)),
@@ -176,7 +182,8 @@ CASES = [
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
-    VerbCase("export /nowhere/bundle --dry-run", lambda p: p.export(Path("/nowhere/bundle"), dry_run=True)),
+    VerbCase("bundle /nowhere/bundle --dry-run", lambda p: p.bundle(Path("/nowhere/bundle"), dry_run=True)),
+    VerbCase("export fraud --to tape", lambda p: p.export("fraud", to="tape")),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
@@ -198,6 +205,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "train": lambda p, name: p.train(name),
     "sign": lambda p, name: p.sign([name]),
     "card": lambda p, name: p.card(name),
+    "export": lambda p, name: p.export(name, to="table"),
     "promote": lambda p, name: p.promote(name),
     "versions": lambda p, name: p.versions(name),
     "import": lambda p, name: p.import_events([name]),
@@ -207,6 +215,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "quality": lambda p, name: p.quality(name),
     "replay": lambda p, name: p.replay(name),
     "report": lambda p, name: p.report([name]),
+    "predictions": lambda p, name: p.predictions(name),
     "why": lambda p, name: p.why(name),
     "importance": lambda p, name: p.importance(name),
     "parity": lambda p, name: p.parity([name]),
@@ -226,7 +235,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 def test_every_verb_has_a_case() -> None:
     words = [case.words for case in CASES]
     named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
-    assert {verb.name for verb in OURS} - named == {"serve", "restore"}  # see below, and test_backup.py
+    assert {verb.name for verb in OURS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
 
 
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb
@@ -325,12 +334,13 @@ def test_an_unknown_name_is_the_same_error(walked: Path, verb: str) -> None:
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 
 
-def test_a_server_that_cannot_listen_is_the_same_error(walked: Path) -> None:
+@pytest.mark.parametrize("verb", ["serve", "ui"])
+def test_a_server_that_cannot_listen_is_the_same_error(walked: Path, verb: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        said = run("serve", "--port", str(port), "--repo", walked, "--json")
+        said = run(verb, "--port", str(port), "--repo", walked, "--json")
         with Project(walked) as project, pytest.raises(SkewlessError) as caught:
-            project.serve(port=port)
+            getattr(project, verb)(port=port)
     assert said.code == caught.value.exit_code == 10
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 

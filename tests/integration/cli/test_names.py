@@ -35,9 +35,9 @@ QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
 ABOUT = (
     "validate", "train", "sign", "promote", "versions", "dataset --entities data/payments.parquet --out out --service",
     "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
-    "quality", "replay", "report", "why", "importance", "parity", "drift", "freshness", "rollout", "rollback",
-    "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke", "runs show", "runs start",
-    "runs retry", "runs cancel",
+    "quality", "predictions", "replay", "report", "why", "importance", "parity", "drift", "freshness",
+    "rollout", "rollback", "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke",
+    "runs show", "runs start", "runs retry", "runs cancel",
 )  # fmt: skip
 DECLARED = {
     "view": ("definitions.py", '    name="card_days",'),

@@ -74,8 +74,8 @@ CASES: tuple[Case, ...] = (
         thing="service", says=("fraud_feature",), fix="",
     ),
     *_each(
-        "an unknown algorithm", edited("models.py", '"lightgbm"', '"catboost"'),
-        thing="model 'fraud' algorithm", says=("'catboost'",), fix="lightgbm, xgboost",
+        "an unknown algorithm", edited("models.py", '"lightgbm"', '"cubist"'),
+        thing="model 'fraud' algorithm", says=("'cubist'",), fix="lightgbm, xgboost",
     ),
     *_each(
         "a transform through pandas", edited("definitions.py", 'mode="python"', 'mode="pandas"'),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
@@ -208,3 +209,43 @@ def test_a_server_without_the_project_keeps_its_latest_files_alone(tmp_path: Pat
     shipper.close()
     assert len(spool.waiting()) == 3
     assert opened(state, LOG).segments() == []
+
+
+def test_a_large_file_of_this_object_is_shipped_alone_and_not_read_again(
+    log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.log.spool._LARGE_ROWS", 3)
+    spool = spooled(log_state)
+    for number, n in enumerate((1, 3, 2, 2, 4)):
+        spool.store(number, rows(*range(10 * number, 10 * number + n)))
+    read: list[str] = []
+    parquet_file = pq.ParquetFile
+
+    def note_reads(path: Path) -> object:
+        read.append(path.stem[-6:])
+        return parquet_file(path)
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", note_reads)
+    assert spool.ship() == 5
+    assert sorted(read) == ["000000", "000002", "000003"]
+    monkeypatch.undo()
+    assert [segment.rows for segment in opened(log_state, LOG).segments()] == [1, 3, 4, 4]
+    assert values(opened(log_state, LOG)) == [0, 10, 11, 12, 20, 21, 30, 31, 40, 41, 42, 43]
+
+
+def test_a_large_file_whose_shipment_failed_is_read_at_the_next(
+    log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.log.spool._LARGE_ROWS", 1)
+    spool = spooled(log_state)
+    spool.store(0, rows(1, 2))
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "_ship", lambda *_: fail_to_ship())
+        with pytest.raises(StoreError, match="planted"):
+            spool.ship()
+    assert spool.ship() == 1
+    assert values(opened(log_state, LOG)) == [1, 2]
+
+
+def fail_to_ship() -> None:
+    raise StoreError("storage", "planted", fix="remove it")

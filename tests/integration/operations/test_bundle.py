@@ -41,8 +41,8 @@ def test_equal_projects_give_equal_bytes_without_secrets(place: Sandbox, tmp_pat
     place.project.keys.add("web", scope=("predict",))
     secret = f"redis://user:{SECRET}@127.0.0.1/0"
     with Project(place.repo, redis_url=secret, stream_url=secret, max_batch=7, deadline_ms=9.0) as project:
-        folder = project.export(tmp_path / "bundle")
-        archives = [project.export(tmp_path / name / "model.tar.gz") for name in "ab"]
+        folder = project.bundle(tmp_path / "bundle")
+        archives = [project.bundle(tmp_path / name / "model.tar.gz") for name in "ab"]
     assert {archive.digest for archive in archives} == {folder.digest}
     assert (tmp_path / "a/model.tar.gz").read_bytes() == (tmp_path / "b/model.tar.gz").read_bytes()
     files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
@@ -66,7 +66,7 @@ def test_no_setting_of_a_bundle_is_a_place_or_an_address() -> None:
 
 def test_a_state_loads_a_bundle_once(place: Sandbox, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    exported = place.project.export(bundle)
+    written = place.project.bundle(bundle)
     # A container that was killed while it copied.
     shutil.copytree(bundle / "packages", tmp_path / "state/packages")
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_a_state_loads_a_bundle_once(place: Sandbox, tmp_path: Path) -> None:
                 MODEL, "000001"
             )
             assert [spec.name for spec in project.models] == [MODEL]
-            assert project.store.aliases.history(MODEL, "champion")[0].reason.endswith(exported.digest[:12])
+            assert project.store.aliases.history(MODEL, "champion")[0].reason.endswith(written.digest[:12])
     other = Path(shutil.copytree(bundle, tmp_path / "other")) / BUNDLE_FILE
     other.write_text(json.dumps({**json.loads(other.read_text()), "release": "another"}))
     with pytest.raises(ConflictError, match="has the state of another bundle or project"):
@@ -85,24 +85,24 @@ def test_a_state_loads_a_bundle_once(place: Sandbox, tmp_path: Path) -> None:
         load_bundle(place.project.state, bundle, NOW)
 
 
-def test_exports_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
-    export = place.project.export
-    assert export(tmp_path / "dry", dry_run=True).models == {MODEL: "000001"}
+def test_bundles_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
+    bundle = place.project.bundle
+    assert bundle(tmp_path / "dry", dry_run=True).models == {MODEL: "000001"}
     assert not list(tmp_path.glob("dry*"))
     with pytest.raises(RequestError, match="argument MODEL: is unknown"):
-        export(tmp_path / "bundle", ["none"])
+        bundle(tmp_path / "bundle", ["none"])
     (tmp_path / "bundle").mkdir()
     with pytest.raises(ConflictError, match="exists"):
-        export(tmp_path / "bundle")
+        bundle(tmp_path / "bundle")
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     with pytest.raises(PackageError, match="altered"):
-        export(tmp_path / "altered")
+        bundle(tmp_path / "altered")
     assert not (tmp_path / "altered").exists()
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc", "", "a/b"])
 def test_names_in_a_bundle_do_not_leave_its_folder(place: Sandbox, tmp_path: Path, name: str) -> None:
-    place.project.export(tmp_path / "bundle")
+    place.project.bundle(tmp_path / "bundle")
     path = tmp_path / "bundle" / BUNDLE_FILE
     body = json.loads(path.read_text())
     for champions in ({name: body["champions"][MODEL]}, {MODEL: {"version": name, "manifest": ""}}):
@@ -113,7 +113,7 @@ def test_names_in_a_bundle_do_not_leave_its_folder(place: Sandbox, tmp_path: Pat
 
 def test_a_replaced_package_is_refused(place: Sandbox, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    place.project.export(bundle)
+    place.project.bundle(bundle)
     body = json.loads((bundle / BUNDLE_FILE).read_text())
     manifest = bundle / "packages" / MODEL / "000001" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
@@ -181,8 +181,8 @@ def test_a_bundle_is_downloaded_from_the_bucket_that_vertex_names(
     place: Sandbox, tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    place.project.export(tmp_path / "bundle")
-    place.project.export(tmp_path / "packed/model.tar.gz")
+    place.project.bundle(tmp_path / "bundle")
+    place.project.bundle(tmp_path / "packed/model.tar.gz")
     for name in ("bundle", "packed"):
         url = bucket_url.replace("?", f"/{name}?")
         storage = CloudStorage(parse_address(url), tmp_path / "uploads", 10**9)
@@ -195,7 +195,7 @@ def test_a_bundle_is_downloaded_from_the_bucket_that_vertex_names(
 
 
 def test_settings_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
-    place.project.export(tmp_path / "bundle")
+    place.project.bundle(tmp_path / "bundle")
     for settings, text in (
         ({}, "setting 'redis_url': is missing"),
         ({"redis_url": "redis://h", "storage_url": "s3://b"}, "are not both set"),
@@ -209,7 +209,7 @@ def test_settings_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
 def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Project(place.repo, deadline_ms=9.0) as project:
-        project.export(tmp_path / "models/bundle")  # Azure adds a folder of the model's name
+        project.bundle(tmp_path / "models/bundle")  # Azure adds a folder of the model's name
     environment = {"AZUREML_MODEL_DIR": str(tmp_path / "models")}
     folder, settings = locate_project("azure", None, environment)
     assert folder == tmp_path / "models/bundle"
@@ -227,7 +227,7 @@ def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch
 
 def test_trusted_keys_of_the_container_replace_those_of_the_bundle(place: Sandbox, tmp_path: Path) -> None:
     """Who replaces the bundle and signs with a key of its own is refused."""
-    place.project.export(tmp_path / "bundle")
+    place.project.bundle(tmp_path / "bundle")
     state = ProjectState(tmp_path / "state")
     load_bundle(state, tmp_path / "bundle", NOW)
     other = f"ed25519:{'A' * 43}="

@@ -18,8 +18,8 @@ from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.model_history import change_of
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
-from skewless.operations.report.history import change_of
 from skewless.operations.report.report import TERMS, build, render
 from skewless.operations.report.sections import evaluation
 from tests.worlds.command_line import run

@@ -23,7 +23,7 @@ from skewless.training.train import TrainedVersion, train
 from tests.worlds.packages import store_at
 from tests.worlds.shop import END, SPEC, Shop, open_shop
 
-ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
+ALGORITHMS = ("lightgbm", "xgboost", "sklearn", "catboost")
 TASKS: dict[str, dict[str, Any]] = {
     "regression": {"task": "regression", "gate": Gate(metric="rmse")},
     "multiclass": {"task": "multiclass", "classes": ("ham", "spam"), "gate": Gate(metric="accuracy")},
@@ -125,7 +125,7 @@ def test_a_label_that_is_always_the_same_number(finite: Shop, tmp_path: Path, al
     assert sum(found.package.curves["importance"]["splits"].values()) == 0
 
 
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "catboost"])
 def test_a_ranking_without_anything_of_worth_is_a_decision(finite: Shop, tmp_path: Path, algorithm: str) -> None:
     spec = spec_of(algorithm, "ranking")
     dataset = finite.dataset(spec)

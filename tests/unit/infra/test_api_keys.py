@@ -54,7 +54,7 @@ def test_a_name_that_a_key_cannot_hold_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"scopes": frozenset()}, "unknown scope.*use some of predict, as_of, feedback, admin"),
+        ({"scopes": frozenset()}, "unknown scope.*use some of predict, as_of, feedback, view, operate, admin"),
         ({"scopes": frozenset({"predict", "root"})}, "unknown scope.*root"),
         ({"models": frozenset()}, "invalid model"),
         ({"models": frozenset({"fraud", "../fraud"})}, "invalid model"),
@@ -86,7 +86,7 @@ def test_people_see_everything_but_the_hash() -> None:
     shown = a_key(scopes=frozenset(SCOPES), rate=2.5, created_us=0, expires_us=1_000_000).as_dict()
     assert shown == {
         "name": "web",
-        "scopes": ["predict", "as_of", "feedback", "admin"],
+        "scopes": ["predict", "as_of", "feedback", "view", "operate", "admin"],
         "models": None,
         "certificate": None,
         "rate": 2.5,

@@ -74,6 +74,24 @@ def test_a_process_is_listed_until_it_ends(project_database: Database) -> None:
     assert read_processes(state) == []
 
 
+def test_a_killed_process_of_this_machine_is_silent_at_once(tmp_path: Path) -> None:
+    state, dead = ProjectState(tmp_path), 2**22 + 1  # above the largest pid
+    record = ProcessRecord(state, "server")
+    record.send_heartbeat("abc", {})
+    ((name, body),) = eventually(lambda: list(Documents(state.database, "process").list_all().items()))
+    Documents(state.database, "process").put(f"{name}-killed", body | {"pid": dead})
+    # Another container with the name of our host: its process ids are not ours.
+    other = name.replace(name.split("-")[-2], "0a0a0a0a")
+    Documents(state.database, "process").put(other, body | {"pid": dead + 1})
+    assert {item.pid: item.is_silent(item.beat_s) for item in read_processes(state)} == {
+        os.getpid(): False,
+        dead: True,
+        dead + 1: False,
+    }
+    assert "has_ended" not in body
+    record.close()
+
+
 def test_a_machine_whose_clock_is_slow_is_not_silent(
     project_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import catboost
 import lightgbm as lgb
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ import xgboost as xgb
 
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
+from skewless.infra.trees.readers import read_trees
+from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
 from skewless.training.trainers.xgboost import split_thresholds as xgboost_thresholds
+from tests.worlds.tree_models import catboost_table
 
 FEATURES = 8
 CATEGORY = 7
@@ -24,15 +28,15 @@ CATEGORY = 7
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model in our runtime, beside the library that trained it."""
+    """A model in our runtime, beside the library that trained it; without leaves, the runtime refuses them."""
 
     runtime: Runtime
     raw: Callable[[Matrix], Scores]
     score: Callable[[Matrix], Scores]
     contributions: Callable[[Matrix], Scores]
-    leaves: Callable[[Matrix], Scores]
     thresholds: list[tuple[int, float]]
     model_file: Path
+    leaves: Callable[[Matrix], Scores] | None = None
 
 
 def training_rows() -> tuple[Matrix, Vector]:
@@ -108,6 +112,38 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, 
     )
 
 
+def catboost_case(folder: Path, params: dict[str, Any], *, categorical: bool = False) -> ModelCase:
+    rows, target = training_rows()
+    columns = (CATEGORY,) if categorical else ()
+
+    def pool_of(matrix: Matrix, label: Vector | None = None) -> catboost.Pool:
+        return catboost.Pool(catboost_table(matrix, columns), label, cat_features=list(columns))
+
+    options = {"thread_count": 1, "allow_writing_files": False, "logging_level": "Silent", "max_ctr_complexity": 1}
+    model = catboost.CatBoost({**options, "iterations": 60, **params}).fit(pool_of(rows, (target > 0).astype(float)))
+    path = folder / "model.json"
+    path.write_bytes(export_json(model, [rows], columns))
+    table = read_trees("catboost", path.read_bytes(), "the model")
+
+    def predict(matrix: Matrix, kind: str) -> Scores:
+        return np.ascontiguousarray(model.predict(pool_of(matrix), prediction_type=kind, thread_count=1))
+
+    def explain(matrix: Matrix) -> Scores:
+        if not len(matrix):
+            return np.empty((0, FEATURES + 1))
+        values = model.get_feature_importance(data=pool_of(matrix), type="ShapValues", thread_count=1)
+        return np.ascontiguousarray(values)
+
+    return ModelCase(
+        runtime=open_runtime("catboost", path),
+        raw=lambda matrix: predict(matrix, "RawFormulaVal"),
+        score=lambda matrix: np.ascontiguousarray(predict(matrix, "Probability")[:, 1]),
+        contributions=explain,
+        thresholds=table.thresholds(),
+        model_file=path,
+    )
+
+
 MAKERS: dict[str, Callable[[Path], ModelCase]] = {
     "lightgbm binary": lambda folder: lightgbm_case(folder, {"objective": "binary"}),
     "lightgbm regression": lambda folder: lightgbm_case(folder, {"objective": "regression"}),
@@ -121,6 +157,10 @@ MAKERS: dict[str, Callable[[Path], ModelCase]] = {
         folder, {"objective": "multiclass", "num_class": 4, "min_data_per_group": 5}, categorical=True
     ),
     "lightgbm ranking": lambda folder: lightgbm_case(folder, {"objective": "lambdarank"}, categorical=True),
+    "catboost binary": lambda folder: catboost_case(folder, {"loss_function": "Logloss"}),
+    "catboost categorical": lambda folder: catboost_case(
+        folder, {"loss_function": "Logloss", "nan_mode": "Max"}, categorical=True
+    ),
     "xgboost binary": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}),
     "xgboost ubj": lambda folder: xgboost_case(folder, {"objective": "binary:logistic"}, "ubj"),
     "xgboost regression": lambda folder: xgboost_case(folder, {"objective": "reg:squarederror"}),

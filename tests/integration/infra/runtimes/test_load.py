@@ -17,7 +17,7 @@ from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.library import open_library
 
 ROOT = Path(__file__).parents[4]
-OFFLINE = ["lightgbm", "xgboost", "pandas", "scipy", "sklearn", "feast", "pyarrow", "duckdb"]
+OFFLINE = ["lightgbm", "xgboost", "pandas", "scipy", "sklearn", "catboost", "feast", "pyarrow", "duckdb"]
 SERVE = """
 import json, sys
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_a_closed_runtime_is_refused_and_closing_twice_is_fine(
         runtime.contributions(np.zeros((1, 4)))
 
 
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn", "catboost"])
 @pytest.mark.parametrize("content", [b"", b"no model", b'{"learner": 1}', b"tree\nversion=v4\n"])
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, algorithm: str, content: bytes) -> None:
     path = tmp_path / "model.txt"
@@ -96,8 +96,8 @@ def test_a_missing_file_and_an_unknown_algorithm_are_refused(
 ) -> None:
     with pytest.raises(PackageError, match="is missing"):
         open_runtime("lightgbm", tmp_path / "none.txt")
-    with pytest.raises(PackageError, match="catboost"):
-        open_runtime("catboost", model_files[0])
+    with pytest.raises(PackageError, match="cubist"):
+        open_runtime("cubist", model_files[0])
 
 
 def test_a_library_that_is_not_installed_is_named() -> None:

@@ -1,13 +1,21 @@
-"""Batch prediction closes its predictor, also after an error."""
+"""Batch prediction closes its predictor, also after an error, and drops no prediction, however slow the log is."""
 
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import RequestError
+from skewless.infra.log.spool import Spool
+from skewless.infra.predictions.segments import prediction_files
 from skewless.serving.prediction.predictor import Predictor
+from tests.integration.serving.core.test_batch_tasks import CHUNK, ROWS, on_engine, rows_of
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 
@@ -31,3 +39,21 @@ def test_an_invalid_row_leaves_no_scoring_thread(place: Sandbox, monkeypatch: py
         place.project.predict(MODEL, [{"card_id": "x"}])
     assert len(closed) == 1
     assert scoring_threads() == before
+
+
+def test_a_slow_log_slows_the_predictions_down_and_loses_none(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Spool.store
+
+    def store_slowly(spool: Spool, *args: Any) -> None:  # noqa: ANN401 - those of a method
+        time.sleep(0.02)
+        store(spool, *args)
+
+    monkeypatch.setattr(Spool, "store", store_slowly)
+    pq.write_table(rows_of(ROWS), tmp_path / "rows.parquet")
+    settings = {"engine_rows": 10_000_000, "log_capacity": 4 * CHUNK, "log_flush_seconds": 0.001}
+    with on_engine(place, **settings) as project:  # type: ignore[arg-type]  # settings by name
+        assert project.predict_file(MODEL, tmp_path / "rows.parquet", tmp_path / "out.parquet") == ROWS
+        logged = pa.concat_tables([pq.read_table(path, columns=["id"]) for path in prediction_files(project.state)])
+    assert set(pq.read_table(tmp_path / "out.parquet")["id"].to_pylist()) <= set(logged["id"].to_pylist())

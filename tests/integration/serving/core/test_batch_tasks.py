@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from skewless.serving import batch_tasks
-from skewless.serving.batch import score_chunk
+from skewless.serving.batch import BatchPredictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.killer import killing_workers
 from tests.worlds.tasks import TwiceExecutor
@@ -163,19 +164,19 @@ def test_two_attempts_at_once_give_the_file_of_one(
 def test_a_second_attempt_must_score_equal_vectors_equally(
     place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    calls = 0
+    calls, score = 0, BatchPredictor._score
 
-    async def score_badly(*args: object, leaves: bool) -> ScoredSlice:
+    async def score_badly(batch: BatchPredictor, *args: Any) -> ScoredSlice:  # noqa: ANN401 - those of a method
         nonlocal calls
         calls += 1
-        scored = await score_chunk(*args, leaves=leaves)  # type: ignore[arg-type]
+        scored = await score(batch, *args)
         if calls > 64:  # chunks of the first attempt
             scored.scored.scores = np.nextafter(scored.scored.scores, np.inf)
             if part == "matrix":  # as if the online store had changed
                 scored.scored.matrix = scored.scored.matrix + 1.0
         return scored
 
-    monkeypatch.setattr(batch_tasks, "score_chunk", score_badly)
+    monkeypatch.setattr(BatchPredictor, "_score", score_badly)
     with on_engine(place, workers=1) as project:
         project.__dict__["executor"] = TwiceExecutor(1)
         if part == "scores":

@@ -62,6 +62,11 @@ def test_a_long_answer_is_cut_to_its_plain_values() -> None:
     }
 
 
+def test_a_long_answer_loses_its_largest_values_only() -> None:
+    short, long = '{"n": 1, "versions": [{"auc": 0.8}], "windows": [', ", ".join(["0.1"] * 30_000)
+    assert decode_outputs(f"{short}{long}]}}".encode()) == {"n": 1, "versions": [{"auc": 0.8}]}
+
+
 def test_work_is_asked_to_end(tmp_path: Path) -> None:
     item = work(SLEEPER, str(tmp_path / "pid"))
     pid = pid_in(tmp_path / "pid")

@@ -134,6 +134,32 @@ def long_ledger(ledger: Ledger, project_database: Database) -> Ledger:
 START, END = '{"cause": "due", "inputs": {}, "started_us": 1, "token": 1}', "{}"
 
 
+def test_a_span_is_a_run_without_its_outputs(ledger: Ledger) -> None:
+    error = 'no "room"\n\\ for \u202e' + "ü" * 1_000
+    for tick_us, job, words in ((5, "drift m", error), (6, "drift", None), (7, "drifting", ""), (8, "drift m", None)):
+        ledger.start(run(tick_us, job))
+        ledger.end(run(tick_us, job), "failed", 9, token=1, outputs={"rows": "x" * 5_000}, error=words)
+    ledger.start(run(9))
+    spans = ledger.read_spans(5, 10, limit=9)
+    assert [(span.id, span.state, span.ended_us) for span in spans] == [
+        (run(9).id, "running", None),
+        *(
+            (run(tick_us, job).id, "failed", 9)
+            for tick_us, job in ((8, "drift m"), (7, "drifting"), (6, "drift"), (5, "drift m"))
+        ),
+    ]
+    assert [span.error for span in spans[:4]] == [None, None, None, None]
+    assert error.startswith((spans[4].error or "")[:100])
+    assert 100 < len(spans[4].error or "") < 700
+    assert (spans[4].cause, spans[4].started_us) == ("due", 7)
+    assert [span.id.tick_us for span in ledger.read_spans(5, 9, kind="drift", limit=9)] == [8, 6, 5]
+    assert [span.id.tick_us for span in ledger.read_spans(5, 9, before=spans[1].id, limit=2)] == [7, 6]
+    assert ledger.read_open(5) == spans[:1]
+    assert ledger.latest_span("drift m", "failed") == spans[1]
+    assert ledger.latest_span("parity") is None
+    assert ledger.read_attempts(run(5).id, 5) == spans[4:]
+
+
 def test_no_query_reads_more_of_a_long_ledger_than_it_returns(
     long_ledger: Ledger, project_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +181,18 @@ def test_no_query_reads_more_of_a_long_ledger_than_it_returns(
     long_ledger.latest_ticks("drift m3", 5)
     long_ledger.latest_attempt("drift m3", 5)
     long_ledger.get(RunId(job="drift m3", tick_us=5))
+    spans = {
+        (job, state): long_ledger.read_spans(0, 10**9, job=job, state=state, limit=5)
+        for job in jobs
+        for state in states
+    }
+    assert {key: [span.id for span in value] for key, value in spans.items()} == {
+        key: [run.id for run in value] for key, value in found.items()
+    }
+    long_ledger.read_spans(0, 10**9, kind="drift", before=RunId(job="drift m3", tick_us=500), limit=5)
+    long_ledger.latest_span("drift m3", "done")
+    long_ledger.read_open(5)
+    long_ledger.read_attempts(RunId(job="drift m3", tick_us=5), 5)
     assert plans
     for plan in plans:
         assert "Seq Scan" not in plan, plans

@@ -70,6 +70,25 @@ def test_without_a_driver_only_a_model_that_asks_for_a_gpu_misses_it() -> None:
     assert (missed.name, missed.open, missed.problem) == ("gpu", None, "no NVIDIA driver is installed")
 
 
+@pytest.mark.parametrize("second", ["lignum", "lignum-compiled"])
+def test_lignum_is_tried_for_its_libraries_whatever_the_device(
+    second: subject.Second, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> Driver:
+        raise AssertionError
+
+    monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: True)
+    place = ScoringTarget(second=second, driver=refuse)
+    for device in ("auto", "cpu", "cuda"):
+        for algorithm in ("lightgbm", "xgboost", "catboost"):
+            (only,) = find_candidates(algorithm, device, PATH, place)
+            assert (only.name, only.is_inline, only.reopens, only.problem) == (second, True, False, None)
+        assert find_candidates("sklearn", device, PATH, place) == []
+    monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: False)
+    (missed,) = find_candidates("lightgbm", "auto", PATH, place)
+    assert (missed.open, missed.problem) == (None, "is not installed: pip install 'skewless[lignum]'")
+
+
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
 def test_with_a_device_and_nothing_installed_the_extra_is_named(algorithm: str) -> None:

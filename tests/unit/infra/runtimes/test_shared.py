@@ -71,7 +71,7 @@ def test_it_is_named_by_all_and_expects_what_the_one_takes_that_gets_the_batch()
     assert pair.shared.runtime_id == "own-1|second-1"
     assert (pair.shared.n_features, pair.shared.n_outputs) == (2, 1)
     assert [pair.shared.expected_s(n) for n in (1, 63, 64, 8_192)] == [1.0, 1.0, 0.5, 1.0]
-    assert [pair.shared.is_own(n) for n in (0, 63, 64)] == [True, True, False]
+    assert [pair.shared.is_inline(n) for n in (0, 63, 64)] == [True, True, False]
     only_second = SharedRuntime(RuntimeMember(pair.own, pair.own.calibration), [pair.member], [Step(rows=1, at=1)])
     assert only_second.runtime_id == "second-1|own-1"
 
@@ -99,7 +99,7 @@ def test_a_failure_is_answered_by_the_library_counted_and_said_once() -> None:
         ("runtime_failed", "second-1", "out of device memory")
     ]
     assert logs[0]["not_used_until"] == "30 s are over"
-    assert pair.shared.is_own(FROM)
+    assert pair.shared.is_inline(FROM)
     assert pair.shared.expected_s(FROM) == 1.0
 
 
@@ -165,7 +165,7 @@ def test_a_request_that_no_runtime_takes_is_no_failure() -> None:
     with pytest.raises(RequestError):
         pair.shared.score(np.ones((FROM, 2)))
     assert pair.counts() == (0, 0, 0)
-    assert not pair.shared.is_own(FROM)
+    assert not pair.shared.is_inline(FROM)
 
 
 def test_calls_that_fail_together_count_as_one_in_a_row(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
     assert pair.counts() == (0, 0, 1)
     assert "has other bits after reopening" in logs[1]["error"]
     assert logs[1]["not_used_until"] == "the model is loaded again"
-    assert pair.shared.is_own(FROM)
+    assert pair.shared.is_inline(FROM)
 
 
 @pytest.mark.usefixtures("soon")

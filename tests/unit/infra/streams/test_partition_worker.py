@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.compaction import compact
+from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
@@ -86,6 +87,13 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
         accepted = sum(good for _, good in expected)
         assert (counts.read, counts.accepted, counts.rejected) == (position, accepted, len(expected) - accepted)
         assert counts.duplicates == position - len(expected)
+        daily = DailyCounts(ProjectState(Path(folder)).database)
+        counts.save(daily)
+        counts.save(daily)  # nothing twice
+        days = daily.read("events/s")
+        assert sum(day.accepted for day in days.values()) == accepted
+        assert sum(day.rejected for day in days.values()) == counts.rejected
+        assert sum(day.duplicates for day in days.values()) == counts.duplicates
 
 
 def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:

@@ -41,3 +41,18 @@ def test_the_loop_waits_for_no_second_runtime_however_quick_it_was() -> None:
     # While the second rests, the library's own time decides.
     assert [scoring.is_quick(model, n) for n in (64, 999, 1_001)] == [True, True, False]
     scoring.close()
+
+
+def test_a_second_runtime_that_cannot_hang_runs_on_the_loop_if_it_is_quick() -> None:
+    second = RuntimeMember(Zeros("second-1"), calibration(1e-6), is_inline=True)
+    shared = SharedRuntime(RuntimeMember(Zeros("own-1"), calibration(1e-5)), [second], [Step(rows=1, at=1)])
+    scoring = Scoring()
+    assert [scoring.is_quick(model_of(shared), n) for n in (1, 9_999, 10_001)] == [True, True, False]
+    scoring.close()
+
+
+def test_with_several_threads_the_loop_scores_only_small_batches() -> None:
+    shared = SharedRuntime(RuntimeMember(Zeros("own-1"), calibration(1e-6)), [], [Step(rows=1, at=0)])
+    scoring = Scoring(threads=2)
+    assert [scoring.is_quick(model_of(shared), n) for n in (1, 999, 1_001)] == [True, True, False]
+    scoring.close()

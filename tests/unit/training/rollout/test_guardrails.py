@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.infra.rollout.counts import RolloutCounts
 from skewless.training.rollout.evidence import Evidence, MeanComparison, counts_since
-from skewless.training.rollout.guardrails import Verdict, judge
+from skewless.training.rollout.guardrails import Verdict, _interval, judge
 from tests.unit.training.rollout.arms import arm
 
 LIMITS = Guardrails(business=0.1)
@@ -48,6 +48,12 @@ def breached(
 def test_each_fault_breaks_its_own_guardrail(challenger: RolloutCounts, guardrails: set[str]) -> None:
     assert breached(arm(), challenger) == guardrails
     assert breached(challenger, arm()) - {"score_shift"} == set()
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (3, 200), (199, 200), (40_000, 1_000_000)])
+def test_the_interval_of_a_share_is_that_of_clopper_and_pearson(k: int, n: int) -> None:
+    exact = binomtest(k, n).proportion_ci(confidence_level=1 - 1e-4, method="exact")
+    assert _interval(k, n) == pytest.approx((exact.low, exact.high), rel=1e-12)
 
 
 def test_arms_that_are_the_same_break_nothing_at_any_size() -> None:

@@ -37,7 +37,13 @@ ROWS = TrainingSet(matrix=np.zeros((3, 2)), labels=np.array([0.0, 1.0, 1.0]), fe
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("n_estimators", "rounds"), ("num_iterations", "rounds"), ("seed", "seed"), ("scale_pos_weight", "class_weight")],
+    [
+        ("n_estimators", "rounds"),
+        ("num_iterations", "rounds"),
+        ("iterations", "rounds"),
+        ("seed", "seed"),
+        ("scale_pos_weight", "class_weight"),
+    ],
 )
 def test_a_parameter_with_a_field_of_its_own_is_refused(name: str, field: str) -> None:
     with pytest.raises(DefinitionError, match=rf"{name}.*ModelSpec\.{field}"):
@@ -125,7 +131,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn")):
+    for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn"), ("catboost", "catboost")):
         monkeypatch.setitem(sys.modules, f"skewless.training.trainers.{algorithm}", None)
         with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
             find_trainer(algorithm)

@@ -1,0 +1,130 @@
+"""Who evaluates a model's trees: to compare one more, add a line to ``EVALUATORS``.
+
+An evaluator opens a model file and returns the function from a matrix to raw margins, which uses one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+Evaluate = Callable[[Matrix], Matrix]
+Algorithms = Sequence[str]
+ALGORITHMS: Algorithms = ("lightgbm", "xgboost", "catboost")
+LIBRARY = "the library's Python"
+CBM = ".cbm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """One way to evaluate trees.
+
+    Args:
+        open: opens a model, given the library that trained it and its file.
+        algorithms: libraries whose models it can evaluate.
+        packages: Python packages and programs that it needs; where one is missing, it is left out.
+        most_rows: it is not asked for more, because that would take minutes.
+    """
+
+    name: str
+    open: Callable[[str, Path], Evaluate]
+    algorithms: Algorithms = ALGORITHMS
+    packages: Sequence[str] = ()
+    programs: Sequence[str] = ()
+    most_rows: int = field(default=1_000_000)
+
+    def runs(self, algorithm: str) -> bool:
+        """Return whether it can evaluate models of a library here."""
+        packages = [*self.packages, algorithm]
+        return (
+            algorithm in self.algorithms
+            and all(find_spec(package) is not None for package in packages)
+            and all(shutil.which(program) is not None for program in self.programs)
+        )
+
+
+def _library(algorithm: str, path: Path) -> Evaluate:
+    if algorithm == "lightgbm":
+        import lightgbm  # noqa: PLC0415 - only where its model is evaluated
+
+        found = lightgbm.Booster(model_file=str(path))
+        return lambda rows: np.asarray(found.predict(rows, raw_score=True, num_threads=1))
+    if algorithm == "xgboost":
+        import xgboost  # noqa: PLC0415 - as above
+
+        booster = xgboost.Booster(model_file=str(path))
+        booster.set_param({"nthread": 1})
+        return lambda rows: np.asarray(booster.inplace_predict(rows, predict_type="margin"))
+    import catboost  # noqa: PLC0415 - as above
+
+    model = catboost.CatBoost().load_model(str(path.with_suffix(CBM)))  # its reader of JSON rounds the leaves
+    return lambda rows: np.asarray(model.predict(rows, prediction_type="RawFormulaVal", thread_count=1))
+
+
+def _runtime(algorithm: str, path: Path) -> Evaluate:
+    from skewless.infra.runtimes.candidates import open_runtime  # noqa: PLC0415 - after the threads are set
+
+    return open_runtime(algorithm, path).margin
+
+
+def _lignum(algorithm: str, path: Path, *, compiled: bool = False) -> Evaluate:
+    from skewless.infra.runtimes.lignum import LignumRuntime  # noqa: PLC0415 - as above
+
+    return LignumRuntime(algorithm, path, compiled=compiled).margin
+
+
+def _compiled(algorithm: str, path: Path) -> Evaluate:
+    return _lignum(algorithm, path, compiled=True)
+
+
+def _own_c(algorithm: str, path: Path) -> Evaluate:
+    """Compile our export to C, and a loop over rows, as a library."""
+    from skewless.infra.trees.c_source import FLAGS, write_c  # noqa: PLC0415 - as above
+    from skewless.infra.trees.export_model import ExportModel, ModelInput  # noqa: PLC0415 - as above
+    from skewless.infra.trees.readers import read_trees  # noqa: PLC0415 - as above
+
+    table = read_trees(algorithm, path.read_bytes(), "model")
+    inputs = [ModelInput(name=f"f{at}", dtype="float64") for at in range(table.facts.n_features)]
+    model = ExportModel(name="trees", version="1", package="-", table=table, inputs=inputs, note="")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, content in write_c(model).items():
+            (folder / file).write_bytes(content)
+        (folder / "loop.c").write_text(_LOOP)
+        command = ["cc", *FLAGS, "-shared", "-fPIC", "-o", "trees.so", "trees.c", "loop.c", "-lm"]
+        subprocess.run(command, cwd=folder, check=True)
+        margins_of = ctypes.CDLL(str(folder / "trees.so")).trees_margins
+    margins_of.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_long]
+
+    def evaluate(rows: Matrix) -> Matrix:
+        margins = np.empty(len(rows))
+        margins_of(rows.ctypes.data, margins.ctypes.data, len(rows), rows.shape[1], 1)
+        return margins
+
+    return evaluate
+
+
+_LOOP = """#include "trees.h"
+void trees_margins(const double *inputs, double *margins, long rows, long width, long outputs) {
+    for (long i = 0; i < rows; i++) trees_margin(inputs + i * width, margins + i * outputs);
+}
+"""
+
+_BOTH = ("lightgbm", "xgboost")
+EVALUATORS = (
+    Evaluator(name=LIBRARY, open=_library),
+    Evaluator(name="our runtime", open=_runtime),
+    Evaluator(name="lignum", open=_lignum, packages=("lignum",)),
+    Evaluator(name="lignum, compiled", open=_compiled, algorithms=_BOTH, packages=("lignum",), programs=("cc",)),
+    Evaluator(name="our export to C, gcc", open=_own_c, programs=("cc",)),
+)

@@ -1,0 +1,223 @@
+"""The certificate of an export: which rows were compared, with which tools, and what differed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.contract.errors import PackageError
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.runtimes.port import Matrix
+
+CERTIFICATE = "certificate.json"
+ROWS = "rows.bin.gz"
+_FORMAT = 1
+_LISTED = 20
+_CPU_FILE = Path("/proc/cpuinfo")
+# Several exponentials and one division of a softmax, each off by one unit in another C library.
+_MOST_ULPS = 4.0
+_FIX = "export the model again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreDifference(PlainRecord):
+    """A row whose raw scores differ: its number, the numbers, and the row; numbers in hexadecimal."""
+
+    row: int
+    expected: Sequence[str]
+    actual: Sequence[str]
+    inputs: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreComparison(PlainRecord):
+    """The scores of an export, compared with the library's.
+
+    Args:
+        rows: number of rows.
+        different: number of rows whose raw scores have other bits.
+        largest: largest difference of raw scores; infinite ones are written as text.
+        examples: the first rows that differ.
+        prediction_ulps: largest difference of predictions in units in the last place; None: there are none.
+    """
+
+    rows: int
+    different: int
+    largest: float | str
+    examples: Sequence[ScoreDifference]
+    prediction_ulps: float | str | None
+
+    @property
+    def problem(self) -> str | None:
+        """Return what is wrong; None: raw scores have equal bits, and predictions are within their bound."""
+        if self.different:
+            return f"has other raw scores than the library for {self.different} of {self.rows} rows, by {self.largest}"
+        if self.prediction_ulps is not None and not float(self.prediction_ulps) <= _MOST_ULPS:
+            return f"has predictions that differ by {self.prediction_ulps} units in the last place"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCertificate(PlainRecord):
+    """What a certificate says; ``files`` are the SHA-256 of all other files of the export.
+
+    Args:
+        model: the model's name.
+        version: of its package.
+        package: SHA-256 of the package's manifest.
+        target: the kind of export.
+        stem: name of its files without endings.
+        release: of skewless.
+        library: the library that gave the expected scores, with its version.
+        objective: the library's own text.
+        n_inputs: number of inputs.
+        n_outputs: number of raw scores per row.
+        predictions: whether the export has predictions, too.
+        prediction_type: type of the library's predictions, whose units are counted.
+        note: what the caller computes before.
+        flags: of the compiler.
+        tools: names and versions of tools.
+        machine: where it was certified.
+        kinds: number of rows by kind.
+        nodes: number of tests in the trees.
+        tested: number of tests for which rows lie on both sides of the threshold, next to it.
+        scores: the result.
+    """
+
+    model: str
+    version: str
+    package: str
+    target: str
+    stem: str
+    release: str
+    library: str
+    objective: str
+    n_inputs: int
+    n_outputs: int
+    predictions: bool
+    prediction_type: str
+    note: str
+    flags: Sequence[str]
+    tools: Mapping[str, str]
+    machine: Mapping[str, str]
+    kinds: Mapping[str, int]
+    nodes: int
+    tested: int
+    scores: ScoreComparison
+    files: Mapping[str, str]
+
+    def to_bytes(self) -> bytes:
+        """Return the certificate as JSON."""
+        return (json.dumps({"format": _FORMAT, **self.as_dict()}, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> ExportCertificate:
+        """Return the certificate of a JSON text.
+
+        Raises:
+            PackageError: the text is not a certificate.
+        """
+        try:
+            content: dict[str, Any] = json.loads(text)
+            if content.pop("format") != _FORMAT or any("/" in name for name in content["files"]):
+                content = {}
+            scores = content.pop("scores")
+            examples = [ScoreDifference(**item) for item in scores.pop("examples")]
+            return cls(**content, scores=ScoreComparison(**scores, examples=examples))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PackageError("certificate", "cannot be read", value=repr(error), fix=_FIX) from error
+
+
+def compare_scores(rows: Matrix, expected: Matrix, actual: Matrix, n_outputs: int, kind: str) -> ScoreComparison:
+    """Compare what an export gives with what the library gives.
+
+    Args:
+        rows: ``(n, n_inputs)`` float64.
+        expected: raw scores, and then predictions if there are any, ``(n, n_numbers)`` float64.
+        actual: the export's, of the same shape.
+        n_outputs: raw scores per row.
+        kind: type of the library's predictions.
+
+    Raises:
+        PackageError: the export gives another number of numbers.
+    """
+    if expected.shape != actual.shape:
+        raise PackageError("export", "gives another number of scores", value=str(actual.shape), fix=_FIX)
+    left, right = np.ascontiguousarray(expected[:, :n_outputs]), np.ascontiguousarray(actual[:, :n_outputs])
+    differs = np.flatnonzero((left.view(np.int64) != right.view(np.int64)).any(axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gaps = np.abs(left[differs] - right[differs])
+    examples = [
+        ScoreDifference(row=int(at), expected=_hex(left[at]), actual=_hex(right[at]), inputs=_hex(rows[at]))
+        for at in differs[:_LISTED]
+    ]
+    has_predictions = expected.shape[1] > n_outputs
+    return ScoreComparison(
+        rows=len(rows),
+        different=len(differs),
+        largest=_finite(float(np.nan_to_num(gaps, nan=np.inf).max(initial=0.0))),
+        examples=examples,
+        prediction_ulps=_ulps(expected[:, n_outputs:], actual[:, n_outputs:], kind) if has_predictions else None,
+    )
+
+
+def _hex(values: NDArray[np.float64]) -> list[str]:
+    return [float(value).hex() for value in values]
+
+
+def _finite(value: float) -> float | str:
+    # JSON has no infinity.
+    return value if np.isfinite(value) else str(value)
+
+
+def _ulps(expected: Matrix, actual: Matrix, kind: str) -> float | str:
+    unit = np.spacing(np.abs(expected.astype(kind))).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        ulps = np.abs(expected - actual) / unit
+    ulps[(expected == actual) | (np.isnan(expected) & np.isnan(actual))] = 0.0
+    return _finite(float(np.nan_to_num(ulps, nan=np.inf, posinf=np.inf).max(initial=0.0)))
+
+
+def pack_rows(rows: Matrix, expected: Matrix) -> bytes:
+    """Return the rows and expected numbers as a file: both as little-endian float64, row by row, compressed."""
+    return gzip.compress(rows.astype("<f8").tobytes() + expected.astype("<f8").tobytes(), mtime=0)
+
+
+def unpack_rows(data: bytes, certificate: ExportCertificate) -> tuple[Matrix, Matrix]:
+    """Return the rows and expected numbers of such a file.
+
+    Raises:
+        PackageError: the file does not fit the certificate.
+    """
+    width = certificate.n_outputs * (2 if certificate.predictions else 1)
+    count = certificate.scores.rows
+    try:
+        numbers = np.frombuffer(gzip.decompress(data), dtype="<f8")
+        rows, expected = np.split(numbers, [count * certificate.n_inputs])
+        return rows.reshape(count, certificate.n_inputs).copy(), expected.reshape(count, width).copy()
+    except (OSError, EOFError, ValueError) as error:
+        raise PackageError(f"file {ROWS}", "does not fit the certificate", fix=_FIX) from error
+
+
+def file_digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of files by name."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+
+
+def this_machine() -> dict[str, str]:
+    """Return the machine's system, architecture and processor, as far as it tells them."""
+    facts = {"system": platform.system(), "architecture": platform.machine(), "python": platform.python_version()}
+    try:
+        lines = [line for line in _CPU_FILE.read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        lines = []
+    return {**facts, "cpu": lines[0].partition(":")[2].strip()} if lines else facts

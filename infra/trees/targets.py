@@ -1,0 +1,83 @@
+"""The targets of an export: how the files of each are written, and scored to certify them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skewless.contract.names import check_known
+from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.trees import c_source
+from skewless.infra.trees.evaluate import table_margins
+from skewless.infra.trees.export_model import ExportModel
+from skewless.infra.trees.native import Toolchain
+from skewless.infra.trees.table import TreeTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTarget:
+    """One kind of export.
+
+    Args:
+        name: of the option ``--to``.
+        write: returns the files of a model by name. It gets rows with the library's margins for a test file.
+        score: returns the margins and then the predictions, if there are any, of rows: ``(n, n_numbers)`` float64. It
+            gets the folder of the files, their stem, the rows and the compiler of C.
+        tools: returns the names and versions of what ``score`` uses, for the certificate.
+        flags: of a compiler of C.
+    """
+
+    name: str
+    write: Callable[[ExportModel, Matrix, Scores], Mapping[str, bytes]]
+    score: Callable[[Path, str, Matrix, Toolchain], Matrix]
+    tools: Callable[[Toolchain], Mapping[str, str]]
+    flags: tuple[str, ...] = ()
+
+
+def _write_c(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
+    return {**c_source.write_c(model), **c_source.write_c_test(model, rows, margins)}
+
+
+def _score_c(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:
+    return toolchain.score([folder / f"{stem}.c", folder / f"{stem}_test.c"], rows)
+
+
+def _c_tools(toolchain: Toolchain) -> Mapping[str, str]:
+    return {
+        "compiler": toolchain.version(),
+        "flags": " ".join(toolchain.flags),
+        "target": toolchain.machine(),
+        **({"runner": toolchain.runner} if toolchain.runner else {}),
+    }
+
+
+def _write_table(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
+    return {f"{model.identifier}.parquet": model.table.to_bytes()}
+
+
+def _score_table(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return table_margins(TreeTable.read(folder / f"{stem}.parquet"), rows)
+
+
+def _table_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return {"numpy": np.__version__}
+
+
+_TARGETS = (
+    ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
+    ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
+)
+TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}
+
+
+def find_target(name: str) -> ExportTarget:
+    """Return a target by its name.
+
+    Raises:
+        RequestError: there is no such target.
+    """
+    check_known("option --to", name, list(TARGETS))
+    return TARGETS[name]

@@ -1,0 +1,105 @@
+"""Commands that take models out of the server: ``export`` and ``certify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from skewless.commands.command import UNCHANGED, DryRun, ModelName, argument, command, option
+from skewless.commands.output import Session, facts_table
+from skewless.contract.render import count_text
+
+if TYPE_CHECKING:
+    from skewless.infra.trees.export_certificate import ExportCertificate
+
+ExportedVersion = Annotated[str | None, argument("VERSION", "For example 000003; default: the champion.")]
+To = Annotated[str, option("--to TARGET", "Kind of export: c or table.")]
+OutFolder = Annotated[
+    Path | None, option("--out DIR", "New folder; default: model, version and target, in the current folder.")
+]
+Compiler = Annotated[str, option("--compiler COMMAND", "C compiler that certifies the export.")]
+Runner = Annotated[
+    str, option("--runner COMMAND", "Command before a program of this compiler, such as qemu-aarch64; default: none.")
+]
+TrainingRows = Annotated[
+    int, option("--training-rows N", "Certify also with N rows of the training set, which is read again.", min=0)
+]
+ExportFolder = Annotated[Path, argument("FILE", "Folder that `skewless export` has written, or its certificate.json.")]
+
+
+@command(
+    "Export a model as a program or file, with a certificate.",
+    "fraud --to c --repo my-project",
+    "fraud 000003 --to c --compiler 'aarch64-linux-gnu-gcc -static' --runner qemu-aarch64",
+    "fraud --to table --out fraud-trees --dry-run",
+)
+def export(
+    session: Session,
+    model: ModelName,
+    version: ExportedVersion = None,
+    *,
+    to: To = "c",
+    out: OutFolder = None,
+    compiler: Compiler = "gcc",
+    runner: Runner = "",
+    training_rows: TrainingRows = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a version as a program or file that gives the library's raw scores bit for bit.
+
+    A signed certificate says which rows were compared, with which tools. An export whose scores differ is not written.
+    """
+    with session.working("exporting and certifying") as project:
+        written = project.export(
+            model,
+            version,
+            to=to,
+            out=out,
+            compiler=compiler,
+            runner=runner,
+            training_rows=training_rows,
+            dry_run=dry_run,
+        )
+    certificate = written.certificate
+    facts = [("folder", written.folder), ("bytes", written.size), *_facts(certificate)]
+    title = "export (dry run)" if dry_run else "export"
+    session.show(
+        written.as_dict() | {"dry_run": dry_run},
+        facts_table(title, facts),
+        certificate.note,
+        *([UNCHANGED] if dry_run else []),
+    )
+
+
+@command(
+    "Repeat the certificate of an export on this machine.",
+    "fraud-000003-c --repo my-project",
+    "fraud-000003-c/certificate.json --compiler clang --json",
+)
+def certify(session: Session, folder: ExportFolder, *, compiler: Compiler = "gcc", runner: Runner = "") -> None:
+    """Check the signature and the files of an export, and compare its scores again on this machine.
+
+    The exit code is 8 if a file is altered, the signer is not trusted, or a raw score has other bits.
+    """
+    with session.working("certifying") as project:
+        repeated = project.certify(folder, compiler=compiler, runner=runner)
+    facts = [("folder", repeated.folder), *_facts(repeated.certificate)]
+    session.end(repeated.as_dict(), facts_table("certificate", facts), error=repeated.error)
+
+
+def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
+    scores = certificate.scores
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in certificate.kinds.items())
+    tools = ", ".join(f"{name} {text}" for name, text in certificate.tools.items())
+    facts: list[tuple[str, Any]] = [
+        ("model", f"{certificate.model} {certificate.version}"),
+        ("target", certificate.target),
+        ("library", certificate.library),
+        ("tools", tools),
+        ("rows", kinds),
+        ("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}"),
+        ("raw scores", f"{count_text(scores.different, 'row')} of {scores.rows:,} differ"),
+    ]
+    if scores.prediction_ulps is not None:
+        facts.append(("predictions", f"differ by at most {float(scores.prediction_ulps):g} units in the last place"))
+    return facts

@@ -1,0 +1,43 @@
+"""The pages, in the order of the menu, and what can be done from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skewless.control_room.actions import Action
+from skewless.control_room.page import Page
+from skewless.control_room.pages import (
+    changes,
+    entity,
+    model,
+    model_actions,
+    model_version,
+    models,
+    now,
+    prediction,
+    predictions,
+    refused,
+    run,
+    runs,
+    search,
+    views,
+)
+
+PAGES: Sequence[Page] = (
+    now.PAGE,
+    models.PAGE,
+    model.PAGE,
+    model_version.PAGE,
+    views.PAGE,
+    views.VIEW_PAGE,
+    predictions.PAGE,
+    prediction.PAGE,
+    entity.PAGE,
+    runs.PAGE,
+    run.PAGE,
+    refused.PAGE,
+    changes.PAGE,
+    changes.ONE,
+    search.PAGE,
+)
+ACTIONS: Sequence[Action] = (*now.ACTIONS, *model_actions.ACTIONS, *entity.ACTIONS, *run.ACTIONS, *refused.ACTIONS)

@@ -1,0 +1,305 @@
+"""Export a model as a program or a file, with a signed certificate of its scores, and certify an export again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skewless.contract.errors import ConflictError, PackageError, PlaceError
+from skewless.contract.names import check_known
+from skewless.contract.plain_record import PlainRecord
+from skewless.contract.vector import Assembler
+from skewless.infra.packages.package import Package, open_package, pinned_plan
+from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.plans.needed_views import CHAMPION
+from skewless.infra.runtimes.candidates import open_runtime
+from skewless.infra.runtimes.certification import certify as certify_runtime
+from skewless.infra.runtimes.port import Matrix, Runtime
+from skewless.infra.storage.durable import make_folder, translate_disk_errors
+from skewless.infra.trees import standalone
+from skewless.infra.trees.export_certificate import (
+    CERTIFICATE,
+    ROWS,
+    ExportCertificate,
+    compare_scores,
+    file_digests,
+    pack_rows,
+    this_machine,
+    unpack_rows,
+)
+from skewless.infra.trees.export_model import ExportModel, ModelInput
+from skewless.infra.trees.export_rows import ExportRows, export_rows
+from skewless.infra.trees.native import Toolchain
+from skewless.infra.trees.readers import read_trees
+from skewless.infra.trees.targets import ExportTarget, find_target
+from skewless.version import __version__
+from skewless.workspace import Workspace
+
+_SCRIPT = "certify.py"
+_MOST_ROWS = 100_000  # for the tests of nodes
+_TEST_ROWS = 32
+_SEED = 7
+_VECTOR = "The inputs are the model's vector."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelExport(PlainRecord):
+    """An export, or what one would contain.
+
+    Args:
+        folder: where its files are.
+        size: of its files, bytes.
+        certificate: what was compared, and the digests of its files.
+    """
+
+    folder: str
+    size: int
+    certificate: ExportCertificate
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedCertificate(PlainRecord):
+    """The certificate of an export, and the same comparison on this machine.
+
+    Args:
+        folder: of the export.
+        certificate: as it was signed, but for ``scores``, ``tools`` and ``machine``, which are of this machine.
+    """
+
+    folder: str
+    certificate: ExportCertificate
+
+    @property
+    def error(self) -> PackageError | None:
+        """Return what differs here; None: nothing does."""
+        return _refusal(self.certificate)
+
+
+def export(
+    project: Workspace,
+    model: str,
+    version: str | None = None,
+    *,
+    to: str = "c",
+    out: Path | None = None,
+    compiler: str = "gcc",
+    runner: str = "",
+    training_rows: int = 0,
+    dry_run: bool = False,
+) -> ModelExport:
+    """Write a version of a model as a program or file into a new folder, and certify that it scores as the library.
+
+    Args:
+        version: None: the champion.
+        to: the target, for example ``c``.
+        out: the folder; None: model, version and target in the current folder.
+        compiler: command of the C compiler that certifies it.
+        runner: command before a program of that compiler, for example ``qemu-aarch64``.
+        training_rows: number of rows of the training set, which is read again, that the certificate has, too.
+
+    Raises:
+        RequestError: there is no such model or target.
+        ConflictError: the folder exists.
+        PackageError: there is no champion, the package is altered, its trees cannot be read, or a score differs.
+        PlaceError: the compiler is missing or fails.
+        StoreError: the database, the storage or a disk failed.
+    """
+    target = find_target(to)
+    version = _champion(project, model) if version is None else version
+    folder = Path(f"{model}-{version}-{to}") if out is None else out
+    if folder.exists():
+        raise ConflictError(f"folder {folder}", "exists", fix="name a new one with --out")
+    package = open_package(project.store, model, version)
+    exported = _describe(package)
+    sample = _training_sample(project, package, training_rows)
+    rows = export_rows(exported.table, {"reference": package.reference.rows, **sample}, most=_MOST_ROWS)
+    toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
+    with tempfile.TemporaryDirectory() as scratch, translate_disk_errors(folder):
+        built = Path(scratch) / "export"
+        certificate = _build(built, package, exported, rows, target, toolchain)
+        error = _refusal(certificate)
+        if error is not None:
+            raise error
+        (built / CERTIFICATE).write_bytes(certificate.to_bytes())
+        if not dry_run:
+            project.store.check_signer()
+            signature = project.store.signer.sign(certificate.to_bytes(), "export certificate")
+            (built / SIGNATURE).write_bytes(signature)
+            _copy(built, folder)
+        size = sum(path.stat().st_size for path in built.iterdir())
+    return ModelExport(folder=str(folder), size=size, certificate=certificate)
+
+
+def certify(project: Workspace, folder: Path, *, compiler: str = "gcc", runner: str = "") -> RepeatedCertificate:
+    """Repeat the certificate of an export on this machine; changes nothing.
+
+    Args:
+        folder: of the export, or its certificate.
+        compiler: command of the C compiler.
+        runner: command before a program of that compiler.
+
+    Raises:
+        PackageError: no trusted key signed the certificate, or a file is missing or altered.
+        PlaceError: the folder cannot be read, or the compiler is missing or fails.
+    """
+    folder = folder.parent if folder.name == CERTIFICATE else folder
+    text = _read(folder, CERTIFICATE)
+    signature = folder / SIGNATURE
+    thing = f"export {folder}"
+    signed = signature.read_bytes() if signature.is_file() else None
+    project.store.trust.check(thing, text, signed, "export certificate")
+    certificate = ExportCertificate.from_bytes(text)
+    target = find_target(certificate.target)
+    files = {name: _read(folder, name) for name in certificate.files}
+    altered = [name for name, digest in file_digests(files).items() if certificate.files[name] != digest]
+    if altered:
+        raise PackageError(thing, "has an altered file", value=altered[0], fix="export the model again")
+    rows, expected = unpack_rows(files[ROWS], certificate)
+    toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
+    with tempfile.TemporaryDirectory() as scratch:
+        # A copy of the bytes that were checked: the folder may change meanwhile.
+        for name, data in files.items():
+            (Path(scratch) / name).write_bytes(data)
+        actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
+    scores = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
+    here: dict[str, Any] = {"scores": scores, "tools": dict(target.tools(toolchain)), "machine": this_machine()}
+    return RepeatedCertificate(folder=str(folder), certificate=ExportCertificate(**{**vars(certificate), **here}))
+
+
+def _champion(project: Workspace, model: str) -> str:
+    check_known("model", model, sorted({*project.packages.list_models(), *(spec.name for spec in project.models)}))
+    version = project.store.aliases.get(model, CHAMPION)
+    if version is None:
+        raise PackageError(f"model {model}", "has no champion to export", fix="promote a version, or name one")
+    return version
+
+
+def _describe(package: Package) -> ExportModel:
+    plan = pinned_plan(package)
+    assembler = Assembler(plan, package.plan["vocabularies"])
+    name = f"package {package.name} {package.version}"
+    table = read_trees(package.spec.algorithm, package.model_file.read_bytes(), name, assembler.labels)
+    outputs = {f"{item.name}__{column.name}" for item in plan.transforms for column in item.outputs}
+    computed = [label for label in assembler.labels if label in outputs]
+    note = _VECTOR
+    if computed:
+        names = ", ".join(sorted(item.name for item in plan.transforms))
+        note += f" It has the outputs of Python transforms ({names}), which the caller computes: {', '.join(computed)}."
+    inputs = [
+        ModelInput(
+            name=ref.label, dtype=str(plan.dtype(ref)), categories=package.plan["vocabularies"].get(ref.label, ())
+        )
+        for ref in assembler.refs
+    ]
+    return ExportModel(
+        name=package.name, version=package.version, package=package.digest, table=table, inputs=inputs, note=note
+    )
+
+
+def _training_sample(project: Workspace, package: Package, count: int) -> dict[str, Matrix]:
+    if not count:
+        return {}
+    matrix = project.training_set(package.name).matrix
+    if matrix.shape[1:] != package.reference.rows.shape[1:]:
+        fix = "export without --training-rows, or export a version of the applied plan"
+        raise PackageError(f"package {package.name} {package.version}", "has other features than the plan", fix=fix)
+    chosen = np.random.default_rng(_SEED).permutation(len(matrix))[:count]
+    return {"training": np.ascontiguousarray(matrix[np.sort(chosen)])}
+
+
+def _build(
+    folder: Path,
+    package: Package,
+    exported: ExportModel,
+    rows: ExportRows,
+    target: ExportTarget,
+    toolchain: Toolchain,
+) -> ExportCertificate:
+    """Write the files of an export without its certificate; return this."""
+    matrix = rows.matrix
+    runtime = open_runtime(package.spec.algorithm, package.model_file)
+    try:
+        certify_runtime(runtime, package.reference, tolerance=package.spec.tolerance)
+        margins, predictions = _expected(runtime, matrix)
+        library = runtime.runtime_id
+    finally:
+        runtime.close()
+    step = max(1, len(matrix) // _TEST_ROWS)
+    files = dict(target.write(exported, matrix[::step], margins[::step]))
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    actual = target.score(folder, exported.identifier, matrix, toolchain)
+    facts = exported.table.facts
+    has_predictions = actual.shape[1] > facts.n_outputs
+    expected = np.concatenate([margins, predictions], axis=1) if has_predictions else margins
+    kind = _prediction_type(predictions)
+    files |= {ROWS: pack_rows(matrix, expected), _SCRIPT: Path(standalone.__file__).read_bytes()}
+    for name in (ROWS, _SCRIPT):
+        (folder / name).write_bytes(files[name])
+    return ExportCertificate(
+        model=exported.name,
+        version=exported.version,
+        package=exported.package,
+        target=target.name,
+        stem=exported.identifier,
+        release=__version__,
+        library=library,
+        objective=facts.objective,
+        n_inputs=facts.n_features,
+        n_outputs=facts.n_outputs,
+        predictions=has_predictions,
+        prediction_type=kind,
+        note=exported.note,
+        flags=list(target.flags),
+        tools=dict(target.tools(toolchain)),
+        machine=this_machine(),
+        kinds=rows.counts,
+        nodes=rows.nodes,
+        tested=rows.tested,
+        scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind),
+        files=file_digests(files),
+    )
+
+
+def _expected(runtime: Runtime, matrix: Matrix) -> tuple[Matrix, Matrix]:
+    margins, predictions = (score(matrix).reshape(len(matrix), -1) for score in (runtime.margin, runtime.score))
+    return margins, predictions
+
+
+def _prediction_type(predictions: Matrix) -> str:
+    """Return the type whose units count: XGBoost's predictions are float32 numbers."""
+    with np.errstate(over="ignore"):
+        is_float32 = np.array_equal(predictions.astype(np.float32).astype(np.float64), predictions, equal_nan=True)
+    return "float32" if is_float32 else "float64"
+
+
+def _refusal(certificate: ExportCertificate) -> PackageError | None:
+    problem = certificate.scores.problem
+    if problem is None:
+        return None
+    examples = certificate.scores.examples
+    value = f"row {examples[0].row}: {examples[0].actual}, not {examples[0].expected}" if examples else None
+    fix = "use another compiler or target, and report it: exports must have the library's bits"
+    return PackageError(f"export of {certificate.model} {certificate.version}", problem, value=value, fix=fix)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        fix = "name a folder that `skewless export` has written"
+        raise PlaceError(f"file {folder / name}", f"cannot be read: {error.strerror}", fix=fix) from error
+
+
+def _copy(built: Path, folder: Path) -> None:
+    make_folder(folder.absolute().parent)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(built, partial)
+    partial.rename(folder)

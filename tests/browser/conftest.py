@@ -1,0 +1,48 @@
+"""A project with a history, its control room, and a real browser that looks at it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.room import running_room
+from tests.browser.visitor import Visitor
+from tests.worlds.command_line import done
+
+
+@pytest.fixture(scope="session")
+def fraud_project() -> Iterator[Path]:
+    """The sample project: trained, with predictions, outcomes and proofs; tests of pages only read it."""
+    with tempfile.TemporaryDirectory(prefix="room-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKEWLESS_THREADS", "1")
+        repo = Path(folder) / "fraud"
+        done("init", repo)
+        for words in (("apply",), ("import",), ("materialize",), ("train", "fraud")):
+            done(*words, "--repo", repo)
+        done(
+            "predict", "fraud", "--repo", repo, "--in", repo / "data/requests.parquet", "--out", repo / "scored.parquet"
+        )
+        for words in (("parity",), ("freshness",)):
+            done(*words, "--repo", repo)
+        yield repo
+
+
+@pytest.fixture(scope="session")
+def room_url(fraud_project: Path) -> Iterator[str]:
+    """The control room of the sample project, in a process of its own."""
+    with running_room(fraud_project) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def visitor() -> Iterator[Visitor]:
+    """A browser; each visit has a session of its own."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("the program chromium is missing; Debian: apt-get install chromium")
+    with Visitor.open(program) as opened:
+        yield opened

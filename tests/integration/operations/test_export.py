@@ -1,0 +1,143 @@
+"""An export has a signed certificate, which finds each change of its files, of its scores and of its signer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
+from skewless.infra.packages.signing import trusted_documents
+from skewless.infra.trees import targets
+from skewless.infra.trees.export_certificate import ExportCertificate
+from skewless.infra.trees.export_model import ExportModel
+from skewless.infra.trees.table import TreeTable
+from tests.worlds.trained import MODEL, Sandbox
+from tests.worlds.tree_exports import find_toolchain
+
+
+def plant(place: Sandbox, folder: Path, source: str) -> None:
+    """Replace the C of an export, and sign a certificate of it, as a bug of the writer would."""
+    (folder / "fraud.c").write_text(source)
+    path = folder / "certificate.json"
+    body = json.loads(path.read_text())
+    body["files"]["fraud.c"] = hashlib.sha256(source.encode()).hexdigest()
+    path.write_text(json.dumps(body))
+    signer = place.project.store.signer
+    (folder / "signature.json").write_bytes(signer.sign(path.read_bytes(), "export certificate"))
+
+
+def test_a_threshold_that_is_off_by_one_unit_is_found(place: Sandbox, tmp_path: Path) -> None:
+    find_toolchain("gcc")
+    folder = tmp_path / "out"
+    written = place.project.export(MODEL, to="c", out=folder)
+    certificate = written.certificate
+    assert certificate.tested == certificate.nodes > 100
+    assert {*certificate.kinds} >= {"reference", "random", "nodes", "odd categories"}
+    assert certificate.scores.different == 0
+    assert written.size == sum(path.stat().st_size for path in folder.iterdir())
+    assert place.project.certify(folder).error is None
+    source = (folder / "fraud.c").read_text()
+    places = list(re.finditer(r"x\[\d+\] (?:<=|>) (0x1\.[0-9a-f]+p[+-]\d+)", source))
+    for at in np.random.default_rng(0).permutation(len(places))[:2]:
+        found = places[at]
+        other = np.nextafter(float.fromhex(found[1]), np.inf if at % 2 else -np.inf)
+        plant(place, folder, source[: found.start(1)] + float(other).hex() + source[found.end(1) :])
+        repeated = place.project.certify(folder / "certificate.json")
+        assert repeated.certificate.scores.different > 0, found[0]
+        assert re.search("has other raw scores than the library", str(repeated.error))
+        script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
+        assert script.returncode == 1
+        assert (
+            f"{repeated.certificate.scores.different} of {certificate.scores.rows} rows have another" in script.stdout
+        )
+
+
+def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:
+    find_toolchain("gcc")
+    place.project.export(MODEL, out=tmp_path / "out")
+    # Without site-packages and without the folder of the repository.
+    command = [sys.executable, "-I", "-S", str(tmp_path / "out" / "certify.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert re.match(r"0 of \d+ rows have another raw score", done.stdout)
+    (tmp_path / "out" / "fraud.h").write_text("")
+    altered = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (altered.returncode, altered.stdout) == (1, "fraud.h is not the file of the certificate\n")
+
+
+def test_only_signed_and_whole_exports_are_certified(place: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    place.project.export(MODEL, to="table", out=folder)
+    text, signature = (folder / "certificate.json").read_bytes(), (folder / "signature.json").read_bytes()
+    (folder / "certificate.json").write_bytes(text.replace(b'"different": 0', b'"different": 1'))
+    with pytest.raises(PackageError, match="has a signature of another certificate"):
+        place.project.certify(folder)
+    (folder / "certificate.json").write_bytes(text)
+    # The signature of a manifest by the same key is not one of a certificate.
+    (folder / "signature.json").write_bytes(place.project.store.signer.sign(text))
+    with pytest.raises(PackageError, match="has a signature of another certificate"):
+        place.project.certify(folder)
+    (folder / "signature.json").unlink()
+    with pytest.raises(PackageError, match="is not signed"):
+        place.project.certify(folder)
+    (folder / "signature.json").write_bytes(signature)
+    (folder / "rows.bin.gz").write_bytes(b"")
+    with pytest.raises(PackageError, match=r"has an altered file \(got 'rows.bin.gz'\)"):
+        place.project.certify(folder)
+    (folder / "rows.bin.gz").unlink()
+    with pytest.raises(PlaceError, match=r"rows\.bin\.gz: cannot be read"):
+        place.project.certify(folder)
+    for key in trusted_documents(place.project.state).names():
+        trusted_documents(place.project.state).delete(key)
+    with pytest.raises(PackageError, match="is signed by a key that is not trusted"):
+        place.project.certify(folder)
+
+
+def test_an_export_with_other_scores_is_not_written(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_single_precision(model: ExportModel, *_: object) -> dict[str, bytes]:
+        nodes = model.table.nodes
+        values = model.table.column("threshold").astype(np.float32).astype(np.float64).tolist()
+        changed = nodes.set_column(nodes.schema.get_field_index("threshold"), nodes.schema.field("threshold"), [values])
+        return {f"{model.identifier}.parquet": TreeTable(facts=model.table.facts, nodes=changed).to_bytes()}
+
+    rounded = replace(targets.TARGETS["table"], write=in_single_precision)
+    monkeypatch.setattr(targets, "TARGETS", {"table": rounded})
+    with pytest.raises(PackageError, match=r"has other raw scores than the library for \d+ of \d+ rows") as refusal:
+        place.project.export(MODEL, to="table", out=tmp_path / "out")
+    assert "not [" in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_exports_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
+    export = place.project.export
+    with pytest.raises(RequestError, match=r"option --to: is unknown \(got 'tape'\)"):
+        export(MODEL, to="tape")
+    with pytest.raises(RequestError, match="model: is unknown"):
+        export("none", to="table")
+    with pytest.raises(PackageError, match="has no such version"):
+        export(MODEL, "000009", to="table", out=tmp_path / "out")
+    with pytest.raises(ConflictError, match="exists"):
+        export(MODEL, to="table", out=tmp_path)
+    with pytest.raises(PlaceError, match="compiler: is not installed"):
+        export(MODEL, to="c", out=tmp_path / "out", compiler="nosuchcc")
+    dry = export(MODEL, to="table", out=tmp_path / "out", training_rows=50, dry_run=True)
+    assert dry.certificate.kinds["training"] == 50
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_certificate_is_read_as_it_was_written(place: Sandbox, tmp_path: Path) -> None:
+    written = place.project.export(MODEL, to="table", out=tmp_path / "out").certificate
+    assert ExportCertificate.from_bytes(written.to_bytes()) == written
+    assert "payment_time__hour" in written.note
+    for text in (b"", b"[]", b'{"format": 2}', written.to_bytes().replace(b'"rows.bin.gz"', b'"../rows.bin.gz"')):
+        with pytest.raises(PackageError, match="certificate: cannot be read"):
+            ExportCertificate.from_bytes(text)
