@@ -16,6 +16,7 @@ from skewless.infra.runtimes.lignum import is_installed
 ALONE = "the library alone"
 SECONDS = ("lignum", "lignum-compiled")
 CONCURRENCIES = (1, 16, 64)
+_START_S = 300.0  # the compiler may share its cores with other work
 
 
 def run() -> list[Result]:
@@ -33,7 +34,7 @@ def _race(algorithm: str) -> list[Result]:
         for name, second in ((ALONE, "none"), *((second, second) for second in SECONDS)):
             first = asked.requests[0]
             server = skewless_server(project.repo, project.url, first, name, auth="required", second_runtime=second)
-            contenders.append(replace(asked, server=server))
+            contenders.append(replace(asked, server=replace(server, start_s=_START_S)))
         done = race_servers(contenders, CONCURRENCIES, project.where, rounds=rounds(3), load_s=seconds(2))
     results = []
     for concurrency in CONCURRENCIES:

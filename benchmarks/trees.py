@@ -1,7 +1,8 @@
-"""One model's trees by several evaluators, from a single row to a million, on one thread; their bits come first.
+"""One model's trees by several evaluators, from a single row to a million; their bits come first.
 
 Each evaluates hard rows (on every threshold and beside it, infinities, zeros, denormals, null) and random ones before
-it is measured: an evaluator with one other bit fails the run.
+it is measured: an evaluator with one other bit fails the run. All work on one thread, so that the process's CPU time is
+measured, which other processes of the machine hardly change.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from benchmarks.contestant import Contestant, Race, race
 from benchmarks.digest import digest_matrix
 from benchmarks.meter import Meter
 from benchmarks.result import Result
-from benchmarks.scale import rounds, scale, scaled
+from benchmarks.scale import scale, scaled
 from benchmarks.serving_race import fact, seconds
-from benchmarks.tree_evaluators import ALGORITHMS, CBM, EVALUATORS, LIBRARY, Evaluator, Matrix
+from benchmarks.tree_evaluators import ALGORITHMS, CBM, EVALUATORS, LIBRARY, Evaluate, Evaluator, Matrix
 
 _SIZES = (1, 8, 64, 1_000, 1_000_000)
 _FEATURES, _TRAINED_ON, _TREES, _LEAVES = 40, 20_000, 200, 63
 _COMPARED = 4_096
 _NULLS = 0.05
-_FEWEST_CALLS, _MOST_CALLS = 3, 1_000
-_SINGLE_CALL = 100_000  # from this many rows on, a call is not repeated
+_FEWEST_STRETCHES, _STRETCH_S = 5, 5e-3
 
 
 def run() -> list[Result]:
@@ -45,10 +45,9 @@ def _compare(algorithm: str) -> Iterator[Result]:
         given: dict[str, Any] = {"algorithm": algorithm, "folder": folder}
         trees = scaled(_TREES, least=5)
         Contestant(name="the model", entrant=prepare, arguments={**given, "trees": trees, "rows": max(sizes)}).run()
-        entrants = [_contestant(each, sizes, given) for each in evaluators]
-        done = race(entrants, rounds(3))
+        done = race([_contestant(each, sizes, given) for each in evaluators], rounds=1)
     for size in sizes:
-        what = f"trees: {algorithm}, {trees} trees, {_FEATURES} features, {size:,} row{'s' * (size > 1)}"
+        what = f"trees: {algorithm}, {trees} trees, {_FEATURES} features, CPU of {size:,} row{'s' * (size > 1)}"
         for each in evaluators:
             if each.name != LIBRARY and size <= each.most_rows:
                 yield _row(done, f"{what}, {each.name}", each.name, size)
@@ -56,7 +55,7 @@ def _compare(algorithm: str) -> Iterator[Result]:
 
 def _contestant(evaluator: Evaluator, sizes: Sequence[int], given: dict[str, Any]) -> Contestant:
     wanted = [size for size in sizes if size <= evaluator.most_rows]
-    arguments = {**given, "name": evaluator.name, "sizes": wanted, "budget_s": seconds(1)}
+    arguments = {**given, "name": evaluator.name, "sizes": wanted, "budget_s": seconds(0.3)}
     return Contestant(name=evaluator.name, entrant=evaluate, arguments=arguments)
 
 
@@ -90,7 +89,7 @@ def prepare(meter: Meter, *, algorithm: str, folder: str, trees: int, rows: int)
 
 
 def evaluate(meter: Meter, *, algorithm: str, folder: str, name: str, sizes: Sequence[int], budget_s: float) -> str:
-    """Note the microseconds of a call for each size; return the digest of the margins of the rows to compare."""
+    """Note the CPU microseconds of a call for each size; return the digest of the margins of the rows to compare."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
     (evaluator,) = (each for each in EVALUATORS if each.name == name)
     path = Path(folder, f"{algorithm}.model")
@@ -102,18 +101,25 @@ def evaluate(meter: Meter, *, algorithm: str, folder: str, name: str, sizes: Seq
     assert np.array_equal(alone, margins[: len(alone)]), "a row alone has another margin than in a batch"
     rows = np.load(Path(folder, "rows.npy"))
     for size in sizes:
-        matrix = np.ascontiguousarray(rows[:size])
-        taken: list[float] = []
-        if size < _SINGLE_CALL:
-            call(matrix)
-        while not taken or (
-            size < _SINGLE_CALL and (len(taken) < _FEWEST_CALLS or (len(taken) < _MOST_CALLS and sum(taken) < budget_s))
-        ):
-            start = time.perf_counter()
-            call(matrix)
-            taken.append(time.perf_counter() - start)
-        meter.note(f"{size} us", float(np.median(taken)) * 1e6)
+        meter.note(f"{size} us", _cpu_seconds(call, np.ascontiguousarray(rows[:size]), budget_s) * 1e6)
     return digest_matrix(margins.reshape(len(margins), -1))
+
+
+def _cpu_seconds(call: Evaluate, matrix: Matrix, budget_s: float) -> float:
+    """Return the CPU seconds of a call: the median of some stretches, each of enough calls for the clock."""
+    start = time.process_time()
+    call(matrix)
+    once = time.process_time() - start
+    if once > budget_s:
+        return once
+    calls = max(1, int(_STRETCH_S / max(once, 1e-6)))
+    stretches: list[float] = []
+    while len(stretches) < _FEWEST_STRETCHES or sum(stretches) * calls < budget_s:
+        start = time.process_time()
+        for _ in range(calls):
+            call(matrix)
+        stretches.append((time.process_time() - start) / calls)
+    return float(np.median(stretches))
 
 
 def _lightgbm(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple[int, float]]:
@@ -121,7 +127,7 @@ def _lightgbm(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tupl
 
     from skewless.training.trainers.lightgbm import split_thresholds  # noqa: PLC0415 - as above
 
-    options = {"objective": "binary", "num_leaves": _LEAVES, "learning_rate": 0.05, "verbosity": -1}
+    options = {"objective": "binary", "num_leaves": _LEAVES, "learning_rate": 0.05, "verbosity": -1, "num_threads": 1}
     booster = lightgbm.train(options, lightgbm.Dataset(rows, labels), trees)
     booster.save_model(path)
     return list(split_thresholds(booster.dump_model()))
@@ -134,7 +140,14 @@ def _xgboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple
 
     from skewless.training.trainers.xgboost import split_thresholds  # noqa: PLC0415 - as above
 
-    options = {"objective": "binary:logistic", "max_leaves": _LEAVES, "max_depth": 0, "eta": 0.05, "verbosity": 0}
+    options = {
+        "objective": "binary:logistic",
+        "max_leaves": _LEAVES,
+        "max_depth": 0,
+        "eta": 0.05,
+        "verbosity": 0,
+        "nthread": 1,
+    }
     booster = xgboost.train({**options, "grow_policy": "lossguide"}, xgboost.DMatrix(rows, labels), trees)
     path.write_bytes(booster.save_raw("json"))
     return list(split_thresholds(json.loads(path.read_bytes())))
@@ -145,7 +158,7 @@ def _catboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tupl
 
     from skewless.training.trainers.catboost import export_json  # noqa: PLC0415 - as above
 
-    options = {"iterations": trees, "depth": 6, "verbose": 0, "allow_writing_files": False}
+    options = {"iterations": trees, "depth": 6, "verbose": 0, "thread_count": 1, "allow_writing_files": False}
     model = catboost.CatBoostClassifier(**options).fit(rows, labels)
     model.save_model(str(path.with_suffix(CBM)))
     path.write_bytes(export_json(model, [rows], ()))

@@ -31,24 +31,6 @@ Place = tuple[str, int]
 
 
 @dataclass(kw_only=True)
-class RefusedCount:
-    """The rows that were refused for one reason.
-
-    Args:
-        rows: number of rows.
-        places: of the latest of them in the log, oldest first; at most five are kept, and none after three days.
-    """
-
-    rows: int = 0
-    places: list[Place] = field(default_factory=list)
-
-    def add(self, rows: int, places: list[Place]) -> None:
-        """Add later rows."""
-        self.rows += rows
-        self.places = [*self.places, *places][-_MOST_PLACES:]
-
-
-@dataclass(kw_only=True)
 class RowCounts:
     """The counts of some rows of one log.
 
@@ -56,26 +38,28 @@ class RowCounts:
         accepted: rows that were accepted, late rows included.
         late: accepted events that came after newer events.
         duplicates: events that were skipped, because they had been accepted before.
-        refused: refused rows by reason.
+        refused: number of refused rows by reason.
+        places: places of the latest refused rows by reason, oldest first: at most five, and none after three days.
     """
 
     accepted: int = 0
     late: int = 0
     duplicates: int = 0
-    refused: dict[str, RefusedCount] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
         """Return the number of refused rows."""
-        return sum(item.rows for item in self.refused.values())
+        return sum(self.refused.values())
 
     def add(self, other: RowCounts) -> None:
         """Add the counts of later rows."""
         self.accepted += other.accepted
         self.late += other.late
         self.duplicates += other.duplicates
-        for reason, item in other.refused.items():
-            self.refused.setdefault(reason, RefusedCount()).add(item.rows, item.places)
+        for reason, rows in other.refused.items():
+            self._add_reason(reason, rows, other.places.get(reason, []))
 
     def add_refused(self, reasons: pa.ChunkedArray, partition: str, first: int) -> int:
         """Add the refused rows of a batch; return their number.
@@ -92,27 +76,27 @@ class RowCounts:
         for at, reason in zip(positions.tolist(), reasons.drop_null().to_pylist(), strict=True):
             places.setdefault(reason, []).append((partition, at))
         for reason, refused in places.items():
-            self.refused.setdefault(reason, RefusedCount()).add(len(refused), refused)
+            self._add_reason(reason, len(refused), refused)
         return len(positions)
+
+    def _add_reason(self, reason: str, rows: int, places: list[Place]) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + rows
+        self.places[reason] = [*self.places.get(reason, []), *places][-_MOST_PLACES:]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; the rarest of many reasons are counted together."""
-        common = sorted(self.refused.items(), key=lambda item: -item[1].rows)
-        kept = RowCounts()
-        for i, (reason, item) in enumerate(common):
+        kept = RowCounts(accepted=self.accepted, late=self.late, duplicates=self.duplicates)
+        for i, reason in enumerate(sorted(self.refused, key=lambda reason: -self.refused[reason])):
             name = shorten(reason) if i < _MOST_REASONS else OTHER
-            kept.refused.setdefault(name, RefusedCount()).add(item.rows, item.places)
-        refused = {reason: [item.rows, item.places] for reason, item in kept.refused.items()}
-        return {"accepted": self.accepted, "late": self.late, "duplicates": self.duplicates, "refused": refused}
+            kept._add_reason(name, self.refused[reason], self.places.get(reason, []))
+        return {**vars(kept), "places": {reason: places for reason, places in kept.places.items() if places}}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """Return the counts in the result of ``as_dict``."""
-        refused = {
-            reason: RefusedCount(rows=rows, places=[(name, at) for name, at in places])
-            for reason, (rows, places) in body["refused"].items()
-        }
-        return cls(accepted=body["accepted"], late=body["late"], duplicates=body["duplicates"], refused=refused)
+        places = {reason: [(name, at) for name, at in items] for reason, items in body["places"].items()}
+        numbers = {name: int(body[name]) for name in ("accepted", "late", "duplicates")}
+        return cls(**numbers, refused=dict(body["refused"]), places=places)
 
 
 ByDay = Mapping[int, RowCounts]
@@ -167,7 +151,7 @@ def _forget(days: dict[str, Any]) -> None:
     for old in names[:-_MOST_DAYS]:
         del days[old]
     for old in names[-_MOST_DAYS:-_PLACE_DAYS]:
-        days[old]["refused"] = {reason: [rows, []] for reason, (rows, _) in days[old]["refused"].items()}
+        days[old]["places"] = {}
 
 
 def _name(at_us: int) -> str:

@@ -247,7 +247,7 @@ class _RunJob:
             # From here on, the log rejects the rows if another run has appended any.
             self.leases.check(self.lease)
             counts = self._stage(staged, changes)
-            rejected = {reason: item.rows for reason, item in counts.refused.items()}
+            rejected = counts.refused
             pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self.events)
             self._record_skipped(view, rejected, pending.rows)
             if counts.accepted and self.check is not None:

@@ -24,8 +24,9 @@ from skewless.infra.predictions.reader import PredictionEntry, PredictionLog
 from skewless.infra.predictions.segments import PREDICTIONS, open_prediction_log
 from skewless.infra.storage.project_state import ProjectState
 
-# Each of a few processes has a segment with the time of an id, or soon after it.
-_BEYOND = 24
+# Each process has a segment with the time of an id, or soon after it: first those of a few processes are read.
+_BEYOND_ID = (4, 32)
+_BEYOND = 8
 _MOST_NEAR = 200
 _EVERYTHING = 2**62
 _FIRST_SEGMENTS = 16
@@ -108,8 +109,9 @@ def find_prediction(
     """
     log = open_prediction_log(state)
     total, times = log.catalog.count_rows(PREDICTIONS), find_id_time(prediction)
-    if times is not None:
-        entry = _open(state, connection, find_near(state, times.start)).find(prediction)
+    tries = () if times is None else (find_near(state, times.start, beyond=beyond) for beyond in _BEYOND_ID)
+    for near in tries:
+        entry = _open(state, connection, near).find(prediction)
         if entry is not None:
             return PredictionSearch(entry=entry, looked=0, total=total)
     most = _EVERYTHING if most_rows is None else most_rows
@@ -118,10 +120,14 @@ def find_prediction(
     return PredictionSearch(entry=entry, looked=_count(segments), total=total)
 
 
-def find_near(state: ProjectState, t_us: int, around_us: int = 0) -> list[Segment]:
-    """Return the segments that probably have the predictions of a time, and of some time before and after it."""
+def find_near(state: ProjectState, t_us: int, around_us: int = 0, beyond: int = _BEYOND) -> list[Segment]:
+    """Return the segments that probably have the predictions of a time, and of some time before and after it.
+
+    Args:
+        beyond: number of further segments before and after them.
+    """
     return segments_between(
-        state.database, PREDICTIONS, t_us - around_us, t_us + around_us, beyond=_BEYOND, most=_MOST_NEAR
+        state.database, PREDICTIONS, t_us - around_us, t_us + around_us, beyond=beyond, most=_MOST_NEAR
     )
 
 
@@ -145,7 +151,7 @@ def read_near(
     Raises:
         StoreError: the database or the storage is unavailable, or a file is corrupt.
     """
-    segments = find_near(state, t_us, around_us)
+    segments = find_near(state, t_us, around_us, _BEYOND if most_rows is None else _MOST_NEAR // 2)
     if most_rows is not None:
         # A segment has the time of its last rows: the first one after a time is likely to have it.
         segments.sort(key=lambda segment: segment.at_us - t_us if segment.at_us >= t_us else 2 * (t_us - segment.at_us))

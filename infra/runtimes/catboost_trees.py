@@ -2,7 +2,7 @@
 
 CatBoost has no C API in its package, and its Python ``predict`` takes 85 us for a row. LightGBM's C API takes 7 us: it
 adds leaves as float64 in the order of the trees, as CatBoost does. For more rows, numpy takes a level of all symmetric
-trees at a time: 36 us for 64 rows of 200 trees, where LightGBM takes 900 us.
+trees at a time: 56 us for 64 rows of 200 trees, where LightGBM takes 900 us.
 """
 
 from __future__ import annotations
@@ -270,11 +270,13 @@ def _tree_blocks(tree: CatBoostTree, outputs: range) -> Iterator[str]:
     if not tree.columns:
         yield from (_constant_block(float(tree.leaves[0, output])) for output in outputs)
         return
+    # A symmetric tree has few borders, each in many nodes.
+    texts = {border: repr(border * _SCALE) for border in set(tree.borders)}
     lines = {
         "num_leaves": len(tree.leaves),
         "num_cat": 0,
         "split_feature": _join(tree.columns),
-        "threshold": _join(repr(border * _SCALE) for border in tree.borders),
+        "threshold": _join(map(texts.__getitem__, tree.borders)),
         "decision_type": _join([_NAN_LEFT] * len(tree.columns)),
         "left_child": _join(tree.left),
         "right_child": _join(tree.right),

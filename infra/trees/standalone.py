@@ -1,4 +1,4 @@
-"""Repeats the certificate of an export with Python's standard library alone.
+"""Repeats the certificate of an export of C with Python's standard library alone, of ONNX with ONNX Runtime.
 
     python certify.py [FOLDER] [--compiler gcc] [--runner qemu-aarch64]
 
@@ -39,7 +39,7 @@ def main() -> int:
         if hashlib.sha256((given.folder / name).read_bytes()).hexdigest() != digest:
             sys.stdout.write(f"{name} is not the file of the certificate\n")
             return 1
-    if certificate["target"] != "c":
+    if certificate["target"] not in {"c", "onnx"}:
         sys.stdout.write(f"use `skewless certify` for the target {certificate['target']}\n")
         return 1
     return _compare(given.folder, certificate, given.compiler, given.runner)
@@ -74,6 +74,8 @@ def _compare(folder: Path, certificate: dict[str, Any], compiler: str, runner: s
 
 def _score(folder: Path, certificate: dict[str, Any], compiler: str, runner: str, rows: bytes) -> bytes:
     stem = certificate["stem"]
+    if certificate["target"] == "onnx":
+        return _score_onnx(folder / f"{stem}.onnx", rows, certificate["n_inputs"])
     sources = [str(folder / f"{stem}.c"), str(folder / f"{stem}_test.c")]
     with tempfile.TemporaryDirectory() as scratch:
         program = f"{scratch}/program"
@@ -81,6 +83,15 @@ def _score(folder: Path, certificate: dict[str, Any], compiler: str, runner: str
         subprocess.run([*shlex.split(compiler), *flags, "-o", program, *sources, "-lm"], check=True)  # noqa: S603
         command = [*shlex.split(runner), program, "-"]
         return subprocess.run(command, input=rows, capture_output=True, check=True).stdout  # noqa: S603
+
+
+def _score_onnx(path: Path, rows: bytes, inputs: int) -> bytes:
+    import numpy as np  # noqa: PLC0415 - only this target needs packages
+    import onnxruntime  # noqa: PLC0415 - as above
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {"x": np.frombuffer(rows).reshape(-1, inputs)})
+    return np.concatenate(outputs, axis=1).tobytes()
 
 
 def _ulps(actual: float, expected: float, kind: str) -> float:

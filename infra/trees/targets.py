@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.trees import c_source
+from skewless.infra.trees import c_source, onnx_model
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.native import Toolchain
@@ -66,8 +66,21 @@ def _table_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - a
     return {"numpy": np.__version__}
 
 
+def _write_onnx(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
+    return {f"{model.identifier}.onnx": onnx_model.write_onnx(model)}
+
+
+def _score_onnx(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return onnx_model.score_onnx(folder / f"{stem}.onnx", rows)
+
+
+def _onnx_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return onnx_model.onnx_tools()
+
+
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
+    ExportTarget(name="onnx", write=_write_onnx, score=_score_onnx, tools=_onnx_tools),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}

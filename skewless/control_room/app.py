@@ -81,7 +81,7 @@ class ControlRoom:
 
         Args:
             further: routes, such as those of the sign-in.
-            lifespan: runs beside the application.
+            lifespan: runs while the application does.
         """
         routes = [*further, Route("/static/{name}", _static), Route("/health/live", _live)]
         for page in PAGES:

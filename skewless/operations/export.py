@@ -41,7 +41,7 @@ from skewless.version import __version__
 from skewless.workspace import Workspace
 
 _SCRIPT = "certify.py"
-_MOST_ROWS = 100_000  # for the tests of nodes
+_MOST_ROWS, _MOST_NUMBERS = 100_000, 20_000_000  # for the tests of nodes
 _TEST_ROWS = 32
 _SEED = 7
 _VECTOR = "The inputs are the model's vector."
@@ -117,7 +117,8 @@ def export(
     package = open_package(project.store, model, version)
     exported = _describe(package)
     sample = _training_sample(project, package, training_rows)
-    rows = export_rows(exported.table, {"reference": package.reference.rows, **sample}, most=_MOST_ROWS)
+    most = min(_MOST_ROWS, _MOST_NUMBERS // exported.table.facts.n_features)
+    rows = export_rows(exported.table, {"reference": package.reference.rows, **sample}, most=most)
     toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
     with tempfile.TemporaryDirectory() as scratch, translate_disk_errors(folder):
         built = Path(scratch) / "export"

@@ -122,8 +122,8 @@ def list_refused(project: Workspace) -> list[RefusedLog]:
 def _describe(log: str, name: str, days: ByDay, today: int) -> RefusedLog:
     by_reason: dict[str, dict[int, int]] = {}
     for day, counts in days.items():
-        for reason, item in counts.refused.items():
-            by_reason.setdefault(reason, {})[day] = item.rows
+        for reason, rows in counts.refused.items():
+            by_reason.setdefault(reason, {})[day] = rows
     rejected = sum(sum(rows.values()) for rows in by_reason.values())
     accepted = sum(counts.accepted for counts in days.values())
     current = days.get(today, RowCounts())
@@ -212,7 +212,7 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
 def _places(days: ByDay) -> Iterator[Place]:
     """Yield the recorded places of the latest days first; of each day one per reason, then the next."""
     for _, counts in sorted(days.items(), reverse=True):
-        lists = [item.places[::-1] for _, item in sorted(counts.refused.items())]
+        lists = [places[::-1] for _, places in sorted(counts.places.items())]
         for rank in range(max(map(len, lists), default=0)):
             yield from (places[rank] for places in lists if rank < len(places))
 

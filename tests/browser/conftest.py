@@ -38,7 +38,8 @@ def room_url(fraud_project: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+# Of a module: while it is open, an event loop runs in this thread, and tests elsewhere start loops of their own.
+@pytest.fixture(scope="module")
 def visitor() -> Iterator[Visitor]:
     """A browser; each visit has a session of its own."""
     program = shutil.which("chromium")

@@ -25,6 +25,7 @@ SHAPES = (
     (rf"/\S*/{PROJECT}", f"/{PROJECT}"),
     (r"\d{4}-\d\d-\d\d[T ][\d:.]+(\+00:00|Z)", "TIME"),
     (r"-?\d[\d,]*\.\d+(e-?\d+)?", "NUMBER"),
+    (r"\b[0-9a-f]{11}-[0-9a-f]{8}-[0-9a-f]+\b", "PREDICTION"),
     (r"\b[0-9a-f]{12,}\b", "HASH"),
     (r"-?\d[\d,]*", "NUMBER"),
     (r"─+", "─"),

@@ -27,6 +27,7 @@ KINDS = {
     "commit-materializations-coverage",
     "write-draft",
     "unlink-staging",
+    "commit-daily_counts",
     "commit-read_progress",
     "put",
     "set_markers",
@@ -94,6 +95,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         ("set_markers#1", "after"),
         ("commit-materializations#1", "after"),
         ("commit-materializations-coverage#1", "before"),
+        ("commit-daily_counts#1", "after"),
     ]
     cases = cases[::3] if latest.addresses.is_shared else cases  # all of them: see below
     assert kill_at(latest, dying, cases).total() == len(cases)

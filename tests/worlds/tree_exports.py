@@ -12,6 +12,7 @@ import pytest
 from skewless.infra.trees.c_source import FLAGS, write_c, write_c_test
 from skewless.infra.trees.export_model import ExportModel, ModelInput
 from skewless.infra.trees.native import Toolchain
+from skewless.infra.trees.onnx_model import score_onnx, write_onnx
 from skewless.infra.trees.table import TreeTable
 from tests.worlds.tree_models import Matrix
 
@@ -55,3 +56,10 @@ def c_scores(table: TreeTable, rows: Matrix, folder: Path, toolchain: Toolchain)
     for name, data in {**write_c(model), **write_c_test(model, rows[:1], some)}.items():
         (folder / name).write_bytes(data)
     return toolchain.score([folder / "sample.c", folder / "sample_test.c"], rows)
+
+
+def onnx_scores(table: TreeTable, rows: Matrix, folder: Path) -> Matrix:
+    """Return what the ONNX of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``."""
+    path = folder / "sample.onnx"
+    path.write_bytes(write_onnx(exported(table)))
+    return score_onnx(path, rows)

@@ -176,16 +176,16 @@ def describe_distributions(profile: Mapping[str, Any], names: Sequence[str], cou
         For each feature that has finite training values: ``low`` and ``high``, their range, and ``trained`` and
         ``now``, the share of all values in each bin of this range, from low to high; ``now`` is empty without rows.
     """
-    live = counts.histograms
-    trained = Histograms.of_profile(live.bins, _profiled_columns(profile, names))
+    live, columns = counts.histograms, _profiled_columns(profile, names)
+    trained = Histograms.of_profile(live.bins, columns)
     described = {}
     for row, name in enumerate(live.bins.names):
         edges = live.bins.edges[row]
         if name in names and edges.size:
             inside = slice(2, edges.size + 1)  # without nulls, and values outside of the training range
             described[name] = {
-                "low": float(edges[0]),
-                "high": float(edges[-1]),
+                "low": columns[name]["min"],
+                "high": columns[name]["max"],
                 "trained": _shares(trained.counts[row], inside),
                 "now": _shares(live.counts[row], inside),
             }

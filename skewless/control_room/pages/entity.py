@@ -99,7 +99,7 @@ class EntityPage(PlainRecord):
         get_options, erase_options: the keys as options of ``skewless get`` and ``skewless erase``.
         key_text: their values, to type as a confirmation.
         text: the keys as JSON, for the action.
-        views: online beside the log.
+        views: online, and in the log.
         predictions: the last ones.
     """
 
@@ -113,7 +113,7 @@ class EntityPage(PlainRecord):
 
 
 def read_entity_page(project: Project, query: Query) -> EntityPage:
-    """Return what is known of an entity.
+    """Return the values and predictions of an entity.
 
     Raises:
         RequestError: a key is missing, unknown or not of its type.
@@ -220,7 +220,7 @@ def _entity_of(values: Values) -> dict[str, str]:
     """Return the keys of an action.
 
     Raises:
-        RequestError: they are not those that the reader confirmed.
+        RequestError: the reader has confirmed other keys.
     """
     try:
         keys = json.loads(values["entity"])

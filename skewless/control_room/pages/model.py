@@ -226,5 +226,5 @@ PAGE = Page(
     question="Who answers for {model}, and how well?",
     template="model.html",
     read=read_model,
-    live_s=10,
+    live_s=4,
 )

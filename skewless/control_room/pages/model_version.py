@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.traffic import TrafficPolicy
-from skewless.control_room.page import Page, Part, Query, read_part
+from skewless.control_room.page import Known, Page, Part, Query, read_part
 from skewless.control_room.pages.model import AliasHolder, seen_state
 from skewless.control_room.pages.model_parts import TrainingPart, read_training
 from skewless.control_room.pages.models import CHAMPION, check_model
@@ -71,9 +72,13 @@ def read_version(project: Project, query: Query) -> VersionPage:
 
     Raises:
         ScopeError: the viewer may not see the model.
-        RequestError: there is no such model.
+        RequestError: there is no such model or version.
     """
     name, version = check_model(project, query), query.path["version"]
+    versions = read_part(lambda: project.packages.list_versions(name))
+    if isinstance(versions, Known) and version not in versions.value:
+        fix = f"choose one on the page of the model, such as {versions.value[-1]}" if versions.value else "train it"
+        raise RequestError(f"model {name!r}", "has no such version", value=version, fix=fix)
     return VersionPage(
         model=name,
         version=version,
@@ -85,7 +90,6 @@ def read_version(project: Project, query: Query) -> VersionPage:
 
 
 def _place(project: Project, name: str, version: str) -> PlacePart:
-    project.packages.check_version(name, version)
     seen, policy = seen_state(project, name), project.store.traffic.get(name)
     holder = project.store.aliases.get(name, CHAMPION)
     moves = [

@@ -169,5 +169,5 @@ PAGE = Page(
     template="models.html",
     read=read_models,
     menu="Models",
-    live_s=10,
+    live_s=4,
 )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -104,12 +105,14 @@ class ProcessRow(PlainRecord):
     """A process of the project.
 
     Args:
-        runs_plan: whether it has loaded the applied plan; None: no plan is applied.
+        runs_plan: whether it has loaded the applied plan; None: unknown, or no plan is applied.
+        age_s: seconds since its start, by the clock of its machine.
         does: what it says about its work.
     """
 
     process: ProcessStatus
     runs_plan: bool | None
+    age_s: float
     does: str
 
 
@@ -293,6 +296,7 @@ def _read_processes(project: Project, applied: AppliedPlan | None) -> list[Proce
         ProcessRow(
             process=item,
             runs_plan=None if applied is None or item.plan is None else item.plan == applied.plan.hash,
+            age_s=max(0.0, time.time() - datetime.fromisoformat(item.started_at).timestamp()),
             does=_describe(item),
         )
         for item in running_processes(project.state)

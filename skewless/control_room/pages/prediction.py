@@ -36,7 +36,7 @@ _MOST_TEXT = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(PlainRecord):
-    """What the log has of a prediction.
+    """The columns of a prediction in the log.
 
     Args:
         role: champion, challenger or shadow.
@@ -69,7 +69,7 @@ class Facts(PlainRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Explained(PlainRecord):
-    """What the package of the version says.
+    """The explanation of a prediction by the package of its version.
 
     Args:
         margin, bias: of the model; None: it has no contributions.

@@ -35,7 +35,7 @@ class RefusedLogs(PlainRecord):
         shown: by kind and name, each with its five most frequent reasons.
         total: number of all of them.
         next: log after which the next page begins; None: this is the last one.
-        unusual: names by log of those that refused more rows today than usual; at most 20.
+        unusual: logs that refused more rows today than usual, each with its name; at most 20.
         histories: event sources with files that can be imported again.
         views: needed latest-value views, whose sources can be read again.
     """

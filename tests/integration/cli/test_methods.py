@@ -35,19 +35,8 @@ METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
 # Options that only choose what is shown, how the process ends, or where the project is and what its settings are.
 OF_THE_COMMAND = {
-    "repo",
-    "engine",
-    "as_json",
-    "context",
-    "check",
-    "no_check",
-    "folder",
-    "suggest",
-    "write",
-    "row",
-    "yes",
-    "platform",
-}
+    "repo", "engine", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes", "platform",
+}  # fmt: skip
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
 PARSED_BY_VERB = {

@@ -25,6 +25,7 @@ VERBS = (
     "runs retry -- %s", "runs cancel -- %s",
     "rollout fraud --begin=%s", "quality fraud --since=%s", "quality fraud --window=%s", "drift fraud --window=%s",
     "importance fraud --window=%s", "replay --since=%s", "scheduler --once --until=%s",
+    "export -- %s", "export fraud --to=%s",
     "dataset --service fraud --entities data/payments.parquet --out out --time=%s", "keys add new --expires=%s",
     "keys add new --rate=%s", "keys add new --scope=%s", "get card_days --key=%s",
     "get card_days --key card_id=c1 --as-of=%s", "predict fraud --row=%s", "predict fraud --in=%s --out out",
@@ -37,7 +38,7 @@ ABOUT = (
     "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
     "quality", "predictions", "replay", "report", "why", "importance", "parity", "drift", "freshness",
     "rollout", "rollback", "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke",
-    "runs show", "runs start", "runs retry", "runs cancel",
+    "runs show", "runs start", "runs retry", "runs cancel", "export",
 )  # fmt: skip
 DECLARED = {
     "view": ("definitions.py", '    name="card_days",'),

@@ -21,7 +21,7 @@ from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.shown_pages import NOWHERE, read_empty, show
-from tests.worlds.trained import FIRST_CARD, Sandbox, ask, later_rows, open_project
+from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows, open_project
 
 CARD = str(FIRST_CARD)
 (ERASE,) = entity.ACTIONS
@@ -106,9 +106,9 @@ def test_what_cannot_be_read_is_unknown_alone(place: Sandbox) -> None:
         html = shown(project, card_id=CARD)
         assert "not compared" in html
         assert "Not known: <bdi>online store" in html
-    (place.repo / "data/labels.parquet").unlink()
+    (place.repo / place.project.applied.model(MODEL).labels.path).unlink()
     found = page_of(place.project, card_id=CARD)
-    assert "labels" in known(found.predictions).outcomes
+    assert "label table" in known(found.predictions).outcomes
     for file in (place.state / "log" / "batch").glob("card_days-*/*.parquet"):
         file.unlink()
     (view,) = known(page_of(place.project, card_id=CARD).views).views

@@ -136,6 +136,12 @@ def test_only_the_models_of_the_viewer(spot: Sandbox) -> None:
         read_model(spot.project, Query(path={"model": "other"}))
 
 
+@pytest.mark.parametrize("version", ["..", "x\0y", "<b>", "9" * 500, "000099", "-1", "1", "\u0663"])
+def test_a_version_that_does_not_exist_is_refused(spot: Sandbox, version: str) -> None:
+    with pytest.raises(RequestError, match="has no such version"):
+        read_version(spot.project, Query(path={"model": MODEL, "version": version}))
+
+
 def test_texts_from_outside_stay_text(spot: Sandbox) -> None:
     store, holders = spot.project.store, (OLD, NEW)
     for i, text in enumerate(MARKUP):

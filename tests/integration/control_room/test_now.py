@@ -170,16 +170,17 @@ def test_an_alert_is_resolved_by_the_action(project: Project) -> None:
 
 
 def test_a_dead_process_of_this_machine_is_seen_at_once(project: Project) -> None:
-    beat(project, os.getpid(), silent_s=2.0)
-    beat(project, 2**22 + 1, silent_s=2.0)  # above the largest pid
-    beat(project, 2**22 + 2, silent_s=2.0, host="elsewhere")
+    # Heartbeats of a minute from now: however slow this test is, none is missed.
+    beat(project, os.getpid(), silent_s=-60.0)
+    beat(project, 2**22 + 1, silent_s=-60.0)  # above the largest pid
+    beat(project, 2**22 + 2, silent_s=-60.0, host="elsewhere")
     page = look(project)
     assert isinstance(page.processes, Known)
     lives = {row.process.pid: row.process.lives for row in page.processes.value.items}  # type: ignore[attr-defined]
     assert lives == {os.getpid(): True, 2**22 + 1: False, 2**22 + 2: True}
     (found,) = [item for item in troubles(page) if "heartbeat" in item.cause]
     assert found.since_us is not None
-    assert abs(found.since_us - (NOW - 2 * SECOND)) < MINUTE
+    assert abs(found.since_us - NOW) < 5 * MINUTE
 
 
 def test_a_job_that_failed_is_wrong_until_it_is_done(project: Project) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
@@ -19,16 +20,17 @@ from skewless.infra.trees import targets
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.table import TreeTable
+from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 from tests.worlds.tree_exports import find_toolchain
 
 
-def plant(place: Sandbox, folder: Path, source: str) -> None:
-    """Replace the C of an export, and sign a certificate of it, as a bug of the writer would."""
-    (folder / "fraud.c").write_text(source)
+def plant(place: Sandbox, folder: Path, data: bytes, name: str = "fraud.c") -> None:
+    """Replace a file of an export, and sign a certificate of it, as a bug of the writer would."""
+    (folder / name).write_bytes(data)
     path = folder / "certificate.json"
     body = json.loads(path.read_text())
-    body["files"]["fraud.c"] = hashlib.sha256(source.encode()).hexdigest()
+    body["files"][name] = hashlib.sha256(data).hexdigest()
     path.write_text(json.dumps(body))
     signer = place.project.store.signer
     (folder / "signature.json").write_bytes(signer.sign(path.read_bytes(), "export certificate"))
@@ -49,15 +51,34 @@ def test_a_threshold_that_is_off_by_one_unit_is_found(place: Sandbox, tmp_path: 
     for at in np.random.default_rng(0).permutation(len(places))[:2]:
         found = places[at]
         other = np.nextafter(float.fromhex(found[1]), np.inf if at % 2 else -np.inf)
-        plant(place, folder, source[: found.start(1)] + float(other).hex() + source[found.end(1) :])
+        plant(place, folder, (source[: found.start(1)] + float(other).hex() + source[found.end(1) :]).encode())
         repeated = place.project.certify(folder / "certificate.json")
         assert repeated.certificate.scores.different > 0, found[0]
         assert re.search("has other raw scores than the library", str(repeated.error))
-        script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
-        assert script.returncode == 1
-        assert (
-            f"{repeated.certificate.scores.different} of {certificate.scores.rows} rows have another" in script.stdout
-        )
+    said = run("certify", folder, "--repo", place.repo)
+    assert (said.code, said.stdout.splitlines()[0]) == (8, "certificate")
+    assert "has other raw scores than the library" in said.stderr
+    script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
+    assert script.returncode == 1
+    assert f"{repeated.certificate.scores.different} of {certificate.scores.rows} rows have another" in script.stdout
+
+
+def test_a_threshold_of_onnx_that_is_off_by_one_unit_is_found(place: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    certificate = place.project.export(MODEL, to="onnx", out=folder).certificate
+    assert certificate.scores.different == 0
+    assert certificate.predictions
+    assert place.project.certify(folder).error is None
+    script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=True)
+    assert script.stdout.startswith("0 of ")
+    model = onnx.load(folder / "fraud.onnx")
+    (splits,) = (each for node in model.graph.node for each in node.attribute if each.name == "nodes_splits")
+    thresholds = onnx.numpy_helper.to_array(splits.t).copy()
+    thresholds[7] = np.nextafter(thresholds[7], np.inf)
+    splits.t.CopyFrom(onnx.numpy_helper.from_array(thresholds))
+    plant(place, folder, model.SerializeToString(), "fraud.onnx")
+    repeated = place.project.certify(folder)
+    assert repeated.certificate.scores.different > 0
 
 
 def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_predictions_are_logged_and_counted_like_those_of_http(keyed: KeyedServe
     assert counted("skewless_predictions_total") == rows + 6
     assert counted("skewless_requests_total") >= errors + 3
     texts = [tensors["prediction_id"][1] for tensors in (tensors_of_http(body, length), tensors_of_grpc(reply))]
-    ids = [[item.decode() for item in re.findall(rb"[0-9a-f]{12}-[0-9a-f]+", text)] for text in texts]
+    ids = [[item.decode() for item in re.findall(rb"[0-9a-f]{11}-[0-9a-f]{8}-[0-9a-f]+", text)] for text in texts]
 
     def logged() -> dict[str, dict[str, Any]]:
         rows = [row for file in keyed.place.log_files() for row in pq.read_table(file).to_pylist()]

@@ -34,5 +34,5 @@ def test_distances_are_those_of_the_definition() -> None:
 
 
 def test_a_range_is_unknown_without_both_ends() -> None:
-    profile = {"a": {"min": 1.0, "max": 4.0}, "b": {"min": None, "max": None}}
+    profile: dict[str, dict[str, float | None]] = {"a": {"min": 1.0, "max": 4.0}, "b": {"min": None, "max": None}}
     assert spreads_of(profile, ["a", "b", "c"]) == [3.0, 0.0, 0.0]

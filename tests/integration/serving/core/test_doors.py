@@ -17,7 +17,7 @@ from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import Door, DoorReply, Doors, opened_doors
 from tests.worlds.trained import MODEL, NOW, Sandbox, ask
 
-_ID = re.compile(rb"[0-9a-f]{12}-[0-9a-f]+")
+_ID = re.compile(rb"[0-9a-f]{11}-[0-9a-f]{8}-[0-9a-f]+")
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,10 @@ def test_counts_are_the_sums_of_batches_and_places_are_the_latest(batches: list[
                 expected[reason] += 1
                 places.setdefault(reason, []).append(at)
         first += len(batch)
-    assert {reason: item.rows for reason, item in total.refused.items()} == expected
+    assert total.refused == expected
     assert total.rejected == expected.total()
     assert total.accepted + total.rejected == first
-    assert {reason: [at for _, at in item.places] for reason, item in total.refused.items()} == {
+    assert {reason: [at for _, at in found] for reason, found in total.places.items()} == {
         reason: found[-5:] for reason, found in places.items()
     }
     assert RowCounts.from_dict(json.loads(json.dumps(total.as_dict()))) == total

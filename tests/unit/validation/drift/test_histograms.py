@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import numpy.typing as npt
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from skewless.training.curves import profile_features
 from skewless.validation.drift.histograms import Bins, Histograms
+from skewless.validation.drift.verdicts import WindowCounts, describe_distributions
 
 Floats = npt.NDArray[np.float64]
 anything = st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e308, 5e-324]) | st.floats(-4, 4)
@@ -50,6 +53,22 @@ def test_new_values_are_those_beyond_training(trained: Floats, live: Floats) -> 
         outside = ((real < finite.min()) | (real > finite.max())).sum()
         assert now.new_share[i] == outside / len(live)
         assert now.null_share[i] == np.isnan(values).sum() / len(live)
+
+
+@given(columns, columns)
+def test_distributions_are_shares_of_all_values_and_json(trained: Floats, live: Floats) -> None:
+    profile, now = profile_features(trained, ["a", "b"]), Histograms.empty(of(trained).bins).add_rows(named(live))
+    described = describe_distributions(profile, ["a", "b"], WindowCounts(rows=len(live), histograms=now))
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    for i, name in enumerate(("a", "b")):
+        finite = trained[np.isfinite(trained[:, i]), i]
+        assert (name in described) == bool(finite.size)
+        if finite.size:
+            item = described[name]
+            assert (item["low"], item["high"]) == (finite.min(), finite.max())
+            assert abs(sum(item["trained"]) - 1 + np.isnan(trained[:, i]).mean()) < 1e-4
+            inside = 1 - now.null_share[i] - now.new_share[i] if len(live) else 0.0
+            assert abs(sum(item["now"]) - inside) < 1e-4
 
 
 def test_a_constant_feature_that_moves_is_seen() -> None:
