@@ -39,9 +39,9 @@ from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
+_LEAVES = "leaves"
 _AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
 _LOG_PAUSE_S = 2e-3
-_LEAVES = "leaves"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -92,11 +92,11 @@ async def _predict_files(
     config: ServerConfig, name: str | None, source: InputRows, target: Path, *, leaves: bool
 ) -> int:
     with open_targets(source, target) as write:
-        async with open_predictor(config, name, leaves=leaves) as batch:
+        async with open_predictor(config, name) as batch:
             source.check_columns(batch.model.plan, result_names(leaves=leaves))
             total = 0
             chunks = source.read_chunks(chunk_rows(config.settings))
-            async with aclosing(batch.predict_chunks(chunks)) as predicted:
+            async with aclosing(batch.predict_chunks(chunks, leaves=leaves)) as predicted:
                 async for number, chunk, scored in predicted:
                     await asyncio.to_thread(lambda n, c, s: write(n, add_results(c, s)), number, chunk, scored)
                     total += chunk.num_rows
@@ -131,33 +131,35 @@ class BatchPredictor:
 
     Args:
         log_capacity: number of predictions that may wait for the log; more would be dropped.
-        options: of all requests.
     """
 
     predictor: Predictor
     model: ServedModel
     log: PredictionWriter
     log_capacity: int
-    options: Options = NO_OPTIONS
 
     async def predict_chunks(
-        self, chunks: Iterator[tuple[int, pa.Table]]
+        self, chunks: Iterator[tuple[int, pa.Table]], *, leaves: bool = False
     ) -> AsyncGenerator[tuple[int, pa.Table, ScoredSlice], None]:
         """Yield chunks of files with their predictions, in order.
 
         While one chunk is scored, the features of the next are read, and the rows of one more from its file: none of
         these takes the time of another, because scoring, reading and writing release the GIL.
 
+        Args:
+            leaves: whether to find leaves, too.
+
         Raises:
             SourceError: a file is missing, corrupt, or has changed.
-            RequestError: a row does not match the inputs in the plan.
+            RequestError: a row does not match the inputs in the plan, or the model has no leaves.
             StoreError: the store is unavailable.
         """
+        options = Options(extras=(_LEAVES,)) if leaves else NO_OPTIONS
         loop, in_flight = asyncio.get_running_loop(), deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]]()
         with ThreadPoolExecutor(1, "batch-rows") as reader:
             try:
                 while (chunk := await loop.run_in_executor(reader, next, chunks, None)) is not None:
-                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader))))
+                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader, options))))
                     if len(in_flight) > _AHEAD:
                         yield await _first_of(in_flight)
                 while in_flight:
@@ -167,8 +169,8 @@ class BatchPredictor:
                     task.cancel()
                 await asyncio.gather(*(task for _, _, task in in_flight), return_exceptions=True)
 
-    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor) -> ScoredSlice:
-        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
+    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor, options: Options) -> ScoredSlice:
+        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk, options)
         # All chunks in flight, and one whose record is on its way, must find room in the log, which would drop them.
         rows = min(CHUNK_ROWS, self.predictor.limits.max_batch)
         most_rows = max(0, self.log_capacity - (2 + _AHEAD) * rows)
@@ -176,11 +178,11 @@ class BatchPredictor:
             await asyncio.sleep(_LOG_PAUSE_S)
         return await self.predictor.score(request)
 
-    def _request(self, chunk: pa.Table) -> ScoringRequest:
+    def _request(self, chunk: pa.Table, options: Options) -> ScoringRequest:
         check_count(chunk.num_rows, self.predictor.limits.max_batch)
         rows = ColumnRows(_plain_columns(self.model.plan, chunk))
         columns = self.model.parser.parse_columns(rows.columns)
-        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns, options=self.options)
+        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns, options=options)
 
 
 async def _first_of(
@@ -192,12 +194,9 @@ async def _first_of(
 
 @asynccontextmanager
 async def open_predictor(
-    config: ServerConfig, name: str | None, version: str | None = None, *, leaves: bool = False
+    config: ServerConfig, name: str | None, version: str | None = None
 ) -> AsyncIterator[BatchPredictor]:
     """Yield the predictor of a model; without a name of the only one, without a version of the champion.
-
-    Args:
-        leaves: whether predictions have the leaves, too.
 
     The log is complete at the end of the block.
 
@@ -239,9 +238,7 @@ async def open_predictor(
             scoring_threads=config.settings.threads or len(os.sched_getaffinity(0)),
         )
         stack.push_async_callback(predictor.close)
-        options = Options(extras=(_LEAVES,)) if leaves else NO_OPTIONS
-        capacity = config.settings.log_capacity
-        yield BatchPredictor(predictor=predictor, model=model, log=log, log_capacity=capacity, options=options)
+        yield BatchPredictor(predictor=predictor, model=model, log=log, log_capacity=config.settings.log_capacity)
 
 
 def add_results(chunk: pa.Table, scored_slice: ScoredSlice) -> pa.Table:
@@ -293,6 +290,6 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
     leaves = scored_slice.extra_values(_LEAVES)
     if leaves is not None:
-        ends = numbers(np.arange(0, leaves.size + 1, leaves.shape[1], dtype=np.int32))
+        ends = numbers(np.arange(n + 1, dtype=np.int32) * np.int32(leaves.shape[1]))
         columns[_LEAVES] = pa.ListArray.from_arrays(ends, numbers(leaves))
     return columns

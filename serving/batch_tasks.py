@@ -139,10 +139,9 @@ async def _predict_chunks(config: ServerConfig, task: Task, target: Path) -> Tas
     rows = 0
     scores, vectors = blake2b(task.name.encode(), digest_size=16), blake2b(digest_size=16)
     with open_target(target) as write:
-        model, version, leaves = (task.parameters[name] for name in ("model", "version", "leaves"))
-        async with open_predictor(config, model, version, leaves=leaves) as batch:
+        async with open_predictor(config, task.parameters["model"], task.parameters["version"]) as batch:
             chunks = enumerate(_read_chunks(config.state.storage, task))
-            async with aclosing(batch.predict_chunks(chunks)) as predicted:
+            async with aclosing(batch.predict_chunks(chunks, leaves=task.parameters["leaves"])) as predicted:
                 async for _, chunk, scored in predicted:
                     write(add_results(chunk, scored))
                     rows += scored.n

@@ -18,6 +18,7 @@ from skewless.contract.spec import ModelSpec
 _MONOTONE = {"sklearn": ("monotonic_cst",), "lightgbm": ("monotone_constraints", "monotone_constraint", "mc")}
 _INTERACTIONS = {"sklearn": "interaction_cst"}
 _NUMBER = re.compile(r"-?\d+")
+_PAIR = re.compile(r"(\d+)\s*:\s*(-?\d+)")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -58,10 +59,7 @@ def describe_constraints(spec: ModelSpec, names: Sequence[str]) -> dict[str, Any
     """
     params, result = index_constraints(spec, names).params, dict[str, Any]()
     for name in _monotone_names(spec):
-        value = params.get(name)
-        # Text is LightGBM's "1,0,-1" or XGBoost's "(1,0,-1)".
-        ways = [int(number) for number in _NUMBER.findall(value)] if isinstance(value, str) else value or ()
-        monotone = {feature: int(way) for feature, way in zip(names, ways, strict=False) if way}
+        monotone = {feature: way for feature, way in zip(names, _read_ways(params.get(name)), strict=False) if way}
         if monotone:
             result["monotone"] = monotone
     groups = params.get(_interaction_name(spec))
@@ -95,6 +93,17 @@ def _monotone_names(spec: ModelSpec) -> Sequence[str]:
 
 def _interaction_name(spec: ModelSpec) -> str:
     return _INTERACTIONS.get(spec.algorithm, "interaction_constraints")
+
+
+def _read_ways(value: Any) -> list[int]:  # noqa: ANN401 - a parameter of a library
+    """Return the direction of each feature, from the first to the last that the parameter has."""
+    if not isinstance(value, str):
+        return [int(way) for way in value or ()]
+    # LightGBM's "1,0,-1", XGBoost's and CatBoost's "(1,0,-1)", or CatBoost's "0:1,2:-1".
+    pairs = {int(feature): int(way) for feature, way in _PAIR.findall(value)}
+    if pairs:
+        return [pairs.get(i, 0) for i in range(max(pairs) + 1)]
+    return [int(way) for way in _NUMBER.findall(value)]
 
 
 def _find(spec: ModelSpec, parameter: str, names: Sequence[str], feature: str | int) -> int:

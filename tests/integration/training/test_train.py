@@ -51,10 +51,11 @@ def spec_of(algorithm: str, task: str) -> ModelSpec:
         ("lightgbm", "monotone_constraints", "interaction_constraints"),
         ("xgboost", "monotone_constraints", "interaction_constraints"),
         ("sklearn", "monotonic_cst", "interaction_cst"),
+        ("catboost", "monotone_constraints", None),
     ],
 )
 def test_constraints_by_name_are_kept_and_travel_in_the_package(
-    finite: Shop, tmp_path: Path, algorithm: str, monotone: str, interactions: str
+    finite: Shop, tmp_path: Path, algorithm: str, monotone: str, interactions: str | None
 ) -> None:
     plain = spec_of(algorithm, "binary")
     dataset = finite.dataset(plain)
@@ -62,20 +63,19 @@ def test_constraints_by_name_are_kept_and_travel_in_the_package(
     numbers = [i for i in range(len(names)) if i not in categorical]
     ways = {names[numbers[0]]: 1, names[numbers[1]]: -1}
     groups = [[names[i] for i in numbers[:2]], [name for i, name in enumerate(names) if i not in numbers[:2]]]
-    spec = replace(plain, params={monotone: ways, interactions: groups})
-    indexed = replace(
-        plain,
-        params={
-            monotone: [ways.get(name, 0) for name in names],
-            interactions: [[names.index(name) for name in group] for group in groups],
-        },
-    )
+    params: dict[str, Any] = {monotone: ways}
+    indexes: dict[str, Any] = {monotone: [ways.get(name, 0) for name in names]}
+    found: dict[str, Any] = {"monotone": ways}
+    if interactions is not None:
+        params[interactions] = found["interactions"] = groups
+        indexes[interactions] = [[names.index(name) for name in group] for group in groups]
+    spec, indexed = (replace(plain, params=each) for each in (params, indexes))
     packages = [train(dataset, each, store_at(tmp_path), threads=1, now_us=END).package for each in (spec, indexed)]
     assert packages[0].model_file.read_bytes() == packages[1].model_file.read_bytes()
     assert packages[0].spec.params == spec.params
     ways_text = ("may only raise the margin", "may only lower the margin")
     assert constraint_rows(packages[0].about)[:2] == sorted(zip(ways, ways_text, strict=True))
-    assert [package.about["constraints"] for package in packages] == [{"monotone": ways, "interactions": groups}] * 2
+    assert [package.about["constraints"] for package in packages] == [found] * 2
     model = load_model(store_at(tmp_path), "m", packages[0].version)
     rows = np.nan_to_num(dataset.matrix[:50])
     for feature, way in ways.items():

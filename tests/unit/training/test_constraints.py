@@ -66,6 +66,8 @@ def test_all_forms_mean_the_same(algorithm: str, params: dict[str, Any], indexed
         ("lightgbm", {"monotone_constraints": [0, 0, 0]}, {}),
         ("xgboost", {"mc": [1, 0, 0]}, {}),  # no parameter of XGBoost
         ("sklearn", {"monotone_constraints": [1, 0, 0]}, {}),
+        ("catboost", {"monotone_constraints": "0:1,2:-1"}, {"monotone": {"v__a": 1, "request__c": -1}}),
+        ("catboost", {"monotone_constraints": {"v__b": -1}}, {"monotone": {"v__b": -1}}),
         ("sklearn", {"interaction_cst": "no_interactions"}, {"interactions": "no_interactions"}),
     ],
 )

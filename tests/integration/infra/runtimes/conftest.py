@@ -28,7 +28,7 @@ CATEGORY = 7
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model in our runtime, beside the library that trained it."""
+    """A model in our runtime, beside the library that trained it; without leaves, the runtime refuses them."""
 
     runtime: Runtime
     raw: Callable[[Matrix], Scores]
@@ -36,7 +36,7 @@ class ModelCase:
     contributions: Callable[[Matrix], Scores]
     thresholds: list[tuple[int, float]]
     model_file: Path
-    leaves: Callable[[Matrix], Scores] | None = None  # None: the runtime refuses to tell them
+    leaves: Callable[[Matrix], Scores] | None = None
 
 
 def training_rows() -> tuple[Matrix, Vector]:
