@@ -169,7 +169,7 @@ class ControlRoom:
         async def answer(request: Request, viewer: Viewer) -> Response:
             viewer.require(action.right)
             values = {name: request.query_params.get(name, "") for name in action.fields}
-            viewer.require_model(values.get("model", ""))
+            viewer.require_model(values)
             sentences = await self.readers.run(lambda project: action.preview(project, values))
             return self.page(
                 request,
@@ -192,7 +192,7 @@ class ControlRoom:
             check_origin(request, viewer, form)
             viewer.require(action.right)
             values = {name: form.get(name, "") for name in (*action.fields, *action.ask)}
-            viewer.require_model(values.get("model", ""))
+            viewer.require_model(values)
             if action.word and form.get("word") != action.word.format(**values):
                 fix = f"type {action.word.format(**values)!r}"
                 raise ConflictError(action.title, "is not confirmed", value=form.get("word"), fix=fix)

@@ -12,8 +12,9 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
-from skewless.control_room.access import Local
+from skewless.control_room.access import Local, SignIn, Viewer
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.readers import Readers
 from tests.worlds.rollouts import make_rollout
@@ -35,6 +36,16 @@ class RoomReply:
     def body(self) -> Any:  # noqa: ANN401 - JSON
         """The JSON that it must be."""
         return orjson.loads(self.text)
+
+
+@dataclass(frozen=True)
+class OnePerson(SignIn):
+    """Takes everybody for one person."""
+
+    person: Viewer
+
+    def viewer(self, request: Request) -> Viewer:  # noqa: ARG002 - the protocol's
+        return self.person
 
 
 @dataclass(frozen=True)
