@@ -34,6 +34,7 @@ from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.readers import Readers
 from skewless.control_room.render import render, to_url
 from skewless.infra.access.audit import Actor
+from skewless.infra.telemetry.logger import EventLogger
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -56,6 +57,7 @@ _STATUS: Sequence[tuple[type[SkewlessError], int]] = (
     (StoreError, 503),
 )
 _CLOCK = SystemClock()
+_log = EventLogger()
 Answer = Callable[[Request, Viewer], Awaitable[Response]]
 
 
@@ -91,7 +93,7 @@ class ControlRoom:
         for action in ACTIONS:
             routes.append(Route(f"/actions/{action.name}", self._guard(self._confirm(action)), methods=["GET"]))
             routes.append(Route(f"/actions/{action.name}", self._guard(self._do(action)), methods=["POST"]))
-        return Starlette(routes=routes, lifespan=lifespan)
+        return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: self._missing, 500: self._failed})
 
     def page(self, request: Request, template: str, title: str, viewer: Viewer | None, **values: object) -> Response:
         """Return an HTML reply."""
@@ -204,6 +206,15 @@ class ControlRoom:
             return RedirectResponse(f"{path}?{to_url('', **kept)[1:]}", 303, HEADERS)
 
         return answer
+
+    async def _missing(self, request: Request, _: Exception) -> Response:
+        error = RequestError("page", "does not exist", value=request.url.path, fix="open another page of the menu")
+        return self._error(request, None, error)
+
+    async def _failed(self, request: Request, failure: Exception) -> Response:
+        _log.error("page_failed", path=request.url.path, error=f"{type(failure).__name__}: {failure}")
+        fix = "report it, with the log of the control room"
+        return self._error(request, None, SkewlessError("control room", "has a defect: the page failed", fix=fix))
 
     def _error(self, request: Request, viewer: Viewer | None, error: SkewlessError) -> Response:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)

@@ -169,3 +169,17 @@ def test_a_viewer_of_one_model_neither_sees_nor_changes_others(trained: Path, tm
             for action in ACTIONS:
                 reply = pages.post(f"/actions/{action.name}", {"token": TOKEN, "model": "fraud"})
                 assert (reply.status == 403) or ("model" in action.fields and "fraud" in models), action.name
+
+
+def test_a_defect_and_an_unknown_path_have_a_page_with_the_policy(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("skewless.control_room.readers.Readers._read", fail)
+    for path, status in (("/changes", 500), ("/views/a/b/c", 404), ("/nothing", 404)):
+        reply = pages.get(path)
+        assert reply.status == status
+        assert "secret detail" not in reply.text
+        assert reply.headers["content-security-policy"] == HEADERS["content-security-policy"]
