@@ -11,8 +11,10 @@ import numpy as np
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.trees import c_source
+from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
+from skewless.infra.trees.footprint import measure_c
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.table import TreeTable
 
@@ -28,6 +30,7 @@ class ExportTarget:
             gets the folder of the files, their stem, the rows and the compiler of C.
         tools: returns the names and versions of what ``score`` uses, for the certificate.
         flags: of a compiler of C.
+        measure: returns facts of size and speed for the certificate; None: there are none.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ExportTarget:
     score: Callable[[Path, str, Matrix, Toolchain], Matrix]
     tools: Callable[[Toolchain], Mapping[str, str]]
     flags: tuple[str, ...] = ()
+    measure: Callable[[ExportModel, Matrix, Toolchain], Mapping[str, str]] | None = None
 
 
 def _write_c(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
@@ -54,6 +58,17 @@ def _c_tools(toolchain: Toolchain) -> Mapping[str, str]:
     }
 
 
+def _write_edge(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
+    return {**write_edge(model), **c_source.write_c_test(model, rows, margins)}
+
+
+def _measure_edge(model: ExportModel, rows: Matrix, toolchain: Toolchain) -> Mapping[str, str]:
+    edge, other = (
+        measure_c(write(model), model.identifier, rows, toolchain) for write in (write_edge, c_source.write_c)
+    )
+    return edge.compared(other, "c")
+
+
 def _write_table(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
     return {f"{model.identifier}.parquet": model.table.to_bytes()}
 
@@ -68,6 +83,14 @@ def _table_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - a
 
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
+    ExportTarget(
+        name="edge",
+        write=_write_edge,
+        score=_score_c,
+        tools=_c_tools,
+        flags=c_source.FLAGS,
+        measure=_measure_edge,
+    ),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skewless.infra.trees.export_certificate import ExportCertificate
 
 ExportedVersion = Annotated[str | None, argument("VERSION", "For example 000003; default: the champion.")]
-To = Annotated[str, option("--to TARGET", "Kind of export: c or table.")]
+To = Annotated[str, option("--to TARGET", "Kind of export: c, edge or table.")]
 OutFolder = Annotated[
     Path | None, option("--out DIR", "New folder; default: model, version and target, in the current folder.")
 ]
@@ -102,4 +102,4 @@ def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
     ]
     if scores.prediction_ulps is not None:
         facts.append(("predictions", f"differ by at most {float(scores.prediction_ulps):g} units in the last place"))
-    return facts
+    return [*facts, *certificate.measured.items()]

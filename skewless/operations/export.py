@@ -68,7 +68,8 @@ class RepeatedCertificate(PlainRecord):
 
     Args:
         folder: of the export.
-        certificate: as it was signed, but for ``scores``, ``tools`` and ``machine``, which are of this machine.
+        certificate: as it was signed, but for ``scores``, ``tools`` and ``machine``, which are of this machine, and
+            for ``measured``, which is empty.
     """
 
     folder: str
@@ -167,7 +168,12 @@ def certify(project: Workspace, folder: Path, *, compiler: str = "gcc", runner: 
             (Path(scratch) / name).write_bytes(data)
         actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
     scores = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
-    here: dict[str, Any] = {"scores": scores, "tools": dict(target.tools(toolchain)), "machine": this_machine()}
+    here: dict[str, Any] = {
+        "scores": scores,
+        "tools": dict(target.tools(toolchain)),
+        "machine": this_machine(),
+        "measured": {},
+    }
     return RepeatedCertificate(folder=str(folder), certificate=ExportCertificate(**{**vars(certificate), **here}))
 
 
@@ -264,6 +270,7 @@ def _build(
         tested=rows.tested,
         scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind),
         files=file_digests(files),
+        measured={} if target.measure is None else dict(target.measure(exported, matrix, toolchain)),
     )
 
 

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skewless.infra.trees.c_source import write_c
+from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import prepare_inputs, table_margins, tree_leaves
 from skewless.infra.trees.export_rows import export_rows
 from skewless.infra.trees.readers import read_trees
@@ -25,14 +27,16 @@ FEW = max(3, settings().max_examples // 15)
 
 
 def differences(sample: SampleModel, seed: int, count: int, compiler: str) -> int:
-    """Return the number of rows for which the C or the table of a model has other bits than the library."""
+    """Return the number of rows for which the C, edge's C or the table of a model has other bits than the library."""
     table = read_trees(sample.algorithm, sample.model, "sample")
     rows = hard_rows(table, sample.categorical, seed, count)
     expected = library_margins(sample, rows)
-    with tempfile.TemporaryDirectory() as folder:
-        scores = c_scores(table, rows, Path(folder), find_toolchain(compiler))
-    same = same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), expected)
-    return int((~(same & same_bits(table_margins(table, rows), expected))).sum())
+    same = same_bits(table_margins(table, rows), expected)
+    for write in (write_c, write_edge):
+        with tempfile.TemporaryDirectory() as folder:
+            scores = c_scores(table, rows, Path(folder), find_toolchain(compiler), write)
+        same &= same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), expected)
+    return int((~same).sum())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

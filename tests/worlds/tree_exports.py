@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.table import TreeTable
 from tests.worlds.tree_models import Matrix
 
+Writer = Callable[[ExportModel], dict[str, bytes]]
+Change = Callable[[str], str]
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 PACKAGES = {
     "gcc": "gcc",
@@ -48,10 +51,19 @@ def exported(table: TreeTable, name: str = "sample") -> ExportModel:
     return ExportModel(name=name, version="000001", package="0" * 64, table=table, inputs=inputs, note="A test.")
 
 
-def c_scores(table: TreeTable, rows: Matrix, folder: Path, toolchain: Toolchain) -> Matrix:
-    """Return what the C of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``."""
+def c_scores(
+    table: TreeTable, rows: Matrix, folder: Path, toolchain: Toolchain, write: Writer = write_c, change: Change = str
+) -> Matrix:
+    """Return what the C of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``.
+
+    Args:
+        write: returns source and header.
+        change: what a bug would do to the source.
+    """
     model = exported(table)
     some = np.zeros((1, table.facts.n_outputs))
-    for name, data in {**write_c(model), **write_c_test(model, rows[:1], some)}.items():
+    for name, data in {**write(model), **write_c_test(model, rows[:1], some)}.items():
         (folder / name).write_bytes(data)
+    source = folder / "sample.c"
+    source.write_text(change(source.read_text()))
     return toolchain.score([folder / "sample.c", folder / "sample_test.c"], rows)
