@@ -64,8 +64,9 @@ def measure_c(files: Mapping[str, bytes], stem: str, rows: Matrix, toolchain: To
     order = np.random.default_rng(_SEED).permutation(len(rows))[:_MOST_ROWS]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name, data in {**files, "time.c": _TIMER.replace("@NAME@", stem).replace("@UPPER@", stem.upper())}.items():
-            (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+        timer = _TIMER.replace("@NAME@", stem).replace("@UPPER@", stem.upper())
+        for name, data in {**files, "time.c": timer.encode()}.items():
+            (folder / name).write_bytes(data)
         source = folder / f"{stem}.c"
         replace(toolchain, flags=(*toolchain.flags, *_FLAGS)).build([source], folder / "model.o")
         sections = list(_sections((folder / "model.o").read_bytes()))

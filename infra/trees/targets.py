@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.trees import c_source
+from skewless.infra.trees import c_source, wasm
 from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
@@ -81,6 +81,18 @@ def _table_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - a
     return {"numpy": np.__version__}
 
 
+def _write_wasm(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
+    return wasm.write_wasm(model)
+
+
+def _score_wasm(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return wasm.wasm_scores(folder / f"{stem}.wasm", rows)
+
+
+def _wasm_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return wasm.wasm_tools()
+
+
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
     ExportTarget(
@@ -92,6 +104,7 @@ _TARGETS = (
         measure=_measure_edge,
     ),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
+    ExportTarget(name="wasm", write=_write_wasm, score=_score_wasm, tools=_wasm_tools),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}
 

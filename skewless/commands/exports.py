@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skewless.infra.trees.export_certificate import ExportCertificate
 
 ExportedVersion = Annotated[str | None, argument("VERSION", "For example 000003; default: the champion.")]
-To = Annotated[str, option("--to TARGET", "Kind of export: c, edge or table.")]
+To = Annotated[str, option("--to TARGET", "Kind of export: c, edge, table or wasm.")]
 OutFolder = Annotated[
     Path | None, option("--out DIR", "New folder; default: model, version and target, in the current folder.")
 ]

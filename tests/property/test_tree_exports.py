@@ -17,7 +17,7 @@ from skewless.infra.trees.evaluate import prepare_inputs, table_margins, tree_le
 from skewless.infra.trees.export_rows import export_rows
 from skewless.infra.trees.readers import read_trees
 from skewless.infra.trees.table import Tree, TreeTable
-from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain
+from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain, find_wasm, wasm_margins
 from tests.worlds.tree_models import Matrix, SampleModel, hard_rows, library_margins, random_model, same_bits
 
 ALGORITHMS = ["lightgbm", "xgboost", "sklearn", "catboost"]
@@ -97,4 +97,22 @@ def test_many_models_on_each_compiler(compiler: str) -> None:
             different += differences(sample, seed, 4_000, compiler)
             models, rows = models + 1, rows + 4_000
     sys.stdout.write(f"{compiler}: {models} models, {rows:,} rows, {different} rows with other bits\n")
+    assert different == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_many_models_as_wasm() -> None:
+    find_wasm()
+    models = rows = different = 0
+    for algorithm in ALGORITHMS:
+        for seed in range(25):
+            sample = random_model(algorithm, 10_000 + seed, largest=12 if seed % 20 else 200)
+            table = read_trees(algorithm, sample.model, "sample")
+            hard = hard_rows(table, sample.categorical, seed, 4_000)
+            with tempfile.TemporaryDirectory() as folder:
+                margins = wasm_margins(table, hard, Path(folder))
+            different += int((~same_bits(margins, library_margins(sample, hard))).sum())
+            models, rows = models + 1, rows + len(hard)
+    sys.stdout.write(f"wasm: {models} models, {rows:,} rows, {different} rows with other bits\n")
     assert different == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from skewless.infra.trees.c_source import FLAGS, write_c, write_c_test
 from skewless.infra.trees.export_model import ExportModel, ModelInput
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.table import TreeTable
+from skewless.infra.trees.wasm import wasm_scores, write_wasm
 from tests.worlds.tree_models import Matrix
 
 Writer = Callable[[ExportModel], dict[str, bytes]]
@@ -43,6 +45,24 @@ def find_toolchain(name: str) -> Toolchain:
         if program and shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: apt-get install {PACKAGES[program]}")
     return toolchain
+
+
+def find_wasm() -> None:
+    """Skip the test if this machine cannot compile or run WebAssembly."""
+    for program, package in (("clang", "clang"), ("wasm-ld", "lld")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: apt-get install {package} wasi-libc")
+    if not Path("/usr/lib/wasm32-wasi/libc.a").is_file():
+        pytest.skip("wasi-libc is not installed: apt-get install wasi-libc")
+    if find_spec("wasmtime") is None:
+        pytest.skip("wasmtime is not installed: pip install wasmtime")
+
+
+def wasm_margins(table: TreeTable, rows: Matrix, folder: Path) -> Matrix:
+    """Return the raw scores that the WebAssembly of a table gives, ``(n, n_outputs)``."""
+    for name, data in write_wasm(exported(table)).items():
+        (folder / name).write_bytes(data)
+    return np.ascontiguousarray(wasm_scores(folder / "sample.wasm", rows)[:, : table.facts.n_outputs])
 
 
 def exported(table: TreeTable, name: str = "sample") -> ExportModel:
