@@ -26,6 +26,10 @@ TrainingRows = Annotated[
 ]
 ExportFolder = Annotated[Path, argument("FILE", "Folder that `skewless export` has written, or its certificate.json.")]
 
+PredictionLog = Annotated[
+    Path | None, option("--predictions FILE", "JSON lines of the export's predictions, to compare with the library.")
+]
+
 
 @command(
     "Export a model as a program or file, with a certificate.",
@@ -75,14 +79,23 @@ def export(
     "Repeat the certificate of an export on this machine.",
     "fraud-000003-c --repo my-project",
     "fraud-000003-c/certificate.json --compiler clang --json",
+    "fraud-000003-edge --predictions device.jsonl",
 )
-def certify(session: Session, folder: ExportFolder, *, compiler: Compiler = "gcc", runner: Runner = "") -> None:
+def certify(
+    session: Session,
+    folder: ExportFolder,
+    *,
+    compiler: Compiler = "gcc",
+    runner: Runner = "",
+    predictions: PredictionLog = None,
+) -> None:
     """Check the signature and the files of an export, and compare its scores again on this machine.
 
+    With `--predictions`, compare the predictions that a device has logged, instead of those of the certificate.
     The exit code is 8 if a file is altered, the signer is not trusted, or a raw score has other bits.
     """
     with session.working("certifying") as project:
-        repeated = project.certify(folder, compiler=compiler, runner=runner)
+        repeated = project.certify(folder, compiler=compiler, runner=runner, predictions=predictions)
     facts = [("folder", repeated.folder), *_facts(repeated.certificate)]
     session.end(repeated.as_dict(), facts_table("certificate", facts), error=repeated.error)
 
@@ -97,7 +110,7 @@ def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
         ("library", certificate.library),
         ("tools", tools),
         ("rows", kinds),
-        ("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}"),
+        *([("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}")] if "nodes" in kinds else []),
         ("raw scores", f"{count_text(scores.different, 'row')} of {scores.rows:,} differ"),
     ]
     if scores.prediction_ulps is not None:

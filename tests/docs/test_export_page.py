@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Step, page, steps
+from tests.docs.pages import Step, blocks, page, steps
 from tests.worlds.command_line import run
 from tests.worlds.trained import Sandbox, opened_copy
 from tests.worlds.tree_exports import find_wasm
@@ -41,6 +41,8 @@ def test_every_command_does_what_the_page_shows(trained: Path, tmp_path: Path, m
     session = steps(page("export.md"))
     assert len(session) > 5
     monkeypatch.chdir(tmp_path)
+    (device,) = (code for code in blocks(page("export.md"), "c") if "main" in code)
+    (tmp_path / "device.c").write_text(device)
     with opened_copy(trained, tmp_path / "project") as place:
         for step in session:
             missing = [name for name in PROGRAMS if name in step.command and shutil.which(name) is None]
