@@ -34,7 +34,7 @@ def c_files(model: ExportModel, lines: Iterable[str]) -> dict[str, bytes]:
     """Return a source and its header, by file name.
 
     Args:
-        lines: of the source, without those that each source has at its beginning and end.
+        lines: of the source, after its includes and before its link.
     """
     stem, facts = model.identifier, model.table.facts
     source = [*_first_lines(model), *lines, *link_lines(facts, stem), ""]

@@ -39,7 +39,7 @@ class Footprint:
     row_ns: float | None
 
     def compared(self, other: Footprint, name: str) -> dict[str, str]:
-        """Return each number as a text, beside that of another export."""
+        """Return each number as a text, with the number of another export."""
         facts = {each: f"{getattr(self, each):,} bytes ({name}: {getattr(other, each):,})" for each in _SIZES}
         if self.row_ns is not None and other.row_ns is not None:
             facts["row"] = f"{self.row_ns / 1e3:.2f} us ({name}: {other.row_ns / 1e3:.2f})"

@@ -108,7 +108,7 @@ def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
         ("model", f"{certificate.model} {certificate.version}"),
         ("target", certificate.target),
         ("library", certificate.library),
-        ("tools", tools),
+        *([("tools", tools)] if tools else []),
         ("rows", kinds),
         *([("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}")] if "nodes" in kinds else []),
         ("raw scores", f"{count_text(scores.different, 'row')} of {scores.rows:,} differ"),
