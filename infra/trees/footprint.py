@@ -18,6 +18,7 @@ from skewless.infra.trees.native import Toolchain
 _FLAGS = ("-c", "-fstack-usage", "-fno-asynchronous-unwind-tables", "-Wno-unused-command-line-argument")
 _MOST_ROWS = 10_000
 _SEED = 7
+_ELF, _ORDER, _LITTLE = b"\x7fELF", 5, 1
 _NO_BITS = 8  # type of a section that a file does not hold
 _WRITE, _ALLOCATE, _EXECUTE = 1, 2, 4
 
@@ -49,14 +50,14 @@ class Footprint:
 _SIZES = ("code", "data", "ram")
 
 
-def measure_c(files: Mapping[str, bytes], stem: str, rows: Matrix, toolchain: Toolchain) -> Footprint:
-    """Compile a source and its header, and measure it.
+def measure_c(files: Mapping[str, bytes], stem: str, rows: Matrix, toolchain: Toolchain) -> Footprint | None:
+    """Compile a source and its header, and measure it; None: the compiler does not write what is measured.
 
     Args:
         files: the source and the header, by name.
         stem: name of the source without its ending.
         rows: ``(n, n_features)`` float64; at most 10,000 of them are timed, in random order.
-        toolchain: compiles to ELF files.
+        toolchain: it can be measured if it writes ELF files of little-endian numbers, and the size of the stack.
 
     Raises:
         PlaceError: a tool is missing or fails.
@@ -69,14 +70,16 @@ def measure_c(files: Mapping[str, bytes], stem: str, rows: Matrix, toolchain: To
             (folder / name).write_bytes(data)
         source = folder / f"{stem}.c"
         replace(toolchain, flags=(*toolchain.flags, *_FLAGS)).build([source], folder / "model.o")
-        sections = list(_sections((folder / "model.o").read_bytes()))
-        usage = (folder / "model.su").read_text()
+        binary, usage = (folder / "model.o").read_bytes(), folder / "model.su"
+        if not binary.startswith(_ELF) or binary[_ORDER] != _LITTLE or not usage.is_file():
+            return None
+        sections, stack = list(_sections(binary)), _stack(usage.read_text())
         sample = np.ascontiguousarray(rows[order])
         timed = None if toolchain.runner else toolchain.run([source, folder / "time.c"], sample.tobytes())
     return Footprint(
         code=sum(each.size for each in sections if each.flags & _EXECUTE),
         data=sum(each.size for each in sections if not each.flags & _EXECUTE and each.kind != _NO_BITS),
-        ram=sum(each.size for each in sections if each.flags & _WRITE) + _stack(usage),
+        ram=sum(each.size for each in sections if each.flags & _WRITE) + stack,
         row_ns=None if timed is None else struct.unpack("=d", timed)[0],
     )
 

@@ -66,7 +66,7 @@ def _measure_edge(model: ExportModel, rows: Matrix, toolchain: Toolchain) -> Map
     edge, other = (
         measure_c(write(model), model.identifier, rows, toolchain) for write in (write_edge, c_source.write_c)
     )
-    return edge.compared(other, "c")
+    return {} if edge is None or other is None else edge.compared(other, "c")
 
 
 def _write_table(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target

@@ -120,6 +120,7 @@ def test_the_footprint_is_measured(compiler: str) -> None:
     table = read_trees("lightgbm", sample.model, "sample")
     rows = hard_rows(table, sample.categorical, 1, 200)
     size = measure_c(write_edge(exported(table)), "sample", rows, toolchain)
+    assert size is not None
     leaves = sum(node.is_leaf for tree in table.trees() for node in tree.nodes)
     splits = len(table.nodes) - leaves
     assert 8 * leaves + 3 * splits <= size.data < 8 * leaves + 6 * splits + 4_000
