@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,18 @@ _PER_LINE = 8
 
 def write_c(model: ExportModel) -> dict[str, bytes]:
     """Return the source and the header of a model, by file name."""
-    stem = model.identifier
-    lines = [*_source_lines(model), ""]
-    return {f"{stem}.c": "\n".join(lines).encode(), f"{stem}.h": _header(model).encode()}
+    return c_files(model, _source_lines(model))
+
+
+def c_files(model: ExportModel, lines: Iterable[str]) -> dict[str, bytes]:
+    """Return a source and its header, by file name.
+
+    Args:
+        lines: of the source, after its includes and before its link.
+    """
+    stem, facts = model.identifier, model.table.facts
+    source = [*_first_lines(model), *lines, *link_lines(facts, stem), ""]
+    return {f"{stem}.c": "\n".join(source).encode(), f"{stem}.h": _header(model).encode()}
 
 
 def write_c_test(model: ExportModel, rows: Matrix, margins: Scores) -> dict[str, bytes]:
@@ -82,32 +91,35 @@ def _braced(row: NDArray[np.float64]) -> str:
     return "    {" + ", ".join(map(c_number, row.tolist())) + "}"
 
 
-def _source_lines(model: ExportModel) -> Iterator[str]:
+def _first_lines(model: ExportModel) -> Iterator[str]:
     facts, stem = model.table.facts, model.identifier
     yield f"/* Model {comment_text(model.name)} {model.version}, package sha256:{model.package}. */"
     yield "/* Written from its tree table; do not edit it: its certificate has the digest of this file. */"
-    yield f'#include "{stem}.h"'
-    yield "#include <float.h>"
-    yield "#include <math.h>"
-    yield ""
+    yield from (f'#include "{stem}.h"', "#include <float.h>", "#include <math.h>", "")
     yield "#if !defined(FLT_EVAL_METHOD) || FLT_EVAL_METHOD != 0"
-    yield "#error this compiler keeps numbers in wider registers, which changes scores"
-    yield "#endif"
-    yield "#ifdef __FAST_MATH__"
-    yield "#error -ffast-math changes scores"
-    yield "#endif"
-    yield ""
+    yield from ("#error this compiler keeps numbers in wider registers, which changes scores", "#endif")
+    yield from ("#ifdef __FAST_MATH__", "#error -ffast-math changes scores", "#endif", "")
     yield f"typedef {_c_type(facts.input_type)} input_t;"
     yield f"typedef {_c_type(facts.sum_type)} sum_t;"
     yield ""
+
+
+def _source_lines(model: ExportModel) -> Iterator[str]:
+    facts = model.table.facts
     writer = _TreeWriter(facts)
     bodies = [writer.function(at, tree) for at, tree in enumerate(model.table.trees())]
     outputs = [tree.output for tree in model.table.trees()]
     yield from writer.set_lines()
     for body in bodies:
         yield from body
-    yield from _margin_lines(facts, stem, outputs)
-    yield from link_lines(facts, stem)
+    body = [
+        f"    input_t x[{facts.n_features}];",
+        f"    for (i = 0; i < {facts.n_features}; i++) {{",
+        f"        x[i] = {prepared_text(facts, 'inputs[i]')};",
+        "    }",
+        *(f"    sums[{output}] += tree_{at}(x);" for at, output in enumerate(outputs)),
+    ]
+    yield from margin_lines(facts, model.identifier, body)
 
 
 def _c_type(number_type: str) -> str:
@@ -123,7 +135,7 @@ class _TreeWriter:
 
     def function(self, number: int, tree: Tree) -> list[str]:
         """Return the lines of one tree."""
-        sizes = _sizes(tree.nodes)
+        sizes = leaf_counts(tree.nodes)
         lines = [f"static sum_t tree_{number}(const input_t *x) {{"]
         if tree.nodes[0].is_leaf:
             lines.append("    (void)x;")
@@ -190,7 +202,7 @@ class _TreeWriter:
         return f"({x} == 0 || {condition})" if node.zero_left else f"({x} != 0 && {condition})"
 
 
-def _sizes(nodes: Sequence[TreeNode]) -> list[int]:
+def leaf_counts(nodes: Sequence[TreeNode]) -> list[int]:
     """Return the number of leaves below each node."""
     order, sizes = [0], [1] * len(nodes)
     for at in order:  # it grows on the way
@@ -202,20 +214,21 @@ def _sizes(nodes: Sequence[TreeNode]) -> list[int]:
     return sizes
 
 
-def _margin_lines(facts: TreeFacts, stem: str, outputs: Sequence[int]) -> Iterator[str]:
+def prepared_text(facts: TreeFacts, number: str) -> str:
+    """Return the expression of an input as the library compares it."""
+    if facts.zero is None:
+        return f"(input_t){number}"
+    zero = c_number(facts.zero)
+    return f"{number} <= {zero} && {number} >= -{zero} ? 0 : (input_t){number}"
+
+
+def margin_lines(facts: TreeFacts, stem: str, body: Iterable[str]) -> Iterator[str]:
+    """Yield the function of raw scores, whose body adds leaves to ``sums`` and can use ``int i``."""
     upper = stem.upper()
     yield f"void {stem}_margin(const double *inputs, double *margins) {{"
-    yield f"    input_t x[{upper}_INPUTS];"
     yield f"    sum_t sums[{upper}_OUTPUTS] = {{{', '.join(c_number(each, facts.sum_type) for each in facts.base)}}};"
     yield "    int i;"
-    yield f"    for (i = 0; i < {upper}_INPUTS; i++) {{"
-    if facts.zero is None:
-        yield "        x[i] = (input_t)inputs[i];"
-    else:
-        zero = c_number(facts.zero)
-        yield f"        x[i] = inputs[i] <= {zero} && inputs[i] >= -{zero} ? 0 : (input_t)inputs[i];"
-    yield "    }"
-    yield from (f"    sums[{output}] += tree_{at}(x);" for at, output in enumerate(outputs))
+    yield from body
     yield f"    for (i = 0; i < {upper}_OUTPUTS; i++) {{"
     if facts.scale != 1.0:
         yield f"        sums[i] *= {c_number(facts.scale, facts.sum_type)};"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class ExportCertificate(PlainRecord):
         nodes: number of tests in the trees.
         tested: number of tests for which rows lie on both sides of the threshold, next to it.
         scores: the result.
+        measured: facts of size and speed on that machine, as texts.
     """
 
     model: str
@@ -114,6 +115,7 @@ class ExportCertificate(PlainRecord):
     tested: int
     scores: ScoreComparison
     files: Mapping[str, str]
+    measured: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the certificate as JSON."""

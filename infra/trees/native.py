@@ -55,8 +55,8 @@ class Toolchain:
         """
         _run([*self._command(), *self.flags, "-o", str(program), *map(str, sources), "-lm"])
 
-    def score(self, sources: Sequence[Path], rows: Matrix) -> Matrix:
-        """Return what the test program of an export gives for rows, shape ``(n, n_numbers)``.
+    def run(self, sources: Sequence[Path], data: bytes) -> bytes:
+        """Compile sources, and return what their program writes for its standard input.
 
         Raises:
             PlaceError: a tool is missing or fails.
@@ -64,8 +64,15 @@ class Toolchain:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder) / "program"
             self.build(sources, program)
-            output = _run([*shlex.split(self.runner), str(program), "-"], rows.tobytes())
-        return np.frombuffer(output, dtype=np.float64).reshape(len(rows), -1)
+            return _run([*shlex.split(self.runner), str(program), "-"], data)
+
+    def score(self, sources: Sequence[Path], rows: Matrix) -> Matrix:
+        """Return what the test program of an export gives for rows, shape ``(n, n_numbers)``.
+
+        Raises:
+            PlaceError: a tool is missing or fails.
+        """
+        return np.frombuffer(self.run(sources, rows.tobytes()), dtype=np.float64).reshape(len(rows), -1)
 
     def _command(self) -> list[str]:
         words = shlex.split(self.compiler)

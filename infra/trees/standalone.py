@@ -39,7 +39,7 @@ def main() -> int:
         if hashlib.sha256((given.folder / name).read_bytes()).hexdigest() != digest:
             sys.stdout.write(f"{name} is not the file of the certificate\n")
             return 1
-    if certificate["target"] not in {"c", "onnx"}:
+    if certificate["target"] not in {"c", "edge", "onnx"}:
         sys.stdout.write(f"use `skewless certify` for the target {certificate['target']}\n")
         return 1
     return _compare(given.folder, certificate, given.compiler, given.runner)

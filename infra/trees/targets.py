@@ -10,9 +10,11 @@ import numpy as np
 
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.trees import c_source, onnx_model
+from skewless.infra.trees import c_source, onnx_model, wasm
+from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
+from skewless.infra.trees.footprint import measure_c
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.table import TreeTable
 
@@ -28,6 +30,7 @@ class ExportTarget:
             gets the folder of the files, their stem, the rows and the compiler of C.
         tools: returns the names and versions of what ``score`` uses, for the certificate.
         flags: of a compiler of C.
+        measure: returns facts of size and speed for the certificate; None: there are none.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ExportTarget:
     score: Callable[[Path, str, Matrix, Toolchain], Matrix]
     tools: Callable[[Toolchain], Mapping[str, str]]
     flags: tuple[str, ...] = ()
+    measure: Callable[[ExportModel, Matrix, Toolchain], Mapping[str, str]] | None = None
 
 
 def _write_c(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
@@ -52,6 +56,17 @@ def _c_tools(toolchain: Toolchain) -> Mapping[str, str]:
         "target": toolchain.machine(),
         **({"runner": toolchain.runner} if toolchain.runner else {}),
     }
+
+
+def _write_edge(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
+    return {**write_edge(model), **c_source.write_c_test(model, rows, margins)}
+
+
+def _measure_edge(model: ExportModel, rows: Matrix, toolchain: Toolchain) -> Mapping[str, str]:
+    edge, other = (
+        measure_c(write(model), model.identifier, rows, toolchain) for write in (write_edge, c_source.write_c)
+    )
+    return {} if edge is None or other is None else edge.compared(other, "c")
 
 
 def _write_table(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
@@ -78,10 +93,31 @@ def _onnx_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as
     return onnx_model.onnx_tools()
 
 
+def _write_wasm(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
+    return wasm.write_wasm(model)
+
+
+def _score_wasm(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return wasm.wasm_scores(folder / f"{stem}.wasm", rows)
+
+
+def _wasm_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return wasm.wasm_tools()
+
+
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
     ExportTarget(name="onnx", write=_write_onnx, score=_score_onnx, tools=_onnx_tools),
+    ExportTarget(
+        name="edge",
+        write=_write_edge,
+        score=_score_c,
+        tools=_c_tools,
+        flags=c_source.FLAGS,
+        measure=_measure_edge,
+    ),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
+    ExportTarget(name="wasm", write=_write_wasm, score=_score_wasm, tools=_wasm_tools),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skewless.infra.trees.export_certificate import ExportCertificate
 
 ExportedVersion = Annotated[str | None, argument("VERSION", "For example 000003; default: the champion.")]
-To = Annotated[str, option("--to TARGET", "Kind of export: c or table.")]
+To = Annotated[str, option("--to TARGET", "Kind of export: c, edge, table or wasm.")]
 OutFolder = Annotated[
     Path | None, option("--out DIR", "New folder; default: model, version and target, in the current folder.")
 ]
@@ -25,6 +25,10 @@ TrainingRows = Annotated[
     int, option("--training-rows N", "Certify also with N rows of the training set, which is read again.", min=0)
 ]
 ExportFolder = Annotated[Path, argument("FILE", "Folder that `skewless export` has written, or its certificate.json.")]
+
+PredictionLog = Annotated[
+    Path | None, option("--predictions FILE", "JSON lines of the export's predictions, to compare with the library.")
+]
 
 
 @command(
@@ -75,14 +79,23 @@ def export(
     "Repeat the certificate of an export on this machine.",
     "fraud-000003-c --repo my-project",
     "fraud-000003-c/certificate.json --compiler clang --json",
+    "fraud-000003-edge --predictions device.jsonl",
 )
-def certify(session: Session, folder: ExportFolder, *, compiler: Compiler = "gcc", runner: Runner = "") -> None:
+def certify(
+    session: Session,
+    folder: ExportFolder,
+    *,
+    compiler: Compiler = "gcc",
+    runner: Runner = "",
+    predictions: PredictionLog = None,
+) -> None:
     """Check the signature and the files of an export, and compare its scores again on this machine.
 
+    With `--predictions`, compare the predictions that a device has logged, instead of those of the certificate.
     The exit code is 8 if a file is altered, the signer is not trusted, or a raw score has other bits.
     """
     with session.working("certifying") as project:
-        repeated = project.certify(folder, compiler=compiler, runner=runner)
+        repeated = project.certify(folder, compiler=compiler, runner=runner, predictions=predictions)
     facts = [("folder", repeated.folder), *_facts(repeated.certificate)]
     session.end(repeated.as_dict(), facts_table("certificate", facts), error=repeated.error)
 
@@ -95,11 +108,11 @@ def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
         ("model", f"{certificate.model} {certificate.version}"),
         ("target", certificate.target),
         ("library", certificate.library),
-        ("tools", tools),
+        *([("tools", tools)] if tools else []),
         ("rows", kinds),
-        ("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}"),
+        *([("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}")] if "nodes" in kinds else []),
         ("raw scores", f"{count_text(scores.different, 'row')} of {scores.rows:,} differ"),
     ]
     if scores.prediction_ulps is not None:
         facts.append(("predictions", f"differ by at most {float(scores.prediction_ulps):g} units in the last place"))
-    return facts
+    return [*facts, *certificate.measured.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from skewless.infra.runtimes.certification import certify as certify_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime
 from skewless.infra.storage.durable import make_folder, translate_disk_errors
 from skewless.infra.trees import standalone
+from skewless.infra.trees.edge_log import read_edge_log
 from skewless.infra.trees.export_certificate import (
     CERTIFICATE,
     ROWS,
@@ -44,6 +46,8 @@ _SCRIPT = "certify.py"
 _MOST_ROWS, _MOST_NUMBERS = 100_000, 20_000_000  # for the tests of nodes
 _TEST_ROWS = 32
 _SEED = 7
+_FIX = "use another compiler or target, and report it: exports must have the library's bits"
+_LOG_FIX = "find out which program and model the device runs, and whether the log has the inputs that it scored"
 _VECTOR = "The inputs are the model's vector."
 
 
@@ -68,16 +72,19 @@ class RepeatedCertificate(PlainRecord):
 
     Args:
         folder: of the export.
-        certificate: as it was signed, but for ``scores``, ``tools`` and ``machine``, which are of this machine.
+        certificate: as it was signed, but for ``scores``, ``tools`` and ``machine``, which are of this machine, and
+            for ``measured``, which is empty.
+        predictions: the log whose predictions were compared, instead of the rows of the certificate.
     """
 
     folder: str
     certificate: ExportCertificate
+    predictions: str | None = None
 
     @property
     def error(self) -> PackageError | None:
         """Return what differs here; None: nothing does."""
-        return _refusal(self.certificate)
+        return _refusal(self.certificate, _FIX if self.predictions is None else _LOG_FIX)
 
 
 def export(
@@ -136,40 +143,71 @@ def export(
     return ModelExport(folder=str(folder), size=size, certificate=certificate)
 
 
-def certify(project: Workspace, folder: Path, *, compiler: str = "gcc", runner: str = "") -> RepeatedCertificate:
-    """Repeat the certificate of an export on this machine; changes nothing.
+def certify(
+    project: Workspace, folder: Path, *, compiler: str = "gcc", runner: str = "", predictions: Path | None = None
+) -> RepeatedCertificate:
+    """Repeat the certificate of an export on this machine, or prove logged predictions of it; changes nothing.
 
     Args:
         folder: of the export, or its certificate.
         compiler: command of the C compiler.
         runner: command before a program of that compiler.
+        predictions: log of the export's predictions, as JSON lines. The library of the package scores its inputs again;
+            nothing is compiled.
 
     Raises:
-        PackageError: no trusted key signed the certificate, or a file is missing or altered.
+        PackageError: no trusted key signed the certificate, a file is missing or altered, or the package of the
+            predictions is another.
+        SourceError: the log cannot be read.
         PlaceError: the folder cannot be read, or the compiler is missing or fails.
     """
     folder = folder.parent if folder.name == CERTIFICATE else folder
+    certificate, files = _open_export(project, folder)
+    here: dict[str, Any] = {"machine": this_machine(), "measured": {}}
+    if predictions is None:
+        target = find_target(certificate.target)
+        rows, expected = unpack_rows(files[ROWS], certificate)
+        toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
+        with tempfile.TemporaryDirectory() as scratch:
+            # A copy of the bytes that were checked: the folder may change meanwhile.
+            for name, data in files.items():
+                (Path(scratch) / name).write_bytes(data)
+            actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
+        here["tools"] = dict(target.tools(toolchain))
+    else:
+        rows, actual = read_edge_log(predictions, certificate.n_inputs, certificate.n_outputs)
+        expected, library = _library_margins(project, certificate, rows)
+        here |= {"library": library, "tools": {}, "kinds": {"logged": len(rows)}}
+    here["scores"] = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
+    repeated = ExportCertificate(**{**vars(certificate), **here})
+    log = None if predictions is None else str(predictions)
+    return RepeatedCertificate(folder=str(folder), certificate=repeated, predictions=log)
+
+
+def _open_export(project: Workspace, folder: Path) -> tuple[ExportCertificate, dict[str, bytes]]:
+    """Return the certificate and the files of an export whose signature and digests are right."""
     text = _read(folder, CERTIFICATE)
     signature = folder / SIGNATURE
     thing = f"export {folder}"
     signed = signature.read_bytes() if signature.is_file() else None
     project.store.trust.check(thing, text, signed, "export certificate")
     certificate = ExportCertificate.from_bytes(text)
-    target = find_target(certificate.target)
     files = {name: _read(folder, name) for name in certificate.files}
     altered = [name for name, digest in file_digests(files).items() if certificate.files[name] != digest]
     if altered:
         raise PackageError(thing, "has an altered file", value=altered[0], fix="export the model again")
-    rows, expected = unpack_rows(files[ROWS], certificate)
-    toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
-    with tempfile.TemporaryDirectory() as scratch:
-        # A copy of the bytes that were checked: the folder may change meanwhile.
-        for name, data in files.items():
-            (Path(scratch) / name).write_bytes(data)
-        actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
-    scores = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
-    here: dict[str, Any] = {"scores": scores, "tools": dict(target.tools(toolchain)), "machine": this_machine()}
-    return RepeatedCertificate(folder=str(folder), certificate=ExportCertificate(**{**vars(certificate), **here}))
+    return certificate, files
+
+
+def _library_margins(project: Workspace, certificate: ExportCertificate, rows: Matrix) -> tuple[Matrix, str]:
+    """Return the margins of the package that an export was made of, and the library that gave them."""
+    package = open_package(project.store, certificate.model, certificate.version)
+    if package.digest != certificate.package:
+        thing = f"package {package.name} {package.version}"
+        raise PackageError(thing, "is not the one of the export", value=package.digest, fix="use the project of it")
+    with closing(open_runtime(package.spec.algorithm, package.model_file)) as runtime:
+        certify_runtime(runtime, package.reference, tolerance=package.spec.tolerance)
+        return runtime.margin(rows).reshape(len(rows), -1), runtime.runtime_id
 
 
 def _champion(project: Workspace, model: str) -> str:
@@ -223,13 +261,10 @@ def _build(
 ) -> ExportCertificate:
     """Write the files of an export without its certificate; return this."""
     matrix = rows.matrix
-    runtime = open_runtime(package.spec.algorithm, package.model_file)
-    try:
+    with closing(open_runtime(package.spec.algorithm, package.model_file)) as runtime:
         certify_runtime(runtime, package.reference, tolerance=package.spec.tolerance)
         margins, predictions = _expected(runtime, matrix)
         library = runtime.runtime_id
-    finally:
-        runtime.close()
     step = max(1, len(matrix) // _TEST_ROWS)
     files = dict(target.write(exported, matrix[::step], margins[::step]))
     folder.mkdir()
@@ -265,6 +300,7 @@ def _build(
         tested=rows.tested,
         scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind),
         files=file_digests(files),
+        measured={} if target.measure is None else dict(target.measure(exported, matrix, toolchain)),
     )
 
 
@@ -280,13 +316,12 @@ def _prediction_type(predictions: Matrix) -> str:
     return "float32" if is_float32 else "float64"
 
 
-def _refusal(certificate: ExportCertificate) -> PackageError | None:
+def _refusal(certificate: ExportCertificate, fix: str = _FIX) -> PackageError | None:
     problem = certificate.scores.problem
     if problem is None:
         return None
     examples = certificate.scores.examples
     value = f"row {examples[0].row}: {examples[0].actual}, not {examples[0].expected}" if examples else None
-    fix = "use another compiler or target, and report it: exports must have the library's bits"
     return PackageError(f"export of {certificate.model} {certificate.version}", problem, value=value, fix=fix)
 
 

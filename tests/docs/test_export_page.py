@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Step, page, steps
+from tests.docs.pages import Step, blocks, page, steps
 from tests.worlds.command_line import run
 from tests.worlds.trained import Sandbox, opened_copy
+from tests.worlds.tree_exports import find_wasm
 
 # Programs of the page, with the packages that have them.
 PROGRAMS = {"gcc": "gcc", "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
@@ -40,11 +41,15 @@ def test_every_command_does_what_the_page_shows(trained: Path, tmp_path: Path, m
     session = steps(page("export.md"))
     assert len(session) > 5
     monkeypatch.chdir(tmp_path)
+    (device,) = (code for code in blocks(page("export.md"), "c") if "main" in code)
+    (tmp_path / "device.c").write_text(device)
     with opened_copy(trained, tmp_path / "project") as place:
         for step in session:
             missing = [name for name in PROGRAMS if name in step.command and shutil.which(name) is None]
             if missing:
                 pytest.skip(f"{missing[0]} is not installed: apt-get install {PROGRAMS[missing[0]]}")
+            if "--to wasm" in step.command:
+                find_wasm()
             stdout = execute(step, place, tmp_path)
             for line in step.shown.splitlines():
                 assert sizeless(line) in sizeless(stdout), step

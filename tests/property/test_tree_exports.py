@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skewless.infra.trees.c_source import write_c
+from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import prepare_inputs, table_margins, tree_leaves
 from skewless.infra.trees.export_rows import export_rows
 from skewless.infra.trees.readers import read_trees
 from skewless.infra.trees.table import Tree, TreeTable
-from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain, onnx_scores
+from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain, find_wasm, onnx_scores, wasm_margins
 from tests.worlds.tree_models import Matrix, SampleModel, hard_rows, library_margins, random_model, same_bits
 
 ALGORITHMS = ["lightgbm", "xgboost", "sklearn", "catboost"]
@@ -25,14 +27,16 @@ FEW = max(3, settings().max_examples // 15)
 
 
 def differences(sample: SampleModel, seed: int, count: int, compiler: str) -> int:
-    """Return the number of rows for which the C or the table of a model has other bits than the library."""
+    """Return the number of rows for which the C, edge's C or the table of a model has other bits than the library."""
     table = read_trees(sample.algorithm, sample.model, "sample")
     rows = hard_rows(table, sample.categorical, seed, count)
     expected = library_margins(sample, rows)
-    with tempfile.TemporaryDirectory() as folder:
-        scores = c_scores(table, rows, Path(folder), find_toolchain(compiler))
-    same = same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), expected)
-    return int((~(same & same_bits(table_margins(table, rows), expected))).sum())
+    same = same_bits(table_margins(table, rows), expected)
+    for write in (write_c, write_edge):
+        with tempfile.TemporaryDirectory() as folder:
+            scores = c_scores(table, rows, Path(folder), find_toolchain(compiler), write)
+        same &= same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), expected)
+    return int((~same).sum())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -105,4 +109,22 @@ def test_many_models_on_each_compiler(compiler: str) -> None:
             different += differences(sample, seed, 4_000, compiler)
             models, rows = models + 1, rows + 4_000
     sys.stdout.write(f"{compiler}: {models} models, {rows:,} rows, {different} rows with other bits\n")
+    assert different == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_many_models_as_wasm() -> None:
+    find_wasm()
+    models = rows = different = 0
+    for algorithm in ALGORITHMS:
+        for seed in range(25):
+            sample = random_model(algorithm, 10_000 + seed, largest=12 if seed % 20 else 200)
+            table = read_trees(algorithm, sample.model, "sample")
+            hard = hard_rows(table, sample.categorical, seed, 4_000)
+            with tempfile.TemporaryDirectory() as folder:
+                margins = wasm_margins(table, hard, Path(folder))
+            different += int((~same_bits(margins, library_margins(sample, hard))).sum())
+            models, rows = models + 1, rows + len(hard)
+    sys.stdout.write(f"wasm: {models} models, {rows:,} rows, {different} rows with other bits\n")
     assert different == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,11 @@ from skewless.infra.trees.export_model import ExportModel, ModelInput
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.onnx_model import score_onnx, write_onnx
 from skewless.infra.trees.table import TreeTable
+from skewless.infra.trees.wasm import wasm_scores, write_wasm
 from tests.worlds.tree_models import Matrix
 
+Writer = Callable[[ExportModel], dict[str, bytes]]
+Change = Callable[[str], str]
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 PACKAGES = {
     "gcc": "gcc",
@@ -43,18 +48,45 @@ def find_toolchain(name: str) -> Toolchain:
     return toolchain
 
 
+def find_wasm() -> None:
+    """Skip the test if this machine cannot compile or run WebAssembly."""
+    for program, package in (("clang", "clang"), ("wasm-ld", "lld")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: apt-get install {package} wasi-libc")
+    if not Path("/usr/lib/wasm32-wasi/libc.a").is_file():
+        pytest.skip("wasi-libc is not installed: apt-get install wasi-libc")
+    if find_spec("wasmtime") is None:
+        pytest.skip("wasmtime is not installed: pip install wasmtime")
+
+
+def wasm_margins(table: TreeTable, rows: Matrix, folder: Path) -> Matrix:
+    """Return the raw scores that the WebAssembly of a table gives, ``(n, n_outputs)``."""
+    for name, data in write_wasm(exported(table)).items():
+        (folder / name).write_bytes(data)
+    return np.ascontiguousarray(wasm_scores(folder / "sample.wasm", rows)[:, : table.facts.n_outputs])
+
+
 def exported(table: TreeTable, name: str = "sample") -> ExportModel:
     """Return a model with the names of the table's features."""
     inputs = [ModelInput(name=each, dtype="float64") for each in table.facts.feature_names]
     return ExportModel(name=name, version="000001", package="0" * 64, table=table, inputs=inputs, note="A test.")
 
 
-def c_scores(table: TreeTable, rows: Matrix, folder: Path, toolchain: Toolchain) -> Matrix:
-    """Return what the C of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``."""
+def c_scores(
+    table: TreeTable, rows: Matrix, folder: Path, toolchain: Toolchain, write: Writer = write_c, change: Change = str
+) -> Matrix:
+    """Return what the C of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``.
+
+    Args:
+        write: returns source and header.
+        change: what a bug would do to the source.
+    """
     model = exported(table)
     some = np.zeros((1, table.facts.n_outputs))
-    for name, data in {**write_c(model), **write_c_test(model, rows[:1], some)}.items():
+    for name, data in {**write(model), **write_c_test(model, rows[:1], some)}.items():
         (folder / name).write_bytes(data)
+    source = folder / "sample.c"
+    source.write_text(change(source.read_text()))
     return toolchain.score([folder / "sample.c", folder / "sample_test.c"], rows)
 
 

@@ -81,6 +81,30 @@ def test_a_threshold_of_onnx_that_is_off_by_one_unit_is_found(place: Sandbox, tm
     assert repeated.certificate.scores.different > 0
 
 
+def test_a_wrong_rank_of_an_edge_export_is_found(place: Sandbox, tmp_path: Path) -> None:
+    find_toolchain("gcc")
+    folder = tmp_path / "out"
+    certificate = place.project.export(MODEL, to="edge", out=folder).certificate
+    assert certificate.tested == certificate.nodes > 100
+    assert certificate.scores.different == 0
+    sizes = [
+        int(number.replace(",", "")) for number in re.findall(r"[\d,]+(?= bytes|\))", certificate.measured["code"])
+    ]
+    assert sizes[0] < sizes[1] / 5
+    assert {*certificate.measured} == {"code", "data", "ram", "row"}
+    source = (folder / "fraud.c").read_text()
+    start = source.index("node_ranks[] = {") + len("node_ranks[] = {\n    ")
+    rank = re.match(r"\d+", source[start:])
+    assert rank is not None
+    plant(place, folder, source[:start] + str(int(rank[0]) + 1) + source[start + len(rank[0]) :])
+    repeated = place.project.certify(folder)
+    assert repeated.certificate.scores.different > 0
+    assert re.search("has other raw scores than the library", str(repeated.error))
+    script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
+    assert script.returncode == 1
+    assert f"{repeated.certificate.scores.different} of " in script.stdout
+
+
 def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:
     find_toolchain("gcc")
     place.project.export(MODEL, out=tmp_path / "out")
