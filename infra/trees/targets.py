@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.trees import c_source, onnx_model
+from skewless.infra.trees import c_source, onnx_model, treelite_model
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.native import Toolchain
@@ -78,10 +78,23 @@ def _onnx_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as
     return onnx_model.onnx_tools()
 
 
+def _write_treelite(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
+    return {f"{model.identifier}.tl": treelite_model.write_treelite(model)}
+
+
+def _score_treelite(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return treelite_model.score_treelite(folder / f"{stem}.tl", rows)
+
+
+def _treelite_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return treelite_model.treelite_tools()
+
+
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
     ExportTarget(name="onnx", write=_write_onnx, score=_score_onnx, tools=_onnx_tools),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
+    ExportTarget(name="treelite", write=_write_treelite, score=_score_treelite, tools=_treelite_tools),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}
 

@@ -81,6 +81,15 @@ def test_a_threshold_of_onnx_that_is_off_by_one_unit_is_found(place: Sandbox, tm
     assert repeated.certificate.scores.different > 0
 
 
+def test_a_model_of_treelite_is_certified_again(place: Sandbox, tmp_path: Path) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    folder = tmp_path / "out"
+    certificate = place.project.export(MODEL, to="treelite", out=folder).certificate
+    assert (certificate.scores.different, certificate.predictions) == (0, True)
+    assert certificate.scores.rows > 1_000
+    assert place.project.certify(folder).error is None
+
+
 def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:
     find_toolchain("gcc")
     place.project.export(MODEL, out=tmp_path / "out")
