@@ -14,7 +14,7 @@ from skewless.infra.runtimes.port import Matrix
 from skewless.infra.trees.evaluate import tree_leaves
 from skewless.infra.trees.table import Tree, TreeTable
 
-_GROVE = 64  # trees that FIL's CPU class adds at a time
+GROVE = 64  # trees that FIL's CPU class adds at a time
 
 
 def single_precision_margins(table: TreeTable, rows: Matrix) -> Matrix:
@@ -31,7 +31,7 @@ def single_precision_margins(table: TreeTable, rows: Matrix) -> Matrix:
         sums = np.zeros((len(rows), facts.n_outputs), dtype=np.float32)
         grove = np.zeros_like(sums)
         for number, tree in enumerate(table.trees()):
-            if number and number % _GROVE == 0:
+            if number and number % GROVE == 0:
                 sums, grove = sums + grove, np.zeros_like(sums)
             leaves = np.array([node.value for node in tree.nodes], dtype=np.float32)
             grove[:, tree.output] += leaves[tree_leaves(facts, _rounded(tree), inputs)]

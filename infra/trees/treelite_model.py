@@ -64,10 +64,13 @@ def import_treelite() -> Any:  # noqa: ANN401 - a module
         raise PlaceError("package 'treelite'", "is not installed", fix=fix) from error
 
 
-def expressible_trees(model: ExportModel) -> list[Tree]:
+def expressible_trees(model: ExportModel, *, guard: bool = False) -> list[Tree]:
     """Return trees that need no rule beyond Treelite's own, after one tree for the base of each output.
 
     Treelite compares inputs as they are, sends NaN to a default side, and has no negative category.
+
+    Args:
+        guard: whether no test of a category may get a negative number or one outside of the range.
 
     Raises:
         PackageError: there are no such trees.
@@ -79,7 +82,7 @@ def expressible_trees(model: ExportModel) -> list[Tree]:
         problem = f"has {unknown} that Treelite cannot express in the library's order"
         raise PackageError(f"model {model.name}", problem, fix=_FIX)
     bases = [Tree(output, (leaf(base),)) for output, base in enumerate(facts.base)]
-    return [*bases, *(_Rewriter(facts, tree).tree() for tree in table.trees())]
+    return [*bases, *(_Rewriter(facts, tree, guard=guard).tree() for tree in table.trees())]
 
 
 class _Rewriter:
@@ -89,8 +92,8 @@ class _Rewriter:
     input asks for its sign, and below it the side of each further test of this input is known.
     """
 
-    def __init__(self, facts: TreeFacts, tree: Tree) -> None:
-        self._facts, self._tree = facts, tree
+    def __init__(self, facts: TreeFacts, tree: Tree, *, guard: bool) -> None:
+        self._facts, self._tree, self._guard = facts, tree, guard
         self._nodes: list[TreeNode] = []
         self._most = 1_000 + _MOST_GROWTH * len(tree.nodes)
 
@@ -120,18 +123,29 @@ class _Rewriter:
             name = self._facts.feature_names[node.feature]
             problem = "has no category if it has a fraction, which Treelite cannot express"
             raise PackageError(f"feature {name!r}", problem, fix=_FIX)
-        if node.test == "in" and side is None and 0 in node.categories:
+        if node.test == "in" and side is None and (self._guard or 0 in node.categories):
             negative = TreeNode("<", node.feature, 0.0, "nan", False, (), 0, 0, np.nan)  # noqa: FBT003 - of a tuple
             inner = len(self._nodes)
             self._nodes.append(negative._replace(test="<=", threshold=self._facts.category_range[0]))
             none = self._add(number, {**known, node.feature: "none"})
             zero = self._add(number, {**known, node.feature: "zero"})
             self._nodes[inner] = self._nodes[inner]._replace(left=none, right=zero)
-            whole = self._add(number, {**known, node.feature: "whole"})
+            whole = self._add_whole(number, {**known, node.feature: "whole"})
             self._nodes[at] = negative._replace(left=inner, right=whole)
             return at
         left, right = self._add(node.left, known), self._add(node.right, known)
         self._nodes[at] = self._plain(node)._replace(left=left, right=right)
+        return at
+
+    def _add_whole(self, number: int, known: Mapping[int, str]) -> int:
+        """Add a test of a category whose input is not negative; return its new number."""
+        if not self._guard:
+            return self._add(number, known)
+        at, feature = len(self._nodes), self._tree.nodes[number].feature
+        top = self._facts.category_range[1]
+        self._nodes.append(TreeNode("<", feature, top, "nan", True, (), 0, 0, np.nan))  # noqa: FBT003 - of a tuple
+        inside, outside = self._add(number, known), self._add(number, {**known, feature: "none"})
+        self._nodes[at] = self._nodes[at]._replace(left=inside, right=outside)
         return at
 
     def _plain(self, node: TreeNode) -> TreeNode:

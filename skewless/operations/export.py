@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from skewless.infra.trees.export_certificate import (
     CERTIFICATE,
     ROWS,
     ExportCertificate,
+    ScoreDifference,
     compare_scores,
     file_digests,
     pack_rows,
@@ -43,6 +45,7 @@ from skewless.workspace import Workspace
 _SCRIPT = "certify.py"
 _MOST_ROWS, _MOST_NUMBERS = 100_000, 20_000_000  # for the tests of nodes
 _TEST_ROWS = 32
+_NAMED = 3  # rows in an error, and inputs of each
 _SEED = 7
 _VECTOR = "The inputs are the model's vector."
 
@@ -132,7 +135,7 @@ def export(
             signature = project.store.signer.sign(certificate.to_bytes(), "export certificate")
             (built / SIGNATURE).write_bytes(signature)
             _copy(built, folder)
-        size = sum(path.stat().st_size for path in built.iterdir())
+        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
     return ModelExport(folder=str(folder), size=size, certificate=certificate)
 
 
@@ -164,10 +167,11 @@ def certify(project: Workspace, folder: Path, *, compiler: str = "gcc", runner: 
     toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of the bytes that were checked: the folder may change meanwhile.
-        for name, data in files.items():
-            (Path(scratch) / name).write_bytes(data)
+        _write(Path(scratch), files)
         actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
-    scores = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
+    scores = compare_scores(
+        rows, expected, actual, certificate.n_outputs, certificate.prediction_type, bound=target.bound
+    )
     here: dict[str, Any] = {"scores": scores, "tools": dict(target.tools(toolchain)), "machine": this_machine()}
     return RepeatedCertificate(folder=str(folder), certificate=ExportCertificate(**{**vars(certificate), **here}))
 
@@ -222,7 +226,7 @@ def _build(
     toolchain: Toolchain,
 ) -> ExportCertificate:
     """Write the files of an export without its certificate; return this."""
-    matrix = rows.matrix
+    matrix = target.restrict(exported, rows.matrix)
     runtime = open_runtime(package.spec.algorithm, package.model_file)
     try:
         certify_runtime(runtime, package.reference, tolerance=package.spec.tolerance)
@@ -233,8 +237,7 @@ def _build(
     step = max(1, len(matrix) // _TEST_ROWS)
     files = dict(target.write(exported, matrix[::step], margins[::step]))
     folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    _write(folder, files)
     actual = target.score(folder, exported.identifier, matrix, toolchain)
     facts = exported.table.facts
     has_predictions = actual.shape[1] > facts.n_outputs
@@ -263,7 +266,7 @@ def _build(
         kinds=rows.counts,
         nodes=rows.nodes,
         tested=rows.tested,
-        scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind),
+        scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind, bound=target.bound),
         files=file_digests(files),
     )
 
@@ -285,9 +288,34 @@ def _refusal(certificate: ExportCertificate) -> PackageError | None:
     if problem is None:
         return None
     examples = certificate.scores.examples
+    thing = f"export of {certificate.model} {certificate.version}"
+    if certificate.scores.bound is not None:
+        rows = "; ".join(_describe_row(item) for item in examples[:_NAMED])
+        fix = "export to c or onnx, or give the model inputs of single precision"
+        return PackageError(thing, f"{problem}: {rows}", fix=fix)
     value = f"row {examples[0].row}: {examples[0].actual}, not {examples[0].expected}" if examples else None
     fix = "use another compiler or target, and report it: exports must have the library's bits"
-    return PackageError(f"export of {certificate.model} {certificate.version}", problem, value=value, fix=fix)
+    return PackageError(thing, problem, value=value, fix=fix)
+
+
+def _describe_row(item: ScoreDifference) -> str:
+    """Return the scores of a row, and its inputs that have more than single precision."""
+    expected, actual, inputs = (
+        [float.fromhex(number) for number in numbers] for numbers in (item.expected, item.actual, item.inputs)
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = [
+            at for at, number in enumerate(inputs) if float(np.float32(number)) != number and not np.isnan(number)
+        ]
+    listed = ", ".join(f"input {at} is {inputs[at]!r}" for at in rounded[:_NAMED])
+    return f"row {item.row} ({listed}) scores {actual}, not {expected}"
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
 from skewless.infra.packages.signing import trusted_documents
-from skewless.infra.trees import targets
+from skewless.infra.trees import targets, triton_repository
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.table import TreeTable
@@ -88,6 +89,28 @@ def test_a_model_of_treelite_is_certified_again(place: Sandbox, tmp_path: Path) 
     assert (certificate.scores.different, certificate.predictions) == (0, True)
     assert certificate.scores.rows > 1_000
     assert place.project.certify(folder).error is None
+
+
+def test_a_repository_of_triton_is_refused_with_the_rows_that_it_changes(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    folder = tmp_path / "out"
+    with pytest.raises(PackageError, match=r"changes \d+ of \d+ scores by more than 1e-05, by up to 0\.\d+") as refusal:
+        place.project.export(MODEL, to="triton", out=folder)
+    assert len(re.findall(r"row \d+ \(input \d+ is [^)]+\) scores \[0\.\d+\], not \[0\.\d+\]", str(refusal.value))) == 3
+    assert not folder.exists()
+    # As if all features had single precision.
+    monkeypatch.setattr(triton_repository, "_EXACT", {*DType})
+    certificate = place.project.export(MODEL, to="triton", out=folder).certificate
+    assert (certificate.scores.bound, certificate.scores.beyond) == (1e-5, 0)
+    assert certificate.tools["triton"].startswith("was not run. Emulated: ")
+    assert {*certificate.files} == {"fraud/1/checkpoint.tl", "fraud/config.pbtxt", "rows.bin.gz", "certify.py"}
+    assert "dims: [ 1 ]" in (folder / "fraud" / "config.pbtxt").read_text()
+    assert place.project.certify(folder).error is None
+    (folder / "fraud" / "config.pbtxt").write_text("")
+    with pytest.raises(PackageError, match="has an altered file"):
+        place.project.certify(folder)
 
 
 def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:
