@@ -62,7 +62,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs wheel picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -146,6 +146,9 @@ wheel: setup  ## the package as one file, in dist
 picture: setup  ## run the demo and draw docs/demo.svg from its output
 	@$(PY) feature_repo/load.py
 	@$(PY) -m tools.picture --repo feature_repo docs/demo.svg
+
+room-pictures: setup-dev  ## draw the pictures of the control room, with Chromium
+	@$(PY) -m tools.room_pictures docs
 
 format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff check --fix .

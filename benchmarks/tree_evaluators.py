@@ -13,9 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from skewless.infra.trees.export_model import ExportModel
 
 Matrix = npt.NDArray[np.float64]
 Evaluate = Callable[[Matrix], Matrix]
@@ -87,15 +91,38 @@ def _compiled(algorithm: str, path: Path) -> Evaluate:
     return _lignum(algorithm, path, compiled=True)
 
 
-def _own_c(algorithm: str, path: Path) -> Evaluate:
-    """Compile our export to C, and a loop over rows, as a library."""
-    from skewless.infra.trees.c_source import FLAGS, write_c  # noqa: PLC0415 - as above
+def _export_model(algorithm: str, path: Path) -> ExportModel:
     from skewless.infra.trees.export_model import ExportModel, ModelInput  # noqa: PLC0415 - as above
     from skewless.infra.trees.readers import read_trees  # noqa: PLC0415 - as above
 
     table = read_trees(algorithm, path.read_bytes(), "model")
     inputs = [ModelInput(name=f"f{at}", dtype="float64") for at in range(table.facts.n_features)]
-    model = ExportModel(name="trees", version="1", package="-", table=table, inputs=inputs, note="")
+    return ExportModel(name="trees", version="1", package="-", table=table, inputs=inputs, note="")
+
+
+def _onnx(algorithm: str, path: Path) -> Evaluate:
+    """Open our export to ONNX; a call has at most 10,000 rows, because each tree's leaf is a number of its output."""
+    import onnxruntime  # noqa: PLC0415 - as above
+
+    from skewless.infra.trees.onnx_model import write_onnx  # noqa: PLC0415 - as above
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    written = write_onnx(_export_model(algorithm, path))
+    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+
+    def evaluate(rows: Matrix) -> Matrix:
+        starts = range(0, len(rows), _ONNX_ROWS)
+        return np.concatenate([session.run(["margin"], {"x": rows[at : at + _ONNX_ROWS]})[0] for at in starts])[:, 0]
+
+    return evaluate
+
+
+def _own_c(algorithm: str, path: Path) -> Evaluate:
+    """Compile our export to C, and a loop over rows, as a library."""
+    from skewless.infra.trees.c_source import FLAGS, write_c  # noqa: PLC0415 - as above
+
+    model = _export_model(algorithm, path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, content in write_c(model).items():
@@ -120,11 +147,13 @@ void trees_margins(const double *inputs, double *margins, long rows, long width,
 }
 """
 
+_ONNX_ROWS = 10_000
 _BOTH = ("lightgbm", "xgboost")
 EVALUATORS = (
     Evaluator(name=LIBRARY, open=_library),
     Evaluator(name="our runtime", open=_runtime),
     Evaluator(name="lignum", open=_lignum, packages=("lignum",)),
     Evaluator(name="lignum, compiled", open=_compiled, algorithms=_BOTH, packages=("lignum",), programs=("cc",)),
+    Evaluator(name="our export to ONNX, ONNX Runtime", open=_onnx, packages=("onnx", "onnxruntime")),
     Evaluator(name="our export to C, gcc", open=_own_c, programs=("cc",)),
 )

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
+from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
@@ -29,15 +30,16 @@ from skewless.infra.predictions.batches import numbers, texts
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.serving.batch_files import CHUNK_ROWS, RESULT, InputRows, open_targets
+from skewless.serving.batch_files import CHUNK_ROWS, CSV, RESULT, InputRows, open_targets, writes_folder
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.input_texts import ColumnRows
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.routing import ScoringRequest
+from skewless.serving.prediction.routing import NO_OPTIONS, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _T = TypeVar("_T")
+_LEAVES = "leaves"
 _AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
 _LOG_PAUSE_S = 2e-3
 _BOOLEANS = {"true": True, "false": False}
@@ -52,11 +54,16 @@ def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[st
     return run_coroutine(_predict_rows(config, model, rows))
 
 
-def predict_files(config: ServerConfig, model: str | None, source: InputRows, target: Path) -> int:
+def predict_files(
+    config: ServerConfig, model: str | None, source: InputRows, target: Path, *, leaves: bool = False
+) -> int:
     """Predict every row of a file or a folder; return the number of rows.
 
     The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``. It
     appears once all rows are done.
+
+    Args:
+        leaves: also write ``leaves``: a list with the index of the leaf in each tree, int32.
 
     Raises:
         PlaceError: the target cannot be created there.
@@ -64,7 +71,7 @@ def predict_files(config: ServerConfig, model: str | None, source: InputRows, ta
         RequestError: a row does not match the inputs in the plan.
         StoreError: the store or the disk failed; no target was written.
     """
-    return run_coroutine(_predict_files(config, model, source, target))
+    return run_coroutine(_predict_files(config, model, source, target, leaves=leaves))
 
 
 def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
@@ -81,17 +88,36 @@ async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[d
         return pa.table({**_result_columns(scored_slice), **features})
 
 
-async def _predict_files(config: ServerConfig, name: str | None, source: InputRows, target: Path) -> int:
+async def _predict_files(
+    config: ServerConfig, name: str | None, source: InputRows, target: Path, *, leaves: bool
+) -> int:
     with open_targets(source, target) as write:
         async with open_predictor(config, name) as batch:
-            source.check_columns(batch.model.plan)
+            source.check_columns(batch.model.plan, result_names(leaves=leaves))
             total = 0
             chunks = source.read_chunks(chunk_rows(config.settings))
-            async with aclosing(batch.predict_chunks(chunks)) as predicted:
+            async with aclosing(batch.predict_chunks(chunks, leaves=leaves)) as predicted:
                 async for number, chunk, scored in predicted:
                     await asyncio.to_thread(lambda n, c, s: write(n, add_results(c, s)), number, chunk, scored)
                     total += chunk.num_rows
     return total
+
+
+def result_names(*, leaves: bool) -> tuple[str, ...]:
+    """Return the names of the columns of results."""
+    return (*RESULT, _LEAVES) if leaves else RESULT
+
+
+def check_leaves_target(source: InputRows, target: Path) -> None:
+    """Check that a target can have lists.
+
+    Raises:
+        RequestError: it is CSV.
+    """
+    if source.files[0].is_csv if writes_folder(source, target) else target.suffix == CSV:
+        raise RequestError(
+            "option --leaves", "needs a Parquet target: CSV has no lists", value=str(target), fix="end it in .parquet"
+        )
 
 
 def chunk_rows(settings: Settings) -> int:
@@ -113,23 +139,27 @@ class BatchPredictor:
     log_capacity: int
 
     async def predict_chunks(
-        self, chunks: Iterator[tuple[int, pa.Table]]
+        self, chunks: Iterator[tuple[int, pa.Table]], *, leaves: bool = False
     ) -> AsyncGenerator[tuple[int, pa.Table, ScoredSlice], None]:
         """Yield chunks of files with their predictions, in order.
 
         While one chunk is scored, the features of the next are read, and the rows of one more from its file: none of
         these takes the time of another, because scoring, reading and writing release the GIL.
 
+        Args:
+            leaves: whether to find leaves, too.
+
         Raises:
             SourceError: a file is missing, corrupt, or has changed.
-            RequestError: a row does not match the inputs in the plan.
+            RequestError: a row does not match the inputs in the plan, or the model has no leaves.
             StoreError: the store is unavailable.
         """
+        options = Options(extras=(_LEAVES,)) if leaves else NO_OPTIONS
         loop, in_flight = asyncio.get_running_loop(), deque[tuple[int, pa.Table, asyncio.Task[ScoredSlice]]]()
         with ThreadPoolExecutor(1, "batch-rows") as reader:
             try:
                 while (chunk := await loop.run_in_executor(reader, next, chunks, None)) is not None:
-                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader))))
+                    in_flight.append((*chunk, loop.create_task(self._score(chunk[1], reader, options))))
                     if len(in_flight) > _AHEAD:
                         yield await _first_of(in_flight)
                 while in_flight:
@@ -139,8 +169,8 @@ class BatchPredictor:
                     task.cancel()
                 await asyncio.gather(*(task for _, _, task in in_flight), return_exceptions=True)
 
-    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor) -> ScoredSlice:
-        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk)
+    async def _score(self, chunk: pa.Table, reader: ThreadPoolExecutor, options: Options) -> ScoredSlice:
+        request = await asyncio.get_running_loop().run_in_executor(reader, self._request, chunk, options)
         # All chunks in flight, and one whose record is on its way, must find room in the log, which would drop them.
         rows = min(CHUNK_ROWS, self.predictor.limits.max_batch)
         most_rows = max(0, self.log_capacity - (2 + _AHEAD) * rows)
@@ -148,11 +178,11 @@ class BatchPredictor:
             await asyncio.sleep(_LOG_PAUSE_S)
         return await self.predictor.score(request)
 
-    def _request(self, chunk: pa.Table) -> ScoringRequest:
+    def _request(self, chunk: pa.Table, options: Options) -> ScoringRequest:
         check_count(chunk.num_rows, self.predictor.limits.max_batch)
         rows = ColumnRows(_plain_columns(self.model.plan, chunk))
         columns = self.model.parser.parse_columns(rows.columns)
-        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns)
+        return ScoringRequest(model=self.model, n=len(rows), rows=rows, columns=columns, options=options)
 
 
 async def _first_of(
@@ -257,4 +287,9 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     # Built from buffers: pa.array imports pandas, which takes longer than predicting a row.
     ids, version = texts(scored_slice.ids), texts([scored_slice.model.version] * n)
     times = numbers(np.full(n, scored_slice.t, dtype=np.int64))
-    return dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    leaves = scored_slice.extra_values(_LEAVES)
+    if leaves is not None:
+        ends = numbers(np.arange(n + 1, dtype=np.int32) * np.int32(leaves.shape[1]))
+        columns[_LEAVES] = pa.ListArray.from_arrays(ends, numbers(leaves))
+    return columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class InputRows:
     def _label(self) -> str:
         return f"{'folder' if self.is_folder else 'file'} {self.source}"
 
-    def check_columns(self, plan: FeaturePlan) -> None:
+    def check_columns(self, plan: FeaturePlan, results: Sequence[str] = RESULT) -> None:
         """Check that a plan finds its columns, and that none has the name of a result.
 
         Raises:
@@ -90,7 +90,7 @@ class InputRows:
                 raise SourceError(
                     self._label, "lacks a column", value=column.name, fix=f"it has {', '.join(self.names)}"
                 )
-        for name in RESULT:
+        for name in results:
             if name in self.names:
                 raise SourceError(
                     self._label, "has a column with a name of the result", value=name, fix="rename that column"

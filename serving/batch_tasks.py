@@ -26,7 +26,15 @@ from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_file
-from skewless.serving.batch import add_results, chunk_rows, open_predictor, predict_files, run_coroutine
+from skewless.serving.batch import (
+    add_results,
+    check_leaves_target,
+    chunk_rows,
+    open_predictor,
+    predict_files,
+    result_names,
+    run_coroutine,
+)
 from skewless.serving.batch_files import (
     InputFile,
     InputRows,
@@ -52,21 +60,25 @@ def predict_file(
     *,
     open_views: Callable[[], OfflineViews],
     engine: Engine,
+    leaves: bool = False,
 ) -> int:
     """Predict every row of a file or a folder, see ``predict_files``; many rows are predicted on the engine.
 
     Args:
         open_views: opens the views of the log; called for a large file.
+        leaves: as for ``predict_files``.
 
     Raises:
         PlaceError, SourceError, RequestError, StoreError: as ``predict_files``.
     """
     rows = open_input(source)
+    if leaves:
+        check_leaves_target(rows, target)
     if not engine.is_large(rows.rows, COST):
-        return predict_files(config, model, rows, target)
+        return predict_files(config, model, rows, target, leaves=leaves)
     check_target(rows, target)
     served = run_coroutine(_load_model(config, model))
-    rows.check_columns(served.plan)
+    rows.check_columns(served.plan, result_names(leaves=leaves))
     views, storage, places = open_views(), config.state.storage, list[int]()
 
     def plan_tasks() -> Sequence[Task]:
@@ -80,7 +92,7 @@ def predict_file(
             connection=views.connection,
             plan=served.plan.hash,
             snapshot=_snapshot(views, served.plan, config.clock.now_us()),
-            parameters={"model": served.name, "version": served.version, "package": served.package.digest},
+            parameters={**_describe_model(served), "leaves": leaves},
             inputs=stored,
             least=-(-len(numbers) // _TASK_CHUNKS),
             secrets={"redis_url": config.redis_url},
@@ -97,6 +109,10 @@ def predict_file(
             for i in range(part.num_row_groups):
                 write(next(numbers), part.read_row_group(i))
     return sum(result.rows for result in results)
+
+
+def _describe_model(served: ServedModel) -> dict[str, str]:
+    return {"model": served.name, "version": served.version, "package": served.package.digest}
 
 
 def predict_chunks(task: Task) -> TaskResult:
@@ -125,7 +141,7 @@ async def _predict_chunks(config: ServerConfig, task: Task, target: Path) -> Tas
     with open_target(target) as write:
         async with open_predictor(config, task.parameters["model"], task.parameters["version"]) as batch:
             chunks = enumerate(_read_chunks(config.state.storage, task))
-            async with aclosing(batch.predict_chunks(chunks)) as predicted:
+            async with aclosing(batch.predict_chunks(chunks, leaves=task.parameters["leaves"])) as predicted:
                 async for _, chunk, scored in predicted:
                     write(add_results(chunk, scored))
                     rows += scored.n

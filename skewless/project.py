@@ -217,18 +217,21 @@ class Project(Workspace):
         check_model(self, model)  # an error comes before a Redis server starts
         return predict_rows(self.server_config(), model, rows)
 
-    def predict_file(self, model: str | None, source: Path, target: Path) -> int:
+    def predict_file(self, model: str | None, source: Path, target: Path, *, leaves: bool = False) -> int:
         """Predict every row of a Parquet or CSV file, or of a folder of them; return the number of rows.
 
         Args:
             target: a file; of a folder also a folder, with a file of the same name for each file.
+            leaves: also write the index of the leaf that each row reaches in each tree; the target is Parquet.
         """
         from skewless.operations.serve import check_model
         from skewless.serving.batch_tasks import predict_file
 
         check_model(self, model)
         config = self.server_config()
-        return predict_file(config, model, source, target, open_views=lambda: self.views, engine=self.engine)
+        return predict_file(
+            config, model, source, target, open_views=lambda: self.views, engine=self.engine, leaves=leaves
+        )
 
     feedback = _ops.feedback.feedback
     quality = _ops.quality.quality

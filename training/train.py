@@ -25,6 +25,7 @@ from skewless.infra.packages.writer import write_package
 from skewless.infra.predictions.record import largest_output
 from skewless.infra.runtimes.certification import Reference, reference_rows
 from skewless.infra.runtimes.port import Scores
+from skewless.training.constraints import describe_constraints, index_constraints
 from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
 from skewless.training.mode_gap import spread_indices
 from skewless.training.quality import measure
@@ -140,7 +141,7 @@ def _suggest(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 -
 
 def _fit(trainer: Trainer, rows: AnyTrainingSet, spec: ModelSpec, validation: AnyTrainingSet | None) -> TrainedModel:
     # A training set is in the storage only if the trainer of its algorithm reads it from there.
-    return cast("StreamTrainer", trainer).train(rows, spec, validation)
+    return cast("StreamTrainer", trainer).train(rows, index_constraints(spec, rows.feature_names), validation)
 
 
 def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
@@ -179,6 +180,7 @@ def build_package_contents(dataset: TrainingData, fitted: FittedModel, bounds: B
     # Rows at the model's own thresholds: there a runtime that rounds or compares otherwise takes another branch
     # (SEMANTICS 6.3).
     rows = reference_rows(model.thresholds, len(dataset.names), spec.seed)
+    constraints = describe_constraints(spec, dataset.names)
     return PackageContents(
         model_name=model.file_name,
         model=model.model,
@@ -204,7 +206,8 @@ def build_package_contents(dataset: TrainingData, fitted: FittedModel, bounds: B
             "time_mode": spec.time_mode,
             "rows_in": "storage" if dataset.is_stored else "memory",
         }
-        | ({"search": fitted.search.as_dict()} if fitted.search else {}),
+        | ({"search": fitted.search.as_dict()} if fitted.search else {})
+        | ({"constraints": constraints} if constraints else {}),
         bounds=bounds.as_dict(),
         curves=compute_curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
         | {"learning": dict(model.learning), "importance": _importance(dataset, fitted)},

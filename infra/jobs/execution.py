@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +15,14 @@ from typing import IO, Any
 
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.run import Run, State
+from skewless.infra.telemetry.redaction import redact
 
 REFUSED = 5  # exit code of a command whose gate failed
 # Bytes of outputs that the ledger stores completely; it has a file for each run.
 _LONGEST = 65_536
+# Bytes of the log that it stores: the end of it, more of a run that was not done.
+_LOG_DONE, _LOG_FAILED = 4_096, 16_384
+_LOG_WAIT_S = 1.0
 
 
 class Execution(ABC):
@@ -39,10 +44,17 @@ class Execution(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Completion(Execution):
-    """The end of a run's work: its exit code, and the JSON object that it printed; or work that has ended already."""
+    """The end of a run's work, or work that has ended already.
+
+    Args:
+        code: exit code.
+        outputs: the JSON object that it printed.
+        log: the end of its stderr, without secrets.
+    """
 
     code: int
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    log: str = ""
 
     @property
     def state(self) -> State:
@@ -82,15 +94,19 @@ class ProcessExecution(Execution):
     ) -> None:
         lifeline_program = Path(lifeline.__file__)
         self._stdout = stdout
+        self._log = bytearray()
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, str(lifeline_program), str(silence_s), *command],
             bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
             stdin=subprocess.PIPE,
             # A file, not a pipe: nobody reads while the command runs, and a full pipe would block it.
             stdout=stdout,
+            stderr=subprocess.PIPE,
             env=dict(environment),
             start_new_session=True,
         )
+        self._reader = threading.Thread(target=self._read_log, name="log of a run", daemon=True)
+        self._reader.start()
 
     def send_heartbeat(self) -> None:
         """Write one byte to the command's stdin; do nothing if it has ended."""
@@ -105,8 +121,10 @@ class ProcessExecution(Execution):
         if code is None:
             return None
         self._close()
+        self._reader.join(_LOG_WAIT_S)  # a process that the command has left behind may still hold its stderr
         self._stdout.seek(0)
-        completion = Completion(code=code, outputs=decode_outputs(self._stdout.read()))
+        log = bytes(self._log[-(_LOG_DONE if code == 0 else _LOG_FAILED) :]).decode(errors="replace")
+        completion = Completion(code=code, outputs=decode_outputs(self._stdout.read()), log=redact(log))
         self._stdout.close()
         return completion
 
@@ -119,6 +137,17 @@ class ProcessExecution(Execution):
         # Killing the lifeline itself would leave the command behind, which is in another session.
         self._close()
         self._process.wait()
+
+    def _read_log(self) -> None:
+        """Pass the command's log lines on as they come, and keep the last ones."""
+        stderr = self._process.stderr
+        assert stderr is not None  # noqa: S101 - for the types
+        with stderr:
+            for line in stderr:
+                self._log += line
+                if len(self._log) > 2 * _LOG_FAILED:
+                    del self._log[:-_LOG_FAILED]
+                sys.stderr.write(line.decode(errors="replace"))
 
     def _close(self) -> None:
         if self._process.stdin is not None:

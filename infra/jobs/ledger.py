@@ -95,6 +95,7 @@ class Ledger:
         token: int,
         outputs: Mapping[str, Any] | None = None,
         error: str | None = None,
+        log: str = "",
     ) -> Run:
         """Record the end of a run; return the recorded run. The first recorded end counts.
 
@@ -102,6 +103,7 @@ class Ledger:
             ConflictError: a later term exists.
         """
         body = {"state": state, "ended_us": now_us, "outputs": outputs or {}, "error": error, "token": token}
+        body |= {"log": log} if log else {}
         with self._fence(token):
             self._database.execute(
                 f"UPDATE job_runs SET state = ?, end_body = ? WHERE {_IS_RUN} AND state = 'running'",

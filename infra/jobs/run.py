@@ -69,6 +69,7 @@ class Run:
         inputs: plain JSON values.
         outputs: plain JSON values.
         error: the problem, in a sentence.
+        log: the last log lines of its command, without secrets.
     """
 
     id: RunId
@@ -80,6 +81,7 @@ class Run:
     ended_us: int | None = None
     outputs: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    log: str = ""
 
     @property
     def seconds(self) -> float | None:

@@ -28,7 +28,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class _Path:
-    """The features on the way from the root to each leaf, each once, before them one that is no feature.
+    """The features on the way from the root to each leaf, each once, before them one that is not a feature.
 
     Args:
         features: the features.
@@ -111,7 +111,7 @@ class _TreeValues:
 
     def _compute(self, chosen: NDArray[np.int64]) -> None:
         """Compute the values of some leaves; an array has a row for each leaf of the tree, a column for each chosen."""
-        # CatBoost visits the leaf of the row first, then those that differ from it in the lowest splits.
+        # CatBoost visits the leaf of the row first, then the leaves that differ from it in the lowest splits.
         distance = np.arange(len(self._leaves))[:, None]
         leaf = distance ^ chosen
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -10,12 +10,13 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.port import Matrix, Scores, Vector, check_matrix, reshape_outputs
+from skewless.infra.runtimes.port import Leaves, Matrix, Scores, Vector, check_matrix, reshape_outputs
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1
 _NORMAL = 0
 _RAW = 1
+_LEAVES = 2
 _CONTRIBUTIONS = 3
 _ALL_TREES = -1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
@@ -28,6 +29,7 @@ _SIGNATURES: Mapping[str, Sequence[type]] = {
     "LGBM_BoosterGetNumFeature": [_POINTER, _POINTER],
     "LGBM_BoosterGetNumClasses": [_POINTER, _POINTER],
     "LGBM_BoosterFree": [_POINTER],
+    "LGBM_BoosterCalcNumPredict": [_POINTER, _INT, _INT, _INT, _INT, _POINTER],
     "LGBM_FastConfigFree": [_POINTER],
     "LGBM_BoosterPredictForMatSingleRowFast": [_POINTER, _POINTER, _POINTER, _POINTER],
     "LGBM_BoosterPredictForMatSingleRowFastInit": [_POINTER, _INT, _INT, _INT, _INT, _INT32, _TEXT, _POINTER],
@@ -100,6 +102,15 @@ class LightGBMRuntime:
         width = self.n_features + 1
         values = self._predict_many(matrix, rows, _CONTRIBUTIONS, self.n_outputs * width)
         return reshape_outputs(values, rows, self.n_outputs, width)
+
+    def leaves(self, matrix: Matrix) -> Leaves:
+        """Return the result of ``Booster.predict(matrix, pred_leaf=True)``, ``(n, n_trees)``; see LeafRuntime."""
+        rows = check_matrix(matrix, self.n_features)
+        self._open_handle(_NORMAL)
+        width = ctypes.c_int64()
+        self._call("LGBM_BoosterCalcNumPredict", self._booster, 1, _LEAVES, 0, _ALL_TREES, ctypes.byref(width))
+        values = self._predict_many(matrix, rows, _LEAVES, width.value)
+        return values.astype(np.int32).reshape(rows, width.value)
 
     def close(self) -> None:
         """Free the model and its fast handles."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from skewless.contract.errors import RequestError
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
+Leaves = NDArray[np.int32]
 Scores = NDArray[np.float64]
 """Shape ``(n,)`` for a model with one output, ``(n, k)`` for k outputs; C-contiguous."""
 
@@ -65,6 +66,38 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free the model; a second call does nothing."""
         ...
+
+
+@runtime_checkable
+class LeafRuntime(Protocol):
+    """A Runtime that finds the leaf of each tree, as those of LightGBM and XGBoost do."""
+
+    def leaves(self, matrix: Matrix) -> Leaves:
+        """Return the index of the leaf that each row reaches in each tree, equal to the training library's.
+
+        Trees are in the order of training; of k outputs, each iteration has k trees. An index is the library's: of
+        LightGBM the number of the leaf among the tree's leaves, of XGBoost that of the node among its nodes.
+
+        Returns:
+            ``(n, n_trees)`` int32.
+
+        Raises:
+            RequestError: this kind of model has no trees.
+        """
+        ...
+
+
+def find_leaves(runtime: Runtime, matrix: Matrix) -> Leaves:
+    """Return the leaves of a runtime; see ``LeafRuntime``.
+
+    Raises:
+        RequestError: the runtime does not find them.
+    """
+    if not isinstance(runtime, LeafRuntime):
+        raise RequestError(
+            f"runtime {runtime.runtime_id!r}", "has no leaf indices", fix="use a model of lightgbm or xgboost"
+        )
+    return runtime.leaves(matrix)
 
 
 _FLOAT64 = np.dtype(np.float64)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skewless.contract.errors import RequestError
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.port import Leaves, Matrix, Runtime, Scores, find_leaves
 from skewless.infra.telemetry.logger import EventLogger
 
 SIZES = (1, 8, 64, 512, 4_096)
@@ -249,7 +249,7 @@ class SharedRuntime:
     """A Runtime that combines several; see Runtime for the contract.
 
     Args:
-        own: the library's own runtime: it also returns margins and contributions, and replaces failed runtimes.
+        own: the library's own runtime: it also returns margins, contributions and leaves, and replaces failed runtimes.
         others: the other certified runtimes.
         steps: which of ``(own, *others)`` gets a batch, by its rows.
     """
@@ -287,6 +287,10 @@ class SharedRuntime:
     def contributions(self, matrix: Matrix) -> Scores:
         """Return the library's contributions."""
         return self._own.runtime.contributions(matrix)
+
+    def leaves(self, matrix: Matrix) -> Leaves:
+        """Return the library's leaves."""
+        return find_leaves(self._own.runtime, matrix)
 
     def close(self) -> None:
         """Free all runtimes."""

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.port import Matrix, Scores, Vector, check_matrix, reshape_outputs
+from skewless.infra.runtimes.port import Leaves, Matrix, Scores, Vector, check_matrix, reshape_outputs
 
 _VALUE = 0
 _MARGIN = 1
 _CONTRIBUTIONS = 2
+_LEAVES = 6
 _LARGEST = float(np.finfo(np.float32).max)
 _NEW_MATRIX = b'{"missing":NaN,"nthread":1}'
 _POINTER, _NUMBER, _TEXT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p
@@ -158,13 +159,23 @@ class XGBoostRuntime:
 
         A DMatrix rejects values outside of float32's range, so they are clipped to its largest number.
         """
-        rows = check_matrix(matrix, self.n_features)
+        rows, width = check_matrix(matrix, self.n_features), self.n_features + 1
         self._require_open()
-        width = self.n_features + 1
         if not rows:
             return reshape_outputs(np.empty(0), 0, self.n_outputs, width)
-        values = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self.n_outputs * width)
-        return reshape_outputs(values, rows, self.n_outputs, width)
+        return reshape_outputs(self._predict_dmatrix(matrix, _CONTRIBUTIONS), rows, self.n_outputs, width)
+
+    def leaves(self, matrix: Matrix) -> Leaves:
+        """Return the result of ``Booster.predict(DMatrix(matrix), pred_leaf=True)`` as int32; see LeafRuntime.
+
+        Values outside of float32's range are clipped, as for ``contributions``. Indices are exact up to 2^24.
+        """
+        rows = check_matrix(matrix, self.n_features)
+        self._require_open()
+        if not rows:
+            # XGBoost has no function for the number of trees, so one row without values is scored.
+            return self.leaves(np.full((1, self.n_features), np.nan))[:0]
+        return self._predict_dmatrix(matrix, _LEAVES).astype(np.int32).reshape(rows, -1)
 
     def as_json(self) -> bytes:
         """Return the model in JSON, also if it was loaded from UBJSON."""
@@ -196,14 +207,15 @@ class XGBoostRuntime:
         interface = arguments.set_matrix(matrix, rows)
         self._call("XGBoosterPredictFromDense", self._booster, interface, config, arguments.proxy, *arguments.outputs)
 
-    def _explain(self, matrix: Matrix, size: int) -> Vector:
+    def _predict_dmatrix(self, matrix: Matrix, kind: int) -> Vector:
+        """Return a result that XGBoost computes only from a DMatrix, flat."""
         dmatrix = ctypes.c_void_p()
-        self._call("XGDMatrixCreateFromDense", array_interface(matrix), _NEW_MATRIX, ctypes.byref(dmatrix))
+        clipped = np.clip(matrix, -_LARGEST, _LARGEST)
+        self._call("XGDMatrixCreateFromDense", array_interface(clipped), _NEW_MATRIX, ctypes.byref(dmatrix))
         try:
             with self._borrow_arguments() as arguments:
-                config = _CONFIG[_CONTRIBUTIONS]
-                self._call("XGBoosterPredictFromDMatrix", self._booster, dmatrix, config, *arguments.outputs)
-                return arguments.copy_result(size)
+                self._call("XGBoosterPredictFromDMatrix", self._booster, dmatrix, _CONFIG[kind], *arguments.outputs)
+                return arguments.copy_result(math.prod(arguments.shape()))
         finally:
             self._call("XGDMatrixFree", dmatrix)
 
@@ -236,6 +248,6 @@ class XGBoostRuntime:
 _CONFIG = {
     kind: b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
     b'"cache_id":0,"missing":NaN}' % kind
-    for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)
+    for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS, _LEAVES)
 }
 VALUE, MARGIN = _CONFIG[_VALUE], _CONFIG[_MARGIN]

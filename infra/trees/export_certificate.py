@@ -67,8 +67,8 @@ class ScoreComparison(PlainRecord):
     def problem(self) -> str | None:
         """Return what is wrong; None: raw scores have equal bits, and predictions are within their bound."""
         if self.bound is not None:
-            problem = f"changes {self.beyond} of {self.rows} scores by more than {self.bound:g}, by up to {float(self.gap):.3g}"
-            return problem if self.beyond else None
+            changes = f"changes {self.beyond} of {self.rows} scores by more than {self.bound:g}"
+            return f"{changes}, by up to {float(self.gap):.3g}" if self.beyond else None
         if self.different:
             return f"has other raw scores than the library for {self.different} of {self.rows} rows, by {self.largest}"
         if self.prediction_ulps is not None and not float(self.prediction_ulps) <= _MOST_ULPS:

@@ -23,7 +23,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.routing import NO_OPTIONS, MergedSlices, Options, ScoringRequest
-from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice
 
 LIMIT = 2**53  # of ages and time limits, exclusive
 _MILLISECOND = 1_000
@@ -90,8 +90,8 @@ def read_options(
     """Return the options of a request.
 
     Args:
-        values: ``as_of`` (microseconds or ISO 8601), ``max_feature_age_s``, ``contributions`` and the time limit are
-            read; null means absent.
+        values: ``as_of`` (microseconds or ISO 8601), ``max_feature_age_s``, those of ``EXTRAS`` and the time
+            limit are read; null means absent.
         now_us: the current time, microseconds.
         loop_s: the current time on the event loop's clock, seconds; deadlines use this clock.
         deadline_s: timeout if the request sets none, seconds; 0: none.
@@ -101,8 +101,8 @@ def read_options(
         RequestError: a value is invalid, or ``as_of`` is in the future.
     """
     as_of, age, limit = values.get("as_of"), values.get("max_feature_age_s"), values.get(timeout)
-    contributions = values.get("contributions")
-    if as_of is age is limit is None and not contributions and not deadline_s:
+    extras = () if values.keys().isdisjoint(EXTRAS) else tuple(name for name in EXTRAS if values.get(name))
+    if as_of is age is limit is None and not extras and not deadline_s:
         return NO_OPTIONS
     seconds = deadline_s if limit is None else _parse_positive(timeout, limit, "microseconds") / _SECOND
     return Options(
@@ -111,7 +111,7 @@ def read_options(
         if age is None
         else max(round(_parse_positive("max_feature_age_s", age, "seconds") * _SECOND), 1),
         deadline=loop_s + seconds if seconds else None,
-        contributions=bool(contributions),
+        extras=extras,
     )
 
 
@@ -141,6 +141,7 @@ def _value_error(name: str, value: object, fix: str) -> RequestError:
 
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
+Flag: TypeAlias = Annotated[bool | None, "true or false"]
 
 
 class PredictRequest(BaseModel):
@@ -157,12 +158,9 @@ class PredictRequest(BaseModel):
     rows: Annotated[list[dict[str, Any]], "a list of objects"] = Field(
         min_length=1, description="One or more objects with entity keys and request features."
     )
-    features: Annotated[bool | None, "true or false"] = Field(
-        default=None, description="Also return feature values with their status and age."
-    )
-    contributions: Annotated[bool | None, "true or false"] = Field(
-        default=None, description="Also return the contribution of each feature to the margin."
-    )
+    features: Flag = Field(default=None, description="Also return feature values with their status and age.")
+    contributions: Flag = Field(default=None, description="Also return the contribution of each feature to the margin.")
+    leaves: Flag = Field(default=None, description="Also return the leaf that the row reaches in each tree.")
     as_of: Annotated[int | str | None, "microseconds, or an ISO 8601 time"] = Field(
         None, description="Evaluation time: microseconds, or ISO 8601 with time zone; default: now."
     )
@@ -190,6 +188,7 @@ class PredictedRow(BaseModel):
     features: dict[str, float | Infinite | None] | None = None
     views: dict[str, dict[str, Any]] | None = None
     contributions: dict[str, float | list[float]] | None = Field(None, description="By feature, and the bias.")
+    leaves: list[int] | None = Field(None, description="Leaf of each tree, in the order of training.")
 
 
 class PredictReply(BaseModel):

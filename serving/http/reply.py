@@ -73,9 +73,10 @@ def _row_items(scored_slice: ScoredSlice, *, features: bool) -> list[dict[str, A
     if features:
         for item, extra in zip(items, _feature_items(scored_slice), strict=True):
             item.update(extra)
-    if scored_slice.contributions is not None:
-        for item, row in zip(items, scored_slice.contributions.tolist(), strict=True):
-            item["contributions"] = _contributions_by_feature(scored_slice, row)
+    for name in scored_slice.scored.extras:
+        values = scored_slice.extra_values(name)
+        for item, row in zip(items, [] if values is None else values.tolist(), strict=True):
+            item[name] = _contributions_by_feature(scored_slice, row) if name == "contributions" else row
     return items
 
 
@@ -86,7 +87,7 @@ def scores_json(scored_slice: ScoredSlice) -> bytes | None:
     faster than building objects for a JSON encoder, and nearly all replies have this form.
     """
     scored = scored_slice.scored
-    if scored.scores.ndim != 1 or scored.contributions is not None or scored.outside is not None:
+    if scored.scores.ndim != 1 or scored.extras or scored.outside is not None:
         return None
     if scored.model.package.spec.decisions:
         return None

@@ -202,7 +202,8 @@ _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     "feature_status": lambda scored_slice: _STATUS[scored_slice.status],
     "feature_stale": lambda scored_slice: scored_slice.stale,
     # The scoring request asks for them with this output.
-    "contributions": lambda scored_slice: np.asarray(scored_slice.contributions),
+    "contributions": lambda scored_slice: np.asarray(scored_slice.extra_values("contributions")),
+    "leaves": lambda scored_slice: np.asarray(scored_slice.extra_values("leaves")),
     "out_of_bounds": _out_of_bounds,
 }
 

@@ -17,7 +17,7 @@ from skewless.serving.oip.conversion import ReplyTensor, build_outputs, build_re
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.oip.signature import OipModel, OipModels
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
-from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version
@@ -128,7 +128,7 @@ class InferRoute(PredictionRoute):
         request, accepted = self.read_request(exchange, target)
         oip_model = self.oip_models.get(model)
         outputs = requested_outputs(oip_model.signature, request)
-        options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
+        options = self._read_options(request, exchange.waited_s, outputs)
         options = self.read_deadline(exchange, options)
         # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
@@ -150,7 +150,8 @@ class InferRoute(PredictionRoute):
     def _add_routing(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
         """Return a request with the routing of the model's traffic policy.
 
-        The champion alone serves vectors, and requests for features if the features of the versions differ.
+        The champion alone serves vectors, requests for leaves, and requests for features if those of the versions
+        differ.
         """
         routing = self.models.routing(scoring_request.model.name)
         if routing is None or scoring_request.columns is None:
@@ -159,9 +160,12 @@ class InferRoute(PredictionRoute):
         wide = [name for name in outputs if name.startswith("feature_") or name == "contributions"]
         if wide and not routing.has_same_features:
             return scoring_request
+        # Each version has its own trees.
+        if "leaves" in outputs and not routing.has_one_version:
+            return scoring_request
         return scoring_request._replace(routing=routing)
 
-    def _read_options(self, request: InferRequest, waited_s: float, *, contributions: bool) -> Options:
+    def _read_options(self, request: InferRequest, waited_s: float, outputs: Mapping[str, bool]) -> Options:
         values = request.parameters
         for name in _UNSUPPORTED if values else ():
             if values.get(name):
@@ -169,8 +173,11 @@ class InferRoute(PredictionRoute):
                     f"parameter {name!r}", "is not supported: requests are served in order of arrival", fix="omit it"
                 )
         # In the protocol, a timeout of 0 asks for the server's limit, which `read_options` applies to a missing one.
-        if contributions or "contributions" in values or values.get("timeout") == 0:
-            values = {**values, "contributions": contributions, "timeout": values.get("timeout") or None}
+        is_plain = outputs.keys().isdisjoint(EXTRAS) and values.keys().isdisjoint(EXTRAS)
+        if not is_plain or values.get("timeout") == 0:
+            # An extra is an output here, and never a parameter.
+            extras = {name: name in outputs for name in EXTRAS}
+            values = {**values, **extras, "timeout": values.get("timeout") or None}
         return self.read_options(values, waited_s, "timeout")
 
     def _reply_result(

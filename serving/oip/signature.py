@@ -107,6 +107,7 @@ class Signature:
             TensorType("feature_status", BYTES, (_ANY, n_views)),
             TensorType("feature_stale", BOOL, (_ANY, n_views)),
             TensorType("contributions", FP64, (_ANY, *wide, n_features + 1)),
+            TensorType("leaves", INT32, (_ANY, _ANY)),
             TensorType("out_of_bounds", BYTES, (_ANY,)),
             TensorType("version", BYTES, (_ANY,)),
         )

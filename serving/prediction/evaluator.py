@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from skewless.serving.prediction.rejections import (
     reject_corrupt_rows,
     stored_bounds_error,
 )
-from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
+from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scores, Scoring
 from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import Group, ReadTimes, Ticket, group_tickets, make_record
@@ -142,7 +142,7 @@ class Evaluator:
             fix="raise the timeout, or set missing='null' on the model to score without features",
         )
         now_us = self.clock.now_us()
-        if not ticket.is_waiting or request.vectors is not None or request.options.contributions:
+        if not ticket.is_waiting or request.vectors is not None or request.options.extras:
             fail_ticket(ticket, error)
             return
         for group in group_tickets([ticket], _floor(now_us), traced=self.traced):
@@ -224,7 +224,7 @@ class Evaluator:
 
     def _score(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         # A short call runs on the event loop: the hand-over to a thread takes longer than the scores of a few rows.
-        if group.contributions or not self.scoring.is_quick(group.model, group.n):
+        if group.extras or not self.scoring.is_quick(group.model, group.n):
             group.claim()
             self._start_task(self._score_in_thread(group, vectors, matrix))
             return
@@ -237,15 +237,13 @@ class Evaluator:
     async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         start_s = time.perf_counter()
         try:
-            scores, contributions = await self.scoring.score_in_thread(
-                group.model, matrix, contributions=group.contributions
-            )
+            scores, extras = await self.scoring.score_in_thread(group.model, matrix, group.extras)
         except Exception as error:  # noqa: BLE001 - as in _try_group
             fail_group(group, error)
             return
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        scored = self._make_batch(group, vectors, matrix, scores, contributions)
+        scored = self._make_batch(group, vectors, matrix, scores, extras)
         self._try_group(group, lambda g: self._finish(g, scored))
 
     def _make_batch(
@@ -254,7 +252,7 @@ class Evaluator:
         vectors: ServiceVectors | None,
         matrix: Scores,
         scores: Scores,
-        contributions: Scores | None = None,
+        extras: Mapping[str, Extra] | None = None,
     ) -> ScoredBatch:
         return ScoredBatch(
             model=group.model,
@@ -264,7 +262,7 @@ class Evaluator:
             matrix=matrix,
             vectors=vectors,
             degraded=group.degraded,
-            contributions=contributions,
+            extras=extras or {},
             outside=find_out_of_bounds(group, matrix),
             narrow=group.narrow,
         )

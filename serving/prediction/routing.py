@@ -30,13 +30,13 @@ class Options:
         as_of: evaluation time, microseconds; None: now.
         max_age_us: rows older than this are stale, whatever their view allows; None: the view's limit applies.
         deadline: time at which the reply becomes useless, on the event loop's clock; None: no deadline.
-        contributions: whether to return each feature's contribution to the margin.
+        extras: further results to return, of ``EXTRAS``.
     """
 
     as_of: int | None = None
     max_age_us: int | None = None
     deadline: float | None = None
-    contributions: bool = False
+    extras: tuple[str, ...] = ()
 
 
 NO_OPTIONS = Options()
@@ -118,6 +118,11 @@ class Routing:
         self._challenger = (
             None if serving is None else Arm(models[serving], "challenger", policy.number, metrics, self._shadows)
         )
+
+    @property
+    def has_one_version(self) -> bool:
+        """Whether the champion serves all rows."""
+        return self._challenger is None
 
     @property
     def has_same_features(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,9 +16,20 @@ from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.runtimes.port import Runtime, find_leaves
 
 _SECOND_US = 1e6
 Scores = npt.NDArray[np.float64]
+Extra = npt.NDArray[np.float64] | npt.NDArray[np.int32]
+EXTRAS: Mapping[str, Callable[[Runtime, Matrix], Extra]] = {
+    "contributions": lambda runtime, matrix: runtime.contributions(matrix),
+    "leaves": find_leaves,
+}
+"""Results that a request may ask for in addition to scores, by the name of request fields, outputs and reply fields.
+
+contributions: of each feature to the margin, ``(n, n_features + 1)``, the bias last, or ``(n, k, n_features + 1)``.
+leaves: the leaf of each tree, ``(n, n_trees)`` int32.
+"""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -32,7 +43,7 @@ class ScoredBatch:
         matrix: the model's input, float64, shape ``(n, n_features)``; NaN is missing.
         vectors: values read from the views; None: the callers sent vectors.
         degraded: a view did not answer and nulls were scored.
-        contributions: shape ``(n, n_features + 1)``, the bias last, or ``(n, k, n_features + 1)``; None: not requested.
+        extras: the further results that were requested, by name: see ``EXTRAS``.
         outside: where values are outside the model's bounds, shape ``(n, n_bounds)`` (``BoundsCheck.names``); None:
             nowhere.
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
@@ -45,7 +56,7 @@ class ScoredBatch:
     matrix: Matrix
     vectors: ServiceVectors | None
     degraded: bool
-    contributions: npt.NDArray[np.float64] | None = None
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     outside: BoolArray | None = None
     narrow: bool = False
 
@@ -156,11 +167,10 @@ class ScoredSlice(NamedTuple):
         """The model's input, float64, shape ``(n, n_features)``; NaN is missing."""
         return self.scored.matrix[self.start : self.stop]
 
-    @property
-    def contributions(self) -> npt.NDArray[np.float64] | None:
-        """Contribution of each feature to the margin, the bias last; None: not requested."""
-        row_mask = self.scored.contributions
-        return None if row_mask is None else row_mask[self.start : self.stop]
+    def extra_values(self, name: str) -> Extra | None:
+        """Return a further result, see ``EXTRAS``; None: not requested."""
+        values = self.scored.extras.get(name)
+        return None if values is None else values[self.start : self.stop]
 
     @property
     def out_of_bounds(self) -> list[list[str]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
@@ -16,6 +16,7 @@ from skewless.infra.host.priority import lower_priority
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.scored_batch import EXTRAS, Extra
 
 Scores = npt.NDArray[np.float64]
 _Key = tuple[str, bytes]
@@ -98,14 +99,14 @@ class Scoring:
         )
 
     async def score_in_thread(
-        self, model: ServedModel, matrix: Matrix, *, contributions: bool
-    ) -> tuple[Scores, Scores | None]:
-        """Return scores, and contributions if requested, from a thread."""
+        self, model: ServedModel, matrix: Matrix, extras: Sequence[str] = ()
+    ) -> tuple[Scores, dict[str, Extra]]:
+        """Return scores and further results, see ``EXTRAS``, from a thread."""
 
-        def work() -> tuple[Scores, Scores | None]:
+        def work() -> tuple[Scores, dict[str, Extra]]:
             # Not through the cache, which is not made for several threads.
             scores = self._score_timed(model, matrix)
-            return scores, model.runtime.contributions(matrix) if contributions else None
+            return scores, {name: EXTRAS[name](model.runtime, matrix) for name in extras}
 
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 

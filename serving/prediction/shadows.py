@@ -99,7 +99,7 @@ class Shadows:
         if self._scoring.is_quick(model, group.n):
             scores = self._scoring.score(model, vectors.matrix)
         else:
-            scores, _ = await self._scoring.score_in_thread(model, vectors.matrix, contributions=False)
+            scores, _ = await self._scoring.score_in_thread(model, vectors.matrix)
         shadow = ScoredBatch(
             model=model,
             ids=served.ids,

@@ -94,7 +94,7 @@ class Group:
 
     Args:
         t: evaluation time, microseconds, a multiple of a millisecond.
-        contributions: whether contributions are requested.
+        extras: the further results that are requested.
         arm: role of the model under a traffic policy; None: the requests were not routed.
         stored: rows read for them and for the arm's shadows; None: not read yet.
         times: when they were read.
@@ -107,7 +107,7 @@ class Group:
 
     model: ServedModel
     t: int
-    contributions: bool
+    extras: tuple[str, ...]
     tickets: Sequence[Ticket]
     arm: Arm | None
     stored: StoredRows | None = None
@@ -134,7 +134,7 @@ class Group:
 
     def for_arm(self, shadow: Arm) -> Group:
         """Return the group with the same rows for a shadow version."""
-        return replace(self, model=shadow.model, contributions=False, arm=shadow, traces=())
+        return replace(self, model=shadow.model, extras=(), arm=shadow, traces=())
 
     def add_stage(self, stage: str, start_s: float) -> None:
         """Add a stage that ends now to the traces, if there are any; ``start_s`` is a ``time.perf_counter``."""
@@ -171,14 +171,14 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
         t: time of requests without ``as_of``, microseconds.
         traced: whether some tickets may have a trace.
     """
-    groups: dict[tuple[int, int, int, bool, bool], list[Ticket]] = {}
+    groups: dict[tuple[int, int, int, tuple[str, ...], bool], list[Ticket]] = {}
     for ticket in tickets:
         if ticket.is_waiting:
             request = ticket.request
             options = request.options
             evaluated_at = t if options.as_of is None else options.as_of
             # By identity, which is cheap; the tickets keep model and arm alive, so an id is not used twice.
-            key = (id(request.model), id(request.arm), evaluated_at, options.contributions, request.narrow)
+            key = (id(request.model), id(request.arm), evaluated_at, options.extras, request.narrow)
             groups.setdefault(key, []).append(ticket)
     return [
         Group(

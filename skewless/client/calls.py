@@ -37,6 +37,7 @@ class _SentOptions(TypedDict, total=False):
     model: str | None
     features: bool
     contributions: bool
+    leaves: bool
     as_of: datetime | str | int | None
     max_feature_age_s: float | None
 
@@ -48,6 +49,7 @@ class PredictOptions(_SentOptions, total=False):
         model: name of the model; optional if the server has one model.
         features: also return the feature values, with their status and age.
         contributions: also return the contribution of each feature to the score.
+        leaves: also return the index of the leaf that the row reaches in each tree.
         as_of: evaluation time: a datetime or ISO 8601 text with time zone, or microseconds since the epoch.
         max_feature_age_s: rows older than this are stale, whatever their view allows, seconds.
         timeout_s: maximum time of the call, seconds; nine tenths of the remaining time are the server's time limit.

@@ -39,6 +39,7 @@ class Prediction:
         features: feature values; None is missing. Empty unless requested.
         views: status and age by view. Empty unless features were requested.
         contributions: by feature, and ``bias``; for several outputs each is a list. Empty unless requested.
+        leaves: the index of the leaf in each tree, in the order of training. Empty unless requested.
         raw: the JSON.
     """
 
@@ -50,6 +51,7 @@ class Prediction:
     features: Mapping[str, float | None]
     views: Mapping[str, ReplyView]
     contributions: Mapping[str, float | Sequence[float]]
+    leaves: tuple[int, ...]
     raw: Json = field(repr=False)
 
 
@@ -159,6 +161,7 @@ def read_prediction(data: Json) -> Prediction:
         },
         views={name: _read_view(view) for name, view in (data.get("views") or {}).items()},
         contributions=data.get("contributions") or {},
+        leaves=tuple(data.get("leaves") or ()),
         raw=data,
     )
 

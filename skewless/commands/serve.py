@@ -41,6 +41,7 @@ Container = Annotated[
 Row = Annotated[str | None, option("--row JSON", "One row, or a list of rows; '-' reads stdin.")]
 Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows, or a folder.")]
 Target = Annotated[Path | None, option("--out FILE", "File for the predictions; for a folder also a folder.")]
+Leaves = Annotated[bool, option("--leaves", "Also write the leaf that each row reaches in each tree.")]
 Begin = Annotated[str | None, option("--begin VERSION", "Begin the rollout of this version.")]
 Step = Annotated[bool, option("--step", "Judge the guardrails now, and advance each rollout or roll it back.")]
 Reason = Annotated[str, option("--reason TEXT", "Reason, stored in the history.")]
@@ -139,23 +140,29 @@ def _hint(config: ServerConfig, url: str) -> str:
     "Predict rows, or all rows of a file or folder.",
     f"fraud {_ROW}",
     "--in payments.parquet --out scores.csv",
-    "--in days/ --out scored/",
+    "--in days/ --out scored/ --leaves",
     has_engine=True,
     is_short=True,
 )
 def predict(
-    session: Session, model: Model = None, *, row: Row = None, source: Source = None, target: Target = None
+    session: Session,
+    model: Model = None,
+    *,
+    row: Row = None,
+    source: Source = None,
+    target: Target = None,
+    leaves: Leaves = False,
 ) -> None:
     """Predict rows of entity keys and request fields, or all rows of a file or folder."""
-    if row is not None and source is None and target is None:
+    if row is not None and source is None and target is None and not leaves:
         _predict_rows(_open_applied(session), model, read_rows(row), session)
     elif row is None and source is not None and target is not None:
         gc.enable()
-        _predict_file(_open_applied(session), model, (source, target), session)
+        _predict_file(_open_applied(session), model, (source, target), session, leaves=leaves)
     else:
         raise RequestError(
             "options of predict",
-            "name no input, or two inputs",
+            "name no input, or two inputs, or ask for the leaves of --row",
             fix="give --row JSON, or both --in FILE and --out FILE",
         )
 
@@ -206,7 +213,9 @@ def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]
     session.show(({"model": model} if model else {}) | body, *parts)
 
 
-def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], session: Session) -> None:
+def _predict_file(
+    project: Project, model: str | None, files: tuple[Path, Path], session: Session, *, leaves: bool
+) -> None:
     source, target = files
     for name, path in (("--in", source), ("--out", target)):
         is_folder = source.is_dir() and (path.is_dir() or not path.suffix)
@@ -215,7 +224,7 @@ def _predict_file(project: Project, model: str | None, files: tuple[Path, Path],
                 f"option {name}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
             )
     with session.progress(f"predicting {source}") as project.on_progress:
-        n = project.predict_file(model, source, target)
+        n = project.predict_file(model, source, target, leaves=leaves)
     session.show({"rows": n, "out": str(target)}, f"{count_text(n, 'row')} predicted to {target}")
 
 

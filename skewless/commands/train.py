@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from skewless.training.promotion import TrainReport
 
 VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
+MostVersions = Annotated[int | None, option("--limit N", "Number of versions and of changes; default: all.", min=1)]
+Before = Annotated[str | None, option("--before VERSION", "List only versions before this one.")]
 Start = Annotated[bool, option("--start", "If a trigger fires, request a retraining from the scheduler.")]
 RemoveKey = Annotated[
     str | None, option("--remove-key KEY", "Trust a public key no longer; packages it signed are rejected.")
@@ -91,6 +93,8 @@ def _train_model(session: Session, name: str) -> tuple[TrainReport | None, Skewl
 
 
 def _train_parts(report: TrainReport) -> list[Part]:
+    from skewless.training.constraints import constraint_rows
+
     package, metrics = report.trained.package, report.trained.metrics
     title = f"{package.name} {package.version}: {count_text(int(report.dataset.train.sum()), 'row')} trained"
     tested = f"{count_text(int(metrics['rows']), 'row')} tested, base rate {metrics['base_rate']:.4f}"
@@ -100,6 +104,7 @@ def _train_parts(report: TrainReport) -> list[Part]:
     return [
         TextTable(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
         _label_line(report.dataset.counts),
+        *(f"constraint: {' '.join(row)}" for row in constraint_rows(package.about)),
         *gap,
         *decision_parts(report.decision),
         StateCell(f"{package.name} {package.version} {verdict.text}", verdict.tone, f": {report.decision.reason}"),
@@ -180,9 +185,9 @@ def decision_parts(decision: Decision) -> list[Part]:
 @command(
     "List a model's versions and the changes of its aliases.", "fraud --repo my-project", "fraud --json", is_short=True
 )
-def versions(session: Session, model: ModelName) -> None:
+def versions(session: Session, model: ModelName, *, limit: MostVersions = None, before: Before = None) -> None:
     """List a model's versions with aliases, metrics and last decision, and all changes of its aliases."""
-    report = session.project.versions(model)
+    report = session.project.versions(model, limit=limit, before=before)
     session.show(report.as_dict(), *_version_parts(report))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -46,15 +47,20 @@ class Viewer:
         if not self.may(right):
             raise ScopeError(f"user {self.name!r}", f"has no right to {right}", fix=f"sign in with the scope {right}")
 
-    def require_model(self, model: str) -> None:
-        """Check that they may see a model; an empty name is that of no model.
+    def may_do(self, action_right: Right, fields: Collection[str]) -> bool:
+        """Return whether they may do an action with these fields; without ``model``, it concerns all models."""
+        return self.may(action_right) and (self.models is None or "model" in fields)
+
+    def require_model(self, fields: Mapping[str, str]) -> None:
+        """Check that they may see the model of an action, or all models if it names none.
 
         Raises:
             ScopeError: they may not.
         """
-        if model and self.models is not None and model not in self.models:
-            fix = "sign in with a key for it"
-            raise ScopeError(f"user {self.name!r}", "may not see this model", value=model, fix=fix)
+        if self.models is not None and fields.get("model") not in self.models:
+            model = fields.get("model")
+            problem = "may not see this model" if model else "may not change what concerns all models"
+            raise ScopeError(f"user {self.name!r}", problem, value=model, fix="sign in with a key for all models")
 
 
 class SignIn(Protocol):

@@ -34,6 +34,7 @@ from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.readers import Readers
 from skewless.control_room.render import render, to_url
 from skewless.infra.access.audit import Actor
+from skewless.infra.telemetry.logger import EventLogger
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -56,6 +57,7 @@ _STATUS: Sequence[tuple[type[SkewlessError], int]] = (
     (StoreError, 503),
 )
 _CLOCK = SystemClock()
+_log = EventLogger()
 Answer = Callable[[Request, Viewer], Awaitable[Response]]
 
 
@@ -81,7 +83,7 @@ class ControlRoom:
 
         Args:
             further: routes, such as those of the sign-in.
-            lifespan: runs beside the application.
+            lifespan: runs while the application does.
         """
         routes = [*further, Route("/static/{name}", _static), Route("/health/live", _live)]
         for page in PAGES:
@@ -91,7 +93,7 @@ class ControlRoom:
         for action in ACTIONS:
             routes.append(Route(f"/actions/{action.name}", self._guard(self._confirm(action)), methods=["GET"]))
             routes.append(Route(f"/actions/{action.name}", self._guard(self._do(action)), methods=["POST"]))
-        return Starlette(routes=routes, lifespan=lifespan)
+        return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: self._missing, 500: self._failed})
 
     def page(self, request: Request, template: str, title: str, viewer: Viewer | None, **values: object) -> Response:
         """Return an HTML reply."""
@@ -169,7 +171,7 @@ class ControlRoom:
         async def answer(request: Request, viewer: Viewer) -> Response:
             viewer.require(action.right)
             values = {name: request.query_params.get(name, "") for name in action.fields}
-            viewer.require_model(values.get("model", ""))
+            viewer.require_model(values)
             sentences = await self.readers.run(lambda project: action.preview(project, values))
             return self.page(
                 request,
@@ -192,7 +194,7 @@ class ControlRoom:
             check_origin(request, viewer, form)
             viewer.require(action.right)
             values = {name: form.get(name, "") for name in (*action.fields, *action.ask)}
-            viewer.require_model(values.get("model", ""))
+            viewer.require_model(values)
             if action.word and form.get("word") != action.word.format(**values):
                 fix = f"type {action.word.format(**values)!r}"
                 raise ConflictError(action.title, "is not confirmed", value=form.get("word"), fix=fix)
@@ -204,6 +206,15 @@ class ControlRoom:
             return RedirectResponse(f"{path}?{to_url('', **kept)[1:]}", 303, HEADERS)
 
         return answer
+
+    async def _missing(self, request: Request, _: Exception) -> Response:
+        error = RequestError("page", "does not exist", value=request.url.path, fix="open another page of the menu")
+        return self._error(request, None, error)
+
+    async def _failed(self, request: Request, failure: Exception) -> Response:
+        _log.error("page_failed", path=request.url.path, error=f"{type(failure).__name__}: {failure}")
+        fix = "report it, with the log of the control room"
+        return self._error(request, None, SkewlessError("control room", "has a defect: the page failed", fix=fix))
 
     def _error(self, request: Request, viewer: Viewer | None, error: SkewlessError) -> Response:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)

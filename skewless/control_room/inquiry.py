@@ -1,4 +1,4 @@
-"""Questions to places that may never answer, so that a page answers all the same."""
+"""Questions to places that may never answer, so that a page does not wait for them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _MOST = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class ProviderAttempt:
     """A sign-in that has begun.
 
     Args:
@@ -69,7 +69,7 @@ class ProviderSignIn:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, ProviderAttempt] = {}
 
     async def begin(self, back: str) -> tuple[str, str]:
         """Return the URL of the provider's page, and the value of a cookie for ``finish``.
@@ -79,7 +79,7 @@ class ProviderSignIn:
         """
         endpoint = (await self._document())["authorization_endpoint"]
         state, verifier = secrets.token_urlsafe(_BYTES), secrets.token_urlsafe(_BYTES)
-        attempt = Attempt(
+        attempt = ProviderAttempt(
             nonce=secrets.token_urlsafe(_BYTES),
             verifier=verifier,
             back=back,
@@ -123,7 +123,7 @@ class ProviderSignIn:
             raise _error("has a token of another attempt")
         return token, attempt.back
 
-    async def _exchange(self, code: str, attempt: Attempt) -> bytes:
+    async def _exchange(self, code: str, attempt: ProviderAttempt) -> bytes:
         provider = self._provider
         form = {
             "grant_type": "authorization_code",

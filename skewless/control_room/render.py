@@ -35,6 +35,7 @@ def templates() -> Environment:
         "count": show_count,
         "facts": figures,
         "isolate": isolate,
+        "lines": show_lines,
         "time": show_time,
         "number": show_number,
         "share": share,
@@ -56,6 +57,15 @@ def isolate(value: object) -> Markup:
     """
     text = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), shorten(str(value), _MOST_CHARS))
     return Markup("<bdi>{}</bdi>").format(text)
+
+
+def show_lines(text: str) -> Markup:
+    r"""Return the lines of a text from outside, each isolated.
+
+    >>> show_lines("a\n<b>")
+    Markup('<bdi>a</bdi>\n<bdi>&lt;b&gt;</bdi>')
+    """
+    return Markup("\n").join(isolate(line) for line in text.splitlines())
 
 
 def show_number(value: float | str | None) -> Markup:

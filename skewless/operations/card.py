@@ -12,6 +12,7 @@ from skewless.infra.packages.approvals import Approval, PackageOrigin
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.signing import SIGNATURE, read_signer
 from skewless.operations.versions import latest_version
+from skewless.training.constraints import constraint_rows
 from skewless.workspace import Workspace
 
 _MOST_FEATURES = 15
@@ -126,6 +127,10 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield f"{len(card.features)} features of the service `{spec['service']}`; the most important:"
     yield ""
     yield from _table(("feature", "importance (gain)"), card.features[:_MOST_FEATURES])
+    constraints = constraint_rows(card.about)
+    if constraints:
+        yield "\n## Constraints\n"
+        yield from _table(("feature", "constraint"), constraints)
     limits = {**card.bounds.get("features", {}), **card.bounds.get("fields", {})}
     if limits:
         yield "\n## Limits of inputs\n"

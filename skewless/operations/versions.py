@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from skewless.contract.errors import GateError, PackageError, SourceError
+from skewless.contract.errors import GateError, PackageError, RequestError, SourceError
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.spec import ModelSpec
 from skewless.infra.host.processes import run_behind_servers
 from skewless.infra.packages.package import Package, open_package, pinned_plan, read_pinned_plan
+from skewless.infra.storage.names import is_version
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -265,28 +266,30 @@ def open_champion(project: Workspace, model: str) -> Package:
 
 
 def read_versions(
-    project: Workspace, model: str, *, most: int | None = None, before: str | None = None
+    project: Workspace, model: str, *, limit: int | None = None, before: str | None = None
 ) -> VersionsReport:
     """Return the versions of a model of the plan; changes nothing.
 
     Args:
-        most: the most versions, and moves of each alias, the latest ones; None: all.
+        limit: the most versions, and moves of each alias, the latest ones; None: all.
         before: only versions before this one; None: all.
 
     Raises:
-        RequestError: the plan has no such model.
+        RequestError: the plan has no such model, or ``before`` is not a version.
     """
+    if before is not None and not is_version(before):
+        raise RequestError("option --before", "is not a version", value=before, fix="use a number such as 000012")
     metric, aliases = project.applied.model(model).gate.metric, project.store.aliases
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
     names = project.packages.list_versions(model)[::-1]
-    selected = [name for name in names if before is None or int(name) < int(before)][:most]
+    selected = [name for name in names if before is None or int(name) < int(before)][:limit]
     decisions: dict[str, dict[str, Any]] = {}
     for decision in project.store.decisions.read_latest_first(model):
         decisions.setdefault(decision["version"], decision)
         if decisions.keys() >= set(selected):
             break
     versions = [_version(project, model, version, holders, decisions.get(version)) for version in selected]
-    moves = read_moves(project, model, most=most)
+    moves = read_moves(project, model, most=limit)
     return VersionsReport(model=model, metric=metric, versions=tuple(versions), moves=tuple(moves))
 
 

@@ -30,7 +30,10 @@ EVENT = {"carrier": "AA", "arr_delay": 1.5, "landed_at": "2026-01-15T11:59:00Z"}
 TENSOR = {"name": "carrier", "datatype": "BYTES", "shape": [1], "data": ["AA"]}
 NAMES = {"name": "late", "version": "1", "source": "landings"}
 BODIES: dict[str, list[Any]] = {
-    "post_predict": [{"rows": [ROW]}, {"model": "late", "rows": [ROW, ROW], "features": True, "contributions": True}],
+    "post_predict": [
+        {"rows": [ROW]},
+        {"model": "late", "rows": [ROW, ROW], "features": True, "contributions": True, "leaves": True},
+    ],
     "post_events_source": [EVENT, {"events": [EVENT, EVENT]}, f"{json.dumps(EVENT)}\n{json.dumps(EVENT)}\n"],
     "post_push": [{"push_source_name": "landings", "df": {name: [value] for name, value in EVENT.items()}}],
     "post_feedback": [{"feedback": [{"model": "late", "keys": ROW, "event_time": NOW, "label": 1.0}]}],

@@ -243,7 +243,7 @@ def test_the_composed_system_works_from_apply_to_sigterm(system: ComposedSystem,
         answers = [send(gateway, "/predict", {"rows": rows}, key) for _ in range(20)]
         assert {status for status, _ in answers} == {200}, answers[0]
         assert len({str([one["score"] for one in body["predictions"]]) for _, body in answers}) == 1
-        # The beginning of an id is that of a server's process.
+        # The second part of an id is that of a server's process.
         assert len({body["predictions"][0]["id"].split("-")[1] for _, body in answers}) > 1
         event = {"carrier": "AA", "arr_delay": 1.5, "landed_at": NOW}
         assert send(gateway, "/events/landings", {"events": [event]}, key)[0] == 202

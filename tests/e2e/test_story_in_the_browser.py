@@ -86,8 +86,6 @@ def test_the_story_appears_where_a_person_would_look(tmp_path: Path) -> None:
     told = [f"{seconds:.1f} s: {text}" for text, seconds in delays.items()]
     assert any("breached" in text for text in delays), told
     assert max(delays.values()) <= LONGEST_S, told
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "story-in-the-browser.txt").write_text("\n".join(told))
 
 
 def follow(demo: subprocess.Popen[str], project: Project, pages: dict[str, Page]) -> dict[str, float]:

@@ -13,7 +13,18 @@ from skewless.serving.http.predict_route import parse_body, read_options
 from skewless.serving.prediction.routing import Options
 
 NOW = 1_768_478_400_123_456
-NAMES = ["model", "version", "rows", "features", "contributions", "as_of", "max_feature_age_s", "timeout_us", "other"]
+NAMES = [
+    "model",
+    "version",
+    "rows",
+    "features",
+    "contributions",
+    "leaves",
+    "as_of",
+    "max_feature_age_s",
+    "timeout_us",
+    "other",
+]
 LEAVES = (
     st.none()
     | st.booleans()
@@ -31,6 +42,7 @@ KINDS = {
     "rows": list,
     "features": bool,
     "contributions": bool,
+    "leaves": bool,
     "as_of": int | str,
     "max_feature_age_s": int | float,
     "timeout_us": int,
@@ -71,7 +83,7 @@ def test_any_options(values: dict[str, Any], deadline_s: float) -> None:
     assert options.max_age_us is None or options.max_age_us >= 1
     assert (options.deadline is None) == (not deadline_s and values.get("timeout_us") is None)
     assert options.deadline is None or options.deadline > 7.0 or values.get("timeout_us") is not None
-    assert options.contributions == bool(values.get("contributions"))
+    assert options.extras == tuple(name for name in ("contributions", "leaves") if values.get(name))
 
 
 def _is(value: object, kind: Any) -> bool:  # noqa: ANN401 - a type or a union of some

@@ -76,7 +76,7 @@ async def reload(place: Sandbox) -> list[int]:
         model = models.get(MODEL)
         assert (model.version, models.open_versions(MODEL)) == (to, [to])
         shown.get(model)
-        for options in (None, Options(contributions=True)):
+        for options in (None, Options(extras=("contributions", "leaves"))):
             assert (await predictor.predict(model, ask(3), options)).model is model
         metrics.requests(model.name, model.version, "request").inc()
         metrics.render()

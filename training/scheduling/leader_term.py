@@ -241,7 +241,9 @@ class LeaderTerm:
     def _end(self, run: Run, state: State, completion: Completion | None = None, *, error: str | None = None) -> Run:
         outputs = completion.outputs if completion else {}
         problem = error or (completion.error if completion else None)
-        record = self.ledger.end(run, state, self.clock.now_us(), token=self.token, outputs=outputs, error=problem)
+        log = completion.log if completion else ""
+        now_us = self.clock.now_us()
+        record = self.ledger.end(run, state, now_us, token=self.token, outputs=outputs, error=problem, log=log)
         self.on_end(record)
         write = _log.info if record.state == "done" else _log.error
         write("run_ended", run=str(run.id), state=record.state, seconds=record.seconds, error=record.error)

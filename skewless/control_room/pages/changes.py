@@ -7,7 +7,7 @@ from typing import Any
 
 from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
-from skewless.control_room.page import Page, Part, Query, read_part
+from skewless.control_room.page import Known, Page, Part, Query, read_part
 from skewless.infra.access.audit import AuditLog, AuditRecord
 from skewless.infra.packages.store import AliasMove
 from skewless.operations.status import CHAMPION
@@ -52,13 +52,20 @@ class AuditPage(PlainRecord):
 def read_changes(project: Project, query: Query) -> AuditPage:
     """Return a page of the audit log."""
     before = query.number("before", 0, most=_LAST) or None
-    records = read_part(lambda: AuditLog(project.state.database).read(_PAGE, before))
-    shown = getattr(records, "value", [])
+    log = AuditLog(project.state.database)
+    found = read_part(lambda: log.read(_PAGE, before))
+    read = found.value if isinstance(found, Known) else []
+    shown = [record for record in read if _may_see(query, record)]
     return AuditPage(
-        records=records,
-        older=shown[-1].number if len(shown) == _PAGE and shown[-1].number > 1 else None,
+        records=Known(value=shown) if isinstance(found, Known) else found,
+        older=read[-1].number if len(read) == _PAGE and read[-1].number > 1 else None,
         moves=read_part(lambda: _read_moves(project, query)),
     )
+
+
+def _may_see(query: Query, record: AuditRecord) -> bool:
+    """Return whether the reader may see a record: who is limited to some models sees only changes of these."""
+    return query.models is None or record.subject in query.models
 
 
 def _read_moves(project: Project, query: Query) -> list[ChampionMove]:
@@ -96,7 +103,7 @@ def read_change(project: Project, query: Query) -> OneChange:
     text = query.path["number"]
     number = int(text) if text.isascii() and text.isdigit() and len(text) < len(str(_LAST)) else 0
     record = AuditLog(project.state.database).get(number) if number else None
-    if record is None:
+    if record is None or not _may_see(query, record):
         raise RequestError(f"change {text!r}", "is not in the audit log", fix="open /changes")
     return OneChange(record=record, differences=_differences(record.result or {}))
 

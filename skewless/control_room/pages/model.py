@@ -161,7 +161,7 @@ def seen_state(project: Project, model: str) -> str:
 
 def _versions(project: Project, name: str, before: str | None) -> VersionsPart:
     seen = seen_state(project, name)
-    report, policy = read_versions(project, name, most=MOST_VERSIONS, before=before), project.store.traffic.get(name)
+    report, policy = read_versions(project, name, limit=MOST_VERSIONS, before=before), project.store.traffic.get(name)
     holder = project.store.aliases.get(name, CHAMPION)
     rows = [
         VersionRow(

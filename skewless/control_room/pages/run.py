@@ -31,6 +31,7 @@ class OneRun(PlainRecord):
         command: what it ran, on the command line.
         token: fencing token of the scheduler that started it.
         inputs, outputs: JSON as text, shortened.
+        log: the last log lines of its command.
         attempts: of the same tick, latest first; this run is one of them.
         requested: requests about the run that its scheduler has not handled yet.
         model: that it works on; empty: none.
@@ -44,6 +45,7 @@ class OneRun(PlainRecord):
     command: str
     inputs: str
     outputs: str
+    log: str
     attempts: Part[Sequence[RunRow]]
     requested: Part[Sequence[str]]
     model: str
@@ -76,6 +78,7 @@ def read_run(project: Project, query: Query) -> OneRun:
         command=" ".join(["skewless", *(shlex.quote(str(word)) for word in words)]) if isinstance(words, list) else "",
         inputs=_body(run.inputs),
         outputs=_body(run.outputs),
+        log=run.log,
         attempts=read_part(lambda: [RunRow.of(item) for item in ledger.read_attempts(run.id, _MOST_OPEN)]),
         requested=read_part(
             lambda: [item.kind for item in Requests(project.state).open() if item.run_id == run.id][:_MOST_OPEN]

@@ -234,7 +234,7 @@ def _definition(view: View | WindowView) -> Definition:
     else:
         for item in view.aggregates:
             window, hop = length_text(item.window_us), length_text(item.hop_us)
-            features[item.name] = f"{item.function} of {item.column} over {window}, in steps of {hop}"
+            features[item.name] = f"{item.text} over {window}, in steps of {hop}"
     return Definition(
         source=view.source.path if isinstance(view, View) else view.source,
         keys={column.name: str(column.dtype) for column in view.keys},

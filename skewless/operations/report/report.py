@@ -68,6 +68,7 @@ TERMS: Mapping[str, str] = {
     "JS": "Jensen-Shannon distance: 0 for equal distributions, 1 for distributions without overlap.",
     "metric": "Quality metric on the test period of the training.",
     "model": "Metric of the model.",
+    "constraint": "Limit that the training library kept, such as a feature that may only raise the margin.",
     "constant prediction": "Metric of a constant score, the base rate.",
     "p": "Probability of such a distance without drift, adjusted for the number of features.",
     "missing now": "Share of nulls in live values.",

@@ -21,6 +21,7 @@ from skewless.operations.report.blocks import Block, Paragraph, PlotBlock, Table
 from skewless.operations.report.cells import NONE, duration, figures, interval, number, share, time
 from skewless.operations.runs import Runs
 from skewless.operations.versions import read_versions
+from skewless.training.constraints import constraint_rows
 from skewless.training.plots.canvas import Plot, Point, series_plot
 from skewless.training.plots.evaluation import evaluation_plots
 from skewless.validation.data_docs import INDEX, data_docs_folder
@@ -137,6 +138,9 @@ def evaluation(package: Package) -> Iterator[Block]:
         if not name.startswith(_BASELINE)
     ]
     yield TableBlock(title="", columns=("metric", "model", "constant prediction"), rows=rows, terms="metric")
+    constraints = constraint_rows(package.about)
+    if constraints:
+        yield TableBlock(title="Constraints", columns=("feature", "constraint"), rows=constraints)
     yield from map(_plot_block, evaluation_plots(package.curves))
     if not package.curves:
         yield missing("The package has no curves, because an older skewless wrote it.")

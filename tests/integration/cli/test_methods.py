@@ -35,9 +35,8 @@ METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
 # Options that only choose what is shown, how the process ends, or where the project is and what its settings are.
 OF_THE_COMMAND = {
-    *("repo", "engine", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes"),
-    "platform",
-}
+    "repo", "engine", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes", "platform",
+}  # fmt: skip
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
 PARSED_BY_VERB = {
@@ -51,7 +50,7 @@ FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "on_file"} | {
 }
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
-TAKEN = {"predict": {"source", "target"}, "serve": {"platform"}}
+TAKEN = {"predict": {"source", "target", "leaves"}, "serve": {"platform"}}
 
 
 def method_of(verb: Command) -> Callable[..., Any]:

@@ -44,8 +44,9 @@ def test_every_option_is_understood(served: tuple[str, list[float]], connect: Co
     """The model is binary: feature by feature, contributions add up to the logit of the score."""
     url, scores = served
     row, face = ask(1)[0], connect(url)
-    item = face.ask("predict_one", row, contributions=True, timeout_s=20.0)
+    item = face.ask("predict_one", row, contributions=True, leaves=True, timeout_s=20.0)
     assert sum(item.contributions.values()) == pytest.approx(math.log(scores[0] / (1 - scores[0])))
+    assert face.ask("predict_one", row, leaves=True).leaves == tuple(item.raw["leaves"])
     aged = face.ask("predict_one", row, features=True, max_feature_age_s=0.5)
     assert aged.views["card_days"].stale
     moment = datetime.fromtimestamp(NOW / 1e6 - 60, UTC)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
-from starlette.requests import Request
 
 from skewless.contract.errors import ConflictError, GateError, RequestError, ScopeError
-from skewless.control_room.access import SignIn, Viewer
+from skewless.control_room.access import Viewer
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.page import Known, Query
 from skewless.control_room.pages import model
@@ -19,21 +16,11 @@ from skewless.operations import rollout
 from skewless.operations.versions import Promotion
 from skewless.project import Project
 from skewless.training.decision import Decision
-from tests.integration.control_room.conftest import Pages
+from tests.integration.control_room.conftest import OnePerson, Pages
 from tests.unit.training.rollout.arms import arm
 from tests.worlds.model_pages import action, html, page_of, store_run
 from tests.worlds.rollouts import NEW, OLD, champion, count
 from tests.worlds.trained import MODEL, Sandbox
-
-
-@dataclass(frozen=True)
-class OnePerson(SignIn):
-    """Takes everybody for one person."""
-
-    person: Viewer
-
-    def viewer(self, request: Request) -> Viewer:  # noqa: ARG002 - the protocol's
-        return self.person
 
 
 def test_a_rollout_is_begun_judged_and_stopped_from_the_page(spot: Sandbox) -> None:
@@ -126,10 +113,11 @@ def test_a_measurement_is_requested_of_the_scheduler(spot: Sandbox) -> None:
 
 def test_only_the_models_of_the_person(spot: Sandbox) -> None:
     viewer = Viewer(name="web", right="admin", models=frozenset({"other"}))
-    viewer.require_model("other")
-    viewer.require_model("")  # the action is not about a model
+    viewer.require_model({"model": "other"})
     with pytest.raises(ScopeError, match="may not see this model"):
-        viewer.require_model(MODEL)
+        viewer.require_model({"model": MODEL})
+    with pytest.raises(ScopeError, match="concerns all models"):
+        viewer.require_model({"job": "retrain other"})
     readers = Readers(spot.repo, {})
     try:
         app = ControlRoom(name="p", readers=readers, sign_in=OnePerson(viewer)).app()

@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skewless.control_room.app import HEADERS
+from skewless.control_room.access import Viewer
+from skewless.control_room.app import HEADERS, ControlRoom
 from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.plots import Span, TimeCurve, plot_bars, plot_histogram, plot_lines, plot_timeline
+from skewless.control_room.readers import Readers
 from skewless.control_room.render import isolate, to_url
-from tests.integration.control_room.conftest import Pages
+from skewless.project import Project
+from tests.integration.control_room.conftest import HOST, TOKEN, OnePerson, Pages
 from tests.worlds.hostile_text import MARKED_UP, MARKUP
 from tests.worlds.payments_data import TEMPLATE
+from tests.worlds.trained import copy_project
 
 NAMED = re.compile(r"\{(\w+)(:path)?\}")
 
@@ -146,3 +151,35 @@ def test_every_page_answers_while_the_database_is_away(
             reply = pages.get(page.path)
             assert reply.status == 200, (page.path, reply.text)
             assert page.path == "/search" or "Not known" in reply.text
+
+
+def test_a_viewer_of_one_model_neither_sees_nor_changes_others(trained: Path, tmp_path: Path) -> None:
+    repo = copy_project(trained, tmp_path / "p")
+    with Project(repo) as project:
+        project.keys.add("somebody")
+        project.approve("fraud", by="ada", reason="it is good")
+    with closing(Readers(repo, {"threads": 1})) as readers:
+        for models, seen in (({"fraud"}, {"fraud"}), ({"other"}, set())):
+            person = Viewer(name="eve", right="admin", models=frozenset(models), token=TOKEN)
+            pages = Pages(
+                ControlRoom(name="p", readers=readers, sign_in=OnePerson(person), hosts=frozenset({HOST})).app()
+            )
+            records = pages.get("/changes.json").body["records"]["value"]
+            assert {record["subject"] for record in records} == seen
+            for action in ACTIONS:
+                reply = pages.post(f"/actions/{action.name}", {"token": TOKEN, "model": "fraud"})
+                assert (reply.status == 403) or ("model" in action.fields and "fraud" in models), action.name
+
+
+def test_a_defect_and_an_unknown_path_have_a_page_with_the_policy(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("skewless.control_room.readers.Readers._read", fail)
+    for path, status in (("/changes", 500), ("/views/a/b/c", 404), ("/nothing", 404)):
+        reply = pages.get(path)
+        assert reply.status == status
+        assert "secret detail" not in reply.text
+        assert reply.headers["content-security-policy"] == HEADERS["content-security-policy"]

@@ -16,10 +16,12 @@ from skewless.contract.lifecycle import Guardrails
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.packages.package import open_package
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.model_history import change_of
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.report import TERMS, build, render
+from skewless.operations.report.sections import evaluation
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox, ask, copy_project, opened, opened_copy
 
@@ -170,6 +172,21 @@ def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     (note,) = [block for block in found["Evaluation"] if block["kind"] == "note"]
     assert "altered file" in note["text"]
     assert found["Versions"][0]["kind"] == "table"
+
+
+def test_constraints_are_in_the_evaluation_and_on_the_card(place: Sandbox) -> None:
+    package = open_package(place.project.store, MODEL, "000001")
+    card = place.project.card(MODEL)
+    assert "Constraints" not in card.text
+    assert [block.title for block in evaluation(package) if isinstance(block, TableBlock)] == [""]
+    about = {**package.about, "constraints": {"monotone": {"a|b": -1}, "interactions": [["x", "y"], ["z"]]}}
+    assert (
+        "| a\\|b | may only lower the margin |\n| x, y | interact only with each other |\n"
+        in replace(card, about=about).text
+    )
+    _, table = [block for block in evaluation(replace(package, about=about)) if isinstance(block, TableBlock)]
+    assert table.rows[0] == ("a|b", "may only lower the margin")
+    assert set(table.columns) <= TERMS.keys() | {"feature"}
 
 
 def test_every_term_has_a_gloss(report: Report) -> None:

@@ -45,7 +45,8 @@ from tests.worlds.waiting import eventually, until
 SETTINGS = {"SKEWLESS_GRPC_PORT": "0", "SKEWLESS_AUTH": "required", "SKEWLESS_DRAIN_SECONDS": "1"}
 INFER = f"/{SERVICE}/ModelInfer"
 HTTP_STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
-OUTPUTS = ["score", "feature_values", "feature_status", "feature_age_s", "feature_stale", "contributions", "version"]
+OUTPUTS = ["score", "feature_values", "feature_status", "feature_age_s", "feature_stale"]
+OUTPUTS += ["contributions", "leaves", "version"]
 
 
 @dataclass(frozen=True)

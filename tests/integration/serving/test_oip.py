@@ -77,7 +77,7 @@ def vectors(matrix: Matrix) -> dict[str, Any]:
 
 
 def arrays(reply: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    kinds = {"FP64": np.float64, "BYTES": object, "BOOL": np.bool_}
+    kinds = {"FP64": np.float64, "BYTES": object, "BOOL": np.bool_, "INT32": np.int32}
     return {
         item["name"]: np.array(item["data"], dtype=kinds[item["datatype"]]).reshape(item["shape"])
         for item in reply["outputs"]
@@ -86,12 +86,11 @@ def arrays(reply: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
 
 def test_entities_score_as_predict_does(server: PredictionServer) -> None:
     rows = ask(100)
-    status, _, text = post(
-        server, "/predict", json.dumps({"rows": rows, "features": True, "contributions": True, "as_of": NOW}).encode()
-    )
+    wanted = {"features": True, "contributions": True, "leaves": True, "as_of": NOW}
+    status, _, text = post(server, "/predict", json.dumps({"rows": rows, **wanted}).encode())
     assert status == 200, text
     mine = json.loads(text)
-    names = ["score", "feature_values", "feature_age_s", "feature_status", "feature_stale", "contributions"]
+    names = ["score", "feature_values", "feature_age_s", "feature_status", "feature_stale", "contributions", "leaves"]
     reply = infer(
         server,
         {"id": "7", "inputs": entities(rows), "outputs": [{"name": n} for n in names], "parameters": {"as_of": NOW}},
@@ -107,6 +106,7 @@ def test_entities_score_as_predict_does(server: PredictionServer) -> None:
         assert found["feature_stale"][i].tolist() == [view["stale"] for view in views]
         assert [None if np.isnan(v) else v for v in found["feature_age_s"][i]] == [view["age_s"] for view in views]
         assert found["contributions"][i].tolist() == list(item["contributions"].values())
+        assert found["leaves"][i].tolist() == item["leaves"]
     assert (reply["id"], reply["model_name"], reply["model_version"]) == ("7", MODEL, mine["version"])
     lineage = reply["parameters"]
     assert (lineage["t_us"], lineage["log"], lineage["degraded"]) == (mine["t_us"], mine["log"], mine["degraded"])

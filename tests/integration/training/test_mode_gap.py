@@ -72,6 +72,8 @@ def check(gap: ModeGap | None) -> None:
             "worst_1h": 0.0,
             "last_1h": 0.0,
             "planes_1h": 0.0,
+            "last_2": 0.25,  # null of one event, a value of two
+            "last_3": 0.0,
         }
     }
     (delays,) = gap.sources.values()
@@ -83,7 +85,8 @@ def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: Par
     check(gap)
     assert gap is not None
     features, delays = gap.lines()
-    assert features == "carrier_now: events that became known late change n_1h in 25.0%, std_1h in 25.0% of 4 rows"
+    told = "n_1h in 25.0%, std_1h in 25.0%, last_2 in 25.0%"
+    assert features == f"carrier_now: events that became known late change {told} of 4 rows"
     assert delays.startswith("landings: 25.0% of 4 events became known more than 10 s after their event time")
     assert delays.endswith("(p50 2.0 s, p99 1200.0 s)")
     assert gap.as_dict()["sources"]["landings"]["late"] == 0.25

@@ -14,6 +14,7 @@ import pytest
 from skewless.contract.errors import PackageError
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.packages.served_model import load_model
+from skewless.training.constraints import constraint_rows
 from skewless.training.promotion import CHAMPION, promote
 from skewless.training.quality import measure, score_version
 from skewless.training.train import train
@@ -42,6 +43,47 @@ def finite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 def spec_of(algorithm: str, task: str) -> ModelSpec:
     return replace(SPEC, algorithm=algorithm, rounds=10, **FIELDS[task])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "monotone", "interactions"),
+    [
+        ("lightgbm", "monotone_constraints", "interaction_constraints"),
+        ("xgboost", "monotone_constraints", "interaction_constraints"),
+        ("sklearn", "monotonic_cst", "interaction_cst"),
+        ("catboost", "monotone_constraints", None),
+    ],
+)
+def test_constraints_by_name_are_kept_and_travel_in_the_package(
+    finite: Shop, tmp_path: Path, algorithm: str, monotone: str, interactions: str | None
+) -> None:
+    plain = spec_of(algorithm, "binary")
+    dataset = finite.dataset(plain)
+    names, categorical = dataset.names, dataset.training_rows(dataset.train).categorical
+    numbers = [i for i in range(len(names)) if i not in categorical]
+    ways = {names[numbers[0]]: 1, names[numbers[1]]: -1}
+    groups = [[names[i] for i in numbers[:2]], [name for i, name in enumerate(names) if i not in numbers[:2]]]
+    params: dict[str, Any] = {monotone: ways}
+    indexes: dict[str, Any] = {monotone: [ways.get(name, 0) for name in names]}
+    found: dict[str, Any] = {"monotone": ways}
+    if interactions is not None:
+        params[interactions] = found["interactions"] = groups
+        indexes[interactions] = [[names.index(name) for name in group] for group in groups]
+    spec, indexed = (replace(plain, params=each) for each in (params, indexes))
+    packages = [train(dataset, each, store_at(tmp_path), threads=1, now_us=END).package for each in (spec, indexed)]
+    assert packages[0].model_file.read_bytes() == packages[1].model_file.read_bytes()
+    assert packages[0].spec.params == spec.params
+    ways_text = ("may only raise the margin", "may only lower the margin")
+    assert constraint_rows(packages[0].about)[:2] == sorted(zip(ways, ways_text, strict=True))
+    assert [package.about["constraints"] for package in packages] == [found] * 2
+    model = load_model(store_at(tmp_path), "m", packages[0].version)
+    rows = np.nan_to_num(dataset.matrix[:50])
+    for feature, way in ways.items():
+        values = np.linspace(-100, 100, 41)
+        changed = np.repeat(rows, len(values), axis=0)
+        changed[:, names.index(feature)] = np.tile(values, len(rows))
+        margins = model.runtime.margin(np.ascontiguousarray(changed)).reshape(len(rows), -1)
+        assert (np.diff(margins, axis=1) * way >= -1e-6).all()  # XGBoost adds in float32
 
 
 @pytest.mark.parametrize(("algorithm", "task"), KINDS)

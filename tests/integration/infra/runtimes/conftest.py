@@ -28,7 +28,7 @@ CATEGORY = 7
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model in our runtime, beside the library that trained it."""
+    """A model in our runtime, beside the library that trained it; without leaves, the runtime refuses them."""
 
     runtime: Runtime
     raw: Callable[[Matrix], Scores]
@@ -36,6 +36,7 @@ class ModelCase:
     contributions: Callable[[Matrix], Scores]
     thresholds: list[tuple[int, float]]
     model_file: Path
+    leaves: Callable[[Matrix], Scores] | None = None
 
 
 def training_rows() -> tuple[Matrix, Vector]:
@@ -80,6 +81,7 @@ def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
         raw=lambda matrix: np.asarray(booster.predict(matrix, raw_score=True)),
         score=lambda matrix: np.asarray(booster.predict(matrix)),
         contributions=lambda matrix: np.asarray(booster.predict(matrix, pred_contrib=True)),
+        leaves=lambda matrix: np.asarray(booster.predict(matrix, pred_leaf=True)),
         thresholds=list(lightgbm_thresholds(booster.dump_model())),
         model_file=path,
     )
@@ -104,6 +106,7 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, 
         raw=lambda matrix: booster.inplace_predict(matrix, predict_type="margin").astype(np.float64),
         score=lambda matrix: booster.inplace_predict(matrix).astype(np.float64),
         contributions=lambda matrix: booster.predict(matrix_of(matrix), pred_contribs=True).astype(np.float64),
+        leaves=lambda matrix: booster.predict(matrix_of(matrix), pred_leaf=True),
         thresholds=list(xgboost_thresholds(json.loads(text.read_bytes()))),
         model_file=path,
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores, find_leaves
 from tests.integration.infra.runtimes.conftest import ModelCase
 
 FEATURES = 8
@@ -119,6 +119,28 @@ def test_contributions_have_the_library_s_bits_and_sum_up_to_the_margin(case: Mo
     assert same(found, case.contributions(rows).reshape(found.shape))
     assert found.shape == (*margins.shape, FEATURES + 1)
     assert np.allclose(found.sum(axis=-1), margins, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+def test_leaves_are_the_library_s(case: ModelCase, count: int) -> None:
+    rows = np.concatenate([edge_rows(case)[-count:], unseen_categories()[:count]])
+    rows[np.random.default_rng(count).random(rows.shape) < 0.2] = np.nan
+    if case.leaves is None:
+        with pytest.raises(RequestError, match="has no leaf indices"):
+            find_leaves(case.runtime, rows)
+        return
+    found = find_leaves(case.runtime, rows)
+    assert found.dtype == np.int32
+    assert (found == case.leaves(rows)).all()
+    assert find_leaves(case.runtime, rows[:0]).shape == (0, found.shape[1])
+
+
+def test_leaves_of_a_row_do_not_depend_on_the_others(case: ModelCase) -> None:
+    if case.leaves is None:
+        return
+    rows = special_rows()
+    together = find_leaves(case.runtime, rows)
+    assert (together == np.concatenate([find_leaves(case.runtime, row[None]) for row in rows])).all()
 
 
 def test_contributions_of_infinite_values_sum_up_to_the_margin_too(case: ModelCase) -> None:

@@ -36,8 +36,12 @@ from tests.worlds.tree_models import hard_rows, library_margins, random_model
 lignum = pytest.importorskip("lignum", reason="pip install pylignum")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: apt-get install gcc")
 # lignum opens a dart model of XGBoost as one without trees; the link needs XGBoost's JSON, which our trainer writes.
-REFUSED = {"xgboost dart": "has trees with weights", "xgboost ubj": "is not a tree model in JSON"}
-REASONS = (*REFUSED.values(), "has categories", "with symmetric (oblivious) trees", "has no link that can be separated")
+REFUSED = {
+    "xgboost dart": "has trees with weights",
+    "xgboost ubj": "is not a tree model in JSON",
+    "catboost categorical": "has categories",
+}
+REASONS = (*REFUSED.values(), "with symmetric (oblivious) trees", "has no link that can be separated")
 _PLANTED = """
 #include <stdio.h>
 __attribute__((constructor)) static void run(void) { FILE *file = fopen("%s", "w"); if (file) fclose(file); }

@@ -16,7 +16,7 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores, find_leaves
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 
@@ -112,6 +112,11 @@ def test_no_rows_give_no_scores(array_case: ArrayCase) -> None:
 def test_contributions_are_refused(array_case: ArrayCase) -> None:
     with pytest.raises(RequestError, match="has no contributions"):
         array_case.runtime.contributions(np.zeros((1, FEATURES)))
+
+
+def test_leaves_are_refused(array_case: ArrayCase) -> None:
+    with pytest.raises(RequestError, match=r"runtime 'tree-arrays.*has no leaf indices.*lightgbm or xgboost"):
+        find_leaves(array_case.runtime, np.zeros((1, FEATURES)))
 
 
 def test_another_width_is_refused(array_case: ArrayCase) -> None:

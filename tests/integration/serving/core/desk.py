@@ -178,7 +178,7 @@ def contents(answer: ScoredSlice | SkewlessError) -> tuple[Any, ...]:
     if not isinstance(answer, ScoredSlice):
         return type(answer), answer.sentence()
     arrays: list[npt.NDArray[Any]] = [answer.scores, answer.matrix, answer.status, answer.ages_s, answer.stale]
-    arrays += [] if answer.contributions is None else [answer.contributions]
+    arrays += [values for name in answer.scored.extras if (values := answer.extra_values(name)) is not None]
     bits = tuple((array.shape, str(array.dtype), np.ascontiguousarray(array).tobytes()) for array in arrays)
     return answer.model.name, answer.model.version, answer.t, answer.degraded, answer.decisions, bits
 

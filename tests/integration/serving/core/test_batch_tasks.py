@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from lightgbm import Booster
 
 from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError, StoreError
 from skewless.infra.engines.engine import Engine
@@ -222,6 +223,24 @@ def test_an_invalid_file_fails_as_in_one_process(
     assert problems[0] == problems[1]
     assert target.read_bytes() == b"earlier predictions"
     assert sorted(tmp_path.glob(".*.tmp")) == []
+
+
+def test_leaves_are_the_library_s_in_one_process_and_on_an_engine(place: Sandbox, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.parquet"
+    with on_engine(place, engine_rows=10_000_000) as project:
+        assert project.predict_file(MODEL, source, target, leaves=True) == ROWS
+        whole = pq.read_table(target)
+        with pytest.raises(RequestError, match=r"option --leaves: needs a Parquet target.*out\.csv"):
+            project.predict_file(MODEL, source, tmp_path / "out.csv", leaves=True)
+        some = project.predict(MODEL, whole.select(list(ask(1)[0])).slice(0, CHUNK).to_pylist())
+    with on_engine(place) as project:
+        assert project.predict_file(MODEL, source, target, leaves=True) == ROWS
+    found = pq.read_table(target)
+    assert found["leaves"].type == pa.list_(pa.int32())
+    assert found["leaves"].equals(whole["leaves"])
+    matrix = np.column_stack([some[name].to_numpy() for name in place.model.assembler.labels])
+    booster = Booster(model_file=str(place.model.package.model_file))
+    assert whole["leaves"][:CHUNK].to_pylist() == np.asarray(booster.predict(matrix, pred_leaf=True)).tolist()
 
 
 def test_a_failed_job_continues_with_its_results(

@@ -16,7 +16,7 @@ from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
 from skewless.serving.prediction.routing import ScoringRequest
-from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.planted import RuntimeBefore
 from tests.worlds.trained import SECOND, Sandbox, ask
@@ -30,7 +30,7 @@ def mixed(desk: Desk, second: ServedModel, n: int) -> list[ScoringRequest]:
     requests = []
     for i in range(n):
         model = second if rng.random() < 0.4 else desk.place.model
-        options: dict[str, Any] = {"contributions": bool(rng.random() < 0.2)}
+        options: dict[str, Any] = {"extras": tuple(name for name in EXTRAS if rng.random() < 0.2)}
         if rng.random() < 0.3:
             options["as_of"] = desk.clock.now_us() - int(rng.integers(0, 3)) * 24 * HOUR_US
         if rng.random() < 0.3:
@@ -154,7 +154,7 @@ def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox
     async def steps(desk: Desk) -> None:
         requests = [
             desk.request(ask(6), broken),
-            desk.request(ask(2), broken, contributions=True),
+            desk.request(ask(2), broken, extras=("contributions",)),
             desk.vectors(np.zeros((6, shared.model.runtime.n_features)), broken),
             desk.request(ask(2)),
         ]
@@ -194,17 +194,21 @@ def test_rows_are_checked_before_anything_is_begun(shared: Sandbox) -> None:
     at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
 
-def test_contributions_are_the_librarys_and_add_up_to_the_margin(shared: Sandbox) -> None:
+def test_contributions_and_leaves_are_the_librarys_and_add_up_to_the_margin(shared: Sandbox) -> None:
     lightgbm = pytest.importorskip("lightgbm")
 
     async def steps(desk: Desk) -> None:
-        answer = good(await desk.answer(desk.request(ask(20), contributions=True)))
+        answer = good(await desk.answer(desk.request(ask(20), extras=("contributions", "leaves"))))
         booster = lightgbm.Booster(model_file=str(shared.model.package.model_file))
         expected = booster.predict(answer.matrix, pred_contrib=True, num_threads=1)
-        assert answer.contributions is not None
-        np.testing.assert_array_equal(answer.contributions, expected)
+        contributions = answer.extra_values("contributions")
+        assert contributions is not None
+        np.testing.assert_array_equal(contributions, expected)
+        leaves = answer.extra_values("leaves")
+        assert leaves is not None
+        np.testing.assert_array_equal(leaves, booster.predict(answer.matrix, pred_leaf=True, num_threads=1))
         margins = booster.predict(answer.matrix, raw_score=True, num_threads=1)
-        np.testing.assert_allclose(answer.contributions.sum(axis=1), margins, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(contributions.sum(axis=1), margins, rtol=1e-9, atol=1e-9)
         np.testing.assert_array_equal(answer.scores, booster.predict(answer.matrix, num_threads=1))
 
     at_a_desk(shared, steps)

@@ -85,7 +85,7 @@ def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
                 assert sent.scores.tobytes() == model.runtime.score(sent.matrix).tobytes()
         assert desk.metrics.misses("prediction").value == 2 * 16
         assert desk.metrics.hits("prediction").value == 3 * 40 - 2 * 16
-        asked = good(await desk.answer(desk.request(ask(8), contributions=True)))
+        asked = good(await desk.answer(desk.request(ask(8), extras=("contributions",))))
         assert asked.scores.tobytes() == shared.model.runtime.score(asked.matrix).tobytes()
 
     at_a_desk(shared, steps, PREDICTIONS)

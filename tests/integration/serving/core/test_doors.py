@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skewless.infra.runtimes.port import find_leaves
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import Door, DoorReply, Doors, opened_doors
 from tests.worlds.trained import MODEL, NOW, Sandbox, ask
@@ -53,6 +54,7 @@ PREDICTIONS = {
     "a version": body(version="1"),
     "features": body(3, features=True),
     "contributions": body(3, contributions=True),
+    "leaves": body(3, leaves=True),
     "as_of": body(2, as_of=NOW - 40 * DAY_US),
     "as_of in words": body(2, as_of="2026-01-10T12:00:00+01:00"),
     "an age": body(2, max_feature_age_s=1, features=True),
@@ -217,7 +219,9 @@ def test_the_models_are_shown(doors: Doors, shared: Sandbox) -> None:
 
 
 def test_what_is_said_is_what_the_model_gives(doors: Doors, shared: Sandbox) -> None:
-    found = json.loads(doors.fast.ask("POST", "/predict", body(20, features=True, contributions=True)).body)
+    found = json.loads(
+        doors.fast.ask("POST", "/predict", body(20, features=True, contributions=True, leaves=True)).body
+    )
     labels = list(shared.model.assembler.labels)
     matrix = np.array(
         [[np.nan if (v := item["features"][name]) is None else v for name in labels] for item in found["predictions"]]
@@ -227,6 +231,7 @@ def test_what_is_said_is_what_the_model_gives(doors: Doors, shared: Sandbox) -> 
     expected = shared.model.runtime.contributions(matrix)
     assert [list(item["contributions"].values()) for item in found["predictions"]] == expected.tolist()
     assert list(found["predictions"][0]["contributions"]) == [*labels, "bias"]
+    assert [item["leaves"] for item in found["predictions"]] == find_leaves(shared.model.runtime, matrix).tolist()
     assert found["t_us"] == doors.clock.now_us() // 1_000 * 1_000
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lightgbm import Booster
 
 from skewless.client.replies import read_reply
 from skewless.contract.traffic import TrafficPolicy, entity_position
+from skewless.infra.packages.package import open_package
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
 from tests.worlds.trained import MODEL, Sandbox, ask
@@ -107,6 +109,16 @@ def test_whole_vectors_and_named_versions_are_not_routed(doors: Doors, policed: 
     found = post(doors.fast, INFER, json.dumps({"inputs": vectors, "outputs": named("version")}).encode())
     assert outputs(found)["version"] == [ONE] * N
     assert post(doors.fast, "/predict", body(N, version="1"))["version"] == ONE
+
+
+def test_leaves_are_those_of_each_rows_version_or_of_the_champion_in_one_tensor(doors: Doors, policed: Sandbox) -> None:
+    versions = {version: open_package(policed.project.store, MODEL, version) for version in (ONE, TWO)}
+    trees = {version: Booster(model_file=str(package.model_file)).num_trees() for version, package in versions.items()}
+    found = post(doors.fast, "/predict", body(N, leaves=True))["predictions"]
+    assert [len(item["leaves"]) for item in found] == [trees[version] for version in VERSIONS]
+    reply = post(doors.fast, INFER, infer(N, outputs=named("version", "leaves")))
+    assert outputs(reply)["version"] == [ONE] * N
+    assert [item["shape"] for item in reply["outputs"]] == [[N], [N, trees[ONE]]]
 
 
 def test_a_wrong_row_is_the_callers_doing_and_counts_for_no_arm(doors: Doors) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_late_contributions_are_a_refusal(shared: Sandbox) -> None:
 
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        request = desk.request(ask(1), deadline=desk.loop_s + SOON_S, contributions=True)
+        request = desk.request(ask(1), deadline=desk.loop_s + SOON_S, extras=("contributions",))
         assert isinstance(await desk.answer(request), DeadlineError)
         desk.store.open.set()
 
@@ -117,11 +118,13 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
     scored: list[int] = []
     go_on = asyncio.Event()
 
-    async def score_in_thread(of: ServedModel, matrix: object, *, contributions: bool) -> tuple[object, None]:
-        assert not contributions
+    async def score_in_thread(
+        of: ServedModel, matrix: object, extras: Sequence[str]
+    ) -> tuple[object, dict[str, object]]:
+        assert not extras
         scored.append(1)
         await go_on.wait()
-        return of.runtime.score(matrix), None  # type: ignore[arg-type]
+        return of.runtime.score(matrix), {}  # type: ignore[arg-type]
 
     async def steps(desk: Desk) -> None:
         scoring = desk.predictor._scoring

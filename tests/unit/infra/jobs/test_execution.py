@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.execution import Completion, ProcessExecution, decode_outputs
 from tests.worlds.waiting import eventually, until
@@ -46,6 +48,22 @@ def test_the_answer_and_the_code_come_back() -> None:
     ended = ended_of(work("print('{\"rows\": 3}'); raise SystemExit(5)"))
     assert ended == Completion(code=5, outputs={"rows": 3})
     assert (ended.state, ended.error) == ("refused", "ended with exit code 5")
+
+
+def test_the_last_lines_of_the_log_come_back_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    say = "import sys; sys.stderr.write('first\\n' + 'x' * 99 + '\\n'); "
+    many = "[sys.stderr.write(f'line {n}\\n') for n in range(9_000)]; sys.stderr.write('redis://u:secret@host\\n'); "
+    done = ended_of(work(say))
+    assert done.log == f"first\n{'x' * 99}\n"
+    failed = ended_of(work(say + many + "raise SystemExit(1)"))
+    assert failed.log.endswith("line 8999\nredis://***@host\n")
+    assert 4_096 < len(failed.log) <= 16_384
+    assert "line 0\n" in capsys.readouterr().err
+
+
+def test_a_process_that_is_left_behind_does_not_hold_up_the_end() -> None:
+    leave = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(20)'])"
+    assert ended_of(work(leave)).code == 0
 
 
 def test_an_error_is_the_sentence_that_the_verb_said() -> None:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.port import Matrix, Scores, find_leaves
 from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime, Step
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
@@ -82,6 +82,8 @@ def test_margins_and_contributions_are_the_library_s() -> None:
     rows = np.ones((FROM, 2))
     assert pair.shared.margin(rows).tolist() == [2.0] * FROM
     assert pair.shared.contributions(rows).shape == (FROM, 3)
+    with pytest.raises(RequestError, match="has no leaf indices"):
+        find_leaves(pair.shared, rows)
     assert pair.counts() == (0, 0, 0)
 
 

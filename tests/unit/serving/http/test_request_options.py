@@ -114,9 +114,9 @@ def test_a_protocol_may_name_the_time_limit_otherwise() -> None:
 
 @pytest.mark.parametrize(("wish", "taken"), [(True, True), (False, False), (None, False)])
 def test_contributions_are_wanted_or_not(*, wish: bool | None, taken: bool) -> None:
-    assert options(contributions=wish) == Options(contributions=taken)
+    assert options(contributions=wish) == Options(extras=("contributions",) if taken else ())
 
 
 def test_all_at_once() -> None:
     found = options(as_of=NOW, max_feature_age_s=3, timeout_us=1_000_000, contributions=True)
-    assert found == Options(as_of=NOW - 456, max_age_us=3_000_000, deadline=LOOP + 1.0, contributions=True)
+    assert found == Options(as_of=NOW - 456, max_age_us=3_000_000, deadline=LOOP + 1.0, extras=("contributions",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -22,7 +22,7 @@ from skewless.contract.status import Int64Array
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.routing import ScoringRequest
-from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
+from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice
 from skewless.serving.prediction.ticket import SliceCallback
 from tests.worlds.plans import make_plan, make_view
 
@@ -77,7 +77,7 @@ def answer(
     *,
     status: Sequence[Sequence[int]] | None = None,
     event_ts: Sequence[Sequence[int]] | None = None,
-    contributions: npt.NDArray[np.float64] | None = None,
+    extras: Mapping[str, Extra] | None = None,
     max_age_us: int | None = None,
 ) -> ScoredSlice:
     """Return an answer at t = 10; without statuses, to vectors."""
@@ -101,7 +101,7 @@ def answer(
         matrix=matrix,
         vectors=found,
         degraded=False,
-        contributions=contributions,
+        extras=extras or {},
     )
     return ScoredSlice(scored, 0, n, max_age_us)
 
@@ -119,5 +119,9 @@ class Predictor:
         if self.error is not None:
             done(self.error)
             return
-        contributions = np.zeros((question.n, 4)) if question.options.contributions else None
-        done(answer(question.model, np.full(question.n, 0.5), contributions=contributions))
+        zeros: Mapping[str, Extra] = {
+            "contributions": np.zeros((question.n, 4)),
+            "leaves": np.zeros((question.n, 2), dtype=np.int32),
+        }
+        extras = {name: zeros[name] for name in question.options.extras}
+        done(answer(question.model, np.full(question.n, 0.5), extras=extras))

@@ -145,7 +145,8 @@ def test_contributions_are_asked_for_only_if_they_are_wanted() -> None:
     desk.ask({"inputs": [VECTORS]})
     _, reply, _ = desk.ask({"inputs": [VECTORS], "outputs": [{"name": "contributions"}]})
     desk.ask({"inputs": [VECTORS], "parameters": {"contributions": True}})
-    assert [question.options.contributions for question in desk.predictor.asked] == [False, True, False]
+    desk.ask({"inputs": [VECTORS], "outputs": [{"name": "leaves"}]})
+    assert [question.options.extras for question in desk.predictor.asked] == [(), ("contributions",), (), ("leaves",)]
     assert reply["outputs"][0]["shape"] == [1, 4]
 
 

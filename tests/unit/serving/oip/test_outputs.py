@@ -72,11 +72,20 @@ def test_vectors_were_not_looked_up() -> None:
     assert set(map(str, found.values())) == {"([2, 0], [])"}
 
 
-def test_contributions_are_by_feature_and_of_classes_by_class() -> None:
-    assert data(PLAIN, ["contributions"], scores=np.zeros(1), contributions=np.arange(4.0).reshape(1, 4)) == {
-        "contributions": ([1, 4], [0.0, 1.0, 2.0, 3.0])
+def test_leaves_are_by_tree() -> None:
+    leaves = np.array([[3, 0, 1], [2, 2, 0]], dtype=np.int32)
+    assert data(PLAIN, ["leaves"], scores=np.zeros(2), extras={"leaves": leaves}) == {
+        "leaves": ([2, 3], [3, 0, 1, 2, 2, 0])
     }
-    found = data(CLASSES, ["contributions"], scores=np.zeros((1, 2)), contributions=np.arange(8.0).reshape(1, 2, 4))
+
+
+def test_contributions_are_by_feature_and_of_classes_by_class() -> None:
+    assert data(
+        PLAIN, ["contributions"], scores=np.zeros(1), extras={"contributions": np.arange(4.0).reshape(1, 4)}
+    ) == {"contributions": ([1, 4], [0.0, 1.0, 2.0, 3.0])}
+    found = data(
+        CLASSES, ["contributions"], scores=np.zeros((1, 2)), extras={"contributions": np.arange(8.0).reshape(1, 2, 4)}
+    )
     assert found == {"contributions": ([1, 2, 4], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])}
 
 
@@ -89,12 +98,16 @@ def test_every_output_is_of_the_shape_and_datatype_that_the_metadata_say(of: Any
         np.zeros(3) if one else np.zeros((3, k)),
         status=[[0, 0]] * 3,
         event_ts=[[0, 0]] * 3,
-        contributions=np.zeros((3, 4) if one else (3, k, 4)),
+        extras={
+            "contributions": np.zeros((3, 4) if one else (3, k, 4)),
+            "leaves": np.zeros((3, 7), dtype=np.int32),
+        },
     )
     for output in build_outputs(signature, given, dict.fromkeys(signature.outputs, True)):
         promised = signature.outputs[output.name]
         assert output.datatype is promised.datatype
-        assert output.array.shape == (3, *promised.shape[1:])
+        sizes = zip(output.array.shape, (3, *promised.shape[1:]), strict=True)
+        assert all(told in {size, -1} for size, told in sizes)
         assert output.datatype.numpy.kind == output.array.dtype.kind
 
 

@@ -25,8 +25,8 @@ def sent(call: ApiCall[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON
         ({}, {}),
         ({"model": None, "features": False, "contributions": False, "as_of": None}, {}),
         (
-            {"model": "m", "features": True, "contributions": True},
-            {"model": "m", "features": True, "contributions": True},
+            {"model": "m", "features": True, "contributions": True, "leaves": True},
+            {"model": "m", "features": True, "contributions": True, "leaves": True},
         ),
         ({"as_of": 0, "max_feature_age_s": 0.5}, {"as_of": 0, "max_feature_age_s": 0.5}),
         ({"as_of": datetime(2026, 1, 2, tzinfo=UTC)}, {"as_of": "2026-01-02T00:00:00+00:00"}),

@@ -35,7 +35,8 @@ def test_a_reply_has_its_predictions_in_order() -> None:
 
 def test_what_was_not_asked_for_is_empty() -> None:
     item = read_prediction(ITEM)
-    assert (item.scores, item.decision, item.features, item.views, item.contributions) == ((), None, {}, {}, {})
+    assert (item.scores, item.decision, item.features, item.views) == ((), None, {}, {})
+    assert (item.contributions, item.leaves) == ({}, ())
 
 
 def test_what_was_asked_for_is_there() -> None:
@@ -46,9 +47,11 @@ def test_what_was_asked_for_is_there() -> None:
             "features": {"f": None, "g": 1.0},
             "views": {"v": {"status": "PRESENT", "age_s": 1.5, "stale": True, "news": 1}, "w": {"status": "NOT_FOUND"}},
             "contributions": {"f": 0.1, "bias": -2.0},
+            "leaves": [3, 0],
         }
     )
     assert (item.decision, item.features["f"], item.contributions["bias"]) == ("review", None, -2.0)
+    assert item.leaves == (3, 0)
     assert item.views == {
         "v": ReplyView(status="PRESENT", age_s=1.5, stale=True),
         "w": ReplyView(status="NOT_FOUND", age_s=None, stale=False),
