@@ -17,10 +17,10 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
 from skewless.infra.packages.signing import trusted_documents
-from skewless.infra.trees import targets, triton_repository
+from skewless.infra.trees import targets, treelite_model, triton_repository
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
-from skewless.infra.trees.table import TreeTable
+from skewless.infra.trees.table import NumberType, Tree, TreeFacts, TreeTable
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 from tests.worlds.tree_exports import find_toolchain
@@ -89,6 +89,23 @@ def test_a_model_of_treelite_is_certified_again(place: Sandbox, tmp_path: Path) 
     assert (certificate.scores.different, certificate.predictions) == (0, True)
     assert certificate.scores.rows > 1_000
     assert place.project.certify(folder).error is None
+
+
+def test_a_threshold_of_treelite_that_is_off_by_one_unit_is_found(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    build = treelite_model.build_checkpoint
+
+    def build_another(facts: TreeFacts, trees: list[Tree], number_type: NumberType) -> bytes:
+        nodes = list(trees[3].nodes)
+        (at, *_) = (at for at, node in enumerate(nodes) if node.test == "<=" and node.threshold > 1)
+        nodes[at] = nodes[at]._replace(threshold=float(np.nextafter(nodes[at].threshold, np.inf)))
+        return build(facts, [*trees[:3], Tree(trees[3].output, tuple(nodes)), *trees[4:]], number_type)
+
+    monkeypatch.setattr(treelite_model, "build_checkpoint", build_another)
+    with pytest.raises(PackageError, match=r"has other raw scores than the library for \d+ of \d+ rows"):
+        place.project.export(MODEL, to="treelite", out=tmp_path / "out")
 
 
 def test_a_repository_of_triton_is_refused_with_the_rows_that_it_changes(
