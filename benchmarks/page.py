@@ -39,6 +39,7 @@ WORKS = (
     "serving_grpc",
     "serving_traffic",
     "trees",
+    "export_peers",
     "batch",
     "commands",
     "client",

@@ -48,6 +48,10 @@ class ScoreComparison(PlainRecord):
         largest: largest difference of raw scores; infinite ones are written as text.
         examples: the first rows that differ.
         prediction_ulps: largest difference of predictions in units in the last place; None: there are none.
+        bound: how far a prediction (without predictions: a raw score) may be off, relative if it is above 1; None: raw
+            scores must have equal bits.
+        beyond: number of rows that are off by more than the bound; ``examples`` are those.
+        gap: largest difference, measured as the bound is.
     """
 
     rows: int
@@ -55,10 +59,16 @@ class ScoreComparison(PlainRecord):
     largest: float | str
     examples: Sequence[ScoreDifference]
     prediction_ulps: float | str | None
+    bound: float | None = None
+    beyond: int = 0
+    gap: float | str = 0.0
 
     @property
     def problem(self) -> str | None:
         """Return what is wrong; None: raw scores have equal bits, and predictions are within their bound."""
+        if self.bound is not None:
+            changes = f"changes {self.beyond} of {self.rows} scores by more than {self.bound:g}"
+            return f"{changes}, by up to {float(self.gap):.3g}" if self.beyond else None
         if self.different:
             return f"has other raw scores than the library for {self.different} of {self.rows} rows, by {self.largest}"
         if self.prediction_ulps is not None and not float(self.prediction_ulps) <= _MOST_ULPS:
@@ -130,7 +140,7 @@ class ExportCertificate(PlainRecord):
         """
         try:
             content: dict[str, Any] = json.loads(text)
-            if content.pop("format") != _FORMAT or any("/" in name for name in content["files"]):
+            if content.pop("format") != _FORMAT or not all(map(_is_inside, content["files"])):
                 content = {}
             scores = content.pop("scores")
             examples = [ScoreDifference(**item) for item in scores.pop("examples")]
@@ -139,7 +149,15 @@ class ExportCertificate(PlainRecord):
             raise PackageError("certificate", "cannot be read", value=repr(error), fix=_FIX) from error
 
 
-def compare_scores(rows: Matrix, expected: Matrix, actual: Matrix, n_outputs: int, kind: str) -> ScoreComparison:
+def _is_inside(name: str) -> bool:
+    """Return whether a name of a file stays in the folder of its export."""
+    parts = name.split("/")
+    return not any(part in {"", ".", ".."} for part in parts)
+
+
+def compare_scores(
+    rows: Matrix, expected: Matrix, actual: Matrix, n_outputs: int, kind: str, *, bound: float | None = None
+) -> ScoreComparison:
     """Compare what an export gives with what the library gives.
 
     Args:
@@ -148,6 +166,7 @@ def compare_scores(rows: Matrix, expected: Matrix, actual: Matrix, n_outputs: in
         actual: the export's, of the same shape.
         n_outputs: raw scores per row.
         kind: type of the library's predictions.
+        bound: how far a prediction may be off; None: raw scores must have equal bits.
 
     Raises:
         PackageError: the export gives another number of numbers.
@@ -158,18 +177,41 @@ def compare_scores(rows: Matrix, expected: Matrix, actual: Matrix, n_outputs: in
     differs = np.flatnonzero((left.view(np.int64) != right.view(np.int64)).any(axis=1))
     with np.errstate(invalid="ignore", over="ignore"):
         gaps = np.abs(left[differs] - right[differs])
-    examples = [
-        ScoreDifference(row=int(at), expected=_hex(left[at]), actual=_hex(right[at]), inputs=_hex(rows[at]))
-        for at in differs[:_LISTED]
-    ]
     has_predictions = expected.shape[1] > n_outputs
+    beyond = np.empty(0, dtype=np.intp)
+    largest = 0.0
+    shown = (differs, left, right)
+    if bound is not None:
+        numbers = slice(n_outputs if has_predictions else 0, None)
+        off = _relative(expected[:, numbers], actual[:, numbers])
+        beyond, largest = np.flatnonzero(off > bound), float(off.max(initial=0.0))
+        shown = (beyond, expected[:, numbers], actual[:, numbers])
+    listed, wanted, given = shown
+    examples = [
+        ScoreDifference(row=int(at), expected=_hex(wanted[at]), actual=_hex(given[at]), inputs=_hex(rows[at]))
+        for at in listed[:_LISTED]
+    ]
+    # Units in the last place say nothing where a bound is allowed.
+    has_ulps = has_predictions and bound is None
     return ScoreComparison(
         rows=len(rows),
         different=len(differs),
         largest=_finite(float(np.nan_to_num(gaps, nan=np.inf).max(initial=0.0))),
         examples=examples,
-        prediction_ulps=_ulps(expected[:, n_outputs:], actual[:, n_outputs:], kind) if has_predictions else None,
+        prediction_ulps=_ulps(expected[:, n_outputs:], actual[:, n_outputs:], kind) if has_ulps else None,
+        bound=bound,
+        beyond=len(beyond),
+        gap=_finite(largest),
     )
+
+
+def _relative(expected: Matrix, actual: Matrix) -> NDArray[np.float64]:
+    """Return the largest difference of each row, relative to expected numbers above 1."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.abs(expected - actual) / np.maximum(1.0, np.abs(expected))
+    off[(expected == actual) | (np.isnan(expected) & np.isnan(actual))] = 0.0
+    largest: NDArray[np.float64] = np.nan_to_num(off, nan=np.inf, posinf=np.inf).max(axis=1)
+    return largest
 
 
 def _hex(values: NDArray[np.float64]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.names import check_known
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.trees import c_source, onnx_model, wasm
+from skewless.infra.trees import c_source, onnx_model, treelite_model, triton_repository, wasm
 from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import table_margins
 from skewless.infra.trees.export_model import ExportModel
@@ -31,6 +31,8 @@ class ExportTarget:
         tools: returns the names and versions of what ``score`` uses, for the certificate.
         flags: of a compiler of C.
         measure: returns facts of size and speed for the certificate; None: there are none.
+        restrict: returns the rows as callers of the target can send them, of the same shape.
+        bound: how far a prediction may be off; None: raw scores must have the bits of the library.
     """
 
     name: str
@@ -39,6 +41,8 @@ class ExportTarget:
     tools: Callable[[Toolchain], Mapping[str, str]]
     flags: tuple[str, ...] = ()
     measure: Callable[[ExportModel, Matrix, Toolchain], Mapping[str, str]] | None = None
+    restrict: Callable[[ExportModel, Matrix], Matrix] = lambda _, rows: rows
+    bound: float | None = None
 
 
 def _write_c(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
@@ -105,6 +109,30 @@ def _wasm_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as
     return wasm.wasm_tools()
 
 
+def _write_treelite(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
+    return {f"{model.identifier}.tl": treelite_model.write_treelite(model)}
+
+
+def _score_treelite(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return treelite_model.score_treelite(folder / f"{stem}.tl", rows)
+
+
+def _treelite_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return treelite_model.treelite_tools()
+
+
+def _write_triton(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
+    return triton_repository.write_triton(model)
+
+
+def _score_triton(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
+    return triton_repository.emulate_triton(folder / stem, rows)
+
+
+def _triton_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
+    return {**treelite_model.treelite_tools(), "triton": triton_repository.EMULATION}
+
+
 _TARGETS = (
     ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
     ExportTarget(name="onnx", write=_write_onnx, score=_score_onnx, tools=_onnx_tools),
@@ -118,6 +146,15 @@ _TARGETS = (
     ),
     ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
     ExportTarget(name="wasm", write=_write_wasm, score=_score_wasm, tools=_wasm_tools),
+    ExportTarget(name="treelite", write=_write_treelite, score=_score_treelite, tools=_treelite_tools),
+    ExportTarget(
+        name="triton",
+        write=_write_triton,
+        score=_score_triton,
+        tools=_triton_tools,
+        restrict=triton_repository.single_precision_rows,
+        bound=triton_repository.BOUND,
+    ),
 )
 TARGETS: Mapping[str, ExportTarget] = {target.name: target for target in _TARGETS}
 

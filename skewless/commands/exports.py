@@ -113,6 +113,8 @@ def _facts(certificate: ExportCertificate) -> list[tuple[str, Any]]:
         *([("thresholds tested", f"{certificate.tested:,} of {certificate.nodes:,}")] if "nodes" in kinds else []),
         ("raw scores", f"{count_text(scores.different, 'row')} of {scores.rows:,} differ"),
     ]
+    if scores.bound is not None:
+        facts.append(("predictions", f"differ by at most {float(scores.gap):.2g}, of {scores.bound:g} allowed"))
     if scores.prediction_ulps is not None:
         facts.append(("predictions", f"differ by at most {float(scores.prediction_ulps):g} units in the last place"))
     return [*facts, *certificate.measured.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from skewless.infra.trees.export_certificate import (
     CERTIFICATE,
     ROWS,
     ExportCertificate,
+    ScoreDifference,
     compare_scores,
     file_digests,
     pack_rows,
@@ -45,6 +47,7 @@ from skewless.workspace import Workspace
 _SCRIPT = "certify.py"
 _MOST_ROWS, _MOST_NUMBERS = 100_000, 20_000_000  # for the tests of nodes
 _TEST_ROWS = 32
+_NAMED = 3  # rows in an error, and inputs of each
 _SEED = 7
 _FIX = "use another compiler or target, and report it: exports must have the library's bits"
 _LOG_FIX = "find out which program and model the device runs, and whether the log has the inputs that it scored"
@@ -139,7 +142,7 @@ def export(
             signature = project.store.signer.sign(certificate.to_bytes(), "export certificate")
             (built / SIGNATURE).write_bytes(signature)
             _copy(built, folder)
-        size = sum(path.stat().st_size for path in built.iterdir())
+        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
     return ModelExport(folder=str(folder), size=size, certificate=certificate)
 
 
@@ -164,21 +167,22 @@ def certify(
     folder = folder.parent if folder.name == CERTIFICATE else folder
     certificate, files = _open_export(project, folder)
     here: dict[str, Any] = {"machine": this_machine(), "measured": {}}
+    target = find_target(certificate.target)
     if predictions is None:
-        target = find_target(certificate.target)
         rows, expected = unpack_rows(files[ROWS], certificate)
         toolchain = Toolchain(compiler=compiler, flags=target.flags, runner=runner)
         with tempfile.TemporaryDirectory() as scratch:
             # A copy of the bytes that were checked: the folder may change meanwhile.
-            for name, data in files.items():
-                (Path(scratch) / name).write_bytes(data)
+            _write(Path(scratch), files)
             actual = target.score(Path(scratch), certificate.stem, rows, toolchain)
         here["tools"] = dict(target.tools(toolchain))
     else:
         rows, actual = read_edge_log(predictions, certificate.n_inputs, certificate.n_outputs)
         expected, library = _library_margins(project, certificate, rows)
         here |= {"library": library, "tools": {}, "kinds": {"logged": len(rows)}}
-    here["scores"] = compare_scores(rows, expected, actual, certificate.n_outputs, certificate.prediction_type)
+    here["scores"] = compare_scores(
+        rows, expected, actual, certificate.n_outputs, certificate.prediction_type, bound=target.bound
+    )
     repeated = ExportCertificate(**{**vars(certificate), **here})
     log = None if predictions is None else str(predictions)
     return RepeatedCertificate(folder=str(folder), certificate=repeated, predictions=log)
@@ -260,7 +264,7 @@ def _build(
     toolchain: Toolchain,
 ) -> ExportCertificate:
     """Write the files of an export without its certificate; return this."""
-    matrix = rows.matrix
+    matrix = target.restrict(exported, rows.matrix)
     with closing(open_runtime(package.spec.algorithm, package.model_file)) as runtime:
         certify_runtime(runtime, package.reference, tolerance=package.spec.tolerance)
         margins, predictions = _expected(runtime, matrix)
@@ -268,8 +272,7 @@ def _build(
     step = max(1, len(matrix) // _TEST_ROWS)
     files = dict(target.write(exported, matrix[::step], margins[::step]))
     folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    _write(folder, files)
     actual = target.score(folder, exported.identifier, matrix, toolchain)
     facts = exported.table.facts
     has_predictions = actual.shape[1] > facts.n_outputs
@@ -298,7 +301,7 @@ def _build(
         kinds=rows.counts,
         nodes=rows.nodes,
         tested=rows.tested,
-        scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind),
+        scores=compare_scores(matrix, expected, actual, facts.n_outputs, kind, bound=target.bound),
         files=file_digests(files),
         measured={} if target.measure is None else dict(target.measure(exported, matrix, toolchain)),
     )
@@ -321,8 +324,33 @@ def _refusal(certificate: ExportCertificate, fix: str = _FIX) -> PackageError | 
     if problem is None:
         return None
     examples = certificate.scores.examples
+    thing = f"export of {certificate.model} {certificate.version}"
+    if certificate.scores.bound is not None:
+        rows = "; ".join(_describe_row(item) for item in examples[:_NAMED])
+        fix = "export to c or onnx, or give the model inputs of single precision"
+        return PackageError(thing, f"{problem}: {rows}", fix=fix)
     value = f"row {examples[0].row}: {examples[0].actual}, not {examples[0].expected}" if examples else None
-    return PackageError(f"export of {certificate.model} {certificate.version}", problem, value=value, fix=fix)
+    return PackageError(thing, problem, value=value, fix=fix)
+
+
+def _describe_row(item: ScoreDifference) -> str:
+    """Return the scores of a row, and its inputs that have more than single precision."""
+    expected, actual, inputs = (
+        [float.fromhex(number) for number in numbers] for numbers in (item.expected, item.actual, item.inputs)
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = [
+            at for at, number in enumerate(inputs) if float(np.float32(number)) != number and not np.isnan(number)
+        ]
+    listed = ", ".join(f"input {at} is {inputs[at]!r}" for at in rounded[:_NAMED])
+    return f"row {item.row} ({listed}) scores {actual}, not {expected}"
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def _read(folder: Path, name: str) -> bytes:

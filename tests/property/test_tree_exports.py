@@ -11,13 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skewless.contract.errors import PackageError
 from skewless.infra.trees.c_source import write_c
 from skewless.infra.trees.edge_source import write_edge
 from skewless.infra.trees.evaluate import prepare_inputs, table_margins, tree_leaves
 from skewless.infra.trees.export_rows import export_rows
 from skewless.infra.trees.readers import read_trees
 from skewless.infra.trees.table import Tree, TreeTable
-from tests.worlds.tree_exports import TOOLCHAINS, c_scores, find_toolchain, find_wasm, onnx_scores, wasm_margins
+from tests.worlds.tree_exports import (
+    TOOLCHAINS,
+    c_scores,
+    find_toolchain,
+    find_wasm,
+    onnx_scores,
+    treelite_scores,
+    wasm_margins,
+)
 from tests.worlds.tree_models import Matrix, SampleModel, hard_rows, library_margins, random_model, same_bits
 
 ALGORITHMS = ["lightgbm", "xgboost", "sklearn", "catboost"]
@@ -56,6 +65,22 @@ def test_onnx_has_the_bits_of_the_library(algorithm: str, seed: int) -> None:
     rows = hard_rows(table, sample.categorical, seed, 500)
     with tempfile.TemporaryDirectory() as folder:
         scores = onnx_scores(table, rows, Path(folder))
+    assert same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), library_margins(sample, rows)).all()
+
+
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
+@settings(max_examples=FEW)
+@given(seed=SEEDS)
+def test_treelite_has_the_bits_of_the_library_or_refuses_the_model(algorithm: str, seed: int) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    sample = random_model(algorithm, seed, largest=5)
+    table = read_trees(sample.algorithm, sample.model, "sample")
+    rows = hard_rows(table, sample.categorical, seed, 500)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            scores = treelite_scores(table, rows, Path(folder))
+        except PackageError:
+            return
     assert same_bits(np.ascontiguousarray(scores[:, : table.facts.n_outputs]), library_margins(sample, rows)).all()
 
 

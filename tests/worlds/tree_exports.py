@@ -16,6 +16,7 @@ from skewless.infra.trees.export_model import ExportModel, ModelInput
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.onnx_model import score_onnx, write_onnx
 from skewless.infra.trees.table import TreeTable
+from skewless.infra.trees.treelite_model import score_treelite, write_treelite
 from skewless.infra.trees.wasm import wasm_scores, write_wasm
 from tests.worlds.tree_models import Matrix
 
@@ -95,3 +96,14 @@ def onnx_scores(table: TreeTable, rows: Matrix, folder: Path) -> Matrix:
     path = folder / "sample.onnx"
     path.write_bytes(write_onnx(exported(table)))
     return score_onnx(path, rows)
+
+
+def treelite_scores(table: TreeTable, rows: Matrix, folder: Path) -> Matrix:
+    """Return what the Treelite model of a table gives: margins, and then predictions if it has any, ``(n, n_numbers)``.
+
+    Raises:
+        PackageError: Treelite cannot express the model.
+    """
+    path = folder / "sample.tl"
+    path.write_bytes(write_treelite(exported(table)))
+    return score_treelite(path, rows)

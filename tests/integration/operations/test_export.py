@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import pytest
 
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
 from skewless.infra.packages.signing import trusted_documents
-from skewless.infra.trees import targets
+from skewless.infra.trees import targets, treelite_model, triton_repository
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
-from skewless.infra.trees.table import TreeTable
+from skewless.infra.trees.table import NumberType, Tree, TreeFacts, TreeTable
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 from tests.worlds.tree_exports import find_toolchain
@@ -96,13 +97,61 @@ def test_a_wrong_rank_of_an_edge_export_is_found(place: Sandbox, tmp_path: Path)
     start = source.index("node_ranks[] = {") + len("node_ranks[] = {\n    ")
     rank = re.match(r"\d+", source[start:])
     assert rank is not None
-    plant(place, folder, source[:start] + str(int(rank[0]) + 1) + source[start + len(rank[0]) :])
+    plant(place, folder, (source[:start] + str(int(rank[0]) + 1) + source[start + len(rank[0]) :]).encode())
     repeated = place.project.certify(folder)
     assert repeated.certificate.scores.different > 0
     assert re.search("has other raw scores than the library", str(repeated.error))
     script = subprocess.run([sys.executable, folder / "certify.py"], capture_output=True, text=True, check=False)
     assert script.returncode == 1
     assert f"{repeated.certificate.scores.different} of " in script.stdout
+
+
+def test_a_model_of_treelite_is_certified_again(place: Sandbox, tmp_path: Path) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    folder = tmp_path / "out"
+    certificate = place.project.export(MODEL, to="treelite", out=folder).certificate
+    assert (certificate.scores.different, certificate.predictions) == (0, True)
+    assert certificate.scores.rows > 1_000
+    assert place.project.certify(folder).error is None
+
+
+def test_a_threshold_of_treelite_that_is_off_by_one_unit_is_found(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    build = treelite_model.build_checkpoint
+
+    def build_another(facts: TreeFacts, trees: list[Tree], number_type: NumberType) -> bytes:
+        nodes = list(trees[3].nodes)
+        (at, *_) = (at for at, node in enumerate(nodes) if node.test == "<=" and node.threshold > 1)
+        nodes[at] = nodes[at]._replace(threshold=float(np.nextafter(nodes[at].threshold, np.inf)))
+        return build(facts, [*trees[:3], Tree(trees[3].output, tuple(nodes)), *trees[4:]], number_type)
+
+    monkeypatch.setattr(treelite_model, "build_checkpoint", build_another)
+    with pytest.raises(PackageError, match=r"has other raw scores than the library for \d+ of \d+ rows"):
+        place.project.export(MODEL, to="treelite", out=tmp_path / "out")
+
+
+def test_a_repository_of_triton_is_refused_with_the_rows_that_it_changes(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    folder = tmp_path / "out"
+    with pytest.raises(PackageError, match=r"changes \d+ of \d+ scores by more than 1e-05, by up to 0\.\d+") as refusal:
+        place.project.export(MODEL, to="triton", out=folder)
+    assert len(re.findall(r"row \d+ \(input \d+ is [^)]+\) scores \[0\.\d+\], not \[0\.\d+\]", str(refusal.value))) == 3
+    assert not folder.exists()
+    # As if all features had single precision.
+    monkeypatch.setattr(triton_repository, "_EXACT", {*DType})
+    certificate = place.project.export(MODEL, to="triton", out=folder).certificate
+    assert (certificate.scores.bound, certificate.scores.beyond) == (1e-5, 0)
+    assert certificate.tools["triton"].startswith("was not run. Emulated: ")
+    assert {*certificate.files} == {"fraud/1/checkpoint.tl", "fraud/config.pbtxt", "rows.bin.gz", "certify.py"}
+    assert "dims: [ 1 ]" in (folder / "fraud" / "config.pbtxt").read_text()
+    assert place.project.certify(folder).error is None
+    (folder / "fraud" / "config.pbtxt").write_text("")
+    with pytest.raises(PackageError, match="has an altered file"):
+        place.project.certify(folder)
 
 
 def test_a_script_without_skewless_repeats_the_certificate(place: Sandbox, tmp_path: Path) -> None:

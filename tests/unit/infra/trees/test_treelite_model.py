@@ -1,0 +1,52 @@
+"""A model of Treelite has the bits of the library, or is refused by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skewless.contract.errors import PackageError
+from skewless.infra.trees import treelite_model
+from skewless.infra.trees.readers import read_trees
+from skewless.infra.trees.table import TreeTable
+from tests.worlds.tree_exports import exported
+from tests.worlds.tree_models import hard_rows, library_margins, random_model, same_bits
+
+REFUSALS = {
+    "lightgbm": "counts 0 as missing",
+    "xgboost": "none of these models",
+    "sklearn": "has no category if it has a fraction",
+    "catboost": "compares in single precision and adds in double",
+}
+
+
+def write(table: TreeTable, path: Path) -> str:
+    """Write a model; return why it is refused, or nothing."""
+    try:
+        path.write_bytes(treelite_model.write_treelite(exported(table)))
+    except PackageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("algorithm", [*REFUSALS])
+def test_scores_have_the_bits_of_the_library(algorithm: str, tmp_path: Path) -> None:
+    pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
+    written = 0
+    path = tmp_path / "sample.tl"
+    for seed in range(2 if algorithm == "catboost" else 12):
+        sample = random_model(algorithm, seed, largest=5)
+        table = read_trees(algorithm, sample.model, "sample")
+        rows = hard_rows(table, sample.categorical, seed, 500)
+        problem = write(table, path)
+        if problem:
+            assert re.search(REFUSALS[algorithm], problem), sample.text
+            continue
+        written += 1
+        scores = treelite_model.score_treelite(path, rows)
+        margins = np.ascontiguousarray(scores[:, : table.facts.n_outputs])
+        assert same_bits(margins, library_margins(sample, rows)).all(), sample.text
+    assert written >= {"lightgbm": 8, "xgboost": 12, "sklearn": 4, "catboost": 0}[algorithm]
