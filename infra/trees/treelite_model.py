@@ -7,6 +7,7 @@ and what a library does to small numbers becomes part of the thresholds. Bits st
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,16 @@ def write_treelite(model: ExportModel) -> bytes:
     if facts.input_type != facts.sum_type:
         problem = "compares in single precision and adds in double, which Treelite cannot express"
         raise PackageError(f"model {model.name}", problem, fix=_FIX)
-    return build_checkpoint(facts, expressible_trees(model), facts.input_type)
+    trees = expressible_trees(model)
+    for output in range(facts.n_outputs):
+        # A sum that starts at 0 is -0.0 never; the library's is if all addends are.
+        if all(any(_is_minus_zero(node.value) for node in tree.nodes) for tree in trees if tree.output == output):
+            raise PackageError(f"model {model.name}", "can score -0.0, which Treelite cannot express", fix=_FIX)
+    return build_checkpoint(facts, trees, facts.input_type)
+
+
+def _is_minus_zero(value: float) -> bool:
+    return value == 0.0 and math.copysign(1.0, value) < 0.0
 
 
 def score_treelite(path: Path, rows: Matrix) -> Matrix:

@@ -32,6 +32,12 @@ def write(table: TreeTable, path: Path) -> str:
     return ""
 
 
+def test_a_model_that_can_score_minus_zero_is_refused(tmp_path: Path) -> None:
+    # Its base and a leaf of each tree are -0.0, and a sum of Treelite starts at 0.
+    sample = random_model("xgboost", 1050, largest=12)
+    assert "can score -0.0" in write(read_trees("xgboost", sample.model, "sample"), tmp_path / "sample.tl")
+
+
 @pytest.mark.parametrize("algorithm", [*REFUSALS])
 def test_scores_have_the_bits_of_the_library(algorithm: str, tmp_path: Path) -> None:
     pytest.importorskip("treelite", reason="treelite is not installed: pip install 'skewless[treelite]'")
