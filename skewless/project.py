@@ -150,7 +150,8 @@ class Project(Workspace):
         Raises:
             RequestError: the plan has no such view.
         """
-        return self.materializer.pending(self.needed.select_views(views))
+        materializer = self.materializer  # first: without a plan, its error names the project
+        return materializer.pending(self.needed.select_views(views))
 
     def materialize(
         self, views: Sequence[str] = (), *, check: bool = True, on_step: OnStep | None = None
@@ -164,8 +165,8 @@ class Project(Workspace):
             GateError: new rows of a view were rejected; the other views are up to date.
             RequestError: the plan has no such view.
         """
-        selected = self.needed.select_views(views)
-        return self.materializer.run(selected, self.checks.check_rows if check else None, on_step=on_step)
+        materializer, checks = self.materializer, self.checks.check_rows if check else None
+        return materializer.run(self.needed.select_views(views), checks, on_step=on_step)
 
     import_events = _ops.events.import_events
     stream = _ops.events.stream

@@ -22,6 +22,7 @@ CERTIFICATE = "certificate.json"
 ROWS = "rows.bin.gz"
 _FORMAT = 1
 _LISTED = 20
+_NAMED = 3  # inputs of a row, in an error
 _CPU_FILE = Path("/proc/cpuinfo")
 # Several exponentials and one division of a softmax, each off by one unit in another C library.
 _MOST_ULPS = 4.0
@@ -36,6 +37,18 @@ class ScoreDifference(PlainRecord):
     expected: Sequence[str]
     actual: Sequence[str]
     inputs: Sequence[str]
+
+    def sentence(self) -> str:
+        """Return the scores of the row, and its first inputs that have more than single precision."""
+        expected, actual, inputs = (
+            [float.fromhex(number) for number in numbers] for numbers in (self.expected, self.actual, self.inputs)
+        )
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = [
+                at for at, number in enumerate(inputs) if float(np.float32(number)) != number and not np.isnan(number)
+            ]
+        listed = ", ".join(f"input {at} is {inputs[at]!r}" for at in rounded[:_NAMED])
+        return f"row {self.row} ({listed}) scores {actual}, not {expected}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +225,13 @@ def _relative(expected: Matrix, actual: Matrix) -> NDArray[np.float64]:
     off[(expected == actual) | (np.isnan(expected) & np.isnan(actual))] = 0.0
     largest: NDArray[np.float64] = np.nan_to_num(off, nan=np.inf, posinf=np.inf).max(axis=1)
     return largest
+
+
+def prediction_type(predictions: Matrix) -> str:
+    """Return the type whose units count: XGBoost's predictions are float32 numbers."""
+    with np.errstate(over="ignore"):
+        is_float32 = np.array_equal(predictions.astype(np.float32).astype(np.float64), predictions, equal_nan=True)
+    return "float32" if is_float32 else "float64"
 
 
 def _hex(values: NDArray[np.float64]) -> list[str]:

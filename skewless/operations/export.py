@@ -29,10 +29,10 @@ from skewless.infra.trees.export_certificate import (
     CERTIFICATE,
     ROWS,
     ExportCertificate,
-    ScoreDifference,
     compare_scores,
     file_digests,
     pack_rows,
+    prediction_type,
     this_machine,
     unpack_rows,
 )
@@ -47,7 +47,7 @@ from skewless.workspace import Workspace
 _SCRIPT = "certify.py"
 _MOST_ROWS, _MOST_NUMBERS = 100_000, 20_000_000  # for the tests of nodes
 _TEST_ROWS = 32
-_NAMED = 3  # rows in an error, and inputs of each
+_NAMED = 3  # rows in an error
 _SEED = 7
 _FIX = "use another compiler or target, and report it: exports must have the library's bits"
 _LOG_FIX = "find out which program and model the device runs, and whether the log has the inputs that it scored"
@@ -277,7 +277,7 @@ def _build(
     facts = exported.table.facts
     has_predictions = actual.shape[1] > facts.n_outputs
     expected = np.concatenate([margins, predictions], axis=1) if has_predictions else margins
-    kind = _prediction_type(predictions)
+    kind = prediction_type(predictions)
     files |= {ROWS: pack_rows(matrix, expected), _SCRIPT: Path(standalone.__file__).read_bytes()}
     for name in (ROWS, _SCRIPT):
         (folder / name).write_bytes(files[name])
@@ -312,13 +312,6 @@ def _expected(runtime: Runtime, matrix: Matrix) -> tuple[Matrix, Matrix]:
     return margins, predictions
 
 
-def _prediction_type(predictions: Matrix) -> str:
-    """Return the type whose units count: XGBoost's predictions are float32 numbers."""
-    with np.errstate(over="ignore"):
-        is_float32 = np.array_equal(predictions.astype(np.float32).astype(np.float64), predictions, equal_nan=True)
-    return "float32" if is_float32 else "float64"
-
-
 def _refusal(certificate: ExportCertificate, fix: str = _FIX) -> PackageError | None:
     problem = certificate.scores.problem
     if problem is None:
@@ -326,24 +319,11 @@ def _refusal(certificate: ExportCertificate, fix: str = _FIX) -> PackageError | 
     examples = certificate.scores.examples
     thing = f"export of {certificate.model} {certificate.version}"
     if certificate.scores.bound is not None:
-        rows = "; ".join(_describe_row(item) for item in examples[:_NAMED])
+        rows = "; ".join(item.sentence() for item in examples[:_NAMED])
         fix = "export to c or onnx, or give the model inputs of single precision"
         return PackageError(thing, f"{problem}: {rows}", fix=fix)
     value = f"row {examples[0].row}: {examples[0].actual}, not {examples[0].expected}" if examples else None
     return PackageError(thing, problem, value=value, fix=fix)
-
-
-def _describe_row(item: ScoreDifference) -> str:
-    """Return the scores of a row, and its inputs that have more than single precision."""
-    expected, actual, inputs = (
-        [float.fromhex(number) for number in numbers] for numbers in (item.expected, item.actual, item.inputs)
-    )
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = [
-            at for at, number in enumerate(inputs) if float(np.float32(number)) != number and not np.isnan(number)
-        ]
-    listed = ", ".join(f"input {at} is {inputs[at]!r}" for at in rounded[:_NAMED])
-    return f"row {item.row} ({listed}) scores {actual}, not {expected}"
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -92,13 +92,13 @@ def run_scheduler(project: Workspace) -> None:
         DefinitionError: a cron line is invalid.
         StoreError: the disk or the database failed.
     """
-    record_settings(project)
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
     if port:
         serve_metrics(counts, project.settings.metrics_host, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
+    record_settings(project)
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
     with open_run_traces(str(project.state.folder)) as traces, report_metrics(counts.collect):

@@ -34,8 +34,12 @@ def serve(
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
-    with suppress(StoreError):  # a server starts without its database, too
-        record_settings(project)
+
+    def ready(url: str) -> None:
+        with suppress(StoreError):  # a server starts without its database, too
+            record_settings(project)
+        on_ready(url)
+
     config = project.server_config(host=host, port=port, workers=workers)
     # A parent that imported Feast sets these; metrics would go to its folder. A prometheus_client that is already
     # imported has read them, and needs them.
@@ -45,11 +49,11 @@ def serve(
     if config.settings.workers == 1:
         from skewless.serving.process import run_server
 
-        run_server(config, on_ready)
+        run_server(config, ready)
     else:  # the supervisor does not import the libraries of its workers
         from skewless.serving.workers.supervisor import run_workers
 
-        run_workers(config, on_ready)
+        run_workers(config, ready)
 
 
 def check_model(project: Workspace, name: str | None) -> None:

@@ -61,6 +61,7 @@ CASES: tuple[Case, ...] = (
         changed=(
             ".skewless/skewless.db/documents/read_progress/card_days-*",
             ".skewless/skewless.db/log_partitions/batch/card_days-*",
+            ".skewless/skewless.db/documents/daily_counts/batch/*",
         ),
     ),
     Case(
