@@ -33,8 +33,9 @@ _FIRST_SEGMENTS = 16
 _NONE = type(None)
 _LIST_SQL = """
     SELECT id, t AS t_us, model, version, role, score, source, inputs
-    FROM rows WHERE {}
+    FROM rows WHERE {} ORDER BY t_us DESC, id DESC, version DESC LIMIT $most
 """
+_AFTER_SQL = "(t < $after_t OR (t = $after_t AND (id < $after_id OR (id = $after_id AND version < $after_version))))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +187,9 @@ def list_predictions(
     """
     log, place = open_prediction_log(state), _Place.decode(page)
     conditions, values = _conditions(models, keys)
+    if place.after is not None:
+        conditions += f" AND {_AFTER_SQL}"
+        values |= dict(zip(("after_t", "after_id", "after_version"), place.after, strict=True))
     rows: list[PredictionRow] = []
     read: list[Segment] = []
     chunk = _FIRST_SEGMENTS if place.first is None else most_segments
@@ -196,11 +200,13 @@ def list_predictions(
         segments = [segment for segment in segments if segment.first >= (place.first or 0)]
         if not segments:
             break
-        found = _open(state, connection, segments).query_rows(_LIST_SQL.format(conditions), values)
+        found = _open(state, connection, segments).query_rows(
+            _LIST_SQL.format(conditions), {**values, "most": most + 1}
+        )
         rows += [PredictionRow(**row) for row in found.to_pylist()]
         read += segments
         chunk *= 4
-    rows = sorted((row for row in rows if place.is_before(row)), key=_order, reverse=True)
+    rows = sorted(rows, key=_order, reverse=True)
     return PredictionList(
         rows=rows[:most],
         looked=_count(read),
@@ -234,9 +240,6 @@ class _Place:
         except (ValueError, TypeError):
             pass
         raise RequestError("page", "is not a place in the list", value=page, fix="open the first page")
-
-    def is_before(self, row: PredictionRow) -> bool:
-        return self.after is None or _order(row) < self.after
 
 
 def _order(row: PredictionRow) -> tuple[int, str, str]:
