@@ -1,4 +1,7 @@
-"""Each page of the control room in a large project: 200 views, 50 models, 10 million predictions, 2,000 runs a day."""
+"""Each page of the control room in a large project: 200 views, 50 models, 10 million predictions, 2,000 runs a day.
+
+A model reads four views of ten features. All predictions are of one model.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,15 @@ def run() -> list[Result]:
     """Make the project, start the control room and ask for each page."""
     models, views = scaled(50, least=2), scaled(200, least=4)
     shape = Shape(
-        n_cards=500, n_shops=200, n_features=2 * views, n_views=views, rounds=3, leaves=7, models=models, n_labels=2_500
+        n_cards=500,
+        n_shops=200,
+        n_features=10 * views,
+        n_views=views,
+        rounds=50,
+        leaves=15,
+        models=models,
+        n_labels=2_500,
+        n_served=4,
     )
     with tempfile.TemporaryDirectory(prefix="room-") as folder:
         repo = write_project(Path(folder) / "p", shape)

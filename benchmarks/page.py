@@ -38,6 +38,7 @@ WORKS = (
     "serving_start",
     "serving_grpc",
     "serving_traffic",
+    "control_room",
     "trees",
     "export_peers",
     "batch",

@@ -106,6 +106,7 @@ class Shape:
         rounds: trees of the model.
         models: how many of the same kind are trained.
         n_labels: rows that a model is trained on, before the split.
+        n_served: number of views that the models read; 0: all.
     """
 
     n_cards: int = 100_000
@@ -117,6 +118,7 @@ class Shape:
     leaves: int = 63
     models: int = 1
     n_labels: int = 40_000
+    n_served: int = 0
 
     @cached_property
     def views(self) -> tuple[View, ...]:
@@ -168,7 +170,7 @@ def write_project(folder: Path, shape: Shape, store: str = OURS + LOCAL) -> Path
         "project: bench\nregistry: .skewless/registry.db\noffline_store:\n  type: duckdb\n"
         f"entity_key_serialization_version: 3\n{store}"
     )
-    (repo / "definitions.py").write_text(_definitions(folder, shape.views))
+    (repo / "definitions.py").write_text(_definitions(folder, shape.views, shape.n_served))
     params = _PARAMS[shape.algorithm](shape.leaves)
     (repo / "models.py").write_text(
         _MODELS.format(
@@ -207,7 +209,7 @@ def shop_name(number: int) -> str:
     return f"shop-{number:06}"
 
 
-def _definitions(folder: Path, views: Sequence[View]) -> str:
+def _definitions(folder: Path, views: Sequence[View], n_served: int) -> str:
     parts = [
         _VIEW.format(
             name=view.name,
@@ -218,7 +220,8 @@ def _definitions(folder: Path, views: Sequence[View]) -> str:
         )
         for view in views
     ]
-    service = f'service = FeatureService(name="all", features=[{", ".join(view.name for view in views)}])\n'
+    served = ", ".join(view.name for view in views[: n_served or None])
+    service = f'service = FeatureService(name="all", features=[{served}])\n'
     return "\n".join([_HEAD, *parts, service])
 
 
