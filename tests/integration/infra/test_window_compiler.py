@@ -291,17 +291,22 @@ def test_a_changed_window_says_that_it_has_to_be_filled_again(planner: Planner) 
 
 def test_the_example_of_the_page_compiles(tmp_path: Path) -> None:
     repo = write_repo(tmp_path / "repo")
-    definitions, function, recency, transform = blocks(page("windows.md"), "python")
+    definitions, function, sequences, recency, transform = blocks(page("windows.md"), "python")
     (repo / "events.py").write_text(function)
     (repo / "transforms.py").write_text(transform)
     last = 'Aggregation(column="landed_at", function="last", time_window=7 * DAY, name="last_landing_7d")'
     assert last in page("windows.md")
     (repo / "definitions.py").write_text(f"import transforms\n{HEAD}{definitions}{recency}")
-    edit(repo, "    aggregations=[\n", f"    aggregations=[\n        {last},\n")
+    edit(repo, "    aggregations=[\n", f"    aggregations=[\n        {last},\n        *recent,\n")
+    edit(repo, "carrier_now = windowed_view(", f"{sequences}\ncarrier_now = windowed_view(")
     plan = compile_repo(repo).plan
     assert [ref.label for ref in plan.transform("recency").inputs] == [
         "carrier_now__last_landing_7d",
         "prediction__asked_at",
     ]
-    assert [view.name for view in plan.windows] == ["carrier_now"]
+    (view,) = plan.windows
+    assert view.name == "carrier_now"
+    assert {f"{name}_{place}" for name in ("delay", "landed") for place in range(1, 6)} <= {
+        feature.name for feature in view.features
+    }
     assert [source.name for source in plan.sources] == ["landings"]
