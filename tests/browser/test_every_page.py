@@ -26,14 +26,21 @@ PATHS = (
 )
 
 
+LOOKS = [
+    ("light", WIDE),
+    ("dark", NARROW),
+    pytest.param("dark", WIDE, marks=pytest.mark.soak),
+    pytest.param("light", NARROW, marks=pytest.mark.soak),
+]
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_page_is_readable(visitor: Visitor, room_url: str, path: str) -> None:
-    looks: list[tuple[Scheme, int]] = [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)]
-    for scheme, width in looks:
-        with visitor.visit(room_url + path, scheme=scheme, width=width) as page:
-            assert page.locator("h1").count() == 1
-            assert not accessibility_problems(page)
-            assert not is_wider_than_window(page)
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_page_is_readable(visitor: Visitor, room_url: str, path: str, scheme: Scheme, width: int) -> None:
+    with visitor.visit(room_url + path, scheme=scheme, width=width) as page:
+        assert page.locator("h1").count() == 1
+        assert not accessibility_problems(page)
+        assert not is_wider_than_window(page)
 
 
 @pytest.mark.parametrize("path", PATHS)
