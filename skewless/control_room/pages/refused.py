@@ -116,7 +116,7 @@ def read_refused(project: Project, query: Query) -> Refused:
 
 
 def _logs(project: Project, after: str) -> RefusedLogs:
-    logs, plan = list_refused(project), project.needed.plan
+    logs, needed = list_refused(project), project.needed  # its read compares the moves of all models
     first = next((i + 1 for i, item in enumerate(logs) if item.log == after), 0)
     shown = logs[first : first + _MOST_LOGS]
     return RefusedLogs(
@@ -124,8 +124,8 @@ def _logs(project: Project, after: str) -> RefusedLogs:
         total=len(logs),
         next=shown[-1].log if first + len(shown) < len(logs) else None,
         unusual={item.log: item.name for item in [item for item in logs if item.is_unusual][:_MOST_UNUSUAL]},
-        histories=[source.name for source in plan.sources if source.history is not None],
-        views=[project.needed.label(view) for view in plan.views],
+        histories=[source.name for source in needed.plan.sources if source.history is not None],
+        views=[needed.label(view) for view in needed.plan.views],
     )
 
 
