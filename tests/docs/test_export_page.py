@@ -14,7 +14,7 @@ import pytest
 from tests.docs.pages import Step, blocks, page, steps
 from tests.worlds.command_line import run
 from tests.worlds.trained import Sandbox, opened_copy
-from tests.worlds.tree_exports import find_wasm
+from tests.worlds.tree_exports import find_toolchain, find_wasm
 
 # Programs of the page, with the packages that have them.
 PROGRAMS = {"gcc": "gcc", "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
@@ -40,6 +40,7 @@ def execute(step: Step, place: Sandbox, folder: Path) -> str:
 def test_every_command_does_what_the_page_shows(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = steps(page("export.md"))
     assert len(session) > 5
+    find_toolchain("gcc")  # each export to C is compiled
     monkeypatch.chdir(tmp_path)
     (device,) = (code for code in blocks(page("export.md"), "c") if "main" in code)
     (tmp_path / "device.c").write_text(device)
