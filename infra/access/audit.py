@@ -130,7 +130,3 @@ class AuditLog:
         if body is None:
             return None
         return AuditRecord(number=number, **body, **(self._outcomes.read(_LOG, number) or {}))
-
-    def last_number(self) -> int:
-        """Return the number of the latest record; 0: there is none."""
-        return self._requests.latest_number(_LOG)
