@@ -19,6 +19,8 @@ from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.formats.events import EventReader
+from skewless.infra.formats.frame import PayloadError
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.log_columns import EVENT, INGEST, RAW, REJECT
 
@@ -122,10 +124,13 @@ class Decoder:
         source: of the events.
         views: the views that read the source; an event that one of them cannot sum exactly is rejected.
         max_bytes: maximum size of a message.
+        reader: reads the messages of a source in another format; None: they are JSON.
     """
 
-    def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
-        self._source = source
+    def __init__(
+        self, source: EventSource, views: Sequence[WindowView], max_bytes: int, reader: EventReader | None = None
+    ) -> None:
+        self._source, self._reader = source, reader
         self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
@@ -137,6 +142,9 @@ class Decoder:
             payloads: the messages.
             positions: their positions in the stream.
             now_us: when they were read.
+
+        Raises:
+            StoreError: the schema registry is unavailable, so that it is unknown whether a message can be read.
         """
         reasons: dict[int, str] = {}
         objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
@@ -155,6 +163,11 @@ class Decoder:
             reasons[i] = "the message has no body"
         elif len(payload) > self._max_bytes:
             reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
+        elif self._reader is not None:
+            try:
+                return self._reader.read(payload)
+            except PayloadError as error:
+                reasons[i] = str(error)
         else:
             message = _load_json(payload)
             if isinstance(message, dict):
