@@ -11,6 +11,7 @@ import asyncio
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class SchemaRegistry:
     """
 
     def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
-        self._url, self._user = _parse_url(url)
+        self._url, self._credentials = _parse_url(url)
         self._timeout_s = timeout_s
         self._schemas: OrderedDict[int, RegisteredSchema] = OrderedDict()
         self._missing: dict[int, float] = {}
@@ -200,16 +201,15 @@ class SchemaRegistry:
         headers = {"Accept": _CONTENT, "Content-Type": _CONTENT, "Accept-Encoding": "identity"}
         tls = ssl.create_default_context() if self._url.startswith("https") else False
         connector = aiohttp.TCPConnector(ssl=tls, limit=1)
-        user = None if self._user is None else aiohttp.BasicAuth(*self._user, encoding="utf-8")
-        return aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=headers, auth=user)
+        return aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=headers | self._credentials)
 
     def _error(self, problem: str) -> StoreError:
         host = urlsplit(self._url).hostname
         return StoreError(f"schema registry at {host!r}", problem, fix="start it, or correct 'schema_registry'")
 
 
-def _parse_url(url: str) -> tuple[str, tuple[str, str] | None]:
-    """Return a URL without user and password, and these; the URL is never quoted in an error."""
+def _parse_url(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without user and password, and the headers with these; the URL is never quoted in an error."""
     thing, fix = "setting 'schema_registry'", "write it as https://USER:PASSWORD@host, or http:// for this machine"
     try:
         parts = urlsplit(url)
@@ -224,8 +224,9 @@ def _parse_url(url: str) -> tuple[str, tuple[str, str] | None]:
     place = address if port is None else f"{address}:{port}"
     bare = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
     if parts.username is None:
-        return bare, None
-    return bare, (unquote(parts.username), unquote(parts.password or ""))
+        return bare, {}
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return bare, {"Authorization": f"Basic {b64encode(user.encode()).decode()}"}
 
 
 def _is_id(value: object) -> bool:
