@@ -48,7 +48,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPosition:
-    """What a sink has confirmed.
+    """The confirmed position of a sink.
 
     Args:
         next: every decision of the prediction log before this position is confirmed or refused.
@@ -209,7 +209,7 @@ class Outbox:
         Args:
             last: position of the prediction log.
             n: number of decisions since the last call that were stored.
-            refusals: those that were refused since then.
+            refusals: the decisions that were refused since then.
 
         Raises:
             ConflictError: another process delivers to the sink.
@@ -255,7 +255,7 @@ class Outbox:
         return DecisionBatch(first=first, last=last, positions=positions, decisions=decisions)
 
     def _scan(self, first: int, last: int | None, step: int) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the position of the first of some rows, and the rows: those that are not deleted, in order."""
+        """Yield the position of the first of some rows, and the rows, in order; positions of deleted rows are skipped."""
         for segment in self._log.segments(first, last):
             begin, end = max(segment.first, first), segment.last if last is None else min(segment.last, last)
             path = Path(self._log.local_files([segment])[0])

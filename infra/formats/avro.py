@@ -22,7 +22,7 @@ Values = dict[str, Any]
 ReadBody = Callable[[bytes], Values]
 _MOST_NODES, _MOST_DEPTH = 10_000, 32
 _CONTAINERS = {"array": "items", "map": "values"}
-# What the reader of fastavro raises for bytes that are not of the schema.
+# The errors of fastavro's reader for bytes that are not of the schema.
 _ERRORS = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, StopIteration, struct.error)
 _ACCEPTED: Mapping[DType, frozenset[str]] = {
     DType.INT32: frozenset({"int"}),

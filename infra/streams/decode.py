@@ -131,6 +131,7 @@ class Decoder:
         self, source: EventSource, views: Sequence[WindowView], max_bytes: int, reader: EventReader | None = None
     ) -> None:
         self._source, self._reader = source, reader
+        self._parse = self._parse_message if reader is None else self._read_message
         self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
@@ -147,7 +148,7 @@ class Decoder:
             StoreError: the schema registry is unavailable, so that it is unknown whether a message can be read.
         """
         reasons: dict[int, str] = {}
-        objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
+        objects = [self._parse(i, payload, reasons) for i, payload in enumerate(payloads)]
         columns = {column.name: self._convert_column(column, objects, reasons) for column in self._source.columns}
         times = self._convert_column(self._parse_time, objects, reasons)
 
@@ -163,16 +164,20 @@ class Decoder:
             reasons[i] = "the message has no body"
         elif len(payload) > self._max_bytes:
             reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
-        elif self._reader is not None:
-            try:
-                return self._reader.read(payload)
-            except PayloadError as error:
-                reasons[i] = str(error)
         else:
             message = _load_json(payload)
             if isinstance(message, dict):
                 return message
             reasons[i] = "the message is not a JSON object"
+        return {}
+
+    def _read_message(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
+        if self._reader is None or payload is None or len(payload) > self._max_bytes:
+            return self._parse_message(i, payload, reasons)
+        try:
+            return self._reader.read(payload)
+        except PayloadError as error:
+            reasons[i] = str(error)
         return {}
 
     def _convert_column(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:

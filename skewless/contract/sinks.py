@@ -25,7 +25,7 @@ _LOOPBACK = {"localhost"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Sink(PlainRecord):
-    """What all sinks have.
+    """The fields of all sinks.
 
     Args:
         name: of the sink, unique in the project.
