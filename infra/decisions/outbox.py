@@ -172,7 +172,7 @@ class Outbox:
         self.next = self.position.next
 
     def offer(self, batch: DecisionBatch) -> None:
-        """Pass decisions that were just appended, so that they need not be read from the log; any thread may call it.
+        """Pass decisions that were just appended, so that nobody reads them from the log; any thread may call it.
 
         Beyond a bound, batches are not kept: they are read from the log.
         """
@@ -255,7 +255,7 @@ class Outbox:
         return DecisionBatch(first=first, last=last, positions=positions, decisions=decisions)
 
     def _scan(self, first: int, last: int | None, step: int) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the position of the first of some rows, and the rows, in order; positions of deleted rows are skipped."""
+        """Yield rows and the position of the first of them, in order; positions of deleted rows are skipped."""
         for segment in self._log.segments(first, last):
             begin, end = max(segment.first, first), segment.last if last is None else min(segment.last, last)
             path = Path(self._log.local_files([segment])[0])
