@@ -33,8 +33,10 @@ from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partitions import IMPORTED
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.log_parts import read_log_partitions
+from skewless.infra.offline.log_parts import AppliedBatches, read_log_partitions
+from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import StateProgress, StateReader
@@ -126,6 +128,7 @@ class ExactWindows:
         self._join = WindowJoin(self.connection)
         self._selectors: dict[str, EventSelector] = {}
         self._layouts: dict[str, StateLayout] = {}
+        self._imported: dict[tuple[str, int], int] = {}
 
     def marker(self, project: str, reader: StateReader, partition: str) -> str:
         """Return the name of the marker that tells how far a view's states include a partition."""
@@ -185,8 +188,7 @@ class ExactWindows:
         """Return the read of some rows from the log: of other partitions, what had surely been applied by now."""
         self.recomputed += len(numbers)
         parts = read_log_partitions(self.state, view.source)
-        last = self._catalog.last_applied([part.partition for part in parts])
-        applied = np.tile(np.array([last[part.partition] for part in parts], dtype=np.int64), (len(numbers), 1))
+        applied = np.tile(self._last_applied(parts), (len(numbers), 1))
         for i, part in enumerate(parts):
             if part.partition == pending.partition:
                 applied[:, i] = rows.before[numbers] - 1
@@ -196,6 +198,20 @@ class ExactWindows:
         seq = applied[entity, part_index]
         slots = AppliedPositions(entity=entity.astype(np.int64), partition=partition, first=seq, seq=seq)
         return read, StateProgress(generation=_UNKNOWN_GENERATION, slots=slots)
+
+
+    def _last_applied(self, parts: Sequence[LogPartition]) -> Int64Array:
+        """Return the last position of each partition that has surely been applied by now; -1: none."""
+        last = self._catalog.last_applied([part.partition for part in parts])
+        for part in parts:
+            if IMPORTED in part.partition and last[part.partition] < 0:
+                # Imported history has no recorded ends: it was in the states before they were read first.
+                key = part.partition, len(part.files)
+                if key not in self._imported:
+                    ever = np.array([2**62], dtype=np.int64)
+                    self._imported[key] = int(AppliedBatches.read(self.connection, part).last_surely_applied(ever)[0])
+                last[part.partition] = self._imported[key]
+        return np.array([last[part.partition] for part in parts], dtype=np.int64)
 
 
 def _find_pairs(
