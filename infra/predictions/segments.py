@@ -40,7 +40,8 @@ ROWS_SQL = f"""(
             NULL::VARCHAR AS role,
             NULL::BIGINT AS policy,
             NULL::BOOLEAN AS narrow,
-            NULL::VARCHAR AS trace_id
+            NULL::VARCHAR AS trace_id,
+            NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event
         WHERE false
     )
 )"""
@@ -57,6 +58,15 @@ READ = pa.struct(
         ("run_id", pa.int64()),
         ("generation", pa.int32()),
         ("applied", pa.list_(APPLIED)),
+    ]
+)
+EVENT = pa.struct(
+    [
+        ("stream", pa.string()),
+        ("partition", pa.string()),
+        ("seq", pa.int64()),
+        ("event_ts", pa.int64()),
+        ("late", pa.bool_()),
     ]
 )
 SCHEMA = pa.schema(
@@ -87,6 +97,7 @@ SCHEMA = pa.schema(
         ("policy", pa.int64()),
         ("narrow", pa.bool_()),
         ("trace_id", pa.string()),
+        ("event", EVENT),
     ]
 )
 
@@ -97,6 +108,7 @@ DAY_US = 86_400_000_000
 _DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
+    *("event.stream", "event.partition"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )
 # Vectors and scores keep all bits.

@@ -40,6 +40,8 @@ class StateWriter:
         clock: of the project.
         needed: returns the hashes of the views that are needed now; None: always those of ``views``.
         only: write to this generation only, whatever its stage; by default to all that are live or draining.
+        follows_events: roll states up behind the newest event, not behind the clock: decisions about events are
+            evaluated at the times of the events, which may come late or from a file.
     """
 
     project: str
@@ -50,6 +52,7 @@ class StateWriter:
     clock: Clock
     needed: Callable[[], Collection[str]] | None = None
     only: int | None = None
+    follows_events: bool = False
 
     def __post_init__(self) -> None:
         """Write to the states of ``views``."""
@@ -58,6 +61,7 @@ class StateWriter:
         self._versions: dict[str, int] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
+        self._newest_us = 0
         self.set_views(self.views)
 
     def set_views(self, views: Sequence[WindowView]) -> None:
@@ -232,7 +236,9 @@ class StateWriter:
             seq=accepted[SEQ].to_numpy(),
         )
         # Not up to now: a state cannot be read at times before m (SEMANTICS 3.5), and requests may arrive late.
-        m = self.clock.now_us() - PENDING_US
+        self._newest_us = max(self._newest_us, int(origin.ts.max()))
+        now_us = self.clock.now_us()
+        m = (min(now_us, self._newest_us) if self.follows_events else now_us) - PENDING_US
         events = {}
         changed = 0
         for states in states_list:

@@ -18,6 +18,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
+from skewless.infra.streams.decider import EventDecider
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker, SourceCounts
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
@@ -30,6 +31,7 @@ _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
 _SAVE_S = 5.0  # between two writes of the counts by day
+_MOST_DECIDED = 512  # events that are decided together, before they are applied
 _log = EventLogger()
 
 
@@ -58,12 +60,14 @@ class Worker:
         source: of the events.
         writer: applies rows to states.
         open_stream: joins the worker group; called again after a partition was lost to another worker.
+        decider: decides the accepted events; None: the source has no decision stream.
     """
 
     streams: Streams
     source: EventSource
     writer: StateWriter
     open_stream: OpenStream
+    decider: EventDecider | None = None
 
     def __post_init__(self) -> None:
         """Begin without partitions."""
@@ -82,6 +86,8 @@ class Worker:
         self._check_at = 0.0
         self._advance_at = 0.0
         self._save_at = 0.0
+        self._decide_at = 0.0
+        self._next_decider: list[EventDecider | None] = []
         self._log_error: str | None = None
         self._idle_partitions = IdlePartitions(self.writer, state, self.source.name)
 
@@ -101,6 +107,10 @@ class Worker:
             self.open_stream = open_stream
         self._next_assignment = assignment
 
+    def set_decider(self, decider: EventDecider | None) -> None:
+        """Use another decider from the next step on; any thread may call it. The worker closes the previous one."""
+        self._next_decider.append(decider)
+
     def run(self, is_running: Callable[[], bool]) -> None:
         """Work while ``is_running`` returns true, then release the partitions. A kill loses no accepted event.
 
@@ -112,6 +122,9 @@ class Worker:
                 self.step()
         finally:
             self.close()
+            self._switch_decider()
+            if self.decider is not None:
+                self.decider.close()
 
     def step(self) -> None:
         """Read available messages, at most one batch, append them to the log and apply them.
@@ -122,6 +135,7 @@ class Worker:
         try:
             self.stepped_at = time.monotonic()
             self._switch_assignment()
+            self._switch_decider()
             if self._stream is None:
                 self._stream = self.open_stream(self)
             self._step(self._stream)
@@ -152,6 +166,8 @@ class Worker:
         log = PartitionLog(self.streams.state, log_partition(self.source.name, partition))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
+        if self.decider is not None:
+            self.decider.assign(log.partition)
         self._retry_at = 0.0
         # Not the position that the stream has: the log decides where to continue (SEMANTICS 4.2).
         return partition_worker.next_position
@@ -176,6 +192,14 @@ class Worker:
             partition_worker.set_decoder(self._decoder)
         self._retry_at = self._check_at = 0.0
 
+    def _switch_decider(self) -> None:
+        """Switch to a new decider, if there is one."""
+        while self._next_decider:
+            old, self.decider = self.decider, self._next_decider.pop(0)
+            self.writer.follows_events = self.decider is not None
+            if old is not None:
+                old.close()
+
     def _step(self, stream: EventStream) -> None:
         now = time.monotonic()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
@@ -192,6 +216,7 @@ class Worker:
                     self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
         # Before the next batch: its rows may only be applied after all earlier ones.
         self._catch_up()
+        self._decide_waiting()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
@@ -215,7 +240,7 @@ class Worker:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
-                self._apply(partition_worker, rows)
+                self._decide_and_apply(partition_worker, rows)
             if partition_worker.next_position is not None:
                 positions[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
@@ -225,6 +250,25 @@ class Worker:
         if log_error is not None:
             self._note_trouble(log_error)
             time.sleep(_RETRY_S)
+
+    def _decide_and_apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
+        if self.decider is None:
+            self._apply(partition_worker, rows)
+            return
+        # In parts: each event is compared with the events of its entity before it in its part.
+        for first in range(0, rows.num_rows, _MOST_DECIDED):
+            part = rows.slice(first, _MOST_DECIDED)
+            self.decider.decide(partition_worker.log.partition, part)
+            self._apply(partition_worker, part)
+
+    def _decide_waiting(self) -> None:
+        """Decide accepted events that are not decided yet: after a start, and after a failure."""
+        if self.decider is None or time.monotonic() < self._decide_at:
+            return
+        for partition_worker in list(self._partition_workers.values()):
+            self.decider.catch_up(partition_worker.log)
+        if any(counts.trouble for counts in self.decider.counts):
+            self._decide_at = time.monotonic() + _RETRY_S
 
     def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
         if partition_worker.behind:

@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
-from skewless.contract.windows.view import WindowView
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
+from skewless.infra.streams.decider import EventDecider
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
@@ -90,6 +94,20 @@ def import_events(
     return [importer.run(on_rows or (lambda _file, _done: None)) for importer in importers]
 
 
+def _open_decider(
+    project: Workspace, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
+) -> EventDecider | None:
+    if not any(stream.source == source.name for stream in decisions):
+        return None
+    # Imported here: a worker without decision streams does not load the server's code.
+    from skewless.serving.decisions.opening import Deciders
+    from skewless.serving.metrics.metrics import Metrics
+
+    return Deciders(streams=project.streams, store=project.store, metrics=Metrics()).open(
+        plan, source, decisions, store
+    )
+
+
 def stream(
     project: Workspace,
     sources: Sequence[str] = (),
@@ -117,8 +135,15 @@ def stream(
         StoreError: the store is unavailable.
     """
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
-    metrics = SourceMetrics(lambda: group.source_counts)
+    group = WorkerGroup(
+        project.streams,
+        names=sources,
+        replay=replay,
+        speed=speed,
+        process_record=record,
+        open_decider=lambda *arguments: _open_decider(project, *arguments),
+    )
+    metrics = SourceMetrics(lambda: group.source_counts, lambda: group.decision_counts)
     with closing(group), report_metrics(metrics.collect):
         if metrics_port is not None:
             serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")

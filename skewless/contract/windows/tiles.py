@@ -276,17 +276,21 @@ class WindowReader:
                 (i, positions[item.window_us, item.hop_us])
             )
 
-    def features(self, tiles: Tiles, t: int) -> Floats:
+    def features(self, tiles: Tiles, t: int | Int64Array) -> Floats:
         """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
 
         Args:
-            t: microseconds, at a whole millisecond, and not before the ``m`` of a state.
+            t: microseconds, at a whole millisecond, and not before the ``m`` of a state; one time for all entities, or
+                one for each, shape ``(n,)``.
         """
         n, windows = tiles.n, len(self._view.windows)
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
         edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
-        inside = begin >= edges[:, None]
+        if isinstance(t, np.ndarray):
+            t, inside = t[tiles.entity], begin >= edges[:, tiles.entity]
+        else:
+            inside = begin >= edges[:, None]
         # A window counts the tiles of its own level, and the records of milliseconds before t.
         counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
         first, rows = _choose_records(counts, n)

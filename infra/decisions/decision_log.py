@@ -1,0 +1,180 @@
+"""The decisions of decision streams in the prediction log, and the positions up to which events are decided.
+
+Decisions and position are written in one transaction (SEMANTICS 9.3): so an event is decided once, whichever worker
+dies or loses its partition in between.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.log_columns import encode_columns
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS
+from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.project_state import ProjectState
+
+_MOST_DEAD = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidedPosition:
+    """How far a decision stream has decided the events of a log partition.
+
+    Args:
+        next: position of the first event that is not decided.
+        newest_us: greatest event time of the accepted events before it, microseconds; None: unknown.
+        decided, skipped, late, dead: number of accepted events before it that were decided, skipped by the condition or
+            as late, decided as late, or could not be decided.
+    """
+
+    next: int
+    newest_us: int | None = None
+    decided: int = 0
+    skipped: int = 0
+    late: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadEvent:
+    """An event that met the condition of a decision stream and can never be decided.
+
+    Args:
+        partition, seq: log partition and position of the event.
+        reason: why, without values of the event.
+    """
+
+    partition: str
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecidedRange:
+    """Events of a log partition that a decision stream has decided, or skipped.
+
+    Args:
+        before: the recorded position.
+        after: the new position.
+        dead: those of the events that cannot be decided.
+    """
+
+    stream: str
+    partition: str
+    before: DecidedPosition
+    after: DecidedPosition
+    dead: Sequence[DeadEvent] = ()
+
+
+class DecisionLog:
+    """Appends decisions to the prediction log of a project; used from one thread."""
+
+    def __init__(self, state: ProjectState) -> None:
+        self._state = state
+        self._catalog = Catalog(state.database)
+        self._positions = Documents(state.database, "decided_positions")
+        self._begins = Documents(state.database, "decision_streams")
+        self._dead = Records(state.database, "dead_events")
+
+    def begin(self, stream: str, source: str) -> None:
+        """Record where a new decision stream begins: behind the events that were accepted before this call."""
+        if self._begins.get(stream) is None:
+            ends = {name: end + 1 for name, end in log_ends(self._state, source).items()}
+            self._begins.create(stream, ends)
+
+    def read(self, stream: str, partition: str) -> DecidedPosition:
+        """Return how far a stream has decided a partition; a partition that is newer than the stream: from its start.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        body = self._positions.get(f"{stream}/{partition}")
+        if body is not None:
+            return DecidedPosition(**body)
+        return DecidedPosition(next=(self._begins.get(stream) or {}).get(partition, 0))
+
+    def list_positions(self) -> dict[str, DecidedPosition]:
+        """Return all positions, by stream and partition as ``STREAM/PARTITION``."""
+        return {name: DecidedPosition(**body) for name, body in self._positions.list_all().items()}
+
+    def list_dead(self, stream: str, most: int = _MOST_DEAD) -> list[DeadEvent]:
+        """Return the latest dead letters of a stream, latest first."""
+        return [DeadEvent(**body) for _, body in self._dead.read_latest_first(stream, most)]
+
+    def forget(self, stream: str) -> None:
+        """Delete the positions of a stream that was removed from the definitions."""
+        with self._state.database.transaction():
+            for name in self._positions.list_all():
+                if name.startswith(f"{stream}/"):
+                    self._positions.delete(name)
+            self._begins.delete(stream)
+
+    def append(self, rows: pa.Table | None, ranges: Sequence[DecidedRange], at_us: int) -> Segment | None:
+        """Append decisions durably, and move the positions of their streams; return their segment.
+
+        An append that failed with a StoreError may still have been written: read the positions again.
+
+        Args:
+            rows: in the schema of the prediction log; None: no event is decided, only skipped.
+            ranges: the events that these decisions, and no others, are about.
+            at_us: time of the decisions, microseconds.
+
+        Raises:
+            ConflictError: another worker has decided some of these events; nothing was written.
+            StoreError: the decisions cannot be written.
+        """
+        if rows is None or not rows.num_rows:
+            with self._state.database.transaction():
+                self._move(ranges)
+            return None
+        storage, began_at = self._state.storage, time.time()
+        name = f"{PREDICTIONS}/{at_us:020d}-{uuid.uuid4().hex[:12]}.parquet"
+        stored = storage.put(name, _encode(rows))
+        try:
+            with self._state.database.transaction():
+                self._move(ranges)
+                return self._catalog.append(
+                    PREDICTIONS,
+                    stored,
+                    rows.num_rows,
+                    began_at=began_at,
+                    at_us=at_us,
+                    columns=encode_columns(SCHEMA),
+                )
+        except ConflictError:
+            with suppress(StoreError):
+                self._catalog.discard(storage, PREDICTIONS, stored.name)
+            raise
+
+    def _move(self, ranges: Sequence[DecidedRange]) -> None:
+        for item in ranges:
+            if self.read(item.stream, item.partition) != item.before:
+                raise ConflictError(
+                    f"decision stream {item.stream!r}",
+                    f"has decided events of log partition {item.partition!r} in another process",
+                    fix="nothing: the worker continues from there",
+                )
+            self._positions.put(f"{item.stream}/{item.partition}", asdict(item.after))
+            for event in item.dead:
+                self._dead.add(item.stream, asdict(event))
+            if item.dead:
+                sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
+                oldest = self._dead.latest_number(item.stream) - _MOST_DEAD
+                self._state.database.execute(sql, "dead_events", item.stream, oldest)
+
+
+def _encode(rows: pa.Table) -> memoryview:
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, **WRITE_OPTIONS)
+    return sink.getbuffer()
