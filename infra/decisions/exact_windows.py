@@ -199,7 +199,6 @@ class ExactWindows:
         slots = AppliedPositions(entity=entity.astype(np.int64), partition=partition, first=seq, seq=seq)
         return read, StateProgress(generation=_UNKNOWN_GENERATION, slots=slots)
 
-
     def _last_applied(self, parts: Sequence[LogPartition]) -> Int64Array:
         """Return the last position of each partition that has surely been applied by now; -1: none."""
         last = self._catalog.last_applied([part.partition for part in parts])
