@@ -238,11 +238,10 @@ class SourceDecider:
 
     def _count_lag(self) -> None:
         for counts in self.counts:
-            counts.lag = sum(
-                max(0, self._ends[partition] - position.next)
-                for (stream, partition), position in self._positions.items()
-                if stream == counts.stream and partition in self._ends
-            )
+            positions = {part: self._positions.get((counts.stream, part)) for part in self._ends}
+            known = {part: position.next for part, position in positions.items() if position is not None}
+            is_known = len(known) == len(positions)
+            counts.lag = sum(max(0, self._ends[part] - at) for part, at in known.items()) if is_known else None
 
     def _note_all(self, trouble: str) -> None:
         for counts in self.counts:

@@ -177,13 +177,9 @@ class DecidingWorld(StreamWorld):
         rows = self.log_rows(stream)
         by_event = {(row["event"]["partition"], row["event"]["seq"]): row for row in rows}
         assert len(by_event) == len(rows), "an event was decided twice"
-        expected = {
-            (name, row[SEQ]): (row, t, late)
-            for name, row, t, late in self._timed_events()
-            if meets(row, late)
-        }
+        expected = {(name, row[SEQ]): (row, t, late) for name, row, t, late in self.timed_events() if meets(row, late)}
         assert by_event.keys() == expected.keys(), "an event was not decided, or must not have been"
-        events = [event_of(name, row) for name, row, _, _ in self._timed_events()]
+        events = [event_of(name, row) for name, row, _, _ in self.timed_events()]
         for (partition, seq), row in by_event.items():
             event, t, late = expected[partition, seq]
             self._check_decision(row, partition, event, t, late=late, events=events)
@@ -205,7 +201,11 @@ class DecidingWorld(StreamWorld):
                 item
                 for item in events
                 if item.key == (event["id"],)
-                and (item.seq < seq if item.partition == signed(partition) else item.seq <= applied.get(item.partition, -1))
+                and (
+                    item.seq < seq
+                    if item.partition == signed(partition)
+                    else item.seq <= applied.get(item.partition, -1)
+                )
             ]
             vector += features(view, before, t)
         vector.append(event["x"])
@@ -213,7 +213,7 @@ class DecidingWorld(StreamWorld):
         numbers = np.array([[math.nan if value is None else value for value in vector]])
         assert row["score"] == self.score(numbers)[0]
 
-    def _timed_events(self) -> Iterator[tuple[str, dict[str, Any], int, bool]]:
+    def timed_events(self) -> Iterator[tuple[str, dict[str, Any], int, bool]]:
         """Yield the accepted events with the times for which they are decided, from the words of SEMANTICS 9.1."""
         for name in log_partitions(self.state, self.source.name):
             newest = None
