@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import io
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ _SERVER_ERRORS = range(500, 600)
 _REFUSED = frozenset({400, 409, 413, 415, 422})
 _MOST_REPLY_BYTES = 65_536
 _LONGEST_WAIT_S = 300.0
+_LARGE_BYTES = 1_000_000
 _LEAST_SECRET_BYTES = 16
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret
 
@@ -58,7 +60,7 @@ class WebhookDelivery:
             self._headers["Authorization"] = f"Bearer {_read_variable(sink, sink.token_env, environment)}"
         self._runner = asyncio.Runner()
         self._session: Any = None
-        # Of the present batch: what need not be sent again, and the attempts that failed.
+        # Of the present batch: the decisions with an answer, and the attempts that failed.
         self._done: dict[str, Refusal | None] = {}
         self._attempts: dict[str, int] = {}
         self.retry_after_s: float | None = None
@@ -106,11 +108,12 @@ class WebhookDelivery:
         import aiohttp  # noqa: PLC0415 - only with a webhook
 
         body = self._writer.write(decision)
+        data = body if len(body) < _LARGE_BYTES else io.BytesIO(body)  # aiohttp sends a large one in parts
         try:
             async with (
                 asyncio.timeout(self._sink.timeout_s),
                 self._session.post(
-                    self._sink.url, data=body, headers=self._sign(decision.id, body), allow_redirects=False
+                    self._sink.url, data=data, headers=self._sign(decision.id, body), allow_redirects=False
                 ) as reply,
             ):
                 status, wait = reply.status, reply.headers.get("Retry-After", "")
