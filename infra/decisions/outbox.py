@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from skewless.infra.decisions.decision import Decision
 from skewless.infra.log.partition_log import PartitionLog
@@ -22,6 +23,7 @@ from skewless.infra.log.reading import read_tables
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 
 MOST_LETTERS = 1_000
@@ -48,7 +50,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPosition:
-    """What a sink has confirmed.
+    """The confirmed position of a sink.
 
     Args:
         next: every decision of the prediction log before this position is confirmed or refused.
@@ -122,7 +124,13 @@ class SinkPositions:
 
 
 class DecisionSink(Protocol):
-    """Delivers to one sink; used from one thread. Every adapter must pass ``tests/contract/test_sinks.py``."""
+    """Delivers to one sink; used from one thread. Every adapter must pass ``tests/contract/test_sinks.py``.
+
+    Attributes:
+        retry_after_s: for how long the receiver asked to wait after the last StoreError; None: it did not.
+    """
+
+    retry_after_s: float | None
 
     def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
         """Return when each decision of a batch is stored or refused for good; return the refused ones.
@@ -172,7 +180,7 @@ class Outbox:
         self.next = self.position.next
 
     def offer(self, batch: DecisionBatch) -> None:
-        """Pass decisions that were just appended, so that they need not be read from the log; any thread may call it.
+        """Pass decisions that were just appended, so that nobody reads them from the log; any thread may call it.
 
         Beyond a bound, batches are not kept: they are read from the log.
         """
@@ -209,7 +217,7 @@ class Outbox:
         Args:
             last: position of the prediction log.
             n: number of decisions since the last call that were stored.
-            refusals: those that were refused since then.
+            refusals: the decisions that were refused since then.
 
         Raises:
             ConflictError: another process delivers to the sink.
@@ -223,18 +231,19 @@ class Outbox:
         first, positions, decisions = self.next, list[int](), list[Decision]()
         end = first
         with self._lock:
-            while self._offered:
+            while self._offered and self._offered[0].first <= end:
                 batch = self._offered[0]
-                is_next = batch.first <= end <= batch.last
-                if batch.first > end or (is_next and decisions and len(decisions) + len(batch.decisions) > most):
-                    break
+                if end <= batch.last:
+                    start = bisect_left(batch.positions, end)
+                    stop = start + most - len(decisions)
+                    positions += batch.positions[start:stop]
+                    decisions += batch.decisions[start:stop]
+                    if stop < len(batch.positions):
+                        end = batch.positions[stop]
+                        break
+                    end = batch.last + 1
                 self._offered.popleft()
                 self._n_offered -= len(batch.decisions)
-                if is_next:
-                    start = bisect_left(batch.positions, end)
-                    positions += batch.positions[start:]
-                    decisions += batch.decisions[start:]
-                    end = batch.last + 1
         return (
             DecisionBatch(first=first, last=end - 1, positions=positions, decisions=decisions) if end > first else None
         )
@@ -255,15 +264,33 @@ class Outbox:
         return DecisionBatch(first=first, last=last, positions=positions, decisions=decisions)
 
     def _scan(self, first: int, last: int | None, step: int) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the position of the first of some rows, and the rows: those that are not deleted, in order."""
+        """Yield rows and the position of the first of them, in order; positions of deleted rows are skipped."""
         for segment in self._log.segments(first, last):
             begin, end = max(segment.first, first), segment.last if last is None else min(segment.last, last)
             path = Path(self._log.local_files([segment])[0])
+            if begin > segment.first and _count_rows(path) < segment.rows:
+                begin = segment.first  # rows were erased, so that positions within the file are unknown
             for rows in read_tables(path, segment.first, begin, end, self._columns):
                 for offset in range(0, rows.num_rows, step):
                     yield begin + offset, rows.slice(offset, step)
                 begin += rows.num_rows
 
+    def remember(self, facts: dict[str, Any]) -> None:
+        """Record facts that must stay the same for the same bytes."""
+        if facts != self.position.facts:
+            self._write(replace(self.position, facts=facts), ())
+
+    def count_waiting(self) -> int:
+        """Return the number of rows of the prediction log after the last batch that was read."""
+        return max(0, self._log.next_seq() - self.next)
+
     def _write(self, position: SinkPosition, refusals: Sequence[Refusal]) -> None:
         self._positions.write(self._sink, position, refusals, self._check)
         self.position = position
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise corrupt_error(path, error) from error

@@ -16,6 +16,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.type_checks import defer_type_checks
+from skewless.infra.formats.events import check_formats
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -106,11 +107,14 @@ class Planner:
             SourceError: a source is missing, corrupt or has other columns.
         """
         compiled = self._unchanged()
-        if compiled is None:
+        if compiled is not None:
+            check_formats(compiled.plan.sources, self.settings)
+        else:
             with defer_type_checks():
                 from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
             compiled, _ = self._compile()
+            check_formats(compiled.plan.sources, self.settings)
             self._check_sums(compiled)
             check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
@@ -139,6 +143,7 @@ class Planner:
             from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
+        check_formats(compiled.plan.sources, self.settings)
         loaded = hash_definition_files(self.repo, compiled.files)
         self._check_sums(compiled)
         report = self._compare(compiled)

@@ -19,7 +19,6 @@ from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
 from skewless.infra.streams.decider import EventDecider
-from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker, SourceCounts
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
@@ -78,8 +77,8 @@ class Worker:
         self.stepped_at = time.monotonic()
         self._stream: EventStream | None = None
         self._next_assignment: Assignment | None = None
-        self._max_rows, self._max_bytes = settings.stream_batch_rows, settings.event_bytes
-        self._decoder = Decoder(self.source, self.views, self._max_bytes)
+        self._max_rows = settings.stream_batch_rows
+        self._decoder = self.streams.decoder(self.source, self.views)
         self._ids = EventIds(self.source, state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
@@ -187,7 +186,7 @@ class Worker:
             self.close()
         self._ids.set_source(new_source)
         self.source, self.views = assignment
-        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
+        self._decoder = self.streams.decoder(assignment.source, assignment.views)
         self.writer.set_views(assignment.views)
         for partition_worker in self._partition_workers.values():
             partition_worker.set_decoder(self._decoder)

@@ -25,7 +25,7 @@ _LOOPBACK = {"localhost"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Sink(PlainRecord):
-    """What all sinks have.
+    """The fields of all sinks.
 
     Args:
         name: of the sink, unique in the project.
@@ -71,10 +71,13 @@ class _MessageSink(_Sink):
     Args:
         format: of a message. Avro and Protobuf messages begin with the id of their schema in the schema registry.
         subject: of the schema in the registry; None: ``TOPIC-value`` or ``NAME-value``.
+        key: join key or request field of the model: decisions with one value are delivered in the order of the log.
+            None: those about one log partition of events are.
     """
 
     format: MessageFormat = "json"
     subject: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         """Check the fields; raise DefinitionError."""
@@ -93,7 +96,7 @@ class _MessageSink(_Sink):
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaSink(_MessageSink):
-    """Messages of a Kafka topic, stored on all in-sync replicas; the key of a message is the decision's entity key.
+    """Messages of a Kafka topic, stored on all in-sync replicas; ``key`` is the key of a message.
 
     Args:
         topic: of Kafka.
@@ -150,9 +153,10 @@ class WebhookSink(_MessageSink):
 
     Args:
         url: https, or http to this machine; without a password. Redirects are not followed.
-        secret_env: environment variable with the key of the signature, at least 16 bytes.
+        secret_env: environment variable with the key of the signature: base64 of at least 16 bytes, perhaps after
+            ``whsec_``. Several keys, with spaces in between, give several signatures.
         token_env: environment variable with a bearer token; None: none is sent.
-        connections: number of requests at a time, 1 to 64; those of one entity are sent one after the other.
+        connections: number of requests at a time, 1 to 64; those of one key are sent one after the other.
         most_attempts: attempts after which a decision that the receiver answers with a 5xx status goes to the dead
             letters; None: it is sent until the receiver accepts it, and later decisions wait.
         allow_http: allow http to other machines: others can read the decisions.
