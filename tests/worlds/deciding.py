@@ -150,9 +150,11 @@ class DecidingWorld(StreamWorld):
         """Open a decider; a worker that gets it closes it."""
         with connect(self.root / "spill", threads=1) as connection:
             deciders = Deciders(streams=self.streams(connection), store=self.packages, metrics=self.metrics)
+            deciders.load(self.decisions)
             decider = deciders.open(self.plan, self.source, self.decisions, store)
             assert decider is not None
             yield decider
+            deciders.close()
 
     def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
         """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
