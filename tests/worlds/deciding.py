@@ -146,15 +146,23 @@ class DecidingWorld(StreamWorld):
         return self.booster.predict(rows, num_threads=1)
 
     @contextmanager
-    def deciding(self, store: OnlineStore) -> Iterator[EventDecider]:
-        """Open a decider; a worker that gets it closes it."""
+    def deciders(self) -> Iterator[Deciders]:
+        """Open the deciders of one process, which deliver."""
         with connect(self.root / "spill", threads=1) as connection:
             deciders = Deciders(streams=self.streams(connection), store=self.packages, metrics=self.metrics)
             deciders.load(self.decisions)
+            try:
+                yield deciders
+            finally:
+                deciders.close()
+
+    @contextmanager
+    def deciding(self, store: OnlineStore) -> Iterator[EventDecider]:
+        """Open a decider; a worker that gets it closes it."""
+        with self.deciders() as deciders:
             decider = deciders.open(self.plan, self.source, self.decisions, store)
             assert decider is not None
             yield decider
-            deciders.close()
 
     def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
         """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
