@@ -81,7 +81,7 @@ class DecisionLog:
     """Appends decisions to the prediction log of a project; used from one thread."""
 
     def __init__(self, state: ProjectState) -> None:
-        self._state = state
+        self.state = state
         self._catalog = Catalog(state.database)
         self._positions = Documents(state.database, "decided_positions")
         self._begins = Documents(state.database, "decision_streams")
@@ -90,7 +90,7 @@ class DecisionLog:
     def begin(self, stream: str, source: str) -> None:
         """Record where a new decision stream begins: behind the events that were accepted before this call."""
         if self._begins.get(stream) is None:
-            ends = {name: end + 1 for name, end in log_ends(self._state, source).items()}
+            ends = {name: end + 1 for name, end in log_ends(self.state, source).items()}
             self._begins.create(stream, ends)
 
     def read(self, stream: str, partition: str) -> DecidedPosition:
@@ -114,7 +114,7 @@ class DecisionLog:
 
     def forget(self, stream: str) -> None:
         """Delete the positions of a stream that was removed from the definitions."""
-        with self._state.database.transaction():
+        with self.state.database.transaction():
             for name in self._positions.list_all():
                 if name.startswith(f"{stream}/"):
                     self._positions.delete(name)
@@ -135,14 +135,14 @@ class DecisionLog:
             StoreError: the decisions cannot be written.
         """
         if rows is None or not rows.num_rows:
-            with self._state.database.transaction():
+            with self.state.database.transaction():
                 self._move(ranges)
             return None
-        storage, began_at = self._state.storage, time.time()
+        storage, began_at = self.state.storage, time.time()
         name = f"{PREDICTIONS}/{at_us:020d}-{uuid.uuid4().hex[:12]}.parquet"
         stored = storage.put(name, _encode(rows))
         try:
-            with self._state.database.transaction():
+            with self.state.database.transaction():
                 self._move(ranges)
                 return self._catalog.append(
                     PREDICTIONS,
@@ -171,7 +171,7 @@ class DecisionLog:
             if item.dead:
                 sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
                 oldest = self._dead.latest_number(item.stream) - _MOST_DEAD
-                self._state.database.execute(sql, "dead_events", item.stream, oldest)
+                self.state.database.execute(sql, "dead_events", item.stream, oldest)
 
 
 def _encode(rows: pa.Table) -> memoryview:

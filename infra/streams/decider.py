@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -86,7 +86,31 @@ class EventDecider(Protocol):
         ...
 
 
-# Opens the decider of a source for the decision streams of an applied plan; None: no stream reads it.
-OpenDecider: TypeAlias = Callable[
-    [FeaturePlan, EventSource, Sequence[DecisionStream], OnlineStore], EventDecider | None
-]
+class DeciderPool(Protocol):
+    """Opens the deciders of a worker group, and delivers their decisions; used from one thread at a time."""
+
+    def load(self, decisions: Sequence[DecisionStream]) -> None:
+        """Use the decision streams of a newly applied plan, before deciders are opened for it.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        ...
+
+    def open(
+        self, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
+    ) -> EventDecider | None:
+        """Return the decider of a source; None: no decision stream reads it.
+
+        Raises:
+            StoreError: the database or the store is unavailable.
+        """
+        ...
+
+    def is_idle(self) -> bool:
+        """Return whether no decision waits for a sink that can be reached."""
+        ...
+
+    def close(self) -> None:
+        """End the deliveries, after all deciders are closed."""
+        ...

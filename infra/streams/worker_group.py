@@ -21,7 +21,7 @@ from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.applied_plan import read_plan_number, read_valid
 from skewless.infra.streams.backfill import Backfiller, Housekeeper
-from skewless.infra.streams.decider import DecisionCounts, OpenDecider
+from skewless.infra.streams.decider import DeciderPool, DecisionCounts
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.streams import Streams
@@ -71,7 +71,7 @@ class WorkerGroup:
         replay: Parquet files to read instead of the stream.
         speed: factor of real time for a replay; None: as fast as possible.
         process_record: records that this process runs; None: not recorded.
-        open_decider: opens the decider of a source; None: no event is decided.
+        deciders: of its sources; None: no event is decided.
 
     Raises:
         RequestError: a source is unknown.
@@ -83,7 +83,7 @@ class WorkerGroup:
     replay: Path | None = None
     speed: float | None = None
     process_record: ProcessRecord | None = None
-    open_decider: OpenDecider | None = None
+    deciders: DeciderPool | None = None
 
     def __post_init__(self) -> None:
         """Open the stores and the workers, and build missing states."""
@@ -139,6 +139,7 @@ class WorkerGroup:
             counts.lag or counts.trouble or not counts.partitions for counts in source_counts
         )
         is_busy = is_busy or any(counts.lag != 0 for counts in self.decision_counts)
+        is_busy = is_busy or (self.deciders is not None and not self.deciders.is_idle())
         self._last_read = read
         if is_busy:
             self._idle_since = time.monotonic()
@@ -153,6 +154,8 @@ class WorkerGroup:
         """Stop, and close all connections."""
         self._stop_workers()
         self._pool.shutdown()
+        if self.deciders is not None:
+            self.deciders.close()
         # After the threads, which use the stores.
         for store in self._stores:
             store.close()
@@ -211,15 +214,16 @@ class WorkerGroup:
 
     def _load_decisions(self) -> None:
         """Give the workers the decision streams of the current plan; failures are retried."""
-        number = 0 if self.open_decider is None else read_plan_number(self.streams.state)
-        if self.open_decider is None or number == self._decided_plan:
+        number = 0 if self.deciders is None else read_plan_number(self.streams.state)
+        if self.deciders is None or number == self._decided_plan:
             return
         applied = read_valid(self.streams.state)
         if applied is None:
             return
+        self.deciders.load(applied.decisions)
         for worker in self._workers.values():
-            store = worker.writer.store
-            worker.set_decider(self.open_decider(applied.plan, worker.assignment.source, applied.decisions, store))
+            source, store = worker.assignment.source, worker.writer.store
+            worker.set_decider(self.deciders.open(applied.plan, source, applied.decisions, store))
         self._decided_plan = number
 
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
@@ -284,9 +288,11 @@ class SourceMetrics(Collector):
         self,
         source_counts: Callable[[], Sequence[SourceCounts]],
         decision_counts: Callable[[], Sequence[DecisionCounts]] = lambda: (),
+        further: Callable[[], Iterable[Metric]] = lambda: (),
     ) -> None:
         self._read = source_counts
         self._read_decisions = decision_counts
+        self._further = further
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with one sample per source."""
@@ -304,6 +310,7 @@ class SourceMetrics(Collector):
                     gauge.add_metric([counts.source], value)
             yield gauge
         yield from self._collect_decisions()
+        yield from self._further()
 
     def _collect_decisions(self) -> Iterable[Metric]:
         decision_counts = self._read_decisions()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -20,6 +23,7 @@ from skewless.infra.decisions.exact_windows import PendingEvents
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import SEQ
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.rollout.counts import write_counts
 from skewless.infra.streams.decider import DecisionCounts
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.decisions.conditions import StreamCondition
@@ -44,6 +48,7 @@ class SourceDecider:
         scorer: reads features and scores.
         clock: of the project.
         on_decided: called with each segment of decisions and its rows, after it is durable.
+        has_room: whether the sinks of a stream can take more decisions; if not, its events wait.
     """
 
     streams: Sequence[DecisionStream]
@@ -53,6 +58,7 @@ class SourceDecider:
     scorer: EventScorer
     clock: Clock
     on_decided: OnDecided = lambda _segment, _rows: None
+    has_room: Callable[[str], bool] = lambda _stream: True
 
     def __post_init__(self) -> None:
         """Record where new streams begin."""
@@ -64,6 +70,9 @@ class SourceDecider:
         self._recorded: dict[tuple[str, str], DecidedPosition] = {}
         self._ends: dict[str, int] = {}
         self._record_at = 0.0
+        self._has_counts = False
+        # The random part: a new process with the same pid must not overwrite the counts of an ended one.
+        self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         for stream in self.streams:
             self.log.begin(stream.name, self.source.name)
 
@@ -93,6 +102,7 @@ class SourceDecider:
             if time.monotonic() >= self._record_at:
                 self._record_at = time.monotonic() + _RECORD_S
                 self._record_positions()
+                self._write_rollout_counts()
         except ConflictError:
             raise
         except SkewlessError as error:
@@ -116,6 +126,9 @@ class SourceDecider:
             try:
                 position = self._read_position(stream.name, partition)
                 if not pending.first <= position.next <= last:
+                    continue
+                if not self.has_room(stream.name):
+                    self._note(counts, "a sink has no room: too many decisions wait for it")
                     continue
                 begin = self._with_newest(partition, position)
                 batch, after, dead = self._decide_stream(stream, condition, events, pending, begin, last)
@@ -211,6 +224,13 @@ class SourceDecider:
         if ranges:
             self.log.append(None, ranges, self.clock.now_us())
             self._recorded |= {(item.stream, item.partition): item.after for item in ranges}
+
+    def _write_rollout_counts(self) -> None:
+        """Write the counts of rollouts, whose guardrails compare the decisions of versions, too."""
+        counts = self.scorer.models.read_counts(self.clock.now_us())
+        if counts or self._has_counts:
+            write_counts(self.log.state, self._process, counts)
+        self._has_counts = bool(counts)
 
     def _read_position(self, stream: str, partition: str) -> DecidedPosition:
         key = stream, partition

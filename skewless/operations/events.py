@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
@@ -23,6 +24,11 @@ from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
 from skewless.workspace import Workspace
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from skewless.serving.decisions.opening import Deciders
 
 # Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
@@ -94,18 +100,37 @@ def import_events(
     return [importer.run(on_rows or (lambda _file, _done: None)) for importer in importers]
 
 
-def _open_decider(
-    project: Workspace, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
-) -> EventDecider | None:
-    if not any(stream.source == source.name for stream in decisions):
-        return None
-    # Imported here: a worker without decision streams does not load the server's code.
-    from skewless.serving.decisions.opening import Deciders
-    from skewless.serving.metrics.metrics import Metrics
+class _ProjectDeciders:
+    """See ``DeciderPool``; a worker of a project without decision streams does not load the server's code."""
 
-    return Deciders(streams=project.streams, store=project.store, metrics=Metrics()).open(
-        plan, source, decisions, store
-    )
+    def __init__(self, project: Workspace) -> None:
+        self._project = project
+        self._pool: Deciders | None = None
+
+    def load(self, decisions: Sequence[DecisionStream]) -> None:
+        if decisions and self._pool is None:
+            from skewless.serving.decisions.opening import Deciders
+
+            project = self._project
+            self._pool = Deciders(streams=project.streams, store=project.store)
+        if self._pool is not None:
+            self._pool.load(decisions)
+
+    def open(
+        self, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
+    ) -> EventDecider | None:
+        return None if self._pool is None else self._pool.open(plan, source, decisions, store)
+
+    def is_idle(self) -> bool:
+        return self._pool is None or self._pool.is_idle()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of the sinks."""
+        return () if self._pool is None else self._pool.collect()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
 
 
 def stream(
@@ -134,6 +159,7 @@ def stream(
         RequestError: the plan has no such source.
         StoreError: the store is unavailable.
     """
+    deciders = _ProjectDeciders(project)
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
     group = WorkerGroup(
         project.streams,
@@ -141,9 +167,9 @@ def stream(
         replay=replay,
         speed=speed,
         process_record=record,
-        open_decider=lambda *arguments: _open_decider(project, *arguments),
+        deciders=deciders,
     )
-    metrics = SourceMetrics(lambda: group.source_counts, lambda: group.decision_counts)
+    metrics = SourceMetrics(lambda: group.source_counts, lambda: group.decision_counts, deciders.collect)
     with closing(group), report_metrics(metrics.collect):
         if metrics_port is not None:
             serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")

@@ -146,10 +146,20 @@ class DecidingWorld(StreamWorld):
         return self.booster.predict(rows, num_threads=1)
 
     @contextmanager
-    def deciding(self, store: OnlineStore) -> Iterator[EventDecider]:
-        """Open a decider; a worker that gets it closes it."""
+    def deciders(self) -> Iterator[Deciders]:
+        """Open the deciders of one process, which deliver."""
         with connect(self.root / "spill", threads=1) as connection:
             deciders = Deciders(streams=self.streams(connection), store=self.packages, metrics=self.metrics)
+            deciders.load(self.decisions)
+            try:
+                yield deciders
+            finally:
+                deciders.close()
+
+    @contextmanager
+    def deciding(self, store: OnlineStore) -> Iterator[EventDecider]:
+        """Open a decider; a worker that gets it closes it."""
+        with self.deciders() as deciders:
             decider = deciders.open(self.plan, self.source, self.decisions, store)
             assert decider is not None
             yield decider

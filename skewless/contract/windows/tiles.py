@@ -286,13 +286,15 @@ class WindowReader:
         n, windows = tiles.n, len(self._view.windows)
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
-        edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
+        times: int | Int64Array
         if isinstance(t, np.ndarray):
-            t, inside = t[tiles.entity], begin >= edges[:, tiles.entity]
-        else:
-            inside = begin >= edges[:, None]
+            times = t = t[tiles.entity]
+            edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
+        else:  # the common case, without a time for each record
+            times, edges = t, np.array([[window_start(t, *window)] for window in self._view.windows], dtype=np.int64)
+        inside = begin >= edges
         # A window counts the tiles of its own level, and the records of milliseconds before t.
-        counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
+        counts = inside & (((code == 0) & (begin < times)) | (code == self._level))
         first, rows = _choose_records(counts, n)
         words = self._merge(tiles, first, rows)
         distincts = self._count_distinct(tiles, inside, code, first, rows) if self._layout.hashed else {}

@@ -82,7 +82,7 @@ def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
     """The database refuses every decision while the states take every event."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(3)
     feed(world, traffic, broker)
-    append, refused = DecisionLog.append, []
+    append, refused = DecisionLog.append, list[Any]()
 
     def refuse(log: DecisionLog, *arguments: Any) -> Any:  # noqa: ANN401 - of the log
         if len(refused) < 20:
