@@ -9,17 +9,19 @@ from __future__ import annotations
 import io
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.partitions import IMPORTED, log_ends
 from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.project_state import ProjectState
@@ -77,6 +79,26 @@ class DecidedRange:
     dead: Sequence[DeadEvent] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionStatus(PlainRecord):
+    """A decision stream as the database shows it.
+
+    Args:
+        source: name of its event source, or of the view whose changes it decides.
+        decided, skipped, late, dead: see ``DecidedPosition``.
+        lag: events of the log that are not decided yet, at most: positions of skipped events are written late.
+    """
+
+    stream: str
+    source: str
+    model: str
+    decided: int
+    skipped: int
+    late: int
+    dead: int
+    lag: int
+
+
 class DecisionLog:
     """Appends decisions to the prediction log of a project; used from one thread."""
 
@@ -108,12 +130,33 @@ class DecisionLog:
         """Return all positions, by stream and partition as ``STREAM/PARTITION``."""
         return {name: DecidedPosition(**body) for name, body in self._positions.list_all().items()}
 
+    def read_status(self, stream: DecisionStream, logs: str) -> DecisionStatus:
+        """Return how far a stream has decided.
+
+        Args:
+            logs: name below which the log partitions of its events are.
+        """
+        positions = self.list_positions()
+        lag, counts = 0, dict.fromkeys(("decided", "skipped", "late", "dead"), 0)
+        for partition, end in Catalog(self.state.database).ends(logs).items():
+            if IMPORTED not in partition:
+                position = positions.get(f"{stream.name}/{partition}") or self.read(stream.name, partition)
+                lag += max(0, end + 1 - position.next)
+                counts = {name: count + getattr(position, name) for name, count in counts.items()}
+        source = stream.source or logs
+        return DecisionStatus(stream=stream.name, source=source, model=stream.model, lag=lag, **counts)
+
     def list_dead(self, stream: str, most: int = _MOST_DEAD) -> list[DeadEvent]:
         """Return the latest dead letters of a stream, latest first."""
         return [DeadEvent(**body) for _, body in self._dead.read_latest_first(stream, most)]
 
-    def forget(self, stream: str) -> None:
-        """Delete the positions of a stream that was removed from the definitions."""
+    def keep_only(self, streams: Collection[str]) -> None:
+        """Delete the positions of streams that were removed from the definitions: added again, they begin anew."""
+        for name in self._begins.names():
+            if name not in streams:
+                self._forget(name)
+
+    def _forget(self, stream: str) -> None:
         with self.state.database.transaction():
             for name in self._positions.list_all():
                 if name.startswith(f"{stream}/"):

@@ -12,6 +12,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
@@ -108,6 +109,7 @@ class _ProjectDeciders:
         self._pool: Deciders | None = None
 
     def load(self, decisions: Sequence[DecisionStream]) -> None:
+        DecisionLog(self._project.state).keep_only({stream.name for stream in decisions})
         if decisions and self._pool is None:
             from skewless.serving.decisions.opening import Deciders
 
