@@ -117,7 +117,8 @@ class WorkerGroup:
     def decision_counts(self) -> list[DecisionCounts]:
         """The counts of each decision stream."""
         deciders = [worker.decider for worker in list(self._workers.values())]
-        return [counts for decider in deciders if decider is not None for counts in decider.counts]
+        counts = [each for decider in deciders if decider is not None for each in decider.counts]
+        return [*counts, *(() if self.deciders is None else self.deciders.counts)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -174,6 +175,8 @@ class WorkerGroup:
         while not self._stop.wait(_POLL_S):
             self._log_errors("plan_not_loaded", self._load_plan)
             self._log_errors("decisions_not_loaded", self._load_decisions)
+            if self.deciders is not None:
+                self._log_errors("changes_not_decided", self.deciders.step)
             if time.monotonic() > housekeeping_at:
                 housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
                 self._log_errors("housekeeping_failed", self._run_housekeeping)
@@ -220,7 +223,7 @@ class WorkerGroup:
         applied = read_valid(self.streams.state)
         if applied is None:
             return
-        self.deciders.load(applied.decisions)
+        self.deciders.load(applied.plan, applied.decisions, self._stores[0])
         for worker in self._workers.values():
             source, store = worker.assignment.source, worker.writer.store
             worker.set_decider(self.deciders.open(applied.plan, source, applied.decisions, store))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from skewless.contract.clock import from_us
+from skewless.contract.decisions import Changes
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
@@ -19,7 +21,7 @@ from skewless.infra.host.processes import read_processes
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import source_logs
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.skipped_rows import SkippedRows, read_skipped
 from skewless.infra.offline.views import DELAY_RUNS
@@ -203,8 +205,15 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
 
 
 def _decisions(project: Workspace, applied: AppliedPlan) -> list[DecisionStatus]:
-    log = DecisionLog(project.state)
-    return [log.read_status(stream, source_logs(stream.source or "")) for stream in applied.decisions]
+    log, statuses = DecisionLog(project.state), []
+    for stream in applied.decisions:
+        if isinstance(stream.when, Changes):
+            partition = applied.plan.view(stream.when.view).partition
+            ends: Mapping[str, int] = {partition: PartitionLog(project.state, partition).next_seq() - 1}
+        else:
+            ends = log_ends(project.state, stream.source or "")
+        statuses.append(log.read_status(stream, ends))
+    return statuses
 
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
