@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,6 +134,7 @@ class Worker:
             if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
+            self._partition_workers.clear()  # the log may have other rows at their positions: nothing more is recorded
             self.close()
             time.sleep(_RETRY_S)
 
@@ -161,7 +163,10 @@ class Worker:
 
     def on_revoked(self, partition: Partition) -> None:
         """Give up a partition; the next owner reads the waiting messages again."""
-        self._partition_workers.pop(partition, None)
+        partition_worker = self._partition_workers.pop(partition, None)
+        if partition_worker is not None:
+            with suppress(StoreError):  # the next owner records a later time
+                partition_worker.record_end(self.writer)
 
     def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""
@@ -247,8 +252,8 @@ class Worker:
             for partition_worker in self._partition_workers.values():
                 if partition_worker.behind:
                     partition_worker.catch_up(self.writer, self.counts)
-                else:
-                    partition_worker.record_end(self.writer)
+                elif not partition_worker.waiting or self._log_error:
+                    partition_worker.record_end(self.writer)  # else the next append does it
         except StoreError as error:
             self._note_trouble(error)
             return
