@@ -9,17 +9,19 @@ from __future__ import annotations
 import io
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.decisions import Changes, DecisionStream
 from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.partitions import IMPORTED
 from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.project_state import ProjectState
@@ -77,6 +79,26 @@ class DecidedRange:
     dead: Sequence[DeadEvent] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionStatus(PlainRecord):
+    """A decision stream as the database shows it.
+
+    Args:
+        source: name of its event source, or of the view whose changes it decides.
+        decided, skipped, late, dead: see ``DecidedPosition``.
+        lag: events of the log that are not decided yet, at most: positions of skipped events are written late.
+    """
+
+    stream: str
+    source: str
+    model: str
+    decided: int
+    skipped: int
+    late: int
+    dead: int
+    lag: int
+
+
 class DecisionLog:
     """Appends decisions to the prediction log of a project; used from one thread."""
 
@@ -87,11 +109,22 @@ class DecisionLog:
         self._begins = Documents(state.database, "decision_streams")
         self._dead = Records(state.database, "dead_events")
 
-    def begin(self, stream: str, source: str) -> None:
-        """Record where a new decision stream begins: behind the events that were accepted before this call."""
+    def begin(self, stream: str, ends: Mapping[str, int]) -> None:
+        """Record where a new decision stream begins: behind the events that were accepted before this call.
+
+        Args:
+            ends: last position of each log partition of its events; a partition that comes later is decided from its
+                start.
+        """
         if self._begins.get(stream) is None:
-            ends = {name: end + 1 for name, end in log_ends(self.state, source).items()}
-            self._begins.create(stream, ends)
+            self._begins.create(stream, {name: end + 1 for name, end in ends.items()})
+
+    def begin_view(self, stream: str, partition: str, last: int) -> None:
+        """Record where a stream begins in the log of a view that is new to it: behind its first load."""
+        begins = self._begins.get(stream)
+        if begins is None or partition not in begins:
+            with self._begins.edit(stream, {}) as body:
+                body.setdefault(partition, last + 1)
 
     def read(self, stream: str, partition: str) -> DecidedPosition:
         """Return how far a stream has decided a partition; a partition that is newer than the stream: from its start.
@@ -108,12 +141,33 @@ class DecisionLog:
         """Return all positions, by stream and partition as ``STREAM/PARTITION``."""
         return {name: DecidedPosition(**body) for name, body in self._positions.list_all().items()}
 
+    def read_status(self, stream: DecisionStream, ends: Mapping[str, int]) -> DecisionStatus:
+        """Return how far a stream has decided.
+
+        Args:
+            ends: last position of each log partition of its events.
+        """
+        positions = self.list_positions()
+        lag, counts = 0, dict.fromkeys(("decided", "skipped", "late", "dead"), 0)
+        for partition, end in ends.items():
+            if IMPORTED not in partition:
+                position = positions.get(f"{stream.name}/{partition}") or self.read(stream.name, partition)
+                lag += max(0, end + 1 - position.next)
+                counts = {name: count + getattr(position, name) for name, count in counts.items()}
+        source = stream.when.view if isinstance(stream.when, Changes) else str(stream.source)
+        return DecisionStatus(stream=stream.name, source=source, model=stream.model, lag=lag, **counts)
+
     def list_dead(self, stream: str, most: int = _MOST_DEAD) -> list[DeadEvent]:
         """Return the latest dead letters of a stream, latest first."""
         return [DeadEvent(**body) for _, body in self._dead.read_latest_first(stream, most)]
 
-    def forget(self, stream: str) -> None:
-        """Delete the positions of a stream that was removed from the definitions."""
+    def keep_only(self, streams: Collection[str]) -> None:
+        """Delete the positions of streams that were removed from the definitions: added again, they begin anew."""
+        for name in self._begins.names():
+            if name not in streams:
+                self._forget(name)
+
+    def _forget(self, stream: str) -> None:
         with self.state.database.transaction():
             for name in self._positions.list_all():
                 if name.startswith(f"{stream}/"):

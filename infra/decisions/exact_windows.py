@@ -31,12 +31,10 @@ from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout, partition_number
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
-from skewless.infra.log.partitions import IMPORTED
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.log_parts import AppliedBatches, read_log_partitions
-from skewless.infra.offline.window_events import LogPartition
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import StateProgress, StateReader
@@ -124,11 +122,9 @@ class ExactWindows:
     def __post_init__(self) -> None:
         """Begin without prepared views."""
         self.recomputed = 0
-        self._catalog = Catalog(self.state.database)
         self._join = WindowJoin(self.connection)
         self._selectors: dict[str, EventSelector] = {}
         self._layouts: dict[str, StateLayout] = {}
-        self._imported: dict[tuple[str, int], int] = {}
 
     def marker(self, project: str, reader: StateReader, partition: str) -> str:
         """Return the name of the marker that tells how far a view's states include a partition."""
@@ -185,10 +181,14 @@ class ExactWindows:
     def _read_log(
         self, view: WindowView, rows: DecidedRows, numbers: Int64Array, pending: PendingEvents
     ) -> tuple[ViewRead, StateProgress]:
-        """Return the read of some rows from the log: of other partitions, what had surely been applied by now."""
+        """Return the read of some rows from the log."""
         self.recomputed += len(numbers)
+        # Before the ends: a partition that begins in between has no end here, and is not read.
         parts = read_log_partitions(self.state, view.source)
-        applied = np.tile(self._last_applied(parts), (len(numbers), 1))
+        # Of other partitions all rows: none is missing that was applied, and each was accepted before the read's end.
+        ends = log_ends(self.state, view.source)
+        last = np.array([ends.get(part.partition, -1) for part in parts], dtype=np.int64)
+        applied = np.tile(last, (len(numbers), 1))
         for i, part in enumerate(parts):
             if part.partition == pending.partition:
                 applied[:, i] = rows.before[numbers] - 1
@@ -198,19 +198,6 @@ class ExactWindows:
         seq = applied[entity, part_index]
         slots = AppliedPositions(entity=entity.astype(np.int64), partition=partition, first=seq, seq=seq)
         return read, StateProgress(generation=_UNKNOWN_GENERATION, slots=slots)
-
-    def _last_applied(self, parts: Sequence[LogPartition]) -> Int64Array:
-        """Return the last position of each partition that has surely been applied by now; -1: none."""
-        last = self._catalog.last_applied([part.partition for part in parts])
-        for part in parts:
-            if IMPORTED in part.partition and last[part.partition] < 0:
-                # Imported history has no recorded ends: it was in the states before they were read first.
-                key = part.partition, len(part.files)
-                if key not in self._imported:
-                    ever = np.array([2**62], dtype=np.int64)
-                    self._imported[key] = int(AppliedBatches.read(self.connection, part).last_surely_applied(ever)[0])
-                last[part.partition] = self._imported[key]
-        return np.array([last[part.partition] for part in parts], dtype=np.int64)
 
 
 def _find_pairs(

@@ -89,7 +89,12 @@ class EventDecider(Protocol):
 class DeciderPool(Protocol):
     """Opens the deciders of a worker group, and delivers their decisions; used from one thread at a time."""
 
-    def load(self, decisions: Sequence[DecisionStream]) -> None:
+    @property
+    def counts(self) -> Sequence[DecisionCounts]:
+        """The counts of the streams that decide changes of rows; any thread may read them."""
+        ...
+
+    def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
         """Use the decision streams of a newly applied plan, before deciders are opened for it.
 
         Raises:
@@ -105,6 +110,10 @@ class DeciderPool(Protocol):
         Raises:
             StoreError: the database or the store is unavailable.
         """
+        ...
+
+    def step(self) -> None:
+        """Decide some changes of rows, of the streams that decide them; errors are noted in their counts."""
         ...
 
     def is_idle(self) -> bool:

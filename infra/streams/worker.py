@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
-_LINGER_S = 0.1
+_LINGER_S = 0.1  # the longest pause between two batches
+_GROWTH = 1.1  # of the assumed cost of a batch: a slow one, for example behind a slow disk, counts little
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
@@ -82,6 +84,7 @@ class Worker:
         self._ids = EventIds(self.source, state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
+        self._batch_s = _LINGER_S  # seconds that a small batch costs, however few events it has
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
@@ -144,6 +147,7 @@ class Worker:
             if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
+            self._partition_workers.clear()  # the log may have other rows at their positions: nothing more is recorded
             self.close()
             time.sleep(_RETRY_S)
 
@@ -174,7 +178,10 @@ class Worker:
 
     def on_revoked(self, partition: Partition) -> None:
         """Give up a partition; the next owner reads the waiting messages again."""
-        self._partition_workers.pop(partition, None)
+        partition_worker = self._partition_workers.pop(partition, None)
+        if partition_worker is not None:
+            with suppress(StoreError):  # the next owner records a later time
+                partition_worker.record_end(self.writer)
 
     def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""
@@ -201,14 +208,15 @@ class Worker:
                 old.close()
 
     def _step(self, stream: EventStream) -> None:
-        now = time.monotonic()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        due = self._written_at + _LINGER_S
+        # At most half of the time goes into the fixed costs of batches; after a quiet time, events are written at once.
+        due = self._written_at + min(_LINGER_S, self._batch_s)
         if waiting < self._max_rows:
-            timeout = max(0.0, due - now) if waiting else _LINGER_S
+            if waiting:
+                time.sleep(max(0.0, due - time.monotonic()))
             # Taken before the poll, because messages that arrive during the poll are not covered.
             began_us = self.streams.clock.now_us()
-            for messages in stream.poll(self._max_rows - waiting, timeout):
+            for messages in stream.poll(self._max_rows - waiting, 0.0 if waiting else _LINGER_S):
                 if messages.partition in self._partition_workers:
                     self._partition_workers[messages.partition].add_messages(messages)
             for partition, late_s in stream.find_drained().items():
@@ -218,7 +226,6 @@ class Worker:
         self._catch_up()
         self._decide_waiting()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
             self._write_batch(stream)
         self._advance_watermarks(stream)
@@ -229,7 +236,7 @@ class Worker:
         self.counts.trouble = self.counts.trouble or stream.trouble
 
     def _write_batch(self, stream: EventStream) -> None:
-        positions: dict[Partition, int] = {}
+        began_at, positions = time.monotonic(), dict[Partition, int]()
         log_error: StoreError | None = None
         for partition, partition_worker in list(self._partition_workers.items()):
             if not partition_worker.waiting:
@@ -243,9 +250,10 @@ class Worker:
                 self._decide_and_apply(partition_worker, rows)
             if partition_worker.next_position is not None:
                 positions[partition] = partition_worker.next_position
-        self._written_at = time.monotonic()
         # After the append. If the commit is lost, the log still knows the position.
         stream.commit(positions)
+        self._written_at = time.monotonic()
+        self._batch_s = min(self._written_at - began_at, _GROWTH * self._batch_s)
         self._log_error = None if log_error is None else str(log_error)
         if log_error is not None:
             self._note_trouble(log_error)
@@ -287,8 +295,8 @@ class Worker:
             for partition_worker in self._partition_workers.values():
                 if partition_worker.behind:
                     partition_worker.catch_up(self.writer, self.counts)
-                else:
-                    partition_worker.record_end(self.writer)
+                elif not partition_worker.waiting or self._log_error:
+                    partition_worker.record_end(self.writer)  # else the next append does it
         except StoreError as error:
             self._note_trouble(error)
             return

@@ -30,6 +30,7 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
 _HOUSEKEEPING_S = 60.0
+_HOUSEKEEPING_FILES = 600  # or earlier, so that readers of the log never open many more new files
 _IDLE_S = 0.5
 _MAX_THREADS = 1_024
 _log = EventLogger()
@@ -117,7 +118,8 @@ class WorkerGroup:
     def decision_counts(self) -> list[DecisionCounts]:
         """The counts of each decision stream."""
         deciders = [worker.decider for worker in list(self._workers.values())]
-        return [counts for decider in deciders if decider is not None for counts in decider.counts]
+        counts = [each for decider in deciders if decider is not None for each in decider.counts]
+        return [*counts, *(() if self.deciders is None else self.deciders.counts)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -170,12 +172,15 @@ class WorkerGroup:
 
     def _maintain(self) -> None:
         """Load plans and run housekeeping, until stopped."""
-        housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+        housekeeping_at, files = time.monotonic() + _HOUSEKEEPING_S, _HOUSEKEEPING_FILES
         while not self._stop.wait(_POLL_S):
             self._log_errors("plan_not_loaded", self._load_plan)
             self._log_errors("decisions_not_loaded", self._load_decisions)
-            if time.monotonic() > housekeeping_at:
-                housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+            if self.deciders is not None:
+                self._log_errors("changes_not_decided", self.deciders.step)
+            written = sum(counts.batches for counts in self.source_counts)
+            if time.monotonic() > housekeeping_at or written >= files:
+                housekeeping_at, files = time.monotonic() + _HOUSEKEEPING_S, written + _HOUSEKEEPING_FILES
                 self._log_errors("housekeeping_failed", self._run_housekeeping)
 
     def _send_heartbeats(self) -> None:
@@ -220,7 +225,7 @@ class WorkerGroup:
         applied = read_valid(self.streams.state)
         if applied is None:
             return
-        self.deciders.load(applied.decisions)
+        self.deciders.load(applied.plan, applied.decisions, self._stores[0])
         for worker in self._workers.values():
             source, store = worker.assignment.source, worker.writer.store
             worker.set_decider(self.deciders.open(applied.plan, source, applied.decisions, store))

@@ -32,8 +32,22 @@ class FeatureBeside(Protocol):
         ...
 
 
+class Condition(Protocol):
+    """Tells which events a decision stream decides."""
+
+    def find_matches(
+        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+    ) -> tuple[BoolArray, Sequence[DeadEvent]]:
+        """Return which events meet the condition, shape ``(n,)``, and the events on which it fails.
+
+        Raises:
+            StoreError: a feature or row cannot be read.
+        """
+        ...
+
+
 class StreamCondition:
-    """Tells which events a decision stream decides.
+    """The condition on the events of a source; see ``Condition``.
 
     Args:
         reads: for a condition on a feature.
@@ -47,11 +61,7 @@ class StreamCondition:
     def find_matches(
         self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
-        """Return which events meet the condition, shape ``(n,)``, and the events on which its function fails.
-
-        Raises:
-            StoreError: a feature cannot be read.
-        """
+        """Return which events meet the condition; see ``Condition``."""
         if not len(events):
             return np.zeros(0, dtype=np.bool_), ()
         if self._runner is not None:

@@ -16,8 +16,6 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, SkewlessError
-from skewless.contract.plan import FeaturePlan
-from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.decisions.exact_windows import PendingEvents
 from skewless.infra.log.catalog import Segment
@@ -26,8 +24,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.rollout.counts import write_counts
 from skewless.infra.streams.decider import DecisionCounts
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.decisions.conditions import StreamCondition
-from skewless.serving.decisions.events import AcceptedEvents, find_times
+from skewless.serving.decisions.conditions import Condition
+from skewless.serving.decisions.events import AcceptedEvents, FindTimes, find_times
 from skewless.serving.decisions.scoring import DecidedBatch, EventScorer
 
 _CATCH_UP_ROWS = 1_024
@@ -42,30 +40,29 @@ class SourceDecider:
 
     Args:
         streams: the decision streams of the source.
-        source: of the events.
-        plan: has the views of the streams' conditions.
+        source: name of the event source.
+        conditions: of the streams.
         log: of the decisions.
         scorer: reads features and scores.
         clock: of the project.
         on_decided: called with each segment of decisions and its rows, after it is durable.
+        find_times: returns the times for which events are decided.
         has_room: whether the sinks of a stream can take more decisions; if not, its events wait.
     """
 
     streams: Sequence[DecisionStream]
-    source: EventSource
-    plan: FeaturePlan
+    source: str
+    conditions: Sequence[Condition]
     log: DecisionLog
     scorer: EventScorer
     clock: Clock
+    find_times: FindTimes = find_times
     on_decided: OnDecided = lambda _segment, _rows: None
     has_room: Callable[[str], bool] = lambda _stream: True
 
     def __post_init__(self) -> None:
-        """Record where new streams begin."""
-        self.counts = [DecisionCounts(stream=stream.name, source=self.source.name) for stream in self.streams]
-        self._conditions = [
-            StreamCondition(stream, self.source, self.plan, self.scorer.reads) for stream in self.streams
-        ]
+        """Begin without positions."""
+        self.counts = [DecisionCounts(stream=stream.name, source=self.source) for stream in self.streams]
         self._positions: dict[tuple[str, str], DecidedPosition] = {}
         self._recorded: dict[tuple[str, str], DecidedPosition] = {}
         self._ends: dict[str, int] = {}
@@ -73,14 +70,16 @@ class SourceDecider:
         self._has_counts = False
         # The random part: a new process with the same pid must not overwrite the counts of an ended one.
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        for stream in self.streams:
-            self.log.begin(stream.name, self.source.name)
 
     def assign(self, partition: str) -> None:
         """Read the positions of a partition again; see ``EventDecider``."""
         self._ends.pop(partition, None)
         for stream in self.streams:
             self._forget_position(stream.name, partition)
+
+    def extend(self, partition: str, end: int) -> None:
+        """Let ``catch_up`` decide the rows of a partition before a position."""
+        self._ends[partition] = max(end, self._ends.get(partition, 0))
 
     def decide(self, partition: str, rows: pa.Table) -> None:
         """Decide events that were just appended; see ``EventDecider``."""
@@ -106,14 +105,14 @@ class SourceDecider:
         except ConflictError:
             raise
         except SkewlessError as error:
-            self._note_all(str(error))
+            self.note_trouble(str(error))
 
     def close(self) -> None:
         """Record positions behind skipped events, and close the connections."""
         try:
             self._record_positions()
         except SkewlessError as error:  # the next worker skips these events again
-            _log.warning("decided_positions_not_recorded", source=self.source.name, error=str(error))
+            _log.warning("decided_positions_not_recorded", source=self.source, error=str(error))
         self.scorer.close()
 
     def _decide(self, partition: str, rows: pa.Table) -> None:
@@ -122,7 +121,7 @@ class SourceDecider:
         last = pending.first + rows.num_rows - 1
         batches: list[DecidedBatch] = []
         ranges: list[DecidedRange] = []
-        for stream, condition, counts in zip(self.streams, self._conditions, self.counts, strict=True):
+        for stream, condition, counts in zip(self.streams, self.conditions, self.counts, strict=True):
             try:
                 position = self._read_position(stream.name, partition)
                 if not pending.first <= position.next <= last:
@@ -150,7 +149,7 @@ class SourceDecider:
     def _decide_stream(
         self,
         stream: DecisionStream,
-        condition: StreamCondition,
+        condition: Condition,
         events: AcceptedEvents,
         pending: PendingEvents,
         begin: DecidedPosition,
@@ -158,7 +157,7 @@ class SourceDecider:
     ) -> tuple[DecidedBatch | None, DecidedPosition, Sequence[DeadEvent]]:
         """Return the decisions of one stream, its new position, and its dead letters."""
         events = events.select(events.seq >= begin.next)
-        times = find_times(events.ts, events.ingest, begin.newest_us)
+        times = self.find_times(events.ts, events.ingest, begin.newest_us)
         matches, failures = condition.find_matches(events, times, pending)
         if stream.late == "skip":
             matches &= ~times.late
@@ -205,7 +204,7 @@ class SourceDecider:
                 self._forget_position(item.stream, partition)
             if isinstance(error, ConflictError):
                 raise
-            self._note_all(str(error))
+            self.note_trouble(str(error))
             return
         self._count(ranges)
         for item in ranges:
@@ -244,7 +243,7 @@ class SourceDecider:
 
     def _with_newest(self, partition: str, position: DecidedPosition) -> DecidedPosition:
         """Return a position with the newest event time before it, which a new stream reads from the log."""
-        if position.newest_us is not None or not position.next:
+        if position.newest_us is not None or not position.next or self.find_times is not find_times:
             return position
         return replace(position, newest_us=self.scorer.reads.find_newest(partition, position.next))
 
@@ -263,7 +262,8 @@ class SourceDecider:
             is_known = len(known) == len(positions)
             counts.lag = sum(max(0, self._ends[part] - at) for part, at in known.items()) if is_known else None
 
-    def _note_all(self, trouble: str) -> None:
+    def note_trouble(self, trouble: str) -> None:
+        """Note why no event of any stream is decided now."""
         for counts in self.counts:
             self._note(counts, trouble)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,9 @@ class EventTimes(NamedTuple):
     def select(self, which: BoolArray | Int64Array) -> EventTimes:
         """Return the times of some events."""
         return EventTimes(self.ts[which], self.t[which], self.late[which])
+
+
+FindTimes: TypeAlias = Callable[[Int64Array, Int64Array, int | None], EventTimes]
 
 
 def find_times(ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> EventTimes:

@@ -11,7 +11,6 @@ import pyarrow as pa
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Int64Array
-from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DeadEvent
 from skewless.infra.decisions.exact_windows import PendingEvents
 from skewless.infra.log.log_columns import EVENT
@@ -24,11 +23,12 @@ class EventInputs:
     """Parses the fields of a source's events as a server parses a request.
 
     Args:
+        event_column: field with the event time.
         metrics: counts values outside a model's bounds.
     """
 
-    def __init__(self, source: EventSource, metrics: Metrics) -> None:
-        self._source, self._metrics = source, metrics
+    def __init__(self, event_column: str, metrics: Metrics) -> None:
+        self._event_column, self._metrics = event_column, metrics
 
     def parse(
         self, stream: DecisionStream, model: ServedModel, events: AcceptedEvents, pending: PendingEvents
@@ -67,7 +67,7 @@ class EventInputs:
 
     def _field(self, name: str, rows: pa.Table) -> list[Any]:
         """Return a field of events as plain JSON values; NaN, which JSON does not have, is null."""
-        column = rows[EVENT if name == self._source.event_column else name]
+        column = rows[EVENT if name == self._event_column else name]
         values = column.to_pylist()
         if pa.types.is_floating(column.type):
             return [None if value != value else value for value in values]  # noqa: PLR0124 - NaN

@@ -15,7 +15,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
-from skewless.contract.windows.view import EventSource, WindowView
+from skewless.contract.windows.view import WindowView
 from skewless.infra.decisions.exact_windows import DecidedRows, ExactWindows, PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
@@ -58,7 +58,7 @@ class DecisionReads:
     """Reads features for the decisions about one source's events; used from one thread.
 
     Args:
-        source: of the events.
+        source: name of the event source; empty: the decisions are not about events.
         plan: the applied plan.
         reader: of the online store.
         windows: reads the windows of the source.
@@ -67,7 +67,7 @@ class DecisionReads:
         measure_skew: measures the difference between the clocks of the store and this machine, microseconds.
     """
 
-    source: EventSource
+    source: str
     plan: FeaturePlan
     reader: BlockingOnlineReader
     windows: ExactWindows
@@ -98,7 +98,7 @@ class DecisionReads:
         plan, reader = model.plan, model.reader
         request = model.parser.build_rows(columns)
         n, read_start, skew_us = request.n, self.clock.now_us(), self._read_skew()
-        own = [view for view in plan.windows if view.source == self.source.name]
+        own = [view for view in plan.windows if view.source == self.source]
         own_readers = {view.name: model.windows.reader_of(view.name) for view in own}
         own_markers = {name: self._own_marker(each, pending) for name, each in own_readers.items()}
         names = reader.names(request.keys, n)

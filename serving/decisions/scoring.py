@@ -13,7 +13,6 @@ from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DeadEvent
 from skewless.infra.decisions.exact_windows import PendingEvents
 from skewless.infra.packages.served_model import ServedModel
@@ -90,14 +89,14 @@ class EventScorer:
     """Scores the events of one source; used from one thread.
 
     Args:
-        source: of the events.
+        event_column: field with the event time.
         models: the versions that decide.
         reads: of features.
         metrics: of models and views.
         clock: of the project.
     """
 
-    source: EventSource
+    event_column: str
     models: DecidingModels
     reads: DecisionReads
     metrics: Metrics
@@ -107,7 +106,7 @@ class EventScorer:
 
     def __post_init__(self) -> None:
         """Prepare the parser of inputs."""
-        self._inputs = EventInputs(self.source, self.metrics)
+        self._inputs = EventInputs(self.event_column, self.metrics)
 
     def score(
         self, stream: DecisionStream, events: AcceptedEvents, times: EventTimes, pending: PendingEvents

@@ -48,6 +48,11 @@ _TABLES = (
         "sources",
         ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
     ),
+    (
+        "decision streams",
+        "decisions",
+        ("stream", "source", "model", "decided", "skipped", "late", "dead", "lag"),
+    ),
     ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )

@@ -12,6 +12,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
@@ -19,7 +20,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
-from skewless.infra.streams.decider import EventDecider
+from skewless.infra.streams.decider import DecisionCounts, EventDecider
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
@@ -107,19 +108,28 @@ class _ProjectDeciders:
         self._project = project
         self._pool: Deciders | None = None
 
-    def load(self, decisions: Sequence[DecisionStream]) -> None:
+    @property
+    def counts(self) -> Sequence[DecisionCounts]:
+        return () if self._pool is None else self._pool.counts
+
+    def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
+        DecisionLog(self._project.state).keep_only({stream.name for stream in decisions})
         if decisions and self._pool is None:
             from skewless.serving.decisions.opening import Deciders
 
             project = self._project
             self._pool = Deciders(streams=project.streams, store=project.store)
         if self._pool is not None:
-            self._pool.load(decisions)
+            self._pool.load(plan, decisions, store)
 
     def open(
         self, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
     ) -> EventDecider | None:
         return None if self._pool is None else self._pool.open(plan, source, decisions, store)
+
+    def step(self) -> None:
+        if self._pool is not None:
+            self._pool.step()
 
     def is_idle(self) -> bool:
         return self._pool is None or self._pool.is_idle()

@@ -148,9 +148,9 @@ class DecidingWorld(StreamWorld):
     @contextmanager
     def deciders(self) -> Iterator[Deciders]:
         """Open the deciders of one process, which deliver."""
-        with connect(self.root / "spill", threads=1) as connection:
+        with connect(self.root / "spill", threads=1) as connection, self.store() as store:
             deciders = Deciders(streams=self.streams(connection), store=self.packages, metrics=self.metrics)
-            deciders.load(self.decisions)
+            deciders.load(self.plan, self.decisions, store)
             try:
                 yield deciders
             finally:
