@@ -11,20 +11,30 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.columns import digest
 from skewless.contract.errors import ConflictError, DefinitionError, SkewlessError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
 from skewless.infra.decisions.decision import COLUMNS, JsonMessages, MessageSchema, MessageWriter, find_decisions
 from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
-from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.outbox import (
+    SINK_COUNTS,
+    DecisionBatch,
+    DecisionSink,
+    Outbox,
+    Refusal,
+    SinkPositions,
+)
 from skewless.infra.decisions.parquet_sink import ParquetDelivery
 from skewless.infra.decisions.webhook_sink import WebhookDelivery
 from skewless.infra.formats.registry import SchemaRegistry
 from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
 from skewless.infra.storage.project_state import ProjectState
@@ -36,7 +46,7 @@ _SKIP_S = 1.0  # the same, if no prediction is a decision
 _POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.02, 0.2, 5.0  # how soon decisions of other processes are found
 _LEASE_S = 1.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 30.0
-_COUNT_S = 0.5
+_COUNT_S, _SAVE_S = 0.5, 5.0
 _log = EventLogger()
 
 
@@ -80,12 +90,14 @@ class SinkContext:
         settings: of the project.
         redis_url: returns the URL of the project's streams.
         environment: variables with the secrets of sinks.
+        clock: of the project, for the counts by day.
     """
 
     state: ProjectState
     settings: Settings
     redis_url: Callable[[], str]
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Clock = field(default_factory=SystemClock)
 
 
 class SinkDelivery:
@@ -116,6 +128,7 @@ class SinkDelivery:
         self._counted_at = -_COUNT_S
         self._done, self._unconfirmed, self._refusals = 0, 0, list[Refusal]()
         self._waiting_since = 0.0
+        self._by_day, self._saved_at = RowCounts(), 0.0
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         # Before the first decision: a new sink gets all decisions from now on.
         self._positions.begin(sink.name, self._catalog.next_seq(PREDICTIONS))
@@ -187,6 +200,7 @@ class SinkDelivery:
                 self._confirm(outbox)
             finally:
                 self._outbox, self.counts.is_owner = None, False
+                self._save_by_day(now=True)
                 adapter.close()
 
     def _deliver(self, outbox: Outbox, adapter: DecisionSink, renewal: LeaseRenewal, pauses: Pauses) -> None:
@@ -247,9 +261,19 @@ class SinkDelivery:
         outbox.confirm(self._done - 1, self._unconfirmed, self._refusals)
         self.counts.delivered += self._unconfirmed
         self.counts.refused += len(self._refusals)
+        self._by_day.add(RowCounts(accepted=self._unconfirmed, refused=Counter(each.reason for each in self._refusals)))
+        self._save_by_day()
         for refusal in self._refusals[:10]:
             _log.warning("decision_refused", sink=self.sink.name, decision=refusal.id, reason=refusal.reason)
         self._unconfirmed, self._refusals = 0, []
+
+    def _save_by_day(self, *, now: bool = False) -> None:
+        """Add the counts to those of the day, every few seconds."""
+        if now or time.monotonic() - self._saved_at >= _SAVE_S:
+            counts, self._by_day, self._saved_at = self._by_day, RowCounts(), time.monotonic()
+            DailyCounts(self._context.state.database).add(
+                f"{SINK_COUNTS}/{self.sink.name}", self._context.clock.now_us(), counts
+            )
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)

@@ -27,6 +27,7 @@ from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 
 MOST_LETTERS = 1_000
+SINK_COUNTS = "sinks"  # folder of the counts by day
 _MOST_OFFERED = 20_000
 _POSITIONS, _LETTERS = "sink_positions", "dead_letters"
 # The decisions among some rows of the prediction log: offset of the row, and its decision.

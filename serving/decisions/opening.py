@@ -50,7 +50,12 @@ class Deciders:
     def __post_init__(self) -> None:
         """Begin without sinks."""
         streams = self.streams
-        context = SinkContext(state=streams.state, settings=streams.settings, redis_url=lambda: self.streams.stream_url)
+        context = SinkContext(
+            state=streams.state,
+            settings=streams.settings,
+            redis_url=lambda: self.streams.stream_url,
+            clock=streams.clock,
+        )
         self._deliveries = Deliveries(context)
         self._changes: list[ChangeDecider] = []
 
