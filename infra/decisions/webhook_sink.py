@@ -20,7 +20,7 @@ from zlib import crc32
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
-from skewless.infra.decisions.decision import Decision, MessageWriter
+from skewless.infra.decisions.decision import LoggedDecision, MessageWriter
 from skewless.infra.decisions.outbox import DecisionBatch, Refusal
 
 _ACCEPTED = range(200, 300)
@@ -87,7 +87,7 @@ class WebhookDelivery:
     async def _send(self, batch: DecisionBatch) -> None:
         if self._session is None:
             self._session = self._open_session()
-        lanes: dict[int, list[tuple[int, Decision]]] = {}
+        lanes: dict[int, list[tuple[int, LoggedDecision]]] = {}
         for position, decision in zip(batch.positions, batch.decisions, strict=True):
             if decision.id not in self._done:
                 lane = crc32(decision.key(self._sink.key).encode()) % self._sink.connections
@@ -97,13 +97,13 @@ class WebhookDelivery:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _send_lane(self, lane: Sequence[tuple[int, Decision]]) -> None:
+    async def _send_lane(self, lane: Sequence[tuple[int, LoggedDecision]]) -> None:
         for position, decision in lane:
             reason = await self._post(decision)
             refusal = None if reason is None else Refusal(id=decision.id, position=position, reason=reason)
             self._done[decision.id] = refusal
 
-    async def _post(self, decision: Decision) -> str | None:
+    async def _post(self, decision: LoggedDecision) -> str | None:
         """Send one request; return why the decision is refused for good, None if it is accepted."""
         import aiohttp  # noqa: PLC0415 - only with a webhook
 
@@ -130,7 +130,7 @@ class WebhookDelivery:
         self._note_wait(wait)
         raise self._error(f"answered with status {status}")
 
-    def _is_last(self, decision: Decision, status: int) -> bool:
+    def _is_last(self, decision: LoggedDecision, status: int) -> bool:
         if status not in _SERVER_ERRORS:
             return False
         self._attempts[decision.id] = self._attempts.get(decision.id, 0) + 1

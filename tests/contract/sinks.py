@@ -15,13 +15,14 @@ from confluent_kafka import Consumer, TopicPartition
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
-from skewless.infra.decisions.delivery import SinkContext, SinkDelivery, open_delivery
+from skewless.infra.decisions.delivery import SinkDelivery
 from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.online.clients import RedisAddress, close_client, open_client
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
-from tests.servers.webhook import Receiver, Reply
+from tests.servers.webhook import HookReply, WebhookReceiver
 from tests.worlds.decided import STREAM, decision_id
 
 Stored = tuple[str, Any]  # id of a decision, and its message: equal if the bytes are
@@ -85,13 +86,13 @@ class RedisSinkKind:
 
 
 class WebhookSinkKind:
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: WebhookReceiver) -> None:
         self._receiver = receiver
         self.sink: Sink = WebhookSink(name="out", url=receiver.url, secret_env="HOOK_SECRET", key="card", batch=50)  # noqa: S106 - a name
 
     def refuse(self, position: int) -> None:
         refused = decision_id(position)
-        self._receiver.answer = lambda request: Reply(422 if request.headers["webhook-id"] == refused else 200)
+        self._receiver.answer = lambda request: HookReply(422 if request.headers["webhook-id"] == refused else 200)
 
     def stored(self) -> list[Stored]:
         return [(request.headers["webhook-id"], request.body) for request in list(self._receiver.accepted)]

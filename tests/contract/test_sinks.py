@@ -112,7 +112,7 @@ def test_a_delivery_that_fails_is_repeated_with_the_same_bytes(world: SinkWorld,
     assert_delivered(world.kind.stored(), range(80))
 
 
-class Killed(BaseException):
+class ProcessEnd(BaseException):
     """The process ends."""
 
 
@@ -126,7 +126,7 @@ class Mortal:
 
     def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
         self._adapter.send(batch)
-        raise Killed
+        raise ProcessEnd
 
     def close(self) -> None:
         self._adapter.close()
@@ -135,7 +135,7 @@ class Mortal:
 def test_a_restart_sends_again_what_was_not_confirmed(world: SinkWorld) -> None:
     delivery = world.delivery(Mortal)
     append_decisions(world.state, range(30))
-    with pytest.raises(Killed):
+    with pytest.raises(ProcessEnd):
         delivery._run()
     delivery = world.delivery()
     append_decisions(world.state, range(30, 70))

@@ -18,7 +18,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class HookReply:
     """One reply; ``wait``: an event that is waited for before it."""
 
     status: int = 200
@@ -28,10 +28,10 @@ class Reply:
 
 
 @dataclass
-class Receiver:
+class WebhookReceiver:
     """The requests, and the answer to each; ``url`` is empty while it is stopped."""
 
-    answer: Callable[[Request], Reply] = lambda _: Reply()
+    answer: Callable[[Request], HookReply] = lambda _: HookReply()
     requests: list[Request] = field(default_factory=list)
     accepted: list[Request] = field(default_factory=list)
     url: str = ""
@@ -41,7 +41,7 @@ class Receiver:
         """Listen on the port of last time, or on a free one."""
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class WebhookHandler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -62,14 +62,14 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Write nothing."""
 
-        class Server(ThreadingHTTPServer):
+        class WebhookServer(ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 128
 
             def handle_error(self, *_: object) -> None:
                 """Write nothing: a client may leave."""
 
-        self._server = Server(("127.0.0.1", self.port), Handler)
+        self._server = WebhookServer(("127.0.0.1", self.port), WebhookHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         self.port = int(self._server.server_address[1])
@@ -83,9 +83,9 @@ class Receiver:
 
 
 @contextmanager
-def webhook_receiver() -> Iterator[Receiver]:
+def webhook_receiver() -> Iterator[WebhookReceiver]:
     """Serve a receiver on a free port."""
-    receiver = Receiver()
+    receiver = WebhookReceiver()
     receiver.start()
     try:
         yield receiver

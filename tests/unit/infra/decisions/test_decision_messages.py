@@ -17,15 +17,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, MessageFormat
-from skewless.infra.decisions.decision import Decision, JsonMessages, MessageSchema, find_decisions
-from skewless.infra.decisions.delivery import SinkContext, open_writer
+from skewless.infra.decisions.decision import JsonMessages, LoggedDecision, MessageSchema, find_decisions
 from skewless.infra.decisions.outbox import Outbox
+from skewless.infra.decisions.sink_adapters import SinkContext, open_writer
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.registry import Registry, schema_registry
 from tests.worlds.decided import PARTITION, STREAM, T_US, decided_rows, decision_id
 
-DECISION = Decision(
+DECISION = LoggedDecision(
     id="1-a-0",
     stream="fraud",
     model="m",
@@ -67,7 +67,7 @@ def test_json_has_numbers_and_inputs_as_they_were_logged() -> None:
 
 
 @pytest.mark.parametrize("decision", [DECISION, PLAIN])
-def test_other_readers_read_avro_and_protobuf(decision: Decision) -> None:
+def test_other_readers_read_avro_and_protobuf(decision: LoggedDecision) -> None:
     avro = MessageSchema.of("avro")
     message = avro.open(258).write(decision)
     assert message[:5] == b"\x00\x00\x00\x01\x02"

@@ -18,7 +18,7 @@ from skewless.contract.sinks import WebhookSink
 from skewless.infra.decisions.decision import JsonMessages, find_decisions
 from skewless.infra.decisions.outbox import DecisionBatch
 from skewless.infra.decisions.webhook_sink import WebhookDelivery
-from tests.servers.webhook import Receiver, Reply, Request, webhook_receiver
+from tests.servers.webhook import HookReply, Request, WebhookReceiver, webhook_receiver
 from tests.worlds.decided import STREAM, decided_rows, decision_id
 
 KEY, NEXT_KEY = b"k" * 24, b"n" * 24
@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     with webhook_receiver() as served:
         yield served
 
@@ -48,7 +48,7 @@ def batch(n: int) -> DecisionBatch:
     return DecisionBatch(first=0, last=n - 1, positions=list(range(n)), decisions=[decision for _, decision in found])
 
 
-def test_a_receiver_can_verify_who_sent_a_decision_and_when(receiver: Receiver) -> None:
+def test_a_receiver_can_verify_who_sent_a_decision_and_when(receiver: WebhookReceiver) -> None:
     delivery = opened(receiver.url, token_env="HOOK_TOKEN")  # noqa: S106 - a name
     assert delivery.send(batch(1)) == []
     delivery.close()
@@ -64,9 +64,9 @@ def test_a_receiver_can_verify_who_sent_a_decision_and_when(receiver: Receiver) 
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
-def test_a_status_about_the_decision_refuses_it_and_no_other(receiver: Receiver, status: int) -> None:
+def test_a_status_about_the_decision_refuses_it_and_no_other(receiver: WebhookReceiver, status: int) -> None:
     refused = decision_id(3)
-    receiver.answer = lambda request: Reply(status if request.headers["webhook-id"] == refused else 204)
+    receiver.answer = lambda request: HookReply(status if request.headers["webhook-id"] == refused else 204)
     delivery = opened(receiver.url)
     (refusal,) = delivery.send(batch(6))
     delivery.close()
@@ -75,8 +75,8 @@ def test_a_status_about_the_decision_refuses_it_and_no_other(receiver: Receiver,
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 404, 410, 429, 500, 503])
-def test_any_other_status_is_an_outage_and_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
-    receiver.answer = lambda _: Reply(status, headers={"Location": receiver.url, "Retry-After": "7"})
+def test_any_other_status_is_an_outage_and_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
+    receiver.answer = lambda _: HookReply(status, headers={"Location": receiver.url, "Retry-After": "7"})
     delivery = opened(receiver.url)
     with pytest.raises(StoreError, match=f"webhook 'out' at 127.0.0.1: answered with status {status}"):
         delivery.send(batch(1))
@@ -85,9 +85,9 @@ def test_any_other_status_is_an_outage_and_a_redirect_is_not_followed(receiver: 
     delivery.close()
 
 
-def test_after_an_outage_only_the_rest_of_a_batch_is_sent(receiver: Receiver) -> None:
+def test_after_an_outage_only_the_rest_of_a_batch_is_sent(receiver: WebhookReceiver) -> None:
     left = {decision_id(2)}
-    receiver.answer = lambda request: Reply(503 if request.headers["webhook-id"] in left else 200)
+    receiver.answer = lambda request: HookReply(503 if request.headers["webhook-id"] in left else 200)
     delivery = opened(receiver.url, key="card", connections=2)
     with pytest.raises(StoreError):
         delivery.send(batch(10))
@@ -101,8 +101,8 @@ def test_after_an_outage_only_the_rest_of_a_batch_is_sent(receiver: Receiver) ->
     assert after.index(decision_id(2)) < after.index(decision_id(7))  # of one card
 
 
-def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(receiver: Receiver) -> None:
-    receiver.answer = lambda request: Reply(500 if request.headers["webhook-id"] == decision_id(0) else 200)
+def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(receiver: WebhookReceiver) -> None:
+    receiver.answer = lambda request: HookReply(500 if request.headers["webhook-id"] == decision_id(0) else 200)
     delivery = opened(receiver.url, most_attempts=3)
     for _ in range(2):
         with pytest.raises(StoreError):
@@ -113,17 +113,17 @@ def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(rece
     assert [request.headers["webhook-id"] for request in receiver.accepted] == [decision_id(1)]
 
 
-def test_a_reply_without_end_is_not_read(receiver: Receiver) -> None:
-    receiver.answer = lambda _: Reply(200, b" " * 5_000_000)
+def test_a_reply_without_end_is_not_read(receiver: WebhookReceiver) -> None:
+    receiver.answer = lambda _: HookReply(200, b" " * 5_000_000)
     delivery = opened(receiver.url, connections=1)
     assert delivery.send(batch(2)) == []
     delivery.close()
     assert len(receiver.requests) == 2
 
 
-def test_a_receiver_that_does_not_answer_in_time_is_an_outage(receiver: Receiver) -> None:
+def test_a_receiver_that_does_not_answer_in_time_is_an_outage(receiver: WebhookReceiver) -> None:
     end = threading.Event()
-    receiver.answer = lambda _: Reply(200, wait=end)
+    receiver.answer = lambda _: HookReply(200, wait=end)
     delivery = opened(receiver.url, timeout_s=0.1)
     with pytest.raises(StoreError, match=r"did not answer in 0.1 s"):
         delivery.send(batch(1))
@@ -158,14 +158,14 @@ def test_a_secret_that_is_missing_or_weak_is_an_error_without_its_value(secret: 
     assert "base64!" not in str(refusal.value)
 
 
-def test_requests_of_different_keys_run_at_the_same_time(receiver: Receiver) -> None:
+def test_requests_of_different_keys_run_at_the_same_time(receiver: WebhookReceiver) -> None:
     at_once, barrier = [], threading.Barrier(2, timeout=30)
 
-    def answer(request: Request) -> Reply:
+    def answer(request: Request) -> HookReply:
         at_once.append(request.headers["webhook-id"])
         if len(at_once) <= 2:
             barrier.wait()
-        return Reply()
+        return HookReply()
 
     receiver.answer = answer
     delivery = opened(receiver.url, key="card", connections=8)
