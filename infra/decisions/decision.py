@@ -92,6 +92,7 @@ def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, 
     """
     if rows["event"].null_count == rows.num_rows:
         return []
+    rows = rows.select([name for name in _COLUMNS if name in rows.column_names])
     is_served = pc.and_kleene(rows["event"].is_valid(), pc.not_equal(rows["role"], "shadow"))
     offsets = pc.indices_nonzero(is_served)
     found = zip(offsets.to_pylist(), rows.take(offsets).to_pylist(), strict=True)

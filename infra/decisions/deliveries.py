@@ -127,6 +127,8 @@ class Deliveries:
     def offer(self, segment: Segment, rows: pa.Table) -> None:
         """Deliver decisions that were just appended to the prediction log as a segment."""
         deliveries = list(self._deliveries.values())
+        if not deliveries:
+            return
         decisions = find_decisions(rows, {stream for delivery in deliveries for stream in delivery.streams})
         for delivery in deliveries:
             found = [item for item in decisions if item[1].stream in delivery.streams]

@@ -35,6 +35,7 @@ from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.project_state import ProjectState
 
 Check = Callable[[], None]
+_ZSTD_FROM = 500  # rows
 
 
 class StagedRows:
@@ -315,6 +316,7 @@ def _last_time(rows: pa.Table) -> int:
 
 def _encode(rows: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
-    # Dictionaries and statistics for each column cost more than they save on a batch of a few hundred rows.
-    pq.write_table(rows, sink, compression="zstd", use_dictionary=False, write_statistics=[SEQ])
+    # On a batch of a few hundred rows, dictionaries, statistics and zstd for each column cost more than they save.
+    compression = "zstd" if rows.num_rows >= _ZSTD_FROM else "snappy"
+    pq.write_table(rows, sink, compression=compression, use_dictionary=False, write_statistics=[SEQ])
     return memoryview(sink.getvalue())

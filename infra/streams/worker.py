@@ -85,6 +85,8 @@ class Worker:
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._batch_s = _LINGER_S  # seconds that a small batch costs, however few events it has
+        self._uncommitted: dict[Partition, int] = {}
+        self._commit_at = 0.0
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
@@ -147,7 +149,9 @@ class Worker:
             if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
-            self._partition_workers.clear()  # the log may have other rows at their positions: nothing more is recorded
+            # The log may have other rows at their positions: nothing more is recorded.
+            self._partition_workers.clear()
+            self._uncommitted.clear()
             self.close()
             time.sleep(_RETRY_S)
 
@@ -156,13 +160,15 @@ class Worker:
         stream, self._stream = self._stream, None
         try:
             if stream is not None:
+                with suppress(StoreError):
+                    stream.commit(self._uncommitted)
                 stream.close()
         except StoreError as error:
             _log.warning("partitions_not_released", source=self.source.name, error=str(error))
         finally:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
             self._partition_workers.clear()
-            self._log_error = None
+            self._uncommitted, self._log_error = {}, None
             self._save_counts()
 
     def on_assigned(self, partition: Partition) -> int | None:
@@ -227,7 +233,11 @@ class Worker:
         self._decide_waiting()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
-            self._write_batch(stream)
+            self._write_batch()
+        if self._uncommitted and time.monotonic() >= self._commit_at:
+            # After the append, and not for each batch. If a commit is lost, the log still knows the position.
+            stream.commit(self._uncommitted)
+            self._uncommitted, self._commit_at = {}, time.monotonic() + _LINGER_S
         self._advance_watermarks(stream)
         if time.monotonic() >= self._save_at:
             self._save_counts()
@@ -235,8 +245,8 @@ class Worker:
         self.counts.lag = stream.lag()
         self.counts.trouble = self.counts.trouble or stream.trouble
 
-    def _write_batch(self, stream: EventStream) -> None:
-        began_at, positions = time.monotonic(), dict[Partition, int]()
+    def _write_batch(self) -> None:
+        began_at = time.monotonic()
         log_error: StoreError | None = None
         for partition, partition_worker in list(self._partition_workers.items()):
             if not partition_worker.waiting:
@@ -249,9 +259,7 @@ class Worker:
             if rows is not None:
                 self._decide_and_apply(partition_worker, rows)
             if partition_worker.next_position is not None:
-                positions[partition] = partition_worker.next_position
-        # After the append. If the commit is lost, the log still knows the position.
-        stream.commit(positions)
+                self._uncommitted[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
         self._batch_s = min(self._written_at - began_at, _GROWTH * self._batch_s)
         self._log_error = None if log_error is None else str(log_error)

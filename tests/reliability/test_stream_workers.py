@@ -211,7 +211,7 @@ def test_a_worker_that_was_paused_longer_than_its_leases_cannot_append_after_its
         step_until(heir, lambda: heir.counts.read >= len(pairs))
         logged = world.logged()
         with pytest.raises(ConflictError, match="was written by another process"):
-            paused._write_batch(paused._stream)
+            paused._write_batch()
         assert world.logged() == logged
         paused.step()
         assert not any(one.waiting for one in paused._partition_workers.values())
