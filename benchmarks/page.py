@@ -51,6 +51,7 @@ WORKS = (
     "frames",
     "ingest",
     "visible",
+    "decisions",
     "change",
     "window_reads",
     "validate",

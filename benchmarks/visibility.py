@@ -132,7 +132,7 @@ def _working(streams: Any) -> Any:  # noqa: ANN401 - a context manager
     def working() -> Any:  # noqa: ANN401 - an iterator
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
-        place = {"plan": streams.plan.as_dict(), "state": str(streams.state), "url": streams.redis_url}
+        place = {"plan": streams.plan.as_dict(), "state": str(streams.state.folder), "url": streams.redis_url}
         process = context.Process(target=_worker, args=(place, stop))
         process.start()
         try:

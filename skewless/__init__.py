@@ -12,6 +12,7 @@ from skewless.version import __version__
 
 if TYPE_CHECKING:
     from skewless.contract.clock import ManualClock, OffsetClock, SystemClock
+    from skewless.contract.decisions import Changes, Crosses, DecisionStream
     from skewless.contract.errors import (
         AccessError,
         BusyError,
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "BusyError",
+    "Changes",
     "ConflictError",
+    "Crosses",
     "DeadlineError",
+    "DecisionStream",
     "DefinitionError",
     "DuckDBSource",
     "Gate",
@@ -68,6 +72,7 @@ __all__ = [
 ]
 _HOMES = {
     "skewless.contract.clock": {"ManualClock", "OffsetClock", "SystemClock"},
+    "skewless.contract.decisions": {"Changes", "Crosses", "DecisionStream"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
     "skewless.contract.spec": {"Gate", "LabelSource", "ModelSpec", "Split"},
     "skewless.infra.sources.duckdb_source": {"DuckDBSource"},

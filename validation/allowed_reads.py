@@ -145,6 +145,10 @@ def check_states(
         batches = AppliedBatches.read(views.connection, part)
         certain = batches.last_surely_applied(logged.read_start - skew - 1)
         possible = batches.last_possibly_applied(logged.read_end + skew)
+        # A decision has read exactly the rows before its event (SEMANTICS 9.2), whatever had been applied by then.
+        for i, (partition, seq) in enumerate(logged.events):
+            if partition == part.partition:
+                certain[i] = possible[i] = seq - 1
         position = applied[:, number]
         for i in present[(position > possible)[present]].tolist():
             detail = f"position {position[i]} of {part.partition} was read before it was accepted"

@@ -21,12 +21,14 @@ from feast.repo_config import load_repo_config
 from feast.transformation.python_transformation import PythonTransformation
 
 from skewless.contract.columns import Transform
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner, input_dtype
 from skewless.infra.compiler import array_calls
 from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.decisions import compile_decisions
 from skewless.infra.compiler.input_recorder import InputRecorder, repo_modules
 from skewless.infra.compiler.services import (
     check_event_transform,
@@ -60,6 +62,7 @@ def compile_repo(repo: Path) -> CompiledRepo:
             objects = _feast_objects(module)
             plan = _compile_plan(project, repo, objects)
             models = _models(repo)
+            decisions = compile_decisions(_decisions(repo), plan, models)
         inputs = recorder.read_inputs((DEFINITIONS, MODELS))
     for transform in plan.transforms:
         TransformRunner.from_plan(plan, transform).check()
@@ -77,6 +80,7 @@ def compile_repo(repo: Path) -> CompiledRepo:
         feast_objects=objects_to_register,
         inputs=inputs,
         files=recorder.repo_files(),
+        decisions=decisions,
     )
 
 
@@ -216,6 +220,19 @@ def _models(repo: Path) -> tuple[ModelSpec, ...]:
         if names.count(name) > 1:
             raise DefinitionError(f"model {name!r}", "is defined twice", fix="rename or remove one of them")
     return tuple(models)
+
+
+def _decisions(repo: Path) -> Sequence[DecisionStream]:
+    if not (repo / f"{MODELS}.py").exists():
+        return ()
+    decisions = getattr(load_module(repo, MODELS), "DECISIONS", ())
+    if not isinstance(decisions, list | tuple) or not all(isinstance(item, DecisionStream) for item in decisions):
+        raise DefinitionError(
+            f"file {repo / MODELS}.py",
+            "defines DECISIONS, which is not a list of DecisionStream",
+            fix="set DECISIONS = [DecisionStream(...)], or remove it",
+        )
+    return decisions
 
 
 class ArrayTransformation(PythonTransformation):

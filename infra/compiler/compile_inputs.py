@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.columns import digest
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 
@@ -179,6 +180,7 @@ class CompiledRepo:
     Args:
         inputs: files, variables and libraries that they depend on; None: these cannot be known.
         files: of the repo that were loaded or opened, relative to the repo.
+        decisions: the decision streams, with compiled conditions.
     """
 
     plan: FeaturePlan
@@ -186,6 +188,7 @@ class CompiledRepo:
     feast_objects: tuple[Any, ...]
     inputs: CompileInputs | None = None
     files: tuple[str, ...] = ()
+    decisions: tuple[DecisionStream, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

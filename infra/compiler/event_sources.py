@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from feast import FileSource, KafkaSource, PushSource, StreamFeatureView
-from feast.data_format import JsonFormat
+from feast.data_format import AvroFormat, JsonFormat, ProtoFormat
 
 from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
@@ -28,7 +28,8 @@ TAG_SCALE = "skewless.scale."  # followed by a column
 TAG_DEDUPE = "skewless.dedupe"
 TAG_EARLIEST = "skewless.earliest"
 TAG_LATEST = "skewless.latest"
-SOURCE_TAGS = (TAG_COLUMNS, TAG_EVENT_ID, TAG_SCALE, TAG_DELAY, TAG_DEDUPE, TAG_EARLIEST, TAG_LATEST)
+TAG_SUBJECT = "skewless.subject"
+SOURCE_TAGS = (TAG_COLUMNS, TAG_EVENT_ID, TAG_SCALE, TAG_DELAY, TAG_DEDUPE, TAG_EARLIEST, TAG_LATEST, TAG_SUBJECT)
 
 MOST_DIGITS = 12
 _DEFAULT_DIGITS = {DType.FLOAT32: 6, DType.FLOAT64: 6}
@@ -61,7 +62,7 @@ def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: s
         DefinitionError: the declaration of the stream is invalid.
     """
     tags = check_tags(owner, stream.tags, SOURCE_TAGS)
-    location = _location(owner, stream)
+    location = _location(owner, stream, tags.get(TAG_SUBJECT, ""))
     history = _history(owner, stream.batch_source, event_column)
     columns = _columns(owner, repo, stream, tags, {event_column, history.created_timestamp_column})
     types = {column.name: column.dtype for column in columns}
@@ -113,22 +114,34 @@ def declared_scales(owner: str, types: Mapping[str, DType], tags: Mapping[str, s
     return {name: int(text) for name, text in texts.items()}
 
 
-def _location(owner: str, stream: KafkaSource | PushSource) -> dict[str, Any]:
-    """Return kind and address of the stream, as fields of the source."""
+def _location(owner: str, stream: KafkaSource | PushSource, subject: str) -> dict[str, Any]:
+    """Return kind, address and format of the stream, as fields of the source."""
     if isinstance(stream, PushSource):
+        if subject:
+            raise DefinitionError(owner, "is not a Kafka topic and has a subject", value=subject, fix="remove it")
         return {"kind": "push"}
     options = stream.kafka_options
-    if not isinstance(options.message_format, JsonFormat):
+    formats: dict[type, dict[str, str]] = {
+        JsonFormat: {"format": "json"},
+        AvroFormat: {"format": "avro", "subject": subject},
+        ProtoFormat: {
+            "format": "protobuf",
+            "subject": subject,
+            "message": getattr(options.message_format, "class_path", ""),
+        },
+    }
+    message_format = formats.get(type(options.message_format))
+    if message_format is None:
         raise DefinitionError(
             owner,
             "has messages of an unsupported format",
             value=type(options.message_format).__name__,
-            fix='use JsonFormat(schema_json="...")',
+            fix='use JsonFormat(schema_json="..."), AvroFormat or ProtoFormat',
         )
     for name, value in (("topic", options.topic), ("kafka_bootstrap_servers", options.kafka_bootstrap_servers)):
         if not value:
             raise DefinitionError(owner, f"has no {name}", fix=f"set {name} of the KafkaSource")
-    return {"kind": "kafka", "topic": options.topic, "servers": options.kafka_bootstrap_servers}
+    return {"kind": "kafka", "topic": options.topic, "servers": options.kafka_bootstrap_servers, **message_format}
 
 
 def _event_column(owner: str, view: StreamFeatureView, stream: KafkaSource | PushSource) -> str:

@@ -20,6 +20,7 @@ from skewless.infra.storage.objects import ObjectStorage, StoredObject
 SEGMENT_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
 _INSERT = f"INSERT INTO segments (partition, {SEGMENT_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS_UNCHANGED = ""
+End = tuple[int, int, int]  # of an application: the first and the last position, and the time in microseconds
 # An object that no log has and that is older belongs to no running append, because those are refused much earlier.
 ORPHAN_AGE_US = 86_400_000_000
 _LONGEST_APPEND_S = 3_600.0
@@ -115,11 +116,8 @@ class Catalog:
     def count_rows(self, partition: str, *, unproven_before_us: int | None = None) -> int:
         """Return the number of rows of all segments, or of those before a time that no replay has proven."""
         sql = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM segments WHERE partition = ?"
-        further, values = (
-            (" AND is_proven = 0 AND at_us < ?", (unproven_before_us,)) if unproven_before_us else ("", ())
-        )
-        rows = self._database.query(sql + further, partition, *values)
-        return int(rows[0][0]) if rows else 0
+        further, values = (" AND is_proven = 0 AND at_us < ?", [unproven_before_us]) if unproven_before_us else ("", [])
+        return sum(int(rows) for (rows,) in self._database.query(sql + further, partition, *values))
 
     def append(
         self,
@@ -134,6 +132,7 @@ class Catalog:
         is_merged: bool = False,
         columns: str = _COLUMNS_UNCHANGED,
         check: Callable[[], None] | None = None,
+        end: End | None = None,
     ) -> Segment:
         """Add a stored object as the next segment.
 
@@ -146,6 +145,7 @@ class Catalog:
             at_us, known_us, is_merged: of the segment.
             columns: of the partition from now on; empty: unchanged.
             check: called in the transaction; an error of it leaves the log unchanged.
+            end: recorded in the transaction, for earlier rows; None: none.
 
         Raises:
             ConflictError: the partition has another end.
@@ -161,6 +161,8 @@ class Catalog:
                 raise moved_error(partition, first)
             segment = Segment(first, first + rows - 1, stored, at_us, known_us, is_merged)
             self._insert(partition, segment)
+            if end is not None:
+                self.record_end(partition, *end)
         return segment
 
     def adopt(self, partition: str, segments: Sequence[Segment], columns: str) -> None:
@@ -227,11 +229,11 @@ class Catalog:
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
             self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
-    def remove_before(self, partition: str, before_us: int) -> int:
-        """Remove the segments whose time is earlier; return how many."""
+    def remove_before(self, partition: str, before_us: int, *, keep_from: int | None = None) -> int:
+        """Remove the segments whose time and all positions are earlier; return how many."""
         with self._database.transaction():
-            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
-            rows = self._database.execute(sql, partition, before_us)
+            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? AND last_seq < ? RETURNING object"
+            rows = self._database.execute(sql, partition, before_us, 2**62 if keep_from is None else keep_from)
             self._note_removed((name for (name,) in rows), list_readers(self._database))
         return len(rows)
 

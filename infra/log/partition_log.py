@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import Catalog, Segment, moved_error
+from skewless.infra.log.catalog import Catalog, End, Segment, moved_error
 from skewless.infra.log.log_columns import (
     INGEST,
     KNOWN_AT,
@@ -35,6 +35,7 @@ from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.project_state import ProjectState
 
 Check = Callable[[], None]
+_ZSTD_FROM = 500  # rows
 
 
 class StagedRows:
@@ -126,7 +127,9 @@ class PartitionLog:
         """Return the local files of segments; a process that uses them later has to register as a reader before."""
         return [str(path) for path in self.storage.local_paths([segment.stored for segment in segments])]
 
-    def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
+    def append(
+        self, rows: pa.Table, *, at: int | None = None, check: Check | None = None, end: End | None = None
+    ) -> Segment:
         """Number rows, at least one, and append them durably; return their segment.
 
         A writer never appends after rows of another writer: after a conflict, each further append fails too. An append
@@ -138,6 +141,7 @@ class PartitionLog:
             at: the end of the log as known to the writer; None: the end of its last append, or for its first append,
                 the current end of the log.
             check: called in the transaction of the append; an error of it leaves the log unchanged.
+            end: of the application of earlier rows, recorded in that transaction; None: none.
 
         Raises:
             ConflictError: the log does not end at this position: another writer has appended, or the database was
@@ -152,9 +156,8 @@ class PartitionLog:
             self.check_end(first)  # while the database is down, nothing is stored in vain
         columns, began_at = self._add_columns(numbered.schema), time.time()
         stored = self.storage.put(self.object_name(first), _encode(numbered))
-        segment = self._add(
-            stored, rows.num_rows, at=first, began_at=began_at, at_us=_last_time(rows), columns=columns, check=check
-        )
+        values = {"at": first, "began_at": began_at, "at_us": _last_time(rows), "columns": columns}
+        segment = self._add(stored, rows.num_rows, **values, check=check, end=end)
         self._next_position = segment.last + 1
         return segment
 
@@ -313,6 +316,7 @@ def _last_time(rows: pa.Table) -> int:
 
 def _encode(rows: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
-    # Dictionaries and statistics for each column cost more than they save on a batch of a few hundred rows.
-    pq.write_table(rows, sink, compression="zstd", use_dictionary=False, write_statistics=[SEQ])
+    # On a batch of a few hundred rows, dictionaries, statistics and zstd for each column cost more than they save.
+    compression = "zstd" if rows.num_rows >= _ZSTD_FROM else "snappy"
+    pq.write_table(rows, sink, compression=compression, use_dictionary=False, write_statistics=[SEQ])
     return memoryview(sink.getvalue())

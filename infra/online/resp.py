@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import accumulate, chain, islice, repeat
 from typing import Any, Protocol, overload
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import binary_scalar, typed_array
+from skewless.contract.arrow_numbers import binary_scalar
 from skewless.infra.online.port import Binaries
 
 _FEW = 100
@@ -99,23 +100,23 @@ class BulkStrings:
     """
 
     def __init__(self, values: Binaries) -> None:
+        self._n = len(values)
+        if self._n <= _FEW:
+            texts = values.to_pylist() if isinstance(values, pa.Array) else values
+            bulks = [b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]
+            self._data = memoryview(b"".join(bulks))
+            self._offsets: Sequence[int] | npt.NDArray[np.int64] = list(accumulate(map(len, bulks), initial=0))
+            return
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
 
-        if isinstance(values, pa.Array):
-            array = values
-        else:  # the markers of views are few; for many keys, pa.array is faster
-            array = (typed_array if len(values) <= _FEW else pa.array)(values, pa.large_binary())
+        array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
         # One Arrow kernel builds all bulk strings. Slices of them are cut by offsets, without a copy.
         joined = pc.binary_join_element_wise(
             binary_scalar(b"$"), lengths, binary_scalar(b"\r\n"), array, binary_scalar(b"\r\n"), binary_scalar(b"")
         )
         _, offsets, data = joined.buffers()
-        self._offsets = (
-            np.frombuffer(offsets, dtype=np.int64)[joined.offset :] if len(joined) else np.zeros(1, np.int64)
-        )
-        self._data = memoryview(data or b"")
-        self._n = len(joined)
+        self._data, self._offsets = memoryview(data), np.frombuffer(offsets, dtype=np.int64)[joined.offset :]
 
     def __len__(self) -> int:
         return self._n

@@ -148,9 +148,14 @@ class VectorReader:
         )
 
     def reads(
-        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int, n: int
+        self,
+        names: Sequence[bytes | None],
+        stored: Sequence[bytes | None],
+        marker_status: MarkerStatus,
+        t: int | Int64Array,
+        n: int,
     ) -> ViewReads:
-        """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
+        """Return the decoded rows of each view for n rows; arguments as in ``vectors``, or one ``t`` for each row."""
         step = len(self._views)
         rows = {
             view.name: empty_read(view, n, available=False)
@@ -171,8 +176,10 @@ class VectorReader:
             ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request
         )
 
-    def assemble(self, views: ViewReads, marker_status: MarkerStatus, t: int, request: ParsedRows) -> ServiceVectors:
-        """Return the vectors from the decoded rows of each view."""
+    def assemble(
+        self, views: ViewReads, marker_status: MarkerStatus, t: int | Int64Array, request: ParsedRows
+    ) -> ServiceVectors:
+        """Return the vectors from the decoded rows of each view at time ``t``, or at one time for each row."""
         vectors = self._assembler.assemble(np.full(request.n, t, dtype=np.int64), views.reads, request.fields)
         names = [view.name for view in self._assembler.plan.all_views]
         status = np.empty((request.n, len(names)), dtype=np.uint8)

@@ -58,7 +58,7 @@ class WindowStates:
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
-        self._readers = {view.name: _StateReader(plan.project, view) for view in plan.windows}
+        self._readers = {view.name: StateReader(plan.project, view) for view in plan.windows}
 
     @property
     def pointers(self) -> list[bytes]:
@@ -95,6 +95,10 @@ class WindowStates:
         """Return the names of a view's markers; empty while its generation is unknown."""
         return self._readers[view].markers
 
+    def reader_of(self, view: str) -> StateReader:
+        """Return the reader of one view."""
+        return self._readers[view]
+
     def names(self, columns: Mapping[str, Sequence[KeyValue | None]], n: int) -> list[bytes | None]:
         """Return the keys of the states of n entity rows: for the first view, then for the second, and so on."""
         keys: list[bytes | None] = []
@@ -107,7 +111,7 @@ class WindowStates:
         names: Sequence[bytes | None],
         states: Sequence[bytes | None],
         marker_status: MarkerStatus,
-        t: int,
+        t: int | Int64Array,
     ) -> ViewReads:
         """Return the features at time ``t``, a multiple of one millisecond, from states.
 
@@ -115,7 +119,7 @@ class WindowStates:
             names: the keys from ``names``.
             states: the value of each key; None: no value.
             marker_status: the status of the markers that were read with the states.
-            t: microseconds.
+            t: microseconds; one time, or one for each entity row, shape ``(n,)``.
         """
         corrupt = 0
         reads: dict[str, ViewRead] = {}
@@ -132,7 +136,7 @@ class WindowStates:
                 watermark = marker_status.watermark(reader.markers)
                 tiles, is_valid = reader.codec.unpack_sound(states[part])
                 corrupt += n - int(is_valid.sum())
-                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, min(t, watermark))
+                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, watermark)
         return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:
@@ -144,8 +148,14 @@ class WindowStates:
         )
 
 
-class _StateReader:
-    """Reads the states of one view."""
+class StateReader:
+    """Reads the states of one view.
+
+    Attributes:
+        generation: of the states; 0: unknown.
+        keys: encodes the keys of its states; None: the generation is unknown.
+        markers: names of the markers of its log partitions.
+    """
 
     def __init__(self, project: str, view: WindowView) -> None:
         self.view = view
@@ -158,6 +168,7 @@ class _StateReader:
         self._text = b""
 
     def load_pointer(self, text: bytes) -> None:
+        """Use the generation of a pointer; a corrupt pointer changes nothing."""
         if text == self._text:
             return
         self._text = text
@@ -169,16 +180,28 @@ class _StateReader:
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
     def read(
-        self, names: Sequence[bytes | None], tiles: Tiles, is_valid: BoolArray, t: int, known_to: int
+        self,
+        names: Sequence[bytes | None],
+        tiles: Tiles,
+        is_valid: BoolArray,
+        t: int | Int64Array,
+        watermark: int,
     ) -> tuple[ViewRead, StateProgress]:
+        """Return the features of entities at time ``t`` from their records, and the positions that these include.
+
+        Args:
+            names: keys of the states; None: the entity has no complete key.
+            tiles: their records.
+            is_valid: which states could be read.
+            t: as for ``WindowReader.features``.
+            watermark: of the view, microseconds; 0: unknown.
+        """
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
         is_answered: BoolArray = (tiles.m <= t) & is_valid
         has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = build_window_read(
-            self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
-        )
+        read = build_window_read(self.view, features, times, is_answered, has_key, np.minimum(times, watermark))
         return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StalePlanError, StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
@@ -42,6 +43,7 @@ class AppliedPlan:
         registry_sha256: SHA-256 of the registry file after the apply.
         files: SHA-256 at the apply of each definition file, by path relative to the repo: the Python files of its top
             folder, and all files that the compiler loaded or opened.
+        decisions: the decision streams.
     """
 
     plan: FeaturePlan
@@ -50,6 +52,7 @@ class AppliedPlan:
     registry: str
     registry_sha256: str
     files: Mapping[str, str]
+    decisions: tuple[DecisionStream, ...] = ()
 
     @property
     def definitions_sha256(self) -> str:
@@ -118,6 +121,8 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
         "registry_sha256": applied.registry_sha256,
         "files": dict(applied.files),
     }
+    if applied.decisions:  # earlier plans do not have the key
+        body["decisions"] = [item.as_dict() for item in applied.decisions]
     try:
         body = json.loads(json.dumps(body, allow_nan=False))  # in JSON, tuples are lists
     except ValueError as error:
@@ -193,6 +198,7 @@ def _decode(number: int, body: Any) -> AppliedPlan:  # noqa: ANN401 - JSON
             plan=FeaturePlan.from_dict(body["plan"]),
             models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
             files=dict(body.get("files", {})),
+            decisions=tuple(DecisionStream.from_dict(item) for item in body.get("decisions", ())),
             **{name: body[name] for name in ("applied_us", "registry", "registry_sha256")},
         )
     except (ValueError, KeyError, TypeError) as error:

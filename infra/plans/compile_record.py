@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.columns import digest
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
@@ -28,7 +29,7 @@ class CompileRecord:
     """The inputs of the applied plan.
 
     Args:
-        compiled: identity of the plan and the models that were compiled.
+        compiled: identity of the plan, the models and the decision streams that were compiled.
         tables: identity of the column types of each table behind a source; empty: the table was missing.
         version: of skewless.
     """
@@ -43,7 +44,7 @@ class CompileRecord:
 
         The planner compares the tables, which it can read.
         """
-        if self.version != __version__ or self.compiled != _identity(applied.plan, applied.models):
+        if self.version != __version__ or self.compiled != _identity(applied):
             return "plan"
         if read_registry_state(repo, state, applied) != "current":
             return "registry"
@@ -55,16 +56,16 @@ def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str
     path = state / FILE
     # Models or a plan that JSON changes could never be recognized as unchanged.
     models = tuple(ModelSpec.from_dict(spec.as_dict()) for spec in compiled.models)
-    same = (FeaturePlan.from_dict(compiled.plan.as_dict()), models)
-    if compiled.inputs is None or same != (compiled.plan, compiled.models):
+    decisions = tuple(DecisionStream.from_dict(item.as_dict()) for item in compiled.decisions)
+    same = (FeaturePlan.from_dict(compiled.plan.as_dict()), models, decisions)
+    if compiled.inputs is None or same != (compiled.plan, compiled.models, compiled.decisions):
         with suppress(OSError):  # one that stays does not have the inputs of this plan
             path.unlink(missing_ok=True)
         return
-    identity = _identity(compiled.plan, compiled.models)
     body = {
         "format": _FORMAT,
         "version": __version__,
-        "compiled": identity,
+        "compiled": _identity(compiled),
         "tables": dict(tables),
         "inputs": asdict(compiled.inputs),
     }
@@ -84,5 +85,6 @@ def read_record(state: ProjectState) -> CompileRecord | None:
         return None
 
 
-def _identity(plan: FeaturePlan, models: tuple[ModelSpec, ...]) -> str:
-    return digest([plan.as_dict(), [spec.as_dict() for spec in models]])
+def _identity(declared: CompiledRepo | AppliedPlan) -> str:
+    parts = [[item.as_dict() for item in items] for items in (declared.models, declared.decisions)]
+    return digest([declared.plan.as_dict(), *parts])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract.changes import Change, compare_models, compare_plans
+from skewless.contract.changes import Change, compare_decisions, compare_models, compare_plans
 from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
@@ -16,6 +16,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.type_checks import defer_type_checks
+from skewless.infra.formats.events import check_formats
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -106,11 +107,14 @@ class Planner:
             SourceError: a source is missing, corrupt or has other columns.
         """
         compiled = self._unchanged()
-        if compiled is None:
+        if compiled is not None:
+            check_formats(compiled.plan.sources, self.settings)
+        else:
             with defer_type_checks():
                 from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
             compiled, _ = self._compile()
+            check_formats(compiled.plan.sources, self.settings)
             self._check_sums(compiled)
             check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
@@ -139,6 +143,7 @@ class Planner:
             from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
+        check_formats(compiled.plan.sources, self.settings)
         loaded = hash_definition_files(self.repo, compiled.files)
         self._check_sums(compiled)
         report = self._compare(compiled)
@@ -153,6 +158,7 @@ class Planner:
                 registry=registry,
                 registry_sha256=hash_file(self.repo / registry),
                 files={name: files.get(name, sha256) for name, sha256 in loaded.items()},
+                decisions=compiled.decisions,
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
             save_applied(self.state, applied, number, lease)
@@ -164,7 +170,7 @@ class Planner:
         record, applied = read_record(self.state), read_valid(self.state)
         if record is None or applied is None or record.difference(self.repo, self.state, applied) is not None:
             return None
-        compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
+        compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
         try:
             tables = {name: _identity(types) for name, (_, types) in self._tables(compiled).items()}
         except SourceError:  # the full compilation reports it
@@ -239,6 +245,7 @@ class Planner:
         applied = read_valid(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
+        changes += compare_decisions(applied.decisions if applied else (), compiled.decisions)
         changes += self._registry_change(applied)
         effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(

@@ -18,8 +18,15 @@ from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
-from skewless.infra.predictions.record import LoadColumns, PredictionBatch, Source, checksums, largest_output
-from skewless.infra.predictions.segments import APPLIED, FORMAT, READ, SCHEMA
+from skewless.infra.predictions.record import (
+    DecidedEvents,
+    LoadColumns,
+    PredictionBatch,
+    Source,
+    checksums,
+    largest_output,
+)
+from skewless.infra.predictions.segments import APPLIED, EVENT, FORMAT, READ, SCHEMA
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us")
@@ -84,6 +91,7 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     columns["inputs"] = utf8(list(chain.from_iterable(fields["inputs"])))
     columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
     columns["watermarks"] = _watermarks(fields["watermarks"], lengths)
+    columns |= _events(fields["events"], lengths)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
@@ -92,6 +100,21 @@ def _trace_ids(ids: Sequence[Sequence[str]], lengths: Int64Array) -> pa.StringAr
         return pa.nulls(int(lengths.sum()), pa.string())
     words = list(chain.from_iterable(of or [""] * n for of, n in zip(ids, lengths.tolist(), strict=True)))
     return texts(words, np.fromiter(map(len, words), dtype=np.int64, count=len(words)) > 0)
+
+
+def _events(events: Sequence[DecidedEvents | None], lengths: Int64Array) -> dict[str, pa.Array]:
+    """Return the column of events, null for requested predictions; of decisions, their times, too."""
+    decided = [each for each in events if each is not None]
+    if len(decided) < len(events):  # records of one origin are either all requested or all decisions
+        return {"event": pa.nulls(int(lengths.sum()), EVENT)}
+
+    def joined(name: str) -> pa.Array:
+        return numbers(np.concatenate([getattr(each, name) for each in decided]))
+
+    late = numbers(np.concatenate([each.late for each in decided]).astype(np.uint8)).cast(pa.bool_())
+    names = [texts([getattr(each, name) for each in decided for _ in each.seq]) for name in ("stream", "partition")]
+    event = pa.StructArray.from_arrays([*names, joined("seq"), joined("event_ts"), late], fields=list(EVENT))
+    return {"event": event, "t": joined("t")}
 
 
 def _reads(

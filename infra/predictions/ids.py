@@ -1,6 +1,7 @@
 """The ids of predictions: each begins with its time, so that a search for it reads little of the log.
 
-An id is the time of evaluation, the number of its process, and a counter: ``19ad1f7c2e0-8c81a2f7-1f``.
+An id is the time of evaluation, the number of its process, and a counter: ``19ad1f7c2e0-8c81a2f7-1f``. That of a
+decision has a hash of decision stream and log partition, and the position of the event: it follows from the event.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from hashlib import blake2b
 
 _TIMED = re.compile(r"([0-9a-f]{11})-[0-9a-f]{8}-[0-9a-f]+")
 _MILLISECOND_US = 1_000
@@ -25,6 +27,19 @@ class PredictionIds:
         """Return n new ids of predictions for one time, UTC microseconds."""
         head = f"{t_us // _MILLISECOND_US:011x}-{self._process}-"
         return [f"{head}{number:x}" for number in itertools.islice(self._counter, n)]
+
+
+def decision_id(stream: str, partition: str, seq: int, t_us: int) -> str:
+    """Return the id of the decision of a stream for the event at a position of a log partition.
+
+    Args:
+        t_us: the time for which it is evaluated, UTC microseconds.
+
+    >>> decision_id("fraud", "events/payments/ab12/0", 31, 1764459266784000)
+    '19ad1f7c2e0-35c6e70e-1f'
+    """
+    origin = blake2b(f"{stream}/{partition}".encode(), digest_size=_PROCESS_BYTES).hexdigest()
+    return f"{t_us // _MILLISECOND_US:011x}-{origin}-{seq:x}"
 
 
 def find_id_time(prediction: str) -> range | None:

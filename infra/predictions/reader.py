@@ -72,6 +72,8 @@ class LoggedPredictions:
         formats: formats of their files.
         roles: role of the version: it served the prediction, or scored it as a shadow.
         reads: per view; empty for full vectors.
+        events: log partition and position of each decision's event; (None, -1): a caller
+            requested the prediction.
     """
 
     source: Source
@@ -92,6 +94,7 @@ class LoggedPredictions:
     roles: Sequence[Role]
     checksums: Int64Array
     reads: dict[str, LoggedViewRead]
+    events: Sequence[tuple[str | None, int]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +244,14 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         roles=table["role"].to_pylist(),
         checksums=numbers(table["checksum"]),
         reads=_decode_reads(_flatten(table["reads"]), n),
+        events=_decode_events(table["event"]),
     )
+
+
+def _decode_events(column: pa.ChunkedArray) -> list[tuple[str | None, int]]:
+    if column.null_count == len(column):
+        return [(None, -1)] * len(column)
+    return [(None, -1) if event is None else (event["partition"], event["seq"]) for event in column.to_pylist()]
 
 
 def decode_matrix(lists: pa.ChunkedArray) -> Matrix:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.rows import Versions
-from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
@@ -53,13 +53,39 @@ class LoadColumns:
     policy: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecidedEvents:
+    """The events that n decisions are about, as arrays of n entries (SEMANTICS 9).
+
+    Args:
+        stream: name of the decision stream.
+        partition: log partition of the events.
+        seq: their positions in it.
+        event_ts: their event times, microseconds.
+        t: the times for which the features were evaluated, microseconds.
+        late: which came after newer event times.
+    """
+
+    stream: str
+    partition: str
+    seq: Int64Array
+    event_ts: Int64Array
+    t: Int64Array
+    late: BoolArray
+
+    def take(self, rows: Int64Array) -> DecidedEvents:
+        """Return some of the events."""
+        arrays = {name: getattr(self, name)[rows] for name in ("seq", "event_ts", "t", "late")}
+        return DecidedEvents(stream=self.stream, partition=self.partition, **arrays)
+
+
 class PredictionBatch(NamedTuple):
     """The predictions of one model version in one call, as arrays of ``n`` entries.
 
     Args:
         origin: the columns of the loaded model; the same object in all its records.
         ids: prediction ids.
-        t: the time for which everything was evaluated, microseconds.
+        t: the time for which everything was evaluated, microseconds; of decisions, that of the last one.
         asked_at: the clock at the request; ``t`` to the millisecond, except for ``as_of`` requests.
         read_start: the clock when the oldest state that was used had been read.
         read_end: the clock after the store's reply.
@@ -76,6 +102,7 @@ class PredictionBatch(NamedTuple):
         narrow: float64 fields or features came as narrower floats, which the model's spec accepts.
         trace_ids: per row, the trace of its request, 32 hexadecimal digits; empty: it is not traced. An empty sequence:
             none is.
+        events: of decisions, their events; None: callers requested the predictions.
     """
 
     origin: LoadColumns
@@ -95,6 +122,7 @@ class PredictionBatch(NamedTuple):
     source: Source = "entities"
     narrow: bool = False
     trace_ids: Sequence[str] = ()
+    events: DecidedEvents | None = None
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

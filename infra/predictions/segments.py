@@ -40,7 +40,8 @@ ROWS_SQL = f"""(
             NULL::VARCHAR AS role,
             NULL::BIGINT AS policy,
             NULL::BOOLEAN AS narrow,
-            NULL::VARCHAR AS trace_id
+            NULL::VARCHAR AS trace_id,
+            NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event
         WHERE false
     )
 )"""
@@ -57,6 +58,15 @@ READ = pa.struct(
         ("run_id", pa.int64()),
         ("generation", pa.int32()),
         ("applied", pa.list_(APPLIED)),
+    ]
+)
+EVENT = pa.struct(
+    [
+        ("stream", pa.string()),
+        ("partition", pa.string()),
+        ("seq", pa.int64()),
+        ("event_ts", pa.int64()),
+        ("late", pa.bool_()),
     ]
 )
 SCHEMA = pa.schema(
@@ -87,6 +97,7 @@ SCHEMA = pa.schema(
         ("policy", pa.int64()),
         ("narrow", pa.bool_()),
         ("trace_id", pa.string()),
+        ("event", EVENT),
     ]
 )
 
@@ -97,6 +108,7 @@ DAY_US = 86_400_000_000
 _DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
+    *("event.stream", "event.partition"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )
 # Vectors and scores keep all bits.
@@ -149,6 +161,11 @@ def compact_predictions(state: ProjectState, now_us: int) -> int:
     return compact(log, keep=0, target_rows=BATCH_ROWS, group=group, options=lambda _: WRITE_OPTIONS).merged
 
 
-def remove_predictions(state: ProjectState, before_us: int) -> int:
-    """Remove the segments of UTC days before a time from the log; return how many."""
-    return open_prediction_log(state).catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US)
+def remove_predictions(state: ProjectState, before_us: int, *, keep_from: int | None = None) -> int:
+    """Remove the segments of UTC days before a time from the log; return how many.
+
+    Args:
+        keep_from: predictions from this position on stay: a sink still waits for them. None: none does.
+    """
+    catalog = open_prediction_log(state).catalog
+    return catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US, keep_from=keep_from)

@@ -19,6 +19,8 @@ from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.formats.events import EventReader
+from skewless.infra.formats.frame import PayloadError
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.log_columns import EVENT, INGEST, RAW, REJECT
 
@@ -122,10 +124,14 @@ class Decoder:
         source: of the events.
         views: the views that read the source; an event that one of them cannot sum exactly is rejected.
         max_bytes: maximum size of a message.
+        reader: reads the messages of a source in another format; None: they are JSON.
     """
 
-    def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
-        self._source = source
+    def __init__(
+        self, source: EventSource, views: Sequence[WindowView], max_bytes: int, reader: EventReader | None = None
+    ) -> None:
+        self._source, self._reader = source, reader
+        self._parse = self._parse_message if reader is None else self._read_message
         self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
@@ -137,9 +143,12 @@ class Decoder:
             payloads: the messages.
             positions: their positions in the stream.
             now_us: when they were read.
+
+        Raises:
+            StoreError: the schema registry is unavailable, so that it is unknown whether a message can be read.
         """
         reasons: dict[int, str] = {}
-        objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
+        objects = [self._parse(i, payload, reasons) for i, payload in enumerate(payloads)]
         columns = {column.name: self._convert_column(column, objects, reasons) for column in self._source.columns}
         times = self._convert_column(self._parse_time, objects, reasons)
 
@@ -160,6 +169,15 @@ class Decoder:
             if isinstance(message, dict):
                 return message
             reasons[i] = "the message is not a JSON object"
+        return {}
+
+    def _read_message(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
+        if self._reader is None or payload is None or len(payload) > self._max_bytes:
+            return self._parse_message(i, payload, reasons)
+        try:
+            return self._reader.read(payload)
+        except PayloadError as error:
+            reasons[i] = str(error)
         return {}
 
     def _convert_column(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from skewless.contract.errors import ConflictError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.catalog import Segment
+from skewless.infra.log.catalog import End, Segment
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
 from skewless.infra.log.partition_log import PartitionLog
@@ -182,6 +182,7 @@ class EventIds:
         at: int | None,
         now_us: int,
         skip_remembering: BoolArray | None = None,
+        end: End | None = None,
     ) -> tuple[pa.Table, Segment | None]:
         """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
@@ -191,6 +192,7 @@ class EventIds:
             at: as in ``PartitionLog.append``.
             now_us: time of acceptance.
             skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
+            end: as in ``PartitionLog.append``.
 
         Returns:
             The new rows, accepted or rejected, in order, and their file; None: no row was new.
@@ -201,7 +203,7 @@ class EventIds:
             StoreError: the disk failed; nothing was accepted.
         """
         if self.source.id_column is None:
-            return rows, log.append(rows, at=at) if rows.num_rows else None
+            return rows, log.append(rows, at=at, end=end) if rows.num_rows else None
         with self.state.database.hold_lock(f"ids {self.source.name}"):
             ends = self._read_ends()
             if ends != self._next:
@@ -212,7 +214,7 @@ class EventIds:
             new, claimed_digests = self._select_new(rows, now_us, skip_remembering)
             if not new.num_rows:
                 return new, None
-            span = log.append(new, at=at, check=self._check_ends)
+            span = log.append(new, at=at, check=self._check_ends, end=end)
             self._index.add(claimed_digests, now_us)
             self._next[log.partition] = span.last + 1
         return new, span

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pyarrow as pa
 
+from skewless.infra.log.catalog import End
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
@@ -34,6 +35,7 @@ class PartitionWorker:
         behind: the log may have rows that the states lack.
         applied: the last applied position.
         first_unended: the first applied position whose end is not recorded yet; None: all are recorded.
+        end_us: when the applied positions from there on had been applied, microseconds; None: a needed view lacks them.
         drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
     """
 
@@ -44,6 +46,7 @@ class PartitionWorker:
     behind: bool = True
     applied: int = -1
     first_unended: int | None = None
+    end_us: int | None = None
     drained_us: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,12 @@ class PartitionWorker:
         """Time up to which all messages that had arrived have been applied, microseconds; 0: unknown."""
         # A waiting message has arrived, but is not applied.
         return 0 if self.behind or self._positions else self.drained_us
+
+    @property
+    def unrecorded_end(self) -> End | None:
+        """The end of the application of the last batches, if it is known and not recorded yet."""
+        first, end_us = self.first_unended, self.end_us
+        return None if first is None or end_us is None else (first, self.applied, end_us)
 
     def set_decoder(self, decoder: Decoder) -> None:
         """Use another definition of the source from now on; new views may lack events."""
@@ -88,10 +97,12 @@ class PartitionWorker:
             return None
         decoded = self.decoder.decode(self._payloads, self._positions, now_us)
         # At the end as it was when the partition was assigned: the position to read from was derived from it.
-        rows, span = self.ids.accept(self.log, decoded, at=self._end, now_us=now_us)
+        # The end of the last batch is recorded in the transaction of the append: one commit less for each batch.
+        rows, span = self.ids.accept(self.log, decoded, at=self._end, now_us=now_us, end=self.unrecorded_end)
         unsaved = RowCounts(duplicates=len(self._positions) - rows.num_rows)
         if span is not None:
             self._end = span.last + 1
+            self.first_unended = None if self.unrecorded_end else self.first_unended
             unsaved.add_refused(rows[REJECT], self.log.partition, span.first)
             rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
             counts.batches += 1
@@ -115,8 +126,7 @@ class PartitionWorker:
         counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
         if self.first_unended is None:
             self.first_unended = rows[SEQ][0].as_py()
-        self.behind, self.applied = False, rows[SEQ][-1].as_py()
-        self.record_end(writer)
+        self.behind, self.applied, self.end_us = False, rows[SEQ][-1].as_py(), writer.end_us()
 
     def record_end(self, writer: StateWriter) -> None:
         """Record the end of applied positions, if all needed views have them.
@@ -124,7 +134,10 @@ class PartitionWorker:
         Raises:
             StoreError: the record cannot be written.
         """
-        if self.first_unended is not None and writer.record_end(self.log, self.first_unended, self.applied):
+        if self.first_unended is not None and self.end_us is None and not self.behind:
+            self.end_us = writer.end_us()
+        if (end := self.unrecorded_end) is not None:
+            self.log.record_end(*end)
             self.first_unended = None
 
     def catch_up(self, writer: StateWriter, counts: SourceCounts) -> None:
@@ -134,9 +147,10 @@ class PartitionWorker:
             StoreError: the store failed or is unavailable; the partition is behind then.
             ConflictError: the states include more than the log, so nothing may be appended to it.
         """
+        self.record_end(writer)  # of the last batch, which ended before
         self.applied = catch_up(self.log, writer, counts)
         # From 0: where an end is recorded already, the first record counts.
-        self.behind, self.first_unended = False, 0 if self.applied >= 0 else None
+        self.behind, self.first_unended, self.end_us = False, 0 if self.applied >= 0 else None, None
         self.record_end(writer)
 
     def _count_late(self, rows: pa.Table, counts: SourceCounts) -> int:
@@ -244,7 +258,9 @@ class IdlePartitions:
         end = catch_up(self._log(name), self.writer, counts)
         if end >= 0:
             # Earlier records stay valid: the first record of a position counts.
-            self.writer.record_end(self._log(name), 0, end)
+            ended_us = self.writer.end_us()
+            if ended_us is not None:
+                self._log(name).record_end(0, end, ended_us)
 
     def _find_behind(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the applied position of each partition that is behind."""

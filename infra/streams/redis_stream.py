@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,10 +201,15 @@ class RedisStream:
     def _revoke_recreated(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
         """Revoke partitions whose stream was deleted, or has another epoch now."""
         pipe = client.pipeline(transaction=False)
+        self._ask_epochs(pipe, indices)
+        self._revoke_differing(indices, pipe.execute())
+
+    def _ask_epochs(self, pipe: Any, indices: Iterable[int]) -> None:  # noqa: ANN401 - as above
         for index in indices:
             pipe.get(self._keys.epoch(index))
             pipe.exists(self._keys.stream(index))
-        replies = pipe.execute()
+
+    def _revoke_differing(self, indices: Sequence[int], replies: Sequence[Any]) -> None:
         for index, epoch, exists in zip(indices, replies[::2], replies[1::2], strict=True):
             if (epoch, exists) != (self._owned[index].partition.epoch.encode(), 1):
                 self._revoke_lost(index)
@@ -248,10 +253,12 @@ class RedisStream:
         for index, progress in self._owned.items():
             start = format_entry_id(progress.next_position)
             pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
-        by_index = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
-        if by_index:
-            # Checked after the read: the messages belong to the epoch that is confirmed here.
-            self._revoke_recreated(client, list(by_index))
+        # After the reads, in one round trip with them: the messages belong to the epochs that are confirmed here.
+        indices = list(self._owned)
+        self._ask_epochs(pipe, indices)
+        replies = pipe.execute()
+        by_index = {index: entries for index, entries in zip(indices, replies[: len(indices)], strict=True) if entries}
+        self._revoke_differing(indices, replies[len(indices) :])
         if not self._is_leased:
             return []  # this process was paused meanwhile, or the database is unavailable
         full_indices = {index for index, entries in by_index.items() if len(entries) == count}

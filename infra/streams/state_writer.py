@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventSelector
+from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations
@@ -40,6 +41,8 @@ class StateWriter:
         clock: of the project.
         needed: returns the hashes of the views that are needed now; None: always those of ``views``.
         only: write to this generation only, whatever its stage; by default to all that are live or draining.
+        follows_events: roll states up behind the newest event, not behind the clock: decisions about events are
+            evaluated at the times of the events, which may come late or from a file.
     """
 
     project: str
@@ -50,6 +53,7 @@ class StateWriter:
     clock: Clock
     needed: Callable[[], Collection[str]] | None = None
     only: int | None = None
+    follows_events: bool = False
 
     def __post_init__(self) -> None:
         """Write to the states of ``views``."""
@@ -58,6 +62,9 @@ class StateWriter:
         self._versions: dict[str, int] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
+        self._newest_us = 0
+        # While the store works for one view, the update of the next one is computed.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="states")
         self.set_views(self.views)
 
     def set_views(self, views: Sequence[WindowView]) -> None:
@@ -69,27 +76,17 @@ class StateWriter:
             for removed in cache.keys() - self._lenses.keys():
                 del cache[removed]
 
-    def record_end(self, log: PartitionLog, first: int, last: int) -> bool:
-        """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
+    def end_us(self) -> int | None:
+        """Return the time at which positions that were just applied have ended; None: a needed view still lacks them.
 
         A view that was added a short time ago may be served before this writer applies events to it. The writer that
-        loads the view applies what it lacks, and records the end then (SEMANTICS 2.6). Call it after the positions
-        were applied.
-
-        Returns:
-            Whether the end was recorded.
-
-        Raises:
-            StoreError: the record cannot be written.
+        loads the view applies what it lacks, and the end is then (SEMANTICS 2.6).
         """
         try:
             needed = self._lenses.keys() if self.needed is None else self.needed()
         except SkewlessError:
-            return False  # unknown; the process that loads the plan reports the error
-        if not self._lenses.keys() >= set(needed):
-            return False
-        log.record_end(first, last, self.clock.now_us())
-        return True
+            return None  # unknown; the process that loads the plan reports the error
+        return self.clock.now_us() if self._lenses.keys() >= set(needed) else None
 
     def apply(self, log: PartitionLog, rows: pa.Table, watermark_us: int = 0) -> int:
         """Apply rows that were just appended to the log; return the number of updated states.
@@ -232,16 +229,21 @@ class StateWriter:
             seq=accepted[SEQ].to_numpy(),
         )
         # Not up to now: a state cannot be read at times before m (SEMANTICS 3.5), and requests may arrive late.
-        m = self.clock.now_us() - PENDING_US
-        events = {}
-        changed = 0
+        self._newest_us = max(self._newest_us, int(origin.ts.max()))
+        now_us = self.clock.now_us()
+        m = (min(now_us, self._newest_us) if self.follows_events else now_us) - PENDING_US
+        events: dict[str, ViewEvents] = {}
+        appends: list[Future[int]] = []
         for states in states_list:
             name = states.view.hash
             if name not in events:
                 events[name] = self._lenses[name].select(accepted, origin)
             marker = window_marker(self.project, states.view, states.generation, partition)
-            changed += states.append(self.store, events[name], m, (marker, self._applied[marker]))
-        return changed
+            appends.append(
+                self._pool.submit(states.append, self.store, events[name], m, (marker, self._applied[marker]))
+            )
+        wait(appends)  # all of them, even if one fails: a repetition must not meet them
+        return sum(append.result() for append in appends)
 
     def _set_markers(
         self, log: PartitionLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0

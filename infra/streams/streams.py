@@ -16,6 +16,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.engines.engine import Engine
+from skewless.infra.formats.events import open_event_reader
 from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
@@ -24,6 +25,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.parquet_stream import ParquetStream
 from skewless.infra.streams.port import EventSender, OpenStream
 from skewless.infra.streams.redis_link import kafka_options, open_sender
@@ -123,6 +125,14 @@ class Streams:
             skew_us = abs(store.clock_offset_us())
             for name in sources:
                 ClockSkews(self.state.database).record(name, skew_us)
+
+    def decoder(self, source: EventSource, views: Sequence[WindowView]) -> Decoder:
+        """Return a decoder of a source's messages.
+
+        Raises:
+            DefinitionError: the source needs the schema registry or a package, and there is none.
+        """
+        return Decoder(source, views, self.settings.event_bytes, open_event_reader(source, self.settings))
 
     def open_stream(self, source: EventSource) -> OpenStream:
         """Return a function that joins the worker group on a source's own stream: its topic, or Redis streams.

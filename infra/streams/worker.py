@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
-from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.decider import EventDecider
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker, SourceCounts
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
@@ -26,11 +27,13 @@ from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
-_LINGER_S = 0.1
+_LINGER_S = 0.1  # the longest pause between two batches
+_GROWTH = 1.1  # of the assumed cost of a batch: a slow one, for example behind a slow disk, counts little
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
 _SAVE_S = 5.0  # between two writes of the counts by day
+_MOST_DECIDED = 512  # events that are decided together, before they are applied
 _log = EventLogger()
 
 
@@ -59,12 +62,14 @@ class Worker:
         source: of the events.
         writer: applies rows to states.
         open_stream: joins the worker group; called again after a partition was lost to another worker.
+        decider: decides the accepted events; None: the source has no decision stream.
     """
 
     streams: Streams
     source: EventSource
     writer: StateWriter
     open_stream: OpenStream
+    decider: EventDecider | None = None
 
     def __post_init__(self) -> None:
         """Begin without partitions."""
@@ -74,15 +79,20 @@ class Worker:
         self.stepped_at = time.monotonic()
         self._stream: EventStream | None = None
         self._next_assignment: Assignment | None = None
-        self._max_rows, self._max_bytes = settings.stream_batch_rows, settings.event_bytes
-        self._decoder = Decoder(self.source, self.views, self._max_bytes)
+        self._max_rows = settings.stream_batch_rows
+        self._decoder = self.streams.decoder(self.source, self.views)
         self._ids = EventIds(self.source, state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
+        self._batch_s = _LINGER_S  # seconds that a small batch costs, however few events it has
+        self._uncommitted: dict[Partition, int] = {}
+        self._commit_at = 0.0
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
         self._save_at = 0.0
+        self._decide_at = 0.0
+        self._next_decider: list[EventDecider | None] = []
         self._log_error: str | None = None
         self._idle_partitions = IdlePartitions(self.writer, state, self.source.name)
 
@@ -102,6 +112,10 @@ class Worker:
             self.open_stream = open_stream
         self._next_assignment = assignment
 
+    def set_decider(self, decider: EventDecider | None) -> None:
+        """Use another decider from the next step on; any thread may call it. The worker closes the previous one."""
+        self._next_decider.append(decider)
+
     def run(self, is_running: Callable[[], bool]) -> None:
         """Work while ``is_running`` returns true, then release the partitions. A kill loses no accepted event.
 
@@ -113,6 +127,9 @@ class Worker:
                 self.step()
         finally:
             self.close()
+            self._switch_decider()
+            if self.decider is not None:
+                self.decider.close()
 
     def step(self) -> None:
         """Read available messages, at most one batch, append them to the log and apply them.
@@ -123,6 +140,7 @@ class Worker:
         try:
             self.stepped_at = time.monotonic()
             self._switch_assignment()
+            self._switch_decider()
             if self._stream is None:
                 self._stream = self.open_stream(self)
             self._step(self._stream)
@@ -131,6 +149,9 @@ class Worker:
             if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
+            # The log may have other rows at their positions: nothing more is recorded.
+            self._partition_workers.clear()
+            self._uncommitted.clear()
             self.close()
             time.sleep(_RETRY_S)
 
@@ -139,13 +160,15 @@ class Worker:
         stream, self._stream = self._stream, None
         try:
             if stream is not None:
+                with suppress(StoreError):
+                    stream.commit(self._uncommitted)
                 stream.close()
         except StoreError as error:
             _log.warning("partitions_not_released", source=self.source.name, error=str(error))
         finally:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
             self._partition_workers.clear()
-            self._log_error = None
+            self._uncommitted, self._log_error = {}, None
             self._save_counts()
 
     def on_assigned(self, partition: Partition) -> int | None:
@@ -153,13 +176,18 @@ class Worker:
         log = PartitionLog(self.streams.state, log_partition(self.source.name, partition))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
+        if self.decider is not None:
+            self.decider.assign(log.partition)
         self._retry_at = 0.0
         # Not the position that the stream has: the log decides where to continue (SEMANTICS 4.2).
         return partition_worker.next_position
 
     def on_revoked(self, partition: Partition) -> None:
         """Give up a partition; the next owner reads the waiting messages again."""
-        self._partition_workers.pop(partition, None)
+        partition_worker = self._partition_workers.pop(partition, None)
+        if partition_worker is not None:
+            with suppress(StoreError):  # the next owner records a later time
+                partition_worker.record_end(self.writer)
 
     def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""
@@ -171,21 +199,30 @@ class Worker:
             self.close()
         self._ids.set_source(new_source)
         self.source, self.views = assignment
-        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
+        self._decoder = self.streams.decoder(assignment.source, assignment.views)
         self.writer.set_views(assignment.views)
         for partition_worker in self._partition_workers.values():
             partition_worker.set_decoder(self._decoder)
         self._retry_at = self._check_at = 0.0
 
+    def _switch_decider(self) -> None:
+        """Switch to a new decider, if there is one."""
+        while self._next_decider:
+            old, self.decider = self.decider, self._next_decider.pop(0)
+            self.writer.follows_events = self.decider is not None
+            if old is not None:
+                old.close()
+
     def _step(self, stream: EventStream) -> None:
-        now = time.monotonic()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        due = self._written_at + _LINGER_S
+        # At most half of the time goes into the fixed costs of batches; after a quiet time, events are written at once.
+        due = self._written_at + min(_LINGER_S, self._batch_s)
         if waiting < self._max_rows:
-            timeout = max(0.0, due - now) if waiting else _LINGER_S
+            if waiting:
+                time.sleep(max(0.0, due - time.monotonic()))
             # Taken before the poll, because messages that arrive during the poll are not covered.
             began_us = self.streams.clock.now_us()
-            for messages in stream.poll(self._max_rows - waiting, timeout):
+            for messages in stream.poll(self._max_rows - waiting, 0.0 if waiting else _LINGER_S):
                 if messages.partition in self._partition_workers:
                     self._partition_workers[messages.partition].add_messages(messages)
             for partition, late_s in stream.find_drained().items():
@@ -193,10 +230,14 @@ class Worker:
                     self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
         # Before the next batch: its rows may only be applied after all earlier ones.
         self._catch_up()
+        self._decide_waiting()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
-            self._write_batch(stream)
+            self._write_batch()
+        if self._uncommitted and time.monotonic() >= self._commit_at:
+            # After the append, and not for each batch. If a commit is lost, the log still knows the position.
+            stream.commit(self._uncommitted)
+            self._uncommitted, self._commit_at = {}, time.monotonic() + _LINGER_S
         self._advance_watermarks(stream)
         if time.monotonic() >= self._save_at:
             self._save_counts()
@@ -204,8 +245,8 @@ class Worker:
         self.counts.lag = stream.lag()
         self.counts.trouble = self.counts.trouble or stream.trouble
 
-    def _write_batch(self, stream: EventStream) -> None:
-        positions: dict[Partition, int] = {}
+    def _write_batch(self) -> None:
+        began_at = time.monotonic()
         log_error: StoreError | None = None
         for partition, partition_worker in list(self._partition_workers.items()):
             if not partition_worker.waiting:
@@ -216,16 +257,34 @@ class Worker:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
-                self._apply(partition_worker, rows)
+                self._decide_and_apply(partition_worker, rows)
             if partition_worker.next_position is not None:
-                positions[partition] = partition_worker.next_position
+                self._uncommitted[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
-        # After the append. If the commit is lost, the log still knows the position.
-        stream.commit(positions)
+        self._batch_s = min(self._written_at - began_at, _GROWTH * self._batch_s)
         self._log_error = None if log_error is None else str(log_error)
         if log_error is not None:
             self._note_trouble(log_error)
             time.sleep(_RETRY_S)
+
+    def _decide_and_apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
+        if self.decider is None:
+            self._apply(partition_worker, rows)
+            return
+        # In parts: each event is compared with the events of its entity before it in its part.
+        for first in range(0, rows.num_rows, _MOST_DECIDED):
+            part = rows.slice(first, _MOST_DECIDED)
+            self.decider.decide(partition_worker.log.partition, part)
+            self._apply(partition_worker, part)
+
+    def _decide_waiting(self) -> None:
+        """Decide accepted events that are not decided yet: after a start, and after a failure."""
+        if self.decider is None or time.monotonic() < self._decide_at:
+            return
+        for partition_worker in list(self._partition_workers.values()):
+            self.decider.catch_up(partition_worker.log)
+        if any(counts.trouble for counts in self.decider.counts):
+            self._decide_at = time.monotonic() + _RETRY_S
 
     def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
         if partition_worker.behind:
@@ -244,8 +303,8 @@ class Worker:
             for partition_worker in self._partition_workers.values():
                 if partition_worker.behind:
                     partition_worker.catch_up(self.writer, self.counts)
-                else:
-                    partition_worker.record_end(self.writer)
+                elif not partition_worker.waiting or self._log_error:
+                    partition_worker.record_end(self.writer)  # else the next append does it
         except StoreError as error:
             self._note_trouble(error)
             return

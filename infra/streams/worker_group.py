@@ -19,7 +19,9 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
+from skewless.infra.plans.applied_plan import read_plan_number, read_valid
 from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.decider import DeciderPool, DecisionCounts
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.streams import Streams
@@ -28,6 +30,7 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
 _HOUSEKEEPING_S = 60.0
+_HOUSEKEEPING_FILES = 600  # or earlier, so that readers of the log never open many more new files
 _IDLE_S = 0.5
 _MAX_THREADS = 1_024
 _log = EventLogger()
@@ -40,6 +43,13 @@ _COUNTED = {
     "states": "Updated states of entities",
     "batches": "Log files written",
     "rereads": "Log rows applied from the log after a start or a failure",
+}
+_DECIDED = {
+    "decided": "Events that were decided",
+    "skipped": "Events that did not meet the condition, or came late and are skipped",
+    "late": "Events that were decided although they came late",
+    "dead": "Events that can never be decided",
+    "recomputed": "Windows that were computed from the log",
 }
 _GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
     "lag": ("Messages waiting in the stream", lambda counts: counts.lag),
@@ -62,6 +72,7 @@ class WorkerGroup:
         replay: Parquet files to read instead of the stream.
         speed: factor of real time for a replay; None: as fast as possible.
         process_record: records that this process runs; None: not recorded.
+        deciders: of its sources; None: no event is decided.
 
     Raises:
         RequestError: a source is unknown.
@@ -73,6 +84,7 @@ class WorkerGroup:
     replay: Path | None = None
     speed: float | None = None
     process_record: ProcessRecord | None = None
+    deciders: DeciderPool | None = None
 
     def __post_init__(self) -> None:
         """Open the stores and the workers, and build missing states."""
@@ -87,10 +99,12 @@ class WorkerGroup:
         self._stop = threading.Event()
         self._idle_since = time.monotonic()
         self._last_read = 0
+        self._decided_plan = 0
         try:
             for source in sources:
                 self._add_worker(streams, source)
             self._build(streams)
+            self._load_decisions()
         except SkewlessError:
             self.close()
             raise
@@ -99,6 +113,13 @@ class WorkerGroup:
     def source_counts(self) -> list[SourceCounts]:
         """The counts of each worker."""
         return [worker.counts for worker in list(self._workers.values())]  # a plan may be loaded at the same time
+
+    @property
+    def decision_counts(self) -> list[DecisionCounts]:
+        """The counts of each decision stream."""
+        deciders = [worker.decider for worker in list(self._workers.values())]
+        counts = [each for decider in deciders if decider is not None for each in decider.counts]
+        return [*counts, *(() if self.deciders is None else self.deciders.counts)]
 
     def start(self) -> None:
         """Start the threads."""
@@ -119,6 +140,8 @@ class WorkerGroup:
         is_busy = read != self._last_read or any(
             counts.lag or counts.trouble or not counts.partitions for counts in source_counts
         )
+        is_busy = is_busy or any(counts.lag != 0 for counts in self.decision_counts)
+        is_busy = is_busy or (self.deciders is not None and not self.deciders.is_idle())
         self._last_read = read
         if is_busy:
             self._idle_since = time.monotonic()
@@ -133,6 +156,8 @@ class WorkerGroup:
         """Stop, and close all connections."""
         self._stop_workers()
         self._pool.shutdown()
+        if self.deciders is not None:
+            self.deciders.close()
         # After the threads, which use the stores.
         for store in self._stores:
             store.close()
@@ -147,11 +172,15 @@ class WorkerGroup:
 
     def _maintain(self) -> None:
         """Load plans and run housekeeping, until stopped."""
-        housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+        housekeeping_at, files = time.monotonic() + _HOUSEKEEPING_S, _HOUSEKEEPING_FILES
         while not self._stop.wait(_POLL_S):
             self._log_errors("plan_not_loaded", self._load_plan)
-            if time.monotonic() > housekeeping_at:
-                housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+            self._log_errors("decisions_not_loaded", self._load_decisions)
+            if self.deciders is not None:
+                self._log_errors("changes_not_decided", self.deciders.step)
+            written = sum(counts.batches for counts in self.source_counts)
+            if time.monotonic() > housekeeping_at or written >= files:
+                housekeeping_at, files = time.monotonic() + _HOUSEKEEPING_S, written + _HOUSEKEEPING_FILES
                 self._log_errors("housekeeping_failed", self._run_housekeeping)
 
     def _send_heartbeats(self) -> None:
@@ -184,8 +213,23 @@ class WorkerGroup:
             self._stop_events.pop(name).set()
             del self._workers[name]
         self._build(streams)
+        self._decided_plan = 0  # new workers get their deciders
         # Only after the build: if it fails, the plan is loaded again.
         self._plan, self._plan_hash = needed.plan, needed.applied_hash
+
+    def _load_decisions(self) -> None:
+        """Give the workers the decision streams of the current plan; failures are retried."""
+        number = 0 if self.deciders is None else read_plan_number(self.streams.state)
+        if self.deciders is None or number == self._decided_plan:
+            return
+        applied = read_valid(self.streams.state)
+        if applied is None:
+            return
+        self.deciders.load(applied.plan, applied.decisions, self._stores[0])
+        for worker in self._workers.values():
+            source, store = worker.assignment.source, worker.writer.store
+            worker.set_decider(self.deciders.open(applied.plan, source, applied.decisions, store))
+        self._decided_plan = number
 
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)
@@ -238,14 +282,22 @@ class WorkerGroup:
             }
             for worker in list(self._workers.values())
         ]
-        self.process_record.send_heartbeat(self._plan_hash, {"sources": sources})
+        decisions = [counts.as_dict() for counts in self.decision_counts]
+        self.process_record.send_heartbeat(self._plan_hash, {"sources": sources, "decisions": decisions})
 
 
 class SourceMetrics(Collector):
     """Exposes the counts of stream workers."""
 
-    def __init__(self, source_counts: Callable[[], Sequence[SourceCounts]]) -> None:
+    def __init__(
+        self,
+        source_counts: Callable[[], Sequence[SourceCounts]],
+        decision_counts: Callable[[], Sequence[DecisionCounts]] = lambda: (),
+        further: Callable[[], Iterable[Metric]] = lambda: (),
+    ) -> None:
         self._read = source_counts
+        self._read_decisions = decision_counts
+        self._further = further
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with one sample per source."""
@@ -262,3 +314,22 @@ class SourceMetrics(Collector):
                 if value is not None:
                     gauge.add_metric([counts.source], value)
             yield gauge
+        yield from self._collect_decisions()
+        yield from self._further()
+
+    def _collect_decisions(self) -> Iterable[Metric]:
+        decision_counts = self._read_decisions()
+        for name, text in _DECIDED.items():
+            counter = CounterMetricFamily(f"skewless_decisions_{name}", text, labels=["stream"])
+            for counts in decision_counts:
+                counter.add_metric([counts.stream], getattr(counts, name))
+            yield counter
+        lag = GaugeMetricFamily("skewless_decisions_lag", "Accepted events that are not decided yet", labels=["stream"])
+        for counts in decision_counts:
+            if counts.lag is not None:
+                lag.add_metric([counts.stream], counts.lag)
+        yield lag
+        waiting = GaugeMetricFamily("skewless_decisions_waiting", "1 if no event can be decided", labels=["stream"])
+        for counts in decision_counts:
+            waiting.add_metric([counts.stream], float(counts.trouble is not None))
+        yield waiting

@@ -11,6 +11,7 @@ from typing import Any
 from skewless.commands.cells import printable
 from skewless.contract.changes import Change, Difference
 from skewless.contract.columns import Column, FeatureRef, Transform
+from skewless.contract.decisions import Changes, Crosses, DecisionStream
 from skewless.contract.plan import Service, Source, View
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
@@ -83,6 +84,11 @@ _WORDS: Mapping[type, Callable[[Any], str]] = {
     Transform: lambda it: count_text(len(it.outputs), "output"),
     Service: lambda it: count_text(len(it.features), "feature"),
     ModelSpec: lambda it: f"{it.algorithm} on {_cut(it.service)}",
+    Crosses: lambda it: f"{_cut(it.feature)} crosses {it.bound:g}",
+    Changes: lambda it: f"rows of {_cut(it.view)}",
+    DecisionStream: lambda it: (
+        f"{_cut(it.model)} decides {_cut(it.source or describe(it.when))}, {count_text(len(it.sinks), 'sink')}"
+    ),
 }
 
 

@@ -48,6 +48,12 @@ _TABLES = (
         "sources",
         ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
     ),
+    (
+        "decision streams",
+        "decisions",
+        ("stream", "source", "model", "decided", "skipped", "late", "dead", "lag"),
+    ),
+    ("sinks", "sinks", ("name", "kind", "waiting", "lag_s", "delivered", "refused", "process")),
     ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )

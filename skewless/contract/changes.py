@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.plain_record import plain_value
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
@@ -137,8 +138,9 @@ class Change:
     """A definition that was added, changed or removed.
 
     Args:
-        kind: ``view``, ``windowed view``, ``event source``, ``request field``, ``transform``, ``service`` or
-            ``model``; ``project``: its name, or the order of its definitions; ``registry``: Feast's registry.
+        kind: ``view``, ``windowed view``, ``event source``, ``request field``, ``transform``, ``service``,
+            ``model`` or ``decision stream``; ``project``: its name, or the order of its definitions; ``registry``:
+            Feast's registry.
         details: the differences; of an added or removed definition, the whole definition.
     """
 
@@ -166,6 +168,11 @@ def compare_plans(old: FeaturePlan | None, new: FeaturePlan) -> list[Change]:
 def compare_models(old: Iterable[ModelSpec], new: Iterable[ModelSpec]) -> list[Change]:
     """Return the added, changed and removed models; their order does not matter."""
     return compare_named("model", _by_name(old), _by_name(new))
+
+
+def compare_decisions(old: Iterable[DecisionStream], new: Iterable[DecisionStream]) -> list[Change]:
+    """Return the added, changed and removed decision streams; their order does not matter."""
+    return compare_named("decision stream", _by_name(old), _by_name(new))
 
 
 def compare_named(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:

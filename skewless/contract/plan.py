@@ -197,7 +197,8 @@ class FeaturePlan:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
         defaults: dict[str, Any] = {"windows": (), "sources": (), "buckets": BUCKETS}
-        data = {**asdict(self), "windows": tuple(view.as_dict() for view in self.windows)}
+        parts = {name: tuple(item.as_dict() for item in getattr(self, name)) for name in ("windows", "sources")}
+        data = {**asdict(self), **parts}
         return {name: value for name, value in data.items() if value != defaults.get(name)}
 
     @classmethod

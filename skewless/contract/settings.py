@@ -19,7 +19,10 @@ Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
 _JSON = ("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names")  # in a variable
 # Settings whose values may contain a password.
-SECRETS = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
+SECRETS = {
+    *("redis_url", "database_url", "storage_url", "stream_url", "kafka", "schema_registry", "alert_webhook"),
+    "tracking_uri",
+}
 
 
 class Settings(BaseModel):
@@ -185,6 +188,11 @@ class Settings(BaseModel):
     )
     event_bytes: int = Field(1_048_576, gt=0, description="largest event; larger events go to quarantine")
     kafka: str = Field("{}", description="settings of the Kafka client (librdkafka) as a JSON object")
+    schema_registry: str | None = Field(
+        None,
+        description="URL of the schema registry of Avro and Protobuf messages: https://USER:PASSWORD@HOST, or http:// "
+        "for this machine; none: events and decisions are JSON",
+    )
     tracking_uri: str | None = Field(
         None,
         description="MLflow store to publish trainings to: sqlite:///FILE or the URL of a server; none: do not publish",

@@ -125,7 +125,7 @@ class EventSelector:
         if len(self._view.logged_inputs) < len(self._view.inputs):
             columns[self._view.event_column] = int64_array(ts)
         if self._runner is not None:
-            inputs = {ref.name: _plain(columns[ref.name]) for ref in self._runner.transform.inputs}
+            inputs = {ref.name: plain_column(columns[ref.name]) for ref in self._runner.transform.inputs}
             if rows.num_rows:
                 columns |= self._runner.run(inputs)
             else:
@@ -140,7 +140,7 @@ class EventSelector:
                 counts &= ~find_nulls(rows[key.name])
         if self._view.filter is not None:
             column = columns[self._view.filter]
-            values = _plain(column) if isinstance(column, pa.Array) else np.asarray(column, dtype=np.float64)
+            values = plain_column(column) if isinstance(column, pa.Array) else np.asarray(column, dtype=np.float64)
             counts &= (values != 0) & ~np.isnan(values)  # null is not true
         return counts
 
@@ -153,7 +153,7 @@ def _take(column: pa.Array | npt.NDArray[Any], rows: _Rows) -> pa.Array | npt.ND
     return column.take(int64_array(rows)) if isinstance(column, pa.Array) else column[rows]
 
 
-def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
+def plain_column(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an Arrow column as transforms receive it: float64 with NaN for null, or objects for text."""
     if not isinstance(column, pa.Array):
         return column

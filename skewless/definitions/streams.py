@@ -12,8 +12,10 @@ from typing import Literal, cast
 
 from feast import Entity, KafkaSource, PushSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_format import JsonFormat
+from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
 
+from skewless.contract.errors import DefinitionError
+from skewless.contract.windows.view import EventFormat
 from skewless.definitions.tag_arguments import (
     BatchSource,
     ColumnFunction,
@@ -31,6 +33,7 @@ from skewless.infra.compiler.event_sources import (
     TAG_EARLIEST,
     TAG_EVENT_ID,
     TAG_LATEST,
+    TAG_SUBJECT,
     compile_stream,
     declares_columns,
 )
@@ -99,6 +102,9 @@ def kafka_event_source(
     timestamp_field: str,
     history: BatchSource,
     columns: Mapping[str, ColumnType],
+    format: EventFormat = "json",  # noqa: A002 - the field's word
+    subject: str | None = None,
+    message: str | None = None,
     event_id: str | None = None,
     scales: Mapping[str, int] | None = None,
     dedupe: timedelta | None = None,
@@ -109,24 +115,22 @@ def kafka_event_source(
     owner: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> KafkaSource:
-    """Return a Feast ``KafkaSource``: a topic with one JSON object per message.
+    """Return a Feast ``KafkaSource``: a topic with one event per message.
 
     Args:
         name: of the stream.
         topic: of Kafka.
         servers: of Kafka, as ``host:port,host:port``.
         timestamp_field: field with the event time.
-        history: as for ``event_source``, like the arguments that follow.
+        history: as for ``event_source``.
         columns: name -> type, without the event time.
+        format: of a message: a JSON object, or Avro or Protobuf with the id of its schema in the schema registry.
+        subject: of the schemas of Avro and Protobuf in the registry; None: ``TOPIC-value``.
+        message: full name of the Protobuf message; None: the first of its file.
         event_id: column whose value identifies an event.
         scales: column -> decimal digits that sums keep.
-        dedupe: how long an event id is remembered.
-        delay: how long after its time an event of the history was known.
-        earliest: events before it are rejected.
-        latest: events from it on are rejected.
-        description: for people.
-        owner: for people.
-        tags: further tags of your own.
+        dedupe, delay, earliest, latest: as for ``event_source``, like the arguments that follow.
+        description, owner, tags: for people.
 
     Raises:
         DefinitionError: an argument is wrong.
@@ -135,11 +139,12 @@ def kafka_event_source(
     with named_arguments():
         lengths = {TAG_DEDUPE: dedupe, TAG_DELAY: delay}
         days = {TAG_EARLIEST: earliest, TAG_LATEST: latest}
-        own = _source_tags(thing, columns, event_id, lengths, days) | scale_tags(scales)
+        own = _source_tags(thing, columns, event_id, lengths, days)
+        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: subject})
         stream = KafkaSource(
             name=name,
             timestamp_field=timestamp_field,
-            message_format=JsonFormat(schema_json=""),
+            message_format=_message_format(thing, format, subject, message),
             kafka_bootstrap_servers=servers,
             topic=topic,
             batch_source=history,
@@ -149,6 +154,21 @@ def kafka_event_source(
         )
         _check_stream(thing, stream, timestamp_field)
     return stream
+
+
+def _message_format(thing: str, name: str, subject: str | None, message: str | None) -> StreamFormat:
+    formats: dict[str, StreamFormat] = {
+        "json": JsonFormat(schema_json=""),
+        "avro": AvroFormat(schema_json=""),
+        "protobuf": ProtoFormat(class_path=message or ""),
+    }
+    if name not in formats:
+        raise DefinitionError(thing, "has an unknown format", value=name, fix=f"use one of: {', '.join(formats)}")
+    unused = {"subject": subject if name == "json" else None, "message": message if name != "protobuf" else None}
+    for argument, value in unused.items():
+        if value is not None:
+            raise DefinitionError(thing, f"has no {argument} in the format {name!r}", value=value, fix="remove it")
+    return formats[name]
 
 
 def event_column(stream: EventStream) -> str:

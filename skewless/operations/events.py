@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
-from skewless.contract.windows.view import WindowView
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
+from skewless.infra.streams.decider import DecisionCounts, EventDecider
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
 from skewless.workspace import Workspace
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from skewless.serving.decisions.opening import Deciders
 
 # Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
@@ -90,6 +101,48 @@ def import_events(
     return [importer.run(on_rows or (lambda _file, _done: None)) for importer in importers]
 
 
+class _ProjectDeciders:
+    """See ``DeciderPool``; a worker of a project without decision streams does not load the server's code."""
+
+    def __init__(self, project: Workspace) -> None:
+        self._project = project
+        self._pool: Deciders | None = None
+
+    @property
+    def counts(self) -> Sequence[DecisionCounts]:
+        return () if self._pool is None else self._pool.counts
+
+    def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
+        DecisionLog(self._project.state).keep_only({stream.name for stream in decisions})
+        if decisions and self._pool is None:
+            from skewless.serving.decisions.opening import Deciders
+
+            project = self._project
+            self._pool = Deciders(streams=project.streams, store=project.store)
+        if self._pool is not None:
+            self._pool.load(plan, decisions, store)
+
+    def open(
+        self, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
+    ) -> EventDecider | None:
+        return None if self._pool is None else self._pool.open(plan, source, decisions, store)
+
+    def step(self) -> None:
+        if self._pool is not None:
+            self._pool.step()
+
+    def is_idle(self) -> bool:
+        return self._pool is None or self._pool.is_idle()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of the sinks."""
+        return () if self._pool is None else self._pool.collect()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+
 def stream(
     project: Workspace,
     sources: Sequence[str] = (),
@@ -116,9 +169,17 @@ def stream(
         RequestError: the plan has no such source.
         StoreError: the store is unavailable.
     """
+    deciders = _ProjectDeciders(project)
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
-    metrics = SourceMetrics(lambda: group.source_counts)
+    group = WorkerGroup(
+        project.streams,
+        names=sources,
+        replay=replay,
+        speed=speed,
+        process_record=record,
+        deciders=deciders,
+    )
+    metrics = SourceMetrics(lambda: group.source_counts, lambda: group.decision_counts, deciders.collect)
     with closing(group), report_metrics(metrics.collect):
         if metrics_port is not None:
             serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")

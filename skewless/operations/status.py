@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from skewless.contract.clock import from_us
+from skewless.contract.decisions import Changes
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
+from skewless.infra.decisions.decision_log import DecisionLog, DecisionStatus
+from skewless.infra.decisions.deliveries import SinkStatus, read_sinks
 from skewless.infra.host.processes import read_processes
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.skipped_rows import SkippedRows, read_skipped
 from skewless.infra.offline.views import DELAY_RUNS
@@ -135,6 +140,8 @@ class ProjectStatus(PlainRecord):
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
+        decisions: decision streams of the plan.
+        sinks: their sinks.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
         predictions: number of logged predictions; None: unknown.
         unshipped: number of predictions in the spool of this machine.
@@ -151,6 +158,8 @@ class ProjectStatus(PlainRecord):
     windows: list[WindowStatus] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
     sources: list[SourceStatus] = field(default_factory=list)
+    decisions: list[DecisionStatus] = field(default_factory=list)
+    sinks: list[SinkStatus] = field(default_factory=list)
     unneeded: list[dict[str, Any]] = field(default_factory=list)
     processes: list[ProcessStatus] = field(default_factory=list)
     models: list[ModelStatus] = field(default_factory=list)
@@ -190,11 +199,25 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
         windows=windowed_views(project, needed, store) if needed else [],
         left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
+        decisions=_decisions(project, applied) if applied else [],
+        sinks=read_sinks(project.state, applied.decisions, project.clock.now_us()) if applied else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],
         predictions=status.unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),
     )
+
+
+def _decisions(project: Workspace, applied: AppliedPlan) -> list[DecisionStatus]:
+    log, statuses = DecisionLog(project.state), []
+    for stream in applied.decisions:
+        if isinstance(stream.when, Changes):
+            partition = applied.plan.view(stream.when.view).partition
+            ends: Mapping[str, int] = {partition: PartitionLog(project.state, partition).next_seq() - 1}
+        else:
+            ends = log_ends(project.state, stream.source or "")
+        statuses.append(log.read_status(stream, ends))
+    return statuses
 
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:

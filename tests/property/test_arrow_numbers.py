@@ -22,7 +22,7 @@ from skewless.contract.arrow_numbers import (
     typed_array,
 )
 from skewless.contract.dtypes import DType
-from skewless.contract.window_events import _plain
+from skewless.contract.window_events import plain_column
 from skewless.contract.windows.aggregate_inputs import _numbers
 from skewless.contract.windows.sketch import hash_texts
 from skewless.infra.offline.arrays import to_numpy
@@ -103,7 +103,7 @@ def test_transforms_receive_the_floats_of_arrow(column: pa.ChunkedArray) -> None
     array = column.combine_chunks()
     plain = array if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) else array.cast(pa.int64())
     expected = plain.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    _assert_same_bits(_plain(array), np.asarray(expected, dtype=np.float64))
+    _assert_same_bits(plain_column(array), np.asarray(expected, dtype=np.float64))
 
 
 @given(column=_columns([*_VALUES[2:4], *_VALUES[5:]]))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
-from skewless.infra.log.catalog import Segment
+from skewless.infra.log.catalog import End, Segment
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
@@ -158,9 +158,11 @@ class OvertakenLog(PartitionLog):
     def overtake(self, accept: Callable[[], object]) -> None:
         self._accept: Callable[[], object] = accept
 
-    def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
+    def append(
+        self, rows: pa.Table, *, at: int | None = None, check: Check | None = None, end: End | None = None
+    ) -> Segment:
         self._accept()
-        return super().append(rows, at=at, check=check)
+        return super().append(rows, at=at, check=check, end=end)
 
 
 def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(

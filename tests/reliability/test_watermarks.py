@@ -161,7 +161,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
     worker = settled(rig)
     stood = rig.watermark()
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 1.0)
-    worker._written_at = time.monotonic()
+    worker._written_at, worker._batch_s = time.monotonic(), 1.0
     rig.now(10)
     rig.feed(5, random.Random(1))
     worker.step()

@@ -318,7 +318,10 @@ class Traffic:
 def busy(worker: Worker) -> bool:
     """Say whether something is left to be taken or applied."""
     parts = worker._partition_workers.values()
-    return bool(not parts or worker.counts.lag or any(part.waiting or part.behind for part in parts))
+    if not parts or worker.counts.lag:
+        return True
+    # The end of a batch is recorded with the next one, or in the next step.
+    return any(part.waiting or part.behind or part.unrecorded_end for part in parts)
 
 
 def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:

@@ -276,19 +276,25 @@ class WindowReader:
                 (i, positions[item.window_us, item.hop_us])
             )
 
-    def features(self, tiles: Tiles, t: int) -> Floats:
+    def features(self, tiles: Tiles, t: int | Int64Array) -> Floats:
         """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
 
         Args:
-            t: microseconds, at a whole millisecond, and not before the ``m`` of a state.
+            t: microseconds, at a whole millisecond, and not before the ``m`` of a state; one time for all entities, or
+                one for each, shape ``(n,)``.
         """
         n, windows = tiles.n, len(self._view.windows)
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
-        edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
-        inside = begin >= edges[:, None]
+        times: int | Int64Array
+        if isinstance(t, np.ndarray):
+            times = t = t[tiles.entity]
+            edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
+        else:  # the common case, without a time for each record
+            times, edges = t, np.array([[window_start(t, *window)] for window in self._view.windows], dtype=np.int64)
+        inside = begin >= edges
         # A window counts the tiles of its own level, and the records of milliseconds before t.
-        counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
+        counts = inside & (((code == 0) & (begin < times)) | (code == self._level))
         first, rows = _choose_records(counts, n)
         words = self._merge(tiles, first, rows)
         distincts = self._count_distinct(tiles, inside, code, first, rows) if self._layout.hashed else {}

@@ -14,6 +14,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
 
 EVENT_GROUP = "event"
+EventFormat = Literal["json", "avro", "protobuf"]
 
 
 class Function(StrEnum):
@@ -37,11 +38,14 @@ SQUARED = frozenset({Function.VAR, Function.STD})
 
 @dataclass(frozen=True, kw_only=True)
 class EventSource:
-    """A stream of events: JSON objects with declared columns.
+    """A stream of events with declared columns.
 
     Args:
         kind: ``push``: events arrive over HTTP or in a Redis stream; ``kafka``: they are read from a topic.
         topic, servers: Kafka topic and servers; empty for push.
+        format: of a message; Avro and Protobuf messages begin with the id of their schema in the schema registry.
+        subject: of the topic's schemas in the registry; empty: ``TOPIC-value``.
+        message: full name of the Protobuf message; empty: the first of its file.
         event_column: column with the event time.
         columns: the other columns of an event, with types; all may be null.
         id_column: column with a unique event id, or None: the position in the stream identifies an event.
@@ -59,6 +63,9 @@ class EventSource:
     columns: tuple[Column, ...]
     topic: str = ""
     servers: str = ""
+    format: EventFormat = "json"
+    subject: str = ""
+    message: str = ""
     id_column: str | None = None
     scales: Mapping[str, int] = field(default_factory=dict)
     history: str | None = None
@@ -76,6 +83,11 @@ class EventSource:
         """Return a column by its name."""
         return find_column(self.columns, name, f"event source {self.name!r}", "column")
 
+    @property
+    def registry_subject(self) -> str:
+        """Return the subject of its schemas in the registry."""
+        return self.subject or f"{self.topic}-value"
+
     def same_stream(self, other: EventSource) -> bool:
         """Say whether another definition reads the same stream."""
         return (self.kind, self.topic, self.servers) == (other.kind, other.topic, other.servers)
@@ -84,6 +96,11 @@ class EventSource:
     def readable(self) -> tuple[Column, ...]:
         """Return the columns that a view may read: the columns of an event, and its event time."""
         return (*self.columns, Column(name=self.event_column, dtype=DType.TIMESTAMP))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
+        defaults = {"format": "json", "subject": "", "message": ""}
+        return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EventSource:

@@ -97,6 +97,7 @@ def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
         "policy": of.policy,
         "narrow": given.narrow,
         "trace_id": (given.trace_ids[i] or None) if given.trace_ids else None,
+        "event": None,
     }
 
 

@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import PartitionWorker, SourceCounts
 from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.state_writer import StateWriter
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HORIZON = 10
@@ -122,6 +124,52 @@ def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> 
         took(other, [message("a")], 0, BASE, counts)
     assert one.log.next_seq() == 1
     assert (counts.read, counts.accepted) == (1, 1)
+
+
+class Applied:
+    """Stands for a writer whose states are complete at a time."""
+
+    def __init__(self) -> None:
+        self.now_us: int | None = BASE
+
+    def apply(self, *_: object) -> int:
+        return 1
+
+    def end_us(self) -> int | None:
+        return self.now_us
+
+
+def test_4_4_the_end_of_a_batch_is_recorded_by_the_next_append_or_alone(tmp_path: Path) -> None:
+    partition_worker, counts, writer = opened(tmp_path), SourceCounts(source="s"), Applied()
+
+    def process(name: str, now_us: int | None) -> list[tuple[int, int, int]]:
+        position = partition_worker.next_position or 0
+        partition_worker.add_messages(
+            Messages(
+                partition=PARTLY_SEEN,
+                positions=[position],
+                payloads=[
+                    message(name),
+                ],
+            )
+        )
+        rows = partition_worker.accept(BASE, counts)
+        writer.now_us = now_us
+        if rows is not None:
+            partition_worker.apply(cast(StateWriter, writer), rows, counts)
+        ends = partition_worker.log.read_ends()
+        return list(zip(*(ends[column].to_pylist() for column in ends.column_names), strict=True))
+
+    assert process("a", BASE + 1) == []
+    assert process("b", BASE + 2) == [(0, 0, BASE + 1)]
+    assert process("b", BASE + 3) == [(0, 0, BASE + 1)]  # a repeat, which appends nothing
+    assert process("c", None) == [(0, 0, BASE + 1), (1, 1, BASE + 2)]  # a needed view lacks it
+    assert process("d", BASE + 5) == [(0, 0, BASE + 1), (1, 1, BASE + 2)]
+    assert partition_worker.unrecorded_end == (2, 3, BASE + 5)
+    writer.now_us = BASE + 9
+    partition_worker.record_end(cast(StateWriter, writer))
+    assert partition_worker.log.read_ends()["ended_us"].to_pylist() == [BASE + 1, BASE + 2, BASE + 5, BASE + 5]
+    assert partition_worker.unrecorded_end is None
 
 
 def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""The deliveries of one process, and the sinks of a project as status and metrics show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from skewless.contract.decisions import DecisionStream
+from skewless.contract.plain_record import PlainRecord
+from skewless.contract.sinks import Sink
+from skewless.infra.decisions.decision import find_decisions
+from skewless.infra.decisions.delivery import SinkCounts, SinkDelivery
+from skewless.infra.decisions.outbox import DecisionBatch, SinkPositions
+from skewless.infra.decisions.sink_adapters import SinkContext
+from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.project_state import ProjectState
+
+_COUNTED = {
+    "delivered": "Decisions that the sink has stored",
+    "refused": "Decisions that the sink refuses for good",
+    "retries": "Deliveries that failed and are tried again",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkStatus(PlainRecord):
+    """A sink as its project's database shows it.
+
+    Args:
+        name, kind: of the sink.
+        streams: names of its decision streams.
+        waiting: rows of the prediction log that it has not confirmed.
+        lag_s: age of the oldest of these rows in seconds; None: none waits.
+        delivered: decisions that it has confirmed, ever.
+        refused: decisions in its dead letters, ever.
+        process: the process that delivers; None: no process does.
+    """
+
+    name: str
+    kind: str
+    streams: tuple[str, ...]
+    waiting: int
+    lag_s: float | None
+    delivered: int
+    refused: int
+    process: str | None
+
+
+def list_sinks(decisions: Iterable[DecisionStream]) -> dict[Sink, tuple[str, ...]]:
+    """Return the sinks of decision streams, each with the names of its streams."""
+    streams: dict[Sink, tuple[str, ...]] = {}
+    for stream in decisions:
+        for sink in stream.sinks:
+            streams[sink] = (*streams.get(sink, ()), stream.name)
+    return streams
+
+
+def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us: int) -> list[SinkStatus]:
+    """Return the status of each sink of some decision streams.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    database = state.database
+    positions, catalog, leases = SinkPositions(database), Catalog(database), Leases(database)
+    end, statuses = catalog.next_seq(PREDICTIONS), []
+    for sink, streams in list_sinks(decisions).items():
+        position = positions.read(sink.name)
+        waiting = 0 if position is None else max(0, end - position.next)
+        oldest = catalog.segments(PREDICTIONS, position.next, position.next) if waiting and position else []
+        statuses.append(
+            SinkStatus(
+                name=sink.name,
+                kind=sink.kind,
+                streams=streams,
+                waiting=waiting,
+                lag_s=max(0.0, (now_us - oldest[0].at_us) / 1e6) if oldest else None,
+                delivered=0 if position is None else position.confirmed,
+                refused=0 if position is None else position.refused,
+                process=leases.read_holder(f"sink {sink.name}"),
+            )
+        )
+    return statuses
+
+
+class Deliveries:
+    """Delivers the decisions of a process, and of others that have died, to all sinks of the plan.
+
+    Args:
+        context: of the project.
+    """
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._deliveries: dict[str, SinkDelivery] = {}
+
+    @property
+    def counts(self) -> list[SinkCounts]:
+        """The counts of each sink."""
+        deliveries = list(self._deliveries.values())
+        for delivery in deliveries:
+            delivery.count_waiting()
+        return [delivery.counts for delivery in deliveries]
+
+    def set_decisions(self, decisions: Iterable[DecisionStream]) -> None:
+        """Deliver to the sinks of these decision streams from now on; call it before their first decision.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        sinks = {sink.name: (sink, streams) for sink, streams in list_sinks(decisions).items()}
+        for name, delivery in list(self._deliveries.items()):
+            if sinks.get(name) != (delivery.sink, delivery.streams):
+                del self._deliveries[name]
+                delivery.stop()
+        for name, (sink, streams) in sinks.items():
+            if name not in self._deliveries:
+                self._deliveries[name] = SinkDelivery(self._context, sink, streams)
+                self._deliveries[name].start()
+
+    def offer(self, segment: Segment, rows: pa.Table) -> None:
+        """Deliver decisions that were just appended to the prediction log as a segment."""
+        deliveries = list(self._deliveries.values())
+        if not deliveries:
+            return
+        decisions = find_decisions(rows, {stream for delivery in deliveries for stream in delivery.streams})
+        for delivery in deliveries:
+            found = [item for item in decisions if item[1].stream in delivery.streams]
+            delivery.offer(
+                DecisionBatch(
+                    first=segment.first,
+                    last=segment.last,
+                    positions=[segment.first + offset for offset, _ in found],
+                    decisions=[decision for _, decision in found],
+                )
+            )
+
+    def has_room(self, stream: str) -> bool:
+        """Return whether all sinks of a decision stream can take more decisions; if not, no event is decided."""
+        return all(
+            (delivery.count_waiting() or 0) <= delivery.sink.most_waiting
+            for delivery in list(self._deliveries.values())
+            if stream in delivery.streams
+        )
+
+    def close(self) -> None:
+        """End all deliveries; the next process continues."""
+        deliveries, self._deliveries = list(self._deliveries.values()), {}
+        for delivery in deliveries:
+            delivery.stop()
+
+
+class SinkMetrics(Collector):
+    """Exposes the counts of deliveries."""
+
+    def __init__(self, counts: Callable[[], Sequence[SinkCounts]]) -> None:
+        self._read = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics, each with one sample per sink."""
+        counts = self._read()
+        for name, text in _COUNTED.items():
+            counter = CounterMetricFamily(f"skewless_sink_{name}", text, labels=["sink"])
+            for each in counts:
+                counter.add_metric([each.sink], getattr(each, name))
+            yield counter
+        gauges: Mapping[str, tuple[str, Callable[[SinkCounts], float | None]]] = {
+            "lag": ("Rows of the prediction log that the sink has not confirmed", lambda each: each.waiting),
+            "waiting": ("1 if nothing can be delivered", lambda each: float(each.trouble is not None)),
+        }
+        for name, (text, read) in gauges.items():
+            gauge = GaugeMetricFamily(f"skewless_sink_{name}", text, labels=["sink"])
+            for each in counts:
+                value = read(each)
+                if value is not None:
+                    gauge.add_metric([each.sink], value)
+            yield gauge

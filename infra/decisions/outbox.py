@@ -1,0 +1,297 @@
+"""The outbox of a sink: the prediction log from the position on that the sink has confirmed.
+
+There is no second log: a decision is delivered because it is in the prediction log, so it was durable before it was
+sent. Each sink has a confirmed position, and a restart delivers again from there: the same ids, and the same bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.infra.decisions.decision import LoggedDecision
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.reading import read_tables
+from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.objects import corrupt_error
+from skewless.infra.storage.project_state import ProjectState
+
+MOST_LETTERS = 1_000
+SINK_COUNTS = "sinks"  # folder of the counts by day
+_MOST_OFFERED = 20_000
+_POSITIONS, _LETTERS = "sink_positions", "dead_letters"
+# The decisions among some rows of the prediction log: offset of the row, and its decision.
+FindDecisions = Callable[[pa.Table], list[tuple[int, LoggedDecision]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A decision that a sink refuses for good: sending it again cannot help.
+
+    Args:
+        id: of the decision.
+        position: in the prediction log.
+        reason: in a clause, without values of the decision.
+    """
+
+    id: str
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkPosition:
+    """The confirmed position of a sink.
+
+    Args:
+        next: every decision of the prediction log before this position is confirmed or refused.
+        confirmed: number of decisions that the sink has confirmed.
+        refused: number of decisions in its dead letters, ever.
+        claimed: last position of a batch that may have been written; the next delivery has the same batch. None: none.
+        facts: what must stay the same for the same bytes, for example the id of a schema.
+    """
+
+    next: int
+    confirmed: int = 0
+    refused: int = 0
+    claimed: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionBatch:
+    """Decisions of consecutive positions, in order of the log.
+
+    Args:
+        first, last: positions in the prediction log, both included; other predictions are in between.
+        positions: of the decisions.
+        decisions: none, if no prediction between the positions is a decision for the sink.
+    """
+
+    first: int
+    last: int
+    positions: Sequence[int]
+    decisions: Sequence[LoggedDecision]
+
+
+class SinkPositions:
+    """The positions and the dead letters of a project's sinks; any process may read them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents = Documents(database, _POSITIONS)
+        self._letters = Records(database, _LETTERS)
+
+    def read(self, sink: str) -> SinkPosition | None:
+        """Return the position of a sink, None if nothing was ever delivered to it."""
+        body = self._documents.get(sink)
+        return None if body is None else SinkPosition(**body)
+
+    def begin(self, sink: str, position: int) -> SinkPosition:
+        """Return the position of a sink; a new sink begins at a position of the prediction log."""
+        with self._documents.edit(sink, asdict(SinkPosition(next=position))) as body:
+            return SinkPosition(**body)
+
+    def write(self, sink: str, position: SinkPosition, refusals: Sequence[Refusal], check: Callable[[], None]) -> None:
+        """Record a position and new dead letters in one transaction; ``check`` is its fence.
+
+        Raises:
+            ConflictError: another process delivers to the sink; nothing was written.
+            StoreError: the database is unavailable.
+        """
+        with self._database.transaction():
+            check()
+            self._documents.put(sink, asdict(position))
+            for refusal in refusals:
+                self._letters.add(sink, asdict(refusal))
+            if refusals:
+                sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
+                oldest = self._letters.latest_number(sink) - MOST_LETTERS
+                self._database.execute(sql, _LETTERS, sink, oldest)
+
+    def dead_letters(self, sink: str, most: int = MOST_LETTERS) -> list[Refusal]:
+        """Return the latest refused decisions of a sink, latest first; the prediction log has the decisions."""
+        return [Refusal(**body) for _, body in self._letters.read_latest_first(sink, most)]
+
+
+class DecisionSink(Protocol):
+    """Delivers to one sink; used from one thread. Every adapter must pass ``tests/contract/test_sinks.py``.
+
+    Attributes:
+        retry_after_s: for how long the receiver asked to wait after the last StoreError; None: it did not.
+    """
+
+    retry_after_s: float | None
+
+    def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
+        """Return when each decision of a batch is stored or refused for good; return the refused ones.
+
+        Decisions of one key are stored in their order. A decision that was stored may be sent again, with the same
+        bytes: if this process was killed, or after a StoreError.
+
+        Raises:
+            StoreError: the sink is unavailable; any part of the batch may be stored. Send the same batch again later.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connections; waits for no delivery."""
+        ...
+
+
+class Outbox:
+    """The decisions that a sink has not confirmed, for the process that has its lease.
+
+    Used from one thread, except for ``offer``.
+
+    Args:
+        state: of the project.
+        sink: name of the sink.
+        columns: of the prediction log that ``find_decisions`` reads.
+        find_decisions: returns the sink's decisions among rows of the prediction log.
+        check: the fence of every write; raises ConflictError if another process has the sink's lease.
+    """
+
+    def __init__(
+        self,
+        state: ProjectState,
+        sink: str,
+        *,
+        columns: pa.Schema,
+        find_decisions: FindDecisions,
+        check: Callable[[], None],
+    ) -> None:
+        self._sink, self._columns, self._find, self._check = sink, columns, find_decisions, check
+        self._log = PartitionLog(state, PREDICTIONS)
+        self._positions = SinkPositions(state.database)
+        self._offered: deque[DecisionBatch] = deque()
+        self._n_offered = 0
+        self._lock = threading.Lock()
+        self.position = self._positions.begin(sink, self._log.next_seq())
+        self.next = self.position.next
+
+    def offer(self, batch: DecisionBatch) -> None:
+        """Pass decisions that were just appended, so that nobody reads them from the log; any thread may call it.
+
+        Beyond a bound, batches are not kept: they are read from the log.
+        """
+        with self._lock:
+            if self._n_offered + len(batch.decisions) <= _MOST_OFFERED:
+                self._offered.append(batch)
+                self._n_offered += len(batch.decisions)
+
+    def read(self, most: int) -> DecisionBatch | None:
+        """Return the next decisions, at most so many, and advance; None: there is no further prediction.
+
+        Raises:
+            StoreError: the database or the storage is unavailable.
+        """
+        batch = self._take_offered(most) if self.position.claimed is None else None
+        if batch is None:
+            batch = self._read_log(most)
+        if batch is not None:
+            self.next = batch.last + 1
+        return batch
+
+    def claim(self, batch: DecisionBatch) -> None:
+        """Record, before a batch is written, that a restart must write the same batch.
+
+        Raises:
+            ConflictError, StoreError: as ``confirm``.
+        """
+        if self.position.claimed != batch.last:
+            self._write(replace(self.position, claimed=batch.last), ())
+
+    def confirm(self, last: int, n: int, refusals: Sequence[Refusal] = ()) -> None:
+        """Record that all decisions up to a position are stored or refused.
+
+        Args:
+            last: position of the prediction log.
+            n: number of decisions since the last call that were stored.
+            refusals: the decisions that were refused since then.
+
+        Raises:
+            ConflictError: another process delivers to the sink.
+            StoreError: the database is unavailable.
+        """
+        confirmed, refused = self.position.confirmed + n, self.position.refused + len(refusals)
+        self._write(replace(self.position, next=last + 1, confirmed=confirmed, refused=refused, claimed=None), refusals)
+
+    def _take_offered(self, most: int) -> DecisionBatch | None:
+        """Return offered batches that continue at the position, joined; None: the log has the next rows."""
+        first, positions, decisions = self.next, list[int](), list[LoggedDecision]()
+        end = first
+        with self._lock:
+            while self._offered and self._offered[0].first <= end:
+                batch = self._offered[0]
+                if end <= batch.last:
+                    start = bisect_left(batch.positions, end)
+                    stop = start + most - len(decisions)
+                    positions += batch.positions[start:stop]
+                    decisions += batch.decisions[start:stop]
+                    if stop < len(batch.positions):
+                        end = batch.positions[stop]
+                        break
+                    end = batch.last + 1
+                self._offered.popleft()
+                self._n_offered -= len(batch.decisions)
+        return (
+            DecisionBatch(first=first, last=end - 1, positions=positions, decisions=decisions) if end > first else None
+        )
+
+    def _read_log(self, most: int) -> DecisionBatch | None:
+        first, claimed = self.next, self.position.claimed
+        last, positions, decisions = first - 1, list[int](), list[LoggedDecision]()
+        for start, rows in self._scan(first, claimed, most):
+            found = self._find(rows)
+            room = most - len(decisions) if claimed is None else len(found)
+            positions += [start + offset for offset, _ in found[:room]]
+            decisions += [decision for _, decision in found[:room]]
+            last = start + rows.num_rows - 1 if len(found) <= room else start + found[room][0] - 1
+            if claimed is None and len(decisions) >= most:
+                break
+        if last < first:
+            return None
+        return DecisionBatch(first=first, last=last, positions=positions, decisions=decisions)
+
+    def _scan(self, first: int, last: int | None, step: int) -> Iterator[tuple[int, pa.Table]]:
+        """Yield rows and the position of the first of them, in order; positions of deleted rows are skipped."""
+        for segment in self._log.segments(first, last):
+            begin, end = max(segment.first, first), segment.last if last is None else min(segment.last, last)
+            path = Path(self._log.local_files([segment])[0])
+            if begin > segment.first and _count_rows(path) < segment.rows:
+                begin = segment.first  # rows were erased, so that positions within the file are unknown
+            for rows in read_tables(path, segment.first, begin, end, self._columns):
+                for offset in range(0, rows.num_rows, step):
+                    yield begin + offset, rows.slice(offset, step)
+                begin += rows.num_rows
+
+    def remember(self, facts: dict[str, Any]) -> None:
+        """Record facts that must stay the same for the same bytes."""
+        if facts != self.position.facts:
+            self._write(replace(self.position, facts=facts), ())
+
+    def count_waiting(self) -> int:
+        """Return the number of rows of the prediction log after the last batch that was read."""
+        return max(0, self._log.next_seq() - self.next)
+
+    def _write(self, position: SinkPosition, refusals: Sequence[Refusal]) -> None:
+        self._positions.write(self._sink, position, refusals, self._check)
+        self.position = position
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise corrupt_error(path, error) from error

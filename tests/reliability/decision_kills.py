@@ -1,0 +1,94 @@
+"""A worker that decides events and delivers the decisions, under the eyes of ``kills``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import skewless.infra.decisions.delivery
+from skewless.contract.clock import ManualClock
+from skewless.contract.sinks import RedisStreamSink
+from skewless.infra.decisions.message_sinks import RedisDelivery
+from skewless.infra.streams.port import OpenStream
+from skewless.infra.streams.worker import Worker
+from skewless.serving.decisions.opening import Deciders
+from tests.reliability.kills import Steps
+from tests.reliability.stream_kills import FileStream, hasten, open_stream
+from tests.servers.node import Node
+from tests.worlds.addresses import ProjectAddresses
+from tests.worlds.deciding import ALL, DecidingWorld
+from tests.worlds.streams import busy
+from tests.worlds.waiting import PATIENCE_S
+
+OUT = "out"
+_BATCH = 11  # messages: so that a small run has several steps of each kind
+_RETRY_S = 0.02
+
+
+def deciding_world(root: Path, url: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the world
+    """Return a project whose decisions go to a Redis stream of its own."""
+    sink = RedisStreamSink(name=OUT, stream=f"{OUT}-{root.name}")
+    return DecidingWorld(root=root, url=url, decisions=(replace(ALL, sinks=(sink,)),), **parts)
+
+
+def work(world: DecidingWorld, stream: OpenStream) -> None:
+    """Take, decide, apply and deliver all events."""
+    with world.store() as store, world.deciders() as deciders:
+        worker = world.worker(store, stream, max_rows=_BATCH)
+        decider = deciders.open(world.plan, world.source, world.decisions, store)
+        assert decider is not None
+        worker.set_decider(decider)
+        try:
+            _drain(worker, deciders)
+        finally:
+            worker.close()
+            decider.close()
+
+
+def _drain(worker: Worker, deciders: Deciders) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    worker.step()
+    while busy(worker) or _waits(worker) or not deciders.is_idle():
+        assert time.monotonic() < deadline, (worker.counts, worker.decider and worker.decider.counts)
+        worker.step()
+
+
+def _waits(worker: Worker) -> bool:
+    return worker.decider is not None and any(counts.lag != 0 for counts in worker.decider.counts)
+
+
+def delivered(node: Node, world: DecidingWorld) -> Sequence[str]:
+    """Return the ids that the sink has received, in their order."""
+    with node.client() as client:
+        entries: Any = client.xrange(f"{OUT}-{world.root.name}")
+    return [entry[b"id"].decode() for _, entry in entries]
+
+
+def order_of(world: DecidingWorld) -> dict[str, Any]:
+    """Return the order to work on a world."""
+    addresses = asdict(world.addresses)
+    return {"root": str(world.root), "url": world.url, "now_us": world.clock.now_us(), "addresses": addresses}
+
+
+def act(steps: Steps, order: dict[str, Any]) -> None:
+    """Do the work of ``work``."""
+    quicken()
+    clock, addresses = ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
+    world = deciding_world(Path(order["root"]), order["url"], clock=clock, addresses=addresses)
+    steps.watch(world.root)
+    steps.wrap(FileStream, "commit", lambda *_: "commit")
+    steps.wrap(RedisDelivery, "send", lambda *_: "send")
+    with suppress(KeyboardInterrupt):
+        work(world, open_stream(world.root))
+
+
+def quicken() -> None:
+    """Make batches small, states long soon, and retries fast, in this process."""
+    hasten()
+    skewless.infra.streams.worker._RETRY_S = _RETRY_S
+    skewless.infra.decisions.delivery._COUNT_S = 0.0
+    skewless.infra.decisions.delivery._FIRST_RETRY_S = _RETRY_S

@@ -1,0 +1,124 @@
+"""SEMANTICS 9.3: an event is decided once and delivered, whichever durable step a worker is killed before or after."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import skewless.infra.decisions.delivery
+import skewless.infra.online.servers
+from skewless.contract.windows.hops import SECOND
+from tests.reliability.decision_kills import deciding_world, delivered, order_of, work
+from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
+from tests.reliability.stream_kills import open_stream, send
+from tests.servers.node import Node
+from tests.worlds.addresses import ProjectAddresses
+from tests.worlds.deciding import DecidingWorld
+from tests.worlds.streams import Traffic
+
+EVENTS = 20
+DECIDED = "commit-decided_positions-log_partitions-segments"  # decision, position and end of the log at once
+KINDS = {DECIDED, "commit", "commit-log_partitions-segments", "commit-sink_positions", "send", "sync-object"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
+    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr(skewless.infra.decisions.delivery, "_COUNT_S", 0.0)
+
+
+@pytest.fixture
+def world(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> DecidingWorld:
+    """A project with a champion, a stream and a sink, and no states yet, on an emptied server."""
+    valkey.ask("FLUSHALL")
+    world = deciding_world(tmp_path / f"p{uuid.uuid4().hex[:6]}", valkey.url, addresses=addresses)
+    world.publish()
+    world.ensure()
+    return world
+
+
+@pytest.fixture(scope="module")
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+    with victims("tests.reliability.decision_kills") as running:
+        yield running
+
+
+def kill_at(world: DecidingWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
+    """Kill one worker per case while new events come; return which kinds of steps were hit, and how often."""
+    hit = Hits()
+    for point, side in cases:
+        feed(world, traffic)
+        hit[kind_of(point), side] += dying.killed(point, side, **order_of(world))
+    return hit
+
+
+def feed(world: DecidingWorld, traffic: Traffic) -> None:
+    world.clock.set(world.clock.now_us() + 61 * SECOND)
+    send(world.root, traffic.make(EVENTS, world.clock.now_us()))
+
+
+def check(world: DecidingWorld, traffic: Traffic, node: Node) -> int:
+    """Assert that each event was decided once, as the oracle does, and delivered in order; return the repetitions."""
+    work(world, open_stream(world.root))
+    traffic.check(world)
+    assert world.check_decisions() == len(traffic.good)
+    ids, received = [row["id"] for row in world.log_rows()], delivered(node, world)
+    assert list(dict.fromkeys(received)) == ids, "a decision was not delivered, or not in the order of the log"
+    world.check()
+    return sum(Counter(received).values()) - len(ids)
+
+
+@pytest.mark.parametrize("addresses", ["defaults"], indirect=True)
+def test_9_3_workers_are_killed_around_each_durable_step_of_a_decision(
+    world: DecidingWorld, dying: Victims, valkey: Node
+) -> None:
+    """A killed worker is not restarted before the next one takes its place, so that gaps pile up."""
+    traffic = Traffic(0)
+    feed(world, traffic)
+    found = dying.points(**order_of(world))
+    assert set(map(kind_of, found)) >= KINDS
+    cases: list[Case] = [
+        ("commit-log_partitions-segments#2", "after"),  # accepted, not decided
+        ("sync-object#2", "after"),  # the decisions are stored, and not in the log
+        (f"{DECIDED}#1", "before"),
+        (f"{DECIDED}#2", "after"),  # decided, neither applied nor delivered
+        ("commit#1", "before"),
+        ("send#1", "before"),
+        ("send#1", "after"),  # delivered, not confirmed
+        ("commit-sink_positions#1", "after"),
+    ]
+    hit = kill_at(world, traffic, dying, cases)
+    assert hit.total() >= len(cases) - 1, table_of(hit)
+    assert check(world, traffic, valkey) > 0, "no delivery was repeated"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("seed", range(2))
+def test_soak_100_workers_are_killed_before_and_after_every_durable_step_of_a_decision(
+    world: DecidingWorld, dying: Victims, valkey: Node, seed: int, tell: Callable[[str], None]
+) -> None:
+    traffic, chance, began = Traffic(seed), random.Random(seed), time.monotonic()
+    for _ in range(2):  # some steps are taken once in a project's life
+        feed(world, traffic)
+        found = dying.points(**order_of(world))
+    kinds: dict[str, list[str]] = {}
+    for point in found:
+        kinds.setdefault(kind_of(point), []).append(point)
+    cases = [(chance.choice(points), side) for points in kinds.values() for side in SIDES for _ in range(4)]
+    cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(108 - len(cases))]
+    chance.shuffle(cases)
+    hit = kill_at(world, traffic, dying, cases)
+    repeated, took = check(world, traffic, valkey), time.monotonic() - began
+    tell(f"seed {seed}: {hit.total()} kills, {repeated} deliveries repeated, {took:.0f} s\n{table_of(hit)}")
+    assert hit.total() >= 100, f"seed {seed}"
+    assert min(hit[kind, side] for kind in KINDS for side in SIDES) >= 3, f"seed {seed}"

@@ -1,0 +1,237 @@
+"""A stream world with a model that decides its events, and the oracle of its decisions in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pyarrow.parquet as pq
+
+from skewless.contract.columns import FeatureRef
+from skewless.contract.decisions import DecisionStream
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.settings import Settings
+from skewless.contract.spec import LabelSource, MissingPolicy, ModelSpec, Split
+from skewless.contract.windows.view import Aggregate, Function, WindowView
+from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.packages.package import PackageContents, pin_plan
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.writer import write_package
+from skewless.infra.plans.needed_views import CHAMPION
+from skewless.infra.predictions.ids import decision_id
+from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.runtimes.certification import Reference
+from skewless.infra.streams.decider import EventDecider
+from skewless.serving.decisions.opening import Deciders
+from skewless.serving.metrics.metrics import Metrics
+from skewless.validation.replay import replay_log
+from skewless.validation.replay_report import ReplayReport
+from tests.windows.log import bits, signed
+from tests.windows.oracle import Event, features
+from tests.worlds.plans import columns
+from tests.worlds.streams import SOURCE, StreamWorld, event_of
+
+MODEL = "m"
+SECOND = 1_000_000
+ALL = DecisionStream(name="all", source=SOURCE.name, model=MODEL)
+
+
+def _aggregate(name: str, function: Function, column: str, window: int, place: int = 1) -> Aggregate:
+    hop = 5 * SECOND
+    return Aggregate(name=name, column=column, function=function, window_us=window * SECOND, hop_us=hop, place=place)
+
+
+VIEW = WindowView(
+    name="v",
+    keys=columns({"id": DType.INT64}),
+    source=SOURCE.name,
+    event_column="ts",
+    inputs=columns({"x": DType.FLOAT64, "s": DType.STRING, "ts": DType.TIMESTAMP}),
+    aggregates=(
+        _aggregate("n_20", Function.COUNT, "ts", 20),
+        _aggregate("n_90", Function.COUNT, "ts", 90),
+        _aggregate("sum_90", Function.SUM, "x", 90),
+        _aggregate("std_90", Function.STD, "x", 90),
+        _aggregate("last_20", Function.LAST, "x", 20),
+        _aggregate("last_90_2", Function.LAST, "x", 90, 2),
+        _aggregate("kinds_90", Function.COUNT_DISTINCT, "s", 90),
+    ),
+    transform=None,
+    filter=None,
+    scales={"x": 3},
+    sketch_size=16,
+)
+
+
+@dataclass
+class DecidingWorld(StreamWorld):
+    """One project whose events a model decides."""
+
+    views: tuple[WindowView, ...] = (VIEW,)
+    decisions: tuple[DecisionStream, ...] = (ALL,)
+    missing: MissingPolicy = "null"
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @property
+    def plan(self) -> FeaturePlan:
+        named = [FeatureRef(group=view.name, name=item.name) for view in self.views for item in view.aggregates]
+        return FeaturePlan(
+            project=self.root.name,
+            views=(),
+            request=columns({"x": DType.FLOAT64}),
+            transforms=(),
+            services=(Service(name="svc", features=(*named, FeatureRef(group="request", name="x"))),),
+            windows=self.views,
+            sources=(self.source,),
+        )
+
+    @property
+    def packages(self) -> PackageStore:
+        return PackageStore.of(self.state, Settings())
+
+    @cached_property
+    def booster(self) -> lightgbm.Booster:
+        """The model, as its library has it."""
+        width = len(self.plan.service("svc").features)
+        random = np.random.default_rng(7)
+        rows, labels = random.normal(1, 3, (300, width)), random.integers(0, 2, 300)
+        rows[random.random(rows.shape) < 0.1] = np.nan
+        params = {"objective": "binary", "num_leaves": 6, "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}
+        return lightgbm.train(params, lightgbm.Dataset(rows, labels), num_boost_round=5)
+
+    def publish(self) -> str:
+        """Write the model's package, and make it the champion; return its version."""
+        plan, random = self.plan.select_service("svc"), np.random.default_rng(8)
+        rows = random.normal(1, 3, (40, len(plan.services[0].features)))
+        contents = PackageContents(
+            model_name="model.txt",
+            model=self.booster.model_to_string().encode(),
+            spec=ModelSpec(
+                name=MODEL,
+                service="svc",
+                labels=LabelSource(path="l", event_time="e", known_time="k", label="y"),
+                algorithm="lightgbm",
+                split=Split(test=timedelta(days=1)),
+                missing=self.missing,
+            ),
+            plan=pin_plan(plan, {}),
+            reference=Reference(rows, self.raw(rows), self.score(rows)),
+            profile={},
+            metrics={},
+            fingerprint={},
+        )
+        store = self.packages
+        package, held = write_package(store, MODEL, contents), store.aliases.get(MODEL, CHAMPION)
+        store.aliases.move(MODEL, CHAMPION, expect=held, to=package.version, reason="", now_us=self.clock.now_us())
+        return package.version
+
+    def raw(self, rows: Any) -> Any:  # noqa: ANN401 - of the library
+        return self.booster.predict(rows, raw_score=True, num_threads=1)
+
+    def score(self, rows: Any) -> Any:  # noqa: ANN401 - of the library
+        return self.booster.predict(rows, num_threads=1)
+
+    @contextmanager
+    def deciders(self) -> Iterator[Deciders]:
+        """Open the deciders of one process, which deliver."""
+        with connect(self.root / "spill", threads=1) as connection, self.store() as store:
+            deciders = Deciders(streams=self.streams(connection), store=self.packages, metrics=self.metrics)
+            deciders.load(self.plan, self.decisions, store)
+            try:
+                yield deciders
+            finally:
+                deciders.close()
+
+    @contextmanager
+    def deciding(self, store: OnlineStore) -> Iterator[EventDecider]:
+        """Open a decider; a worker that gets it closes it."""
+        with self.deciders() as deciders:
+            decider = deciders.open(self.plan, self.source, self.decisions, store)
+            assert decider is not None
+            yield decider
+
+    def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
+        """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
+        rows = [row for path in prediction_files(self.state) for row in pq.read_table(path).to_pylist()]
+        return [row for row in rows if row["event"] and row["event"]["stream"] == stream and row["role"] != "shadow"]
+
+    def replay(self) -> ReplayReport:
+        with connect(self.root / "spill", threads=1) as connection:
+            views = OfflineViews(self.state, connection)
+            return replay_log(PredictionLog(self.state, connection), views=views, store=self.packages)
+
+    def check_decisions(
+        self,
+        stream: str = ALL.name,
+        meets: Callable[[dict[str, Any], bool], bool] = lambda _event, _late: True,
+    ) -> int:
+        """Assert what a stream has decided, event by event, and replay's proof of it; return how many decisions.
+
+        Args:
+            meets: whether an event, and whether it is late, is decided.
+        """
+        rows = self.log_rows(stream)
+        by_event = {(row["event"]["partition"], row["event"]["seq"]): row for row in rows}
+        assert len(by_event) == len(rows), "an event was decided twice"
+        expected = {(name, row[SEQ]): (row, t, late) for name, row, t, late in self.timed_events() if meets(row, late)}
+        assert by_event.keys() == expected.keys(), "an event was not decided, or must not have been"
+        events = [event_of(name, row) for name, row, _, _ in self.timed_events()]
+        for (partition, seq), row in by_event.items():
+            event, t, late = expected[partition, seq]
+            self._check_decision(row, partition, event, t, late=late, events=events)
+        report = self.replay()
+        assert report.ok, report.lines()
+        assert report.compared >= len(rows)
+        return len(rows)
+
+    def _check_decision(
+        self, row: dict[str, Any], partition: str, event: dict[str, Any], t: int, *, late: bool, events: Sequence[Event]
+    ) -> None:
+        seq, stream = event[SEQ], row["event"]["stream"]
+        assert (row["t"], row["event"]["late"], row["event"]["event_ts"]) == (t, late, event[EVENT])
+        assert row["id"] == decision_id(stream, partition, seq, t)
+        vector: list[float | None] = []
+        for view, read in zip(self.views, row["reads"], strict=True):
+            applied = {slot["partition"]: slot["seq"] for slot in read["applied"] or ()}
+            before = [
+                item
+                for item in events
+                if item.key == (event["id"],)
+                and (
+                    item.seq < seq
+                    if item.partition == signed(partition)
+                    else item.seq <= applied.get(item.partition, -1)
+                )
+            ]
+            vector += features(view, before, t)
+        vector.append(event["x"])
+        assert bits(row["vector"]) == bits(vector), (row["id"], row["vector"], vector)
+        numbers = np.array([[math.nan if value is None else value for value in vector]])
+        assert row["score"] == self.score(numbers)[0]
+
+    def timed_events(self) -> Iterator[tuple[str, dict[str, Any], int, bool]]:
+        """Yield the accepted events with the times for which they are decided, from the words of SEMANTICS 9.1."""
+        for name in log_partitions(self.state, self.source.name):
+            newest = None
+            for part in PartitionLog(self.state, name).read():
+                for row in part.to_pylist():
+                    if row[REJECT] is not None:
+                        continue
+                    late = newest is not None and row[EVENT] < newest - 2 * SECOND
+                    t = (row[INGEST] if late else row[EVENT]) // 1_000 * 1_000
+                    newest = row[EVENT] if newest is None else max(newest, row[EVENT])
+                    yield name, row, t, late
