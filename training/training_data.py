@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import LabelSource
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.training.decision import SliceColumn
@@ -66,7 +66,7 @@ class TrainingData(ABC):
         """The vectors of all rows, float64, shape ``(n, n_features)``, equal to the server's."""
 
     @abstractmethod
-    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+    def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model, in the same order.
 
         Args:

@@ -76,6 +76,9 @@ class PredictionBatch(NamedTuple):
         narrow: float64 fields or features came as narrower floats, which the model's spec accepts.
         trace_ids: per row, the trace of its request, 32 hexadecimal digits; empty: it is not traced. An empty sequence:
             none is.
+        actions: per row, the decision about it; None: there is none. An empty sequence: the model has no decisions.
+        propensities: per row, the probability of its action before the choice of exploration. An empty sequence: the
+            model does not explore, or its actions are not taken.
     """
 
     origin: LoadColumns
@@ -95,6 +98,8 @@ class PredictionBatch(NamedTuple):
     source: Source = "entities"
     narrow: bool = False
     trace_ids: Sequence[str] = ()
+    actions: Sequence[str | None] = ()
+    propensities: Sequence[float] = ()
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -151,6 +151,20 @@ class Group:
         """The rows in the form that readers and transforms use."""
         return self.model.parser.build_rows(_end_to_end([ticket.request.columns or {} for ticket in self.tickets]))
 
+    def explore(self, ids: Sequence[str]) -> list[bool] | None:
+        """Return which rows explore; None: the model does not. Vectors have no sticky values, so they do not."""
+        explore = self.model.package.spec.explore
+        if explore is None:
+            return None
+        values: Iterable[Sequence[object]] = ((name,) for name in ids)
+        if explore.sticky:
+            columns = [ticket.request.columns for ticket in self.tickets]
+            if any(column is None for column in columns):
+                return [False] * len(ids)
+            own = _end_to_end([column or {} for column in columns])
+            values = zip(*(own[name] for name in explore.sticky), strict=True)
+        return explore.choose(self.model.name, values)
+
     @cached_property
     def keys(self) -> list[bytes | None]:
         """The keys to read from the store; None: nothing to read."""
@@ -195,6 +209,7 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
     """Return the log rows of a scored batch of a group."""
     vectors, times = scored.vectors, group.times
+    actions, propensities = scored.actions
     return PredictionBatch(
         origin=group.model.origin if group.arm is None else group.arm.origin,
         ids=scored.ids,
@@ -213,6 +228,8 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
         trace_ids=_trace_ids(group) if group.traces else (),
+        actions=actions,
+        propensities=propensities,
     )
 
 
