@@ -197,6 +197,9 @@ class Planner:
             if types is not None:
                 own = table_spec(spec) or spec
                 check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), own))
+            if spec.explore is not None:
+                plan = compiled.plan.select_service(spec.service)
+                spec.explore.check_inputs(spec.name, [column.name for column in (*plan.join_keys, *plan.request)])
         return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:

@@ -38,6 +38,20 @@ class Explore:
         if not 0 < self.share < 1:
             raise DefinitionError("Explore.share", "is not between 0 and 1", value=self.share, fix="give 0.05")
 
+    def check_inputs(self, model: str, names: Iterable[str]) -> None:
+        """Check that the sticky names are inputs of the model.
+
+        Raises:
+            DefinitionError: one is not.
+        """
+        known = list(names)
+        for name in self.sticky:
+            if name not in known:
+                fix = f"use {', '.join(known)}"
+                raise DefinitionError(
+                    f"model {model!r} explore", "has a sticky name that is not an input", value=name, fix=fix
+                )
+
     def choose(self, model: str, values: Iterable[Sequence[object]]) -> list[bool]:
         """Return which predictions explore: the same for equal values, in any process and at any time.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.feedback import parse_feedback
-from skewless.contract.labels import AnyLabels, LabelSource
+from skewless.contract.labels import AnyLabels, LabelSource, Outcomes
 from skewless.contract.spec import ModelSpec
+from skewless.infra.offline.labels import label_source
+from skewless.infra.outcomes.label_rows import resolve_labels
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.quality import labelled_log
 from skewless.training.dataset import Dataset
 from tests.worlds.trained import MODEL, SECOND, Row, Sandbox, ask, opened_copy
 
@@ -70,7 +73,7 @@ class Loop:
         OutcomeWriter(outcome_spool(self.place.project.state)).append(outcomes, received_at=now, source="test")
         return now
 
-    def write_table(self, known: list[int | None], labels: list[float]) -> LabelSource:
+    def write_table(self, known: list[int | None], labels: list[float], name: str = TABLE) -> LabelSource:
         """Write the label table that says the same as outcomes that arrived at these times."""
         time = pa.timestamp("us", tz="UTC")
         schema = pq.read_schema(self.place.repo / "data/payments.parquet").append(pa.field("asked_at", time))
@@ -82,8 +85,8 @@ class Loop:
             else pa.array(columns[item.name]).cast(item.type)
             for item in schema
         ]
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), self.place.repo / TABLE)
-        return LabelSource(path=TABLE, event_time="asked_at", known_time="known_at", label="fraud")
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), self.place.repo / name)
+        return LabelSource(path=name, event_time="asked_at", known_time="known_at", label="fraud")
 
     def use(self, labels: AnyLabels, **fields: Any) -> ModelSpec:  # noqa: ANN401 - of the spec
         """Let the model have other labels than those of the plan."""
@@ -92,6 +95,13 @@ class Loop:
         self.place.project.__dict__["applied"] = replace(applied, models=(spec,))
         self.place.project.__dict__.pop("checks", None)
         return spec
+
+    def label_rows(self, labels: Outcomes, **fields: Any) -> tuple[dict[str | None, Row], Mapping[str, int]]:  # noqa: ANN401 - of the spec
+        """Return the label rows by prediction (those of the table's own together under None), and their counts."""
+        self.use(labels, **fields)
+        resolved = resolve_labels(labelled_log(self.place.project, MODEL), self.place.now_us())
+        rows = pq.read_table(label_source(resolved.spec).path).to_pylist()
+        return {row["outcome_prediction"]: row for row in rows}, resolved.counts
 
     def dataset(self, labels: AnyLabels, **fields: Any) -> Dataset:  # noqa: ANN401 - of the spec
         self.use(labels, **fields)
