@@ -21,6 +21,7 @@ from skewless.training.mode_gap import ModeGap
 from skewless.training.row_source import RowSource
 from skewless.training.stored_matrix import AnyMatrix, StoredMatrix, read_batches
 from skewless.training.trainers.port import AnyTrainingSet, StoredTrainingSet, TrainingSet
+from skewless.validation.evaluation.interval import effective_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,21 @@ class TrainingData(ABC):
         if self.groups is not None:
             total.update(np.ascontiguousarray(self.groups).data)
         return total.hexdigest()
+
+    @property
+    def weight_summary(self) -> dict[str, dict[str, float]]:
+        """Return number, effective number and largest weight of training and test rows; empty if all weights are 1."""
+        if (self.weights == 1.0).all():
+            return {}
+        masks = {"train": self.train, "test": self.test}
+        return {
+            name: {
+                "rows": int(mask.sum()),
+                "effective": effective_size(self.weights[mask]),
+                "largest": float(self.weights[mask].max(initial=0.0)),
+            }
+            for name, mask in masks.items()
+        }
 
     def training_rows(self, mask: BoolArray) -> AnyTrainingSet:
         """Return the rows of a mask as the input of a trainer."""

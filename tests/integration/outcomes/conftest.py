@@ -18,6 +18,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.offline.labels import label_source
 from skewless.infra.outcomes.label_rows import resolve_labels
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.packages.served_model import ServedModel
 from skewless.operations.quality import labelled_log
 from skewless.training.dataset import Dataset
 from tests.worlds.trained import MODEL, SECOND, Row, Sandbox, ask, opened_copy
@@ -35,8 +36,14 @@ class Loop:
     rows: list[Row] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     known: list[int | None] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    actions: list[str | None] = field(default_factory=list)
+    first: ModelSpec = field(init=False)
 
-    def predict(self, days: int, each: int = 30, *, outcomes: bool = False) -> None:
+    def __post_init__(self) -> None:
+        self.first = self.place.project.applied.model(MODEL)
+
+    def predict(self, days: int, each: int = 30, *, outcomes: bool = False, model: ServedModel | None = None) -> None:
         """Predict once a day; the request says the time of the prediction, as that of its label.
 
         Args:
@@ -45,7 +52,9 @@ class Loop:
         for day in range(days):
             now = self.place.now_us() // 1_000 * 1_000
             rows = [row | {"paid_at": now} for row in ask(each, first=7 * day)]
-            answer = self.place.predict(rows)
+            answer = self.place.predict(rows, model=model)
+            self.scores += answer.scores.tolist()
+            self.actions += answer.decisions or [None] * each
             self.ids += answer.ids
             self.rows += rows
             self.times += [answer.t] * each
