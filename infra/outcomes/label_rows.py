@@ -78,14 +78,14 @@ _COUNTS_SQL = f"""
 _USED_SQL = """
     SELECT {fields}, make_timestamptz(t + $horizon) AS outcome_time,
         make_timestamptz(CASE WHEN outcome IS NULL THEN mature_at ELSE greatest(first, mature_at) END) AS outcome_known,
-        label AS outcome_label, least(inverse, $most) * given_weight AS outcome_weight, id AS outcome_prediction
+        label AS {label}, least(inverse, $most) * given_weight AS outcome_weight, id AS outcome_prediction
     FROM joined WHERE left_out IS NULL
 """
 # Rows of the table that belong to no prediction.
 _OWN_SQL = f"""
     SELECT {{fields}}, make_timestamptz({TIME} + $horizon) AS outcome_time,
         make_timestamptz(CASE WHEN {KNOWN} IS NOT NULL THEN greatest({KNOWN}, {TIME} + $maturity) END) AS outcome_known,
-        {LABEL} AS outcome_label, {WEIGHT} AS outcome_weight, NULL AS outcome_prediction
+        {LABEL} AS {{label}}, {WEIGHT} AS outcome_weight, NULL AS outcome_prediction
     FROM label_table WHERE row NOT IN (SELECT row FROM candidates WHERE batch = '{TABLE_BATCH}')
 """
 
@@ -117,10 +117,14 @@ def resolve_labels(log: LabelledLog, now_us: int) -> ResolvedLabels:
         return ResolvedLabels(spec=log.spec)
     with _open_rows(log, labels, now_us) as cursor:
         values = {"horizon": log.spec.horizon // _MICROSECOND, "most": labels.max_weight}
-        rows = _USED_SQL.format(fields=_fields(log, lambda column: json_value_sql("inputs", column)))
+        label = _label_name(log, labels)
+        rows = _USED_SQL.format(
+            fields=_fields(log, lambda column: json_value_sql("inputs", column)), label=quote(label)
+        )
         if labels.table is not None:
             values["maturity"] = labels.maturity // _MICROSECOND
-            rows += f" UNION ALL {_OWN_SQL.format(fields=_fields(log, lambda column: quote(column.name)))}"
+            own = _OWN_SQL.format(fields=_fields(log, lambda column: quote(column.name)), label=quote(label))
+            rows = f"{rows} UNION ALL {own}"
         path = _write(cursor, rows, values, log.state / FOLDER / log.spec.name)
         counted = cursor.execute(_COUNTS_SQL, {"most": labels.max_weight})
         names = [name for name, *_ in counted.description or ()]
@@ -129,7 +133,7 @@ def resolve_labels(log: LabelledLog, now_us: int) -> ResolvedLabels:
         path=str(path),
         event_time="outcome_time",
         known_time="outcome_known",
-        label="outcome_label",
+        label=label,
         weight="outcome_weight",
         prediction="outcome_prediction",
         columns={column.name: column.name for column in log.columns()},
@@ -207,6 +211,12 @@ def _usable_sql(spec: ModelSpec) -> str:
         return "true"
     most = {"binary": 1, "multiclass": len(spec.classes) - 1, "ranking": _MOST_RELEVANT}[spec.task]
     return f"(best.label = floor(best.label) AND best.label BETWEEN 0 AND {most:d})"
+
+
+def _label_name(log: LabelledLog, labels: Outcomes) -> str:
+    """Return the name of the label's column: that of the table beside, so that expectations hold for both."""
+    names = [column.name for column in log.columns()]
+    return "outcome_label" if labels.table is None or labels.table.label in names else labels.table.label
 
 
 def _fields(log: LabelledLog, value: Callable[[Column], str]) -> str:

@@ -51,7 +51,7 @@ class Loop:
         """
         for day in range(days):
             now = self.place.now_us() // 1_000 * 1_000
-            rows = [row | {"paid_at": now} for row in ask(each, first=7 * day)]
+            rows = [row | {"paid_at": now} for row in ask(each, first=7 * (day % 3))]
             answer = self.place.predict(rows, model=model)
             self.scores += answer.scores.tolist()
             self.actions += answer.decisions or [None] * each
@@ -69,7 +69,7 @@ class Loop:
         """Return what is true: large payments are bad, with noise."""
         noise = np.random.default_rng(5).normal(size=100_000)[: len(self.rows)]
         amounts = np.array([row["amount"] for row in self.rows])
-        return ((amounts / 100 + 0.5 * noise) > 0.6).astype(float).tolist()
+        return ((amounts / 40 + 0.3 * noise) > 0.8).astype(float).tolist()
 
     def outcome(self, i: int, label: float | None, **said: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """Return feedback about a prediction."""
@@ -109,7 +109,8 @@ class Loop:
         """Return the label rows by prediction (those of the table's own together under None), and their counts."""
         self.use(labels, **fields)
         resolved = resolve_labels(labelled_log(self.place.project, MODEL), self.place.now_us())
-        rows = pq.read_table(label_source(resolved.spec).path).to_pylist()
+        source = label_source(resolved.spec)
+        rows = pq.read_table(source.path).rename_columns({source.label: "outcome_label"}).to_pylist()
         return {row["outcome_prediction"]: row for row in rows}, resolved.counts
 
     def dataset(self, labels: AnyLabels, **fields: Any) -> Dataset:  # noqa: ANN401 - of the spec
