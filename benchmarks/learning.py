@@ -168,29 +168,29 @@ def make_payments(rng: np.random.Generator, risk: Real, n: int, *, changed: bool
     return Payments(rows=rows, chance=chance, fraud=(rng.random(n) < chance).astype(np.float64))
 
 
-def simulate(folder: Path, url: str, *, seed: int, rounds: int, payments: int) -> dict[str, list[Round]]:
-    """Return the rounds of each model of a project that is written to a folder."""
+def simulate(
+    folder: Path, url: str, *, seed: int, rounds: int, payments: int, arms: Sequence[str] = tuple(ARMS)
+) -> dict[str, list[Round]]:
+    """Return the rounds of some models of a project that is written to a folder."""
     rng = np.random.default_rng(seed)
     risk = rng.beta(2, 8, _SHOPS)
     _write_project(folder, make_payments(rng, risk, 2 * payments, changed=False), risk, seed)
-    found: dict[str, list[Round]] = {name: [] for name in ARMS}
+    found: dict[str, list[Round]] = {name: [] for name in arms}
     with Project(folder, clock=f"file:{folder}/.skewless/clock", redis_url=url, threads=1) as project:
         project.apply()
         project.materialize(check=False)
-        for name in ARMS:
-            project.train(name)
         for _ in range(rounds):
+            for name in arms:
+                project.train(name)
             parts = [make_payments(rng, risk, payments // _CALLS, changed=True) for _ in range(_CALLS)]
-            answers = {name: list[ScoredSlice]() for name in ARMS}
+            answers = {name: list[ScoredSlice]() for name in arms}
             for part in parts:
-                for name in ARMS:
+                for name in arms:
                     answers[name].append(asyncio.run(_predict(project, url, name, part.rows)))
                 _move(project, _DAY)
-            for name in ARMS:
+            for name in arms:
                 found[name].append(_learn(project, name, parts, answers[name]))
             _move(project, _DAY)
-            for name in ARMS:
-                project.train(name)
     return found
 
 

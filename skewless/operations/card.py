@@ -113,8 +113,8 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield from _table((kind, "number"), sorted(counts.items()))
     if "weights" in data:
         yield ""
-        rows = [(name, item["rows"], item["effective"], item["largest"]) for name, item in data["weights"].items()]
-        yield from _table(("weighted rows", "number", "effective number", "largest weight"), rows)
+        sizes = [(name, item["rows"], item["effective"], item["largest"]) for name, item in data["weights"].items()]
+        yield from _table(("weighted rows", "number", "effective number", "largest weight"), sizes)
     yield "\n## Evaluation\n"
     names = [name for name in card.metrics if not name.startswith(_BASELINE)]
     rows = [(name, card.metrics[name], card.metrics.get(_BASELINE + name)) for name in names]

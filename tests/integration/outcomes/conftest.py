@@ -69,7 +69,7 @@ class Loop:
         """Return what is true: large payments are bad, with noise."""
         noise = np.random.default_rng(5).normal(size=100_000)[: len(self.rows)]
         amounts = np.array([row["amount"] for row in self.rows])
-        return ((amounts / 40 + 0.3 * noise) > 0.8).astype(float).tolist()
+        return [float(bad) for bad in amounts / 40 + 0.3 * noise > 0.8]
 
     def outcome(self, i: int, label: float | None, **said: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         """Return feedback about a prediction."""

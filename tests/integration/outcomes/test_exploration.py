@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def test_a_share_explores_and_replay_proves_it(loop: Loop, sticky: tuple[str, ..
     assert declined.sum() > 50
     chosen = np.array(explored)
     assert 0.12 < chosen.mean() < 0.4
-    assert {told[i] for i in np.flatnonzero(declined & ~chosen)} == {"decline"}
-    assert {told[i] for i in np.flatnonzero(chosen | ~declined)} == {"approve"}
+    assert {told[i] for i in np.flatnonzero(declined & ~chosen).tolist()} == {"decline"}
+    assert {told[i] for i in np.flatnonzero(chosen | ~declined).tolist()} == {"approve"}
     for row in rows.values():
         assert row["propensity"] == pytest.approx(expected_propensity(row, share=0.25), rel=1e-15)
     assert (list(again.explored or ()) == list(explored)) == bool(sticky)
@@ -73,12 +74,16 @@ def test_without_exploration_nothing_has_a_propensity(loop: Loop) -> None:
     assert loop.place.project.replay().ok
 
 
+def replaced(value: object, _before: object) -> object:
+    return value
+
+
 def test_altered_actions_are_found(loop: Loop) -> None:
     model = exploring(loop, Explore(share=0.25, action="approve"))
     loop.place.predict(ask(40), model=model)
     assert loop.place.project.replay().ok
     for row, (column, value) in enumerate((("action", "refer"), ("action", None), ("propensity", 0.5))):
-        alter_predictions(loop.place, column, lambda _, value=value: value, rows=(row,))
+        alter_predictions(loop.place, column, partial(replaced, value), rows=(row,))
     report = loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
     assert {(item.cause, item.about) for item in report.findings.examples} == {(Cause.ACTION, MODEL)}
