@@ -21,7 +21,8 @@ from benchmarks.repo import Table
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.stored import plan_of
-from skewless.contract.spec import Algorithm, Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Algorithm, Gate, ModelSpec, Split
 
 _MEMORY_LIMIT = "256MiB"
 _HOURS = 10

@@ -69,7 +69,8 @@ _SLOT = "# one more"
 _ADDED = 'Aggregation(column="amount", function="max", time_window=WINDOWS["1d"], name="max_1d"),'
 _MODELS = """from datetime import timedelta
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

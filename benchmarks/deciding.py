@@ -206,8 +206,9 @@ def _publish(streams: Any) -> Any:  # noqa: ANN401 - loaded by contestants
 
     import lightgbm
 
+    from skewless.contract.labels import LabelSource
     from skewless.contract.settings import Settings
-    from skewless.contract.spec import LabelSource, ModelSpec, Split
+    from skewless.contract.spec import ModelSpec, Split
     from skewless.infra.packages.package import PackageContents, pin_plan
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.packages.writer import write_package

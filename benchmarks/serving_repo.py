@@ -44,7 +44,8 @@ _VIEW = """
 """
 _MODELS = """from datetime import timedelta
 
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 
 MODELS = [
     ModelSpec(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from skewless.version import __version__
 
 if TYPE_CHECKING:
+    from skewless.contract.actions import Explore
     from skewless.contract.clock import ManualClock, OffsetClock, SystemClock
     from skewless.contract.decisions import Changes, Crosses, DecisionStream
     from skewless.contract.errors import (
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
         StalePlanError,
         StoreError,
     )
+    from skewless.contract.labels import LabelSource, Outcomes
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
-    from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+    from skewless.contract.spec import Gate, ModelSpec, Split
     from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
 
@@ -45,6 +47,7 @@ __all__ = [
     "DecisionStream",
     "DefinitionError",
     "DuckDBSource",
+    "Explore",
     "Gate",
     "GateError",
     "Guardrails",
@@ -52,6 +55,7 @@ __all__ = [
     "ManualClock",
     "ModelSpec",
     "OffsetClock",
+    "Outcomes",
     "PackageError",
     "PlaceError",
     "Project",
@@ -73,8 +77,10 @@ __all__ = [
 _HOMES = {
     "skewless.contract.clock": {"ManualClock", "OffsetClock", "SystemClock"},
     "skewless.contract.decisions": {"Changes", "Crosses", "DecisionStream"},
+    "skewless.contract.actions": {"Explore"},
+    "skewless.contract.labels": {"LabelSource", "Outcomes"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
-    "skewless.contract.spec": {"Gate", "LabelSource", "ModelSpec", "Split"},
+    "skewless.contract.spec": {"Gate", "ModelSpec", "Split"},
     "skewless.infra.sources.duckdb_source": {"DuckDBSource"},
     "skewless.project": {"Project"},
 }

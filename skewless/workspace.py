@@ -180,6 +180,7 @@ class Workspace:
             clock=self.clock,
             known=frozenset(names),
             current=frozenset(view.hash for view in self.applied.plan.views),
+            plan=self.applied.plan,
         )
 
     @cached_property
@@ -205,7 +206,13 @@ class Workspace:
 
         plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return build_dataset(
-            connection=self.connection, repo=self.repo, plan=plan, spec=spec, views=self.views, now_us=now_us
+            connection=self.connection,
+            repo=self.repo,
+            plan=plan,
+            spec=spec,
+            views=self.views,
+            now_us=now_us,
+            store=self.store,
         )
 
     def open_training_data(self, model: str) -> AbstractContextManager[TrainingData]:
@@ -220,6 +227,7 @@ class Workspace:
             spec=spec,
             views=self.views,
             now_us=now_us,
+            store=self.store,
             on_rows=lambda done, total: self.on_progress("joining rows", done, total),
         ).open()
 

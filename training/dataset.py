@@ -13,15 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.errors import DefinitionError, SourceError, StoreError
+from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
-from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.spec import ModelSpec
 from skewless.contract.status import BoolArray, Int64Array, count_statuses
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import (
     KNOWN,
     LABEL,
+    PREDICTION,
     WEIGHT,
     entity_rows,
     find_known_labels,
@@ -30,7 +32,11 @@ from skewless.infra.offline.labels import (
     request_arrays,
 )
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.outcomes.label_rows import resolve_labels
+from skewless.infra.outcomes.labelled_log import LabelledLog
+from skewless.infra.packages.store import PackageStore
 from skewless.training.decision import SliceColumn
+from skewless.training.logged_vectors import LoggedVectors, has_logged_vectors, read_logged_vectors
 from skewless.training.mode_gap import measure_mode_gap
 from skewless.training.row_source import RowSource
 from skewless.training.training_data import TrainingData
@@ -49,22 +55,27 @@ class Dataset(TrainingData):
         matrix: float64, shape ``(n, n_features)``, equal to the server's vectors.
         reads: per view, its read for the rows.
         request: per request field, its values.
+        logged: vectors that replace the recomputed ones.
     """
 
     matrix: Matrix
     reads: Mapping[str, ViewRead] = field(repr=False)
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    logged: LoggedVectors | None = field(default=None, repr=False)
 
     @property
     def features(self) -> Matrix:
         """The matrix."""
         return self.matrix
 
-    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+    def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""
         if self._covers(assembler.plan):
             # Views of equal hash have equal rows, so the log is not read again.
-            yield assembler.assemble(self.t, self.reads, self.request).matrix[self.test]
+            matrix = assembler.assemble(self.t, self.reads, self.request).matrix
+            if self.logged is not None:
+                self.logged.replace_in(matrix, assembler)
+            yield matrix[self.test]
         elif self.source is None:
             raise StoreError("training set", "has no log for other views", fix="build it again from the log")
         else:
@@ -86,8 +97,12 @@ def build_dataset(
     spec: ModelSpec,
     views: OfflineViews,
     now_us: int,
+    store: PackageStore | None = None,
 ) -> Dataset:
     """Return the training set of a model as it could have been built at ``now_us``.
+
+    Args:
+        store: has the versions of logged vectors (``Outcomes.vectors``).
 
     Raises:
         SourceError: no label row is usable, the training or test rows are empty, or a view has never been filled.
@@ -95,13 +110,18 @@ def build_dataset(
     """
     pinned = plan.select_service(spec.service)
     views.check_filled(pinned)
-    label_rows = read_labels(connection, repo, pinned, spec)
-    rows, counts = select_usable(pinned, label_rows, now_us)
+    log = LabelledLog(repo=repo, state=views.state, connection=connection, plan=pinned, spec=spec)
+    labels = resolve_labels(log, now_us)
+    rows, counts = select_usable(pinned, read_labels(connection, repo, pinned, labels.spec), now_us)
     counts["contradicting"] = count_contradictions(rows)
+    counts |= labels.counts
     check_usable(spec, counts)
     entities = entity_rows(pinned, rows)
-    dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us)
-    source = RowSource(connection=connection, repo=repo, plan=pinned, spec=spec, views=views, now_us=now_us)
+    logged = None
+    if store is not None and has_logged_vectors(spec):
+        logged = read_logged_vectors(log, store, rows[PREDICTION])
+    dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us, logged)
+    source = RowSource(connection=connection, repo=repo, plan=pinned, spec=labels.spec, views=views, now_us=now_us)
     gap = measure_mode_gap(pinned, views, entities.filter(pa.array(dataset.test)))
     return replace(dataset, gap=gap, source=source)
 
@@ -113,6 +133,7 @@ def _assemble(
     reads: Mapping[str, ViewRead],
     counts: Mapping[str, int],
     now_us: int,
+    logged: LoggedVectors | None,
 ) -> Dataset:
     t = rows[TIME].to_numpy().astype(np.int64)
     known = rows[KNOWN].to_numpy().astype(np.int64)
@@ -123,6 +144,9 @@ def _assemble(
     vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
     vectors = assembler.assemble(t, reads, request)
+    if logged is not None:
+        different = logged.replace_in(vectors.matrix, assembler)
+        counts = {**counts, "logged_vectors": len(logged.rows), "different_vectors": different}
     return Dataset(
         plan=plan,
         names=assembler.labels,
@@ -139,6 +163,7 @@ def _assemble(
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
+        logged=logged,
         groups=find_groups(spec, rows.column_names, rows.column),
         slices=find_slices(spec, rows.column_names, rows.column),
     )
@@ -175,7 +200,7 @@ def check_usable(spec: ModelSpec, counts: Mapping[str, int]) -> None:
 
 def count_contradictions(rows: pa.Table) -> int:
     """Return the number of rows that share keys, request fields and time with a row of another label."""
-    columns = [name for name in rows.column_names if name not in {LABEL, KNOWN, WEIGHT}]
+    columns = [name for name in rows.column_names if name not in {LABEL, KNOWN, WEIGHT, PREDICTION}]
     groups = rows.group_by(columns).aggregate([(LABEL, "min"), (LABEL, "max"), (LABEL, "count")])
     is_different = pc.not_equal(groups[f"{LABEL}_min"], groups[f"{LABEL}_max"])
     return int(pc.sum(groups.filter(is_different)[f"{LABEL}_count"]).as_py() or 0)

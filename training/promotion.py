@@ -58,6 +58,7 @@ class TrainReport:
             "metrics": dict(self.trained.metrics),
             "rows": {"train": int(dataset.train.sum()), "test": int(dataset.test.sum()), **dataset.counts},
             "status": {view: dict(counts) for view, counts in dataset.status.items()},
+            **({"weights": weights} if (weights := dataset.weight_summary) else {}),
         } | gap
 
 

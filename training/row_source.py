@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.errors import SourceError, StoreError
+from skewless.contract.labels import AnyLabels, Outcomes
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.spec import ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
@@ -22,6 +23,7 @@ from skewless.infra.offline.labels import (
     entity_rows,
     find_known_labels,
     find_servable,
+    label_source,
     request_arrays,
     select_columns,
     stream_labels,
@@ -51,7 +53,7 @@ class RowSource:
     now_us: int
 
     def batches(
-        self, assembler: Assembler, labels: LabelSource, t: Int64Array, expected: npt.NDArray[np.float64]
+        self, assembler: Assembler, labels: AnyLabels, t: Int64Array, expected: npt.NDArray[np.float64]
     ) -> Iterator[Matrix]:
         """Yield the other model's vectors of the last rows of the dataset, each of shape ``(rows, n_features)``.
 
@@ -87,10 +89,11 @@ class RowSource:
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
 
-    def _rows(self, plan: FeaturePlan, labels: LabelSource, first: int, last: int) -> Iterator[pa.Table]:
+    def _rows(self, plan: FeaturePlan, labels: AnyLabels, first: int, last: int) -> Iterator[pa.Table]:
         """Yield the rows of the dataset in the columns of both plans, many at a time: each read searches the log."""
         # The other model's label source names keys that were renamed since.
-        labels_of_both = replace(self.spec.labels, columns={**labels.columns, **self.spec.labels.columns})
+        own, others = label_source(self.spec), {} if isinstance(labels, Outcomes) else labels.columns
+        labels_of_both = replace(own, columns={**others, **own.columns})
         spec, pending = replace(self.spec, labels=labels_of_both), []
         for rows in stream_labels(self.connection, self.repo, self.plan, spec, between=(first, last), other=plan):
             # The filters of the dataset, not of the other plan: its rows must be the same.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ import numpy as np
 from skewless.contract.clock import from_us
 from skewless.contract.columns import digest
 from skewless.contract.errors import SourceError, StoreError
+from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import LabelSource, ModelSpec
+from skewless.contract.spec import ModelSpec
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.infra.engines.job import delete_spilled, spill_folder
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
 from skewless.infra.offline.matched_rows import read_memory_limit
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.outcomes.label_rows import ResolvedLabels, resolve_labels
+from skewless.infra.outcomes.labelled_log import LabelledLog
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.dataset import (
     build_dataset,
@@ -32,6 +37,7 @@ from skewless.training.dataset import (
 )
 from skewless.training.dataset_files import DatasetFiles, OnRows
 from skewless.training.dataset_folder import merge_status
+from skewless.training.logged_vectors import has_logged_vectors
 from skewless.training.mode_gap import measure_mode_gap, spread_indices
 from skewless.training.row_source import RowSource
 from skewless.training.stored_labels import StoredLabels, UsableRows
@@ -64,7 +70,7 @@ class StoredDataset(TrainingData):
         """The matrix."""
         return self.matrix
 
-    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+    def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""
         if assembler.plan.hash == self.plan.hash:
             # The same features; only the words may have other codes.
@@ -81,6 +87,7 @@ class TrainingDataBuilder:
 
     Args:
         plan: all of the project.
+        store: as of ``build_dataset``.
         on_rows: called with the number of joined rows and of all rows, if they are joined for the storage.
     """
 
@@ -90,6 +97,7 @@ class TrainingDataBuilder:
     spec: ModelSpec
     views: OfflineViews
     now_us: int
+    store: PackageStore | None = None
     on_rows: OnRows = lambda _done, _total: None
 
     @contextmanager
@@ -118,6 +126,7 @@ class TrainingDataBuilder:
             spec=self.spec,
             views=self.views,
             now_us=self.now_us,
+            store=self.store,
         )
 
     @contextmanager
@@ -143,17 +152,24 @@ class TrainingDataBuilder:
                 raise
             parts.delete()
 
+    @cached_property
+    def _labels(self) -> ResolvedLabels:
+        plan = self.plan.select_service(self.spec.service)
+        log = LabelledLog(repo=self.repo, state=self.views.state, connection=self.connection, plan=plan, spec=self.spec)
+        return resolve_labels(log, self.now_us)
+
     def _is_large(self, pinned: FeaturePlan) -> bool:
-        if self.spec.algorithm not in STREAMED:
+        if self.spec.algorithm not in STREAMED or has_logged_vectors(self.spec):
             return False
-        counted = query_labels(self.connection, self.repo, pinned, self.spec, "SELECT count(*) AS n FROM labels")
+        spec = self._labels.spec
+        counted = query_labels(self.connection, self.repo, pinned, spec, "SELECT count(*) AS n FROM labels")
         size = counted["n"][0].as_py() * 8 * len(pinned.services[0].features)
         return bool(size > read_memory_limit(self.connection))
 
     def _name(self, pinned: FeaturePlan) -> str:
         """Return a name that only trainings of the same rows have, but for the time of their start."""
         spec = self.spec.as_dict()
-        table = find_labels(self.repo, self.spec, pinned)
+        table = find_labels(self.repo, self._labels.spec, pinned)
         inputs = {name: spec[name] for name in ("name", "labels", "horizon", "time_mode")}
         return digest([pinned.hash, inputs, table.fingerprint()])
 
@@ -184,7 +200,7 @@ class TrainingDataBuilder:
             train=train,
             validation=validation,
             test=test,
-            counts=parts.counts,
+            counts={**parts.counts, **self._labels.counts},
             status=merge_status(parts.parts),
             groups=groups,
             slices=slices,
@@ -193,7 +209,7 @@ class TrainingDataBuilder:
                 connection=self.connection,
                 repo=self.repo,
                 plan=pinned,
-                spec=spec,
+                spec=self._labels.spec,
                 views=views,
                 now_us=parts.as_of_us,
             ),
@@ -203,7 +219,7 @@ class TrainingDataBuilder:
     def _write_labels(self, pinned: FeaturePlan, parts: StoredParts) -> StoredLabels:
         """Return the label rows, which are written unless an interrupted training has done it."""
         if not parts.is_continued:
-            tables = stream_labels(self.connection, self.repo, pinned, self.spec)
+            tables = stream_labels(self.connection, self.repo, pinned, self._labels.spec)
             usable = UsableRows(pinned, tables, parts.as_of_us)
             parts.add_rows(usable, lambda: usable.counts)
         check_usable(self.spec, parts.counts)

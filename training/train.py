@@ -195,7 +195,8 @@ def build_package_contents(dataset: TrainingData, fitted: FittedModel, bounds: B
             "test_rows": int(dataset.test.sum()),
             "counts": dict(dataset.counts),
             "status": {view: dict(counts) for view, counts in dataset.status.items()},
-        },
+        }
+        | ({"weights": weights} if (weights := dataset.weight_summary) else {}),
         about={
             "trained_at": from_us(now_us).isoformat(),
             "as_of_us": now_us if dataset.as_of_us is None else dataset.as_of_us,

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import LabelSource
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.training.decision import SliceColumn
@@ -21,6 +21,7 @@ from skewless.training.mode_gap import ModeGap
 from skewless.training.row_source import RowSource
 from skewless.training.stored_matrix import AnyMatrix, StoredMatrix, read_batches
 from skewless.training.trainers.port import AnyTrainingSet, StoredTrainingSet, TrainingSet
+from skewless.validation.evaluation.interval import effective_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class TrainingData(ABC):
         """The vectors of all rows, float64, shape ``(n, n_features)``, equal to the server's."""
 
     @abstractmethod
-    def test_batches(self, assembler: Assembler, labels: LabelSource) -> Iterator[Matrix]:
+    def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model, in the same order.
 
         Args:
@@ -104,6 +105,21 @@ class TrainingData(ABC):
         if self.groups is not None:
             total.update(np.ascontiguousarray(self.groups).data)
         return total.hexdigest()
+
+    @property
+    def weight_summary(self) -> dict[str, dict[str, float]]:
+        """Return number, effective number and largest weight of training and test rows; empty if all weights are 1."""
+        if (self.weights == 1.0).all():
+            return {}
+        masks = {"train": self.train, "test": self.test}
+        return {
+            name: {
+                "rows": int(mask.sum()),
+                "effective": effective_size(self.weights[mask]),
+                "largest": float(self.weights[mask].max(initial=0.0)),
+            }
+            for name, mask in masks.items()
+        }
 
     def training_rows(self, mask: BoolArray) -> AnyTrainingSet:
         """Return the rows of a mask as the input of a trainer."""

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DefinitionError
+from skewless.contract.labels import Outcomes
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
@@ -30,6 +31,8 @@ from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
+from skewless.infra.outcomes.label_rows import resolve_labels
+from skewless.infra.outcomes.labelled_log import LabelledLog
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
@@ -50,6 +53,7 @@ class SourceChecks:
         known: names of the views and models that a suite may check.
         current: hashes of the applied views. For another version of a view, only expectations about its columns are
             checked.
+        plan: the applied plan; None: no labels are checked.
     """
 
     repo: Path
@@ -58,6 +62,7 @@ class SourceChecks:
     clock: Clock
     known: frozenset[str]
     current: frozenset[str] = frozenset()
+    plan: FeaturePlan | None = None
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Expectation]]:
@@ -127,7 +132,16 @@ class SourceChecks:
         """
         suite = self.suites.get(f"{LABELS}:{spec.name}") or self.suites.get(LABELS, ())
         gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection)
-        return gate.check(spec, suite, self.clock.now_us(), everything=everything, remember=remember)
+        resolved = self.resolve_labels(spec)
+        return gate.check(resolved, suite, self.clock.now_us(), everything=everything, remember=remember)
+
+    def resolve_labels(self, spec: ModelSpec) -> ModelSpec:
+        """Return the spec with its labels as a table, also if they are outcomes."""
+        if self.plan is None or not isinstance(spec.labels, Outcomes):
+            return spec
+        plan = self.plan.select_service(spec.service)
+        log = LabelledLog(repo=self.repo, state=self.state, connection=self.connection, plan=plan, spec=spec)
+        return resolve_labels(log, self.clock.now_us()).spec
 
     def bounds(self, plan: FeaturePlan, spec: ModelSpec) -> Bounds:
         """Return the bounds of a model's features and requests by the suites; ``plan`` is its pinned plan."""

@@ -17,7 +17,7 @@ from skewless.infra.engines.results import digest_table, read_json, read_table, 
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.readers import register_reader
-from skewless.infra.outcomes.labelled_log import LabelledLog, Outcomes
+from skewless.infra.outcomes.labelled_log import LabelledLog, OutcomeCandidates
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.live_predictions import ServedScores, mean_repeats
@@ -28,7 +28,7 @@ from skewless.validation.drift.verdicts import LABEL, WindowCounts, count_window
 # A prediction has a vector of many numbers, a read of each view, and inputs whose keys may have an outcome.
 COST = 10
 _TASK_SEGMENTS = 256  # a worker that is killed loses no more
-_NOTHING = Outcomes(by_id=pa.table({"prediction_id": pa.chunked_array([], pa.string())}), by_key=())
+_NOTHING = OutcomeCandidates(by_id=pa.table({"prediction_id": pa.chunked_array([], pa.string())}), by_key=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def measure_window(
 
 
 def _plan_tasks(
-    package: Package, scores: ServedScores, outcomes: Outcomes, segments: Sequence[Segment], engine: Engine
+    package: Package, scores: ServedScores, outcomes: OutcomeCandidates, segments: Sequence[Segment], engine: Engine
 ) -> list[Task]:
     # The buckets of this log are its segments, as for replay.
     lookups = _store_lookups(scores.state.storage, outcomes)
@@ -114,7 +114,7 @@ def _plan_tasks(
     )
 
 
-def _store_lookups(storage: ObjectStorage, outcomes: Outcomes) -> list[StoredObject]:
+def _store_lookups(storage: ObjectStorage, outcomes: OutcomeCandidates) -> list[StoredObject]:
     """Store the ids and the keys that have outcomes: tasks find their predictions, and the driver matches them."""
     tables = [outcomes.by_id.select(["prediction_id"]), *(table.select(["key"]) for _, table in outcomes.by_key)]
     names = [digest_table(table) for table in tables]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.columns import digest
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.labels import find_labels, label_field_columns
+from skewless.infra.offline.labels import find_labels, label_field_columns, label_source
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
@@ -135,7 +135,8 @@ def known_labels(spec: ModelSpec, table: Table, upto_us: int, after_us: int | No
 
 
 def _published(spec: ModelSpec) -> str:
-    return f"coalesce({quote(spec.labels.known_time)}, {quote(spec.labels.event_time)})"
+    labels = label_source(spec)
+    return f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
 
 
 def _timestamp_sql(us: int) -> str:

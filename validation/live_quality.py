@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skewless.contract.labels import Outcomes
 from skewless.contract.spec import ModelSpec, Task
 from skewless.contract.status import Int64Array
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.evaluation import Row, evaluate
-from skewless.validation.evaluation.interval import Interval, mean_interval, metric_interval
+from skewless.validation.evaluation.interval import Interval, effective_size, mean_interval, metric_interval
 from skewless.validation.evaluation.metrics import Metrics
 
 Table = Sequence[Row]
@@ -80,6 +81,7 @@ class Quality:
         mature: predictions that are old enough to have most labels.
         labelled: predictions with a label.
         unusable: labels that are skipped because the task does not have them.
+        effective: equally weighted labels that are worth the usable ones: fewer, if exploration weights them.
         units: entities with a usable label, as a rollout assigns them; rows of one unit may be correlated.
         metrics: metrics of labelled predictions, see ``evaluate``; None: no labels.
         interval: 95 % interval of the gate's metric; None: too few labels, or no formula for it.
@@ -94,6 +96,7 @@ class Quality:
     mature: int
     labelled: int
     unusable: int
+    effective: float
     units: int
     metrics: Metrics | None
     interval: Interval | None
@@ -150,7 +153,7 @@ def select_mature(rows: pa.Table, mature_until_us: int | None) -> pa.Table:
 def _quality(
     version: str, rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
 ) -> Quality:
-    labels, scores = read_labels(rows), read_scores(rows)
+    labels, scores, weights = read_labels(rows), read_scores(rows), _read_weights(rows, spec)
     has_label, is_usable = ~np.isnan(labels), has_usable_label(labels, scores, spec)
     units, values = rows["unit"].to_numpy(), _to_floats(rows["value"])
     has_value = ~np.isnan(values)
@@ -158,16 +161,19 @@ def _quality(
     if is_usable.any():
         # Rows of one request have one time, so the time identifies the query.
         groups = rows["t"].to_numpy()[is_usable] if spec.task == "ranking" else None
-        metrics = evaluate(labels[is_usable], scores[is_usable], task=spec.task, groups=groups)
+        metrics = evaluate(labels[is_usable], scores[is_usable], weights[is_usable], task=spec.task, groups=groups)
     return Quality(
         version=version,
         predictions=rows.num_rows,
         mature=select_mature(rows, mature_until_us).num_rows,
         labelled=int(has_label.sum()),
         unusable=int((has_label & ~is_usable).sum()),
+        effective=effective_size(weights[is_usable]),
         units=np.unique(units[is_usable]).size,
         metrics=metrics,
-        interval=metric_interval(spec.gate.metric, labels[is_usable], scores[is_usable], units[is_usable]),
+        interval=metric_interval(
+            spec.gate.metric, labels[is_usable], scores[is_usable], units[is_usable], weights[is_usable]
+        ),
         estimated=estimate_metrics(scores, spec.task, calibration),
         valued=int(has_value.sum()),
         value=float(values[has_value].mean()) if has_value.any() else None,
@@ -187,6 +193,15 @@ def has_usable_label(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDA
 def read_labels(rows: pa.Table) -> Vector:
     """Return the label of each row, NaN without one."""
     return _to_floats(rows["label"])
+
+
+def _read_weights(rows: pa.Table, spec: ModelSpec) -> Vector:
+    """Return the inverse propensity of each row, as in training; 1 for models that are not trained on outcomes."""
+    labels = spec.labels
+    if not isinstance(labels, Outcomes) or not labels.weighted:
+        return np.ones(rows.num_rows)
+    propensity = _to_floats(rows["propensity"])
+    return np.where(np.isnan(propensity), 1.0, np.minimum(1.0 / np.maximum(propensity, 1e-300), labels.max_weight))
 
 
 def read_scores(rows: pa.Table) -> Scores:

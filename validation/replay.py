@@ -26,6 +26,7 @@ from skewless.validation.rebuilt_predictions import (
     rescore,
 )
 from skewless.validation.replay_report import CAUSES_OF_ROWS, Findings, Reason, ReplayReport, TrainingGap
+from skewless.validation.replayed_actions import compare_actions
 
 _MILLISECOND = 1_000
 
@@ -69,10 +70,12 @@ def replay_batch(
     if logged.source == "vectors":
         report.given += len(logged.ids)
         compare_bits(model, logged, rescore(model, logged), report.findings)
+        compare_actions(model, logged, report.findings)
         return
     findings = Findings(max_examples=None)
     rebuilt = rebuild(model, views, logged, findings)
     compare_bits(model, logged, rebuilt, findings)
+    compare_actions(model, logged, findings)
     report.inside_run += int(is_inside_run(logged.read_start, logged.read_end, views.ledger.times()).sum())
     _count_status(report, model, logged, rebuilt)
     for view in model.plan.views:

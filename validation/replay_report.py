@@ -28,6 +28,7 @@ class Cause(StrEnum):
     PLAN = "plan"
     FLOAT32_SCORE = "float32_score"
     SCORE = "score"
+    ACTION = "action"
 
 
 # Causes that need the rows that were read. Others are proven without them, also after an erasure.
@@ -46,6 +47,7 @@ GLOSS: Mapping[Cause, str] = {
     Cause.PLAN: "the prediction was made with another plan than the package's",
     Cause.FLOAT32_SCORE: "the model was scored on values rounded to float32",
     Cause.SCORE: "the model gave another score for the same vector",
+    Cause.ACTION: "another action, or another propensity, follows from the score and the exploration",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
+from skewless.contract.labels import LabelSource, Outcomes
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.offline import arrays
@@ -27,20 +28,46 @@ from skewless.infra.offline.sql import cast_sql, quote, to_microseconds
 LABEL = "__label"
 KNOWN = "__known_us"
 WEIGHT = "__weight"
+PREDICTION = "__prediction"
 _OTHER = "__other_"
 _MILLISECOND = 1_000
 _BATCH_ROWS = 250_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutcomeTable(LabelSource):
+    """Label rows that were written from outcomes.
+
+    Args:
+        prediction: column with the id of the prediction of a row; null: it is a row of a label table.
+    """
+
+    prediction: str
+
+
+def label_source(spec: ModelSpec) -> LabelSource:
+    """Return the label table of a model; outcomes must have been written to one (``resolve_labels``)."""
+    if isinstance(spec.labels, Outcomes):
+        raise TypeError(spec.labels)
+    return spec.labels
+
+
+def table_spec(spec: ModelSpec) -> ModelSpec | None:
+    """Return the spec with its label table alone; None: its labels are outcomes without a table."""
+    if not isinstance(spec.labels, Outcomes):
+        return spec
+    return None if spec.labels.table is None else replace(spec, labels=spec.labels.table)
+
+
 def label_columns(plan: FeaturePlan, spec: ModelSpec) -> dict[str, DType]:
     """Return the columns that a label table must have, with their types."""
-    columns = {spec.labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
+    columns = {label_source(spec).column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
     return columns | label_field_columns(spec)
 
 
 def label_field_columns(spec: ModelSpec) -> dict[str, DType]:
     """Return the columns of a label table that are neither keys nor request fields, with their types."""
-    labels = spec.labels
+    labels = label_source(spec)
     columns = {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
     return columns | ({labels.weight: DType.FLOAT64} if labels.weight else {})
 
@@ -48,7 +75,7 @@ def label_field_columns(spec: ModelSpec) -> dict[str, DType]:
 def find_labels(repo: Path, spec: ModelSpec, plan: FeaturePlan | None = None) -> Table:
     """Return the files of a model's label table; with a plan, untyped keys and fields get the plan's types."""
     declared = label_field_columns(spec) if plan is None else label_columns(plan, spec)
-    return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}", declared)
+    return find_table(repo, label_source(spec).path, f"label table of model {spec.name!r}", declared)
 
 
 def read_labels(
@@ -71,12 +98,12 @@ def read_labels(
     Returns:
         Key and request columns in the plan's types (times as int64 microseconds), ``__t``
         (event time minus horizon, floored to the millisecond as serving does), ``__label``,
-        ``__known_us`` (null: never known) and ``__weight``.
+        ``__known_us`` (null: never known) and ``__weight``; of an OutcomeTable also ``__prediction``.
 
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
     """
-    return query_labels(connection, repo, plan, spec, _ordered_sql(plan, between), other)
+    return query_labels(connection, repo, plan, spec, _ordered_sql(plan, spec, between), other)
 
 
 def stream_labels(
@@ -99,15 +126,17 @@ def stream_labels(
     with connection.cursor() as cursor, table.open(cursor):
         cursor.execute("SET TimeZone = 'UTC'")
         try:
-            query = f"WITH labels AS ({sql}) {_ordered_sql(plan, between)}"
+            query = f"WITH labels AS ({sql}) {_ordered_sql(plan, spec, between)}"
             for batch in cursor.sql(query, params=table.parameters).to_arrow_reader(_BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
         except duckdb.Error as error:
             raise read_error(table.name, error) from error
 
 
-def _ordered_sql(plan: FeaturePlan, between: tuple[int, int] | None) -> str:
-    order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request)), LABEL, WEIGHT])
+def _ordered_sql(plan: FeaturePlan, spec: ModelSpec, between: tuple[int, int] | None) -> str:
+    last = [PREDICTION] if isinstance(spec.labels, OutcomeTable) else []
+    columns = [*(quote(column.name) for column in (*plan.join_keys, *plan.request)), LABEL, WEIGHT, *last]
+    order = ", ".join([TIME, KNOWN, *columns])
     times = "" if between is None else f" WHERE {TIME} BETWEEN {between[0]:d} AND {between[1]:d}"
     return f"SELECT * FROM labels{times} ORDER BY {order}"
 
@@ -148,7 +177,7 @@ def _labels_sql(
     if other is not None:
         table = replace(table, declared={**label_columns(other, spec), **table.declared})
     types = table.column_types(connection)
-    labels = spec.labels
+    labels = label_source(spec)
     fields = []
     for prefix, each in (("", plan), (_OTHER, other)):
         if each is None:
@@ -164,13 +193,14 @@ def _labels_sql(
     # Floor after the horizon is subtracted: serving floors the time of the prediction, not that of the event.
     floored = to_milliseconds(prediction_time)
     weight = quote(labels.weight) if labels.weight else "1.0"
+    prediction = f", {quote(labels.prediction)} AS {PREDICTION}" if isinstance(labels, OutcomeTable) else ""
     # A label must be a finite number. Not isnan: DuckDB evaluates it with Parquet's statistics, which ignore NaN.
     number = f"CAST({quote(labels.label)} AS DOUBLE)"
     label = f"CASE WHEN isfinite({number}) THEN {number} END"
     return table, (
         f"SELECT {', '.join(fields)}, {floored} AS {TIME}, {label} AS {LABEL},"
         f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
-        f" FROM {table.relation}"
+        f"{prediction} FROM {table.relation}"
     )
 
 

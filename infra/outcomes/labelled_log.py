@@ -20,7 +20,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
+from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, read_labels, table_spec, to_milliseconds
 from skewless.infra.offline.sql import quote
 from skewless.infra.outcomes.log import OutcomeLog, OutcomeSubjects
 from skewless.infra.predictions.input_sql import json_field_sql, key_sql, number_sql
@@ -29,15 +29,18 @@ from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND_US = 1_000
-_OWN_SQL = "SELECT * FROM outcomes WHERE prediction_id IS NOT NULL AND (model IS NULL OR model = $model)"
-_OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
+_OWN_SQL = "SELECT *, 1.0 AS weight FROM outcomes WHERE prediction_id IS NOT NULL AND (model IS NULL OR model = $model)"
+_TIMES = ("known_at", "received_at", "first_known", "first_arrived")
+_OUTCOME_COLUMNS = ("label", "value", "weight", *_TIMES, "batch", "row")
+TABLE_BATCH = ""  # instead of a batch of the outcome log, of outcomes that are rows of the label table
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN source = 'entities' THEN {key} ELSE id END)"
 _PREDICTIONS_SQL = f"""
     CREATE TEMP TABLE predictions AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
         SELECT
-            id, t, version, role, policy, score, scores, inputs, source = 'entities' AS has_keys, {{unit}} AS unit
+            id, t, version, role, policy, propensity, score, scores, inputs, source = 'entities' AS has_keys,
+            {{unit}} AS unit
         FROM {ROWS_SQL}
         WHERE model = $model AND t >= $since AND t < $until
     )
@@ -70,7 +73,7 @@ _BY_ENTITY_SQL = f"""
     SELECT n, distance, {", ".join(_OUTCOME_COLUMNS)} FROM nearest JOIN keyed USING (key, version, role, t)
 """
 # If several events are near one prediction, the nearest counts; of several outcomes of it, the last known.
-_BEST_SQL = """
+BEST_SQL = """
     WITH
     placed AS (SELECT *, coalesce(distance, min(distance) OVER (PARTITION BY n), 0) AS far FROM candidates),
     best AS (
@@ -80,12 +83,12 @@ _BEST_SQL = """
     )
 """
 _FOUND_SQL = f"""
-    {_BEST_SQL} SELECT id, version, role, label, value, known_at FROM predictions JOIN best USING (n) ORDER BY n
+    {BEST_SQL} SELECT id, version, role, label, value, known_at FROM predictions JOIN best USING (n) ORDER BY n
 """
-_LABELS_SQL = f"{_BEST_SQL} SELECT label FROM best WHERE label IS NOT NULL"
+_LABELS_SQL = f"{BEST_SQL} SELECT label FROM best WHERE label IS NOT NULL"
 _LABELLED_SQL = f"""
-    {_BEST_SQL}
-    SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
+    {BEST_SQL}
+    SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit, propensity
     FROM predictions LEFT JOIN best USING (n) ORDER BY n
 """
 
@@ -110,7 +113,7 @@ class FoundOutcome(PlainRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcomes:
+class OutcomeCandidates:
     """Outcomes that may belong to predictions.
 
     Args:
@@ -154,8 +157,8 @@ class LabelledLog:
 
         Returns:
             ``id``, ``t``, ``version``, ``role`` (``champion`` in files without roles), ``policy``, ``score``,
-            ``scores``, ``label``, ``value`` and ``known_at`` (null without an outcome), and ``unit``, equal for rows
-            that a rollout assigns to an arm together; one row a prediction.
+            ``scores``, ``label``, ``value`` and ``known_at`` (null without an outcome), ``unit``, equal for rows that a
+            rollout assigns to an arm together, and ``propensity`` (null without exploration); one row a prediction.
 
         Raises:
             StoreError: a file of the log is corrupt.
@@ -168,13 +171,15 @@ class LabelledLog:
                 return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
             with translate_query_errors("prediction log"):
                 names = (self.spec.rollout and self.spec.rollout.sticky) or [key.name for key in self.plan.join_keys]
-                key = key_sql([json_field_sql("inputs", column) for column in self._columns(names)])
+                key = key_sql([json_field_sql("inputs", column) for column in self.columns(names)])
                 values = {"files": files, "model": self.spec.name, "since": since_us, "until": until_us}
                 cursor.execute(_PREDICTIONS_SQL.format(unit=_UNIT_SQL.format(key=key)), values)
-                _match(cursor, self.outcomes(since_us, until_us, known_by_us), self._tolerance_us)
+                match_outcomes(cursor, self.outcomes(since_us, until_us, known_by_us), self.tolerance_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
 
-    def outcomes(self, since_us: int, until_us: int, known_by_us: int, ids: Sequence[str] | None = None) -> Outcomes:
+    def outcomes(
+        self, since_us: int, until_us: int, known_by_us: int, ids: Sequence[str] | None = None
+    ) -> OutcomeCandidates:
         """Return all outcomes that may belong to predictions of a time range.
 
         Args:
@@ -186,24 +191,53 @@ class LabelledLog:
             StoreError: a file of the log is corrupt.
             SourceError: the label table cannot be read.
         """
+        subjects = None
+        if ids is not None:
+            # The time of an entity's outcome, less the horizon, is at most a tolerance from its prediction.
+            horizon, around = self.spec.horizon // _MICROSECOND, self.tolerance_us + _MILLISECOND_US
+            first, last = since_us + horizon - around, until_us + horizon + around
+            subjects = OutcomeSubjects(ids=ids, since_us=first, until_us=last)
         with closing(self.connection.cursor()) as cursor:
-            subjects = None
-            if ids is not None:
-                # The time of an entity's outcome, less the horizon, is at most a tolerance from its prediction.
-                horizon, around = self.spec.horizon // _MICROSECOND, self._tolerance_us + _MILLISECOND_US
-                first, last = since_us + horizon - around, until_us + horizon + around
-                subjects = OutcomeSubjects(ids=ids, since_us=first, until_us=last)
             latest = OutcomeLog(self.state, cursor).latest(known_by_us, subjects)
-            cursor.register("outcomes", latest)
-            by_id = cursor.sql(_OWN_SQL, params={"model": self.spec.name}).to_arrow_table()
-            tables = [*self._entity_outcomes(cursor), *self._table_labels(cursor, (since_us, until_us), known_by_us)]
+            # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
+            table = self.read_table(cursor, (since_us - self.tolerance_us, until_us + self.tolerance_us))
+            return self.candidates(cursor, latest, table, known_by_us)
+
+    def candidates(
+        self, cursor: duckdb.DuckDBPyConnection, latest: pa.Table, table: pa.Table | None, known_by_us: int
+    ) -> OutcomeCandidates:
+        """Return outcomes in the form in which they are matched with predictions.
+
+        Args:
+            cursor: of a connection; its table ``outcomes`` is replaced.
+            latest: of the outcome log, see ``OutcomeLog.latest``.
+            table: rows of ``read_table``.
+            known_by_us: labels of the table that became known later are ignored.
+        """
+        cursor.register("outcomes", latest)
+        by_id = cursor.sql(_OWN_SQL, params={"model": self.spec.name}).to_arrow_table()
+        tables = list(self._entity_outcomes(cursor))
+        if table is not None:
+            tables.append(self._table_labels(cursor, table, known_by_us))
         by_key = [
-            (key_sql([json_field_sql("inputs", column) for column in self._columns(names)]), outcomes)
+            (key_sql([json_field_sql("inputs", column) for column in self.columns(names)]), outcomes)
             for names, outcomes in tables
         ]
-        return Outcomes(by_id=by_id, by_key=[(key, table) for key, table in by_key if table.num_rows])
+        return OutcomeCandidates(by_id=by_id, by_key=[(key, rows) for key, rows in by_key if rows.num_rows])
 
-    def match(self, outcomes: Outcomes, predictions: pa.Table) -> npt.NDArray[np.float64]:
+    def read_table(self, cursor: duckdb.DuckDBPyConnection, between: tuple[int, int] | None = None) -> pa.Table | None:
+        """Return the rows of the label table, as ``read_labels``, with their number in ``row``; None: there is none.
+
+        Raises:
+            SourceError: the label table cannot be read.
+        """
+        spec = table_spec(self.spec)
+        if spec is None:
+            return None
+        rows = read_labels(cursor, self.repo, self.plan, spec, between=between)
+        return rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
+
+    def match(self, outcomes: OutcomeCandidates, predictions: pa.Table) -> npt.NDArray[np.float64]:
         """Return the known labels of predictions, in any order; as ``read``, but of these predictions alone.
 
         Args:
@@ -234,81 +268,51 @@ class LabelledLog:
         rows = self._match_given(outcomes, predictions, _FOUND_SQL).to_pylist()
         return [FoundOutcome(**row) for row in rows if row["known_at"] is not None]
 
-    def _match_given(self, outcomes: Outcomes, predictions: pa.Table, query: str) -> pa.Table:
+    def _match_given(self, outcomes: OutcomeCandidates, predictions: pa.Table, query: str) -> pa.Table:
         with closing(self.connection.cursor()) as cursor, translate_query_errors("prediction log"):
             cursor.register("given", predictions)
             cursor.execute("CREATE TEMP TABLE predictions AS SELECT row_number() OVER () AS n, * FROM given")
-            _match(cursor, outcomes, self._tolerance_us)
+            match_outcomes(cursor, outcomes, self.tolerance_us)
             return cursor.sql(query).to_arrow_table()
 
-    def latest_labels(self, known_by_us: int, most: int = 100_000) -> pa.Table:
-        """Return ``t`` and ``known_at`` of the latest rows of the label table that were known by a time.
-
-        Raises:
-            SourceError: the label table cannot be read.
-        """
-        return self._ask_labels(
-            f"SELECT {TIME} AS t, {KNOWN} AS known_at FROM labels WHERE {LABEL} IS NOT NULL"
-            f" AND {KNOWN} <= {known_by_us:d} AND {TIME} IS NOT NULL ORDER BY {TIME} DESC, {KNOWN} LIMIT {most:d}"
-        )
-
-    def count_labels(self, after_us: int, until_us: int) -> int:
-        """Return how many rows of the label table became known after one time, up to and including another.
-
-        Raises:
-            SourceError: the label table cannot be read.
-        """
-        times = f"{KNOWN} > {after_us:d} AND {KNOWN} <= {until_us:d}"
-        table = self._ask_labels(f"SELECT count(*) AS n FROM labels WHERE {LABEL} IS NOT NULL AND {times}")
-        return int(table["n"][0].as_py())
-
-    def _ask_labels(self, question: str) -> pa.Table:
-        return query_labels(self.connection, self.repo, self.plan, self.spec, question)
-
     @property
-    def _tolerance_us(self) -> int:
+    def tolerance_us(self) -> int:
+        """Return the tolerance of the labels, microseconds."""
         return self.spec.labels.tolerance // _MICROSECOND
 
     def _entity_outcomes(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Sequence[str], pa.Table]]:
         """Yield the outcomes by entity, for each set of key names that callers used."""
         event_t = to_milliseconds(f"event_time - {self.spec.horizon // _MICROSECOND}")
-        own = "FROM outcomes WHERE model = $model AND prediction_id IS NULL"
+        own = "FROM (SELECT *, 1.0 AS weight FROM outcomes) WHERE model = $model AND prediction_id IS NULL"
         query = f"SELECT DISTINCT json_keys(keys) {own} ORDER BY ALL"
         for (names,) in cursor.execute(query, {"model": self.spec.name}).fetchall():
-            columns = self._columns(names)
+            columns = self.columns(names)
             if len(columns) < len(names):
                 continue  # it names a field that the model no longer has
             key = key_sql([json_field_sql("keys", column) for column in columns])
-            select = (
-                f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} {own}"
-                " AND json_keys(keys) = $names"
-            )
+            select = f"SELECT {key} AS key, {event_t} AS event_t, * {own} AND json_keys(keys) = $names"
             yield names, cursor.sql(select, params={"model": self.spec.name, "names": names}).to_arrow_table()
 
     def _table_labels(
-        self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
-    ) -> Iterator[tuple[Sequence[str], pa.Table]]:
-        # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
-        between = (times[0] - self._tolerance_us, times[1] + self._tolerance_us)
-        rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
-        rows = rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
+        self, cursor: duckdb.DuckDBPyConnection, rows: pa.Table, known_by_us: int
+    ) -> tuple[Sequence[str], pa.Table]:
         cursor.register("label_table", rows)
-        columns = self._columns()
+        columns = self.columns()
         key = key_sql([number_sql(quote(column.name), column) for column in columns])
         query = (
-            f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {KNOWN} AS known_at,"
-            f" {KNOWN} AS received_at, '' AS batch, row FROM label_table"
+            f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {WEIGHT} AS weight,"
+            f" {', '.join(f'{KNOWN} AS {name}' for name in _TIMES)}, '{TABLE_BATCH}' AS batch, row FROM label_table"
             f" WHERE {LABEL} IS NOT NULL AND {KNOWN} <= {known_by_us:d}"
         )
-        yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
+        return [column.name for column in columns], cursor.sql(query).to_arrow_table()
 
-    def _columns(self, names: Sequence[str] | None = None) -> list[Column]:
+    def columns(self, names: Sequence[str] | None = None) -> list[Column]:
         """Return the keys and request fields in order of their names; if names are given, only these."""
         columns = sorted((*self.plan.join_keys, *self.plan.request), key=lambda column: column.name)
         return [column for column in columns if names is None or column.name in names]
 
 
-def _match(cursor: duckdb.DuckDBPyConnection, outcomes: Outcomes, tolerance_us: int) -> None:
+def match_outcomes(cursor: duckdb.DuckDBPyConnection, outcomes: OutcomeCandidates, tolerance_us: int) -> None:
     """Create the table of the outcomes of ``predictions``."""
     cursor.register("outcomes", outcomes.by_id)
     cursor.execute(_BY_ID_SQL)
@@ -331,5 +335,6 @@ _SCHEMA = pa.schema(
         ("value", pa.float64()),
         ("known_at", pa.int64()),
         ("unit", pa.uint64()),
+        ("propensity", pa.float64()),
     ]
 )

@@ -99,6 +99,7 @@ _SOME_SQL = f"""
 """
 _RANKED_SQL = """
     SELECT *,
+        label IS NOT DISTINCT FROM lag(label) OVER subject AS keeps_label,
         row_number() OVER subject AS place,
         row_number() OVER latest AS from_end,
         (label, value) IS NOT DISTINCT FROM (lag(label) OVER subject, lag(value) OVER subject) AS repeats,
@@ -113,6 +114,18 @@ _RANKED_SQL = """
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         )
 """
+
+
+# When the valid label of each subject was known first: a repeat of a label does not make it younger.
+_FIRST_SQL = f"""
+    SELECT *, min(known_at) OVER same AS first_known, min(greatest(known_at, received_at)) OVER same AS first_arrived
+    FROM (
+        SELECT *, count(*) FILTER (NOT keeps_label) OVER (PARTITION BY {_SUBJECT} ORDER BY place) AS run
+        FROM ({{ranked}})
+    )
+    WINDOW same AS (PARTITION BY {_SUBJECT}, run)
+"""
+_LATEST = pa.schema([*SCHEMA, ("first_known", pa.int64()), ("first_arrived", pa.int64())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +217,19 @@ class OutcomeLog:
         self._files = open_outcome_log(state).files()
         self._connection = connection
 
-    def latest(self, known_by_us: int, subjects: OutcomeSubjects | None = None) -> pa.Table:
-        """Return the valid outcome of each subject, retractions included, in the log's schema, in order of subjects.
+    def latest(
+        self, known_by_us: int, subjects: OutcomeSubjects | None = None, arrived_by_us: int | None = None
+    ) -> pa.Table:
+        """Return the valid outcome of each subject, retractions included, in order of subjects.
 
         Args:
             known_by_us: outcomes that became known later are ignored.
             subjects: only these; None: all.
+            arrived_by_us: outcomes that were received later are ignored; None: none are.
+
+        Returns:
+            The log's schema, ``first_known`` and ``first_arrived``: when the valid label was known first without a
+            change since, by its sender and by this log. They are null without ``arrived_by_us``.
 
         Raises:
             StoreError: a file is corrupt.
@@ -218,12 +238,16 @@ class OutcomeLog:
         values: dict[str, Any] = {}
         if subjects is not None:
             values = {"ids": list(subjects.ids), "since": subjects.since_us, "until": subjects.until_us}
-        ranked = _rank(_OUTCOMES_SQL if subjects is None else _SOME_SQL)
-        query = f"SELECT {names} FROM ({ranked}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
+        source, times = _OUTCOMES_SQL if subjects is None else _SOME_SQL, "NULL AS first_known, NULL AS first_arrived"
+        if arrived_by_us is not None:
+            source, times = f"FROM ({source}) WHERE received_at <= $arrived_by", "first_known, first_arrived"
+            values["arrived_by"] = arrived_by_us
+        ranked = _rank(source) if arrived_by_us is None else _FIRST_SQL.format(ranked=_rank(source))
+        query = f"SELECT {names}, {times} FROM ({ranked}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
         outcomes = self._run(query, known_by_us, values)
         if outcomes is None:
-            return pa.Table.from_batches([], SCHEMA)  # `empty_table` imports pandas
-        return outcomes.to_arrow_table().cast(SCHEMA)
+            return pa.Table.from_batches([], _LATEST)  # `empty_table` imports pandas
+        return outcomes.to_arrow_table().cast(_LATEST)
 
     def counts(self, known_by_us: int) -> OutcomeCounts:
         """Return counts of the outcomes that were known by a time, by class."""

@@ -20,7 +20,7 @@ from skewless.infra.formats.events import check_formats
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.offline.labels import find_labels, label_columns
+from skewless.infra.offline.labels import find_labels, label_columns, label_source, table_spec
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
 from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
@@ -201,7 +201,11 @@ class Planner:
         for spec in compiled.models:
             name, types = tables[f"labels {spec.name}"]
             if types is not None:
-                check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), spec))
+                own = table_spec(spec) or spec
+                check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), own))
+            if spec.explore is not None:
+                plan = compiled.plan.select_service(spec.service)
+                spec.explore.check_inputs(spec.name, [column.name for column in (*plan.join_keys, *plan.request)])
         return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
@@ -215,7 +219,9 @@ class Planner:
             history = _find_history(self.repo, source, {})  # as the compiler reads it; it does not read text files
             tables[f"history {source.name}"] = None if history is None or history.is_text else history
         for spec in compiled.models:
-            tables[f"labels {spec.name}"] = find_labels(self.repo, spec) if self._is_named(spec.labels.path) else None
+            table = table_spec(spec)
+            is_named = table is not None and self._is_named(label_source(table).path)
+            tables[f"labels {spec.name}"] = find_labels(self.repo, table) if table is not None and is_named else None
         return {
             key: ("", None) if table is None else (table.name, table.column_types(self.connection))
             for key, table in tables.items()
@@ -280,7 +286,8 @@ class Planner:
     def _missing_files(self, compiled: CompiledRepo) -> Iterator[str]:
         """Yield a note for each missing file; missing files are checked when they are read."""
         named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
-        named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]
+        tables = [spec for model in compiled.models if (spec := table_spec(model)) is not None]
+        named += [(f"label table of model {spec.name!r}", label_source(spec).path) for spec in tables]
         for thing, path in named:
             if not has_files(self.repo, path):
                 yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"

@@ -87,6 +87,8 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
         columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
     columns["narrow"] = numbers(np.repeat(np.array(fields["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
     columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
+    columns["action"] = _actions(fields["actions"], lengths)
+    columns["propensity"] = _propensities(fields["propensities"], lengths)
     columns["id"] = texts(list(chain.from_iterable(fields["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(fields["inputs"])))
     columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
@@ -115,6 +117,23 @@ def _events(events: Sequence[DecidedEvents | None], lengths: Int64Array) -> dict
     names = [texts([getattr(each, name) for each in decided for _ in each.seq]) for name in ("stream", "partition")]
     event = pa.StructArray.from_arrays([*names, joined("seq"), joined("event_ts"), late], fields=list(EVENT))
     return {"event": event, "t": joined("t")}
+
+
+def _actions(actions: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa.StringArray:
+    if not any(actions):
+        return pa.nulls(int(lengths.sum()), pa.string())
+    words = list(chain.from_iterable(of or [None] * n for of, n in zip(actions, lengths.tolist(), strict=True)))
+    is_set = np.fromiter((word is not None for word in words), dtype=np.bool_, count=len(words))
+    encoded = [(word or "").encode() for word in words]
+    return _strings(_offsets(encoded), b"".join(encoded), is_set)
+
+
+def _propensities(parts: Sequence[Sequence[float]], lengths: Int64Array) -> pa.Array:
+    if not any(parts):
+        return pa.nulls(int(lengths.sum()), pa.float64())
+    values = chain.from_iterable(of or [np.nan] * n for of, n in zip(parts, lengths.tolist(), strict=True))
+    flat = np.fromiter(values, dtype=np.float64)
+    return numbers(flat, ~np.isnan(flat))
 
 
 def _reads(

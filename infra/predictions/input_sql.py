@@ -17,6 +17,11 @@ def key_sql(values: Sequence[str]) -> str:
 
 def json_field_sql(json: str, column: Column) -> str:
     """Return an SQL expression for a field of a JSON object in the plan's type; null if serving would reject it."""
+    return number_sql(json_value_sql(json, column), column)
+
+
+def json_value_sql(json: str, column: Column) -> str:
+    """Return an SQL expression for a field of a JSON object, as serving parses it: -0.0 stays, and so do infinities."""
     path = sql_literal('$."' + column.name.replace('"', '\\"') + '"')
     value = f"json_extract_string({json}, {path})"
     if column.dtype is DType.TIMESTAMP:
@@ -25,7 +30,7 @@ def json_field_sql(json: str, column: Column) -> str:
         return f"encode({value})"
     # Serving rounds once, from the double that the JSON number means; so does this.
     value = f"TRY_CAST({value} AS DOUBLE)" if column.dtype is DType.FLOAT32 else value
-    return number_sql(value if column.dtype.is_text else f"TRY_CAST({value} AS {column.dtype.sql})", column)
+    return value if column.dtype.is_text else f"TRY_CAST({value} AS {column.dtype.sql})"
 
 
 def number_sql(value: str, column: Column) -> str:

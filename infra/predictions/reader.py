@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import int64_array, numbers
+from skewless.contract.arrow_numbers import filled_numbers, int64_array, numbers
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
@@ -71,6 +71,8 @@ class LoggedPredictions:
         scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
         formats: formats of their files.
         roles: role of the version: it served the prediction, or scored it as a shadow.
+        actions: the decision about each; None: there is none.
+        propensities: probability of each action; NaN: the model did not explore.
         reads: per view; empty for full vectors.
         events: log partition and position of each decision's event; (None, -1): a caller
             requested the prediction.
@@ -93,6 +95,8 @@ class LoggedPredictions:
     formats: npt.NDArray[np.uint8]
     roles: Sequence[Role]
     checksums: Int64Array
+    actions: Sequence[str | None]
+    propensities: npt.NDArray[np.float64]
     reads: dict[str, LoggedViewRead]
     events: Sequence[tuple[str | None, int]] = ()
 
@@ -243,6 +247,8 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         formats=numbers(table["format"]),
         roles=table["role"].to_pylist(),
         checksums=numbers(table["checksum"]),
+        actions=table["action"].to_pylist(),
+        propensities=filled_numbers(table["propensity"], np.nan),
         reads=_decode_reads(_flatten(table["reads"]), n),
         events=_decode_events(table["event"]),
     )

@@ -103,6 +103,9 @@ class PredictionBatch(NamedTuple):
         trace_ids: per row, the trace of its request, 32 hexadecimal digits; empty: it is not traced. An empty sequence:
             none is.
         events: of decisions, their events; None: callers requested the predictions.
+        actions: per row, the decision about it; None: there is none. An empty sequence: the model has no decisions.
+        propensities: per row, the probability of its action before the choice of exploration. An empty sequence: the
+            model does not explore, or its actions are not taken.
     """
 
     origin: LoadColumns
@@ -123,6 +126,8 @@ class PredictionBatch(NamedTuple):
     narrow: bool = False
     trace_ids: Sequence[str] = ()
     events: DecidedEvents | None = None
+    actions: Sequence[str | None] = ()
+    propensities: Sequence[float] = ()
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -41,11 +41,13 @@ ROWS_SQL = f"""(
             NULL::BIGINT AS policy,
             NULL::BOOLEAN AS narrow,
             NULL::VARCHAR AS trace_id,
-            NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event
+            NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event,
+            NULL::VARCHAR AS action,
+            NULL::DOUBLE AS propensity
         WHERE false
     )
 )"""
-FORMAT = 3  # format 1 lacks the column `format`, format 2 lacks role and policy
+FORMAT = 4  # format 1 lacks the column `format`, format 2 lacks role and policy, format 3 action and propensity
 APPLIED = pa.struct([("partition", pa.int64()), ("seq", pa.int64())])
 READ = pa.struct(
     [
@@ -98,6 +100,8 @@ SCHEMA = pa.schema(
         ("narrow", pa.bool_()),
         ("trace_id", pa.string()),
         ("event", EVENT),
+        ("action", pa.string()),
+        ("propensity", pa.float64()),
     ]
 )
 
@@ -107,6 +111,7 @@ DAY_US = 86_400_000_000
 # Columns with few distinct values. For other columns Parquet would try a dictionary in vain.
 _DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
+    *("action", "propensity"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *("event.stream", "event.partition"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),

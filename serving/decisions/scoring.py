@@ -221,20 +221,27 @@ class EventScorer:
         return _PartRead(part, own, None, dead)
 
     def _score_part(
-        self, part: ScoringRequest, own: DecidedEvents, vectors: EventVectors
+        self, part: ScoringRequest, own: DecidedEvents, vectors: EventVectors, *, serves: bool = True
     ) -> tuple[ScoredBatch, pa.RecordBatch]:
-        """Return the scores and log rows of the events of one version."""
+        """Return the scores and log rows of the events of one version.
+
+        Args:
+            serves: its actions are taken, so that it may explore; those of a shadow are not.
+        """
         model, assembled = part.model, vectors.assembled
         each = zip(own.seq.tolist(), own.t.tolist(), strict=True)
+        ids = [decision_id(own.stream, own.partition, seq, t) for seq, t in each]
+        explore = model.package.spec.explore if serves else None
         scored = ScoredBatch(
             model=model,
-            ids=[decision_id(own.stream, own.partition, seq, t) for seq, t in each],
+            ids=ids,
             t=int(own.t.max()),
             scores=model.runtime.score(assembled.matrix),
             matrix=assembled.matrix,
             vectors=assembled,
             degraded=vectors.degraded,
             outside=vectors.outside,
+            explored=None if explore is None else explore.choose_rows(model.name, ids, part.columns),
         )
         origin = model.origin if part.arm is None else part.arm.origin
         return scored, self._record(origin, scored, own, vectors, input_texts(part.rows))
@@ -253,7 +260,7 @@ class EventScorer:
             try:
                 same = arm.has_same_vectors(part.model)
                 read = vectors if same else self.reads.read(arm.model, part.columns or {}, own, pending)
-                scored, record = self._score_part(part.for_arm(arm), own, read)
+                scored, record = self._score_part(part.for_arm(arm), own, read, serves=False)
             except SkewlessError as error:
                 arm.counts.count_failure()
                 self.metrics.shadow_skipped(arm.model.name, arm.model.version, "failed").inc(part.n)
@@ -275,6 +282,7 @@ class EventScorer:
         assembled = scored.vectors
         if assembled is None:
             raise TypeError(scored)
+        actions, propensities = scored.actions
         record = PredictionBatch(
             origin=origin,
             ids=scored.ids,
@@ -291,6 +299,8 @@ class EventScorer:
             applied=assembled.applied,
             watermarks=assembled.watermark,
             events=events,
+            actions=actions,
+            propensities=propensities,
         )
         if id(origin) not in self._constants:
             # With the origin, which keeps its identity taken.

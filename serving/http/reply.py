@@ -61,10 +61,7 @@ def _merge_items(merged: MergedSlices, *, features: bool) -> list[dict[str, Any]
 
 def _row_items(scored_slice: ScoredSlice, *, features: bool) -> list[dict[str, Any]]:
     items = _score_items(scored_slice)
-    decisions = scored_slice.decisions
-    if decisions is not None:
-        for item, decision in zip(items, decisions, strict=True):
-            item["decision"] = decision
+    _add_decisions(items, scored_slice)
     bound_names = scored_slice.out_of_bounds
     if bound_names is not None:
         for item, names in zip(items, bound_names, strict=True):
@@ -78,6 +75,15 @@ def _row_items(scored_slice: ScoredSlice, *, features: bool) -> list[dict[str, A
         for item, row in zip(items, [] if values is None else values.tolist(), strict=True):
             item[name] = _contributions_by_feature(scored_slice, row) if name == "contributions" else row
     return items
+
+
+def _add_decisions(items: list[dict[str, Any]], scored_slice: ScoredSlice) -> None:
+    decisions, explored = scored_slice.decisions, scored_slice.explored
+    for item, decision in zip(items, decisions or [], strict=False):
+        item["decision"] = decision
+    for item, explores in zip(items, explored or [], strict=False):
+        if explores:
+            item["explored"] = True
 
 
 def scores_json(scored_slice: ScoredSlice) -> bytes | None:

@@ -254,9 +254,10 @@ class Evaluator:
         scores: Scores,
         extras: Mapping[str, Extra] | None = None,
     ) -> ScoredBatch:
+        ids = self._ids.take(group.t, group.n)
         return ScoredBatch(
             model=group.model,
-            ids=self._ids.take(group.t, group.n),
+            ids=ids,
             t=group.t,
             scores=scores,
             matrix=matrix,
@@ -265,6 +266,7 @@ class Evaluator:
             extras=extras or {},
             outside=find_out_of_bounds(group, matrix),
             narrow=group.narrow,
+            explored=group.explore(ids),
         )
 
     def _finish(self, group: Group, scored: ScoredBatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from skewless.contract.actions import decide, most_likely
 from skewless.contract.spec import LogPolicy
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.contract.vector import Matrix
@@ -47,6 +47,7 @@ class ScoredBatch:
         outside: where values are outside the model's bounds, shape ``(n, n_bounds)`` (``BoundsCheck.names``); None:
             nowhere.
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
+        explored: which rows explore; None: the model does not, or its actions are not taken.
     """
 
     model: ServedModel
@@ -59,6 +60,18 @@ class ScoredBatch:
     extras: Mapping[str, Extra] = field(default_factory=dict)
     outside: BoolArray | None = None
     narrow: bool = False
+    explored: Sequence[bool] | None = None
+
+    @cached_property
+    def actions(self) -> tuple[Sequence[str | None], Sequence[float]]:
+        """Decision of each row, exploration included, and its propensity; empty without decisions, or exploration."""
+        spec = self.model.package.spec
+        if not spec.decisions:
+            return (most_likely(spec.classes, self.scores) if spec.classes else ()), ()
+        actions = decide(spec.decisions, self.scores)
+        if spec.explore is None or self.explored is None:
+            return actions, ()
+        return spec.explore.act(actions, self.explored)
 
     @cached_property
     def status(self) -> StatusArray:
@@ -157,10 +170,13 @@ class ScoredSlice(NamedTuple):
     @property
     def decisions(self) -> Sequence[str | None] | None:
         """Decision of each row by the model's spec, or its most likely class; None: the model has neither."""
-        spec = self.scored.model.package.spec
-        if spec.classes:
-            return most_likely(spec.classes, self.scores)
-        return decide(spec.decisions, self.scores) if spec.decisions else None
+        actions, _ = self.scored.actions
+        return actions[self.start : self.stop] if actions else None
+
+    @property
+    def explored(self) -> Sequence[bool] | None:
+        """Which rows explore; None: none can."""
+        return None if self.scored.explored is None else self.scored.explored[self.start : self.stop]
 
     @property
     def matrix(self) -> Matrix:
@@ -199,32 +215,3 @@ class ScoredSlice(NamedTuple):
         """Where a row is older than the request accepts, or without such a limit, than its view allows."""
         rows = slice(self.start, self.stop)
         return (self.scored.stale if self.max_age_us is None else self.scored.older_than(self.max_age_us))[rows]
-
-
-def decide(decisions: Mapping[str, float], scores: Scores) -> list[str | None]:
-    """Return for each score the last decision whose threshold it reaches; None: it reaches none.
-
-    Args:
-        decisions: name -> lowest score, ascending, as in ``ModelSpec``.
-        scores: ``(n,)`` float64; NaN reaches no threshold.
-
-    >>> decide({"approve": 0.0, "review": 0.5, "decline": 0.9}, np.array([0.5, 0.95, -1.0]))
-    ['review', 'decline', None]
-    """
-    lowest = list(decisions.values())
-    names = [None, *decisions]
-    # Not numpy's searchsorted: for one row it takes ten times as long.
-    return [names[bisect_right(lowest, score)] if score == score else None for score in scores.tolist()]  # noqa: PLR0124 - NaN
-
-
-def most_likely(classes: Sequence[str], scores: Scores) -> list[str]:
-    """Return for each row the class with the largest score; the first, if several are equal.
-
-    Args:
-        classes: names of the columns.
-        scores: ``(n, k)`` float64.
-
-    >>> most_likely(("cat", "dog"), np.array([[0.5, 0.5], [0.1, 0.9]]))
-    ['cat', 'dog']
-    """
-    return [classes[column] for column in scores.argmax(axis=1).tolist()]

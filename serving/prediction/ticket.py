@@ -151,6 +151,15 @@ class Group:
         """The rows in the form that readers and transforms use."""
         return self.model.parser.build_rows(_end_to_end([ticket.request.columns or {} for ticket in self.tickets]))
 
+    def explore(self, ids: Sequence[str]) -> list[bool] | None:
+        """Return which rows explore; None: the model does not. Vectors have no sticky values, so they do not."""
+        explore = self.model.package.spec.explore
+        if explore is None:
+            return None
+        columns = [ticket.request.columns for ticket in self.tickets]
+        given = None if None in columns else _end_to_end([column or {} for column in columns])
+        return explore.choose_rows(self.model.name, ids, given)
+
     @cached_property
     def keys(self) -> list[bytes | None]:
         """The keys to read from the store; None: nothing to read."""
@@ -195,6 +204,7 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
     """Return the log rows of a scored batch of a group."""
     vectors, times = scored.vectors, group.times
+    actions, propensities = scored.actions
     return PredictionBatch(
         origin=group.model.origin if group.arm is None else group.arm.origin,
         ids=scored.ids,
@@ -213,6 +223,8 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
         trace_ids=_trace_ids(group) if group.traces else (),
+        actions=actions,
+        propensities=propensities,
     )
 
 

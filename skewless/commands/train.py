@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from skewless.project import Project
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
+    from skewless.training.training_data import TrainingData
 
 VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
 MostVersions = Annotated[int | None, option("--limit N", "Number of versions and of changes; default: all.", min=1)]
@@ -43,6 +44,11 @@ _SKIPPED = {
     "not_yet_known": "without a known label yet",
     "without_label": "without a label",
     "not_askable": "with a null that the server would reject",
+    "without_outcome": "without an outcome",
+    "unobserved": "with an action that prevents an outcome",
+    "retracted": "with a retracted outcome",
+    "unusable": "with an outcome that is not a label of the task",
+    "without_keys": "with a vector in place of keys",
 }
 _WORST = 10  # slices
 
@@ -103,7 +109,7 @@ def _train_parts(report: TrainReport) -> list[Part]:
     verdict = StateCell(promoted, "good") if report.decision.promote else StateCell("not promoted", "bad")
     return [
         TextTable(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
-        _label_line(report.dataset.counts),
+        *_label_lines(report.dataset),
         *(f"constraint: {' '.join(row)}" for row in constraint_rows(package.about)),
         *gap,
         *decision_parts(report.decision),
@@ -111,11 +117,22 @@ def _train_parts(report: TrainReport) -> list[Part]:
     ]
 
 
-def _label_line(counts: Mapping[str, int]) -> str:
+def _label_lines(dataset: TrainingData) -> Iterator[str]:
+    counts, rows = dataset.counts, count_text(dataset.counts["rows"], "row")
     skipped = ", ".join(f"{counts[name]:,} {text}" for name, text in _SKIPPED.items() if counts.get(name))
-    return f"label table: {counts['used']:,} of {count_text(counts['rows'], 'row')} used" + (
-        f"; skipped: {skipped}" if skipped else ""
-    )
+    source = f"label table: {counts['used']:,} of {rows} used"
+    if "predictions" in counts:
+        source = f"outcomes: {counts['used']:,} of {rows} from {count_text(counts['predictions'], 'prediction')} used"
+    yield source + (f"; skipped: {skipped}" if skipped else "")
+    if "logged_vectors" in counts:
+        different = f"{counts['different_vectors']:,} have other values than the log gives"
+        yield f"vectors: {counts['logged_vectors']:,} as logged, of which {different}"
+    for name, weights in dataset.weight_summary.items():
+        clipped = f", {counts['clipped']:,} clipped" if counts.get("clipped") else ""
+        yield (
+            f"weights: {weights['rows']:,} {name} rows are worth {weights['effective']:,.0f} of equal weight; "
+            f"the largest weight is {weights['largest']:.4g}{clipped}"
+        )
 
 
 def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, float | None, float | None]]:

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
+from skewless.contract.actions import Explore
 from skewless.contract.errors import DefinitionError
+from skewless.contract.labels import AnyLabels, build_labels
 from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
 from skewless.contract.names import check_name
 from skewless.contract.plain_record import plain_value
@@ -29,34 +31,6 @@ _CHOICES = {
     "device": Device,
     "bounds": BoundsPolicy,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelSource:
-    """A label table: one row per prediction, with keys, request fields, label and times.
-
-    Args:
-        path: Parquet file, folder or glob, relative to the repo.
-        event_time: column with the event time of the prediction.
-        known_time: column with the time at which the label became known; null: not yet.
-        label: column with the label; rows without a label are counted and skipped.
-        weight: column with a sample weight, if any.
-        columns: name in the plan (join key or request field) -> column of the table, if they differ.
-        tolerance: largest difference between the time of a logged prediction and its expected time (event time minus
-            horizon) at which a label, or feedback by entity, still belongs to the prediction.
-    """
-
-    path: str
-    event_time: str
-    known_time: str
-    label: str
-    weight: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    tolerance: timedelta = timedelta(minutes=5)
-
-    def column(self, name: str) -> str:
-        """Return the column that holds a join key or request field."""
-        return self.columns.get(name, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +100,14 @@ class ModelSpec:
     Args:
         name: the model's name in URLs and packages.
         service: name of the Feast FeatureService with the model's features, in order.
-        labels: the label table.
+        labels: the label table, or the outcomes of predictions.
         algorithm: the library that trains the model: one of ``ALGORITHMS``, or one that an installed package
             registers in the entry point groups ``skewless.trainers`` and ``skewless.runtimes``.
         task: the kind of prediction.
         classes: names of the labels 0, 1, ... of a multiclass model.
         group: of a ranking model, the key or request field whose equal values form one query.
         decisions: decision -> its lowest score; the decision with the highest reached score applies.
+        explore: a share of the predictions that gets one action, whatever the score; None: no exploration.
         horizon: time from the prediction to ``labels.event_time``.
         split: the split by time.
         params: parameters of the library, passed on unchanged.
@@ -158,13 +133,14 @@ class ModelSpec:
 
     name: str
     service: str
-    labels: LabelSource
+    labels: AnyLabels
     algorithm: Algorithm
     split: Split
     task: Task = "binary"
     classes: tuple[str, ...] = ()
     group: str | None = None
     decisions: Mapping[str, float] = field(default_factory=dict)
+    explore: Explore | None = None
     horizon: timedelta = timedelta(0)
     params: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 200
@@ -205,6 +181,10 @@ class ModelSpec:
         self._check_classes()
         self._check_group()
         self._check_decisions()
+        if self.explore is not None and self.explore.action not in self.decisions:
+            names = ", ".join(self.decisions) or "none"
+            fix = f"name a decision of the model: {names}"
+            raise self._invalid("explore", "has an action that is not a decision", self.explore.action, fix)
         object.__setattr__(self, "decisions", dict(sorted(self.decisions.items(), key=lambda item: item[1])))
 
     def _check_classes(self) -> None:
@@ -247,7 +227,8 @@ class ModelSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
         """Build a spec from the result of ``as_dict``."""
         values = dict(data)
-        values["labels"] = rebuild(LabelSource, values["labels"], ("tolerance",))
+        values["labels"] = build_labels(values["labels"])
+        values["explore"] = rebuild(Explore, values.get("explore"))
         values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
         values["gate"] = Gate(**values["gate"])
         values["horizon"] = timedelta(microseconds=values["horizon"])

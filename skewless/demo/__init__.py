@@ -13,6 +13,7 @@ from rich.console import Console
 from skewless.contract.clock import OffsetClock
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
+from skewless.demo.outcomes import SentOutcomes, learn_from_outcomes
 from skewless.demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
 from skewless.demo.tour_state import STATE, StreamWorker, TourState, log_to_file, serving
 from skewless.project import Project
@@ -38,8 +39,9 @@ def run_demo(repo: Path) -> dict[str, Any]:
     try:
         with log_to_file(tour.console, state / "demo.log"):
             prepare(tour)
-            _run_test_period(tour)
+            outcomes = _run_test_period(tour)
             replay(tour)
+            learn_from_outcomes(tour, outcomes)
     finally:
         project.close()
     print_next_steps(tour)
@@ -47,18 +49,19 @@ def run_demo(repo: Path) -> dict[str, Any]:
     return tour.facts
 
 
-def _run_test_period(tour: TourState) -> None:
+def _run_test_period(tour: TourState) -> SentOutcomes:
     feed = Feed.of(tour.project.streams, tour.project.repo)
-    worker = StreamWorker(tour)
+    worker, outcomes = StreamWorker(tour), SentOutcomes(rows=tour.rows[tour.served[0].name])
     try:
         if feed:
             worker.start()
         with serving(tour) as client:
             with ThreadPoolExecutor(2) as pool:
-                Hours(tour=tour, client=client, feed=feed, worker=worker, pool=pool).run()
+                Hours(tour=tour, client=client, feed=feed, worker=worker, pool=pool, outcomes=outcomes).run()
             compare_apis(tour, client)
             retrain(tour, client)
             compare_store(tour)
     finally:
         worker.stop()
         feed.close()
+    return outcomes

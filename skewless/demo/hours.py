@@ -15,6 +15,7 @@ from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feed import Feed
+from skewless.demo.outcomes import SentOutcomes
 from skewless.demo.tour_state import (
     HOUR_US,
     PrintLine,
@@ -60,6 +61,7 @@ class Hours:
 
     Args:
         pool: two threads: one publishes, one sends events.
+        outcomes: of the first served model; None: they are not sent.
     """
 
     tour: TourState
@@ -67,6 +69,7 @@ class Hours:
     feed: Feed
     worker: StreamWorker
     pool: ThreadPoolExecutor
+    outcomes: SentOutcomes | None = None
     published: int = 0
     killed: str = ""
 
@@ -111,8 +114,12 @@ class Hours:
             self._interrupt(hour, due)
         else:
             self._move(hour, self._recent(due) if racing else None)
+        if self.outcomes is not None:
+            self.outcomes.send(self.client, hour.start_us)
         for name, rows in due.items():
             reply = self.client.predict(rows, model=name)
+            if self.outcomes is not None and name == tour.served[0].name:
+                self.outcomes.add([item.id for item in reply], reply.t_us)
             tour.scores.setdefault(name, []).extend(item.scores or item.score for item in reply)
             tour.asked.setdefault(name, []).extend(rows)
 

@@ -27,7 +27,8 @@ _DESCRIPTION, _FILES = "backup.json", "files"
 _OBJECTS = ("log", "predictions", "outcomes")
 _SPOOL = "spool"
 # Of this machine or these processes alone, created again from the rest, or copied as objects.
-_SKIPPED = {"redis", "spill", "cache", "staging", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
+_SKIPPED = {"redis", "spill", "label_rows", "cache", "staging", "server.json", "demo"}
+_SKIPPED |= {DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
 _SKIPPED_ENDINGS = (".lock", ".gate", ".tmp", ".db-wal", ".db-shm")
 OnFile = Callable[[int, int], None]
 

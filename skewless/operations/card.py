@@ -11,6 +11,7 @@ from skewless.contract.plain_record import PlainRecord, plain_value
 from skewless.infra.packages.approvals import Approval, PackageOrigin
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.signing import SIGNATURE, read_signer
+from skewless.operations.readable import length_text
 from skewless.operations.versions import latest_version
 from skewless.training.constraints import constraint_rows
 from skewless.workspace import Workspace
@@ -105,10 +106,15 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield "\n## Data\n"
     labels = spec["labels"]
     counts = data.get("counts", {})
-    yield f"Labels `{labels['label']}` of `{labels['path']}`, known at `{labels['known_time']}`."
+    yield from _label_sentences(labels)
     yield f"{data['train_rows']:,} rows trained; {data['test_rows']:,} later rows tested."
     yield ""
-    yield from _table(("rows of the label table", "number"), sorted(counts.items()))
+    kind = "label rows and predictions" if "predictions" in counts else "rows of the label table"
+    yield from _table((kind, "number"), sorted(counts.items()))
+    if "weights" in data:
+        yield ""
+        sizes = [(name, item["rows"], item["effective"], item["largest"]) for name, item in data["weights"].items()]
+        yield from _table(("weighted rows", "number", "effective number", "largest weight"), sizes)
     yield "\n## Evaluation\n"
     names = [name for name in card.metrics if not name.startswith(_BASELINE)]
     rows = [(name, card.metrics[name], card.metrics.get(_BASELINE + name)) for name in names]
@@ -140,6 +146,22 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield from _table(("at", "by", "reason"), approved) if approved else ["None."]
 
 
+def _label_sentences(labels: Mapping[str, Any]) -> Iterator[str]:
+    table = labels if "path" in labels else labels["table"]
+    if "path" not in labels:
+        maturity = length_text(labels["maturity"])
+        yield f"Labels are outcomes of logged predictions, known when they {labels['known']}, mature after {maturity}."
+        missing = labels["missing"]
+        yield f"A prediction without an outcome {'is left out' if missing is None else f'has the label {missing:g}'}."
+        yield f"The vectors are {labels['vectors']}."
+        if labels["observed"]:
+            yield f"Only predictions with the action {' or '.join(labels['observed'])} are used."
+        if labels["weighted"]:
+            yield f"Their weight is the inverse of their propensity, at most {labels['max_weight']:g}."
+    if table is not None:
+        yield f"Labels `{table['label']}` of `{table['path']}`, known at `{table['known_time']}`."
+
+
 def _facts(card: ModelCard) -> Iterator[tuple[str, object]]:
     spec, about, origin = card.spec, card.about, card.origin
     yield "task", spec["task"]
@@ -147,6 +169,9 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, object]]:
     yield "trained at", about.get("trained_at")
     yield "time mode", about.get("time_mode")
     yield "decisions", ", ".join(f"{name} from {least}" for name, least in spec["decisions"].items()) or None
+    explore = spec.get("explore")
+    if explore is not None:
+        yield "exploration", f"{explore['share']:.2%} of the predictions get {explore['action']}"
     yield "missing features", spec["missing"]
     yield "aliases", ", ".join(card.aliases) or None
     yield "package", f"sha256:{card.digest}"

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
+from skewless.infra.outcomes.label_rows import read_latest_labels
 from skewless.infra.outcomes.labelled_log import LabelledLog
 from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
 from skewless.infra.packages.package import open_package
@@ -121,10 +122,10 @@ def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us
     """Return the time after a prediction in which 90 % of the labels become known; None: no label is known.
 
     Args:
-        rows: labelled predictions, counted together with the latest labels of the label table; None: there are none.
+        rows: labelled predictions, counted together with the latest label rows; None: there are none.
         now_us: the clock; labels that become known later do not count.
     """
-    times = labelled_log(project, model).latest_labels(now_us)
+    times = read_latest_labels(labelled_log(project, model), now_us)
     if rows is not None:
         known = rows.filter(rows["label"].is_valid()).select(["t", "known_at"])
         times = pa.concat_tables([times, known])

@@ -158,12 +158,13 @@ def _matured_quality(project: Workspace, spec: ModelSpec, version: str, now: int
 
 
 def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> RetrainCause | None:
+    from skewless.infra.outcomes.label_rows import count_labels
     from skewless.operations.quality import labelled_log
 
     limit = spec.triggers.labels
     if limit is None:
         return None
-    n = labelled_log(project, spec.name).count_labels(trained_us, now)
+    n = count_labels(labelled_log(project, spec.name), trained_us, now)
     if n < limit:
         return None
     sentence = f"{count_text(n, 'label')} became known since the last training"

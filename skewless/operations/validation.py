@@ -13,7 +13,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.contract.plan import View
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.labels import find_labels
+from skewless.infra.offline.labels import find_labels, label_source
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.durable import replace_durable
 from skewless.validation.data_docs import data_docs_folder, write_data_docs
@@ -159,10 +159,11 @@ def _view(project: Workspace, view: View) -> TableSummary:
 
 
 def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
-    plan = project.applied.plan.select_service(spec.service)
-    keys = [spec.labels.column(column.name) for column in plan.join_keys]
-    fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
-    label = Column(name=spec.labels.label, dtype=DType.FLOAT64)
+    plan, spec = project.applied.plan.select_service(spec.service), project.checks.resolve_labels(spec)
+    labels = label_source(spec)
+    keys = [labels.column(column.name) for column in plan.join_keys]
+    fields = [Column(name=labels.column(column.name), dtype=column.dtype) for column in plan.request]
+    label = Column(name=labels.label, dtype=DType.FLOAT64)
     classes = {"binary": 2, "multiclass": len(spec.classes)}.get(spec.task)
     table = find_labels(project.repo, spec, plan)
     query, parameters = known_labels(spec, table, project.clock.now_us())
@@ -172,10 +173,10 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     return TableSummary(
         name=f"{LABELS}:{spec.name}",
         rows=summary.rows,
-        present=(*keys, spec.labels.event_time),
+        present=(*keys, labels.event_time),
         columns=summary.columns,
         types={name: _TYPES[types[name]] for name in [*keys, *(f.name for f in fields)] if types[name] in _TYPES},
-        classes={} if classes is None else {spec.labels.label: classes},
+        classes={} if classes is None else {labels.label: classes},
     )
 
 

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless import Project
 from skewless.contract.errors import SkewlessError
+from skewless.contract.labels import LabelSource
 from skewless.contract.settings import Settings
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split, Task
+from skewless.contract.spec import Gate, ModelSpec, Split, Task
 from skewless.contract.status import Status
 from skewless.contract.windows.view import Function
 from skewless.infra.compiler.event_sources import SOURCE_TAGS

@@ -33,6 +33,10 @@ def test_the_last_line_of_the_demo_holds_its_facts(tmp_path: Path) -> None:
     assert facts["different_bits"] == facts["faces_different"] == 0
     assert facts["versions"] in ({"fraud": "000001"}, {"fraud": "000002"})
     assert 0.5 < facts["auc"] < 1
+    # Outcomes alone train what a label table of the same predictions trains.
+    assert facts["loop"]["rows"] > 200
+    assert facts["loop"]["equal_rows"]
+    assert facts["loop"]["equal_model"]
     assert set(facts["status"]) == {"card_days", "shop_risk"}
     assert facts["seconds"] > 0
     assert "all equal, bit for bit" in done.stderr

@@ -12,7 +12,8 @@ import pytest
 import xgboost as xgb
 from structlog.testing import capture_logs
 
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.training.trainers.port import TrainedModel, TrainingSet

@@ -32,8 +32,8 @@ def score_all(repo: Path, model: str) -> list[float]:
 def floor(spec: ModelSpec) -> float | None:
     gate: Gate = spec.gate
     split: Split = spec.split
-    labels: LabelSource = spec.labels
-    return gate.floor if split.test and labels.label else None
+    labels = spec.labels
+    return gate.floor if split.test and isinstance(labels, LabelSource) and labels.label else None
 
 
 try:

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from skewless.contract.columns import FeatureRef
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.dtypes import DType
+from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.settings import Settings
-from skewless.contract.spec import LabelSource, MissingPolicy, ModelSpec, Split
+from skewless.contract.spec import MissingPolicy, ModelSpec, Split
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog

@@ -73,7 +73,8 @@ shops = FeatureService(name="shops", features=[shop_now])
 MODELS = """\
 from datetime import timedelta
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

@@ -116,7 +116,8 @@ def _arrays(inputs):
 MODELS = """
 from datetime import timedelta
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 LABELS = {"path": "data/asked.parquet", "event_time": "asked at", "known_time": "known"}
 LABELS |= {"columns": {"order": "order id"}}

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from skewless.contract.labels import LabelSource
 from skewless.contract.settings import Settings
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.dtypes import DType
+from skewless.contract.labels import LabelSource
 from skewless.contract.plan import View
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState

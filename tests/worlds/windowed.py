@@ -76,7 +76,8 @@ SERVICE = 'service = FeatureService(name="air", features=[carrier_now, facts])\n
 MODELS = """\
 from datetime import timedelta
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 MODELS = [
     ModelSpec(

@@ -47,6 +47,15 @@ def standard_error(influence: Vector, units: Units) -> float | None:
     return math.sqrt(sums.size / (sums.size - 1) * float((sums**2).sum()))
 
 
+def effective_size(weights: Vector) -> float:
+    """Return how many equally weighted rows are worth these (Kish, 1965).
+
+    >>> effective_size(np.array([1.0, 1.0, 1.0])), effective_size(np.array([1.0, 1.0, 20.0]))
+    (3.0, 1.2039800995024876)
+    """
+    return float(weights.sum() ** 2 / (weights**2).sum()) if weights.size else 0.0
+
+
 class Interval(NamedTuple):
     """A two-sided 95 % interval."""
 
@@ -54,12 +63,13 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: Vector, units: Units) -> Interval | None:
+def mean_interval(values: Vector, units: Units, weights: Vector | None = None) -> Interval | None:
     """Return the interval of a mean by the central limit theorem; None with fewer than two units.
 
     Args:
         values: ``(n,)`` float64.
         units: the unit of each row.
+        weights: ``(n,)`` of a weighted mean, above 0; None: equal.
 
     >>> low, high = mean_interval(np.array([1.0, 3.0]), np.arange(2, dtype=np.uint64))
     >>> round(low, 2), round(high, 2)
@@ -67,12 +77,14 @@ def mean_interval(values: Vector, units: Units) -> Interval | None:
     """
     if values.size < _MIN_UNITS:
         return None
-    mean = float(values.mean())
-    error = standard_error((values - mean) / values.size, units)
+    weights = np.ones(values.size) if weights is None else weights
+    total = float(weights.sum())
+    mean = float((weights * values).sum()) / total
+    error = standard_error(weights * (values - mean) / total, units)
     return None if error is None else _symmetric_interval(mean, error)
 
 
-def auc_interval(labels: Vector, scores: Vector, units: Units) -> Interval | None:
+def auc_interval(labels: Vector, scores: Vector, units: Units, weights: Vector | None = None) -> Interval | None:
     """Return the interval of the area under the ROC curve; None with fewer than two rows of a class, or units.
 
     The variance is that of Obuchowski (1997), in which rows of one unit, positive or negative, may be correlated. If
@@ -83,16 +95,20 @@ def auc_interval(labels: Vector, scores: Vector, units: Units) -> Interval | Non
         labels: ``(n,)`` float64, 0 or 1.
         scores: ``(n,)`` float64.
         units: the unit of each row.
+        weights: ``(n,)``, above 0; None: equal.
     """
-    positive, negative = scores[labels == 1.0], scores[labels != 1.0]
+    is_positive = labels == 1.0
+    positive, negative = scores[is_positive], scores[~is_positive]
     if min(positive.size, negative.size) < _MIN_UNITS:
         return None
-    above = _placements(positive, negative)
-    below = 1.0 - _placements(negative, positive)
-    area = float(above.mean())
+    weights = np.ones(scores.size) if weights is None else weights
+    of_positive, of_negative = weights[is_positive], weights[~is_positive]
+    above = _placements(positive, negative, of_negative)
+    below = 1.0 - _placements(negative, positive, of_positive)
+    area = float((of_positive * above).sum()) / float(of_positive.sum())
     influence = np.empty(scores.size)
-    influence[labels == 1.0] = (above - area) / positive.size
-    influence[labels != 1.0] = (below - area) / negative.size
+    influence[is_positive] = of_positive * (above - area) / of_positive.sum()
+    influence[~is_positive] = of_negative * (below - area) / of_negative.sum()
     error = standard_error(influence, units)
     if error is None:
         return None
@@ -100,19 +116,22 @@ def auc_interval(labels: Vector, scores: Vector, units: Units) -> Interval | Non
     return Interval(max(low, 0.0), min(high, 1.0))
 
 
-def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units) -> Interval | None:
-    """Return the interval of a metric of an evaluation without weights; None if it has no formula.
+def metric_interval(
+    metric: str, labels: Vector, scores: Scores, units: Units, weights: Vector | None = None
+) -> Interval | None:
+    """Return the interval of a metric of an evaluation; None if it has no formula.
 
     Args:
         metric: ``auc``, or a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
         labels: ``(n,)`` float64.
         scores: ``(n,)`` float64, or ``(n, k)`` of k classes.
         units: the unit of each row.
+        weights: ``(n,)``, above 0; None: equal.
     """
     if metric == "auc":
-        return auc_interval(labels, scores, units) if scores.ndim == 1 else None
+        return auc_interval(labels, scores, units, weights) if scores.ndim == 1 else None
     values = row_values(metric, labels, scores)
-    interval = None if values is None else mean_interval(values, units)
+    interval = None if values is None else mean_interval(values, units, weights)
     if interval is None or metric != "rmse":
         return interval
     # The root grows with its argument, so the ends for the mean square give those for its root.
@@ -123,8 +142,11 @@ def _symmetric_interval(middle: float, error: float) -> Interval:
     return Interval(middle - _Z * error, middle + _Z * error)
 
 
-def _placements(scores: Vector, others: Vector) -> Vector:
-    """Return for each score the share of lower scores among others; equal scores count one half."""
-    ordered = np.sort(others)
-    counts = np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
-    return np.asarray(counts / (2 * others.size), dtype=np.float64)
+def _placements(scores: Vector, others: Vector, weights: Vector) -> Vector:
+    """Return for each score the weighted share of lower scores among others; equal scores count one half."""
+    order = np.argsort(others, kind="stable")
+    ordered, below = others[order], np.append(0.0, np.cumsum(weights[order]))
+    counts = (
+        below[np.searchsorted(ordered, scores, side="left")] + below[np.searchsorted(ordered, scores, side="right")]
+    )
+    return np.asarray(counts / (2 * below[-1]), dtype=np.float64)

@@ -21,6 +21,7 @@ from skewless.infra.offline.source_columns import NO_ENTITY
 from skewless.infra.offline.sources import Table, find_table, has_files, view_table
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
+from skewless.infra.outcomes.label_rows import delete_label_rows
 from skewless.infra.plans.retirement import ViewLifecycle
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.leases import Leases
@@ -253,6 +254,7 @@ class _Erasure:
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
         delete_results(self._project.state)
+        delete_label_rows(self._project.state)
         storage = self._project.state.storage
         deleted = self._catalog.delete_unread(storage)
         waiting = self._catalog.list_removed()

@@ -17,6 +17,7 @@ from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages import entity
 from skewless.control_room.pages.entity import PAGE, EntityPage, read_entity_page
 from skewless.infra.log.readers import list_readers
+from skewless.infra.offline.labels import label_source
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
@@ -106,7 +107,7 @@ def test_what_cannot_be_read_is_unknown_alone(place: Sandbox) -> None:
         html = shown(project, card_id=CARD)
         assert "not compared" in html
         assert "Not known: <bdi>online store" in html
-    (place.repo / place.project.applied.model(MODEL).labels.path).unlink()
+    (place.repo / label_source(place.project.applied.model(MODEL)).path).unlink()
     found = page_of(place.project, card_id=CARD)
     assert "label table" in known(found.predictions).outcomes
     for file in (place.state / "log" / "batch").glob("card_days-*/*.parquet"):

@@ -22,7 +22,8 @@ FLEETS = (950.0, 880.5, 3.0)
 HEADER = """\
 from datetime import timedelta
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 
 def labels(name, label):

@@ -15,6 +15,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SkewlessError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec
+from skewless.infra.offline.labels import label_source
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import Dataset, build_dataset
@@ -123,7 +124,7 @@ def test_a_key_that_was_renamed_is_found_by_the_names_of_its_time(shop: Shop, tm
     source = replace(VIEW.source, columns={"card": "id"})
     plan = make_plan(["v.x"], views=[replace(RENAMED, source=source)])
     accept(shop, plan)
-    spec = replace(SPEC, labels=replace(SPEC.labels, columns={"card": "who"}))
+    spec = replace(SPEC, labels=replace(label_source(SPEC), columns={"card": "who"}))
     dataset = build(shop, plan, spec)
     assert score_version(dataset, spec, store_at(tmp_path), "000001").tobytes() == old.scores.tobytes()
 

@@ -78,6 +78,8 @@ def found(
         roles=["champion"],
         formats=np.array([2], np.uint8),
         checksums=np.array([0]),
+        actions=[None],
+        propensities=np.array([np.nan]),
         reads={VIEW.name: read},
     )
     findings = Findings()

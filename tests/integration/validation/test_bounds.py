@@ -13,7 +13,8 @@ from great_expectations.expectations.row_conditions import Column
 
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.dtypes import DType
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 from skewless.validation.suites import compile_bounds
 from tests.worlds.plans import make_plan, make_view
 

@@ -15,7 +15,9 @@ import pytest
 from great_expectations.expectations.expectation import Expectation
 
 from skewless.contract.clock import to_us
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
+from skewless.infra.offline.labels import label_source
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
@@ -123,7 +125,7 @@ def test_another_question_is_asked_of_all_rows(label_folder: LabelFolder, change
     elif changed == "clock":
         again = label_folder.check(9, (SINGLE,))
     else:
-        spec = replace(SPEC, labels=replace(SPEC.labels, known_time="at"))
+        spec = replace(SPEC, labels=replace(label_source(SPEC), known_time="at"))
         again = label_folder.gate.check(spec, (SINGLE, MEAN, UNIQUE), to_us(START + DAY * 10), everything=False)
     assert again.since_us is None
     assert again.n_rows >= 9

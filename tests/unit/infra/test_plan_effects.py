@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.build_rate import estimate_build_s, record_build
 from skewless.infra.plans.needed_views import Retained

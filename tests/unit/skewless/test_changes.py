@@ -16,11 +16,13 @@ from skewless.commands.change_text import change_lines
 from skewless.contract.changes import Change, compare_models, compare_named, compare_plans
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
+from skewless.contract.labels import LabelSource
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.plan import FeaturePlan, Service
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.offline.labels import label_source
 from tests.worlds.plans import columns, make_plan, make_transform, make_view, refs
 
 # What an edit makes of a plan, and how it is said: action, kind, name, path and action of each detail.
@@ -291,7 +293,7 @@ def test_what_went_is_named_last() -> None:
         ({"split": Split(test=timedelta(days=14))}, "~ split.test 7 d -> 14 d"),
         ({"horizon": timedelta(minutes=90)}, "~ horizon 0 s -> 1 h 30 min"),
         ({"retrain": "0 3 * * *"}, "~ retrain none -> '0 3 * * *'"),
-        ({"labels": replace(MODEL.labels, columns={"card": "card_id"})}, "+ labels column card: 'card_id'"),
+        ({"labels": replace(label_source(MODEL), columns={"card": "card_id"})}, "+ labels column card: 'card_id'"),
     ],
 )
 def test_a_change_of_a_model(edit: dict[str, Any], line: str) -> None:

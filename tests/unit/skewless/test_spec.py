@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 
 LABELS = LabelSource(path="p", event_time="e", known_time="k", label="y", weight="w", columns={"id": "ID"})
 SPEC = ModelSpec(

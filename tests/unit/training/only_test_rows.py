@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.training.dataset import Dataset
 from skewless.training.decision import SliceColumn
 from tests.worlds.plans import make_plan, make_view

@@ -25,7 +25,8 @@ from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.certification import Reference
 from skewless.contract.errors import ConflictError
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 from tests.worlds.packages import store_at
 root = Path(sys.argv[1])
 contents = PackageContents(

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split, Task
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, find_leaves

@@ -15,7 +15,8 @@ import pytest
 import xgboost as xgb
 
 from skewless.contract.errors import DefinitionError, SourceError
-from skewless.contract.spec import Algorithm, LabelSource, ModelSpec, Split, Task
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import Algorithm, ModelSpec, Split, Task
 from skewless.infra.packages.package import PackageContents, open_package
 from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.candidates import open_runtime

@@ -7,7 +7,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.runtimes.certification import Reference
 

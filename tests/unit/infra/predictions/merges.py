@@ -29,16 +29,20 @@ DAY = T // DAY_US * DAY_US
 HOUR_US = 3_600_000_000
 # Columns that files of an older format lack.
 LACKS: dict[int, Sequence[str]] = {
-    1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow", "trace_id"),
-    2: ("role", "policy", "narrow", "trace_id"),
-    3: (),
+    1: (
+        *("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow", "trace_id"),
+        *("action", "propensity"),
+    ),
+    2: ("role", "policy", "narrow", "trace_id", "action", "propensity"),
+    3: ("action", "propensity"),
+    4: (),
 }
 # Not a number in several ways, and a zero with a sign.
 ODD = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF8_0000_0000_0001, 0x7FF0_0000_0000_0001, 1 << 63], np.uint64)
 RowsByKey = dict[tuple[str, str], dict[str, Any]]
 
 
-def write(state: ProjectState, *, day: int, seed: int, n: int = 3, form: int = 3, version: str = "000001") -> Segment:
+def write(state: ProjectState, *, day: int, seed: int, n: int = 3, form: int = 4, version: str = "000001") -> Segment:
     """Log n predictions as one segment; the seed sets ids and hour; some numbers are odd."""
     given = record(origin(version), n, seed)
     given.matrix[0, : len(ODD)] = ODD.view(np.float64)
@@ -46,9 +50,9 @@ def write(state: ProjectState, *, day: int, seed: int, n: int = 3, form: int = 3
     return write_record(state, given._replace(t=DAY + day * DAY_US + seed * HOUR_US // 10), form)
 
 
-def write_record(state: ProjectState, given: PredictionBatch, form: int = 3) -> Segment:
+def write_record(state: ProjectState, given: PredictionBatch, form: int = 4) -> Segment:
     spool = spool_record(state, given)
-    if form == 3:
+    if form == 4:
         prediction_spool(state).ship()
     else:
         import_file(state, as_older_format(spool, form))

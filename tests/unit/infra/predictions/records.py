@@ -92,12 +92,14 @@ def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
         "vector": [repr(value) for value in given.matrix[i].tolist()],
         "score": max(scores) if several else scores,
         "scores": scores if several else None,
-        "format": 3,
+        "format": 4,
         "role": of.role,
         "policy": of.policy,
         "narrow": given.narrow,
         "trace_id": (given.trace_ids[i] or None) if given.trace_ids else None,
         "event": None,
+        "action": given.actions[i] if given.actions else None,
+        "propensity": given.propensities[i] if given.propensities else None,
     }
 
 

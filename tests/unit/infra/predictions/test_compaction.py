@@ -91,13 +91,13 @@ def test_odd_numbers_keep_their_bits(state: ProjectState) -> None:
 
 
 def test_formats_are_read_after_they_were_merged_together(state: ProjectState) -> None:
-    for seed, form in enumerate((1, 3, 2, 1, 3, 2, 3)):
+    for seed, form in enumerate((1, 4, 2, 1, 3, 2, 4, 3)):
         write(state, day=0, seed=seed, form=form)
     before, read = stored(state), seen(state)
-    assert merge(state) == 7
-    assert sizes(state) == [21]
+    assert merge(state) == 8
+    assert sizes(state) == [24]
     assert (stored(state), seen(state)) == (before, read)
-    assert sorted(row[3] for row in read.values()) == [1] * 6 + [2] * 6 + [3] * 9
+    assert sorted(row[3] for row in read.values()) == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
 
 
 def test_a_merged_segment_is_a_readers_batch_at_most(state: ProjectState, monkeypatch: pytest.MonkeyPatch) -> None:

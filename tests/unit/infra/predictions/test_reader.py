@@ -147,7 +147,7 @@ def test_files_of_the_first_format(logged_in: ProjectState, alone: bool) -> None
     if not alone:
         write(logged_in, new)
     (logged,) = read(logged_in)
-    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [3, 3])
+    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [4, 4])
     assert set(logged.roles) == {"champion"}
     assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
     np.testing.assert_array_equal(logged.vectors[:3], old.matrix)

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SkewlessError
+from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import RowParser
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import ModelSpec, Split
 from skewless.contract.status import Int64Array
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.prediction.scored_batch import decide, most_likely
+from skewless.contract.actions import decide, most_likely
 
 STEPS = {"approve": 0.0, "review": 0.5, "decline": 0.9}
 

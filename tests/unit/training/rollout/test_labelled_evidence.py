@@ -8,7 +8,8 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
 from skewless.training.rollout.evidence import Evidence, compare_labelled
 from skewless.training.rollout.sequential import analyse

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from skewless.contract.labels import LabelSource
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.settings import Settings
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import ModelSpec, Split
 from skewless.training.scheduling.job import Job, list_jobs
 
 SPEC = ModelSpec(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import DefinitionError, SourceError
-from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
+from skewless.contract.labels import LabelSource
+from skewless.contract.spec import ModelSpec, Split, Task
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import (
     TrainingSet,
