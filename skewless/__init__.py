@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from skewless.contract.labels import LabelSource, Outcomes
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
+    from skewless.contract.policy import Policy
     from skewless.contract.spec import Gate, ModelSpec, Split
     from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
@@ -58,6 +59,7 @@ __all__ = [
     "Outcomes",
     "PackageError",
     "PlaceError",
+    "Policy",
     "Project",
     "RateError",
     "RequestError",
@@ -79,6 +81,7 @@ _HOMES = {
     "skewless.contract.decisions": {"Changes", "Crosses", "DecisionStream"},
     "skewless.contract.actions": {"Explore"},
     "skewless.contract.labels": {"LabelSource", "Outcomes"},
+    "skewless.contract.policy": {"Policy"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
     "skewless.contract.spec": {"Gate", "ModelSpec", "Split"},
     "skewless.infra.sources.duckdb_source": {"DuckDBSource"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.api_keys import ApiKeys
 from skewless.operations.audited import audited
+from skewless.operations.entity_lists import ProjectLists
 from skewless.operations.init import init as write_project
 from skewless.operations.runs import Runs
 from skewless.workspace import Workspace
@@ -102,6 +103,11 @@ class Project(Workspace):
     def keys(self) -> ApiKeys:
         """The API keys: ``add``, ``list`` and ``revoke``."""
         return ApiKeys(self)
+
+    @property
+    def lists(self) -> ProjectLists:
+        """The lists of policies: ``set`` and ``list``."""
+        return ProjectLists(self)
 
     @property
     def runs(self) -> Runs:

@@ -12,6 +12,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,7 @@ from skewless.infra.compiler.services import (
     compile_request,
     compile_service,
     compile_transform,
+    module_source,
 )
 from skewless.infra.compiler.views import compile_view
 from skewless.infra.compiler.windows import compile_windows
@@ -61,7 +63,7 @@ def compile_repo(repo: Path) -> CompiledRepo:
             module = load_module(repo, DEFINITIONS)
             objects = _feast_objects(module)
             plan = _compile_plan(project, repo, objects)
-            models = _models(repo)
+            models = tuple(_compile_policy(spec, plan) for spec in _models(repo))
             decisions = compile_decisions(_decisions(repo), plan, models)
         inputs = recorder.read_inputs((DEFINITIONS, MODELS))
     for transform in plan.transforms:
@@ -220,6 +222,12 @@ def _models(repo: Path) -> tuple[ModelSpec, ...]:
         if names.count(name) > 1:
             raise DefinitionError(f"model {name!r}", "is defined twice", fix="rename or remove one of them")
     return tuple(models)
+
+
+def _compile_policy(spec: ModelSpec, plan: FeaturePlan) -> ModelSpec:
+    if spec.policy is None:
+        return spec
+    return replace(spec, policy=spec.policy.compiled(f"model {spec.name!r}", plan, spec.service, module_source))
 
 
 def _decisions(repo: Path) -> Sequence[DecisionStream]:

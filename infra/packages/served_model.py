@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from skewless.contract.actions import Scores, decide, most_likely
 from skewless.contract.bounds import Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.errors import PackageError
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import RowParser
+from skewless.contract.policy import ListValues, PolicyRunner
+from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.status import Int64Array
-from skewless.contract.vector import Assembler
+from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.record import LoadColumns
+from skewless.infra.predictions.record import LoadColumns, largest_output
+from skewless.infra.rollout.entity_lists import EntityLists
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowActions:
+    """What is done about n rows.
+
+    Args:
+        taken: the action of each row, exploration included; None: nothing. Empty: the model has no actions.
+        propensities: probability of each action before the choice of exploration; empty: nothing can explore.
+        reasons: codes of the policy; empty: the model has no policy.
+        lists: number of the version of each list that the policy read.
+    """
+
+    taken: Sequence[str | None] = ()
+    propensities: Sequence[float] = ()
+    reasons: Sequence[tuple[str, ...]] = ()
+    lists: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +58,9 @@ class ServedModel:
         windows: reads its windowed views.
         reader: reads its vectors.
         parser: parses the rows of its requests.
+        policy: decides about its scores; None: it has no policy.
+        lists: the latest versions of the lists that the policy reads.
+        stored_lists: all versions of all lists.
     """
 
     package: Package
@@ -47,12 +71,64 @@ class ServedModel:
     windows: WindowStates
     reader: VectorReader
     parser: RowParser
+    policy: PolicyRunner | None = None
+    lists: ListValues = field(default_factory=dict)
+    stored_lists: EntityLists | None = None
     trials: tuple[RuntimeTrial, ...] = ()
 
     @property
     def name(self) -> str:
         """Return the model's name."""
         return self.package.name
+
+    def act(
+        self,
+        scores: Scores,
+        matrix: Matrix,
+        rows: ParsedRows | None,
+        explored: Sequence[bool] | None,
+        lists: ListValues,
+    ) -> RowActions:
+        """Return what is done about n rows: by the policy, the decisions or the likeliest class, then by exploration.
+
+        Args:
+            scores: ``(n,)`` or ``(n, k)`` float64.
+            matrix: the vectors, ``(n, n_features)`` float64.
+            rows: keys and request fields, for a policy; None: the caller sent vectors.
+            explored: which rows explore; None: none can.
+            lists: versions of the lists of the policy.
+
+        Raises:
+            PackageError: the policy fails.
+        """
+        spec, numbers = self.package.spec, dict[str, int]()
+        reasons: Sequence[tuple[str, ...]] = ()
+        actions: Sequence[str | None]
+        if self.policy is not None:
+            actions, reasons = self.policy.act(largest_output(scores), matrix, rows, lists)
+            numbers = {name: number for name, (number, _) in lists.items()}
+        elif spec.decisions:
+            actions = decide(spec.decisions, scores)
+        else:
+            return RowActions(taken=most_likely(spec.classes, scores) if spec.classes else ())
+        propensities: Sequence[float] = ()
+        if spec.explore is not None and explored is not None:
+            actions, propensities = spec.explore.act(actions, explored)
+        return RowActions(taken=actions, propensities=propensities, reasons=reasons, lists=numbers)
+
+    def read_lists(self) -> None:
+        """Read the latest versions of the lists of its policy; raises StoreError, and the last ones go on."""
+        if self.policy is not None and self.policy.policy.lists and self.stored_lists is not None:
+            object.__setattr__(self, "lists", self.stored_lists.refresh(self.policy.policy.lists, self.lists))
+
+    def past_lists(self, numbers: Mapping[str, int]) -> ListValues:
+        """Return some versions of lists.
+
+        Raises:
+            StoreError: one is not there, or the database is unavailable.
+        """
+        found = {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
+        return {name: (version.number, frozenset(version.values)) for name, version in found.items()}
 
     @property
     def version(self) -> str:
@@ -103,6 +179,10 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
     # Checked again at each load: another numpy, or another machine, may round differently (SEMANTICS 5.1).
     for runner in assembler.runners:
         runner.check()
+    policy = None
+    if package.spec.policy is not None:
+        policy = PolicyRunner(f"model {name!r}", package.spec.policy, plan)
+        policy.check()
     choice = _choose_runtime(package, target)
     windows = WindowStates(plan)
     model = ServedModel(
@@ -114,8 +194,11 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
         windows=windows,
         reader=VectorReader(assembler, windows),
         parser=RowParser(plan),
+        policy=policy,
+        stored_lists=EntityLists(store.state.database),
         trials=choice.trials,
     )
+    model.read_lists()
     # A replaced version is freed after the last request that uses it.
     weakref.finalize(model, choice.runtime.close)
     return model

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 from skewless.contract.reads import concatenate_versions
@@ -89,6 +90,8 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
     columns["action"] = _actions(fields["actions"], lengths)
     columns["propensity"] = _propensities(fields["propensities"], lengths)
+    columns["reasons"] = _reasons(fields["reasons"], lengths)
+    columns["lists"] = _list_numbers(fields["lists"], lengths)
     columns["id"] = texts(list(chain.from_iterable(fields["ids"])))
     columns["inputs"] = utf8(list(chain.from_iterable(fields["inputs"])))
     columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
@@ -126,6 +129,22 @@ def _actions(actions: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa
     is_set = np.fromiter((word is not None for word in words), dtype=np.bool_, count=len(words))
     encoded = [(word or "").encode() for word in words]
     return _strings(_offsets(encoded), b"".join(encoded), is_set)
+
+
+def _reasons(reasons: Sequence[Sequence[Sequence[str]]], lengths: Int64Array) -> pa.Array:
+    if not any(reasons):
+        return pa.nulls(int(lengths.sum()), SCHEMA.field("reasons").type)
+    rows = [codes for of, n in zip(reasons, lengths.tolist(), strict=True) for codes in of or [()] * n]
+    ends = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(numbers(ends), texts(list(chain.from_iterable(rows))))
+
+
+def _list_numbers(lists: Sequence[Mapping[str, int]], lengths: Int64Array) -> pa.StringArray:
+    if not any(lists):
+        return pa.nulls(int(lengths.sum()), pa.string())
+    encoded = [orjson.dumps(of, option=orjson.OPT_SORT_KEYS).decode() for of in lists]
+    words = [word for word, n in zip(encoded, lengths.tolist(), strict=True) for _ in range(n)]
+    return texts(words)
 
 
 def _propensities(parts: Sequence[Sequence[float]], lengths: Int64Array) -> pa.Array:

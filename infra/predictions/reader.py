@@ -73,6 +73,8 @@ class LoggedPredictions:
         roles: role of the version: it served the prediction, or scored it as a shadow.
         actions: the decision about each; None: there is none.
         propensities: probability of each action; NaN: the model did not explore.
+        reasons: codes of the policy's reasons; None: the model had no policy.
+        lists: JSON text: number of the version of each list that the policy read.
         reads: per view; empty for full vectors.
         events: log partition and position of each decision's event; (None, -1): a caller
             requested the prediction.
@@ -97,6 +99,8 @@ class LoggedPredictions:
     checksums: Int64Array
     actions: Sequence[str | None]
     propensities: npt.NDArray[np.float64]
+    reasons: Sequence[Sequence[str] | None]
+    lists: Sequence[str | None]
     reads: dict[str, LoggedViewRead]
     events: Sequence[tuple[str | None, int]] = ()
 
@@ -249,6 +253,8 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         checksums=numbers(table["checksum"]),
         actions=table["action"].to_pylist(),
         propensities=filled_numbers(table["propensity"], np.nan),
+        reasons=table["reasons"].to_pylist(),
+        lists=table["lists"].to_pylist(),
         reads=_decode_reads(_flatten(table["reads"]), n),
         events=_decode_events(table["event"]),
     )

@@ -106,6 +106,8 @@ class PredictionBatch(NamedTuple):
         actions: per row, the decision about it; None: there is none. An empty sequence: the model has no decisions.
         propensities: per row, the probability of its action before the choice of exploration. An empty sequence: the
             model does not explore, or its actions are not taken.
+        reasons: per row, the codes of the policy's reasons. An empty sequence: the model has no policy.
+        lists: number of the version of each list that the policy read.
     """
 
     origin: LoadColumns
@@ -128,6 +130,8 @@ class PredictionBatch(NamedTuple):
     events: DecidedEvents | None = None
     actions: Sequence[str | None] = ()
     propensities: Sequence[float] = ()
+    reasons: Sequence[Sequence[str]] = ()
+    lists: Mapping[str, int] = {}
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -43,7 +43,9 @@ ROWS_SQL = f"""(
             NULL::VARCHAR AS trace_id,
             NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event,
             NULL::VARCHAR AS action,
-            NULL::DOUBLE AS propensity
+            NULL::DOUBLE AS propensity,
+            NULL::VARCHAR[] AS reasons,
+            NULL::VARCHAR AS lists
         WHERE false
     )
 )"""
@@ -102,6 +104,8 @@ SCHEMA = pa.schema(
         ("event", EVENT),
         ("action", pa.string()),
         ("propensity", pa.float64()),
+        ("reasons", pa.list_(pa.string())),
+        ("lists", pa.string()),
     ]
 )
 
@@ -111,7 +115,7 @@ DAY_US = 86_400_000_000
 # Columns with few distinct values. For other columns Parquet would try a dictionary in vain.
 _DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
-    *("action", "propensity"),
+    *("action", "propensity", "reasons.list.element", "lists"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *("event.stream", "event.partition"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),

@@ -241,6 +241,7 @@ class EventScorer:
             vectors=assembled,
             degraded=vectors.degraded,
             outside=vectors.outside,
+            rows=None if model.policy is None else model.parser.build_rows(part.columns or {}),
             explored=None if explore is None else explore.choose_rows(model.name, ids, part.columns),
         )
         origin = model.origin if part.arm is None else part.arm.origin
@@ -282,7 +283,7 @@ class EventScorer:
         assembled = scored.vectors
         if assembled is None:
             raise TypeError(scored)
-        actions, propensities = scored.actions
+        actions = scored.actions
         record = PredictionBatch(
             origin=origin,
             ids=scored.ids,
@@ -299,8 +300,10 @@ class EventScorer:
             applied=assembled.applied,
             watermarks=assembled.watermark,
             events=events,
-            actions=actions,
-            propensities=propensities,
+            actions=actions.taken,
+            propensities=actions.propensities,
+            reasons=actions.reasons,
+            lists=actions.lists,
         )
         if id(origin) not in self._constants:
             # With the origin, which keeps its identity taken.

@@ -183,7 +183,8 @@ class PredictedRow(BaseModel):
     version: str | None = Field(None, description="Version that served the row, if several versions serve the model.")
     t_us: int | None = Field(None, description="Evaluation time of the row, if it differs from the request's.")
     scores: list[float | Infinite] | None = Field(None, description="All outputs of a model with several outputs.")
-    decision: str | None = Field(None, description="Decision for the score, of a model with decisions.")
+    decision: str | None = Field(None, description="Decision for the score, of a model with decisions or a policy.")
+    reasons: list[str] | None = Field(None, description="Codes of the policy's reasons, of a model with a policy.")
     explored: bool | None = Field(None, description="True if the decision is that of exploration, not of the score.")
     out_of_bounds: list[str] | None = Field(None, description="Inputs outside the model's bounds, if any.")
     features: dict[str, float | Infinite | None] | None = None

@@ -81,6 +81,8 @@ def _add_decisions(items: list[dict[str, Any]], scored_slice: ScoredSlice) -> No
     decisions, explored = scored_slice.decisions, scored_slice.explored
     for item, decision in zip(items, decisions or [], strict=False):
         item["decision"] = decision
+    for item, reasons in zip(items, scored_slice.reasons or [], strict=False):
+        item["reasons"] = reasons
     for item, explores in zip(items, explored or [], strict=False):
         if explores:
             item["explored"] = True
@@ -95,7 +97,7 @@ def scores_json(scored_slice: ScoredSlice) -> bytes | None:
     scored = scored_slice.scored
     if scored.scores.ndim != 1 or scored.extras or scored.outside is not None:
         return None
-    if scored.model.package.spec.decisions:
+    if scored.model.package.spec.actions:
         return None
     items = [
         f'{{"id":"{scored.ids[i]}","score":{score!r}}}'

@@ -195,6 +195,7 @@ _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     "score": lambda scored_slice: scored_slice.scores,
     # Only the signature of a model with decisions has this output.
     "decision": lambda scored_slice: _bytes(scored_slice.decisions or ()),
+    "reasons": lambda scored_slice: _bytes([" ".join(codes) for codes in scored_slice.reasons or ()]),
     "version": lambda scored_slice: _bytes([scored_slice.model.version] * scored_slice.n),
     "prediction_id": lambda scored_slice: _bytes(scored_slice.ids),
     "feature_values": lambda scored_slice: scored_slice.matrix,

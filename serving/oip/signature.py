@@ -57,7 +57,8 @@ class Signature:
         self.vectors = TensorType(FEATURES, FP64, (_ANY, len(self.labels)))
         self.outputs = self._outputs(
             model.runtime.n_outputs,
-            has_decisions=bool(spec.decisions or spec.classes),
+            has_decisions=bool(spec.actions or spec.classes),
+            has_policy=spec.policy is not None,
             has_bounds=model.bounds is not None,
         )
         self.default_outputs = ("score", "decision") if "decision" in self.outputs else ("score",)
@@ -95,12 +96,15 @@ class Signature:
         parameters = {"model_versions": ",".join(versions), "t_us": t, **flags}
         return orjson.dumps(names | {"parameters": parameters})[:-1] + b","
 
-    def _outputs(self, n_scores: int, *, has_decisions: bool, has_bounds: bool) -> dict[str, TensorType]:
+    def _outputs(
+        self, n_scores: int, *, has_decisions: bool, has_policy: bool, has_bounds: bool
+    ) -> dict[str, TensorType]:
         wide = () if n_scores == 1 else (n_scores,)
         n_features, n_views = len(self.labels), len(self.views)
         tensors: Sequence[TensorType] = (
             TensorType("score", FP64, (_ANY, *wide)),
             TensorType("decision", BYTES, (_ANY,)),
+            TensorType("reasons", BYTES, (_ANY,)),
             TensorType("prediction_id", BYTES, (_ANY,)),
             TensorType("feature_values", FP64, (_ANY, n_features)),
             TensorType("feature_age_s", FP64, (_ANY, n_views)),
@@ -111,7 +115,8 @@ class Signature:
             TensorType("out_of_bounds", BYTES, (_ANY,)),
             TensorType("version", BYTES, (_ANY,)),
         )
-        omitted = {name for name, exists in (("decision", has_decisions), ("out_of_bounds", has_bounds)) if not exists}
+        optional = {"decision": has_decisions, "reasons": has_policy, "out_of_bounds": has_bounds}
+        omitted = {name for name, exists in optional.items() if not exists}
         return {tensor.name: tensor for tensor in tensors if tensor.name not in omitted}
 
 

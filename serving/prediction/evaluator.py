@@ -267,6 +267,7 @@ class Evaluator:
             outside=find_out_of_bounds(group, matrix),
             narrow=group.narrow,
             explored=group.explore(ids),
+            rows=group.policy_rows,
         )
 
     def _finish(self, group: Group, scored: ScoredBatch) -> None:

@@ -267,7 +267,7 @@ def _inputs(model: ServedModel) -> dict[str, str]:
 
 def _outputs(model: ServedModel) -> tuple[int, tuple[str, ...], bool]:
     spec = model.package.spec
-    return model.runtime.n_outputs, tuple(spec.classes), bool(spec.decisions)
+    return model.runtime.n_outputs, tuple(spec.classes), bool(spec.actions)
 
 
 def _features_of(model: ServedModel) -> tuple[tuple[str, ...], list[str]]:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.actions import decide, most_likely
+from skewless.contract.request import ParsedRows
 from skewless.contract.spec import LogPolicy
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.served_model import RowActions, ServedModel
 from skewless.infra.runtimes.port import Runtime, find_leaves
 
 _SECOND_US = 1e6
@@ -48,6 +48,7 @@ class ScoredBatch:
             nowhere.
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
         explored: which rows explore; None: the model does not, or its actions are not taken.
+        rows: keys and request fields, for a policy; None: the model has none, or the caller sent vectors.
     """
 
     model: ServedModel
@@ -61,17 +62,12 @@ class ScoredBatch:
     outside: BoolArray | None = None
     narrow: bool = False
     explored: Sequence[bool] | None = None
+    rows: ParsedRows | None = None
 
     @cached_property
-    def actions(self) -> tuple[Sequence[str | None], Sequence[float]]:
-        """Decision of each row, exploration included, and its propensity; empty without decisions, or exploration."""
-        spec = self.model.package.spec
-        if not spec.decisions:
-            return (most_likely(spec.classes, self.scores) if spec.classes else ()), ()
-        actions = decide(spec.decisions, self.scores)
-        if spec.explore is None or self.explored is None:
-            return actions, ()
-        return spec.explore.act(actions, self.explored)
+    def actions(self) -> RowActions:
+        """What is done about each row, exploration included."""
+        return self.model.act(self.scores, self.matrix, self.rows, self.explored, self.model.lists)
 
     @cached_property
     def status(self) -> StatusArray:
@@ -170,8 +166,14 @@ class ScoredSlice(NamedTuple):
     @property
     def decisions(self) -> Sequence[str | None] | None:
         """Decision of each row by the model's spec, or its most likely class; None: the model has neither."""
-        actions, _ = self.scored.actions
+        actions = self.scored.actions.taken
         return actions[self.start : self.stop] if actions else None
+
+    @property
+    def reasons(self) -> Sequence[tuple[str, ...]] | None:
+        """Codes of the policy's reasons for each row; None: the model has no policy."""
+        reasons = self.scored.actions.reasons
+        return reasons[self.start : self.stop] if reasons else None
 
     @property
     def explored(self) -> Sequence[bool] | None:

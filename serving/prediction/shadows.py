@@ -108,6 +108,7 @@ class Shadows:
             matrix=vectors.matrix,
             vectors=vectors,
             degraded=False,
+            rows=group.for_arm(arm).policy_rows,
         )
         arm.counts.count(shadow, len(group.tickets))
         arm.counts.compare(served, shadow)

@@ -160,6 +160,13 @@ class Group:
         given = None if None in columns else _end_to_end([column or {} for column in columns])
         return explore.choose_rows(self.model.name, ids, given)
 
+    @property
+    def policy_rows(self) -> ParsedRows | None:
+        """The rows for the policy of the model; None: it has none, or callers sent vectors."""
+        if self.model.policy is None or any(ticket.request.columns is None for ticket in self.tickets):
+            return None
+        return self.parsed_rows
+
     @cached_property
     def keys(self) -> list[bytes | None]:
         """The keys to read from the store; None: nothing to read."""
@@ -204,7 +211,7 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
     """Return the log rows of a scored batch of a group."""
     vectors, times = scored.vectors, group.times
-    actions, propensities = scored.actions
+    actions = scored.actions
     return PredictionBatch(
         origin=group.model.origin if group.arm is None else group.arm.origin,
         ids=scored.ids,
@@ -223,8 +230,10 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
         trace_ids=_trace_ids(group) if group.traces else (),
-        actions=actions,
-        propensities=propensities,
+        actions=actions.taken,
+        propensities=actions.propensities,
+        reasons=actions.reasons,
+        lists=actions.lists,
     )
 
 

@@ -36,6 +36,7 @@ class Prediction:
         scores: all outputs of a model with several; otherwise empty.
         version: version that served the row, if several versions served the request; otherwise None.
         decision: decision by the thresholds in the model's spec; None: the model has no decisions.
+        reasons: codes of the policy's reasons; empty: there are none.
         explored: whether the decision is that of exploration, and not of the score.
         features: feature values; None is missing. Empty unless requested.
         views: status and age by view. Empty unless features were requested.
@@ -49,6 +50,7 @@ class Prediction:
     scores: tuple[float, ...]
     version: str | None
     decision: str | None
+    reasons: tuple[str, ...]
     explored: bool
     features: Mapping[str, float | None]
     views: Mapping[str, ReplyView]
@@ -158,6 +160,7 @@ def read_prediction(data: Json) -> Prediction:
         scores=tuple(map(_number, data.get("scores") or ())),
         version=data.get("version"),
         decision=data.get("decision"),
+        reasons=tuple(data.get("reasons") or ()),
         explored=bool(data.get("explored")),
         features={
             name: None if value is None else _number(value) for name, value in (data.get("features") or {}).items()

@@ -7,10 +7,27 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import capacity, data, define, exports, keys, operate, predictions, serve, state, train, watch
+from skewless.commands import (
+    capacity,
+    data,
+    define,
+    exports,
+    keys,
+    lists,
+    operate,
+    predictions,
+    serve,
+    state,
+    train,
+    watch,
+)
 from skewless.commands.command import Command
 
-GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
+GROUPS = {
+    "keys": "Manage API keys.",
+    "lists": "Manage the lists of policies.",
+    "runs": "List, start, retry or cancel scheduled runs.",
+}
 _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
@@ -21,6 +38,7 @@ _PARTS = {
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
         *(keys.add_key, keys.list_keys, keys.revoke_key),
+        *(lists.set_list, lists.list_lists),
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),

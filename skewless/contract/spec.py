@@ -15,6 +15,7 @@ from skewless.contract.labels import AnyLabels, build_labels
 from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
 from skewless.contract.names import check_name
 from skewless.contract.plain_record import plain_value
+from skewless.contract.policy import Policy
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn", "catboost")
 Algorithm = str
@@ -107,6 +108,7 @@ class ModelSpec:
         classes: names of the labels 0, 1, ... of a multiclass model.
         group: of a ranking model, the key or request field whose equal values form one query.
         decisions: decision -> its lowest score; the decision with the highest reached score applies.
+        policy: what is done about a score, in place of ``decisions``; None: no policy.
         explore: a share of the predictions that gets one action, whatever the score; None: no exploration.
         horizon: time from the prediction to ``labels.event_time``.
         split: the split by time.
@@ -140,6 +142,7 @@ class ModelSpec:
     classes: tuple[str, ...] = ()
     group: str | None = None
     decisions: Mapping[str, float] = field(default_factory=dict)
+    policy: Policy | None = None
     explore: Explore | None = None
     horizon: timedelta = timedelta(0)
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -181,11 +184,19 @@ class ModelSpec:
         self._check_classes()
         self._check_group()
         self._check_decisions()
-        if self.explore is not None and self.explore.action not in self.decisions:
-            names = ", ".join(self.decisions) or "none"
+        if self.policy is not None and (self.decisions or self.task == "multiclass"):
+            fix = "remove the decisions" if self.decisions else "remove the policy: a decision is the likeliest class"
+            raise self._invalid("policy", "does not fit decisions", None, fix)
+        if self.explore is not None and self.explore.action not in self.actions:
+            names = ", ".join(self.actions) or "none"
             fix = f"name a decision of the model: {names}"
             raise self._invalid("explore", "has an action that is not a decision", self.explore.action, fix)
         object.__setattr__(self, "decisions", dict(sorted(self.decisions.items(), key=lambda item: item[1])))
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Return what may be done about a score: actions of the policy, or names of the decisions."""
+        return tuple(self.decisions) if self.policy is None else self.policy.actions
 
     def _check_classes(self) -> None:
         if self.task != "multiclass":
@@ -228,6 +239,7 @@ class ModelSpec:
         """Build a spec from the result of ``as_dict``."""
         values = dict(data)
         values["labels"] = build_labels(values["labels"])
+        values["policy"] = Policy.from_dict(values.get("policy"))
         values["explore"] = rebuild(Explore, values.get("explore"))
         values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
         values["gate"] = Gate(**values["gate"])

@@ -79,6 +79,8 @@ def found(
         formats=np.array([2], np.uint8),
         checksums=np.array([0]),
         actions=[None],
+        reasons=[None],
+        lists=[None],
         propensities=np.array([np.nan]),
         reads={VIEW.name: read},
     )

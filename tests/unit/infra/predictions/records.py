@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,6 +101,8 @@ def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
         "event": None,
         "action": given.actions[i] if given.actions else None,
         "propensity": given.propensities[i] if given.propensities else None,
+        "reasons": list(given.reasons[i]) if given.reasons else None,
+        "lists": json.dumps(given.lists, separators=(",", ":"), sort_keys=True) if given.lists else None,
     }
 
 

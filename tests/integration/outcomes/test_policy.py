@@ -1,0 +1,156 @@
+"""A policy after the score: actions and reasons in reply and log, lists in versions, all proven by replay."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from skewless.contract.actions import Explore
+from skewless.contract.columns import Transform
+from skewless.contract.errors import DefinitionError, RequestError
+from skewless.contract.policy import Policy
+from skewless.contract.spec import ModelSpec
+from skewless.infra.compiler.services import module_source
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.rollout.entity_lists import MOST_VALUES
+from skewless.serving.http.reply import predictions_json
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.validation.replay_report import Cause
+from tests.integration.outcomes.conftest import Loop
+from tests.worlds import payment_policy
+from tests.worlds.planted import alter_predictions
+from tests.worlds.trained import MODEL, ask
+
+POLICY = Policy(
+    function=payment_policy.act,
+    actions=("approve", "review", "decline"),
+    reads=("amount", "card_days__mean_amount_7d"),
+    lists={"stolen": "card_id", "trusted": "card_id"},
+)
+
+
+def compiled(loop: Loop, policy: Policy) -> Policy:
+    applied = loop.place.project.applied
+    return policy.compiled(f"model {MODEL!r}", applied.plan, applied.model(MODEL).service, module_source)
+
+
+def deciding(loop: Loop, policy: Policy = POLICY, **fields: Any) -> ServedModel:  # noqa: ANN401 - of the spec
+    labels = loop.place.project.applied.model(MODEL).labels
+    loop.use(labels, decisions={}, policy=compiled(loop, policy), **fields)
+    return loop.place.load(loop.place.train().package.version)
+
+
+def logged(loop: Loop, version: str) -> dict[str, dict[str, Any]]:
+    rows = pa.concat_tables([pq.read_table(file) for file in prediction_files(loop.place.project.state)])
+    return {row["id"]: row for row in rows.to_pylist() if row["version"] == version}
+
+
+def expected(
+    answer: ScoredSlice, row: int, amount: float, card: str, lists: dict[str, set[str]]
+) -> tuple[str, list[str]]:
+    """Return action and reasons by the rules in words, a row at a time."""
+    labels = answer.model.assembler.labels
+    is_known = not np.isnan(answer.matrix[row, labels.index("card_days__mean_amount_7d")])
+    is_risky = answer.scores[row] >= (0.05 if amount > 100 else 0.2)
+    reasons = ["score_over_limit"] if is_risky else []
+    if card in lists["trusted"]:
+        return "approve", ["trusted", *reasons]
+    if card in lists["stolen"]:
+        return "decline", ["stolen_card", *reasons]
+    return ("decline" if is_known else "review") if is_risky else "approve", reasons
+
+
+def test_actions_and_reasons_follow_the_lists_and_replay_proves_them(loop: Loop) -> None:
+    model, rows = deciding(loop), ask(300)
+    cards = sorted({str(row["card_id"]) for row in rows})
+    lists: dict[str, set[str]] = {"stolen": set(), "trusted": set()}
+    every: dict[str, dict[str, Any]] = {}
+    for stolen, trusted in ((set(), set()), (set(cards[:9]), set(cards[5:14])), (set(cards[2:4]), set(cards[5:14]))):
+        lists = {"stolen": stolen, "trusted": trusted}
+        for name, values in lists.items():
+            loop.place.project.lists.set(name, values, reason="test")
+        model.read_lists()
+        answer = loop.place.predict(rows, model=model)
+        wanted = [expected(answer, i, row["amount"], str(row["card_id"]), lists) for i, row in enumerate(rows)]
+        assert {action for action, _ in wanted} >= {"approve", "decline"}
+        assert list(answer.decisions or ()) == [action for action, _ in wanted]
+        assert [list(codes) for codes in answer.reasons or ()] == [codes for _, codes in wanted]
+        body = predictions_json(answer, features=False)["predictions"]
+        assert [(item["decision"], list(item["reasons"])) for item in body] == wanted
+        every = logged(loop, model.version)
+        assert [(every[id_]["action"], every[id_]["reasons"]) for id_ in answer.ids] == wanted
+    # The list of trusted cards was equal, so it has no third version.
+    versions = {json.dumps(json.loads(row["lists"]), sort_keys=True) for row in every.values()}
+    assert versions == {'{"stolen": 1, "trusted": 1}', '{"stolen": 2, "trusted": 2}', '{"stolen": 3, "trusted": 2}'}
+    assert loop.place.project.replay().ok
+
+
+def test_altered_reasons_and_lists_are_found(loop: Loop) -> None:
+    loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(40)}, reason="test")
+    loop.place.project.lists.set("stolen", set(), reason="test")
+    model = deciding(loop)
+    loop.place.predict(ask(40), model=model)
+    assert loop.place.project.replay().ok
+    for row, (column, value) in enumerate((("action", None), ("reasons", ["none"]), ("lists", '{"stolen":1}'))):
+        alter_predictions(loop.place, column, partial(lambda given, _: given, value), rows=(row,))
+    report = loop.place.project.replay()
+    assert report.findings.by_cause == {Cause.ACTION: 3}
+
+
+def test_exploration_overrides_the_policy(loop: Loop) -> None:
+    loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(200)}, reason="test")
+    model = deciding(loop, explore=Explore(share=0.25, action="approve"))
+    answer = loop.place.predict(ask(200), model=model)
+    chosen = [row["decision"] for row in predictions_json(answer, features=False)["predictions"] if row.get("explored")]
+    assert 20 < len(chosen) < 90
+    assert set(chosen) == {"approve"}
+    assert {row["propensity"] for row in logged(loop, model.version).values()} == {0.25, 0.75}
+    assert loop.place.project.replay().ok
+
+
+def test_a_spec_with_a_policy_is_stored_and_read(loop: Loop) -> None:
+    spec = deciding(loop).package.spec
+    assert ModelSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+    assert spec.policy is not None
+    assert isinstance(spec.policy.function, Transform)
+    assert "def act(" in spec.policy.function.source
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"function": payment_policy.act_on_first}, "depends on other rows"),
+        ({"function": payment_policy.act_otherwise}, "an action that it does not declare"),
+        ({"reads": ("nothing",)}, "reads an unknown column"),
+        ({"lists": {"stolen": "nothing"}}, "reads an unknown column"),
+        ({"lists": {"../x": "card_id"}}, "list"),
+        ({"function": lambda inputs: inputs}, "without a name"),
+        ({"actions": ()}, "are not names"),
+        ({"reads": ("amount", "amount")}, "have a name twice"),
+    ],
+)
+def test_what_cannot_be_decided_exactly_is_refused(loop: Loop, fields: dict[str, Any], problem: str) -> None:
+    given = {"function": POLICY.function, "actions": POLICY.actions, "reads": POLICY.reads, "lists": POLICY.lists}
+    with pytest.raises(DefinitionError, match=problem):
+        compiled(loop, Policy(**{**given, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "problem"),
+    [
+        ("stolen", [str(i) for i in range(MOST_VALUES + 1)], "too many"),
+        ("stolen", ["x" * 1_001], "characters"),
+        ("stolen", [""], "characters"),
+    ],
+)
+def test_a_list_is_bounded(loop: Loop, name: str, values: list[str], problem: str) -> None:
+    with pytest.raises(RequestError, match=problem):
+        loop.place.project.lists.set(name, values, reason="test")
+    assert loop.place.project.lists.list() == []
