@@ -61,6 +61,12 @@ class PendingEvents:
         self.first: int = rows[SEQ][0].as_py()
         self._rows = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         self._views: dict[str, tuple[ViewEvents, dict[bytes, list[int]]]] = {}
+        self._selected: dict[str, ViewEvents] = {}
+
+    @property
+    def selected(self) -> dict[str, ViewEvents]:
+        """The events that count in each view that was read, by the hash of the view."""
+        return dict(self._selected)
 
     def of_view(self, view: WindowView, selector: EventSelector, keys: KeyCodec) -> tuple[ViewEvents, _KeyIndex]:
         """Return the events that count in a view, and their indices by the key of the entity's state."""
@@ -71,7 +77,9 @@ class PendingEvents:
                 partition=np.full(self._rows.num_rows, self.number),
                 seq=self._rows[SEQ].to_numpy(),
             )
-            events = selector.select(self._rows, origin)
+            # Another generation of a view has the same events under other keys.
+            events = self._selected.get(view.hash) or selector.select(self._rows, origin)
+            self._selected[view.hash] = events
             index: dict[bytes, list[int]] = {}
             if len(events.rows):
                 columns = {key.name: events.keys[key.name].combine_chunks() for key in view.keys}
