@@ -23,7 +23,7 @@ COLUMNS = pa.schema([field for field in SCHEMA if field.name in _COLUMNS])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class LoggedDecision:
     """One decision.
 
     Args:
@@ -83,7 +83,7 @@ class Decision:
         }
 
 
-def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, Decision]]:
+def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, LoggedDecision]]:
     """Return the decisions of some streams among rows of the prediction log, with their offsets; shadows are skipped.
 
     Args:
@@ -99,9 +99,9 @@ def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, 
     return [(offset, _read_row(row)) for offset, row in found if row["event"]["stream"] in streams]
 
 
-def _read_row(row: Mapping[str, Any]) -> Decision:
+def _read_row(row: Mapping[str, Any]) -> LoggedDecision:
     event, scores = row["event"], row["scores"]
-    return Decision(
+    return LoggedDecision(
         id=row["id"],
         stream=event["stream"],
         model=row["model"],
@@ -124,7 +124,7 @@ class MessageWriter(Protocol):
 
     content_type: str
 
-    def write(self, decision: Decision) -> bytes:
+    def write(self, decision: LoggedDecision) -> bytes:
         """Return the message of a decision."""
         ...
 
@@ -134,7 +134,7 @@ class JsonMessages:
 
     content_type = "application/json"
 
-    def write(self, decision: Decision) -> bytes:
+    def write(self, decision: LoggedDecision) -> bytes:
         """Return the message of a decision."""
         times = {"event_time": _iso_text(decision.event_us), "decided_at": _iso_text(decision.decided_us)}
         return orjson.dumps(decision.as_dict() | times | {"inputs": orjson.Fragment(decision.inputs)})
@@ -153,7 +153,7 @@ class FramedMessages:
         self.content_type = f"application/vnd.{name}"
         self._head, self._writer = head, writer
 
-    def write(self, decision: Decision) -> bytes:
+    def write(self, decision: LoggedDecision) -> bytes:
         """Return the message of a decision."""
         return self._head + self._writer.write(decision.as_dict())
 

@@ -13,8 +13,9 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.sinks import Sink
 from skewless.infra.decisions.decision import find_decisions
-from skewless.infra.decisions.delivery import SinkContext, SinkCounts, SinkDelivery
+from skewless.infra.decisions.delivery import SinkCounts, SinkDelivery
 from skewless.infra.decisions.outbox import DecisionBatch, SinkPositions
+from skewless.infra.decisions.sink_adapters import SinkContext
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import Leases

@@ -7,28 +7,22 @@ refuses for good goes to its dead letters. While too many decisions wait for a s
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
-from skewless.contract.columns import digest
-from skewless.contract.errors import ConflictError, DefinitionError, SkewlessError, StoreError
-from skewless.contract.settings import Settings
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
-from skewless.infra.decisions.decision import COLUMNS, JsonMessages, MessageSchema, MessageWriter, find_decisions
-from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
-from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox, Refusal, SinkPositions
-from skewless.infra.decisions.parquet_sink import ParquetDelivery
-from skewless.infra.decisions.webhook_sink import WebhookDelivery
-from skewless.infra.formats.registry import SchemaRegistry
+from skewless.contract.errors import ConflictError, SkewlessError, StoreError
+from skewless.contract.sinks import ParquetSink, Sink
+from skewless.infra.decisions.decision import COLUMNS, find_decisions
+from skewless.infra.decisions.outbox import SINK_COUNTS, DecisionBatch, DecisionSink, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.redis_link import kafka_options
 from skewless.infra.telemetry.logger import EventLogger
 
 _CONFIRM_S = 0.1  # between two confirmations; after a kill, the deliveries since then are repeated
@@ -36,7 +30,7 @@ _SKIP_S = 1.0  # the same, if no prediction is a decision
 _POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.02, 0.2, 5.0  # how soon decisions of other processes are found
 _LEASE_S = 1.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 30.0
-_COUNT_S = 0.5
+_COUNT_S, _SAVE_S = 0.5, 5.0
 _log = EventLogger()
 
 
@@ -71,23 +65,6 @@ class SinkCounts:
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SinkContext:
-    """The places and settings that all sinks of a project share.
-
-    Args:
-        state: of the project.
-        settings: of the project.
-        redis_url: returns the URL of the project's streams.
-        environment: variables with the secrets of sinks.
-    """
-
-    state: ProjectState
-    settings: Settings
-    redis_url: Callable[[], str]
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-
-
 class SinkDelivery:
     """Delivers to one sink in its own thread.
 
@@ -116,6 +93,7 @@ class SinkDelivery:
         self._counted_at = -_COUNT_S
         self._done, self._unconfirmed, self._refusals = 0, 0, list[Refusal]()
         self._waiting_since = 0.0
+        self._by_day, self._saved_at = RowCounts(), 0.0
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         # Before the first decision: a new sink gets all decisions from now on.
         self._positions.begin(sink.name, self._catalog.next_seq(PREDICTIONS))
@@ -187,6 +165,7 @@ class SinkDelivery:
                 self._confirm(outbox)
             finally:
                 self._outbox, self.counts.is_owner = None, False
+                self._save_by_day(now=True)
                 adapter.close()
 
     def _deliver(self, outbox: Outbox, adapter: DecisionSink, renewal: LeaseRenewal, pauses: Pauses) -> None:
@@ -247,9 +226,19 @@ class SinkDelivery:
         outbox.confirm(self._done - 1, self._unconfirmed, self._refusals)
         self.counts.delivered += self._unconfirmed
         self.counts.refused += len(self._refusals)
+        self._by_day.add(RowCounts(accepted=self._unconfirmed, refused=Counter(each.reason for each in self._refusals)))
+        self._save_by_day()
         for refusal in self._refusals[:10]:
             _log.warning("decision_refused", sink=self.sink.name, decision=refusal.id, reason=refusal.reason)
         self._unconfirmed, self._refusals = 0, []
+
+    def _save_by_day(self, *, now: bool = False) -> None:
+        """Add the counts to those of the day, every few seconds."""
+        if now or time.monotonic() - self._saved_at >= _SAVE_S:
+            counts, self._by_day, self._saved_at = self._by_day, RowCounts(), time.monotonic()
+            DailyCounts(self._context.state.database).add(
+                f"{SINK_COUNTS}/{self.sink.name}", self._context.clock.now_us(), counts
+            )
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)
@@ -277,59 +266,3 @@ class Pauses:
     def reset(self) -> None:
         """Begin again with a short one."""
         self._longest = _FIRST_RETRY_S
-
-
-def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionSink:
-    """Return the adapter of a sink.
-
-    Raises:
-        DefinitionError: a secret, a package or the schema registry is missing.
-        StoreError: the schema registry is unavailable.
-    """
-    if isinstance(sink, ParquetSink):
-        return ParquetDelivery(sink, context.state.storage)
-    writer = open_writer(context, sink, outbox)
-    if isinstance(sink, KafkaSink):
-        from skewless.infra.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
-
-        options = kafka_options(
-            context.settings.kafka if sink.options_env is None else _secret(context, sink, sink.options_env)
-        )
-        return KafkaDelivery(
-            sink, writer, KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
-        )
-    if isinstance(sink, RedisStreamSink):
-        url = context.redis_url() if sink.url_env is None else _secret(context, sink, sink.url_env)
-        return RedisDelivery(sink, writer, url)
-    return WebhookDelivery(sink, writer, context.environment)
-
-
-def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | WebhookSink, outbox: Outbox) -> MessageWriter:
-    """Return a writer of a sink's messages; the id of its schema stays that of the first message.
-
-    Raises:
-        DefinitionError, StoreError: as ``open_delivery``.
-    """
-    if sink.format == "json":
-        return JsonMessages()
-    schema = MessageSchema.of(sink.format)
-    known = {"subject": sink.registry_subject, "schema": digest(schema.text)}
-    facts = outbox.position.facts
-    if {name: facts.get(name) for name in known} == known:
-        return schema.open(facts["schema_id"])
-    if context.settings.schema_registry is None:
-        raise DefinitionError(
-            f"sink {sink.name!r}",
-            f"has the format {sink.format!r}, and the project has no schema registry",
-            fix="set 'schema_registry' to its URL",
-        )
-    schema_id = schema.register(SchemaRegistry(context.settings.schema_registry), sink.registry_subject)
-    outbox.remember({**known, "schema_id": schema_id})
-    return schema.open(schema_id)
-
-
-def _secret(context: SinkContext, sink: Sink, variable: str) -> str:
-    value = context.environment.get(variable, "")
-    if not value:
-        raise DefinitionError(f"environment variable {variable!r} of sink {sink.name!r}", "is not set", fix="set it")
-    return value

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.decisions.decision import Decision
+from skewless.infra.decisions.decision import LoggedDecision
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import read_tables
 from skewless.infra.predictions.segments import PREDICTIONS
@@ -27,10 +27,11 @@ from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 
 MOST_LETTERS = 1_000
+SINK_COUNTS = "sinks"  # folder of the counts by day
 _MOST_OFFERED = 20_000
 _POSITIONS, _LETTERS = "sink_positions", "dead_letters"
 # The decisions among some rows of the prediction log: offset of the row, and its decision.
-FindDecisions = Callable[[pa.Table], list[tuple[int, Decision]]]
+FindDecisions = Callable[[pa.Table], list[tuple[int, LoggedDecision]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class DecisionBatch:
     first: int
     last: int
     positions: Sequence[int]
-    decisions: Sequence[Decision]
+    decisions: Sequence[LoggedDecision]
 
 
 class SinkPositions:
@@ -228,7 +229,7 @@ class Outbox:
 
     def _take_offered(self, most: int) -> DecisionBatch | None:
         """Return offered batches that continue at the position, joined; None: the log has the next rows."""
-        first, positions, decisions = self.next, list[int](), list[Decision]()
+        first, positions, decisions = self.next, list[int](), list[LoggedDecision]()
         end = first
         with self._lock:
             while self._offered and self._offered[0].first <= end:
@@ -250,7 +251,7 @@ class Outbox:
 
     def _read_log(self, most: int) -> DecisionBatch | None:
         first, claimed = self.next, self.position.claimed
-        last, positions, decisions = first - 1, list[int](), list[Decision]()
+        last, positions, decisions = first - 1, list[int](), list[LoggedDecision]()
         for start, rows in self._scan(first, claimed, most):
             found = self._find(rows)
             room = most - len(decisions) if claimed is None else len(found)

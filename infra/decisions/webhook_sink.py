@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import io
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from zlib import crc32
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
-from skewless.infra.decisions.decision import Decision, MessageWriter
+from skewless.infra.decisions.decision import LoggedDecision, MessageWriter
 from skewless.infra.decisions.outbox import DecisionBatch, Refusal
 
 _ACCEPTED = range(200, 300)
@@ -27,6 +28,7 @@ _SERVER_ERRORS = range(500, 600)
 _REFUSED = frozenset({400, 409, 413, 415, 422})
 _MOST_REPLY_BYTES = 65_536
 _LONGEST_WAIT_S = 300.0
+_LARGE_BYTES = 1_000_000
 _LEAST_SECRET_BYTES = 16
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret
 
@@ -58,7 +60,7 @@ class WebhookDelivery:
             self._headers["Authorization"] = f"Bearer {_read_variable(sink, sink.token_env, environment)}"
         self._runner = asyncio.Runner()
         self._session: Any = None
-        # Of the present batch: what need not be sent again, and the attempts that failed.
+        # Of the present batch: the decisions with an answer, and the attempts that failed.
         self._done: dict[str, Refusal | None] = {}
         self._attempts: dict[str, int] = {}
         self.retry_after_s: float | None = None
@@ -85,7 +87,7 @@ class WebhookDelivery:
     async def _send(self, batch: DecisionBatch) -> None:
         if self._session is None:
             self._session = self._open_session()
-        lanes: dict[int, list[tuple[int, Decision]]] = {}
+        lanes: dict[int, list[tuple[int, LoggedDecision]]] = {}
         for position, decision in zip(batch.positions, batch.decisions, strict=True):
             if decision.id not in self._done:
                 lane = crc32(decision.key(self._sink.key).encode()) % self._sink.connections
@@ -95,22 +97,23 @@ class WebhookDelivery:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _send_lane(self, lane: Sequence[tuple[int, Decision]]) -> None:
+    async def _send_lane(self, lane: Sequence[tuple[int, LoggedDecision]]) -> None:
         for position, decision in lane:
             reason = await self._post(decision)
             refusal = None if reason is None else Refusal(id=decision.id, position=position, reason=reason)
             self._done[decision.id] = refusal
 
-    async def _post(self, decision: Decision) -> str | None:
+    async def _post(self, decision: LoggedDecision) -> str | None:
         """Send one request; return why the decision is refused for good, None if it is accepted."""
         import aiohttp  # noqa: PLC0415 - only with a webhook
 
         body = self._writer.write(decision)
+        data = body if len(body) < _LARGE_BYTES else io.BytesIO(body)  # aiohttp sends a large one in parts
         try:
             async with (
                 asyncio.timeout(self._sink.timeout_s),
                 self._session.post(
-                    self._sink.url, data=body, headers=self._sign(decision.id, body), allow_redirects=False
+                    self._sink.url, data=data, headers=self._sign(decision.id, body), allow_redirects=False
                 ) as reply,
             ):
                 status, wait = reply.status, reply.headers.get("Retry-After", "")
@@ -127,7 +130,7 @@ class WebhookDelivery:
         self._note_wait(wait)
         raise self._error(f"answered with status {status}")
 
-    def _is_last(self, decision: Decision, status: int) -> bool:
+    def _is_last(self, decision: LoggedDecision, status: int) -> bool:
         if status not in _SERVER_ERRORS:
             return False
         self._attempts[decision.id] = self._attempts.get(decision.id, 0) + 1

@@ -47,7 +47,7 @@ class _Shape(NamedTuple):
     nodes: int
 
 
-class _Field(NamedTuple):
+class _ColumnSource(NamedTuple):
     """Where the values of a column come from: a field of the writer, or else a constant."""
 
     column: str
@@ -143,10 +143,12 @@ def _parse_record(name: str, text: str) -> dict[str, Any]:
     return schema
 
 
-def _find_field(name: str, column: Column, schema: Mapping[str, Any], latest: Callable[[], str | None]) -> _Field:
+def _find_field(
+    name: str, column: Column, schema: Mapping[str, Any], latest: Callable[[], str | None]
+) -> _ColumnSource:
     fields = {field["name"]: field for field in schema["fields"]}
     if column.name in fields:
-        return _Field(column.name, column.name, None, _choose_conversion(name, column, fields[column.name]))
+        return _ColumnSource(column.name, column.name, None, _choose_conversion(name, column, fields[column.name]))
     text = latest()
     newer = _parse_record("the latest schema", text)["fields"] if text is not None else []
     for field in newer:
@@ -154,10 +156,10 @@ def _find_field(name: str, column: Column, schema: Mapping[str, Any], latest: Ca
             continue
         alias = next((alias for alias in field.get("aliases", ()) if alias in fields), None)
         if alias is not None:
-            return _Field(column.name, alias, None, _choose_conversion(name, column, fields[alias]))
+            return _ColumnSource(column.name, alias, None, _choose_conversion(name, column, fields[alias]))
         if "default" in field:
             convert = _choose_conversion("the latest schema", column, field)
-            return _Field(column.name, None, field["default"], convert)
+            return _ColumnSource(column.name, None, field["default"], convert)
     raise PayloadError(f"{name} lacks the field {column.name!r}")
 
 

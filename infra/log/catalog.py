@@ -229,11 +229,11 @@ class Catalog:
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
             self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
-    def remove_before(self, partition: str, before_us: int) -> int:
-        """Remove the segments whose time is earlier; return how many."""
+    def remove_before(self, partition: str, before_us: int, *, keep_from: int | None = None) -> int:
+        """Remove the segments whose time and all positions are earlier; return how many."""
         with self._database.transaction():
-            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
-            rows = self._database.execute(sql, partition, before_us)
+            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? AND last_seq < ? RETURNING object"
+            rows = self._database.execute(sql, partition, before_us, 2**62 if keep_from is None else keep_from)
             self._note_removed((name for (name,) in rows), list_readers(self._database))
         return len(rows)
 

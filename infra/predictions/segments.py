@@ -161,6 +161,11 @@ def compact_predictions(state: ProjectState, now_us: int) -> int:
     return compact(log, keep=0, target_rows=BATCH_ROWS, group=group, options=lambda _: WRITE_OPTIONS).merged
 
 
-def remove_predictions(state: ProjectState, before_us: int) -> int:
-    """Remove the segments of UTC days before a time from the log; return how many."""
-    return open_prediction_log(state).catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US)
+def remove_predictions(state: ProjectState, before_us: int, *, keep_from: int | None = None) -> int:
+    """Remove the segments of UTC days before a time from the log; return how many.
+
+    Args:
+        keep_from: predictions from this position on stay: a sink still waits for them. None: none does.
+    """
+    catalog = open_prediction_log(state).catalog
+    return catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US, keep_from=keep_from)

@@ -13,8 +13,8 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.decisions.deliveries import Deliveries, SinkMetrics
-from skewless.infra.decisions.delivery import SinkContext
 from skewless.infra.decisions.exact_windows import ExactWindows
+from skewless.infra.decisions.sink_adapters import SinkContext
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
@@ -50,7 +50,12 @@ class Deciders:
     def __post_init__(self) -> None:
         """Begin without sinks."""
         streams = self.streams
-        context = SinkContext(state=streams.state, settings=streams.settings, redis_url=lambda: self.streams.stream_url)
+        context = SinkContext(
+            state=streams.state,
+            settings=streams.settings,
+            redis_url=lambda: self.streams.stream_url,
+            clock=streams.clock,
+        )
         self._deliveries = Deliveries(context)
         self._changes: list[ChangeDecider] = []
 

@@ -53,6 +53,7 @@ _TABLES = (
         "decisions",
         ("stream", "source", "model", "decided", "skipped", "late", "dead", "lag"),
     ),
+    ("sinks", "sinks", ("name", "kind", "waiting", "lag_s", "delivered", "refused", "process")),
     ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )

@@ -122,20 +122,15 @@ def kafka_event_source(
         topic: of Kafka.
         servers: of Kafka, as ``host:port,host:port``.
         timestamp_field: field with the event time.
-        history: as for ``event_source``, like the arguments that follow.
+        history: as for ``event_source``.
         columns: name -> type, without the event time.
         format: of a message: a JSON object, or Avro or Protobuf with the id of its schema in the schema registry.
         subject: of the schemas of Avro and Protobuf in the registry; None: ``TOPIC-value``.
         message: full name of the Protobuf message; None: the first of its file.
         event_id: column whose value identifies an event.
         scales: column -> decimal digits that sums keep.
-        dedupe: how long an event id is remembered.
-        delay: how long after its time an event of the history was known.
-        earliest: events before it are rejected.
-        latest: events from it on are rejected.
-        description: for people.
-        owner: for people.
-        tags: further tags of your own.
+        dedupe, delay, earliest, latest: as for ``event_source``, like the arguments that follow.
+        description, owner, tags: for people.
 
     Raises:
         DefinitionError: an argument is wrong.
@@ -144,8 +139,8 @@ def kafka_event_source(
     with named_arguments():
         lengths = {TAG_DEDUPE: dedupe, TAG_DELAY: delay}
         days = {TAG_EARLIEST: earliest, TAG_LATEST: latest}
-        own = _source_tags(thing, columns, event_id, lengths, days) | scale_tags(scales)
-        own |= text_tags({TAG_SUBJECT: subject})
+        own = _source_tags(thing, columns, event_id, lengths, days)
+        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: subject})
         stream = KafkaSource(
             name=name,
             timestamp_field=timestamp_field,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
+from skewless.infra.decisions.deliveries import list_sinks
+from skewless.infra.decisions.outbox import SinkPositions
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
@@ -18,6 +20,7 @@ from skewless.infra.log.readers import forget_readers
 from skewless.infra.log.spool import ShippedFiles
 from skewless.infra.online.store import open_online_store
 from skewless.infra.outcomes.log import compact_outcomes
+from skewless.infra.plans.applied_plan import read_valid
 from skewless.infra.predictions.segments import compact_predictions, remove_predictions
 from skewless.infra.storage.objects import find_probes
 from skewless.infra.storage.package_folder import PackageFolder
@@ -64,12 +67,20 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
     )
     return HousekeepingReport(
         runs=Ledger(state).prune(runs),
-        predictions=remove_predictions(state, predictions),
+        predictions=remove_predictions(state, predictions, keep_from=_first_undelivered(state)),
         quarantine=_remove_quarantine(state / "quarantine", quarantine),
         merged=_merge(state, project.needed.plan, now_us),
         deleted=_delete_unread(state),
         retired=_retire(project),
     )
+
+
+def _first_undelivered(state: ProjectState) -> int | None:
+    """Return the first position of the prediction log that a declared sink has not confirmed; None: no sink waits."""
+    applied, positions = read_valid(state), SinkPositions(state.database)
+    sinks = list_sinks(applied.decisions) if applied is not None else {}
+    found = [positions.read(sink.name) for sink in sinks]
+    return min((position.next for position in found if position is not None), default=None)
 
 
 def _retire(project: Workspace) -> int:

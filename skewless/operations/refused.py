@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
+from skewless.infra.decisions.outbox import SINK_COUNTS, Refusal, SinkPositions
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
@@ -19,8 +20,10 @@ from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN
 from skewless.infra.log.quarantine import list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.materialization.skipped_rows import SkippedRows, read_last_skipped
+from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.workspace import Workspace
 
+_KINDS: Mapping[str, Literal["event source", "sink"]] = {"events": "event source", SINK_COUNTS: "sink"}
 RefusedState = Literal["usual", "unusual", "unknown"]
 _FEWEST, _TIMES = 5, 3.0  # rows of a day, and how many times the usual share, that count as unusual
 _LEAST_DAYS, _MOST_REASONS = 2, 5
@@ -62,11 +65,11 @@ class RefusedReason(PlainRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedLog(PlainRecord):
-    """A view or an event source that refused rows.
+    """A view or an event source that refused rows, or a sink that refused decisions.
 
     Args:
-        log: ``batch/VIEW-HASH`` or ``events/SOURCE``.
-        name: of the view, with a hash if it is not needed any more, or of the event source.
+        log: ``batch/VIEW-HASH``, ``events/SOURCE`` or ``sinks/SINK``.
+        name: of the view, with a hash if it is not needed any more, or of the event source or sink.
         since_us: first recorded day.
         accepted, rejected: rows on all recorded days.
         days: number of recorded days with rows.
@@ -77,7 +80,7 @@ class RefusedLog(PlainRecord):
 
     log: str
     name: str
-    kind: Literal["view", "event source"]
+    kind: Literal["view", "event source", "sink"]
     since_us: int
     accepted: int
     rejected: int
@@ -136,7 +139,7 @@ def _describe(log: str, name: str, days: ByDay, today: int) -> RefusedLog:
     return RefusedLog(
         log=log,
         name=name,
-        kind="event source" if log.startswith("events/") else "view",
+        kind=_KINDS.get(log.partition("/")[0], "view"),
         since_us=min(days),
         accepted=accepted,
         rejected=rejected,
@@ -196,8 +199,12 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     Their places were recorded with the counts, so that only these rows are searched. Erased rows are skipped.
 
     Args:
-        log: ``batch/VIEW-HASH`` or ``events/SOURCE``.
+        log: ``batch/VIEW-HASH``, ``events/SOURCE`` or ``sinks/SINK``.
     """
+    folder, _, name = log.partition("/")
+    if folder == SINK_COUNTS:
+        letters = SinkPositions(project.state.database).dead_letters(name, most)
+        return [_dead_row(letter) for letter in letters]
     places = list(islice(_places(DailyCounts(project.state.database).read(log)), most))
     from skewless.infra.offline.log_rows import read_rows_at
 
@@ -207,6 +214,19 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
         rows = read_rows_at(project.connection, project.state, partition, positions)
         found |= {(partition, at): row for at, row in rows.items()}
     return [_row(place, found[place]) for place in places if place in found and _is_refused(found[place])]
+
+
+def _dead_row(letter: Refusal) -> RefusedRow:
+    return RefusedRow(
+        partition=PREDICTIONS,
+        position=letter.position,
+        reason=shorten(letter.reason, 1_000),
+        at_us=None,
+        event_us=None,
+        stream_position=None,
+        values={"prediction": letter.id},
+        message=None,
+    )
 
 
 def _places(days: ByDay) -> Iterator[Place]:

@@ -17,6 +17,7 @@ from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
 from skewless.infra.decisions.decision_log import DecisionLog, DecisionStatus
+from skewless.infra.decisions.deliveries import SinkStatus, read_sinks
 from skewless.infra.host.processes import read_processes
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
@@ -140,6 +141,7 @@ class ProjectStatus(PlainRecord):
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
         decisions: decision streams of the plan.
+        sinks: their sinks.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
         predictions: number of logged predictions; None: unknown.
         unshipped: number of predictions in the spool of this machine.
@@ -157,6 +159,7 @@ class ProjectStatus(PlainRecord):
     left_out: list[dict[str, Any]] = field(default_factory=list)
     sources: list[SourceStatus] = field(default_factory=list)
     decisions: list[DecisionStatus] = field(default_factory=list)
+    sinks: list[SinkStatus] = field(default_factory=list)
     unneeded: list[dict[str, Any]] = field(default_factory=list)
     processes: list[ProcessStatus] = field(default_factory=list)
     models: list[ModelStatus] = field(default_factory=list)
@@ -197,6 +200,7 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
         left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
         decisions=_decisions(project, applied) if applied else [],
+        sinks=read_sinks(project.state, applied.decisions, project.clock.now_us()) if applied else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],

@@ -83,7 +83,7 @@ def schema_registry(user: str | None = None) -> Iterator[Registry]:
     """Serve a registry on a free port; ``user``: name and password as ``name:password``."""
     registry = Registry(user=user)
 
-    class Handler(BaseHTTPRequestHandler):
+    class RegistryHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
@@ -107,7 +107,7 @@ def schema_registry(user: str | None = None) -> Iterator[Registry]:
         def log_message(self, *_: object) -> None:
             """Write nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RegistryHandler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -1,0 +1,96 @@
+"""Opens the adapters of sinks, with the secrets and schemas that they need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from skewless.contract.clock import Clock, SystemClock
+from skewless.contract.columns import digest
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
+from skewless.infra.decisions.decision import JsonMessages, MessageSchema, MessageWriter
+from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
+from skewless.infra.decisions.outbox import DecisionSink, Outbox
+from skewless.infra.decisions.parquet_sink import ParquetDelivery
+from skewless.infra.decisions.webhook_sink import WebhookDelivery
+from skewless.infra.formats.registry import SchemaRegistry
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.redis_link import kafka_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkContext:
+    """The places and settings that all sinks of a project share.
+
+    Args:
+        state: of the project.
+        settings: of the project.
+        redis_url: returns the URL of the project's streams.
+        environment: variables with the secrets of sinks.
+        clock: of the project, for the counts by day.
+    """
+
+    state: ProjectState
+    settings: Settings
+    redis_url: Callable[[], str]
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionSink:
+    """Return the adapter of a sink.
+
+    Raises:
+        DefinitionError: a secret, a package or the schema registry is missing.
+        StoreError: the schema registry is unavailable.
+    """
+    if isinstance(sink, ParquetSink):
+        return ParquetDelivery(sink, context.state.storage)
+    writer = open_writer(context, sink, outbox)
+    if isinstance(sink, KafkaSink):
+        from skewless.infra.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
+
+        options = kafka_options(
+            context.settings.kafka if sink.options_env is None else _secret(context, sink, sink.options_env)
+        )
+        return KafkaDelivery(
+            sink, writer, KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
+        )
+    if isinstance(sink, RedisStreamSink):
+        url = context.redis_url() if sink.url_env is None else _secret(context, sink, sink.url_env)
+        return RedisDelivery(sink, writer, url)
+    return WebhookDelivery(sink, writer, context.environment)
+
+
+def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | WebhookSink, outbox: Outbox) -> MessageWriter:
+    """Return a writer of a sink's messages; the id of its schema stays that of the first message.
+
+    Raises:
+        DefinitionError, StoreError: as ``open_delivery``.
+    """
+    if sink.format == "json":
+        return JsonMessages()
+    schema = MessageSchema.of(sink.format)
+    known = {"subject": sink.registry_subject, "schema": digest(schema.text)}
+    facts = outbox.position.facts
+    if {name: facts.get(name) for name in known} == known:
+        return schema.open(facts["schema_id"])
+    if context.settings.schema_registry is None:
+        raise DefinitionError(
+            f"sink {sink.name!r}",
+            f"has the format {sink.format!r}, and the project has no schema registry",
+            fix="set 'schema_registry' to its URL",
+        )
+    schema_id = schema.register(SchemaRegistry(context.settings.schema_registry), sink.registry_subject)
+    outbox.remember({**known, "schema_id": schema_id})
+    return schema.open(schema_id)
+
+
+def _secret(context: SinkContext, sink: Sink, variable: str) -> str:
+    value = context.environment.get(variable, "")
+    if not value:
+        raise DefinitionError(f"environment variable {variable!r} of sink {sink.name!r}", "is not set", fix="set it")
+    return value

@@ -1,0 +1,220 @@
+"""The contract of every sink of decisions (infra/decisions/outbox.py): one suite over real receivers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.decisions import DecisionStream
+from skewless.contract.errors import ConflictError
+from skewless.infra.decisions.decision import find_decisions
+from skewless.infra.decisions.deliveries import read_sinks
+from skewless.infra.decisions.delivery import Pauses
+from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Refusal
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.predictions.segments import PREDICTIONS
+from tests.contract.sinks import (
+    Faulty,
+    KafkaSinkKind,
+    ParquetSinkKind,
+    RedisSinkKind,
+    SinkKind,
+    SinkWorld,
+    Stored,
+    WebhookSinkKind,
+)
+from tests.servers.node import Node
+from tests.servers.webhook import webhook_receiver
+from tests.worlds.decided import KEYS, STREAM, T_US, append_decisions, decision_id
+from tests.worlds.waiting import until
+
+KINDS = ("kafka", "redis", "webhook", "parquet")
+
+
+@pytest.fixture(params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path: Path, valkey: Node) -> Iterator[SinkWorld]:
+    if request.param == "webhook":
+        with webhook_receiver() as receiver:
+            yield SinkWorld(tmp_path, WebhookSinkKind(receiver), valkey.url)
+        return
+    kind: SinkKind
+    if request.param == "kafka":
+        kind = KafkaSinkKind(request.getfixturevalue("kafka"))
+    else:
+        kind = RedisSinkKind(valkey) if request.param == "redis" else ParquetSinkKind(tmp_path)
+    yield SinkWorld(tmp_path, kind, valkey.url)
+
+
+def assert_delivered(stored: Sequence[Stored], positions: Sequence[int]) -> None:
+    """Check that each decision came, those of a key in order at first, and a repeated one with the same bytes."""
+    messages: dict[str, object] = {}
+    for name, message in stored:
+        assert messages.setdefault(name, message) == message
+    assert set(messages) == {decision_id(position) for position in positions}
+    order = {decision_id(position): position for position in positions}
+    for key in range(KEYS):
+        firsts = [order[name] for name in messages if order[name] % KEYS == key]
+        assert firsts == sorted(firsts)
+
+
+def test_every_decision_is_delivered_in_the_order_of_its_key(world: SinkWorld) -> None:
+    delivery = world.delivery()
+    append_decisions(world.state, range(1_000, 1_010), stream=None)  # requested
+    append_decisions(world.state, range(120))
+    append_decisions(world.state, range(2_000, 2_010), role="shadow")
+    append_decisions(world.state, range(3_000, 3_010), stream="other")
+    delivery.start()
+    append_decisions(world.state, range(120, 130))
+    until(world.has_delivered(130))
+    delivery.stop()
+    assert len(world.kind.stored()) == 130
+    assert_delivered(world.kind.stored(), range(130))
+    stream = DecisionStream(name=STREAM, model="fraud", source="payments", sinks=(world.sink,))
+    (status,) = read_sinks(world.state, [stream], T_US)
+    assert (status.waiting, status.delivered, status.refused, status.process) == (0, 130, 0, None)
+    assert (delivery.counts.delivered, delivery.counts.trouble) == (130, None)
+
+
+def test_decisions_that_were_just_appended_are_delivered_once(world: SinkWorld) -> None:
+    delivery = world.delivery()
+    delivery.start()
+    until(lambda: delivery.counts.is_owner)
+    for start in range(0, 60, 20):
+        append_decisions(world.state, [1_000 + start], stream=None)
+        segment, rows = append_decisions(world.state, range(start, start + 20))
+        found = find_decisions(rows, {STREAM})
+        delivery.offer(
+            DecisionBatch(
+                first=segment.first,
+                last=segment.last,
+                positions=[segment.first + offset for offset, _ in found],
+                decisions=[decision for _, decision in found],
+            )
+        )
+    until(world.has_delivered(60))
+    delivery.stop()
+    assert len(world.kind.stored()) == 60
+    assert_delivered(world.kind.stored(), range(60))
+
+
+@pytest.mark.parametrize("fault", ["before", "half", "after"])
+def test_a_delivery_that_fails_is_repeated_with_the_same_bytes(world: SinkWorld, fault: str) -> None:
+    delivery = world.delivery(lambda adapter: Faulty(adapter, [fault]))
+    append_decisions(world.state, range(80))
+    delivery.start()
+    until(world.has_delivered(80))
+    delivery.stop()
+    assert delivery.counts.retries == 1
+    assert_delivered(world.kind.stored(), range(80))
+
+
+class ProcessEnd(BaseException):
+    """The process ends."""
+
+
+class Mortal:
+    """A sink whose process ends behind its first delivery, before it is confirmed."""
+
+    retry_after_s: float | None = None
+
+    def __init__(self, adapter: DecisionSink) -> None:
+        self._adapter = adapter
+
+    def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
+        self._adapter.send(batch)
+        raise ProcessEnd
+
+    def close(self) -> None:
+        self._adapter.close()
+
+
+def test_a_restart_sends_again_what_was_not_confirmed(world: SinkWorld) -> None:
+    delivery = world.delivery(Mortal)
+    append_decisions(world.state, range(30))
+    with pytest.raises(ProcessEnd):
+        delivery._run()
+    delivery = world.delivery()
+    append_decisions(world.state, range(30, 70))
+    delivery.start()
+    until(world.has_delivered(70))
+    delivery.stop()
+    stored = world.kind.stored()
+    assert len(stored) == (70 if world.sink.kind == "parquet" else 100)  # a file that is written again is the same
+    assert_delivered(stored, range(70))
+
+
+def test_a_process_that_lost_the_sink_confirms_nothing(world: SinkWorld) -> None:
+    stolen: list[int] = []
+
+    class Thief(Mortal):
+        def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
+            self._adapter.send(batch)
+            world.state.database.execute(
+                "UPDATE leases SET token = token + 1, holder = 'h/m/1/a' WHERE name = 'sink out'"
+            )
+            stolen.append(batch.last)
+            return ()
+
+    first = world.delivery(Thief)
+    append_decisions(world.state, range(20))
+    before = world.positions.read("out")
+    with pytest.raises(ConflictError, match="was lost to"):
+        first._hold_lease(Pauses())
+    assert stolen
+    after = world.positions.read("out")
+    assert before is not None
+    assert after is not None
+    assert after.next == before.next
+
+
+def test_decisions_wait_in_the_log_while_nobody_delivers(world: SinkWorld) -> None:
+    world.delivery()  # begins the sink
+    for start in range(0, 90, 30):
+        append_decisions(world.state, range(start, start + 30))
+    compact(PartitionLog(world.state, PREDICTIONS), keep=0, group=lambda _: "all")
+    delivery = world.delivery()
+    assert delivery.count_waiting() == 90
+    delivery.start()
+    until(world.has_delivered(90))
+    delivery.stop()
+    assert_delivered(world.kind.stored(), range(90))
+
+
+def test_two_processes_deliver_each_decision_once(world: SinkWorld) -> None:
+    deliveries = [world.delivery() for _ in range(2)]
+    for delivery in deliveries:
+        delivery.start()
+    for start in range(0, 100, 10):
+        append_decisions(world.state, range(start, start + 10))
+        time.sleep(0.01)
+    until(world.has_delivered(100))
+    assert sum(delivery.counts.is_owner for delivery in deliveries) == 1
+    owner = next(delivery for delivery in deliveries if delivery.counts.is_owner)
+    owner.stop()
+    append_decisions(world.state, range(100, 110))
+    until(world.has_delivered(110))
+    for delivery in deliveries:
+        delivery.stop()
+    assert len(world.kind.stored()) == 110
+    assert_delivered(world.kind.stored(), range(110))
+
+
+@pytest.mark.parametrize("world", ["kafka", "webhook"], indirect=True)
+def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(world: SinkWorld) -> None:
+    world.kind.refuse(20)
+    delivery = world.delivery()
+    append_decisions(world.state, range(20))
+    append_decisions(world.state, [20], note="x" * 1_100_000)
+    append_decisions(world.state, range(21, 40))
+    delivery.start()
+    until(world.has_delivered(40))
+    delivery.stop()
+    assert_delivered(world.kind.stored(), [*range(20), *range(21, 40)])
+    (letter,) = world.positions.dead_letters("out")
+    assert (letter.id, letter.position) == (decision_id(20), 20)
+    assert letter.reason in {"the receiver answered with status 422", "Kafka refuses the message: MSG_SIZE_TOO_LARGE"}
+    assert (delivery.counts.delivered, delivery.counts.refused) == (39, 1)

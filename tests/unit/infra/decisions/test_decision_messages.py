@@ -1,0 +1,149 @@
+"""Messages of decisions, read by other libraries, and schemas that the registry keeps."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import fastavro
+import pyarrow as pa
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.contract.sinks import KafkaSink, MessageFormat
+from skewless.infra.decisions.decision import JsonMessages, LoggedDecision, MessageSchema, find_decisions
+from skewless.infra.decisions.outbox import Outbox
+from skewless.infra.decisions.sink_adapters import SinkContext, open_writer
+from skewless.infra.predictions.segments import SCHEMA
+from skewless.infra.storage.project_state import ProjectState
+from tests.servers.registry import Registry, schema_registry
+from tests.worlds.decided import PARTITION, STREAM, T_US, decided_rows, decision_id
+
+DECISION = LoggedDecision(
+    id="1-a-0",
+    stream="fraud",
+    model="m",
+    version="000002",
+    score=0.1,
+    scores=(0.1, 1e-300),
+    partition="events/p/a/0",
+    position=7,
+    event_us=1_760_000_000_000_001,
+    decided_us=1_760_000_000_250_000,
+    is_late=True,
+    inputs='{"card":9007199254740993,"shop":"\\u00e9"}',
+    action="review",
+    reasons=("high score", "new card"),
+)
+PLAIN = replace(DECISION, scores=None, action=None, reasons=(), is_late=False)
+
+
+def test_json_has_numbers_and_inputs_as_they_were_logged() -> None:
+    text = JsonMessages().write(DECISION).decode()
+    assert '"inputs":{"card":9007199254740993,"shop":"\\u00e9"}' in text
+    assert json.loads(text) == {
+        "id": "1-a-0",
+        "stream": "fraud",
+        "model": "m",
+        "version": "000002",
+        "score": 0.1,
+        "scores": [0.1, 1e-300],
+        "action": "review",
+        "reasons": ["high score", "new card"],
+        "inputs": {"card": 9007199254740993, "shop": "é"},
+        "partition": "events/p/a/0",
+        "position": 7,
+        "event_time": "2025-10-09T08:53:20.000001+00:00",
+        "decided_at": "2025-10-09T08:53:20.250000+00:00",
+        "late": True,
+    }
+    assert json.loads(JsonMessages().write(replace(PLAIN, score=float("nan"))))["score"] is None
+
+
+@pytest.mark.parametrize("decision", [DECISION, PLAIN])
+def test_other_readers_read_avro_and_protobuf(decision: LoggedDecision) -> None:
+    avro = MessageSchema.of("avro")
+    message = avro.open(258).write(decision)
+    assert message[:5] == b"\x00\x00\x00\x01\x02"
+    schema = {**json.loads(avro.text)}
+    for field in schema["fields"]:
+        if isinstance(field["type"], dict) and "logicalType" in field["type"]:
+            field["type"] = "long"
+    assert (
+        fastavro.schemaless_reader(io.BytesIO(message[5:]), fastavro.parse_schema(schema), None) == decision.as_dict()
+    )
+
+    protobuf = MessageSchema.of("protobuf")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(protobuf.text)))
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("skewless.Decision"))
+    message = protobuf.open(258).write(decision)
+    assert message[:6] == b"\x00\x00\x00\x01\x02\x00"
+    read = kind.FromString(message[6:])
+    expected = decision.as_dict() | {"scores": list(decision.scores or ()), "action": decision.action or ""}
+    assert {
+        name: list(value) if name in {"scores", "reasons"} else value
+        for name, value in ((name, getattr(read, name)) for name in expected)
+    } == expected
+    assert read.HasField("action") == (decision.action is not None)
+
+
+def test_decisions_are_found_among_requests_shadows_and_other_streams() -> None:
+    rows = [
+        decided_rows([1], stream=None),
+        decided_rows([2, 3]),
+        decided_rows([4], role="shadow"),
+        decided_rows([5], stream="b"),
+    ]
+    table = pa.concat_tables(rows).cast(SCHEMA)
+    found = find_decisions(table, {STREAM})
+    assert [(offset, decision.id) for offset, decision in found] == [(1, decision_id(2)), (2, decision_id(3))]
+    decision = found[0][1]
+    assert (decision.partition, decision.position, decision.event_us) == (PARTITION, 2, T_US + 2)
+    assert (decision.key("card"), decision.key(None), decision.key("none")) == ("2", PARTITION, "null")
+    assert find_decisions(table.slice(0, 1), {STREAM}) == []
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with schema_registry() as served:
+        yield served
+
+
+def outbox(root: Path) -> Outbox:
+    return Outbox(ProjectState(root), "out", columns=SCHEMA, find_decisions=lambda _: [], check=lambda: None)
+
+
+@pytest.mark.parametrize("name", ["avro", "protobuf"])
+def test_the_id_of_a_schema_stays_so_that_the_bytes_stay(
+    registry: Registry, tmp_path: Path, name: MessageFormat
+) -> None:
+    sink = KafkaSink(name="out", topic="decisions", servers="h:1", format=name)
+    context = SinkContext(
+        state=ProjectState(tmp_path),
+        settings=Settings(schema_registry=registry.url),
+        redis_url=lambda: "",
+        environment={},
+    )
+    first = open_writer(context, sink, outbox(tmp_path)).write(DECISION)
+    assert registry.requests == ["POST /subjects/decisions-value/versions"]
+    registry.schemas.insert(0, {"schemaType": "AVRO", "schema": '"int"', "references": []})  # a new registry
+    assert open_writer(context, sink, outbox(tmp_path)).write(DECISION) == first
+    assert len(registry.requests) == 1
+    renamed = replace(sink, subject="other")
+    assert open_writer(context, renamed, outbox(tmp_path)).write(DECISION)[:5] == b"\x00\x00\x00\x00\x02"
+
+
+def test_a_format_without_a_registry_is_an_error(tmp_path: Path) -> None:
+    sink = KafkaSink(name="out", topic="decisions", servers="h:1", format="avro")
+    context = SinkContext(state=ProjectState(tmp_path), settings=Settings(), redis_url=lambda: "", environment={})
+    with pytest.raises(
+        DefinitionError, match="sink 'out': has the format 'avro', and the project has no schema registry"
+    ):
+        open_writer(context, sink, outbox(tmp_path))
