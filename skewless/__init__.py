@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
+    from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, WebhookSink
     from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
     from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
@@ -48,14 +49,17 @@ __all__ = [
     "Gate",
     "GateError",
     "Guardrails",
+    "KafkaSink",
     "LabelSource",
     "ManualClock",
     "ModelSpec",
     "OffsetClock",
     "PackageError",
+    "ParquetSink",
     "PlaceError",
     "Project",
     "RateError",
+    "RedisStreamSink",
     "RequestError",
     "Rollout",
     "ScopeError",
@@ -68,12 +72,14 @@ __all__ = [
     "SystemClock",
     "Triggers",
     "Watch",
+    "WebhookSink",
     "__version__",
 ]
 _HOMES = {
     "skewless.contract.clock": {"ManualClock", "OffsetClock", "SystemClock"},
     "skewless.contract.decisions": {"Changes", "Crosses", "DecisionStream"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
+    "skewless.contract.sinks": {"KafkaSink", "ParquetSink", "RedisStreamSink", "WebhookSink"},
     "skewless.contract.spec": {"Gate", "LabelSource", "ModelSpec", "Split"},
     "skewless.infra.sources.duckdb_source": {"DuckDBSource"},
     "skewless.project": {"Project"},
