@@ -21,7 +21,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import BlockingOnlineReader, Marker
 from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.online.window_states import StateReader, ViewReads, WindowStates
+from skewless.infra.online.state_reader import StateReader
+from skewless.infra.online.window_states import ViewReads, WindowStates
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import DecidedEvents
 from skewless.serving.decisions.events import AcceptedEvents

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+import duckdb
 import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,6 +38,7 @@ from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.runtimes.certification import Reference
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decider import EventDecider
+from skewless.infra.streams.streams import Streams
 from skewless.serving.decisions.opening import Deciders
 from skewless.serving.metrics.metrics import Metrics
 from skewless.validation.replay import replay_log
@@ -86,6 +88,7 @@ class DecidingWorld(StreamWorld):
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
     state_folder: str = ""
+    broker_url: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     @property
@@ -104,6 +107,9 @@ class DecidingWorld(StreamWorld):
     @property
     def state(self) -> ProjectState:
         return self.addresses.state(self.root / self.state_folder)
+
+    def streams(self, connection: duckdb.DuckDBPyConnection | None = None, settings: Settings | None = None) -> Streams:
+        return super().streams(connection, settings or Settings(stream_url=self.broker_url))
 
     @property
     def packages(self) -> PackageStore:
