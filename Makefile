@@ -159,7 +159,7 @@ lock:  ## pin all requirements again (needs uv)
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report -o requirements.txt
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
-	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) -c requirements-dev.txt -o $(IMAGE)/jobs.txt
+	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
     from skewless.contract.policy import Policy
     from skewless.contract.spec import Gate, ModelSpec, Split
+    from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, WebhookSink
     from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
 
@@ -52,16 +53,19 @@ __all__ = [
     "Gate",
     "GateError",
     "Guardrails",
+    "KafkaSink",
     "LabelSource",
     "ManualClock",
     "ModelSpec",
     "OffsetClock",
     "Outcomes",
     "PackageError",
+    "ParquetSink",
     "PlaceError",
     "Policy",
     "Project",
     "RateError",
+    "RedisStreamSink",
     "RequestError",
     "Rollout",
     "ScopeError",
@@ -74,6 +78,7 @@ __all__ = [
     "SystemClock",
     "Triggers",
     "Watch",
+    "WebhookSink",
     "__version__",
 ]
 _HOMES = {
@@ -84,6 +89,7 @@ _HOMES = {
     "skewless.contract.policy": {"Policy"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
     "skewless.contract.spec": {"Gate", "ModelSpec", "Split"},
+    "skewless.contract.sinks": {"KafkaSink", "ParquetSink", "RedisStreamSink", "WebhookSink"},
     "skewless.infra.sources.duckdb_source": {"DuckDBSource"},
     "skewless.project": {"Project"},
 }

@@ -211,7 +211,7 @@ class SinkDelivery:
             except StoreError as error:
                 self.counts.retries += 1
                 self._note(str(error))
-                self._confirm(outbox)  # what was delivered before
+                self._confirm(outbox)  # the earlier deliveries
                 self._pause(max(pauses.next(), adapter.retry_after_s or 0.0))
             if self._stop.is_set():
                 return False

@@ -37,7 +37,7 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import Marker
-from skewless.infra.online.window_states import StateProgress, StateReader
+from skewless.infra.online.state_reader import StateProgress, StateReader
 from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
@@ -57,10 +57,16 @@ class PendingEvents:
 
     def __init__(self, partition: str, rows: pa.Table) -> None:
         self.partition = partition
-        self.number = partition_number(partition)
+        self.number = int(partition_number(partition))
         self.first: int = rows[SEQ][0].as_py()
         self._rows = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         self._views: dict[str, tuple[ViewEvents, dict[bytes, list[int]]]] = {}
+        self._selected: dict[str, ViewEvents] = {}
+
+    @property
+    def selected(self) -> dict[str, ViewEvents]:
+        """The events that count in each view that was read, by the hash of the view."""
+        return dict(self._selected)
 
     def of_view(self, view: WindowView, selector: EventSelector, keys: KeyCodec) -> tuple[ViewEvents, _KeyIndex]:
         """Return the events that count in a view, and their indices by the key of the entity's state."""
@@ -71,7 +77,9 @@ class PendingEvents:
                 partition=np.full(self._rows.num_rows, self.number),
                 seq=self._rows[SEQ].to_numpy(),
             )
-            events = selector.select(self._rows, origin)
+            # Another generation of a view has the same events under other keys.
+            events = self._selected.get(view.hash) or selector.select(self._rows, origin)
+            self._selected[view.hash] = events
             index: dict[bytes, list[int]] = {}
             if len(events.rows):
                 columns = {key.name: events.keys[key.name].combine_chunks() for key in view.keys}
@@ -158,20 +166,27 @@ class ExactWindows:
         view = reader.view
         if view.hash not in self._selectors:
             self._selectors[view.hash], self._layouts[view.hash] = EventSelector(view), StateLayout(view)
-        tiles, is_exact = reader.codec.unpack_sound(states)
-        slot = np.full(len(names), -1, dtype=np.int64)
+        # Many rows are about few entities: each state is unpacked once.
+        entities = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        base = np.fromiter(map(entities.__getitem__, names), dtype=np.int64, count=len(names))
+        by_name = dict(zip(names, states, strict=True))
+        tiles, is_valid = reader.codec.unpack_sound([by_name[name] for name in entities])
+        last = np.full(tiles.n, -1, dtype=np.int64)
         own = tiles.slots.partition == pending.number
-        slot[tiles.slots.entity[own]] = tiles.slots.seq[own]
-        is_exact &= (slot < rows.before) & (tiles.m <= rows.t)
+        last[tiles.slots.entity[own]] = tiles.slots.seq[own]
+        slot = last[base]
+        is_exact = is_valid[base] & (slot < rows.before) & (tiles.m[base] <= rows.t)
         events, index = pending.of_view(view, self._selectors[view.hash], reader.keys)
         entity, event = _find_pairs(names, index, events.origin.seq, slot, np.where(is_exact, rows.before, -1))
-        if len(event):
-            part = events.take(event)
-            added = Tiles.from_events(
-                self._layouts[view.hash], len(names), entity, part.origin, part.words, part.hashes
-            )
-            tiles = tiles.extend(self._layouts[view.hash], added)
-        read, progress = reader.read(names, tiles, is_exact, rows.t, int(rows.t.max()))
+        if reader.is_mergeable:
+            further = entity, events.origin.ts[event], events.words[:, event]
+            slots = _slots_of(tiles.slots, base, pending.number, rows.before)
+            read, progress = reader.read_with(names, tiles, base, is_exact, rows.t, slots, further)
+        else:
+            layout, part = self._layouts[view.hash], events.take(event)
+            added = Tiles.from_events(layout, len(names), entity, part.origin, part.words, part.hashes)
+            every = replace(tiles.take(base), slots=_slots_of(tiles.slots, base, pending.number, rows.before))
+            read, progress = reader.read(names, every.extend(layout, added), is_exact, rows.t, int(rows.t.max()))
         missing = np.flatnonzero(~is_exact)
         if not len(missing):
             return read, progress
@@ -215,6 +230,29 @@ def _find_pairs(
     position = seq[events_of_rows]
     counts = (position > slot[rows]) & (position < before[rows])
     return rows[counts], events_of_rows[counts]
+
+
+def _slots_of(slots: AppliedPositions, base: Int64Array, own: int, before: Int64Array) -> AppliedPositions:
+    """Return the positions that each row includes: of its own partition all before its event.
+
+    Args:
+        slots: of entities.
+        base: entity of each row.
+        own: number of the own partition.
+        before: position of each row's event.
+    """
+    others = slots.partition != own
+    entity, partition, seq = slots.entity[others], slots.partition[others], slots.seq[others]
+    bounds = np.searchsorted(entity, np.arange(base.max(initial=-1) + 2))
+    lengths = np.diff(bounds)[base]
+    row = np.repeat(np.arange(len(base)), lengths)
+    at = bounds[:-1][base][row] + np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    begun = np.flatnonzero(before > 0)
+    rows = np.concatenate([row, begun])
+    order = np.argsort(rows, kind="stable")
+    partitions = np.concatenate([partition[at], np.full(len(begun), own)])[order]
+    positions = np.concatenate([seq[at], before[begun] - 1])[order]
+    return AppliedPositions(entity=rows[order], partition=partitions, first=positions, seq=positions)
 
 
 def _merge(read: ViewRead, logged: ViewRead, rows: Int64Array) -> ViewRead:

@@ -23,7 +23,8 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import BlockingOnlineReader
 from skewless.infra.online.resp import IntegerKeys, KeySeparators
-from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
+from skewless.infra.online.state_reader import StateProgress
+from skewless.infra.online.window_states import ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 _RELOAD_S = 0.5  # how long a pointer to a generation is used before it is read again

@@ -13,32 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
-from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
+from skewless.contract.keys import KeyCodec, KeyValue, generation_key
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles, WindowReader
+from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.generations import ViewVersion, read_pointer
+from skewless.infra.log.generations import ViewVersion
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateProgress:
-    """The log positions that a read of states includes.
-
-    Args:
-        generation: of the states; 0: unknown, nothing was read.
-        slots: per entity row and log partition with events of the entity, the last applied position.
-    """
-
-    generation: int
-    slots: AppliedPositions
+from skewless.infra.online.state_reader import StateProgress, StateReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,63 +133,6 @@ class WindowStates:
             reads={name: empty_read(reader.view, n, available=False) for name, reader in self._readers.items()},
             applied=dict.fromkeys(self._readers, no_progress),
         )
-
-
-class StateReader:
-    """Reads the states of one view.
-
-    Attributes:
-        generation: of the states; 0: unknown.
-        keys: encodes the keys of its states; None: the generation is unknown.
-        markers: names of the markers of its log partitions.
-    """
-
-    def __init__(self, project: str, view: WindowView) -> None:
-        self.view = view
-        self.generation = 0
-        self.keys: KeyCodec | None = None
-        self.markers: list[str] = []
-        self._project = project
-        self.codec = TileCodec(view)
-        self._reader = WindowReader(view)
-        self._text = b""
-
-    def load_pointer(self, text: bytes) -> None:
-        """Use the generation of a pointer; a corrupt pointer changes nothing."""
-        if text == self._text:
-            return
-        self._text = text
-        pointer = read_pointer(text)
-        if pointer is None:
-            return  # the pointer is corrupt, so the last known generation stays
-        self.generation, partitions = pointer
-        self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
-        self.keys = KeyCodec(self._project, self.view, self.generation)
-
-    def read(
-        self,
-        names: Sequence[bytes | None],
-        tiles: Tiles,
-        is_valid: BoolArray,
-        t: int | Int64Array,
-        watermark: int,
-    ) -> tuple[ViewRead, StateProgress]:
-        """Return the features of entities at time ``t`` from their records, and the positions that these include.
-
-        Args:
-            names: keys of the states; None: the entity has no complete key.
-            tiles: their records.
-            is_valid: which states could be read.
-            t: as for ``WindowReader.features``.
-            watermark: of the view, microseconds; 0: unknown.
-        """
-        features = self._reader.features(tiles, t)
-        times: Int64Array = np.full(len(names), t, dtype=np.int64)
-        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
-        is_answered: BoolArray = (tiles.m <= t) & is_valid
-        has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = build_window_read(self.view, features, times, is_answered, has_key, np.minimum(times, watermark))
-        return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

@@ -18,7 +18,7 @@ from skewless.contract.reads import concatenate_versions
 from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
-from skewless.infra.online.window_states import StateProgress
+from skewless.infra.online.state_reader import StateProgress
 from skewless.infra.predictions.record import (
     DecidedEvents,
     LoadColumns,

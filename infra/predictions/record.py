@@ -17,7 +17,7 @@ from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
-from skewless.infra.online.window_states import StateProgress
+from skewless.infra.online.state_reader import StateProgress
 
 _Floats = npt.NDArray[np.float64]
 _Words = npt.NDArray[np.uint64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.view import EventSource
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import OnlineStore
@@ -62,8 +63,10 @@ class EventDecider(Protocol):
         """Begin to decide a log partition, which another worker may have decided before."""
         ...
 
-    def decide(self, partition: str, rows: pa.Table) -> None:
+    def decide(self, partition: str, rows: pa.Table) -> Mapping[str, ViewEvents]:
         """Decide events that were just appended to a log partition, before they are applied to states.
+
+        Returns the events that count in each view that was read, by the hash of the view.
 
         Args:
             rows: with consecutive positions; states include no row behind them, and perhaps not all before them.

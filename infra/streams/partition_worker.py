@@ -20,7 +20,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.state_writer import PENDING_US, StateWriter
+from skewless.infra.streams.state_writer import PENDING_US, Selected, StateWriter
 
 
 @dataclass(kw_only=True, eq=False)
@@ -115,15 +115,17 @@ class PartitionWorker:
         self._payloads, self._positions = [], []
         return rows if rows.num_rows else None
 
-    def apply(self, writer: StateWriter, rows: pa.Table, counts: SourceCounts) -> None:
-        """Apply rows that were just accepted.
+    def apply(
+        self, writer: StateWriter, rows: pa.Table, counts: SourceCounts, selected: Selected | None = None
+    ) -> None:
+        """Apply rows that were just accepted; ``selected`` as for ``StateWriter.apply``.
 
         Raises:
             StoreError: the store failed or is unavailable; the partition is behind then.
         """
         # Until the store has replied, it is unknown which of the rows were applied.
         self.behind = True
-        counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
+        counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us, selected)
         if self.first_unended is None:
             self.first_unended = rows[SEQ][0].as_py()
         self.behind, self.applied, self.end_us = False, rows[SEQ][-1].as_py(), writer.end_us()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from skewless.infra.online.window_states import StateView
 
 PENDING_US = 2_000_000
 _NEW = -1
+Selected: TypeAlias = Mapping[str, ViewEvents]  # the events that count in a view, by its hash
 
 
 @dataclass(kw_only=True, eq=False)
@@ -88,13 +90,14 @@ class StateWriter:
             return None  # unknown; the process that loads the plan reports the error
         return self.clock.now_us() if self._lenses.keys() >= set(needed) else None
 
-    def apply(self, log: PartitionLog, rows: pa.Table, watermark_us: int = 0) -> int:
+    def apply(self, log: PartitionLog, rows: pa.Table, watermark_us: int = 0, selected: Selected | None = None) -> int:
         """Apply rows that were just appended to the log; return the number of updated states.
 
         Args:
             log: of the partition.
             rows: with their positions.
             watermark_us: time up to which all arrived messages are in the log; 0: unchanged.
+            selected: the events of these rows that count in some views, by the hash of the view.
 
         Raises:
             StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
@@ -108,7 +111,7 @@ class StateWriter:
             ]
             if behind:
                 return self._catch_up(log)[1]
-            changed = self._apply(log.partition, self._list_states(), rows)
+            changed = self._apply(log.partition, self._list_states(), rows, selected)
             # After the rows: a marker proves that everything written before it exists (SEMANTICS 4.5).
             self._set_markers(log, self._list_states(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
@@ -219,7 +222,13 @@ class StateWriter:
         # LOST is below -1, and means that nothing may be assumed to be applied.
         return max(position, -1)
 
-    def _apply(self, partition: str, states_list: Sequence[StateView], rows: pa.Table) -> int:
+    def _apply(
+        self,
+        partition: str,
+        states_list: Sequence[StateView],
+        rows: pa.Table,
+        selected: Selected | None = None,
+    ) -> int:
         accepted = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         if not accepted.num_rows:
             return 0
@@ -232,7 +241,7 @@ class StateWriter:
         self._newest_us = max(self._newest_us, int(origin.ts.max()))
         now_us = self.clock.now_us()
         m = (min(now_us, self._newest_us) if self.follows_events else now_us) - PENDING_US
-        events: dict[str, ViewEvents] = {}
+        events: dict[str, ViewEvents] = dict(selected or {})
         appends: list[Future[int]] = []
         for states in states_list:
             name = states.view.hash

@@ -113,7 +113,7 @@ class Worker:
         self._next_assignment = assignment
 
     def set_decider(self, decider: EventDecider | None) -> None:
-        """Use another decider from the next step on; any thread may call it. The worker closes the previous one."""
+        """Use another decider from the next step on; any thread may call it. The previous one is closed."""
         self._next_decider.append(decider)
 
     def run(self, is_running: Callable[[], bool]) -> None:
@@ -216,7 +216,8 @@ class Worker:
     def _step(self, stream: EventStream) -> None:
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # At most half of the time goes into the fixed costs of batches; after a quiet time, events are written at once.
-        due = self._written_at + min(_LINGER_S, self._batch_s)
+        # Decisions do not wait: each costs more than its share of a batch.
+        due = self._written_at + (min(_LINGER_S, self._batch_s) if self.decider is None else 0.0)
         if waiting < self._max_rows:
             if waiting:
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -257,7 +258,7 @@ class Worker:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
-                self._decide_and_apply(partition_worker, rows)
+                self._apply(partition_worker, rows)
             if partition_worker.next_position is not None:
                 self._uncommitted[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
@@ -267,15 +268,17 @@ class Worker:
             self._note_trouble(log_error)
             time.sleep(_RETRY_S)
 
-    def _decide_and_apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
-        if self.decider is None:
-            self._apply(partition_worker, rows)
-            return
+    def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
         # In parts: each event is compared with the events of its entity before it in its part.
-        for first in range(0, rows.num_rows, _MOST_DECIDED):
-            part = rows.slice(first, _MOST_DECIDED)
-            self.decider.decide(partition_worker.log.partition, part)
-            self._apply(partition_worker, part)
+        size = rows.num_rows if self.decider is None else _MOST_DECIDED
+        for part in [rows.slice(first, size) for first in range(0, rows.num_rows, size)]:
+            decided = None if self.decider is None else self.decider.decide(partition_worker.log.partition, part)
+            if partition_worker.behind:
+                continue  # earlier rows must be applied first
+            try:
+                partition_worker.apply(self.writer, part, self.counts, decided)
+            except StoreError as error:
+                self._note_trouble(error)
 
     def _decide_waiting(self) -> None:
         """Decide accepted events that are not decided yet: after a start, and after a failure."""
@@ -285,14 +288,6 @@ class Worker:
             self.decider.catch_up(partition_worker.log)
         if any(counts.trouble for counts in self.decider.counts):
             self._decide_at = time.monotonic() + _RETRY_S
-
-    def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
-        if partition_worker.behind:
-            return  # earlier rows must be applied first
-        try:
-            partition_worker.apply(self.writer, rows, self.counts)
-        except StoreError as error:
-            self._note_trouble(error)
 
     def _catch_up(self) -> None:
         """Catch up partitions that are behind, and record ends."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, SkewlessError
+from skewless.contract.window_events import ViewEvents
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.decisions.exact_windows import PendingEvents
 from skewless.infra.log.catalog import Segment
@@ -81,10 +82,10 @@ class SourceDecider:
         """Let ``catch_up`` decide the rows of a partition before a position."""
         self._ends[partition] = max(end, self._ends.get(partition, 0))
 
-    def decide(self, partition: str, rows: pa.Table) -> None:
+    def decide(self, partition: str, rows: pa.Table) -> Mapping[str, ViewEvents]:
         """Decide events that were just appended; see ``EventDecider``."""
         self._ends[partition] = rows[SEQ][-1].as_py() + 1
-        self._decide(partition, rows)
+        return self._decide(partition, rows).selected
 
     def catch_up(self, log: PartitionLog) -> None:
         """Decide waiting events of a partition; see ``EventDecider``."""
@@ -111,11 +112,12 @@ class SourceDecider:
         """Record positions behind skipped events, and close the connections."""
         try:
             self._record_positions()
+            self._write_rollout_counts()
         except SkewlessError as error:  # the next worker skips these events again
             _log.warning("decided_positions_not_recorded", source=self.source, error=str(error))
         self.scorer.close()
 
-    def _decide(self, partition: str, rows: pa.Table) -> None:
+    def _decide(self, partition: str, rows: pa.Table) -> PendingEvents:
         """Decide consecutive rows for each stream that has decided all events before them."""
         events, pending = AcceptedEvents.of(rows), PendingEvents(partition, rows)
         last = pending.first + rows.num_rows - 1
@@ -145,6 +147,7 @@ class SourceDecider:
             )
         self._append(partition, batches, ranges)
         self._count_lag()
+        return pending
 
     def _decide_stream(
         self,

@@ -22,6 +22,8 @@ from skewless.contract.windows.view import Function
 from skewless.infra.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from skewless.infra.compiler.windows import ALIASES, VIEW_TAGS
+from skewless.infra.decisions.deliveries import SinkMetrics
+from skewless.infra.decisions.delivery import SinkCounts
 from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
@@ -70,6 +72,8 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
+    rows = table(page("decide-on-events.md"), "decision metric", "type", "meaning")
+    found |= {names(row["decision metric"])[0]: row["type"] for row in rows}
     families = SourceMetrics(lambda: [SourceCounts(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
@@ -156,6 +160,13 @@ def test_every_function_of_a_window_is_documented_with_its_other_names() -> None
 def test_every_column_of_the_prediction_log_is_documented() -> None:
     rows = table(section(page("replay.md"), "What is logged"), "column", "meaning")
     assert only([row["column"] for row in rows]) == SCHEMA.names
+
+
+def test_every_metric_of_the_sinks_is_documented() -> None:
+    rows = table(page("sinks-and-formats.md"), "sink metric", "type", "meaning")
+    found = {names(row["sink metric"])[0]: row["type"] for row in rows}
+    families = SinkMetrics(lambda: [SinkCounts(sink="s", kind="kafka", waiting=1)]).collect()
+    assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
 def test_every_metric_of_the_evaluation_is_documented() -> None:

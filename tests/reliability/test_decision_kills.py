@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from collections import Counter
@@ -14,10 +15,12 @@ import pytest
 import skewless.infra.decisions.delivery
 import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
-from tests.reliability.decision_kills import deciding_world, delivered, order_of, work
+from tests.reliability.decision_kills import deciding_world, delivered, order_of, stream_of, work
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
-from tests.reliability.stream_kills import open_stream, send
-from tests.servers.node import Node
+from tests.reliability.losses import DURABLE
+from tests.reliability.stream_kills import send
+from tests.servers.node import Node, running
+from tests.servers.programs import program
 from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.deciding import DecidingWorld
 from tests.worlds.streams import Traffic
@@ -37,13 +40,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> DecidingWorld:
+def deciding(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> DecidingWorld:
     """A project with a champion, a stream and a sink, and no states yet, on an emptied server."""
     valkey.ask("FLUSHALL")
-    world = deciding_world(tmp_path / f"p{uuid.uuid4().hex[:6]}", valkey.url, addresses=addresses)
-    world.publish()
-    world.ensure()
-    return world
+    deciding = deciding_world(tmp_path / f"p{uuid.uuid4().hex[:6]}", valkey.url, addresses=addresses)
+    deciding.publish()
+    deciding.ensure()
+    return deciding
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +55,39 @@ def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - s
         yield running
 
 
-def kill_at(world: DecidingWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
+def kill_at(deciding: DecidingWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
     """Kill one worker per case while new events come; return which kinds of steps were hit, and how often."""
     hit = Hits()
     for point, side in cases:
-        feed(world, traffic)
-        hit[kind_of(point), side] += dying.killed(point, side, **order_of(world))
+        feed(deciding, traffic)
+        hit[kind_of(point), side] += dying.killed(point, side, **order_of(deciding))
     return hit
 
 
-def feed(world: DecidingWorld, traffic: Traffic) -> None:
-    world.clock.set(world.clock.now_us() + 61 * SECOND)
-    send(world.root, traffic.make(EVENTS, world.clock.now_us()))
+def feed(deciding: DecidingWorld, traffic: Traffic) -> None:
+    deciding.clock.set(deciding.clock.now_us() + 61 * SECOND)
+    send(deciding.root, traffic.make(EVENTS, deciding.clock.now_us()))
 
 
-def check(world: DecidingWorld, traffic: Traffic, node: Node) -> int:
+def check(deciding: DecidingWorld, traffic: Traffic, node: Node) -> int:
     """Assert that each event was decided once, as the oracle does, and delivered in order; return the repetitions."""
-    work(world, open_stream(world.root))
-    traffic.check(world)
-    assert world.check_decisions() == len(traffic.good)
-    ids, received = [row["id"] for row in world.log_rows()], delivered(node, world)
+    work(deciding, stream_of(deciding))
+    traffic.check(deciding)
+    assert deciding.check_decisions() == len(traffic.good)
+    ids, received = [row["id"] for row in deciding.log_rows()], delivered(node, deciding)
     assert list(dict.fromkeys(received)) == ids, "a decision was not delivered, or not in the order of the log"
-    world.check()
+    deciding.check()
     return sum(Counter(received).values()) - len(ids)
 
 
 @pytest.mark.parametrize("addresses", ["defaults"], indirect=True)
 def test_9_3_workers_are_killed_around_each_durable_step_of_a_decision(
-    world: DecidingWorld, dying: Victims, valkey: Node
+    deciding: DecidingWorld, dying: Victims, valkey: Node
 ) -> None:
     """A killed worker is not restarted before the next one takes its place, so that gaps pile up."""
     traffic = Traffic(0)
-    feed(world, traffic)
-    found = dying.points(**order_of(world))
+    feed(deciding, traffic)
+    found = dying.points(**order_of(deciding))
     assert set(map(kind_of, found)) >= KINDS
     cases: list[Case] = [
         ("commit-log_partitions-segments#2", "after"),  # accepted, not decided
@@ -96,29 +99,73 @@ def test_9_3_workers_are_killed_around_each_durable_step_of_a_decision(
         ("send#1", "after"),  # delivered, not confirmed
         ("commit-sink_positions#1", "after"),
     ]
-    hit = kill_at(world, traffic, dying, cases)
+    hit = kill_at(deciding, traffic, dying, cases)
     assert hit.total() >= len(cases) - 1, table_of(hit)
-    assert check(world, traffic, valkey) > 0, "no delivery was repeated"
+    assert check(deciding, traffic, valkey) > 0, "no delivery was repeated"
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
 def test_soak_100_workers_are_killed_before_and_after_every_durable_step_of_a_decision(
-    world: DecidingWorld, dying: Victims, valkey: Node, seed: int, tell: Callable[[str], None]
+    deciding: DecidingWorld, dying: Victims, valkey: Node, seed: int, tell: Callable[[str], None]
 ) -> None:
     traffic, chance, began = Traffic(seed), random.Random(seed), time.monotonic()
     for _ in range(2):  # some steps are taken once in a project's life
-        feed(world, traffic)
-        found = dying.points(**order_of(world))
+        feed(deciding, traffic)
+        found = dying.points(**order_of(deciding))
     kinds: dict[str, list[str]] = {}
     for point in found:
         kinds.setdefault(kind_of(point), []).append(point)
     cases = [(chance.choice(points), side) for points in kinds.values() for side in SIDES for _ in range(4)]
     cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(108 - len(cases))]
     chance.shuffle(cases)
-    hit = kill_at(world, traffic, dying, cases)
-    repeated, took = check(world, traffic, valkey), time.monotonic() - began
+    hit = kill_at(deciding, traffic, dying, cases)
+    repeated, took = check(deciding, traffic, valkey), time.monotonic() - began
     tell(f"seed {seed}: {hit.total()} kills, {repeated} deliveries repeated, {took:.0f} s\n{table_of(hit)}")
     assert hit.total() >= 100, f"seed {seed}"
     assert min(hit[kind, side] for kind in KINDS for side in SIDES) >= 3, f"seed {seed}"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("addresses", ["defaults"], indirect=True)
+def test_soak_worker_store_and_broker_with_sink_die_at_random(
+    tmp_path: Path, dying: Victims, addresses: ProjectAddresses, seed: int, tell: Callable[[str], None]
+) -> None:
+    """One server has the states, another the stream of events and that of decisions; both are killed while all work."""
+    traffic, chance, kills = Traffic(seed), random.Random(seed), Counter[str]()
+    nodes = {name: Node(program("valkey"), tmp_path / name, DURABLE) for name in ("store", "broker")}
+    with running(nodes["store"]) as store, running(nodes["broker"]) as broker:
+        root = tmp_path / f"p{uuid.uuid4().hex[:6]}"
+        deciding = deciding_world(root, store.url, addresses=addresses, broker_url=broker.url)
+        deciding.publish()
+        deciding.ensure()
+        for _ in range(35):
+            deciding.clock.set(deciding.clock.now_us() + 61 * SECOND)
+            sender = deciding.streams().sender(deciding.source)
+            messages = traffic.make(EVENTS, deciding.clock.now_us())
+            sender.send([message for _, message in messages], [str(key) for key, _ in messages])
+            sender.close()
+            victim = threading.Thread(target=_kill_some, args=(nodes, chance, kills))
+            victim.start()
+            point = chance.choice(
+                ["commit-log_partitions-segments", DECIDED, "send", "sync-object", "commit-sink_positions"]
+            )
+            died = dying.killed(f"{point}#{chance.randrange(1, 4)}", chance.choice(SIDES), **order_of(deciding))
+            kills["worker"] += died
+            victim.join()
+        repeated = check(deciding, traffic, broker)
+    tell(f"seed {seed}: {dict(kills)}, {repeated} deliveries repeated")
+    assert kills.total() >= 60
+    assert min(kills[name] for name in ("worker", "store", "broker")) >= 10
+
+
+def _kill_some(nodes: dict[str, Node], chance: random.Random, kills: Counter[str]) -> None:
+    time.sleep(chance.random())
+    name = chance.choice(list(nodes))
+    nodes[name].kill()
+    kills[name] += 1
+    time.sleep(chance.random() / 2)
+    nodes[name].start()

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+import duckdb
 import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,7 +37,9 @@ from skewless.infra.predictions.ids import decision_id
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.runtimes.certification import Reference
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decider import EventDecider
+from skewless.infra.streams.streams import Streams
 from skewless.serving.decisions.opening import Deciders
 from skewless.serving.metrics.metrics import Metrics
 from skewless.validation.replay import replay_log
@@ -85,6 +88,8 @@ class DecidingWorld(StreamWorld):
     views: tuple[WindowView, ...] = (VIEW,)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
+    state_folder: str = ""
+    broker_url: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     @property
@@ -99,6 +104,13 @@ class DecidingWorld(StreamWorld):
             windows=self.views,
             sources=(self.source,),
         )
+
+    @property
+    def state(self) -> ProjectState:
+        return self.addresses.state(self.root / self.state_folder)
+
+    def streams(self, connection: duckdb.DuckDBPyConnection | None = None, settings: Settings | None = None) -> Streams:
+        return super().streams(connection, settings or Settings(stream_url=self.broker_url))
 
     @property
     def packages(self) -> PackageStore:
@@ -167,8 +179,14 @@ class DecidingWorld(StreamWorld):
 
     def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
         """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
-        rows = [row for path in prediction_files(self.state) for row in pq.read_table(path).to_pylist()]
-        return [row for row in rows if row["event"] and row["event"]["stream"] == stream and row["role"] != "shadow"]
+        return [row for row in self._rows() if row["event"]["stream"] == stream and row["role"] != "shadow"]
+
+    def shadow_rows(self) -> list[dict[str, Any]]:
+        """Return the scores of shadows, in the order of the prediction log."""
+        return [row for row in self._rows() if row["role"] == "shadow"]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row for path in prediction_files(self.state) for row in pq.read_table(path).to_pylist()]
 
     def replay(self) -> ReplayReport:
         with connect(self.root / "spill", threads=1) as connection:

@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.rows import Versions
 from skewless.contract.windows.tiles import AppliedPositions
-from skewless.infra.online.window_states import StateProgress
+from skewless.infra.online.state_reader import StateProgress
 from skewless.infra.predictions.record import LoadColumns, PredictionBatch
 
 T = 1_768_478_400_000_000

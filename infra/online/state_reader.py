@@ -1,0 +1,126 @@
+"""Reads the states of one windowed view, in the generation that its pointer names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skewless.contract.keys import KeyCodec, window_marker
+from skewless.contract.reads import build_window_read
+from skewless.contract.rows import ViewRead
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.fixed_point import Floats
+from skewless.contract.windows.tiles import AppliedPositions, Tiles
+from skewless.contract.windows.view import WindowView
+from skewless.contract.windows.window_reader import WindowReader
+from skewless.infra.log.generations import read_pointer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateProgress:
+    """The log positions that a read of states includes.
+
+    Args:
+        generation: of the states; 0: unknown, nothing was read.
+        slots: per entity row and log partition with events of the entity, the last applied position.
+    """
+
+    generation: int
+    slots: AppliedPositions
+
+
+class StateReader:
+    """Reads the states of one view.
+
+    Attributes:
+        generation: of the states; 0: unknown.
+        keys: encodes the keys of its states; None: the generation is unknown.
+        markers: names of the markers of its log partitions.
+    """
+
+    def __init__(self, project: str, view: WindowView) -> None:
+        self.view = view
+        self.generation = 0
+        self.keys: KeyCodec | None = None
+        self.markers: list[str] = []
+        self._project = project
+        self.codec = TileCodec(view)
+        self._reader = WindowReader(view)
+        self._text = b""
+
+    def load_pointer(self, text: bytes) -> None:
+        """Use the generation of a pointer; a corrupt pointer changes nothing."""
+        if text == self._text:
+            return
+        self._text = text
+        pointer = read_pointer(text)
+        if pointer is None:
+            return  # the pointer is corrupt, so the last known generation stays
+        self.generation, partitions = pointer
+        self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
+        self.keys = KeyCodec(self._project, self.view, self.generation)
+
+    def read(
+        self,
+        names: Sequence[bytes | None],
+        tiles: Tiles,
+        is_valid: BoolArray,
+        t: int | Int64Array,
+        watermark: int,
+    ) -> tuple[ViewRead, StateProgress]:
+        """Return the features of entities at time ``t`` from their records, and the positions that these include.
+
+        Args:
+            names: keys of the states; None: the entity has no complete key.
+            tiles: their records.
+            is_valid: which states could be read.
+            t: as for ``WindowReader.features``.
+            watermark: of the view, microseconds; 0: unknown.
+        """
+        return self._build(names, self._reader.features(tiles, t), tiles.m, is_valid, t, watermark, tiles.slots)
+
+    @property
+    def is_mergeable(self) -> bool:
+        """Whether ``read_with`` can read the view."""
+        return self._reader.is_mergeable
+
+    def read_with(
+        self,
+        names: Sequence[bytes | None],
+        tiles: Tiles,
+        base: Int64Array,
+        is_valid: BoolArray,
+        t: Int64Array,
+        slots: AppliedPositions,
+        further: tuple[Int64Array, Int64Array, Int64Array],
+    ) -> tuple[ViewRead, StateProgress]:
+        """Return the features of rows as ``WindowReader.features_with`` does, with the positions of each row.
+
+        Args:
+            names, is_valid, t: of each row, as for ``read``.
+            tiles, base: the records of entities, and the entity of each row.
+            slots: the positions that each row includes.
+            further: row, time and states of further events.
+        """
+        features = self._reader.features_with(tiles, base, t, *further)
+        return self._build(names, features, tiles.m[base], is_valid, t, int(t.max()), slots)
+
+    def _build(
+        self,
+        names: Sequence[bytes | None],
+        features: Floats,
+        m: Int64Array,
+        is_valid: BoolArray,
+        t: int | Int64Array,
+        watermark: int,
+        slots: AppliedPositions,
+    ) -> tuple[ViewRead, StateProgress]:
+        times: Int64Array = np.full(len(names), t, dtype=np.int64)
+        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
+        is_answered: BoolArray = (m <= t) & is_valid
+        has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
+        read = build_window_read(self.view, features, times, is_answered, has_key, np.minimum(times, watermark))
+        return read, StateProgress(generation=self.generation, slots=slots)
