@@ -228,7 +228,7 @@ def _publish(streams: Any) -> Any:  # noqa: ANN401 - loaded by contestants
             name=MODEL, service="all", labels=labels_of, algorithm="lightgbm", split=Split(test=timedelta(days=1))
         ),
         plan=pin_plan(plan, {}),
-        reference=Reference(some, booster.predict(some, raw_score=True), booster.predict(some)),
+        reference=Reference(some, *(np.asarray(booster.predict(some, raw_score=raw)) for raw in (True, False))),
         profile={},
         metrics={},
         fingerprint={},

@@ -28,7 +28,7 @@ from skewless.infra.log.runs import Coverage, Kind, RunLedger
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, SourceSlice, Window, read_pending
+from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -131,7 +131,7 @@ class Materializer:
 
     def changes(
         self, view: View, now_us: int, events: EventRange | None = None, *, naive_is_utc: bool = False
-    ) -> tuple[Changes, dict[str, str]]:
+    ) -> tuple[NewRows, dict[str, str]]:
         """Return the published rows of a view that are not in the log, and the fingerprints of the source's files."""
         table = view_table(self.repo, view)
         # Taken before the rows are read: if a file changes in between, the next run reads it again.
@@ -141,7 +141,7 @@ class Materializer:
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
             shares = [SourceSlice(table=table, window=window, log_files=self.log(view).files())]
-        return Changes(view=view, slices=shares, naive_is_utc=naive_is_utc), fingerprints
+        return NewRows(view=view, slices=shares, naive_is_utc=naive_is_utc), fingerprints
 
     def _list_slices(self, view: View, table: Table, fingerprints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
         """Return all rows of new or changed files, and newly published rows of the other files."""
@@ -281,7 +281,7 @@ class _RunJob:
         overdue = {reason: rows for reason, rows in pending.items() if reason not in ORDINARY}
         return {**rejected, **overdue} if self.parent.strict else {}
 
-    def _stage(self, staged: StagedRows, changes: Changes) -> RowCounts:
+    def _stage(self, staged: StagedRows, changes: NewRows) -> RowCounts:
         """Stage the due rows; return their counts."""
         counts, partition = RowCounts(), changes.view.partition
         for rows in changes.batches(self.parent.connection, _BATCH_ROWS):

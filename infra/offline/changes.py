@@ -81,7 +81,7 @@ class SourceSlice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class NewRows:
     """The rows of a source that are not in the log.
 
     Args:

@@ -36,7 +36,7 @@ def decision_id(stream: str, partition: str, seq: int, t_us: int) -> str:
         t_us: the time for which it is evaluated, UTC microseconds.
 
     >>> decision_id("fraud", "events/payments/ab12/0", 31, 1764459266784000)
-    '19ad1f7c2e0-35c6e70e-1f'
+    '19ad1f7c2e0-26e6dadb-1f'
     """
     origin = blake2b(f"{stream}/{partition}".encode(), digest_size=_PROCESS_BYTES).hexdigest()
     return f"{t_us // _MILLISECOND_US:011x}-{origin}-{seq:x}"

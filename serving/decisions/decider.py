@@ -112,6 +112,7 @@ class SourceDecider:
         """Record positions behind skipped events, and close the connections."""
         try:
             self._record_positions()
+            self._write_rollout_counts()
         except SkewlessError as error:  # the next worker skips these events again
             _log.warning("decided_positions_not_recorded", source=self.source, error=str(error))
         self.scorer.close()

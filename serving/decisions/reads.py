@@ -95,53 +95,55 @@ class DecisionReads:
         Raises:
             StoreError: a view cannot be read now.
         """
-        plan, reader = model.plan, model.reader
-        request = model.parser.build_rows(columns)
+        reader, request = model.reader, model.parser.build_rows(columns)
         n, read_start, skew_us = request.n, self.clock.now_us(), self._read_skew()
-        own = [view for view in plan.windows if view.source == self.source]
-        own_readers = {view.name: model.windows.reader_of(view.name) for view in own}
-        own_markers = {name: self._own_marker(each, pending) for name, each in own_readers.items()}
+        own = {view.name: model.windows.reader_of(view.name) for view in self._own_views(model)}
+        own_markers = {name: self._own_marker(each, pending) for name, each in own.items()}
         names = reader.names(request.keys, n)
         stored, status, marks = self._fetch(names, reader.markers, list(own_markers.values()), degraded=degraded)
-        t = int(events.t.max())
-        if stored is None:
-            hidden = MarkerStatus(frozenset({*reader.markers, *(view.hash for view in plan.all_views)}), {})
-            is_degraded = len(own) < len(plan.all_views)
-        else:
-            status = reader.check_ages(status, t)
-            exact = {name for view in own for name in (view.hash, *reader.markers_of(view))}
-            is_degraded = bool(status.lost - exact)
-            if is_degraded and not degraded:
-                raise incomplete_view_error(model, MarkerStatus(status.lost - exact, status.watermarks), t)
-            # The windows of the source are read below: here they are left out.
-            hidden = MarkerStatus(status.lost | {view.hash for view in own}, status.watermarks)
-        reads = reader.reads(names, stored or [None] * len(names), hidden, events.t, n)
-        corrupt = _find_corrupt(reads) if stored is not None else np.empty(0, dtype=np.int64)
-        rows, all_reads, applied = (
-            DecidedRows(ask=request, t=events.t, before=events.seq),
-            dict(reads.reads),
-            dict(reads.applied),
-        )
-        step, windows = len(plan.views) * n, [view.name for view in plan.windows]
-        for name, each in own_readers.items():
+        hidden, is_degraded = self._hide(model, None if stored is None else status, int(events.t.max()))
+        if is_degraded and not degraded:
+            raise incomplete_view_error(model, hidden, int(events.t.max()))
+        # The windows of the source are read below: here they are left out.
+        left_out = MarkerStatus(hidden.lost | {each.view.hash for each in own.values()}, hidden.watermarks)
+        reads = reader.reads(names, stored or [None] * len(names), left_out, events.t, n)
+        corrupt = np.empty(0, dtype=np.int64) if stored is None else _find_corrupt(reads)
+        rows = DecidedRows(ask=request, t=events.t, before=events.seq)
+        all_reads, applied = dict(reads.reads), dict(reads.applied)
+        step, windows = len(model.plan.views) * n, [view.name for view in model.plan.windows]
+        for name, each in own.items():
             part = slice(step + windows.index(name) * n, step + (windows.index(name) + 1) * n)
-            states = None if stored is None else stored[part]
-            all_reads[name], applied[name] = self.windows.read(
-                each, names[part], states, marks.get(own_markers[name]), rows, pending
-            )
-        assembled = reader.assemble(
-            ViewReads(reads=all_reads, applied=applied, corrupt=len(corrupt)), hidden, events.t, request
-        )
-        bounds = model.bounds
+            states, marker = None if stored is None else stored[part], marks.get(own_markers[name])
+            all_reads[name], applied[name] = self.windows.read(each, names[part], states, marker, rows, pending)
+        views = ViewReads(reads=all_reads, applied=applied, corrupt=len(corrupt))
+        assembled = reader.assemble(views, hidden, events.t, request)
         return EventVectors(
             assembled=assembled,
             degraded=is_degraded or bool(len(corrupt)),
-            outside=None if bounds is None else bounds.find_outside(assembled.matrix, request),
+            outside=None if model.bounds is None else model.bounds.find_outside(assembled.matrix, request),
             corrupt=corrupt,
             read_start=read_start,
             read_end=self.clock.now_us(),
             skew_us=skew_us,
         )
+
+    def _own_views(self, model: ServedModel) -> list[WindowView]:
+        return [view for view in model.plan.windows if view.source == self.source]
+
+    def _hide(self, model: ServedModel, status: MarkerStatus | None, t: int) -> tuple[MarkerStatus, bool]:
+        """Return the status without losses of the source's own windows, and whether another view cannot be read.
+
+        Args:
+            status: of the markers; None: the store did not answer.
+        """
+        own, reader = self._own_views(model), model.reader
+        if status is None:
+            others = [view for view in model.plan.all_views if view not in own]
+            lost = {name for view in others for name in (view.hash, *reader.markers_of(view))}
+            return MarkerStatus(frozenset(lost)), bool(others)
+        status = reader.check_ages(status, t)
+        exact = {name for view in own for name in (view.hash, *reader.markers_of(view))}
+        return MarkerStatus(status.lost - exact, status.watermarks), bool(status.lost - exact)
 
     def read_beside(
         self, view: WindowView, feature: str, events: AcceptedEvents, t: Int64Array, pending: PendingEvents

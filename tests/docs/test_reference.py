@@ -71,6 +71,8 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
+    rows = table(page("decide-on-events.md"), "decision metric", "type", "meaning")
+    found |= {names(row["decision metric"])[0]: row["type"] for row in rows}
     families = SourceMetrics(lambda: [SourceCounts(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 

@@ -29,17 +29,17 @@ _BATCH = 11  # messages: so that a small run has several steps of each kind
 _RETRY_S = 0.02
 
 
-def deciding_world(root: Path, url: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the world
+def deciding_world(root: Path, url: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the deciding
     """Return a project whose decisions go to a Redis stream of its own."""
     sink = RedisStreamSink(name=OUT, stream=f"{OUT}-{root.name}")
     return DecidingWorld(root=root, url=url, decisions=(replace(ALL, sinks=(sink,)),), **parts)
 
 
-def work(world: DecidingWorld, stream: OpenStream) -> None:
+def work(deciding: DecidingWorld, stream: OpenStream) -> None:
     """Take, decide, apply and deliver all events."""
-    with world.store() as store, world.deciders() as deciders:
-        worker = world.worker(store, stream, max_rows=_BATCH)
-        decider = deciders.open(world.plan, world.source, world.decisions, store)
+    with deciding.store() as store, deciding.deciders() as deciders:
+        worker = deciding.worker(store, stream, max_rows=_BATCH)
+        decider = deciders.open(deciding.plan, deciding.source, deciding.decisions, store)
         assert decider is not None
         worker.set_decider(decider)
         try:
@@ -61,29 +61,29 @@ def _waits(worker: Worker) -> bool:
     return worker.decider is not None and any(counts.lag != 0 for counts in worker.decider.counts)
 
 
-def delivered(node: Node, world: DecidingWorld) -> Sequence[str]:
+def delivered(node: Node, deciding: DecidingWorld) -> Sequence[str]:
     """Return the ids that the sink has received, in their order."""
     with node.client() as client:
-        entries: Any = client.xrange(f"{OUT}-{world.root.name}")
+        entries: Any = client.xrange(f"{OUT}-{deciding.root.name}")
     return [entry[b"id"].decode() for _, entry in entries]
 
 
-def order_of(world: DecidingWorld) -> dict[str, Any]:
-    """Return the order to work on a world."""
-    addresses = asdict(world.addresses)
-    return {"root": str(world.root), "url": world.url, "now_us": world.clock.now_us(), "addresses": addresses}
+def order_of(deciding: DecidingWorld) -> dict[str, Any]:
+    """Return the order to work on a deciding."""
+    addresses = asdict(deciding.addresses)
+    return {"root": str(deciding.root), "url": deciding.url, "now_us": deciding.clock.now_us(), "addresses": addresses}
 
 
 def act(steps: Steps, order: dict[str, Any]) -> None:
     """Do the work of ``work``."""
     quicken()
     clock, addresses = ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
-    world = deciding_world(Path(order["root"]), order["url"], clock=clock, addresses=addresses)
-    steps.watch(world.root)
+    deciding = deciding_world(Path(order["root"]), order["url"], clock=clock, addresses=addresses)
+    steps.watch(deciding.root)
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     steps.wrap(RedisDelivery, "send", lambda *_: "send")
     with suppress(KeyboardInterrupt):
-        work(world, open_stream(world.root))
+        work(deciding, open_stream(deciding.root))
 
 
 def quicken() -> None:

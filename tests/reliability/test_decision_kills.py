@@ -37,13 +37,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> DecidingWorld:
+def deciding(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> DecidingWorld:
     """A project with a champion, a stream and a sink, and no states yet, on an emptied server."""
     valkey.ask("FLUSHALL")
-    world = deciding_world(tmp_path / f"p{uuid.uuid4().hex[:6]}", valkey.url, addresses=addresses)
-    world.publish()
-    world.ensure()
-    return world
+    deciding = deciding_world(tmp_path / f"p{uuid.uuid4().hex[:6]}", valkey.url, addresses=addresses)
+    deciding.publish()
+    deciding.ensure()
+    return deciding
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +52,39 @@ def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - s
         yield running
 
 
-def kill_at(world: DecidingWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
+def kill_at(deciding: DecidingWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
     """Kill one worker per case while new events come; return which kinds of steps were hit, and how often."""
     hit = Hits()
     for point, side in cases:
-        feed(world, traffic)
-        hit[kind_of(point), side] += dying.killed(point, side, **order_of(world))
+        feed(deciding, traffic)
+        hit[kind_of(point), side] += dying.killed(point, side, **order_of(deciding))
     return hit
 
 
-def feed(world: DecidingWorld, traffic: Traffic) -> None:
-    world.clock.set(world.clock.now_us() + 61 * SECOND)
-    send(world.root, traffic.make(EVENTS, world.clock.now_us()))
+def feed(deciding: DecidingWorld, traffic: Traffic) -> None:
+    deciding.clock.set(deciding.clock.now_us() + 61 * SECOND)
+    send(deciding.root, traffic.make(EVENTS, deciding.clock.now_us()))
 
 
-def check(world: DecidingWorld, traffic: Traffic, node: Node) -> int:
+def check(deciding: DecidingWorld, traffic: Traffic, node: Node) -> int:
     """Assert that each event was decided once, as the oracle does, and delivered in order; return the repetitions."""
-    work(world, open_stream(world.root))
-    traffic.check(world)
-    assert world.check_decisions() == len(traffic.good)
-    ids, received = [row["id"] for row in world.log_rows()], delivered(node, world)
+    work(deciding, open_stream(deciding.root))
+    traffic.check(deciding)
+    assert deciding.check_decisions() == len(traffic.good)
+    ids, received = [row["id"] for row in deciding.log_rows()], delivered(node, deciding)
     assert list(dict.fromkeys(received)) == ids, "a decision was not delivered, or not in the order of the log"
-    world.check()
+    deciding.check()
     return sum(Counter(received).values()) - len(ids)
 
 
 @pytest.mark.parametrize("addresses", ["defaults"], indirect=True)
 def test_9_3_workers_are_killed_around_each_durable_step_of_a_decision(
-    world: DecidingWorld, dying: Victims, valkey: Node
+    deciding: DecidingWorld, dying: Victims, valkey: Node
 ) -> None:
     """A killed worker is not restarted before the next one takes its place, so that gaps pile up."""
     traffic = Traffic(0)
-    feed(world, traffic)
-    found = dying.points(**order_of(world))
+    feed(deciding, traffic)
+    found = dying.points(**order_of(deciding))
     assert set(map(kind_of, found)) >= KINDS
     cases: list[Case] = [
         ("commit-log_partitions-segments#2", "after"),  # accepted, not decided
@@ -96,29 +96,29 @@ def test_9_3_workers_are_killed_around_each_durable_step_of_a_decision(
         ("send#1", "after"),  # delivered, not confirmed
         ("commit-sink_positions#1", "after"),
     ]
-    hit = kill_at(world, traffic, dying, cases)
+    hit = kill_at(deciding, traffic, dying, cases)
     assert hit.total() >= len(cases) - 1, table_of(hit)
-    assert check(world, traffic, valkey) > 0, "no delivery was repeated"
+    assert check(deciding, traffic, valkey) > 0, "no delivery was repeated"
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
 def test_soak_100_workers_are_killed_before_and_after_every_durable_step_of_a_decision(
-    world: DecidingWorld, dying: Victims, valkey: Node, seed: int, tell: Callable[[str], None]
+    deciding: DecidingWorld, dying: Victims, valkey: Node, seed: int, tell: Callable[[str], None]
 ) -> None:
     traffic, chance, began = Traffic(seed), random.Random(seed), time.monotonic()
     for _ in range(2):  # some steps are taken once in a project's life
-        feed(world, traffic)
-        found = dying.points(**order_of(world))
+        feed(deciding, traffic)
+        found = dying.points(**order_of(deciding))
     kinds: dict[str, list[str]] = {}
     for point in found:
         kinds.setdefault(kind_of(point), []).append(point)
     cases = [(chance.choice(points), side) for points in kinds.values() for side in SIDES for _ in range(4)]
     cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(108 - len(cases))]
     chance.shuffle(cases)
-    hit = kill_at(world, traffic, dying, cases)
-    repeated, took = check(world, traffic, valkey), time.monotonic() - began
+    hit = kill_at(deciding, traffic, dying, cases)
+    repeated, took = check(deciding, traffic, valkey), time.monotonic() - began
     tell(f"seed {seed}: {hit.total()} kills, {repeated} deliveries repeated, {took:.0f} s\n{table_of(hit)}")
     assert hit.total() >= 100, f"seed {seed}"
     assert min(hit[kind, side] for kind in KINDS for side in SIDES) >= 3, f"seed {seed}"

@@ -35,6 +35,7 @@ from skewless.infra.predictions.ids import decision_id
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.runtimes.certification import Reference
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decider import EventDecider
 from skewless.serving.decisions.opening import Deciders
 from skewless.serving.metrics.metrics import Metrics
@@ -84,6 +85,7 @@ class DecidingWorld(StreamWorld):
     views: tuple[WindowView, ...] = (VIEW,)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
+    state_folder: str = ""
     metrics: Metrics = field(default_factory=Metrics)
 
     @property
@@ -98,6 +100,10 @@ class DecidingWorld(StreamWorld):
             windows=self.views,
             sources=(self.source,),
         )
+
+    @property
+    def state(self) -> ProjectState:
+        return self.addresses.state(self.root / self.state_folder)
 
     @property
     def packages(self) -> PackageStore:
@@ -166,8 +172,14 @@ class DecidingWorld(StreamWorld):
 
     def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
         """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
-        rows = [row for path in prediction_files(self.state) for row in pq.read_table(path).to_pylist()]
-        return [row for row in rows if row["event"] and row["event"]["stream"] == stream and row["role"] != "shadow"]
+        return [row for row in self._rows() if row["event"]["stream"] == stream and row["role"] != "shadow"]
+
+    def shadow_rows(self) -> list[dict[str, Any]]:
+        """Return the scores of shadows, in the order of the prediction log."""
+        return [row for row in self._rows() if row["role"] == "shadow"]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row for path in prediction_files(self.state) for row in pq.read_table(path).to_pylist()]
 
     def replay(self) -> ReplayReport:
         with connect(self.root / "spill", threads=1) as connection:

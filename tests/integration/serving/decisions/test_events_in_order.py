@@ -35,29 +35,29 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, server_url: str) -> DecidingWorld:
+def deciding(tmp_path: Path, server_url: str) -> DecidingWorld:
     """A project with a champion and states, and no event."""
-    world = DecidingWorld(root=tmp_path / f"p{uuid.uuid4().hex[:6]}", url=server_url)
-    world.publish()
-    world.ensure()
-    return world
+    deciding = DecidingWorld(root=tmp_path / f"p{uuid.uuid4().hex[:6]}", url=server_url)
+    deciding.publish()
+    deciding.ensure()
+    return deciding
 
 
 def opening(broker: MemoryBroker) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: MemoryStream(broker, owner)
 
 
-def feed(world: DecidingWorld, traffic: Traffic, broker: MemoryBroker, n: int = 40) -> None:
-    world.clock.set(world.clock.now_us() + 7 * SECOND)
-    for key, message in traffic.make(n, world.clock.now_us()):
+def feed(deciding: DecidingWorld, traffic: Traffic, broker: MemoryBroker, n: int = 40) -> None:
+    deciding.clock.set(deciding.clock.now_us() + 7 * SECOND)
+    for key, message in traffic.make(n, deciding.clock.now_us()):
         broker.append(key % PARTITIONS, message)
 
 
-def work(world: DecidingWorld, broker: MemoryBroker, *, max_rows: int = 1_000) -> int:
+def work(deciding: DecidingWorld, broker: MemoryBroker, *, max_rows: int = 1_000) -> int:
     """Let a new worker take, decide and apply all events; return how many windows were computed from the log."""
-    with world.store() as store:
-        worker = world.worker(store, opening(broker), max_rows=max_rows)
-        with world.deciding(store) as decider:
+    with deciding.store() as store:
+        worker = deciding.worker(store, opening(broker), max_rows=max_rows)
+        with deciding.deciding(store) as decider:
             worker.set_decider(decider)
             drain(worker, more=lambda: any(counts.lag != 0 for counts in decider.counts))
             worker.close()
@@ -65,23 +65,23 @@ def work(world: DecidingWorld, broker: MemoryBroker, *, max_rows: int = 1_000) -
             return max(counts.recomputed for counts in decider.counts)
 
 
-def test_9_2_a_decision_sees_exactly_the_events_before_its_own(world: DecidingWorld) -> None:
+def test_9_2_a_decision_sees_exactly_the_events_before_its_own(deciding: DecidingWorld) -> None:
     """Batches of one and of many events of an entity, none of whose windows is computed from the log."""
     broker, traffic, recomputed = MemoryBroker(PARTITIONS), Traffic(7), 0
     for max_rows in (5, 1_000, 1_000):
-        feed(world, traffic, broker)
-        recomputed += work(world, broker, max_rows=max_rows)
-    assert world.check_decisions() > 60
+        feed(deciding, traffic, broker)
+        recomputed += work(deciding, broker, max_rows=max_rows)
+    assert deciding.check_decisions() > 60
     assert recomputed == 0
-    world.check()
+    deciding.check()
 
 
 def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
-    world: DecidingWorld, monkeypatch: pytest.MonkeyPatch
+    deciding: DecidingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database refuses every decision while the states take every event."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(3)
-    feed(world, traffic, broker)
+    feed(deciding, traffic, broker)
     append, refused = DecisionLog.append, list[Any]()
 
     def refuse(log: DecisionLog, *arguments: Any) -> Any:  # noqa: ANN401 - of the log
@@ -91,32 +91,37 @@ def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
         return append(log, *arguments)
 
     monkeypatch.setattr(DecisionLog, "append", refuse)
-    assert work(world, broker) > 0
+    assert work(deciding, broker) > 0
     assert len(refused) == 20
-    assert world.check_decisions() > 20
-    world.check()
+    assert deciding.check_decisions() > 20
+    deciding.check()
 
 
-def test_9_3_a_second_worker_decides_nothing_anew(world: DecidingWorld) -> None:
+def test_9_3_a_second_worker_decides_nothing_anew(deciding: DecidingWorld) -> None:
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(4)
-    feed(world, traffic, broker)
-    work(world, broker)
-    before = str(world.log_rows())
-    work(world, broker)
-    assert str(world.log_rows()) == before
+    feed(deciding, traffic, broker)
+    work(deciding, broker)
+    before = str(deciding.log_rows())
+    work(deciding, broker)
+    assert str(deciding.log_rows()) == before
 
 
-def test_9_3_of_two_workers_that_both_own_a_partition_one_decides(world: DecidingWorld) -> None:
+def test_9_3_of_two_workers_that_both_own_a_partition_one_decides(deciding: DecidingWorld) -> None:
     """Each has its own broker, which assigns everything to it."""
     traffic, brokers = Traffic(5), (MemoryBroker(PARTITIONS), MemoryBroker(PARTITIONS))
-    with world.store() as one, world.store() as two, world.deciding(one) as first, world.deciding(two) as second:
-        workers = [world.worker(store, opening(broker)) for store, broker in zip((one, two), brokers, strict=True)]
+    with (
+        deciding.store() as one,
+        deciding.store() as two,
+        deciding.deciding(one) as first,
+        deciding.deciding(two) as second,
+    ):
+        workers = [deciding.worker(store, opening(broker)) for store, broker in zip((one, two), brokers, strict=True)]
         for worker, decider in zip(workers, (first, second), strict=True):
             worker.set_decider(decider)
             worker.step()
         for turn in range(6):
-            world.clock.set(world.clock.now_us() + 7 * SECOND)
-            for key, message in traffic.make(10, world.clock.now_us()):
+            deciding.clock.set(deciding.clock.now_us() + 7 * SECOND)
+            for key, message in traffic.make(10, deciding.clock.now_us()):
                 for broker in brokers:
                     broker.append(key % PARTITIONS, message)
             workers[turn % 2].step()
@@ -125,48 +130,48 @@ def test_9_3_of_two_workers_that_both_own_a_partition_one_decides(world: Decidin
         for worker, decider in zip(workers, (first, second), strict=True):
             worker.close()
             decider.close()
-    assert world.check_decisions() > 20
+    assert deciding.check_decisions() > 20
 
 
-def test_9_1_late_events_are_skipped_if_declared(world: DecidingWorld) -> None:
-    world.decisions = (ALL, replace(ALL, name="fresh", late="skip"))
+def test_9_1_late_events_are_skipped_if_declared(deciding: DecidingWorld) -> None:
+    deciding.decisions = (ALL, replace(ALL, name="fresh", late="skip"))
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(6)
-    feed(world, traffic, broker, n=60)
-    work(world, broker)
-    decided = world.check_decisions("all"), world.check_decisions("fresh", lambda _, late: not late)
+    feed(deciding, traffic, broker, n=60)
+    work(deciding, broker)
+    decided = deciding.check_decisions("all"), deciding.check_decisions("fresh", lambda _, late: not late)
     assert decided[0] > decided[1] > 5
 
 
-def test_9_5_a_condition_is_a_function_of_the_event(world: DecidingWorld) -> None:
+def test_9_5_a_condition_is_a_function_of_the_event(deciding: DecidingWorld) -> None:
     """It fails on some events, which become dead letters; the others of their batch are decided."""
     source = "def f(event):\n    if (event['n'] == -7).any():\n        raise ValueError\n    return event['x'] > 0\n"
     names = [f"event.{column.name}" for column in SOURCE.readable]
     when = Transform(name="large", function="f", source=source, inputs=refs(*names), outputs=CONDITION_OUTPUTS)
-    world.decisions = (replace(ALL, when=when),)
+    deciding.decisions = (replace(ALL, when=when),)
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(8)
-    feed(world, traffic, broker, n=60)
-    work(world, broker)
-    decided = world.check_decisions("all", lambda event, _: event["n"] != -7 and (event["x"] or 0) > 0)
-    dead = DecisionLog(world.state).list_dead("all")
+    feed(deciding, traffic, broker, n=60)
+    work(deciding, broker)
+    decided = deciding.check_decisions("all", lambda event, _: event["n"] != -7 and (event["x"] or 0) > 0)
+    dead = DecisionLog(deciding.state).list_dead("all")
     assert {each.reason for each in dead} == {"the condition fails with ValueError"}
     assert {(each.partition, each.seq) for each in dead} == {
-        (name, row["__seq"]) for name, row, _, _ in world.timed_events() if row["n"] == -7
+        (name, row["__seq"]) for name, row, _, _ in deciding.timed_events() if row["n"] == -7
     }
-    positions = DecisionLog(world.state).list_positions().values()
+    positions = DecisionLog(deciding.state).list_positions().values()
     assert sum(each.decided for each in positions) == decided > 5
     assert sum(each.dead for each in positions) == len(dead) > 0
 
 
 @pytest.mark.parametrize("direction", ["up", "both"])
-def test_9_6_a_feature_that_crosses_a_bound_decides(world: DecidingWorld, direction: Direction) -> None:
+def test_9_6_a_feature_that_crosses_a_bound_decides(deciding: DecidingWorld, direction: Direction) -> None:
     """The oracle computes the feature without and with each event, a millisecond later."""
-    world.decisions = (replace(ALL, when=Crosses(feature="v:last_20", bound=10, direction=direction)),)
+    deciding.decisions = (replace(ALL, when=Crosses(feature="v:last_20", bound=10, direction=direction)),)
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(9)
     for _ in range(2):
-        feed(world, traffic, broker)
-        work(world, broker)
-    times = {(name, row["__seq"]): t for name, row, t, _ in world.timed_events()}
-    every = [(name, event_of(name, row)) for name, row, _, _ in world.timed_events()]
+        feed(deciding, traffic, broker)
+        work(deciding, broker)
+    times = {(name, row["__seq"]): t for name, row, t, _ in deciding.timed_events()}
+    every = [(name, event_of(name, row)) for name, row, _, _ in deciding.timed_events()]
     place = [item.name for item in VIEW.aggregates].index("last_20")
 
     def side(name: str, event: Event, most: int) -> bool:
@@ -180,44 +185,44 @@ def test_9_6_a_feature_that_crosses_a_bound_decides(world: DecidingWorld, direct
         if (was := side(name, event, event.seq - 1)) != (now := side(name, event, event.seq))
         and (direction == "both" or now > was)
     }
-    met = {row["event"] for name, row, _, _ in world.timed_events() if (name, row["__seq"]) in crossed}
-    assert world.check_decisions("all", lambda event, _: event["event"] in met) == len(crossed) > 3
+    met = {row["event"] for name, row, _, _ in deciding.timed_events() if (name, row["__seq"]) in crossed}
+    assert deciding.check_decisions("all", lambda event, _: event["event"] in met) == len(crossed) > 3
 
 
 @pytest.mark.parametrize("missing", ["null", "refuse"])
 def test_9_4_without_a_store_events_wait_for_their_deadline(
-    world: DecidingWorld, monkeypatch: pytest.MonkeyPatch, missing: MissingPolicy
+    deciding: DecidingWorld, monkeypatch: pytest.MonkeyPatch, missing: MissingPolicy
 ) -> None:
     """The windows of the source come from the log, so that a model without other views needs no store."""
-    world.missing = missing
-    world.publish()
-    world.decisions = (ALL, replace(ALL, name="soon", deadline=timedelta(seconds=30)))
+    deciding.missing = missing
+    deciding.publish()
+    deciding.decisions = (ALL, replace(ALL, name="soon", deadline=timedelta(seconds=30)))
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(10)
-    feed(world, traffic, broker)
+    feed(deciding, traffic, broker)
     down = StoreError("online store", "is down", fix="wait")
     monkeypatch.setattr(BlockingReader, "get_with_markers", raising(down))
-    with world.store() as store:
-        worker = world.worker(store, opening(broker))
-        with world.deciding(store) as decider:
+    with deciding.store() as store:
+        worker = deciding.worker(store, opening(broker))
+        with deciding.deciding(store) as decider:
             worker.set_decider(decider)
             for _ in range(3):
                 worker.step()
             assert [counts.decided for counts in decider.counts] == [0, 0]
             assert all(counts.trouble and "is down" in counts.trouble for counts in decider.counts)
-            world.clock.set(world.clock.now_us() + 31 * SECOND)
+            deciding.clock.set(deciding.clock.now_us() + 31 * SECOND)
             drain(worker, more=lambda: decider.counts[1].lag != 0)
             worker.close()
             decider.close()
-    assert not world.log_rows("all")
+    assert not deciding.log_rows("all")
     if missing == "null":
-        assert world.check_decisions("soon") > 20
+        assert deciding.check_decisions("soon") > 20
     else:
-        dead = DecisionLog(world.state).list_dead("soon")
+        dead = DecisionLog(deciding.state).list_dead("soon")
         assert {each.reason for each in dead} == {"the deadline has passed: online store is down"}
-        assert len(dead) == len(list(world.timed_events()))
+        assert len(dead) == len(list(deciding.timed_events()))
     monkeypatch.undo()
-    work(world, broker)
-    assert world.check_decisions("all") > 20
+    work(deciding, broker)
+    assert deciding.check_decisions("all") > 20
 
 
 def raising(error: Exception) -> Callable[..., Any]:
