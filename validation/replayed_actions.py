@@ -26,7 +26,7 @@ def compare_actions(model: ServedModel, logged: LoggedPredictions, findings: Fin
     )
     propensities = np.full(len(actions), np.nan)
     if spec.explore is not None:
-        # Nobody was told what a shadow would do.
+        # No reply has what a shadow would do.
         is_shadow = np.array([role == "shadow" for role in logged.roles])
         taken, probabilities = spec.explore.act(actions, _find_explored(model, spec.explore, logged))
         actions = [own if shadow else act for own, act, shadow in zip(actions, taken, is_shadow.tolist(), strict=True)]
