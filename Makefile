@@ -10,8 +10,8 @@ RAY ?= $(VENV)-ray
 SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
 GPU ?= $(VENV)-gpu
-# One more than the cores: many tests wait, for a process or for time to pass.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
+# Two more than the cores: many tests wait, for a process or for time to pass.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 2)
 ARGS ?=
 ONLY ?=
 IMAGE := infra/deploy/image

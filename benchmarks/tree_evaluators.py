@@ -9,11 +9,11 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,13 +119,24 @@ def _onnx(algorithm: str, path: Path) -> Evaluate:
 
 
 def _own_c(algorithm: str, path: Path) -> Evaluate:
-    """Compile our export to C, and a loop over rows, as a library."""
-    from skewless.infra.trees.c_source import FLAGS, write_c  # noqa: PLC0415 - as above
+    from skewless.infra.trees.c_source import write_c  # noqa: PLC0415 - as above
 
-    model = _export_model(algorithm, path)
+    return _compiled_source(write_c(_export_model(algorithm, path)))
+
+
+def _edge(algorithm: str, path: Path) -> Evaluate:
+    from skewless.infra.trees.edge_source import write_edge  # noqa: PLC0415 - as above
+
+    return _compiled_source(write_edge(_export_model(algorithm, path)))
+
+
+def _compiled_source(files: Mapping[str, bytes]) -> Evaluate:
+    """Compile C of an export, and a loop over rows, as a library."""
+    from skewless.infra.trees.c_source import FLAGS  # noqa: PLC0415 - as above
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for file, content in write_c(model).items():
+        for file, content in files.items():
             (folder / file).write_bytes(content)
         (folder / "loop.c").write_text(_LOOP)
         command = ["cc", *FLAGS, "-shared", "-fPIC", "-o", "trees.so", "trees.c", "loop.c", "-lm"]
@@ -147,6 +158,46 @@ void trees_margins(const double *inputs, double *margins, long rows, long width,
 }
 """
 
+
+def _wasm(algorithm: str, path: Path) -> Evaluate:
+    """Compile our export to C, and a loop over rows, to WebAssembly."""
+    import wasmtime  # noqa: PLC0415 - may be missing
+
+    from skewless.infra.trees.c_source import write_c  # noqa: PLC0415 - as above
+    from skewless.infra.trees.wasm import COMPILER  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {**write_c(_export_model(algorithm, path)), "loop.c": _WASM_LOOP.encode()}
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        COMPILER.build([folder / file for file in files if file.endswith(".c")], folder / "trees.wasm")
+        store = wasmtime.Store()
+        module = wasmtime.Module.from_file(store.engine, str(folder / "trees.wasm"))
+    exports: Mapping[str, Any] = wasmtime.Instance(store, module, []).exports(store)
+    memory, score = exports["memory"], exports["score"]
+    inputs, outputs = (exports[each].value(store) for each in ("inputs", "outputs"))
+
+    def some(rows: Matrix) -> bytes:
+        memory.write(store, rows.tobytes(), inputs)
+        score(store, len(rows))
+        return bytes(memory.read(store, outputs, outputs + 8 * len(rows)))
+
+    def evaluate(rows: Matrix) -> Matrix:
+        pieces = (some(rows[at : at + _WASM_ROWS]) for at in range(0, len(rows), _WASM_ROWS))
+        return np.frombuffer(b"".join(pieces), dtype="<f8")
+
+    return evaluate
+
+
+_WASM_ROWS = 1_000
+_WASM_LOOP = f"""#include "trees.h"
+double inputs[{_WASM_ROWS} * TREES_INPUTS], outputs[{_WASM_ROWS} * TREES_OUTPUTS];
+void score(int rows);
+void score(int rows) {{
+    for (int i = 0; i < rows; i++) trees_margin(inputs + i * TREES_INPUTS, outputs + i * TREES_OUTPUTS);
+}}
+"""
 _ONNX_ROWS = 10_000
 _BOTH = ("lightgbm", "xgboost")
 EVALUATORS = (
@@ -156,4 +207,6 @@ EVALUATORS = (
     Evaluator(name="lignum, compiled", open=_compiled, algorithms=_BOTH, packages=("lignum",), programs=("cc",)),
     Evaluator(name="our export to ONNX, ONNX Runtime", open=_onnx, packages=("onnx", "onnxruntime")),
     Evaluator(name="our export to C, gcc", open=_own_c, programs=("cc",)),
+    Evaluator(name="our edge package, gcc", open=_edge, programs=("cc",)),
+    Evaluator(name="our export to WASM, wasmtime", open=_wasm, packages=("wasmtime",), programs=("clang", "wasm-ld")),
 )

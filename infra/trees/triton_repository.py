@@ -17,10 +17,10 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.trees.export_model import ExportModel, ModelInput
-from skewless.infra.trees.single_precision import GROVE
 from skewless.infra.trees.table import Tree, TreeFacts, TreeNode
 from skewless.infra.trees.treelite_model import build_checkpoint, expressible_trees, import_treelite
 
+GROVE = 64  # trees that FIL's CPU class adds at a time
 BOUND = 1e-5
 EMULATION = (
     "was not run. Emulated: FIL's CPU class in single precision; inputs, thresholds and leaves are float32, the leaves "

@@ -26,7 +26,7 @@ from skewless.infra.trees.native import Toolchain
 
 _EXPORTS = ("score", "inputs", "outputs")
 # The exponential comes from wasi-libc, whose functions of numbers need no system.
-_COMPILER = Toolchain(
+COMPILER = Toolchain(
     compiler="clang",
     flags=(
         *FLAGS,
@@ -67,7 +67,7 @@ def write_wasm(model: ExportModel) -> dict[str, bytes]:
         for name, data in sources.items():
             (folder / name).write_bytes(data)
         _check_compiler()
-        _COMPILER.build([folder / name for name in sources if name.endswith(".c")], folder / "model.wasm")
+        COMPILER.build([folder / name for name in sources if name.endswith(".c")], folder / "model.wasm")
         module = (folder / "model.wasm").read_bytes()
     page = {"index.html": _fill(_PAGE, values), f"{stem}.js": _fill(_SCRIPT, values)}
     return {**sources, **page, f"{stem}.wasm": module}
@@ -96,8 +96,8 @@ def wasm_scores(path: Path, rows: Matrix) -> Matrix:
 def wasm_tools() -> Mapping[str, str]:
     """Return the names and versions of the compiler and of the runtime that certifies."""
     _wasmtime()
-    compiler = {} if shutil.which(_COMPILER.compiler) is None else {"compiler": _COMPILER.version()}
-    return {**compiler, "flags": " ".join(_COMPILER.flags), "wasmtime": version("wasmtime")}
+    compiler = {} if shutil.which(COMPILER.compiler) is None else {"compiler": COMPILER.version()}
+    return {**compiler, "flags": " ".join(COMPILER.flags), "wasmtime": version("wasmtime")}
 
 
 def _wasmtime() -> ModuleType:

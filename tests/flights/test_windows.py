@@ -60,7 +60,7 @@ def test_windows_hold_what_pandas_finds(project: Project, flights: Flights, name
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("mode", ["knowledge", "event_time"])
+@pytest.mark.parametrize("mode", ["knowledge", pytest.param("event_time", marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "engine", ["processes", pytest.param("ray", marks=pytest.mark.soak), pytest.param("spark", marks=pytest.mark.soak)]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -216,8 +217,16 @@ def make_project(repo: Path) -> None:
 
 
 def copy_project(repo: Path, target: Path) -> Path:
-    """Copy a project but for its online store, which is filled again from the log."""
-    return Path(shutil.copytree(repo, target, ignore=shutil.ignore_patterns("redis", "__pycache__")))
+    """Copy a project but for its online store, which is filled again from the log.
+
+    The copy's clock goes on from the last change of the project: a test finds the same time whenever it runs.
+    """
+    shutil.copytree(repo, target, ignore=shutil.ignore_patterns("redis", "__pycache__"))
+    changed_s = max(file.stat().st_mtime for file in (target / ".skewless").rglob("*") if file.is_file())
+    if (target / ".skewless/clock").exists():
+        clock = OffsetClock(target / ".skewless/clock")
+        clock.set(clock.now_us() - int((time.time() - changed_s) * SECOND))
+    return target
 
 
 def move_project(repo: Path, addresses: ProjectAddresses) -> Path:

@@ -59,6 +59,7 @@ def change(text: str) -> str:
     return text.replace("    type: sqlite", online).replace("provider: local", f"provider: local\n{offline}\n{engine}")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_the_quickstart_runs_with_three_lines_changed(tmp_path: Path) -> None:
     init, change_folder, walk = blocks(section(page("feast.md"), "Three lines"), "sh")[0].splitlines()

@@ -58,7 +58,7 @@ def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) 
     return make
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRepo, seed: int) -> None:
     repo, other = make_repo("with", seed=seed), make_repo("without", seed=seed)
     delete_in_sources(other)

@@ -288,7 +288,7 @@ def _status(name: str) -> int:
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["lightgbm", pytest.param("xgboost", marks=pytest.mark.soak)])
 def test_the_matrix_is_never_in_memory(tmp_path: Path, algorithm: str) -> None:
     grown = {}
     for way in ("stored", "memory"):

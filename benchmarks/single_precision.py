@@ -13,8 +13,7 @@ import numpy as np
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.trees.evaluate import tree_leaves
 from skewless.infra.trees.table import Tree, TreeTable
-
-GROVE = 64  # trees that FIL's CPU class adds at a time
+from skewless.infra.trees.triton_repository import GROVE
 
 
 def single_precision_margins(table: TreeTable, rows: Matrix) -> Matrix:
