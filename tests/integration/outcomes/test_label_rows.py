@@ -12,6 +12,7 @@ from skewless.contract.labels import KnownTime, Outcomes
 from skewless.contract.spec import Split
 from skewless.infra.outcomes.label_rows import count_labels, read_latest_labels
 from skewless.operations.quality import labelled_log
+from skewless.training.stored_dataset import TrainingDataBuilder
 from skewless.training.train import train
 from tests.integration.outcomes.conftest import DAY, Loop, microseconds
 from tests.worlds.trained import MODEL, Row, ask
@@ -34,6 +35,19 @@ def test_equal_rows_give_an_equal_model(outcome_loop: Loop, known: KnownTime) ->
     logged = outcome_loop.dataset(Outcomes(known=known, vectors="logged"), split=SPLIT)
     assert (logged.counts["logged_vectors"], logged.counts["different_vectors"]) == (n, 0)
     assert logged.fingerprint == by_table.fingerprint
+    # Beyond memory, the rows are the same.
+    project = outcome_loop.place.project
+    builder = TrainingDataBuilder(
+        connection=project.connection,
+        repo=project.repo,
+        plan=project.applied.plan,
+        spec=outcome_loop.use(Outcomes(known=known), split=SPLIT),
+        views=project.views,
+        now_us=outcome_loop.place.now_us(),
+    )
+    with builder.open_stored() as stored:
+        assert stored.fingerprint == by_table.fingerprint
+        assert stored.counts == by_outcome.counts
     models = [
         train(
             dataset,
