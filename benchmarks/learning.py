@@ -4,18 +4,20 @@ Four models decide the same payments of a project, each by its own score. What a
 retrained after each round from the outcomes that it has let happen. After the history that all begin with, the world
 changes: payments at night, which were fraud, are safe now, and those at noon become fraud. ::
 
-    python -m benchmarks.learning [SEEDS] [ROUNDS] [PAYMENTS]
+    python -m benchmarks.learning [SEEDS] [ROUNDS] [PAYMENTS] [FOLDER]
 
-writes ``docs/learning.svg`` and prints the table of ``docs/learn-from-outcomes.md``.
+writes ``docs/learning.svg`` and prints the table of ``docs/learn-from-outcomes.md``. The folder keeps the results of
+each seed, so that an interrupted simulation continues.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ SHARE, LOSS = 0.05, 4.0  # of exploration; of an approved fraud, in units of the
 _START = 1_767_225_600_000_000  # 2026-01-01 00:00 UTC
 _SECOND, _DAY = 1_000_000, 86_400_000_000
 _SHOPS, _HISTORY_DAYS, _CALLS = 100, 14, 7
+_DEFAULTS = ("6", "10", "2100")
 Real = npt.NDArray[np.float64]
 
 _DEFINITIONS = """from feast import Entity, FeatureService, Field, FileSource
@@ -308,22 +311,34 @@ def _moments(values: npt.NDArray[np.float64], name: str) -> tuple[Real, Real]:
     return each.mean(axis=0), each.std(axis=0, ddof=min(1, len(each) - 1))
 
 
-def run(seeds: int, rounds: int, payments: int) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the rounds of all arms, shape ``(seeds, rounds, fields of Round)``."""
+def run(seeds: int, rounds: int, payments: int, kept: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the rounds of all arms, shape ``(seeds, rounds, fields of Round)``.
+
+    Args:
+        kept: folder with the results of each seed; None: they are not kept.
+    """
     found: dict[str, list[list[list[float]]]] = {name: [] for name in ARMS}
     for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as folder, own_server() as url:
-            each = simulate(Path(folder) / "p", url, seed=seed, rounds=rounds, payments=payments)
-        for name, lines in each.items():
-            found[name].append([[getattr(item, field.name) for field in fields(Round)] for item in lines])
-        print(f"seed {seed}: " + ", ".join(f"{name} {lines[-1].value:.3f}" for name, lines in each.items()), flush=True)
+        file = None if kept is None else kept / f"{seed}-{rounds}-{payments}.json"
+        if file is None or not file.exists():
+            with tempfile.TemporaryDirectory() as folder, own_server() as url:
+                each = simulate(Path(folder) / "p", url, seed=seed, rounds=rounds, payments=payments)
+            body = {name: [list(astuple(item)) for item in lines] for name, lines in each.items()}
+        else:
+            body = json.loads(file.read_text())
+        if file is not None:
+            file.write_text(json.dumps(body))
+        for name, lines in body.items():
+            found[name].append(lines)
+        print(f"seed {seed}: " + ", ".join(f"{name} {lines[-1][2]:.3f}" for name, lines in body.items()), flush=True)
     return {name: np.array(values) for name, values in found.items()}
 
 
 def main(arguments: Sequence[str]) -> None:
     """Simulate, write the plot and print the table."""
-    seeds, rounds, payments = (int(text) for text in (*arguments, *("8", "10", "2100")[len(arguments) :]))
-    found = run(seeds, rounds, payments)
+    numbers, kept = list(arguments[:3]), Path(arguments[3]) if len(arguments) > len(_DEFAULTS) else None
+    seeds, rounds, payments = (int(text) for text in (*numbers, *_DEFAULTS[len(numbers) :]))
+    found = run(seeds, rounds, payments, kept)
     (ROOT / "docs" / "learning.svg").write_text(plot(found), encoding="utf-8")
     for line in table(found):
         print(line)

@@ -35,7 +35,7 @@ def _compare(
     """
     spec, at = model.package.spec, own.tolist()
     rows = None
-    if logged.source != "vectors":
+    if logged.source != "vectors" and (model.policy is not None or spec.explore is not None):
         # The server's own parser, so that values have the types by which they are hashed.
         rows = model.parser.parse_rows([json.loads(logged.inputs[i]) for i in at])
     explored = None
@@ -45,7 +45,7 @@ def _compare(
     plain = model.act(logged.scores[own], logged.vectors[own], parsed, None, lists)
     taken = model.act(logged.scores[own], logged.vectors[own], parsed, explored, lists)
     for offset, i in enumerate(at):
-        # Nobody was told what a shadow would do, so it does not explore.
+        # No reply has what a shadow would do, so it does not explore.
         expected = plain if logged.roles[i] == "shadow" else taken
         action, propensity = expected.taken[offset], next(iter(expected.propensities[offset : offset + 1]), None)
         reasons = expected.reasons[offset] if expected.reasons else None

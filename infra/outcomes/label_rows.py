@@ -46,7 +46,7 @@ _NO_PREDICTIONS_SQL = """
     CREATE TEMP TABLE predictions (n BIGINT, id VARCHAR, t BIGINT, version VARCHAR, role VARCHAR, inputs VARCHAR,
         action VARCHAR, propensity DOUBLE, has_keys BOOLEAN)
 """
-# A prediction is used if there is no reason to leave it out; the first reason counts.
+# A prediction is used if there is no reason to skip it; the first reason counts.
 _JOINED_SQL = f"""
     CREATE TEMP TABLE joined AS {BEST_SQL}
     SELECT *, CASE
@@ -56,7 +56,7 @@ _JOINED_SQL = f"""
         WHEN outcome IS NOT NULL OR $missing IS NOT NULL THEN NULL
         WHEN is_retracted THEN 'retracted'
         ELSE 'without_outcome'
-    END AS left_out
+    END AS skip_reason
     FROM (
         SELECT predictions.*, best.label AS outcome, coalesce(best.label, $missing) AS label,
             t + $maturity AS mature_at, {{first}} AS first,
@@ -70,16 +70,16 @@ _REASONS = ("without_keys", "unobserved", "unusable", "retracted", "without_outc
 _COUNTS_SQL = f"""
     SELECT
         count(*) AS predictions,
-        {", ".join(f"count(*) FILTER (left_out = '{name}') AS {name}" for name in _REASONS)},
-        count(*) FILTER (left_out IS NULL AND outcome IS NULL) AS assumed,
-        count(*) FILTER (left_out IS NULL AND inverse > $most) AS clipped
+        {", ".join(f"count(*) FILTER (skip_reason = '{name}') AS {name}" for name in _REASONS)},
+        count(*) FILTER (skip_reason IS NULL AND outcome IS NULL) AS assumed,
+        count(*) FILTER (skip_reason IS NULL AND inverse > $most) AS clipped
     FROM joined
 """
 _USED_SQL = """
     SELECT {fields}, make_timestamptz(t + $horizon) AS outcome_time,
         make_timestamptz(CASE WHEN outcome IS NULL THEN mature_at ELSE greatest(first, mature_at) END) AS outcome_known,
         label AS {label}, least(inverse, $most) * given_weight AS outcome_weight, id AS outcome_prediction
-    FROM joined WHERE left_out IS NULL
+    FROM joined WHERE skip_reason IS NULL
 """
 # Rows of the table that belong to no prediction.
 _OWN_SQL = f"""
@@ -110,7 +110,7 @@ def resolve_labels(log: LabelledLog, now_us: int) -> ResolvedLabels:
 
     Raises:
         StoreError: a log is corrupt, or the disk failed.
-        SourceError: the label table beside the outcomes cannot be read.
+        SourceError: the label table cannot be read.
     """
     labels = log.spec.labels
     if isinstance(labels, LabelSource):
@@ -214,7 +214,7 @@ def _usable_sql(spec: ModelSpec) -> str:
 
 
 def _label_name(log: LabelledLog, labels: Outcomes) -> str:
-    """Return the name of the label's column: that of the table beside, so that expectations hold for both."""
+    """Return the name of the label's column: that of the table, so that expectations hold for both."""
     names = [column.name for column in log.columns()]
     return "outcome_label" if labels.table is None or labels.table.label in names else labels.table.label
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.traffic import entity_position
 
-Scores = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Scores: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ def decide(decisions: Mapping[str, float], scores: Scores) -> list[str | None]:
         decisions: name -> lowest score, ascending, as in ``ModelSpec``.
         scores: ``(n,)`` float64; NaN reaches no threshold.
 
+    >>> import numpy as np
     >>> decide({"approve": 0.0, "review": 0.5, "decline": 0.9}, np.array([0.5, 0.95, -1.0]))
     ['review', 'decline', None]
     """
@@ -121,6 +124,7 @@ def most_likely(classes: Sequence[str], scores: Scores) -> list[str]:
         classes: names of the columns.
         scores: ``(n, k)`` float64.
 
+    >>> import numpy as np
     >>> most_likely(("cat", "dog"), np.array([[0.5, 0.5], [0.1, 0.9]]))
     ['cat', 'dog']
     """

@@ -52,12 +52,12 @@ class Outcomes:
             prediction; other rows are label rows of their own.
         maturity: time after a prediction before which its label is not known, even if its outcome has arrived: early
             outcomes may differ from late ones.
-        missing: the label of a prediction that has no outcome when it is mature; None: the prediction is left out.
+        missing: the label of a prediction that has no outcome when it is mature; None: the prediction is skipped.
         known: ``arrived``: an outcome is known when it arrived. ``declared``: when its sender says that it became
             known, for history that is sent afterwards.
         vectors: ``recomputed``: features are joined from the log, as for a label table. ``logged``: those of the
             prediction, where its version has the features of the service.
-        observed: actions whose outcome can be observed; predictions with another action are left out; none: all.
+        observed: actions whose outcome can be observed; predictions with another action are skipped; none: all.
         weighted: whether a row has the inverse of its logged propensity as its weight.
         max_weight: greatest such weight; greater ones are clipped, and counted.
         tolerance: as of ``LabelSource``, for feedback by entity.

@@ -39,7 +39,7 @@ from skewless.demo.tour_state import (
     run_command,
 )
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import find_servable, read_labels
+from skewless.infra.offline.labels import find_servable, read_labels, table_spec
 from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.backfill import Backfiller
@@ -70,7 +70,8 @@ def prepare(tour: TourState) -> None:
     if not project.models:
         raise DefinitionError(f"project in {project.repo}", "has no model", fix="declare one in models.py")
     rows = {
-        spec.name: read_labels(project.connection, project.repo, tour.plan_of(spec), spec) for spec in project.models
+        spec.name: read_labels(project.connection, project.repo, tour.plan_of(spec), _with_table(spec))
+        for spec in project.models
     }
     begin = min(_test_begin(spec, rows[spec.name]) for spec in project.models) // HOUR_US * HOUR_US
     # One hour early: the clock ticks while models train, and cannot be moved back.
@@ -83,6 +84,14 @@ def prepare(tour: TourState) -> None:
     _select_served(tour)
     _compare(tour)
     tour.rows = {spec.name: _request_rows(tour.plan_of(spec), rows[spec.name], begin) for spec in tour.served}
+
+
+def _with_table(spec: ModelSpec) -> ModelSpec:
+    """Return the spec with its label table, which says what becomes of the requests."""
+    table = table_spec(spec)
+    if table is None:
+        raise DefinitionError(f"model {spec.name!r} labels", "have no table, which the demo needs", fix="name a table")
+    return table
 
 
 def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:

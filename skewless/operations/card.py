@@ -152,7 +152,7 @@ def _label_sentences(labels: Mapping[str, Any]) -> Iterator[str]:
         maturity = length_text(labels["maturity"])
         yield f"Labels are outcomes of logged predictions, known when they {labels['known']}, mature after {maturity}."
         missing = labels["missing"]
-        yield f"A prediction without an outcome {'is left out' if missing is None else f'has the label {missing:g}'}."
+        yield f"A prediction without an outcome {'is skipped' if missing is None else f'has the label {missing:g}'}."
         yield f"The vectors are {labels['vectors']}."
         if labels["observed"]:
             yield f"Only predictions with the action {' or '.join(labels['observed'])} are used."

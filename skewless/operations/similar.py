@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.contract.actions import Scores, decide
+from skewless.contract.actions import decide
 from skewless.contract.arrow_numbers import numbers
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import PredictionEntry, decode_matrix
 from skewless.infra.predictions.search import read_near
+from skewless.infra.runtimes.port import Scores
 from skewless.validation.explanation import shown_value
 from skewless.validation.similar import (
     DifferentFeature,

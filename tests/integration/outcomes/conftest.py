@@ -119,7 +119,7 @@ class Loop:
 
 
 @pytest.fixture
-def loop(trained: Path, tmp_path: Path) -> Iterator[Loop]:
+def outcome_loop(trained: Path, tmp_path: Path) -> Iterator[Loop]:
     with opened_copy(trained, tmp_path / "p") as place:
         yield Loop(place=place)
 

@@ -30,7 +30,7 @@ from tests.worlds.trained import MODEL, SECOND
 RETRAIN = f"retrain {MODEL}"
 
 
-def learn_from_outcomes(loop: Loop) -> None:
+def learn_from_outcomes(outcome_loop: Loop) -> None:
     """Let the labels of the applied model be outcomes, as an edit and an apply would."""
 
     def change(body: dict[str, Any]) -> None:
@@ -40,42 +40,44 @@ def learn_from_outcomes(loop: Loop) -> None:
         gate = Gate(metric="auc", floor=0.6)
         body["models"] = [replace(spec, labels=Outcomes(), split=split, triggers=triggers, gate=gate).as_dict()]
 
-    edit_plan(loop.place.project.state, change)
+    edit_plan(outcome_loop.place.project.state, change)
     edit(
-        loop.place.repo,
+        outcome_loop.place.repo,
         'column="fraud", value_set=[0, 1]',
         'column="outcome_label", value_set=[0, 1]',
         file="expectations.py",
     )
-    loop.place.project.refresh()
+    outcome_loop.place.project.refresh()
 
 
-def test_outcomes_train_the_next_version(loop: Loop) -> None:
-    learn_from_outcomes(loop)
-    project = loop.place.project
-    loop.predict(2)
+def test_outcomes_train_the_next_version(outcome_loop: Loop) -> None:
+    learn_from_outcomes(outcome_loop)
+    project = outcome_loop.place.project
+    outcome_loop.predict(2)
     with pytest.raises(SourceError, match="no usable row"):
         project.training_set(MODEL)
     assert find_causes(project, MODEL) == []
-    loop.predict(20, outcomes=True)
+    outcome_loop.predict(20, outcomes=True)
     (cause,) = find_causes(project, MODEL)
-    assert (cause.name, cause.evidence["labels"]) == ("labels", len(loop.known))
+    assert (cause.name, cause.evidence["labels"]) == ("labels", len(outcome_loop.known))
     (run,) = run_once(project, ["retrain"], invoke_in_process(get_command(create_app())))
     assert (run.id.job, run.state) == (RETRAIN, "done"), run.error
     (body,) = run.outputs["models"]
     assert (body["version"], body["promoted"]) == ("000002", True)
-    assert body["rows"]["used"] == len(loop.known) == body["rows"]["predictions"] - body["rows"]["without_outcome"]
+    assert (
+        body["rows"]["used"] == len(outcome_loop.known) == body["rows"]["predictions"] - body["rows"]["without_outcome"]
+    )
     found = card(project, MODEL)
     assert "Labels are outcomes of logged predictions, known when they arrived" in found.text
     assert f"| without_outcome | {body['rows']['without_outcome']} |" in found.text
-    assert project.validate([MODEL]).reports[0].n_rows == len(loop.known)
+    assert project.validate([MODEL]).reports[0].n_rows == len(outcome_loop.known)
     suggested = suggest_suites(project).suites[f"labels:{MODEL}"]
     assert {item.arguments.get("column") for item in suggested} >= {"amount", "outcome_label"}
 
-    model = loop.place.load("000002")
-    loop.predict(2, model=model, outcomes=True)
+    model = outcome_loop.place.load("000002")
+    outcome_loop.predict(2, model=model, outcomes=True)
     assert {item.version: item.labelled for item in quality(project, MODEL).whole.versions} == {
-        "000001": len(loop.known) - 30,
+        "000001": len(outcome_loop.known) - 30,
         "000002": 30,
     }
     window = 3 * DAY * SECOND

@@ -22,14 +22,14 @@ from tests.worlds.trained import MODEL, ask
 DECISIONS = {"approve": 0.0, "decline": 0.05}
 
 
-def exploring(loop: Loop, explore: Explore | None) -> ServedModel:
+def exploring(outcome_loop: Loop, explore: Explore | None) -> ServedModel:
     """Return a version that declines many."""
-    loop.use(loop.place.project.applied.model(MODEL).labels, decisions=DECISIONS, explore=explore)
-    return loop.place.load(loop.place.train().package.version)
+    outcome_loop.use(outcome_loop.place.project.applied.model(MODEL).labels, decisions=DECISIONS, explore=explore)
+    return outcome_loop.place.load(outcome_loop.place.train().package.version)
 
 
-def logged(loop: Loop, version: str) -> list[dict[str, Any]]:
-    rows = pa.concat_tables([pq.read_table(file) for file in prediction_files(loop.place.project.state)])
+def logged(outcome_loop: Loop, version: str) -> list[dict[str, Any]]:
+    rows = pa.concat_tables([pq.read_table(file) for file in prediction_files(outcome_loop.place.project.state)])
     return [row for row in rows.to_pylist() if row["version"] == version]
 
 
@@ -40,11 +40,11 @@ def expected_propensity(row: dict[str, Any], *, share: float) -> float:
 
 
 @pytest.mark.parametrize("sticky", [(), ("shop_id", "paid_at")])
-def test_a_share_explores_and_replay_proves_it(loop: Loop, sticky: tuple[str, ...]) -> None:
-    model = exploring(loop, Explore(share=0.25, action="approve", sticky=sticky))
-    answer = loop.place.predict(ask(400), model=model)
-    again = loop.place.predict(ask(400), model=model)
-    rows = {row["id"]: row for row in logged(loop, model.version)}
+def test_a_share_explores_and_replay_proves_it(outcome_loop: Loop, sticky: tuple[str, ...]) -> None:
+    model = exploring(outcome_loop, Explore(share=0.25, action="approve", sticky=sticky))
+    answer = outcome_loop.place.predict(ask(400), model=model)
+    again = outcome_loop.place.predict(ask(400), model=model)
+    rows = {row["id"]: row for row in logged(outcome_loop, model.version)}
     assert len(rows) == 800
     told, explored = answer.decisions, answer.explored
     assert told is not None
@@ -61,30 +61,30 @@ def test_a_share_explores_and_replay_proves_it(loop: Loop, sticky: tuple[str, ..
     assert (list(again.explored or ()) == list(explored)) == bool(sticky)
     body = predictions_json(answer, features=False)["predictions"]
     assert [item.get("explored", False) for item in body] == explored
-    assert loop.place.project.replay().ok
+    assert outcome_loop.place.project.replay().ok
 
 
-def test_without_exploration_nothing_has_a_propensity(loop: Loop) -> None:
-    model = exploring(loop, None)
-    answer = loop.place.predict(ask(20), model=model)
-    rows = logged(loop, model.version)
+def test_without_exploration_nothing_has_a_propensity(outcome_loop: Loop) -> None:
+    model = exploring(outcome_loop, None)
+    answer = outcome_loop.place.predict(ask(20), model=model)
+    rows = logged(outcome_loop, model.version)
     assert {row["propensity"] for row in rows} == {None}
     assert {row["action"] for row in rows} == set(answer.decisions or ())
     assert answer.explored is None
-    assert loop.place.project.replay().ok
+    assert outcome_loop.place.project.replay().ok
 
 
 def replaced(value: object, _before: object) -> object:
     return value
 
 
-def test_altered_actions_are_found(loop: Loop) -> None:
-    model = exploring(loop, Explore(share=0.25, action="approve"))
-    loop.place.predict(ask(40), model=model)
-    assert loop.place.project.replay().ok
+def test_altered_actions_are_found(outcome_loop: Loop) -> None:
+    model = exploring(outcome_loop, Explore(share=0.25, action="approve"))
+    outcome_loop.place.predict(ask(40), model=model)
+    assert outcome_loop.place.project.replay().ok
     for row, (column, value) in enumerate((("action", "refer"), ("action", None), ("propensity", 0.5))):
-        alter_predictions(loop.place, column, partial(replaced, value), rows=(row,))
-    report = loop.place.project.replay()
+        alter_predictions(outcome_loop.place, column, partial(replaced, value), rows=(row,))
+    report = outcome_loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
     assert {(item.cause, item.about) for item in report.findings.examples} == {(Cause.ACTION, MODEL)}
     assert report.different == 3
