@@ -62,7 +62,6 @@ def run() -> list[Result]:
     ]
     whole = done.median(OWN, Report.seconds)
     shares = {part: done.fact(OWN, part) for part in entrants.PARTS}
-    # States are computed while the server works for the view before.
     shares["waiting for the server and the disk"] = done.median(OWN, lambda each: each.seconds() - each.cpu_seconds())
     return [*results, *(_share(whole, part, seconds) for part, seconds in shares.items())]
 

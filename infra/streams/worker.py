@@ -28,7 +28,7 @@ from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
 _LINGER_S = 0.1  # the longest pause between two batches
-_PAUSE = 5  # times the CPU time of a small batch in this thread: so fixed costs take a sixth of its time at most
+_PAUSE = 2  # times the CPU time of a small batch: so fixed costs take a third of the thread's time at most
 _GROWTH = 1.1  # at most, of the assumed cost from batch to batch: a single large one counts little
 _RETRY_S = 1.0
 _CHECK_S = 1.0
