@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 1_000
 BATCHES, SINGLES = "batches", "one by one"
-PARTS = ("decoding and judging", "writing the log", "computing states", "the server's answers")
+PARTS = ("decoding and judging", "writing the log", "updating states")
 KEYS = {"card": 20_000, "shop": 2_000, "city": 200, "device": 50_000}
 _RATE = 2_000  # events a second of their own time
 _CHUNK = 20_000
@@ -212,7 +212,6 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.decode import Decoder
     from skewless.infra.streams.state_writer import StateWriter
 
@@ -229,18 +228,7 @@ def _watched() -> dict[str, float]:
 
         return call
 
-    def server(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - of what is wrapped
-        start = time.perf_counter()
-        try:
-            return letters(*arguments, **keywords)
-        finally:
-            passed = time.perf_counter() - start
-            spent[PARTS[3]] += passed
-            spent[PARTS[2]] -= passed
-
     # In this process alone, which ends with its round: the parts have no clock of their own.
-    letters = RedisWriter._call_letters  # noqa: SLF001 - where the server is waited for
-    RedisWriter._call_letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
     PartitionLog.append = timed(PARTS[1], PartitionLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001

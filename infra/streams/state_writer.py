@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventSelector, ViewEvents
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations
@@ -64,9 +63,7 @@ class StateWriter:
         self._versions: dict[str, int] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
-        self._newest_us = 0
-        # While the store works for one view, the update of the next one is computed.
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="states")
+        self._latest_us = 0
         self.set_views(self.views)
 
     def set_views(self, views: Sequence[WindowView]) -> None:
@@ -238,21 +235,18 @@ class StateWriter:
             seq=accepted[SEQ].to_numpy(),
         )
         # Not up to now: a state cannot be read at times before m (SEMANTICS 3.5), and requests may arrive late.
-        self._newest_us = max(self._newest_us, int(origin.ts.max()))
+        self._latest_us = max(self._latest_us, int(origin.ts.max()))
         now_us = self.clock.now_us()
-        m = (min(now_us, self._newest_us) if self.follows_events else now_us) - PENDING_US
+        m = (min(now_us, self._latest_us) if self.follows_events else now_us) - PENDING_US
         events: dict[str, ViewEvents] = dict(selected or {})
-        appends: list[Future[int]] = []
+        changed = 0
         for states in states_list:
             name = states.view.hash
             if name not in events:
                 events[name] = self._lenses[name].select(accepted, origin)
             marker = window_marker(self.project, states.view, states.generation, partition)
-            appends.append(
-                self._pool.submit(states.append, self.store, events[name], m, (marker, self._applied[marker]))
-            )
-        wait(appends)  # all of them, even if one fails: a repetition must not meet them
-        return sum(append.result() for append in appends)
+            changed += states.append(self.store, events[name], m, (marker, self._applied[marker]))
+        return changed
 
     def _set_markers(
         self, log: PartitionLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0

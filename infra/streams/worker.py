@@ -28,7 +28,8 @@ from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
 _LINGER_S = 0.1  # the longest pause between two batches
-_GROWTH = 1.1  # of the assumed cost of a batch: a slow one, for example behind a slow disk, counts little
+_PAUSE = 2  # times the CPU time of a small batch: so fixed costs take a third of the thread's time at most
+_GROWTH = 1.1  # at most, of the assumed cost from batch to batch: a single large one counts little
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
@@ -84,7 +85,7 @@ class Worker:
         self._ids = EventIds(self.source, state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
-        self._batch_s = _LINGER_S  # seconds that a small batch costs, however few events it has
+        self._batch_s = _LINGER_S  # CPU time of a small batch, seconds
         self._uncommitted: dict[Partition, int] = {}
         self._commit_at = 0.0
         self._retry_at = 0.0
@@ -215,9 +216,8 @@ class Worker:
 
     def _step(self, stream: EventStream) -> None:
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        # At most half of the time goes into the fixed costs of batches; after a quiet time, events are written at once.
-        # Decisions do not wait: each costs more than its share of a batch.
-        due = self._written_at + (min(_LINGER_S, self._batch_s) if self.decider is None else 0.0)
+        # After a quiet time, events are written at once. Decisions do not wait: each costs more than its share of a batch.
+        due = self._written_at + (min(_LINGER_S, _PAUSE * self._batch_s) if self.decider is None else 0.0)
         if waiting < self._max_rows:
             if waiting:
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -247,7 +247,7 @@ class Worker:
         self.counts.trouble = self.counts.trouble or stream.trouble
 
     def _write_batch(self) -> None:
-        began_at = time.monotonic()
+        began_s = time.thread_time()
         log_error: StoreError | None = None
         for partition, partition_worker in list(self._partition_workers.items()):
             if not partition_worker.waiting:
@@ -262,7 +262,8 @@ class Worker:
             if partition_worker.next_position is not None:
                 self._uncommitted[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
-        self._batch_s = min(self._written_at - began_at, _GROWTH * self._batch_s)
+        # Not the time of the clock: a slow disk or server would make events wait twice.
+        self._batch_s = min(time.thread_time() - began_s, _GROWTH * self._batch_s)
         self._log_error = None if log_error is None else str(log_error)
         if log_error is not None:
             self._note_trouble(log_error)

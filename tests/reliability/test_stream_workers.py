@@ -25,7 +25,7 @@ from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.redis_link import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.worker import Worker
+from skewless.infra.streams.worker import _PAUSE, Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.servers.kafka import kafka_broker
@@ -105,10 +105,10 @@ def test_a_worker_waits_between_batches_as_long_as_a_batch_takes(
         for batches in (2 * PARTITIONS, 3 * PARTITIONS):
             feed(world, traffic, broker)
             began_at = worker._written_at = time.monotonic()
-            worker._batch_s = 0.2
+            worker._batch_s = 0.05
             while worker.counts.batches < batches:
                 worker.step()
-            assert time.monotonic() - began_at >= 0.2
+            assert time.monotonic() - began_at >= 0.05 * _PAUSE
             assert 0 < worker._batch_s < PATIENCE_S
         worker.close()
         world.check()

@@ -11,6 +11,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import ProcessRecord, read_processes
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.project_state import ProjectState
@@ -19,7 +21,7 @@ from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker_group import WorkerGroup
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view
-from tests.worlds.streams import StreamWorld
+from tests.worlds.streams import SOURCE, StreamWorld, Traffic
 from tests.worlds.waiting import until
 
 PARTITIONS = 3
@@ -101,3 +103,31 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
                 assert read_processes(ProjectState(world.root))[0].plan == plan.hash
             until(lambda: read_processes(ProjectState(world.root))[0].plan == "after")
             assert world.generations.find_live(changed.windows[0]) is not None
+
+
+def test_small_files_are_merged_before_there_are_many(world: StreamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker_group._HOUSEKEEPING_S", 3_600.0)
+    monkeypatch.setattr("skewless.infra.streams.worker_group._HOUSEKEEPING_FILES", 70)
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    broker, traffic = MemoryBroker(1), Traffic(0)
+    with connect(world.root / "spill", threads=1) as connection:
+        streams = HalfBroken(
+            plan=world.plan,
+            state=ProjectState(world.root),
+            settings=Settings(stream_batch_rows=1),
+            url=lambda: world.url,
+            clock=world.clock,
+            connection=connection,
+            broker=broker,
+            broken="none",
+        )
+        with closing(WorkerGroup(streams)) as worker_group:
+            for _, message in traffic.make(100, world.clock.now_us()):
+                broker.append(0, message)
+            worker_group.start()
+            (counts,) = worker_group.source_counts
+            until(lambda: counts.batches >= 70)
+            (name,) = log_partitions(world.state, SOURCE.name)
+            until(lambda: any(segment.is_merged for segment in PartitionLog(world.state, name).segments()))
+        world.check()
