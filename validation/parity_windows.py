@@ -18,8 +18,9 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.contract.windows.tiles import AppliedPositions, WindowReader
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
+from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import read_pointer
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import sample_event_keys

@@ -21,11 +21,16 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles, WindowReader
+from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
+from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import ViewVersion, read_pointer
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
+
+# Up to so many states, several views are decoded together. The arrays of more states leave the processor's cache, and
+# the memory allocator gets each of them from the kernel anew.
+_FEW_STATES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,12 @@ class WindowStates:
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
-        self._readers = {view.name: _StateReader(plan.project, view) for view in plan.windows}
+        self._readers = {view.name: _ViewStates(plan.project, view) for view in plan.windows}
+        by_structure: dict[tuple[object, ...], dict[int, _ViewStates]] = {}
+        for i, reader in enumerate(self._readers.values()):
+            by_structure.setdefault(reader.view.structure, {})[i] = reader
+        self._groups = [_ViewGroup(views) for views in by_structure.values()]
+        self._single_views = [_ViewGroup({i: reader}) for i, reader in enumerate(self._readers.values())]
 
     @property
     def pointers(self) -> list[bytes]:
@@ -117,35 +127,47 @@ class WindowStates:
             marker_status: the status of the markers that were read with the states.
             t: microseconds.
         """
-        corrupt = 0
-        reads: dict[str, ViewRead] = {}
-        applied: dict[str, StateProgress] = {}
         n = len(names) // max(len(self._readers), 1)
-        for i, (name, reader) in enumerate(self._readers.items()):
-            # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
-            lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
-            if reader.keys is None or lost:
-                reads[name] = empty_read(reader.view, n, available=False)
-                applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
-            else:
-                part = slice(i * n, (i + 1) * n)
-                watermark = marker_status.watermark(reader.markers)
-                tiles, is_valid = reader.codec.unpack_sound(states[part])
-                corrupt += n - int(is_valid.sum())
-                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, min(t, watermark))
-        return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
+        views: dict[str, tuple[ViewRead, StateProgress]] = {}
+        corrupt = 0
+        for group in self._groups if len(names) <= _FEW_STATES else self._single_views:
+            parts = [slice(i * n, (i + 1) * n) for i in group.positions]
+            own_states = [state for part in parts for state in states[part]]
+            tiles, is_valid = group.codec.unpack_sound(own_states)
+            features = group.reader.features(tiles, t)
+            # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
+            is_answered: BoolArray = (tiles.m <= t) & is_valid
+            is_complete = bool(is_answered.all())
+            for i, (reader, part) in enumerate(zip(group.views, parts, strict=True)):
+                own = slice(i * n, (i + 1) * n)
+                if reader.is_lost(marker_status):
+                    views[reader.view.name] = reader.unavailable(n)
+                    continue
+                known_to = np.full(n, min(t, marker_status.watermark(reader.markers)), dtype=np.int64)
+                own_names, answered = names[part], None if is_complete else is_answered[own]
+                has_key = np.array([name is not None for name in own_names]) if None in own_names else None
+                views[reader.view.name] = (
+                    build_window_read(reader.view, features[own], known_to, answered, has_key, known_to),
+                    StateProgress(generation=reader.generation, slots=tiles.slots.of_entities(own.start, own.stop)),
+                )
+                corrupt += 0 if is_complete else n - int(is_valid[own].sum())
+        return ViewReads(
+            reads={name: views[name][0] for name in self._readers},
+            applied={name: views[name][1] for name in self._readers},
+            corrupt=corrupt,
+        )
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
+        views = {name: reader.unavailable(n) for name, reader in self._readers.items()}
         return ViewReads(
-            reads={name: empty_read(reader.view, n, available=False) for name, reader in self._readers.items()},
-            applied=dict.fromkeys(self._readers, no_progress),
+            reads={name: read for name, (read, _) in views.items()},
+            applied={name: progress for name, (_, progress) in views.items()},
         )
 
 
-class _StateReader:
-    """Reads the states of one view."""
+class _ViewStates:
+    """The generation of one view whose states are read."""
 
     def __init__(self, project: str, view: WindowView) -> None:
         self.view = view
@@ -153,8 +175,6 @@ class _StateReader:
         self.keys: KeyCodec | None = None
         self.markers: list[str] = []
         self._project = project
-        self.codec = TileCodec(view)
-        self._reader = WindowReader(view)
         self._text = b""
 
     def load_pointer(self, text: bytes) -> None:
@@ -168,18 +188,26 @@ class _StateReader:
         self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
         self.keys = KeyCodec(self._project, self.view, self.generation)
 
-    def read(
-        self, names: Sequence[bytes | None], tiles: Tiles, is_valid: BoolArray, t: int, known_to: int
-    ) -> tuple[ViewRead, StateProgress]:
-        features = self._reader.features(tiles, t)
-        times: Int64Array = np.full(len(names), t, dtype=np.int64)
-        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
-        is_answered: BoolArray = (tiles.m <= t) & is_valid
-        has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = build_window_read(
-            self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
-        )
-        return read, StateProgress(generation=self.generation, slots=tiles.slots)
+    def is_lost(self, status: MarkerStatus) -> bool:
+        # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
+        return self.keys is None or not status.lost.isdisjoint((self.view.hash, *self.markers))
+
+    def unavailable(self, n: int) -> tuple[ViewRead, StateProgress]:
+        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
+        return empty_read(self.view, n, available=False), no_progress
+
+
+class _ViewGroup:
+    """Views of one structure, whose states are decoded together.
+
+    Args:
+        views: the views, by their position in the plan.
+    """
+
+    def __init__(self, views: Mapping[int, _ViewStates]) -> None:
+        self.positions, self.views = tuple(views), tuple(views.values())
+        self.codec = TileCodec(*(each.view for each in self.views))
+        self.reader = WindowReader(self.views[0].view)
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

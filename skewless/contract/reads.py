@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from skewless.contract.rows import PackedVersions, Versions, ViewRead
+from skewless.contract.rows import ColumnsOnAccess, PackedVersions, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
@@ -43,6 +43,20 @@ def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str
     return {name: Versions.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+class WindowVersions(Versions):
+    """The versions of features of windows: no single row is their origin, so they have event times only."""
+
+    def __init__(self, event_ts: Int64Array) -> None:
+        # Past the frozen dataclass; the other fields are built on access, in `__getattr__`.
+        self.__dict__["event_ts"] = event_ts
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
+        if name not in Versions.__dataclass_fields__:
+            raise AttributeError(name)
+        self.__dict__.update(vars(Versions.empty(len(self.event_ts))), event_ts=self.event_ts)
+        return self.__dict__[name]
+
+
 def build_window_read(
     view: WindowView,
     features: Floats,
@@ -60,18 +74,21 @@ def build_window_read(
         has_key: entities with a complete key; the others have no row. None: all.
         known_to: all events known by this time are in the features; not after t. None: t.
     """
-    everywhere = np.ones(len(t), dtype=np.bool_)
-    available = everywhere if available is None else available
-    has_row = available if has_key is None else available & has_key
-    nulls = np.isnan(features) | ~has_row[:, None]
-    names = [column.name for column in view.features]
+    nulls = np.isnan(features)
+    if available is None and has_key is None:
+        has_row = np.ones(len(t), dtype=np.bool_)
+    else:
+        has_row = np.logical_and(True if available is None else available, True if has_key is None else has_key)
+        nulls |= ~has_row[:, None]
+        features = np.where(nulls, np.nan, features)
+    positions = {column.name: i for i, column in enumerate(view.features)}
     return ViewRead(
         has_row=has_row,
         available=True,
-        versions=replace(Versions.empty(len(t)), event_ts=t if known_to is None else known_to),
-        values={name: features[:, i] for i, name in enumerate(names)},
-        nulls={name: nulls[:, i] for i, name in enumerate(names)},
+        versions=WindowVersions(t if known_to is None else known_to),
+        values=ColumnsOnAccess(positions, lambda name: features[:, positions[name]]),
+        nulls=ColumnsOnAccess(positions, lambda name: nulls[:, positions[name]]),
         mask=nulls,
-        block=np.where(nulls, np.nan, features),
-        unavailable=~available,
+        block=features,
+        unavailable=None if available is None else ~available,
     )

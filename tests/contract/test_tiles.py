@@ -17,7 +17,7 @@ from skewless.contract.names import partition_hash
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import EventOrigins
-from skewless.contract.windows.tiles import WindowReader
+from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.servers import key_slot

@@ -19,7 +19,8 @@ from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout
-from skewless.contract.windows.tiles import Roller, Tiles, WindowReader
+from skewless.contract.windows.tiles import Roller, Tiles
+from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases

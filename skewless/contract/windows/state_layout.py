@@ -229,16 +229,16 @@ class Finaliser:
         n, scale = words[position], self._view.scales.get(item.column, 0)
         if item.function is Function.COUNT:
             return np.asarray(n, dtype=np.float64)
+        if item.function not in SQUARED:
+            divisor = 1 if item.function is Function.SUM else np.maximum(n, 1)
+            result = quotient(words[position + 1 : position + 3], divisor, scale)
+            result[n < 1] = np.nan
+            return result
         result = np.full(len(n), np.nan)
-        spread = item.function in {Function.VAR, Function.STD}
-        defined = np.flatnonzero(n >= (2 if spread else 1))
-        chosen = words[position : position + (6 if spread else 3), defined]
-        if spread:
-            values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
-            result[defined] = np.sqrt(values) if item.function is Function.STD else values
-        else:
-            divisor = np.ones(len(defined), dtype=np.int64) if item.function is Function.SUM else chosen[0]
-            result[defined] = quotient(chosen[1:3], divisor, scale)
+        defined = np.flatnonzero(n > 1)
+        chosen = words[position : position + 6, defined]
+        values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
+        result[defined] = np.sqrt(values) if item.function is Function.STD else values
         return result
 
 

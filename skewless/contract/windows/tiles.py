@@ -22,12 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.fixed_point import Floats
+from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, window_start
-from skewless.contract.windows.sketch import NO_HASH, Hashes, estimate_distinct, select_smallest
-from skewless.contract.windows.state_layout import EVER, EventOrigins, Finaliser, StateLayout
-from skewless.contract.windows.view import Function, WindowView
+from skewless.contract.windows.sketch import NO_HASH, Hashes, select_smallest
+from skewless.contract.windows.state_layout import EVER, EventOrigins, StateLayout
+from skewless.contract.windows.view import WindowView
 
 CODE_BITS = 8
 KIND_BITS = 4
@@ -65,6 +64,17 @@ class AppliedPositions:
         starts = find_run_starts(entity, partition)
         last = np.append(starts[1:], len(order)) - 1 if len(order) else starts
         return cls(entity=entity[starts], partition=partition[starts], first=seq[starts], seq=seq[last])
+
+    def of_entities(self, start: int, stop: int) -> AppliedPositions:
+        """Return the positions of the entities ``start`` to ``stop``, end exclusive, whose numbers begin at 0 again."""
+        first, last = self.entity.searchsorted((start, stop)).tolist()
+        part = slice(first, last)
+        return AppliedPositions(
+            entity=self.entity[part] - start,
+            partition=self.partition[part],
+            first=self.first[part],
+            seq=self.seq[part],
+        )
 
     def extend(self, later: AppliedPositions) -> AppliedPositions:
         """Return the first and last positions of both."""
@@ -143,7 +153,7 @@ def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
     new[:1] = True
     for column in columns:
         new[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(new)
+    return new.nonzero()[0]
 
 
 class Roller:
@@ -251,94 +261,3 @@ class Roller:
         rows[first[group] + within // size, within % size] = smallest
         tile = np.repeat(starts, records)
         return entity[tile], tag[tile], rows.view(np.int64)
-
-
-_Rows = npt.NDArray[np.intp]
-
-
-class WindowReader:
-    """Computes the features of one view.
-
-    All windows share the same numpy calls: the number of calls dominates the time of a small read.
-    """
-
-    def __init__(self, view: WindowView) -> None:
-        self._view = view
-        self._layout = StateLayout(view)
-        self._finaliser = Finaliser(view)
-        self._hops = np.array([MILLISECOND, *view.hops], dtype=np.int64)
-        self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
-        positions = {window: i for i, window in enumerate(view.windows)}
-        # Features with the same function and column are computed together for all windows: (feature, window) of each.
-        self._groups: dict[tuple[Function, str, int], list[tuple[int, int]]] = {}
-        for i, item in enumerate(view.aggregates):
-            self._groups.setdefault((item.function, item.column, item.place), []).append(
-                (i, positions[item.window_us, item.hop_us])
-            )
-
-    def features(self, tiles: Tiles, t: int) -> Floats:
-        """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
-
-        Args:
-            t: microseconds, at a whole millisecond, and not before the ``m`` of a state.
-        """
-        n, windows = tiles.n, len(self._view.windows)
-        code = tiles.tag & CODE
-        begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
-        edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
-        inside = begin >= edges[:, None]
-        # A window counts the tiles of its own level, and the records of milliseconds before t.
-        counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
-        first, rows = _choose_records(counts, n)
-        words = self._merge(tiles, first, rows)
-        distincts = self._count_distinct(tiles, inside, code, first, rows) if self._layout.hashed else {}
-        result = np.empty((n, len(self._view.aggregates)), dtype=np.float64)
-        for group in self._groups.values():
-            item = self._view.aggregates[group[0][0]]
-            values = self._finaliser.compute_feature(item, words, distincts).reshape(windows, n)
-            for feature, window in group:
-                result[:, feature] = values[window]
-        return result
-
-    def _merge(self, tiles: Tiles, first: _Rows, rows: _Rows) -> Int64Array:
-        """Return the states of all windows, shape ``(width, n_windows * n)``.
-
-        Args:
-            first: for each counted record, the position of its window's first state.
-            rows: the counted records.
-        """
-        words = self._layout.empty(len(self._view.windows) * tiles.n)
-        if len(rows) and self._layout.width:
-            state = first + tiles.entity[rows]
-            starts = find_run_starts(state)
-            chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0)[:, : self._layout.width].T)
-            words[:, state[starts]] = self._layout.merge(chosen, starts)
-        return words
-
-    def _count_distinct(
-        self, tiles: Tiles, inside: BoolArray, code: Int64Array, first: _Rows, rows: _Rows
-    ) -> dict[str, Floats]:
-        """Return, per column of ``count_distinct``, the counts of all windows, shape ``(n_windows * n,)``."""
-        k, size, states = self._view.sketch_size, tiles.words.shape[1], len(self._view.windows) * tiles.n
-        begins, sketched = _choose_records(inside & (code > LEVEL) & ((code & LEVEL) == self._level), tiles.n)
-        kind, counts = code[sketched] >> KIND_BITS, {}
-        for c, column in enumerate(self._layout.hashed):
-            chosen = np.flatnonzero(kind == c + 1)
-            records = sketched[chosen]
-            state = begins[chosen] + tiles.entity[records]
-            # Single events have one hash each; records of sketches have `size` hashes.
-            group = np.concatenate([first + tiles.entity[rows], np.repeat(state, size)])
-            words = np.concatenate([tiles.words[rows, self._layout.width + c], tiles.words[records].ravel()])
-            hashes: Hashes = words.view(np.uint64)
-            counts[column] = estimate_distinct(states, *select_smallest(group, hashes, k), k)
-        return counts
-
-
-def _choose_records(chosen: BoolArray, n: int) -> tuple[_Rows, _Rows]:
-    """Return the first state of the window of each chosen record, and the chosen records, window by window.
-
-    Args:
-        chosen: shape ``(n_windows, n_records)``.
-    """
-    rows = [np.flatnonzero(window) for window in chosen]
-    return np.repeat(np.arange(len(rows)) * n, list(map(len, rows))), np.concatenate(rows)

@@ -186,6 +186,19 @@ class WindowView:
         """Return the distinct windows as (length, hop), growing."""
         return tuple(sorted({(item.window_us, item.hop_us) for item in self.aggregates}))
 
+    @cached_property
+    def structure(self) -> tuple[object, ...]:
+        """Return what determines records and features of the states, whatever keys and columns are called.
+
+        One computation decodes the states of all views with one structure.
+        """
+        columns = list(dict.fromkeys(item.column for item in self.aggregates))
+        items = [
+            (columns.index(item.column), item.function, item.window_us, item.hop_us, item.place)
+            for item in self.aggregates
+        ]
+        return (*items, *(self.scales.get(column, 0) for column in columns), self.sketch_size)
+
     def level(self, hop_us: int) -> int:
         """Return the level of the tiles of a hop."""
         return self.hops.index(hop_us) + 1
