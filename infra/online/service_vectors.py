@@ -14,10 +14,12 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.reads import WindowedReads
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import RowCodec, Versions, ViewRead, empty_read
 from skewless.contract.status import Int64Array, StatusArray
-from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.contract.transforms import Columns
+from skewless.contract.vector import Assembler, BlockJoin, Matrix, Vocabularies
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
@@ -70,7 +72,11 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
         self._markers = list(self._marker_by_view.values())
-        self._numbers = NumberRows(plan) if NumberRows.supports(plan) else None
+        self._window_names = [view.name for view in plan.windows]
+        row_refs = [ref for ref in assembler.view_refs if ref.group not in self._window_names]
+        self._is_direct = assembler.joins_blocks
+        self._numbers = NumberRows(plan.views, row_refs, assembler.codes) if self._is_direct and row_refs else None
+        self._join = BlockJoin(assembler, [*([row_refs] if row_refs else []), *windows.block_refs])
         self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
         self._row_marker_lists = [[marker] for marker in self._markers]
 
@@ -127,24 +133,54 @@ class VectorReader:
             t: microseconds.
             request: the request.
         """
-        vectors = self.numbers(stored, marker_status, t)
+        vectors = self._join_blocks(names, stored, marker_status, t, request.fields)
         return vectors or self.assemble(
             self.reads(names, stored, marker_status, t, request.n), marker_status, t, request
         )
 
-    def numbers(self, stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int) -> ServiceVectors | None:
-        """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
-        # The fast path cannot represent an UNAVAILABLE view.
-        vectors = None if self._numbers is None or marker_status.lost else self._numbers.vectors(stored, t)
-        if vectors is None:
+    def _join_blocks(
+        self,
+        names: Sequence[bytes | None],
+        stored: Sequence[bytes | None],
+        marker_status: MarkerStatus,
+        t: int,
+        fields: Columns,
+    ) -> ServiceVectors | None:
+        """Return the same as ``vectors``, faster; None if the views have to be decoded one by one."""
+        # Blocks cannot represent an UNAVAILABLE view.
+        if not self._is_direct or marker_status.lost:
             return None
+        n_windows, n_rows = len(self._window_names), len(stored)
+        if n_windows:
+            n_rows = n_rows // (len(self._views) + n_windows) * len(self._views)
+        blocks: list[Matrix] = []
+        status: list[StatusArray] = []
+        event_ts: list[Int64Array] = []
+        versions: Mapping[str, Versions] = {}
+        applied: Mapping[str, StateProgress] = {}
+        if self._numbers is not None:
+            rows = self._numbers.vectors(stored[:n_rows] if n_windows else stored, t)
+            if rows is None:
+                return None
+            blocks, status, event_ts, versions = [rows.matrix], [rows.status], [rows.event_ts], rows.versions
+        if n_windows:
+            states = self._windows.read_blocks(names[n_rows:], stored[n_rows:], marker_status, t)
+            if states is None:
+                return None
+            known_to = np.empty((len(states.blocks[0]), n_windows), dtype=np.int64)
+            known_to[:] = states.known_to
+            blocks += states.blocks
+            status.append(np.zeros(known_to.shape, dtype=np.uint8))  # PRESENT
+            event_ts.append(known_to)
+            versions = WindowedReads(versions, self._window_names, known_to)
+            applied = states.applied
         return ServiceVectors(
-            matrix=vectors.matrix,
-            status=vectors.status,
-            event_ts=vectors.event_ts,
+            matrix=self._join.join(blocks, t, fields),
+            status=status[0] if len(status) == 1 else np.concatenate(status, axis=1),
+            event_ts=event_ts[0] if len(event_ts) == 1 else np.concatenate(event_ts, axis=1),
             watermark=self._watermark(marker_status),
-            versions=vectors.versions,
-            applied={},
+            versions=versions,
+            applied=applied,
         )
 
     def reads(
@@ -283,17 +319,14 @@ class FeatureReader:
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
         names, stored, marker_status = self._fetch(request, t)
-        vectors, reads = self._vectors.numbers(stored, marker_status, t), None
-        if vectors is None:
-            reads = self._vectors.reads(names, stored, marker_status, t, request.n)
-            vectors = self._vectors.assemble(reads, marker_status, t, request)
+        vectors = self._vectors.vectors(names, stored, marker_status, t, request)
         return OnlineFeatures(
             t=t,
             labels=self._assembler.labels,
             matrix=vectors.matrix,
             status=dict(zip(self._names, vectors.status.T, strict=True)),
             watermarks=dict(zip(self._names, vectors.watermark.tolist(), strict=True)),
-            decode=lambda: reads or self._vectors.reads(names, stored, marker_status, t, request.n),
+            decode=lambda: self._vectors.reads(names, stored, marker_status, t, request.n),
         )
 
     def _fetch(

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.columns import FeatureRef
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
@@ -20,6 +22,7 @@ from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
@@ -29,7 +32,7 @@ from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 
 # Up to so many states, several views are decoded together. The arrays of more states leave the processor's cache, and
-# the memory allocator gets each of them from the kernel anew.
+# the allocator gets each of them from the kernel again.
 _FEW_STATES = 128
 
 
@@ -53,6 +56,20 @@ class ViewReads:
     reads: Mapping[str, ViewRead]
     applied: Mapping[str, StateProgress]
     corrupt: int = 0
+
+
+class WindowBlocks(NamedTuple):
+    """The features of windowed views, all of which are complete.
+
+    Args:
+        blocks: per ``block_refs``, shape ``(n, n_columns)``; NaN is null.
+        known_to: per view of the plan, the time up to which all its events are included, microseconds.
+        applied: per view, the positions that its states include.
+    """
+
+    blocks: Sequence[Floats]
+    known_to: Sequence[int]
+    applied: Mapping[str, StateProgress]
 
 
 class WindowStates:
@@ -112,6 +129,43 @@ class WindowStates:
             keys += [None] * n if reader.keys is None else reader.keys.encode_columns(columns)
         return keys
 
+    @property
+    def block_refs(self) -> list[list[FeatureRef]]:
+        """Return the features of the columns of each block of ``read_blocks``."""
+        return [
+            [
+                FeatureRef(group=each.view.name, name=column.name)
+                for each in group.views
+                for column in each.view.features
+            ]
+            for group in self._groups
+        ]
+
+    def read_blocks(
+        self, names: Sequence[bytes | None], states: Sequence[bytes | None], marker_status: MarkerStatus, t: int
+    ) -> WindowBlocks | None:
+        """Return the features as ``read`` does, without decoding view by view.
+
+        None: there are too many states for it, or not all states can be read.
+        """
+        is_lost = any(reader.is_lost(marker_status) for reader in self._readers.values())
+        if len(names) > _FEW_STATES or is_lost or None in names:
+            return None
+        n = len(names) // len(self._readers)
+        blocks, applied = [], {}
+        for group in self._groups:
+            tiles, features, is_answered, _ = group.decode(states, n, t)
+            if not is_answered.all():
+                return None
+            size = len(group.views)
+            # From views of entities to entities of views.
+            blocks.append(features.reshape(size, n, -1).swapaxes(0, 1).reshape(n, -1))
+            for i, each in enumerate(group.views):
+                slots = tiles.slots if size == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
+                applied[each.view.name] = StateProgress(generation=each.generation, slots=slots)
+        known_to = [min(t, marker_status.watermark(each.markers)) for each in self._readers.values()]
+        return WindowBlocks(blocks, known_to, {name: applied[name] for name in self._readers})
+
     def read(
         self,
         names: Sequence[bytes | None],
@@ -130,40 +184,29 @@ class WindowStates:
         n = len(names) // max(len(self._readers), 1)
         views: dict[str, tuple[ViewRead, StateProgress]] = {}
         corrupt = 0
-        for group in self._groups if len(names) <= _FEW_STATES else self._single_views:
-            parts = [slice(i * n, (i + 1) * n) for i in group.positions]
-            own_states = [state for part in parts for state in states[part]]
-            tiles, is_valid = group.codec.unpack_sound(own_states)
-            features = group.reader.features(tiles, t)
-            # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
-            is_answered: BoolArray = (tiles.m <= t) & is_valid
-            is_complete = bool(is_answered.all())
-            for i, (reader, part) in enumerate(zip(group.views, parts, strict=True)):
-                own = slice(i * n, (i + 1) * n)
-                if reader.is_lost(marker_status):
-                    views[reader.view.name] = reader.unavailable(n)
-                    continue
-                known_to = np.full(n, min(t, marker_status.watermark(reader.markers)), dtype=np.int64)
-                own_names, answered = names[part], None if is_complete else is_answered[own]
-                has_key = np.array([name is not None for name in own_names]) if None in own_names else None
-                views[reader.view.name] = (
-                    build_window_read(reader.view, features[own], known_to, answered, has_key, known_to),
-                    StateProgress(generation=reader.generation, slots=tiles.slots.of_entities(own.start, own.stop)),
-                )
-                corrupt += 0 if is_complete else n - int(is_valid[own].sum())
-        return ViewReads(
-            reads={name: views[name][0] for name in self._readers},
-            applied={name: views[name][1] for name in self._readers},
-            corrupt=corrupt,
-        )
+        for group in self._single_views:
+            (reader,), (i,) = group.views, group.positions
+            if reader.is_lost(marker_status):
+                views[reader.view.name] = reader.unavailable(n)
+                continue
+            tiles, features, is_answered, is_valid = group.decode(states, n, t)
+            known_to = np.full(n, min(t, marker_status.watermark(reader.markers)), dtype=np.int64)
+            has_key = np.array([name is not None for name in names[i * n : (i + 1) * n]], dtype=np.bool_)
+            views[reader.view.name] = (
+                build_window_read(reader.view, features, known_to, is_answered, has_key, known_to),
+                StateProgress(generation=reader.generation, slots=tiles.slots),
+            )
+            corrupt += n - int(is_valid.sum())
+        return _view_reads(views, corrupt)
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        views = {name: reader.unavailable(n) for name, reader in self._readers.items()}
-        return ViewReads(
-            reads={name: read for name, (read, _) in views.items()},
-            applied={name: progress for name, (_, progress) in views.items()},
-        )
+        return _view_reads({name: reader.unavailable(n) for name, reader in self._readers.items()})
+
+
+def _view_reads(views: Mapping[str, tuple[ViewRead, StateProgress]], corrupt: int = 0) -> ViewReads:
+    reads, applied = ({name: pair[i] for name, pair in views.items()} for i in (0, 1))
+    return ViewReads(reads=reads, applied=applied, corrupt=corrupt)  # type: ignore[arg-type]  # the pairs differ
 
 
 class _ViewStates:
@@ -206,8 +249,22 @@ class _ViewGroup:
 
     def __init__(self, views: Mapping[int, _ViewStates]) -> None:
         self.positions, self.views = tuple(views), tuple(views.values())
-        self.codec = TileCodec(*(each.view for each in self.views))
-        self.reader = WindowReader(self.views[0].view)
+        self._codec = TileCodec(*(each.view for each in self.views))
+        self._reader = WindowReader(self.views[0].view)
+
+    def decode(self, states: Sequence[bytes | None], n: int, t: int) -> tuple[Tiles, Floats, BoolArray, BoolArray]:
+        """Return records and features of the first view's n states, the second's, and so on.
+
+        Args:
+            states: of all views of the plan.
+
+        Returns:
+            Records, features, which features are right at time ``t``, and which states are readable.
+        """
+        own = [state for i in self.positions for state in states[i * n : (i + 1) * n]]
+        tiles, is_valid = self._codec.unpack_sound(own)
+        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
+        return tiles, self._reader.features(tiles, t), (tiles.m <= t) & is_valid, is_valid
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
-from skewless.contract.rows import ColumnsOnAccess, PackedVersions, Versions, ViewRead
+from skewless.contract.rows import PackedVersions, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
@@ -35,26 +36,41 @@ class PackedReads(Mapping[str, Versions]):
         return len(self.record.names or ())
 
 
+class WindowedReads(Mapping[str, Versions]):
+    """The versions of a service with windowed views; no row is the origin of their features, so they have times only.
+
+    Args:
+        rows: the versions of the other views.
+        windows: names of the windowed views.
+        known_to: time up to which all events are in the features, microseconds, shape ``(n, n_windows)``.
+    """
+
+    def __init__(self, rows: Mapping[str, Versions], windows: Sequence[str], known_to: Int64Array) -> None:
+        self.rows, self.windows, self.known_to = rows, windows, known_to
+
+    def __getitem__(self, name: str) -> Versions:
+        if name not in self.windows:
+            return self.rows[name]
+        known_to = self.known_to[:, self.windows.index(name)]
+        return replace(Versions.empty(len(known_to)), event_ts=known_to)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.rows, self.windows)
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.windows)
+
+
 def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
     """Return the versions of several parts, concatenated; all parts have the same views."""
     packed = [part for part in parts if isinstance(part, PackedReads)]
     if len(packed) == len(parts):
         return PackedReads(packed[0].record, b"".join([part.packed for part in packed]))
+    windowed = [part for part in parts if isinstance(part, WindowedReads)]
+    if len(windowed) == len(parts):
+        rows = concatenate_versions([part.rows for part in windowed])
+        return WindowedReads(rows, windowed[0].windows, np.concatenate([part.known_to for part in windowed]))
     return {name: Versions.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-class WindowVersions(Versions):
-    """The versions of features of windows: no single row is their origin, so they have event times only."""
-
-    def __init__(self, event_ts: Int64Array) -> None:
-        # Past the frozen dataclass; the other fields are built on access, in `__getattr__`.
-        self.__dict__["event_ts"] = event_ts
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
-        if name not in Versions.__dataclass_fields__:
-            raise AttributeError(name)
-        self.__dict__.update(vars(Versions.empty(len(self.event_ts))), event_ts=self.event_ts)
-        return self.__dict__[name]
 
 
 def build_window_read(
@@ -74,21 +90,18 @@ def build_window_read(
         has_key: entities with a complete key; the others have no row. None: all.
         known_to: all events known by this time are in the features; not after t. None: t.
     """
-    nulls = np.isnan(features)
-    if available is None and has_key is None:
-        has_row = np.ones(len(t), dtype=np.bool_)
-    else:
-        has_row = np.logical_and(True if available is None else available, True if has_key is None else has_key)
-        nulls |= ~has_row[:, None]
-        features = np.where(nulls, np.nan, features)
-    positions = {column.name: i for i, column in enumerate(view.features)}
+    everywhere = np.ones(len(t), dtype=np.bool_)
+    available = everywhere if available is None else available
+    has_row = available if has_key is None else available & has_key
+    nulls = np.isnan(features) | ~has_row[:, None]
+    names = [column.name for column in view.features]
     return ViewRead(
         has_row=has_row,
         available=True,
-        versions=WindowVersions(t if known_to is None else known_to),
-        values=ColumnsOnAccess(positions, lambda name: features[:, positions[name]]),
-        nulls=ColumnsOnAccess(positions, lambda name: nulls[:, positions[name]]),
+        versions=replace(Versions.empty(len(t)), event_ts=t if known_to is None else known_to),
+        values={name: features[:, i] for i, name in enumerate(names)},
+        nulls={name: nulls[:, i] for i, name in enumerate(names)},
         mask=nulls,
-        block=features,
-        unavailable=None if available is None else ~available,
+        block=np.where(nulls, np.nan, features),
+        unavailable=~available,
     )

@@ -247,8 +247,8 @@ class RowCodec:
             has_row=has_row,
             available=True,
             versions=PackedVersions(records),
-            values=ColumnsOnAccess(positions, value),
-            nulls=ColumnsOnAccess(positions, lambda name: nulls[:, positions[name]]),
+            values=_Columns(positions, value),
+            nulls=_Columns(positions, lambda name: nulls[:, positions[name]]),
             mask=nulls,
             block=block,
         )
@@ -293,7 +293,7 @@ class PackedVersions(Versions):
         return column
 
 
-class ColumnsOnAccess(Mapping[str, npt.NDArray[Any]]):
+class _Columns(Mapping[str, npt.NDArray[Any]]):
     """The columns of decoded rows, extracted on access."""
 
     def __init__(self, names: Mapping[str, int], extract: Callable[[str], npt.NDArray[Any]]) -> None:

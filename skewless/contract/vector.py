@@ -5,7 +5,7 @@ SEMANTICS 6.2: float64 throughout; null, missing, expired, future and unknown ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,6 +70,10 @@ class Assembler:
         self.labels = tuple(ref.label for ref in self.refs)
         self.codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
         self._numbers = {view.name: self._find_numbers(view) for view in plan.all_views}
+        inputs = [ref for item in plan.transforms for ref in item.inputs]
+        self._input_types = {ref: input_dtype(plan, ref).numpy for ref in inputs}
+        # All features of views that the service or its transforms read.
+        self.view_refs = tuple(ref for ref in dict.fromkeys([*self.refs, *inputs]) if ref.group in self._numbers)
 
     @cached_property
     def runners(self) -> tuple[TransformRunner, ...]:
@@ -91,13 +95,21 @@ class Assembler:
         """
         # Expired and future rows count as missing, for features and for the inputs of transforms.
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
         copied = self._copy_blocks(matrix, reads, status)
         for i, ref in enumerate(self.refs):
             if i not in copied:
-                matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
+                matrix[:, i] = self.number(ref.label, self._column(ref, reads, status, request, outputs))
         return Vectors(matrix=matrix, status=status)
+
+    @cached_property
+    def joins_blocks(self) -> bool:
+        """Whether ``BlockJoin`` can make the matrix: texts of views are categories, and no views share a name."""
+        texts = [ref for ref in self.view_refs if self.plan.dtype(ref).is_text]
+        names = [view.name for view in self.plan.all_views]
+        is_category = all(ref.label in self.codes and ref not in self._input_types for ref in texts)
+        return bool(self.view_refs) and len(set(names)) == len(names) and is_category
 
     def collect_vocabularies(
         self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
@@ -105,7 +117,7 @@ class Assembler:
         """Return the vocabulary of each text column: its sorted categories in the chosen rows."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         columns = {ref.label: self._column(ref, reads, status, request, outputs)[rows] for ref in text}
         return {label: sorted({word for word in column if word is not None}) for label, column in columns.items()}
 
@@ -115,7 +127,7 @@ class Assembler:
         Numbers of views are float64, NaN for null; request fields and outputs of transforms are unchanged.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
 
     def _find_numbers(self, view: View | WindowView) -> _NumberColumns | None:
@@ -142,13 +154,14 @@ class Assembler:
                 copied.update(numbers.numbers)
         return copied
 
-    def _outputs(
-        self, t: Int64Array, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    def outputs(
+        self, t: Int64Array, find: Callable[[FeatureRef], npt.NDArray[Any]]
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Return the outputs of all transforms at times ``t``; ``find`` returns the column of an input."""
         return {
             runner.transform.name: runner.run(
                 {
-                    ref.name: t if ref.group == PREDICTION else self._input(ref, reads, status, request)
+                    ref.name: t if ref.group == PREDICTION else find(ref).astype(self._input_types[ref])
                     for ref in runner.transform.inputs
                 }
             )
@@ -169,13 +182,8 @@ class Assembler:
             return outputs[ref.group][ref.name]
         return _mask_values(reads[ref.group], status[ref.group], ref.name)
 
-    def _input(
-        self, ref: FeatureRef, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
-    ) -> npt.NDArray[Any]:
-        column = self._column(ref, reads, status, request, {})
-        return column.astype(input_dtype(self.plan, ref).numpy)
-
-    def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return a column of the matrix: numbers, or the codes of texts."""
         if column.dtype != object:
             return _widen(column)
         codes = self.codes.get(label)
@@ -184,6 +192,51 @@ class Assembler:
                 f"feature {label!r}", "is text without a vocabulary", fix="train the model again with this plan"
             )
         return np.fromiter((codes.get(word, np.nan) for word in column), dtype=np.float64, count=len(column))
+
+
+class BlockJoin:
+    """Makes the matrix of ``Assembler.assemble`` from blocks of features of several views, if ``joins_blocks``.
+
+    Args:
+        assembler: of the service.
+        blocks: per block, the features of its columns; together all ``view_refs``.
+    """
+
+    def __init__(self, assembler: Assembler, blocks: Sequence[Sequence[FeatureRef]]) -> None:
+        self._assembler = assembler
+        refs = assembler.refs
+        self._is_whole = len(blocks) == 1 and tuple(blocks[0]) == refs
+        self._found = {ref: (b, i) for b, block in enumerate(blocks) for i, ref in enumerate(block)}
+        pairs = [[(i, block.index(ref)) for i, ref in enumerate(refs) if ref in block] for block in map(list, blocks)]
+        self._copies = [(b, _NumberColumns.of(each)) for b, each in enumerate(pairs) if each]
+        self._others = [(i, ref) for i, ref in enumerate(refs) if ref not in self._found]
+
+    def join(self, blocks: Sequence[Matrix], t: int, request: Columns) -> Matrix:
+        """Return the matrix of n rows at time ``t``.
+
+        Args:
+            blocks: each of shape ``(n, n_columns)``; NaN where a row is not PRESENT; of texts the codes.
+            t: microseconds.
+            request: per request field, its values, shape ``(n,)``.
+        """
+        if self._is_whole:
+            return blocks[0]
+        n, assembler = len(blocks[0]), self._assembler
+
+        def find(ref: FeatureRef) -> npt.NDArray[Any]:
+            if ref.group == REQUEST:
+                return request[ref.name]
+            block, i = self._found[ref]
+            return blocks[block][:, i]
+
+        outputs = assembler.outputs(np.full(n, t, dtype=np.int64), find) if assembler.runners else {}
+        matrix = np.empty((n, len(assembler.refs)), dtype=np.float64)
+        for block, numbers in self._copies:
+            matrix[:, numbers.columns] = blocks[block][:, numbers.features]
+        for i, ref in self._others:
+            column = outputs[ref.group][ref.name] if ref.group in outputs else request[ref.name]
+            matrix[:, i] = assembler.number(ref.label, column)
+        return matrix
 
 
 def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:

@@ -112,7 +112,7 @@ class TileCodec:
         return tiles, is_readable
 
     def _decode(self, states: Sequence[bytes | None]) -> tuple[Tiles, set[int]]:
-        """Return the records, and the positions of unreadable states; if there are any, the records are no good."""
+        """Return the records, and the positions of unreadable states; with any, the records are wrong."""
         n, size = len(states), 8 * self._record
         times, slots, counts = [int(EVER)] * n, [0] * n, [0] * n
         heads: list[bytes] = []

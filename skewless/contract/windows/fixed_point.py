@@ -100,9 +100,9 @@ def quotient(words: Int64Array, divisor: Int64Array | int, scale: int) -> Floats
     True
     """
     low, high = words
-    # If both sides are exact in float64, the float64 division rounds only once.
-    small = (high >= -(2**20)) & (high < 2**20) & (divisor < _EXACT // 10**scale)
     result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
+    # If both sides are exact in float64, the float64 division rounds only once.
+    small = (np.abs(high) < 2**20) & (divisor < _EXACT // 10**scale)
     if not small.all():
         large = np.flatnonzero(~small)
         # Python divides integers of any size, and rounds the quotient once.

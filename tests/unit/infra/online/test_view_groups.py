@@ -1,25 +1,33 @@
-"""Views of one structure are decoded together: each reads as if it were alone."""
+"""Views of one structure are decoded together, and read as if each were alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import chain
 
 import numpy as np
 import pytest
 
 from skewless.contract.columns import Column, FeatureRef
-from skewless.contract.plan import FeaturePlan, Service
-from skewless.contract.status import Int64Array
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan, Service, View
+from skewless.contract.reads import concatenate_versions
+from skewless.contract.request import ParsedRows
+from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.status import Int64Array, Status
+from skewless.contract.vector import Assembler
 from skewless.contract.windows.aggregate_inputs import AggregateInputs
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerStatus
-from skewless.infra.online.window_states import ViewReads, WindowStates
+from skewless.infra.online.service_vectors import VectorReader
+from skewless.infra.online.window_states import WindowStates
 from tests.windows.cases import ONE_KEY
+from tests.worlds.plans import make_plan, make_transform, make_view
 
 N = 5
 T = 90_000_000
@@ -38,52 +46,46 @@ def test_structures() -> None:
     assert [view.structure == ONE_KEY.structure for view in VIEWS] == [True, True, False, False, True]
 
 
-@pytest.mark.parametrize("n", [N, 40], ids=["few states", "many states"])
 @pytest.mark.parametrize("damage", ["none", "corrupt", "short", "rolled up too far", "lost", "no key"])
-def test_reads_of_groups(damage: str, n: int) -> None:
+@pytest.mark.parametrize("n", [1, N, 40], ids=["one state", "few states", "many states"])
+def test_blocks_of_groups(damage: str, n: int) -> None:
     keys: dict[str, list[int | None]] = {KEY.name: list(range(n)), OTHER_KEY.name: list(range(n, 2 * n))}
     states = {view.name: states_of(view, n, seed) for seed, view in enumerate(VIEWS)}
     status = MarkerStatus(frozenset(), dict.fromkeys(states_reader(VIEWS).markers, T - 5))
     own = states["by_other_key"]
     if damage == "corrupt":
-        own[2] = bytes(len(own[2] or b""))
+        own[-1] = bytes(40)
     if damage == "short":
         own[0] = (own[0] or b"")[:-3]
     if damage == "rolled up too far":
-        own[1] = (own[1] or b"")[:16] + (T + 1).to_bytes(8, "little") + (own[1] or b"")[24:]
+        own[0] = (own[0] or b"")[:16] + (T + 1).to_bytes(8, "little") + (own[0] or b"")[24:]
     if damage == "lost":
         status = MarkerStatus({states_reader(VIEWS).markers_of("by_other_key")[0]}, status.watermarks)
     if damage == "no key":
-        keys[OTHER_KEY.name][3], own[3] = None, None
-    together = read(VIEWS, keys, states, status, n)
-    assert list(together.reads) == [view.name for view in VIEWS]
-    alone = [read([view], keys, states, status, n) for view in VIEWS]
-    assert together.corrupt == sum(each.corrupt for each in alone) == (damage in {"corrupt", "short"})
-    for view, each in zip(VIEWS, alone, strict=True):
-        own_read, expected = together.reads[view.name], each.reads[view.name]
-        for name in ("has_row", "mask", "block"):
-            np.testing.assert_array_equal(getattr(own_read, name), getattr(expected, name))
-        if own_read.available:
-            np.testing.assert_array_equal(own_read.versions.event_ts, np.full(n, T - 5))
-        unavailable = [np.zeros(n) if one.unavailable is None else one.unavailable for one in (own_read, expected)]
-        np.testing.assert_array_equal(*unavailable)
-        assert together.applied[view.name].generation == each.applied[view.name].generation
+        keys[OTHER_KEY.name][0], own[0] = None, None
+    reader = states_reader(VIEWS)
+    names, stored = reader.names(keys, n), [state for view in VIEWS for state in states[view.name]]
+    reads = reader.read(names, stored, status, T)
+    blocks = reader.read_blocks(names, stored, status, T)
+    assert reads.corrupt == (damage in {"corrupt", "short"})
+    assert (blocks is not None) == (damage == "none" and n <= N)
+    if blocks is None:
+        return
+    found = {
+        ref: block[:, i]
+        for block, refs in zip(blocks.blocks, reader.block_refs, strict=True)
+        for i, ref in enumerate(refs)
+    }
+    for view, known_to in zip(VIEWS, blocks.known_to, strict=True):
+        expected, own = reads.reads[view.name], blocks.applied[view.name]
+        assert expected.block is not None
+        columns = [found[FeatureRef(group=view.name, name=item.name)] for item in view.aggregates]
+        np.testing.assert_array_equal(np.stack(columns, axis=1), expected.block)
+        np.testing.assert_array_equal(expected.versions.event_ts, np.full(n, known_to))
+        assert own.generation == reads.applied[view.name].generation
         for field in fields(AppliedPositions):
-            slots = (getattr(one.applied[view.name].slots, field.name) for one in (together, each))
+            slots = (getattr(one.slots, field.name) for one in (own, reads.applied[view.name]))
             np.testing.assert_array_equal(*slots)
-    is_lost = not together.reads["by_other_key"].available
-    assert is_lost == (damage == "lost")
-
-
-def read(
-    views: Sequence[WindowView],
-    keys: dict[str, list[int | None]],
-    states: dict[str, list[bytes | None]],
-    status: MarkerStatus,
-    n: int,
-) -> ViewReads:
-    reader = states_reader(views)
-    return reader.read(reader.names(keys, n), [state for view in views for state in states[view.name]], status, T)
 
 
 def states_reader(views: Sequence[WindowView]) -> WindowStates:
@@ -104,10 +106,10 @@ def states_reader(views: Sequence[WindowView]) -> WindowStates:
 
 
 def states_of(view: WindowView, n: int, seed: int) -> list[bytes | None]:
-    """Return states of random events; the last entity has none."""
+    """Return states of random events; of several entities, the last has none."""
     rng, layout = np.random.default_rng(seed), StateLayout(view)
     events = 30 * n
-    entity: Int64Array = np.sort(rng.integers(0, n - 1, events))
+    entity: Int64Array = np.sort(rng.integers(0, max(n - 1, 1), events))
     origin = EventOrigins(
         ts=rng.integers(0, T, events),
         partition=rng.integers(0, 2, events),
@@ -121,5 +123,62 @@ def states_of(view: WindowView, n: int, seed: int) -> list[bytes | None]:
     words = layout.build_states(dict.fromkeys(layout.columns, inputs), origin)
     tiles = Tiles.from_events(layout, n, entity, origin, words, hashes)
     states: list[bytes | None] = TileCodec(view).pack(tiles).to_pylist()
-    states[-1] = None
-    return states
+    return [*states[:-1], None] if n > 1 else states
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+@pytest.mark.parametrize("has_windows", [True, False])
+def test_vectors_without_decoding_view_by_view(n: int, *, has_windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEMANTICS 6.2: rows, texts, windows, request fields and transforms give the bits that they give one by one."""
+    card = make_view("card", keys={KEY.name: KEY.dtype}, features={"word": DType.STRING, "x": DType.FLOAT32}, ttl_us=T)
+    shop = make_view("shop", keys={KEY.name: KEY.dtype}, features={"y": DType.INT64, "z": DType.BOOL})
+    source = "def f(inputs):\n    return {'out': inputs['y'] * inputs['asked'] + inputs['t']}\n"
+    made = make_transform(source, ["shop.y", "request.asked", "prediction.t"])
+    windows = VIEWS if has_windows else ()
+    shown = [f"{view.name}.{item.name}" for view in windows for item in view.aggregates[::2]]
+    plan = replace(
+        make_plan(
+            ["request.asked", *shown, "card.word", "shop.z", "made.out"],
+            views=[card, shop],
+            request={"asked": DType.FLOAT32},
+            transforms=[made],
+        ),
+        windows=windows,
+    )
+    states = WindowStates(plan)
+    states.load_generations([json.dumps({"generation": 1, "partitions": ["a"]}).encode() for _ in windows])
+    reader = VectorReader(Assembler(plan, {"card__word": ["b", "a"]}), states)
+    status = MarkerStatus(frozenset(), dict.fromkeys(reader.markers, T - 5))
+    rows = ParsedRows(
+        keys={KEY.name: list(range(n)), OTHER_KEY.name: list(range(n))}, fields={"asked": np.arange(n) / 7}
+    )
+    stored = [*rows_of(card, shop, n), *(state for i, view in enumerate(windows) for state in states_of(view, n, i))]
+    names = reader.names(rows.keys, n)
+    with monkeypatch.context() as patch:
+        patch.delattr(VectorReader, "reads")
+        found = reader.vectors(names, stored, status, T, rows)
+    expected = reader.assemble(reader.reads(names, stored, status, T, n), status, T, rows)
+    assert found.matrix.tobytes() == expected.matrix.tobytes()
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_array_equal(found.watermark, expected.watermark)
+    has_row = found.status != Status.NOT_FOUND
+    np.testing.assert_array_equal(found.event_ts[has_row], expected.event_ts[has_row])
+    assert list(found.versions) == list(expected.versions)
+    for both in ([found], [found, found]):
+        joined = concatenate_versions([one.versions for one in both])
+        for view, own in expected.versions.items():
+            for field in fields(own):
+                values = np.concatenate([getattr(own, field.name)] * len(both))
+                np.testing.assert_array_equal(getattr(joined[view], field.name), values)
+    assert list(found.applied) == list(expected.applied)
+
+
+def rows_of(card: View, shop: View, n: int) -> list[bytes | None]:
+    """Return rows of both views for n entities; the second entity has none, the third a null and an unknown word."""
+    origin = replace(Versions.empty(n), event_ts=np.arange(n) * 10 - T, seq=np.arange(n), run_id=np.arange(n))
+    words = np.array(["a", "b", "c"] * n, dtype=object)[:n]
+    null = np.arange(n) == 2
+    numbers = {"x": np.arange(n, dtype=np.float32) / 3, "y": np.arange(n), "z": np.arange(n) % 2 == 0}
+    cards = RowCodec(card).encode(origin, {"word": words, **numbers}, {"word": np.zeros(n, np.bool_), "x": null})
+    shops = RowCodec(shop).encode(origin, numbers, {"y": null, "z": null})
+    return [None if i // 2 == 1 else row for i, row in enumerate(chain.from_iterable(zip(cards, shops, strict=True)))]
