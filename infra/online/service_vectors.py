@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.reads import WindowedReads
-from skewless.contract.request import ParsedRows
+from skewless.contract.reads import PackedReads, WindowedReads
+from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.rows import RowCodec, Versions, ViewRead, empty_read
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.transforms import Columns
@@ -53,6 +53,29 @@ class ServiceVectors(NamedTuple):
     versions: Mapping[str, Versions]
     applied: Mapping[str, StateProgress]
     corrupt: int = 0
+
+    def split(self, sizes: Sequence[int]) -> list[ServiceVectors | None]:
+        """Return the vectors of the first rows, of the next rows, and so on; None: views were decoded one by one."""
+        parts: list[ServiceVectors | None] = []
+        start = 0
+        for size in sizes:
+            own, start = slice(start, start + size), start + size
+            if not isinstance(self.versions, PackedReads | WindowedReads):
+                parts.append(None)
+                continue
+            parts.append(
+                self._replace(
+                    matrix=self.matrix[own],
+                    status=self.status[own],
+                    event_ts=self.event_ts[own],
+                    versions=self.versions.cut(own),
+                    applied={
+                        name: replace(each, slots=each.slots.of_entities(own.start, own.stop))
+                        for name, each in self.applied.items()
+                    },
+                )
+            )
+        return parts
 
 
 class VectorReader:
@@ -293,9 +316,14 @@ class FeatureReader:
         self._separators = [KeySeparators(each.prefix + b"|") for each in keys]
         columns = {each.names for each in keys}
         # IntegerKeys needs one key column, shared by all views.
+        self._parser = RowParser(plan)
         self._integer_key = min(columns)[0] if not plan.windows and len(columns) == 1 and len(min(columns)) == 1 else ""
         self._names = [view.name for view in plan.all_views]
         self._reload_at = 0.0
+
+    def parse(self, columns: Mapping[str, Sequence[object]]) -> ParsedRows:
+        """Return parallel columns of a request in the plan's types; see ``RowParser.parse_columns``."""
+        return self._parser.build_rows(self._parser.parse_columns(columns))
 
     def views(self, request: ParsedRows, t: int) -> tuple[Mapping[str, ViewRead], dict[str, int]]:
         """Return the rows of each view for a request at time ``t``, from one round trip, and the views' watermarks.

@@ -157,9 +157,9 @@ class WindowStates:
             tiles, features, is_answered, _ = group.decode(states, n, t)
             if not is_answered.all():
                 return None
-            size = len(group.views)
+            size, width = len(group.views), features.shape[1]
             # From views of entities to entities of views.
-            blocks.append(features.reshape(size, n, -1).swapaxes(0, 1).reshape(n, -1))
+            blocks.append(features.reshape(size, n, width).swapaxes(0, 1).reshape(n, size * width))
             for i, each in enumerate(group.views):
                 slots = tiles.slots if size == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
                 applied[each.view.name] = StateProgress(generation=each.generation, slots=slots)

@@ -198,8 +198,8 @@ class Predictor:
             BusyError: the server has no room; nothing was started.
             RequestError: a value is outside the bounds of a model that rejects such values.
         """
-        if request.routing is None:
-            self._submit(request, on_reply)
+        if request.routing is None or request.n == 1:
+            self._submit(request if request.routing is None else request.routing.route(request), on_reply)
             return
         parts = request.routing.split(request)
         if len(parts) == 1:

@@ -15,6 +15,7 @@ import numpy as np
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
+from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
@@ -156,6 +157,13 @@ class Group:
         """The keys to read from the store; None: nothing to read."""
         return self.model.reader.names(self.parsed_rows.keys, self.n)
 
+    def build_vectors(self, stored: StoredRows) -> ServiceVectors:
+        """Return the vectors from values that were read for ``keys``."""
+        values, reader = stored.values, self.model.reader
+        rows = [None if name is None else values[name] for name in self.keys]
+        status = reader.check_ages(stored.marker_status, self.t)
+        return reader.vectors(self.keys, rows, status, self.t, self.parsed_rows)
+
     @property
     def vectors(self) -> Matrix:
         """Return the vectors that callers sent, concatenated."""
@@ -190,6 +198,33 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
         )
         for key, members in groups.items()
     ]
+
+
+def combine_groups(groups: Sequence[Group]) -> list[tuple[Group, Sequence[Group]]]:
+    """Return the groups whose arms build the same vectors together: one group of all their tickets, and themselves."""
+    parts: list[list[Group]] = []
+    for group in groups:
+        for others in parts:
+            arm, t = others[0].arm, others[0].t
+            if group.arm is not None and arm is not None and t == group.t and arm.has_same_vectors(group.model):
+                others.append(group)
+                break
+        else:
+            parts.append([group])
+    return [
+        (own[0] if len(own) == 1 else replace(own[0], tickets=[each for group in own for each in group.tickets]), own)
+        for own in parts
+    ]
+
+
+def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> Sequence[ServiceVectors | None]:
+    """Return the vectors of the parts from one computation; None: a part has to build its own vectors."""
+    if len(parts) == 1:
+        return [None]
+    try:
+        return whole.build_vectors(stored).split([group.n for group in parts])
+    except Exception:  # noqa: BLE001 - an error that remains goes to the part that causes it
+        return [None] * len(parts)
 
 
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:

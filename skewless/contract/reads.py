@@ -35,6 +35,11 @@ class PackedReads(Mapping[str, Versions]):
     def __len__(self) -> int:
         return len(self.record.names or ())
 
+    def cut(self, rows: slice) -> PackedReads:
+        """Return the versions of some rows."""
+        size = self.record.itemsize
+        return PackedReads(self.record, self.packed[rows.start * size : rows.stop * size])
+
 
 class WindowedReads(Mapping[str, Versions]):
     """The versions of a service with windowed views; no row is the origin of their features, so they have times only.
@@ -59,6 +64,11 @@ class WindowedReads(Mapping[str, Versions]):
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.windows)
+
+    def cut(self, rows: slice) -> WindowedReads:
+        """Return the versions of some rows."""
+        own = self.rows.cut(rows) if isinstance(self.rows, PackedReads) else self.rows
+        return WindowedReads(own, self.windows, self.known_to[rows])
 
 
 def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:

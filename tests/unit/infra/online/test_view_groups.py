@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from itertools import chain
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate, chain
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerStatus
-from skewless.infra.online.service_vectors import VectorReader
+from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
 from skewless.infra.online.window_states import WindowStates
 from tests.windows.cases import ONE_KEY
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -77,15 +77,18 @@ def test_blocks_of_groups(damage: str, n: int) -> None:
         for i, ref in enumerate(refs)
     }
     for view, known_to in zip(VIEWS, blocks.known_to, strict=True):
-        expected, own = reads.reads[view.name], blocks.applied[view.name]
+        expected, progress = reads.reads[view.name], blocks.applied[view.name]
         assert expected.block is not None
         columns = [found[FeatureRef(group=view.name, name=item.name)] for item in view.aggregates]
         np.testing.assert_array_equal(np.stack(columns, axis=1), expected.block)
         np.testing.assert_array_equal(expected.versions.event_ts, np.full(n, known_to))
-        assert own.generation == reads.applied[view.name].generation
-        for field in fields(AppliedPositions):
-            slots = (getattr(one.slots, field.name) for one in (own, reads.applied[view.name]))
-            np.testing.assert_array_equal(*slots)
+        assert progress.generation == reads.applied[view.name].generation
+        assert_same_slots(progress.slots, reads.applied[view.name].slots)
+
+
+def assert_same_slots(one: AppliedPositions, other: AppliedPositions) -> None:
+    for field in fields(AppliedPositions):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
 def states_reader(views: Sequence[WindowView]) -> WindowStates:
@@ -130,47 +133,93 @@ def states_of(view: WindowView, n: int, seed: int) -> list[bytes | None]:
 @pytest.mark.parametrize("has_windows", [True, False])
 def test_vectors_without_decoding_view_by_view(n: int, *, has_windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """SEMANTICS 6.2: rows, texts, windows, request fields and transforms give the bits that they give one by one."""
-    card = make_view("card", keys={KEY.name: KEY.dtype}, features={"word": DType.STRING, "x": DType.FLOAT32}, ttl_us=T)
-    shop = make_view("shop", keys={KEY.name: KEY.dtype}, features={"y": DType.INT64, "z": DType.BOOL})
-    source = "def f(inputs):\n    return {'out': inputs['y'] * inputs['asked'] + inputs['t']}\n"
-    made = make_transform(source, ["shop.y", "request.asked", "prediction.t"])
-    windows = VIEWS if has_windows else ()
-    shown = [f"{view.name}.{item.name}" for view in windows for item in view.aggregates[::2]]
-    plan = replace(
-        make_plan(
-            ["request.asked", *shown, "card.word", "shop.z", "made.out"],
-            views=[card, shop],
-            request={"asked": DType.FLOAT32},
-            transforms=[made],
-        ),
-        windows=windows,
-    )
-    states = WindowStates(plan)
-    states.load_generations([json.dumps({"generation": 1, "partitions": ["a"]}).encode() for _ in windows])
-    reader = VectorReader(Assembler(plan, {"card__word": ["b", "a"]}), states)
-    status = MarkerStatus(frozenset(), dict.fromkeys(reader.markers, T - 5))
-    rows = ParsedRows(
-        keys={KEY.name: list(range(n)), OTHER_KEY.name: list(range(n))}, fields={"asked": np.arange(n) / 7}
-    )
-    stored = [*rows_of(card, shop, n), *(state for i, view in enumerate(windows) for state in states_of(view, n, i))]
-    names = reader.names(rows.keys, n)
+    service = MadeService.of(n, VIEWS if has_windows else ())
     with monkeypatch.context() as patch:
         patch.delattr(VectorReader, "reads")
-        found = reader.vectors(names, stored, status, T, rows)
-    expected = reader.assemble(reader.reads(names, stored, status, T, n), status, T, rows)
+        found = service.vectors(range(n))
+    reader, status, request = service.reader, service.status, service.request(range(n))
+    names = reader.names(request.keys, n)
+    reads = reader.reads(names, service.stored(range(n)), status, T, n)
+    expected = reader.assemble(reads, status, T, request)
     assert found.matrix.tobytes() == expected.matrix.tobytes()
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.watermark, expected.watermark)
     has_row = found.status != Status.NOT_FOUND
     np.testing.assert_array_equal(found.event_ts[has_row], expected.event_ts[has_row])
     assert list(found.versions) == list(expected.versions)
+    assert list(found.applied) == list(expected.applied)
     for both in ([found], [found, found]):
         joined = concatenate_versions([one.versions for one in both])
         for view, own in expected.versions.items():
             for field in fields(own):
                 values = np.concatenate([getattr(own, field.name)] * len(both))
                 np.testing.assert_array_equal(getattr(joined[view], field.name), values)
-    assert list(found.applied) == list(expected.applied)
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (3, 4), (7, 0), (2, 2, 3)])
+@pytest.mark.parametrize("has_windows", [True, False])
+def test_vectors_of_several_versions_are_those_of_each(sizes: tuple[int, ...], *, has_windows: bool) -> None:
+    service = MadeService.of(sum(sizes), VIEWS if has_windows else ())
+    parts = service.vectors(range(service.n)).split(sizes)
+    for part, stop, size in zip(parts, accumulate(sizes), sizes, strict=True):
+        alone = service.vectors(range(stop - size, stop))
+        assert part is not None
+        for name in ("matrix", "status", "event_ts", "watermark"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
+        for view, own in alone.versions.items():
+            for field in fields(own):
+                np.testing.assert_array_equal(getattr(part.versions[view], field.name), getattr(own, field.name))
+        for view, progress in alone.applied.items():
+            assert part.applied[view].generation == progress.generation
+            assert_same_slots(part.applied[view].slots, progress.slots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeService:
+    """A service of two row views, some windowed views, a request field and a transform, with what n entities have."""
+
+    n: int
+    reader: VectorReader
+    status: MarkerStatus
+    rows: list[bytes | None]
+    states: list[list[bytes | None]]
+
+    @classmethod
+    def of(cls, n: int, windows: Sequence[WindowView]) -> MadeService:
+        keys = {KEY.name: KEY.dtype}
+        card = make_view("card", keys=keys, features={"word": DType.STRING, "x": DType.FLOAT32}, ttl_us=T)
+        shop = make_view("shop", keys=keys, features={"y": DType.INT64, "z": DType.BOOL})
+        source = "def f(inputs):\n    return {'out': inputs['y'] * inputs['asked'] + inputs['t']}\n"
+        made = make_transform(source, ["shop.y", "request.asked", "prediction.t"])
+        shown = [f"{view.name}.{item.name}" for view in windows for item in view.aggregates[::2]]
+        features = ["request.asked", *shown, "card.word", "shop.z", "made.out"]
+        request = {"asked": DType.FLOAT32}
+        plan = make_plan(features, views=[card, shop], request=request, transforms=[made])
+        plan = replace(plan, windows=tuple(windows))
+        states = WindowStates(plan)
+        states.load_generations([json.dumps({"generation": 1, "partitions": ["a"]}).encode() for _ in windows])
+        reader = VectorReader(Assembler(plan, {"card__word": ["b", "a"]}), states)
+        return cls(
+            n=n,
+            reader=reader,
+            status=MarkerStatus(frozenset(), dict.fromkeys(reader.markers, T - 5)),
+            rows=rows_of(card, shop, n),
+            states=[states_of(view, n, seed) for seed, view in enumerate(windows)],
+        )
+
+    def request(self, rows: range) -> ParsedRows:
+        return ParsedRows(
+            keys={name: list(rows) for name in (KEY.name, OTHER_KEY.name)}, fields={"asked": np.array(rows) / 7}
+        )
+
+    def stored(self, rows: range) -> list[bytes | None]:
+        row = [self.rows[2 * i + view] for i in rows for view in (0, 1)]
+        return [*row, *(states[i] for states in self.states for i in rows)]
+
+    def vectors(self, rows: range) -> ServiceVectors:
+        request = self.request(rows)
+        names = self.reader.names(request.keys, len(rows))
+        return self.reader.vectors(names, self.stored(rows), self.status, T, request)
 
 
 def rows_of(card: View, shop: View, n: int) -> list[bytes | None]:
