@@ -147,12 +147,7 @@ class BlockingReader(RedisClient):
 
     def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
-        if not self._is_cluster:
-            n = len(keys)
-            with translate_errors(self._url):
-                values = self._servers.read(keys, [name.encode() for name in names])
-            return values[:n], [parse_marker(value) for value in values[n:]]
-        marks = [marker_keys(name, spread=True) for name in names]
+        marks = [marker_keys(name, spread=self._is_cluster) for name in names]
         with translate_errors(self._url):
             values = self._servers.read(keys, [mark for each in marks for mark in each])
         return split(values, len(keys), marks)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
-from skewless.contract.number_rows import NumberRows
+from skewless.contract.number_rows import NumberRows, NumberVectors
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.reads import PackedReads, WindowedReads
 from skewless.contract.request import ParsedRows, RowParser
@@ -56,26 +56,18 @@ class ServiceVectors(NamedTuple):
 
     def split(self, sizes: Sequence[int]) -> list[ServiceVectors | None]:
         """Return the vectors of the first rows, of the next rows, and so on; None: views were decoded one by one."""
-        parts: list[ServiceVectors | None] = []
-        start = 0
-        for size in sizes:
-            own, start = slice(start, start + size), start + size
-            if not isinstance(self.versions, PackedReads | WindowedReads):
-                parts.append(None)
-                continue
-            parts.append(
-                self._replace(
-                    matrix=self.matrix[own],
-                    status=self.status[own],
-                    event_ts=self.event_ts[own],
-                    versions=self.versions.cut(own),
-                    applied={
-                        name: replace(each, slots=each.slots.of_entities(own.start, own.stop))
-                        for name, each in self.applied.items()
-                    },
-                )
-            )
-        return parts
+        return [self._cut(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
+
+    def _cut(self, start: int, stop: int) -> ServiceVectors | None:
+        if not isinstance(self.versions, PackedReads | WindowedReads):
+            return None
+        applied = {
+            name: replace(progress, slots=progress.slots.of_entities(start, stop))
+            for name, progress in self.applied.items()
+        }
+        rows = slice(start, stop)
+        matrix, status, event_ts = self.matrix[rows], self.status[rows], self.event_ts[rows]
+        return ServiceVectors(matrix, status, event_ts, self.watermark, self.versions.cut(rows), applied)
 
 
 class VectorReader:
@@ -95,11 +87,10 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
         self._markers = list(self._marker_by_view.values())
-        self._window_names = [view.name for view in plan.windows]
-        row_refs = [ref for ref in assembler.view_refs if ref.group not in self._window_names]
+        refs = [ref for ref in assembler.view_refs if ref.group in self._marker_by_view]
         self._is_direct = assembler.joins_blocks
-        self._numbers = NumberRows(plan.views, row_refs, assembler.codes) if self._is_direct and row_refs else None
-        self._join = BlockJoin(assembler, [*([row_refs] if row_refs else []), *windows.block_refs])
+        self._numbers = NumberRows(plan.views, refs, assembler.codes) if self._is_direct and refs else None
+        self._join = BlockJoin(assembler, [*refs, *windows.columns])
         self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
         self._row_marker_lists = [[marker] for marker in self._markers]
 
@@ -173,38 +164,25 @@ class VectorReader:
         # Blocks cannot represent an UNAVAILABLE view.
         if not self._is_direct or marker_status.lost:
             return None
-        n_windows, n_rows = len(self._window_names), len(stored)
-        if n_windows:
-            n_rows = n_rows // (len(self._views) + n_windows) * len(self._views)
-        blocks: list[Matrix] = []
-        status: list[StatusArray] = []
-        event_ts: list[Int64Array] = []
-        versions: Mapping[str, Versions] = {}
+        n_views = len(self._views) + len(self._windows.marker_lists)
+        n_rows = len(stored) // n_views * len(self._views)
+        parts: list[NumberVectors] = []
         applied: Mapping[str, StateProgress] = {}
         if self._numbers is not None:
-            rows = self._numbers.vectors(stored[:n_rows] if n_windows else stored, t)
+            rows = self._numbers.vectors(stored[:n_rows] if n_rows < len(stored) else stored, t)
             if rows is None:
                 return None
-            blocks, status, event_ts, versions = [rows.matrix], [rows.status], [rows.event_ts], rows.versions
-        if n_windows:
-            states = self._windows.read_blocks(names[n_rows:], stored[n_rows:], marker_status, t)
+            parts.append(rows)
+        if n_views > len(self._views):
+            states = self._windows.read_together(names[n_rows:], stored[n_rows:], marker_status, t)
             if states is None:
                 return None
-            known_to = np.empty((len(states.blocks[0]), n_windows), dtype=np.int64)
-            known_to[:] = states.known_to
-            blocks += states.blocks
-            status.append(np.zeros(known_to.shape, dtype=np.uint8))  # PRESENT
-            event_ts.append(known_to)
-            versions = WindowedReads(versions, self._window_names, known_to)
-            applied = states.applied
-        return ServiceVectors(
-            matrix=self._join.join(blocks, t, fields),
-            status=status[0] if len(status) == 1 else np.concatenate(status, axis=1),
-            event_ts=event_ts[0] if len(event_ts) == 1 else np.concatenate(event_ts, axis=1),
-            watermark=self._watermark(marker_status),
-            versions=versions,
-            applied=applied,
-        )
+            parts.append(states[0])
+            applied = states[1]
+        whole = parts[0] if len(parts) == 1 else _join(*parts)
+        matrix = self._join.join(whole.matrix, t, fields)
+        watermark = self._watermark(marker_status)
+        return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
 
     def reads(
         self, names: Sequence[bytes | None], stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int, n: int
@@ -252,6 +230,12 @@ class VectorReader:
     def _watermark(self, marker_status: MarkerStatus) -> Int64Array:
         marker_lists = [*self._row_marker_lists, *self._windows.marker_lists]
         return np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)
+
+
+def _join(rows: NumberVectors, windows: NumberVectors) -> NumberVectors:
+    matrix, status, event_ts = (np.concatenate(pair, axis=1) for pair in zip(rows[:3], windows[:3], strict=True))
+    versions = WindowedReads(rows.versions, list(windows.versions), windows.event_ts)
+    return NumberVectors(matrix, status, event_ts, versions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,13 @@ import pyarrow as pa
 from skewless.contract.columns import FeatureRef
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
+from skewless.contract.number_rows import NumberVectors
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import build_window_read
+from skewless.contract.reads import WindowedReads, build_window_read
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
-from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
@@ -31,8 +30,8 @@ from skewless.infra.log.generations import ViewVersion, read_pointer
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 
-# Up to so many states, several views are decoded together. The arrays of more states leave the processor's cache, and
-# the allocator gets each of them from the kernel again.
+# Up to so many states, views are decoded together. The arrays of more states leave the processor's cache, and the
+# allocator gets each of them from the kernel again.
 _FEW_STATES = 128
 
 
@@ -58,20 +57,6 @@ class ViewReads:
     corrupt: int = 0
 
 
-class WindowBlocks(NamedTuple):
-    """The features of windowed views, all of which are complete.
-
-    Args:
-        blocks: per ``block_refs``, shape ``(n, n_columns)``; NaN is null.
-        known_to: per view of the plan, the time up to which all its events are included, microseconds.
-        applied: per view, the positions that its states include.
-    """
-
-    blocks: Sequence[Floats]
-    known_to: Sequence[int]
-    applied: Mapping[str, StateProgress]
-
-
 class WindowStates:
     """Reads the states of the windowed views of a plan.
 
@@ -80,12 +65,11 @@ class WindowStates:
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
-        self._readers = {view.name: _ViewStates(plan.project, view) for view in plan.windows}
-        by_structure: dict[tuple[object, ...], dict[int, _ViewStates]] = {}
-        for i, reader in enumerate(self._readers.values()):
-            by_structure.setdefault(reader.view.structure, {})[i] = reader
-        self._groups = [_ViewGroup(views) for views in by_structure.values()]
-        self._single_views = [_ViewGroup({i: reader}) for i, reader in enumerate(self._readers.values())]
+        self._readers = {view.name: _StateReader(plan.project, view) for view in plan.windows}
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, view in enumerate(plan.windows):
+            groups.setdefault(view.structure, []).append(i)
+        self._groups = [_ViewGroup([plan.windows[i] for i in group], group) for group in groups.values()]
 
     @property
     def pointers(self) -> list[bytes]:
@@ -130,41 +114,36 @@ class WindowStates:
         return keys
 
     @property
-    def block_refs(self) -> list[list[FeatureRef]]:
-        """Return the features of the columns of each block of ``read_blocks``."""
-        return [
-            [
-                FeatureRef(group=each.view.name, name=column.name)
-                for each in group.views
-                for column in each.view.features
-            ]
-            for group in self._groups
-        ]
+    def columns(self) -> list[FeatureRef]:
+        """Return the features of the columns of ``read_together``."""
+        views = [view for group in self._groups for view in group.views]
+        return [FeatureRef(group=view.name, name=item.name) for view in views for item in view.aggregates]
 
-    def read_blocks(
+    def read_together(
         self, names: Sequence[bytes | None], states: Sequence[bytes | None], marker_status: MarkerStatus, t: int
-    ) -> WindowBlocks | None:
-        """Return the features as ``read`` does, without decoding view by view.
+    ) -> tuple[NumberVectors, dict[str, StateProgress]] | None:
+        """Return the features of all views and their progress as ``read`` does, without decoding view by view.
 
-        None: there are too many states for it, or not all states can be read.
+        None: there are too many states for it, or a view or a state cannot be read.
         """
-        is_lost = any(reader.is_lost(marker_status) for reader in self._readers.values())
-        if len(names) > _FEW_STATES or is_lost or None in names:
+        readers = list(self._readers.values())
+        if len(names) > _FEW_STATES or None in names or any(reader.is_lost(marker_status) for reader in readers):
             return None
-        n = len(names) // len(self._readers)
-        blocks, applied = [], {}
+        n, blocks, applied = len(names) // len(readers), [], {}
         for group in self._groups:
-            tiles, features, is_answered, _ = group.decode(states, n, t)
-            if not is_answered.all():
+            tiles, is_valid = group.codec.unpack_sound([x for i in group.places for x in states[i * n : (i + 1) * n]])
+            if not (is_valid & (tiles.m <= t)).all():
                 return None
-            size, width = len(group.views), features.shape[1]
-            # From views of entities to entities of views.
-            blocks.append(features.reshape(size, n, width).swapaxes(0, 1).reshape(n, size * width))
-            for i, each in enumerate(group.views):
-                slots = tiles.slots if size == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
-                applied[each.view.name] = StateProgress(generation=each.generation, slots=slots)
-        known_to = [min(t, marker_status.watermark(each.markers)) for each in self._readers.values()]
-        return WindowBlocks(blocks, known_to, {name: applied[name] for name in self._readers})
+            features = group.reader.features(tiles, t)
+            blocks += [features[i * n : (i + 1) * n] for i in range(len(group.places))]
+            for i, place in enumerate(group.places):
+                slots = tiles.slots.of_entities(i * n, (i + 1) * n)
+                applied[readers[place].view.name] = StateProgress(generation=readers[place].generation, slots=slots)
+        known_to = np.empty((n, len(readers)), dtype=np.int64)
+        known_to[:] = [min(t, marker_status.watermark(reader.markers)) for reader in readers]
+        present = np.zeros(known_to.shape, dtype=np.uint8)
+        versions = WindowedReads({}, list(self._readers), known_to)
+        return NumberVectors(np.concatenate(blocks, axis=1), present, known_to, versions), applied
 
     def read(
         self,
@@ -181,36 +160,33 @@ class WindowStates:
             marker_status: the status of the markers that were read with the states.
             t: microseconds.
         """
-        n = len(names) // max(len(self._readers), 1)
-        views: dict[str, tuple[ViewRead, StateProgress]] = {}
         corrupt = 0
-        for group in self._single_views:
-            (reader,), (i,) = group.views, group.positions
+        reads: dict[str, ViewRead] = {}
+        applied: dict[str, StateProgress] = {}
+        n = len(names) // max(len(self._readers), 1)
+        for i, (name, reader) in enumerate(self._readers.items()):
             if reader.is_lost(marker_status):
-                views[reader.view.name] = reader.unavailable(n)
-                continue
-            tiles, features, is_answered, is_valid = group.decode(states, n, t)
-            known_to = np.full(n, min(t, marker_status.watermark(reader.markers)), dtype=np.int64)
-            has_key = np.array([name is not None for name in names[i * n : (i + 1) * n]], dtype=np.bool_)
-            views[reader.view.name] = (
-                build_window_read(reader.view, features, known_to, is_answered, has_key, known_to),
-                StateProgress(generation=reader.generation, slots=tiles.slots),
-            )
-            corrupt += n - int(is_valid.sum())
-        return _view_reads(views, corrupt)
+                reads[name] = empty_read(reader.view, n, available=False)
+                applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
+            else:
+                part = slice(i * n, (i + 1) * n)
+                watermark = marker_status.watermark(reader.markers)
+                tiles, is_valid = reader.codec.unpack_sound(states[part])
+                corrupt += n - int(is_valid.sum())
+                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, min(t, watermark))
+        return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        return _view_reads({name: reader.unavailable(n) for name, reader in self._readers.items()})
+        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
+        return ViewReads(
+            reads={name: empty_read(reader.view, n, available=False) for name, reader in self._readers.items()},
+            applied=dict.fromkeys(self._readers, no_progress),
+        )
 
 
-def _view_reads(views: Mapping[str, tuple[ViewRead, StateProgress]], corrupt: int = 0) -> ViewReads:
-    reads, applied = ({name: pair[i] for name, pair in views.items()} for i in (0, 1))
-    return ViewReads(reads=reads, applied=applied, corrupt=corrupt)  # type: ignore[arg-type]  # the pairs differ
-
-
-class _ViewStates:
-    """The generation of one view whose states are read."""
+class _StateReader:
+    """Reads the states of one view."""
 
     def __init__(self, project: str, view: WindowView) -> None:
         self.view = view
@@ -218,6 +194,8 @@ class _ViewStates:
         self.keys: KeyCodec | None = None
         self.markers: list[str] = []
         self._project = project
+        self.codec = TileCodec(view)
+        self._reader = WindowReader(view)
         self._text = b""
 
     def load_pointer(self, text: bytes) -> None:
@@ -235,36 +213,26 @@ class _ViewStates:
         # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
         return self.keys is None or not status.lost.isdisjoint((self.view.hash, *self.markers))
 
-    def unavailable(self, n: int) -> tuple[ViewRead, StateProgress]:
-        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
-        return empty_read(self.view, n, available=False), no_progress
+    def read(
+        self, names: Sequence[bytes | None], tiles: Tiles, is_valid: BoolArray, t: int, known_to: int
+    ) -> tuple[ViewRead, StateProgress]:
+        features = self._reader.features(tiles, t)
+        times: Int64Array = np.full(len(names), t, dtype=np.int64)
+        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
+        is_answered: BoolArray = (tiles.m <= t) & is_valid
+        has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
+        read = build_window_read(
+            self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
+        )
+        return read, StateProgress(generation=self.generation, slots=tiles.slots)
 
 
 class _ViewGroup:
-    """Views of one structure, whose states are decoded together.
+    """Views of one structure, and their places in the plan."""
 
-    Args:
-        views: the views, by their position in the plan.
-    """
-
-    def __init__(self, views: Mapping[int, _ViewStates]) -> None:
-        self.positions, self.views = tuple(views), tuple(views.values())
-        self._codec = TileCodec(*(each.view for each in self.views))
-        self._reader = WindowReader(self.views[0].view)
-
-    def decode(self, states: Sequence[bytes | None], n: int, t: int) -> tuple[Tiles, Floats, BoolArray, BoolArray]:
-        """Return records and features of the first view's n states, the second's, and so on.
-
-        Args:
-            states: of all views of the plan.
-
-        Returns:
-            Records, features, which features are right at time ``t``, and which states are readable.
-        """
-        own = [state for i in self.positions for state in states[i * n : (i + 1) * n]]
-        tiles, is_valid = self._codec.unpack_sound(own)
-        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
-        return tiles, self._reader.features(tiles, t), (tiles.m <= t) & is_valid, is_valid
+    def __init__(self, views: Sequence[WindowView], places: Sequence[int]) -> None:
+        self.views, self.places = views, places
+        self.codec, self.reader = TileCodec(*views), WindowReader(views[0])
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

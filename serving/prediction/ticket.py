@@ -211,10 +211,12 @@ def combine_groups(groups: Sequence[Group]) -> list[tuple[Group, Sequence[Group]
                 break
         else:
             parts.append([group])
-    return [
-        (own[0] if len(own) == 1 else replace(own[0], tickets=[each for group in own for each in group.tickets]), own)
-        for own in parts
-    ]
+    return [(own[0] if len(own) == 1 else _merge_groups(own), own) for own in parts]
+
+
+def _merge_groups(groups: Sequence[Group]) -> Group:
+    tickets = [ticket for group in groups for ticket in group.tickets]
+    return replace(groups[0], tickets=tickets, traces=[trace for group in groups for trace in group.traces])
 
 
 def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> Sequence[ServiceVectors | None]:

@@ -19,7 +19,7 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.contract.reads import PackedReads
-from skewless.contract.row_layout import RowLayout, is_intact
+from skewless.contract.row_layout import is_intact
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix
@@ -33,6 +33,8 @@ _FEW = (
 )
 _NO_LIMIT = 2**63 - 1
 _FALSE = b"\0"
+
+_TextCodes = tuple[int, list[float]]  # a column of the matrix, and the code of each row's text; of null, any code
 
 
 class NumberVectors(NamedTuple):
@@ -85,7 +87,16 @@ class NumberRows:
         ]
         self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, views, strict=True)]
         self._map_columns(views, refs)
-        self._texts = _find_texts(views, self._layouts, refs, codes)
+        self._text_views = [(i, layout) for i, layout in enumerate(self._layouts) if layout.text]
+        self._texts: list[tuple[int, int, int, dict[bytes, float]]] = []
+        for i, view in enumerate(views):
+            for position in self._layouts[i].text:
+                ref = FeatureRef(group=view.name, name=view.features[position].name)
+                if ref in refs:
+                    # Stored text is UTF-8; a value of type bytes is not a category.
+                    words = codes[ref.label] if view.features[position].dtype is DType.STRING else {}
+                    codes_by_bytes = {word.encode(): code for word, code in words.items()}
+                    self._texts.append((refs.index(ref), i, position, codes_by_bytes))
 
     def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
         """Return the vectors at time ``t``; None if a row is corrupt: ``RowCodec.decode`` then finds out which.
@@ -127,19 +138,27 @@ class NumberRows:
         return NumberVectors(matrix, status, event_ts, PackedReads(self._record, packed))
 
     def _pack(self, rows: Sequence[bytes | None]) -> tuple[bytes, list[_TextCodes]] | None:
-        """Return the rows end to end without their texts, and the codes of texts; None if a row is corrupt."""
+        """Return the rows end to end without their texts, and the codes of the texts; None if a row is corrupt."""
+        step = len(self._blanks)
         filled = [blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))]
-        packed, texts = b"".join(filled), list[_TextCodes]()
-        if not is_intact(packed):
+        whole = packed = b"".join(filled)
+        if self._text_views:
+            fixed = list(filled)
+            for i, layout in self._text_views:
+                if any(len(row) != layout.length(row) for row in filled[i::step]):
+                    return None
+                fixed[i::step] = [row[: layout.size] for row in filled[i::step]]
+            packed = b"".join(fixed)
+        if len(packed) != len(rows) // step * self._size or not is_intact(whole):
             return None
+        texts: list[_TextCodes] = []
         if self._texts:
-            try:
-                texts = [column for text in self._texts for column in text.cut(filled, len(self._blanks))]
-            except struct.error:
-                return None
-            packed = b"".join(filled)
-        is_whole = len(packed) == len(rows) // len(self._blanks) * self._size
-        return (packed, texts) if is_whole else None
+            records = np.frombuffer(packed, self._record)
+            for column, i, position, codes in self._texts:
+                own = records[(self._record.names or ())[i]]
+                found = self._layouts[i].texts(own, filled[i::step], position)
+                texts.append((column, [codes.get(text, math.nan) for text in found]))
+        return packed, texts
 
     def _numbers(self, packed: bytes, n: int) -> Matrix:
         """Return the values, without regard to nulls."""
@@ -214,67 +233,3 @@ class NumberRows:
         self._positions = order.tolist()
         # None: the columns of the matrix are those of the block, so there is nothing to reorder.
         self._order = None if self._positions == list(range(len(columns))) else order
-
-
-_TextCodes = tuple[int, list[float]]  # a column of the matrix, and the code of each row's text
-
-
-class _ViewTexts(NamedTuple):
-    """The texts of one view.
-
-    Args:
-        view: position of the view.
-        columns: of each chosen text: column of the matrix, position in the texts of the view, codes by stored bytes.
-    """
-
-    view: int
-    layout: RowLayout
-    columns: Sequence[tuple[int, int, Mapping[bytes, float]]]
-
-    def cut(self, rows: list[bytes], n_views: int) -> list[_TextCodes]:
-        """Cut the texts off the view's rows, and return their codes; NaN: unknown. Of null, the code has no meaning.
-
-        Raises:
-            struct.error: a row is too short or too long.
-        """
-        own, size = rows[self.view :: n_views], self.layout.size
-        ends = [(0, *self.layout.find_ends(row)) for row in own]
-        if any(len(row) != size + end[-1] for row, end in zip(own, ends, strict=True)):
-            raise struct.error("a row is too short or too long")
-        rows[self.view :: n_views] = [row[:size] for row in own]
-        return [
-            (
-                column,
-                [
-                    codes.get(row[size + end[place] : size + end[place + 1]], math.nan)
-                    for row, end in zip(own, ends, strict=True)
-                ],
-            )
-            for column, place, codes in self.columns
-        ]
-
-
-def _find_texts(
-    views: Sequence[View],
-    layouts: Sequence[RowLayout],
-    refs: Sequence[FeatureRef],
-    codes: Mapping[str, Mapping[str, float]],
-) -> list[_ViewTexts]:
-    texts = []
-    for i, (view, layout) in enumerate(zip(views, layouts, strict=True)):
-        names = [column.name for column in view.features if column.dtype.is_text]
-        columns = [
-            (
-                column,
-                names.index(ref.name),
-                # Stored text is UTF-8; a value of type bytes is not a category.
-                {word.encode(): code for word, code in codes[ref.label].items()}
-                if view.feature(ref.name).dtype is DType.STRING
-                else {},
-            )
-            for column, ref in enumerate(refs)
-            if ref.group == view.name and ref.name in names
-        ]
-        if names:
-            texts.append(_ViewTexts(i, layout, columns))
-    return texts

@@ -81,9 +81,6 @@ class RowLayout:
         self.positions = {column.name: i for i, column in enumerate(features)}
         self.text = [i for i, column in enumerate(features) if column.dtype.is_text]
         self._last_end = self.bytes_of(f"f{self.text[-1]}") if self.text else range(0)
-        starts = [0, *(self.bytes_of(f"f{i}").stop for i in self.text)]
-        gaps = [self.bytes_of(f"f{i}").start - start for i, start in zip(self.text, starts, strict=False)]
-        self._ends = struct.Struct("<" + "".join(f"{gap}xI" for gap in gaps)).unpack_from
         self._narrow = any(column.dtype is DType.FLOAT32 for column in features)
         self._number_runs = self._find_number_runs()
         self.record = self._build_record()
@@ -97,7 +94,7 @@ class RowLayout:
 
     @property
     def number_code(self) -> str:
-        """Return the ``struct`` format of a row: event, hash, format, flags, null bits, features (of text, the end)."""
+        """Return the ``struct`` format of a row: event, hash, format, flags, null bits, features (of text, its end)."""
         columns = "".join(_NUMBERS[column.dtype] for column in self._features)
         return f"8s24x8s8xBB{len(self.bytes_of('nulls'))}s{columns}"
 
@@ -113,10 +110,6 @@ class RowLayout:
         """Return the correct length of a row: the end of its last text, or its fixed size."""
         end = self._last_end
         return self.size + int.from_bytes(row[end.start : end.stop], "little")
-
-    def find_ends(self, row: bytes) -> tuple[int, ...]:
-        """Return the ends of a row's texts in its heap; raises ``struct.error`` if the row is too short."""
-        return self._ends(row)
 
     def cells(self, row: bytes) -> Sequence[Cell]:
         """Return the stored value of each feature of an intact row."""

@@ -195,48 +195,36 @@ class Assembler:
 
 
 class BlockJoin:
-    """Makes the matrix of ``Assembler.assemble`` from blocks of features of several views, if ``joins_blocks``.
+    """Makes the matrix of ``Assembler.assemble`` from one block of the features of views, if ``joins_blocks``.
 
     Args:
         assembler: of the service.
-        blocks: per block, the features of its columns; together all ``view_refs``.
+        columns: the features of the block's columns; at least all ``view_refs``.
     """
 
-    def __init__(self, assembler: Assembler, blocks: Sequence[Sequence[FeatureRef]]) -> None:
+    def __init__(self, assembler: Assembler, columns: Sequence[FeatureRef]) -> None:
         self._assembler = assembler
-        refs = assembler.refs
-        self._is_whole = len(blocks) == 1 and tuple(blocks[0]) == refs
-        self._found = {ref: (b, i) for b, block in enumerate(blocks) for i, ref in enumerate(block)}
-        pairs = [[(i, block.index(ref)) for i, ref in enumerate(refs) if ref in block] for block in map(list, blocks)]
-        self._copies = [(b, _NumberColumns.of(each)) for b, each in enumerate(pairs) if each]
-        self._others = [(i, ref) for i, ref in enumerate(refs) if ref not in self._found]
+        self._positions = {ref: i for i, ref in enumerate(columns)}
+        self._others = [ref for ref in assembler.refs if ref not in self._positions]
+        order = [[*columns, *self._others].index(ref) for ref in assembler.refs]
+        self._order = None if order == list(range(len(columns) + len(self._others))) else order
 
-    def join(self, blocks: Sequence[Matrix], t: int, request: Columns) -> Matrix:
-        """Return the matrix of n rows at time ``t``.
+    def join(self, block: Matrix, t: int, request: Columns) -> Matrix:
+        """Return the matrix of n rows at time ``t``, microseconds.
 
         Args:
-            blocks: each of shape ``(n, n_columns)``; NaN where a row is not PRESENT; of texts the codes.
-            t: microseconds.
+            block: shape ``(n, n_columns)``; NaN where a row is not PRESENT; of texts the codes.
             request: per request field, its values, shape ``(n,)``.
         """
-        if self._is_whole:
-            return blocks[0]
-        n, assembler = len(blocks[0]), self._assembler
-
-        def find(ref: FeatureRef) -> npt.NDArray[Any]:
-            if ref.group == REQUEST:
-                return request[ref.name]
-            block, i = self._found[ref]
-            return blocks[block][:, i]
-
-        outputs = assembler.outputs(np.full(n, t, dtype=np.int64), find) if assembler.runners else {}
-        matrix = np.empty((n, len(assembler.refs)), dtype=np.float64)
-        for block, numbers in self._copies:
-            matrix[:, numbers.columns] = blocks[block][:, numbers.features]
-        for i, ref in self._others:
-            column = outputs[ref.group][ref.name] if ref.group in outputs else request[ref.name]
-            matrix[:, i] = assembler.number(ref.label, column)
-        return matrix
+        if self._others:
+            times = np.full(len(block), t, dtype=np.int64)
+            outputs = self._assembler.outputs(
+                times, lambda ref: request[ref.name] if ref.group == REQUEST else block[:, self._positions[ref]]
+            )
+            columns = [outputs.get(ref.group, request)[ref.name] for ref in self._others]
+            numbers = map(self._assembler.number, [ref.label for ref in self._others], columns)
+            block = np.column_stack([block, *numbers])
+        return block if self._order is None else block.take(self._order, axis=1)
 
 
 def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:

@@ -152,15 +152,6 @@ class TileCodec:
         slots = _HEAD.unpack_from(state)[1]
         return state[: 8 * (_HEAD_WORDS + _SLOT_WORDS * slots)]
 
-    def _invalid(self, i: int, states: Sequence[bytes | None]) -> StoreError:
-        view, state = self._views[i * len(self._views) // len(states)], states[i] or b""
-        return StoreError(
-            f"view {view.name!r}",
-            "has a state that this plan did not write",
-            value=state[:40].hex(),
-            fix=f"run `skewless backfill {view.name}`, or set the right online store",
-        )
-
     def _put_records(self, flat: Int64Array, begins: Int64Array, counts: Int64Array, tiles: Tiles) -> None:
         positions = _item_starts(begins, counts, self._record)
         flat[positions] = tiles.tag

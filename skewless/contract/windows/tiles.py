@@ -67,14 +67,9 @@ class AppliedPositions:
 
     def of_entities(self, start: int, stop: int) -> AppliedPositions:
         """Return the positions of the entities ``start`` to ``stop``, end exclusive, whose numbers begin at 0 again."""
-        first, last = self.entity.searchsorted((start, stop)).tolist()
-        part = slice(first, last)
-        return AppliedPositions(
-            entity=self.entity[part] - start,
-            partition=self.partition[part],
-            first=self.first[part],
-            seq=self.seq[part],
-        )
+        part = slice(*self.entity.searchsorted((start, stop)).tolist())
+        entity, partition, first, seq = (own[part] for own in (self.entity, self.partition, self.first, self.seq))
+        return AppliedPositions(entity=entity - start, partition=partition, first=first, seq=seq)
 
     def extend(self, later: AppliedPositions) -> AppliedPositions:
         """Return the first and last positions of both."""
