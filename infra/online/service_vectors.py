@@ -233,9 +233,12 @@ class VectorReader:
 
 
 def _join(rows: NumberVectors, windows: NumberVectors) -> NumberVectors:
-    matrix, status, event_ts = (np.concatenate(pair, axis=1) for pair in zip(rows[:3], windows[:3], strict=True))
-    versions = WindowedReads(rows.versions, list(windows.versions), windows.event_ts)
-    return NumberVectors(matrix, status, event_ts, versions)
+    return NumberVectors(
+        np.concatenate([rows.matrix, windows.matrix], axis=1),
+        np.concatenate([rows.status, windows.status], axis=1),
+        np.concatenate([rows.event_ts, windows.event_ts], axis=1),
+        WindowedReads(rows.versions, list(windows.versions), windows.event_ts),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

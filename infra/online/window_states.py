@@ -137,7 +137,7 @@ class WindowStates:
             features = group.reader.features(tiles, t)
             blocks += [features[i * n : (i + 1) * n] for i in range(len(group.places))]
             for i, place in enumerate(group.places):
-                slots = tiles.slots.of_entities(i * n, (i + 1) * n)
+                slots = tiles.slots if len(group.places) == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
                 applied[readers[place].view.name] = StateProgress(generation=readers[place].generation, slots=slots)
         known_to = np.empty((n, len(readers)), dtype=np.int64)
         known_to[:] = [min(t, marker_status.watermark(reader.markers)) for reader in readers]

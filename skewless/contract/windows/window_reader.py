@@ -13,6 +13,7 @@ from skewless.contract.windows.state_layout import Finaliser, StateLayout
 from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
 from skewless.contract.windows.view import WindowView
 
+_FEW = 4_096  # pairs of windows and records
 _Rows = npt.NDArray[np.intp]
 
 
@@ -109,5 +110,8 @@ class WindowReader:
 
 def _find_records(chosen: BoolArray) -> tuple[_Rows, _Rows]:
     """Return window and record of each chosen pair, shape ``(n_windows, n_records)``, window by window."""
-    rows = [window.nonzero()[0] for window in chosen]  # much faster than one call for both dimensions
+    if chosen.size < _FEW:
+        window, record = chosen.nonzero()
+        return window, record
+    rows = [window.nonzero()[0] for window in chosen]  # of many records, much faster than one call
     return np.arange(len(rows)).repeat(list(map(len, rows))), np.concatenate(rows)
