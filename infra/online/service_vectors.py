@@ -14,7 +14,7 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows, NumberVectors
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.reads import PackedReads, WindowedReads
+from skewless.contract.reads import PackedReads
 from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.rows import RowCodec, Versions, ViewRead, empty_read
 from skewless.contract.status import Int64Array, StatusArray
@@ -59,7 +59,7 @@ class ServiceVectors(NamedTuple):
         return [self._cut(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
 
     def _cut(self, start: int, stop: int) -> ServiceVectors | None:
-        if not isinstance(self.versions, PackedReads | WindowedReads):
+        if not isinstance(self.versions, PackedReads):
             return None
         applied = {
             name: replace(progress, slots=progress.slots.of_entities(start, stop))
@@ -67,7 +67,7 @@ class ServiceVectors(NamedTuple):
         }
         rows = slice(start, stop)
         matrix, status, event_ts = self.matrix[rows], self.status[rows], self.event_ts[rows]
-        return ServiceVectors(matrix, status, event_ts, self.watermark, self.versions.cut(rows), applied)
+        return ServiceVectors(matrix, status, event_ts, self.watermark, self.versions.cut(start, stop), applied)
 
 
 class VectorReader:
@@ -237,7 +237,7 @@ def _join(rows: NumberVectors, windows: NumberVectors) -> NumberVectors:
         np.concatenate([rows.matrix, windows.matrix], axis=1),
         np.concatenate([rows.status, windows.status], axis=1),
         np.concatenate([rows.event_ts, windows.event_ts], axis=1),
-        WindowedReads(rows.versions, list(windows.versions), windows.event_ts),
+        PackedReads(rows.versions.record, rows.versions.packed, windows.versions.windows, windows.event_ts),
     )
 
 

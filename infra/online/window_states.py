@@ -17,7 +17,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.number_rows import NumberVectors
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import WindowedReads, build_window_read
+from skewless.contract.reads import PackedReads, build_window_read
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
@@ -142,7 +142,7 @@ class WindowStates:
         known_to = np.empty((n, len(readers)), dtype=np.int64)
         known_to[:] = [min(t, marker_status.watermark(reader.markers)) for reader in readers]
         present = np.zeros(known_to.shape, dtype=np.uint8)
-        versions = WindowedReads({}, list(self._readers), known_to)
+        versions = PackedReads(np.dtype([]), b"", list(self._readers), known_to)
         return NumberVectors(np.concatenate(blocks, axis=1), present, known_to, versions), applied
 
     def read(

@@ -141,12 +141,12 @@ class Routing:
         return [RequestPart(_select_rows(request, columns, arm, indices), indices) for arm, indices in rows.items()]
 
     def route(self, request: ScoringRequest) -> ScoringRequest:
-        """Return the request to the version that serves its first row: as ``split``, for a request of one row."""
+        """Return the request to the version that serves its first row: ``split`` of a request of one row."""
         columns = request.columns
-        if columns is None:
-            raise TypeError(request)  # a vector has no sticky keys to route by
         if self._challenger is None:
             return request.for_arm(self._champion)
+        if columns is None:
+            raise TypeError(request)  # a vector has no sticky keys to route by
         return request.for_arm(self._arm_of([columns[name][0] for name in self._sticky]))
 
     def read_counts(self, at_us: int) -> PolicyCounts:

@@ -20,7 +20,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.contract.reads import PackedReads
 from skewless.contract.row_layout import is_intact
-from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.rows import RowCodec
 from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix
 
@@ -50,7 +50,7 @@ class NumberVectors(NamedTuple):
     matrix: Matrix
     status: StatusArray
     event_ts: Int64Array
-    versions: Mapping[str, Versions]
+    versions: PackedReads
 
 
 class NumberRows:

@@ -35,17 +35,12 @@ class WindowReader:
         self._hop_of_code = np.array([MILLISECOND, *view.hops], dtype=np.int64)[levels]
         self._counts_code = (codes == 0) | (codes == self._level)
         # Features with the same function and column are computed together for all windows.
-        groups = dict.fromkeys((item.function, item.column, item.place) for item in view.aggregates)
-        self._groups = [
-            next(item for item in view.aggregates if (item.function, item.column, item.place) == group)
-            for group in groups
-        ]
-        places = [
-            list(groups).index((item.function, item.column, item.place)) * len(view.windows)
-            + view.windows.index((item.window_us, item.hop_us))
-            for item in view.aggregates
-        ]
-        self._order = np.array(places, dtype=np.intp)
+        keys = [(item.function, item.column, item.place) for item in view.aggregates]
+        windows = [view.windows.index((item.window_us, item.hop_us)) for item in view.aggregates]
+        groups = dict(zip(keys, view.aggregates, strict=True))
+        self._groups = list(groups.values())
+        order = [list(groups).index(key) * len(view.windows) + i for key, i in zip(keys, windows, strict=True)]
+        self._order = np.array(order, dtype=np.intp)
 
     def features(self, tiles: Tiles, t: int) -> Floats:
         """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
