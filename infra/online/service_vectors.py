@@ -28,6 +28,7 @@ from skewless.infra.online.resp import IntegerKeys, KeySeparators
 from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
+Binaries = Sequence[bytes | None]
 _RELOAD_S = 0.5  # how long a pointer to a generation is used before it is read again
 
 
@@ -131,12 +132,7 @@ class VectorReader:
         return rows + self._windows.names(keys, n) if self._assembler.plan.windows else rows
 
     def vectors(
-        self,
-        names: Sequence[bytes | None],
-        stored: Sequence[bytes | None],
-        marker_status: MarkerStatus,
-        t: int,
-        request: ParsedRows,
+        self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, request: ParsedRows
     ) -> ServiceVectors:
         """Return the vectors of the n rows of ``start_read`` at time ``t``, a multiple of one millisecond.
 
@@ -153,12 +149,7 @@ class VectorReader:
         )
 
     def _join_blocks(
-        self,
-        names: Sequence[bytes | None],
-        stored: Sequence[bytes | None],
-        marker_status: MarkerStatus,
-        t: int,
-        fields: Columns,
+        self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, fields: Columns
     ) -> ServiceVectors | None:
         """Return the same as ``vectors``, faster; None if the views have to be decoded one by one."""
         # Blocks cannot represent an UNAVAILABLE view.
@@ -179,14 +170,12 @@ class VectorReader:
                 return None
             parts.append(states[0])
             applied = states[1]
-        whole = parts[0] if len(parts) == 1 else _join(*parts)
+        whole = parts[0] if len(parts) == 1 else parts[0].join(parts[1])
         matrix = self._join.join(whole.matrix, t, fields)
         watermark = self._watermark(marker_status)
         return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
 
-    def reads(
-        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int, n: int
-    ) -> ViewReads:
+    def reads(self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, n: int) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
@@ -230,15 +219,6 @@ class VectorReader:
     def _watermark(self, marker_status: MarkerStatus) -> Int64Array:
         marker_lists = [*self._row_marker_lists, *self._windows.marker_lists]
         return np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)
-
-
-def _join(rows: NumberVectors, windows: NumberVectors) -> NumberVectors:
-    return NumberVectors(
-        np.concatenate([rows.matrix, windows.matrix], axis=1),
-        np.concatenate([rows.status, windows.status], axis=1),
-        np.concatenate([rows.event_ts, windows.event_ts], axis=1),
-        PackedReads(rows.versions.record, rows.versions.packed, windows.versions.windows, windows.event_ts),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,9 +324,7 @@ class FeatureReader:
             decode=lambda: self._vectors.reads(names, stored, marker_status, t, request.n),
         )
 
-    def _fetch(
-        self, request: ParsedRows, t: int
-    ) -> tuple[Sequence[bytes | None], Sequence[bytes | None], MarkerStatus]:
+    def _fetch(self, request: ParsedRows, t: int) -> tuple[Binaries, Binaries, MarkerStatus]:
         """Return the keys in the order of ``VectorReader.names``, the value of each key, and the marker status."""
         if self.plan.windows and time.monotonic() > self._reload_at:
             # A new generation is noticed within _RELOAD_S; reading the pointers each time would cost a round trip.

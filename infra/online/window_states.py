@@ -30,9 +30,7 @@ from skewless.infra.log.generations import ViewVersion, read_pointer
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 
-# Up to so many states, views are decoded together. The arrays of more states leave the processor's cache, and the
-# allocator gets each of them from the kernel again.
-_FEW_STATES = 128
+_FEW_STATES = 128  # decoded together; the arrays of more leave the cache and cause page faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,11 @@ class WindowStates:
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, view in enumerate(plan.windows):
             groups.setdefault(view.structure, []).append(i)
-        self._groups = [_ViewGroup([plan.windows[i] for i in group], group) for group in groups.values()]
+        # The places of views of one structure in the plan, and what decodes and computes them together.
+        self._groups = [
+            (places, TileCodec(*(plan.windows[i] for i in places)), WindowReader(plan.windows[places[0]]))
+            for places in groups.values()
+        ]
 
     @property
     def pointers(self) -> list[bytes]:
@@ -116,7 +118,7 @@ class WindowStates:
     @property
     def columns(self) -> list[FeatureRef]:
         """Return the features of the columns of ``read_together``."""
-        views = [view for group in self._groups for view in group.views]
+        views = [self._plan.windows[i] for places, _, _ in self._groups for i in places]
         return [FeatureRef(group=view.name, name=item.name) for view in views for item in view.aggregates]
 
     def read_together(
@@ -124,33 +126,29 @@ class WindowStates:
     ) -> tuple[NumberVectors, dict[str, StateProgress]] | None:
         """Return the features of all views and their progress as ``read`` does, without decoding view by view.
 
-        None: there are too many states for it, or a view or a state cannot be read.
+        None: there are too many states, or one of them or a view cannot be read.
         """
         readers = list(self._readers.values())
-        if len(names) > _FEW_STATES or None in names or any(reader.is_lost(marker_status) for reader in readers):
+        if len(names) > _FEW_STATES or None in names or any(each.is_lost(marker_status) for each in readers):
             return None
         n, blocks, applied = len(names) // len(readers), [], {}
-        for group in self._groups:
-            tiles, is_valid = group.codec.unpack_sound([x for i in group.places for x in states[i * n : (i + 1) * n]])
+        for places, codec, reader in self._groups:
+            tiles, is_valid = codec.unpack_sound([state for i in places for state in states[i * n : (i + 1) * n]])
             if not (is_valid & (tiles.m <= t)).all():
                 return None
-            features = group.reader.features(tiles, t)
-            blocks += [features[i * n : (i + 1) * n] for i in range(len(group.places))]
-            for i, place in enumerate(group.places):
-                slots = tiles.slots if len(group.places) == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
+            features = reader.features(tiles, t)
+            blocks += [features[i * n : (i + 1) * n] for i in range(len(places))]
+            for i, place in enumerate(places):
+                slots = tiles.slots if len(places) == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
                 applied[readers[place].view.name] = StateProgress(generation=readers[place].generation, slots=slots)
         known_to = np.empty((n, len(readers)), dtype=np.int64)
-        known_to[:] = [min(t, marker_status.watermark(reader.markers)) for reader in readers]
-        present = np.zeros(known_to.shape, dtype=np.uint8)
+        known_to[:] = [min(t, marker_status.watermark(each.markers)) for each in readers]
+        status = np.zeros(known_to.shape, dtype=np.uint8)  # all PRESENT
         versions = PackedReads(np.dtype([]), b"", list(self._readers), known_to)
-        return NumberVectors(np.concatenate(blocks, axis=1), present, known_to, versions), applied
+        return NumberVectors(np.concatenate(blocks, axis=1), status, known_to, versions), applied
 
     def read(
-        self,
-        names: Sequence[bytes | None],
-        states: Sequence[bytes | None],
-        marker_status: MarkerStatus,
-        t: int,
+        self, names: Sequence[bytes | None], states: Sequence[bytes | None], marker_status: MarkerStatus, t: int
     ) -> ViewReads:
         """Return the features at time ``t``, a multiple of one millisecond, from states.
 
@@ -225,14 +223,6 @@ class _StateReader:
             self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
         )
         return read, StateProgress(generation=self.generation, slots=tiles.slots)
-
-
-class _ViewGroup:
-    """Views of one structure, and their places in the plan."""
-
-    def __init__(self, views: Sequence[WindowView], places: Sequence[int]) -> None:
-        self.views, self.places = views, places
-        self.codec, self.reader = TileCodec(*views), WindowReader(views[0])
 
 
 def lease_key(project: str, view: ViewVersion, generation: int) -> bytes:

@@ -52,6 +52,14 @@ class NumberVectors(NamedTuple):
     event_ts: Int64Array
     versions: PackedReads
 
+    def join(self, windows: NumberVectors) -> NumberVectors:
+        """Return the features with those of windowed views for the same entities."""
+        matrix = np.concatenate([self.matrix, windows.matrix], axis=1)
+        status = np.concatenate([self.status, windows.status], axis=1)
+        event_ts = np.concatenate([self.event_ts, windows.event_ts], axis=1)
+        versions = PackedReads(self.versions.record, self.versions.packed, windows.versions.windows, windows.event_ts)
+        return NumberVectors(matrix, status, event_ts, versions)
+
 
 class NumberRows:
     """Decodes the rows of views that have different names.
