@@ -28,7 +28,7 @@ from skewless.infra.online.resp import IntegerKeys, KeySeparators
 from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
-Binaries = Sequence[bytes | None]
+MaybeBytes = Sequence[bytes | None]
 _RELOAD_S = 0.5  # how long a pointer to a generation is used before it is read again
 
 
@@ -132,7 +132,7 @@ class VectorReader:
         return rows + self._windows.names(keys, n) if self._assembler.plan.windows else rows
 
     def vectors(
-        self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, request: ParsedRows
+        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int, request: ParsedRows
     ) -> ServiceVectors:
         """Return the vectors of the n rows of ``start_read`` at time ``t``, a multiple of one millisecond.
 
@@ -149,7 +149,7 @@ class VectorReader:
         )
 
     def _join_blocks(
-        self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, fields: Columns
+        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int, fields: Columns
     ) -> ServiceVectors | None:
         """Return the same as ``vectors``, faster; None if the views have to be decoded one by one."""
         # Blocks cannot represent an UNAVAILABLE view.
@@ -175,7 +175,7 @@ class VectorReader:
         watermark = self._watermark(marker_status)
         return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
 
-    def reads(self, names: Binaries, stored: Binaries, marker_status: MarkerStatus, t: int, n: int) -> ViewReads:
+    def reads(self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int, n: int) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
@@ -324,7 +324,7 @@ class FeatureReader:
             decode=lambda: self._vectors.reads(names, stored, marker_status, t, request.n),
         )
 
-    def _fetch(self, request: ParsedRows, t: int) -> tuple[Binaries, Binaries, MarkerStatus]:
+    def _fetch(self, request: ParsedRows, t: int) -> tuple[MaybeBytes, MaybeBytes, MarkerStatus]:
         """Return the keys in the order of ``VectorReader.names``, the value of each key, and the marker status."""
         if self.plan.windows and time.monotonic() > self._reload_at:
             # A new generation is noticed within _RELOAD_S; reading the pointers each time would cost a round trip.

@@ -201,17 +201,22 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
 
 
 def combine_groups(groups: Sequence[Group]) -> list[tuple[Group, Sequence[Group]]]:
-    """Return the groups whose arms build the same vectors together: one group of all their tickets, and themselves."""
+    """Return the groups whose versions build the same vectors together: one group of their tickets, and themselves."""
     parts: list[list[Group]] = []
     for group in groups:
-        for others in parts:
-            arm, t = others[0].arm, others[0].t
-            if group.arm is not None and arm is not None and t == group.t and arm.has_same_vectors(group.model):
-                others.append(group)
-                break
-        else:
+        others = next((each for each in parts if _has_same_vectors(each[0], group)), None)
+        if others is None:
             parts.append([group])
+        else:
+            others.append(group)
     return [(own[0] if len(own) == 1 else _merge_groups(own), own) for own in parts]
+
+
+def _has_same_vectors(one: Group, other: Group) -> bool:
+    # An arm compares versions of its own model only.
+    if one.arm is None or one.model.name != other.model.name or one.t != other.t:
+        return False
+    return one.arm.has_same_vectors(other.model)
 
 
 def _merge_groups(groups: Sequence[Group]) -> Group:
