@@ -41,6 +41,7 @@ from skewless.serving.prediction.ticket import (
     Group,
     ReadTimes,
     Ticket,
+    VectorBuilder,
     combine_groups,
     group_tickets,
     make_record,
@@ -127,8 +128,9 @@ class Evaluator:
             return
         self._redis.observe(time.perf_counter() - start_s)
         for whole, parts in combined:
-            for group, vectors in zip(parts, share_vectors(whole, parts, stored), strict=True):
-                self._try_group(group, lambda g, vectors=vectors: self._score_stored(g, stored, now_us, vectors))  # type: ignore[misc]
+            build = share_vectors(whole, parts, stored)
+            for group in parts:
+                self._try_group(group, lambda g, build=build: self._score_stored(g, stored, now_us, build))  # type: ignore[misc]
 
     async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain feature vectors."""
@@ -187,8 +189,8 @@ class Evaluator:
             for group in groups:
                 group.add_stage("redis", start_s)
 
-    def _score_stored(self, whole: Group, stored: StoredRows, now_us: int, vectors: ServiceVectors | None) -> None:
-        group = whole.pending  # deadlines may have passed during the read
+    def _score_stored(self, group: Group, stored: StoredRows, now_us: int, build: VectorBuilder) -> None:
+        group = group.pending  # deadlines may have passed during the read
         if not group.tickets:
             return
         group.stored = stored
@@ -197,7 +199,7 @@ class Evaluator:
             raise incomplete_view_error(group.model, stored.marker_status, group.t)
         group.times = ReadTimes(now_us, stored.read_start, stored.read_end, self.skew_us)
         group.degraded = bool(marker_status.lost)
-        self._evaluate(group, lambda g: vectors if vectors is not None and g is whole else g.build_vectors(stored))
+        self._evaluate(group, build)
 
     def _score_without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
         group = group.pending
@@ -208,7 +210,7 @@ class Evaluator:
             group.degraded = True
             self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows))
 
-    def _evaluate(self, group: Group, vectors_of: Callable[[Group], ServiceVectors]) -> None:
+    def _evaluate(self, group: Group, vectors_of: VectorBuilder) -> None:
         """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
         start_s = time.perf_counter()
         try:

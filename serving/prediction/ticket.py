@@ -172,6 +172,9 @@ class Group:
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
 
+VectorBuilder = Callable[[Group], ServiceVectors]
+
+
 def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) -> list[Group]:
     """Return tickets grouped by model, arm, time and options.
 
@@ -224,14 +227,20 @@ def _merge_groups(groups: Sequence[Group]) -> Group:
     return replace(groups[0], tickets=tickets, traces=[trace for group in groups for trace in group.traces])
 
 
-def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> Sequence[ServiceVectors | None]:
-    """Return the vectors of the parts from one computation; None: a part has to build its own vectors."""
-    if len(parts) == 1:
-        return [None]
-    try:
-        return whole.build_vectors(stored).split([group.n for group in parts])
-    except Exception:  # noqa: BLE001 - an error that remains goes to the part that causes it
-        return [None] * len(parts)
+def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> VectorBuilder:
+    """Return a function that builds the vectors of a group: of all parts at once, when the first part needs them."""
+    shared: dict[Group, ServiceVectors | None] = {}
+
+    def build(group: Group) -> ServiceVectors:
+        if len(parts) > 1 and not shared:
+            try:
+                vectors = whole.build_vectors(stored).split([part.n for part in parts])
+            except Exception:  # noqa: BLE001 - an error that remains goes to the part that causes it
+                vectors = [None] * len(parts)
+            shared.update(zip(parts, vectors, strict=True))
+        return shared.get(group) or group.build_vectors(stored)
+
+    return build
 
 
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
