@@ -38,6 +38,7 @@ WORKS = (
     "serving_start",
     "serving_grpc",
     "serving_traffic",
+    "serving_kinds",
     "control_room",
     "trees",
     "export_peers",

@@ -29,7 +29,6 @@ def project_reads(meter: Meter, *, repo: str, url: str, n_entities: int) -> str:
     from benchmarks.stored import plan_of
     from skewless import Project
     from skewless.contract.keys import KeyCodec
-    from skewless.contract.request import parse_columns
 
     plan = plan_of(Path(repo))
     codecs = [KeyCodec(plan.project, view) for view in plan.views]
@@ -46,7 +45,7 @@ def project_reads(meter: Meter, *, repo: str, url: str, n_entities: int) -> str:
                         project.online_features("all", rows)
                 with meter.lap(f"{size} {KEPT}", times=len(asked)):
                     for columns in asked:
-                        kept.read(parse_columns(kept.plan, columns), project.clock.now_us())
+                        kept.read(kept.parse(columns), project.clock.now_us())
                 with meter.lap(f"{size} {MGET}", times=len(asked)):
                     for names in keys:
                         client.mget(names)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from skewless.contract.labels import LabelSource, Outcomes
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
     from skewless.contract.policy import Policy
-    from skewless.contract.spec import Gate, ModelSpec, Split
     from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, WebhookSink
+    from skewless.contract.spec import Gate, ModelSpec, Split
     from skewless.infra.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
 

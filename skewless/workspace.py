@@ -254,12 +254,10 @@ class Workspace:
             columns: entity keys and request fields, one value per row.
             vocabularies: per text feature, its categories in the order of their codes.
         """
-        from skewless.contract.request import parse_columns
-
         reader = self._feature_readers.get(service)
         if reader is None or reader.vocabularies != (vocabularies or {}):
             reader = self._feature_readers[service] = self.feature_reader(service, vocabularies)
-        return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
+        return reader.read(reader.parse(columns), self.clock.now_us())
 
     def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
         """Return a reader of a service's features, for many reads; it keeps the plan that is applied now.

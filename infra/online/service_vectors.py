@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
-from skewless.contract.number_rows import NumberRows
+from skewless.contract.number_rows import NumberRows, NumberVectors
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.request import ParsedRows
+from skewless.contract.reads import PackedReads
+from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.rows import RowCodec, Versions, ViewRead, empty_read
 from skewless.contract.status import Int64Array, StatusArray
-from skewless.contract.vector import Assembler, Matrix, Vocabularies
+from skewless.contract.transforms import Columns
+from skewless.contract.vector import Assembler, BlockJoin, Matrix, Vocabularies
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
@@ -27,6 +29,7 @@ from skewless.infra.online.state_reader import StateProgress
 from skewless.infra.online.window_states import ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
+MaybeBytes = Sequence[bytes | None]
 _RELOAD_S = 0.5  # how long a pointer to a generation is used before it is read again
 
 
@@ -53,6 +56,21 @@ class ServiceVectors(NamedTuple):
     applied: Mapping[str, StateProgress]
     corrupt: int = 0
 
+    def split(self, sizes: Sequence[int]) -> list[ServiceVectors | None]:
+        """Return the vectors of the first rows, of the next rows, and so on; None: views were decoded one by one."""
+        return [self._cut(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
+
+    def _cut(self, start: int, stop: int) -> ServiceVectors | None:
+        if not isinstance(self.versions, PackedReads):
+            return None
+        applied = {
+            name: replace(progress, slots=progress.slots.of_entities(start, stop))
+            for name, progress in self.applied.items()
+        }
+        rows = slice(start, stop)
+        matrix, status, event_ts = self.matrix[rows], self.status[rows], self.event_ts[rows]
+        return ServiceVectors(matrix, status, event_ts, self.watermark, self.versions.cut(start, stop), applied)
+
 
 class VectorReader:
     """Names the keys of one service in the online store, and turns their values into vectors.
@@ -71,7 +89,10 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
         self._markers = list(self._marker_by_view.values())
-        self._numbers = NumberRows(plan) if NumberRows.supports(plan) else None
+        refs = [ref for ref in assembler.view_refs if ref.group in self._marker_by_view]
+        self._is_direct = assembler.joins_blocks
+        self._numbers = NumberRows(plan.views, refs, assembler.codes) if self._is_direct and refs else None
+        self._join = BlockJoin(assembler, [*refs, *windows.columns])
         self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
         self._row_marker_lists = [[marker] for marker in self._markers]
 
@@ -112,12 +133,7 @@ class VectorReader:
         return rows + self._windows.names(keys, n) if self._assembler.plan.windows else rows
 
     def vectors(
-        self,
-        names: Sequence[bytes | None],
-        stored: Sequence[bytes | None],
-        marker_status: MarkerStatus,
-        t: int,
-        request: ParsedRows,
+        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int, request: ParsedRows
     ) -> ServiceVectors:
         """Return the vectors of the n rows of ``start_read`` at time ``t``, a multiple of one millisecond.
 
@@ -128,33 +144,40 @@ class VectorReader:
             t: microseconds.
             request: the request.
         """
-        vectors = self.numbers(stored, marker_status, t)
+        vectors = self._join_blocks(names, stored, marker_status, t, request.fields)
         return vectors or self.assemble(
             self.reads(names, stored, marker_status, t, request.n), marker_status, t, request
         )
 
-    def numbers(self, stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int) -> ServiceVectors | None:
-        """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
-        # The fast path cannot represent an UNAVAILABLE view.
-        vectors = None if self._numbers is None or marker_status.lost else self._numbers.vectors(stored, t)
-        if vectors is None:
+    def _join_blocks(
+        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int, fields: Columns
+    ) -> ServiceVectors | None:
+        """Return the same as ``vectors``, faster; None if the views have to be decoded one by one."""
+        # Blocks cannot represent an UNAVAILABLE view.
+        if not self._is_direct or marker_status.lost:
             return None
-        return ServiceVectors(
-            matrix=vectors.matrix,
-            status=vectors.status,
-            event_ts=vectors.event_ts,
-            watermark=self._watermark(marker_status),
-            versions=vectors.versions,
-            applied={},
-        )
+        n_views = len(self._views) + len(self._windows.marker_lists)
+        n_rows = len(stored) // n_views * len(self._views)
+        parts: list[NumberVectors] = []
+        applied: Mapping[str, StateProgress] = {}
+        if self._numbers is not None:
+            rows = self._numbers.vectors(stored[:n_rows] if n_rows < len(stored) else stored, t)
+            if rows is None:
+                return None
+            parts.append(rows)
+        if n_views > len(self._views):
+            states = self._windows.read_together(names[n_rows:], stored[n_rows:], marker_status, t)
+            if states is None:
+                return None
+            parts.append(states[0])
+            applied = states[1]
+        whole = parts[0] if len(parts) == 1 else parts[0].join(parts[1])
+        matrix = self._join.join(whole.matrix, t, fields)
+        watermark = self._watermark(marker_status)
+        return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
 
     def reads(
-        self,
-        names: Sequence[bytes | None],
-        stored: Sequence[bytes | None],
-        marker_status: MarkerStatus,
-        t: int | Int64Array,
-        n: int,
+        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int | Int64Array, n: int
     ) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``, or one ``t`` for each row."""
         step = len(self._views)
@@ -265,9 +288,14 @@ class FeatureReader:
         self._separators = [KeySeparators(each.prefix + b"|") for each in keys]
         columns = {each.names for each in keys}
         # IntegerKeys needs one key column, shared by all views.
+        self._parser = RowParser(plan)
         self._integer_key = min(columns)[0] if not plan.windows and len(columns) == 1 and len(min(columns)) == 1 else ""
         self._names = [view.name for view in plan.all_views]
         self._reload_at = 0.0
+
+    def parse(self, columns: Mapping[str, Sequence[object]]) -> ParsedRows:
+        """Return parallel columns of a request in the plan's types; see ``RowParser.parse_columns``."""
+        return self._parser.build_rows(self._parser.parse_columns(columns))
 
     def views(self, request: ParsedRows, t: int) -> tuple[Mapping[str, ViewRead], dict[str, int]]:
         """Return the rows of each view for a request at time ``t``, from one round trip, and the views' watermarks.
@@ -291,22 +319,17 @@ class FeatureReader:
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
         names, stored, marker_status = self._fetch(request, t)
-        vectors, reads = self._vectors.numbers(stored, marker_status, t), None
-        if vectors is None:
-            reads = self._vectors.reads(names, stored, marker_status, t, request.n)
-            vectors = self._vectors.assemble(reads, marker_status, t, request)
+        vectors = self._vectors.vectors(names, stored, marker_status, t, request)
         return OnlineFeatures(
             t=t,
             labels=self._assembler.labels,
             matrix=vectors.matrix,
             status=dict(zip(self._names, vectors.status.T, strict=True)),
             watermarks=dict(zip(self._names, vectors.watermark.tolist(), strict=True)),
-            decode=lambda: reads or self._vectors.reads(names, stored, marker_status, t, request.n),
+            decode=lambda: self._vectors.reads(names, stored, marker_status, t, request.n),
         )
 
-    def _fetch(
-        self, request: ParsedRows, t: int
-    ) -> tuple[Sequence[bytes | None], Sequence[bytes | None], MarkerStatus]:
+    def _fetch(self, request: ParsedRows, t: int) -> tuple[MaybeBytes, MaybeBytes, MarkerStatus]:
         """Return the keys in the order of ``VectorReader.names``, the value of each key, and the marker status."""
         if self.plan.windows and time.monotonic() > self._reload_at:
             # A new generation is noticed within _RELOAD_S; reading the pointers each time would cost a round trip.

@@ -17,6 +17,7 @@ from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import read_pointer
+from skewless.infra.online.marker_history import MarkerStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,10 @@ class StateReader:
         self.generation, partitions = pointer
         self.markers = [window_marker(self._project, self.view, self.generation, name) for name in partitions]
         self.keys = KeyCodec(self._project, self.view, self.generation)
+
+    def is_lost(self, status: MarkerStatus) -> bool:
+        """Return whether the view is UNAVAILABLE: a lost marker of any partition means that its sums lack events."""
+        return self.keys is None or not status.lost.isdisjoint((self.view.hash, *self.markers))
 
     def read(
         self,

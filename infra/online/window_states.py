@@ -12,9 +12,12 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.columns import FeatureRef
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key
+from skewless.contract.number_rows import NumberVectors
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.reads import PackedReads
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
@@ -22,10 +25,13 @@ from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
+from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import ViewVersion
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 from skewless.infra.online.state_reader import StateProgress, StateReader
+
+_FEW_STATES = 128  # decoded together; the arrays of more leave the cache and cause page faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,14 @@ class WindowStates:
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
         self._readers = {view.name: StateReader(plan.project, view) for view in plan.windows}
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, view in enumerate(plan.windows):
+            groups.setdefault(view.structure, []).append(i)
+        # The places of views of one structure in the plan, and what decodes and computes them together.
+        self._groups = [
+            (places, TileCodec(*(plan.windows[i] for i in places)), WindowReader(plan.windows[places[0]]))
+            for places in groups.values()
+        ]
 
     @property
     def pointers(self) -> list[bytes]:
@@ -93,6 +107,38 @@ class WindowStates:
             keys += [None] * n if reader.keys is None else reader.keys.encode_columns(columns)
         return keys
 
+    @property
+    def columns(self) -> list[FeatureRef]:
+        """Return the features of the columns of ``read_together``."""
+        views = [self._plan.windows[i] for places, _, _ in self._groups for i in places]
+        return [FeatureRef(group=view.name, name=item.name) for view in views for item in view.aggregates]
+
+    def read_together(
+        self, names: Sequence[bytes | None], states: Sequence[bytes | None], marker_status: MarkerStatus, t: int
+    ) -> tuple[NumberVectors, dict[str, StateProgress]] | None:
+        """Return the features of all views and their progress as ``read`` does, without decoding view by view.
+
+        None: there are too many states, or one of them or a view cannot be read.
+        """
+        readers = list(self._readers.values())
+        if len(names) > _FEW_STATES or None in names or any(each.is_lost(marker_status) for each in readers):
+            return None
+        n, blocks, applied = len(names) // len(readers), [], {}
+        for places, codec, reader in self._groups:
+            tiles, is_valid = codec.unpack_sound([state for i in places for state in states[i * n : (i + 1) * n]])
+            if not (is_valid & (tiles.m <= t)).all():
+                return None
+            features = reader.features(tiles, t)
+            blocks += [features[i * n : (i + 1) * n] for i in range(len(places))]
+            for i, place in enumerate(places):
+                slots = tiles.slots if len(places) == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
+                applied[readers[place].view.name] = StateProgress(generation=readers[place].generation, slots=slots)
+        known_to = np.empty((n, len(readers)), dtype=np.int64)
+        known_to[:] = [min(t, marker_status.watermark(each.markers)) for each in readers]
+        status = np.zeros(known_to.shape, dtype=np.uint8)  # all PRESENT
+        versions = PackedReads(np.dtype([]), b"", list(self._readers), known_to)
+        return NumberVectors(np.concatenate(blocks, axis=1), status, known_to, versions), applied
+
     def read(
         self,
         names: Sequence[bytes | None],
@@ -113,9 +159,7 @@ class WindowStates:
         applied: dict[str, StateProgress] = {}
         n = len(names) // max(len(self._readers), 1)
         for i, (name, reader) in enumerate(self._readers.items()):
-            # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
-            lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
-            if reader.keys is None or lost:
+            if reader.is_lost(marker_status):
                 reads[name] = empty_read(reader.view, n, available=False)
                 applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
             else:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventSelector
+from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations

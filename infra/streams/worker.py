@@ -216,7 +216,7 @@ class Worker:
 
     def _step(self, stream: EventStream) -> None:
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
-        # After a quiet time, events are written at once. Decisions do not wait: each costs more than its share of a batch.
+        # After a quiet time, events are written at once. Decisions do not wait: each costs more than its share.
         due = self._written_at + (min(_LINGER_S, _PAUSE * self._batch_s) if self.decider is None else 0.0)
         if waiting < self._max_rows:
             if waiting:

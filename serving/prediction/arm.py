@@ -20,7 +20,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
 from skewless.serving.prediction.scored_batch import ScoredBatch
 
-_MAX_PENDING_ROWS = 4_096
+_MAX_PENDING_ROWS = 512  # more would leave the processor's cache
 _MAX_PAIRS = 500
 _SCORE_EDGES = score_edges()
 Floats = npt.NDArray[np.float64]

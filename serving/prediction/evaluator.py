@@ -37,7 +37,16 @@ from skewless.serving.prediction.rejections import (
 from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scores, Scoring
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.ticket import Group, ReadTimes, Ticket, group_tickets, make_record
+from skewless.serving.prediction.ticket import (
+    Group,
+    ReadTimes,
+    Ticket,
+    VectorBuilder,
+    combine_groups,
+    group_tickets,
+    make_record,
+    share_vectors,
+)
 
 _MILLISECOND = 1_000
 _log = EventLogger()
@@ -103,11 +112,12 @@ class Evaluator:
         """Score requests that contain entity keys; one store read serves the complete batch."""
         now_us = self._observe_start(tickets)
         groups = group_tickets(tickets, _floor(now_us), traced=self.traced)
-        groups = [group for group in groups if self._try_group(group, lambda g: g.keys)]
+        combined = [pair for pair in combine_groups(groups) if self._try_group(pair[0], lambda g: g.keys)]
+        groups = [group for _, parts in combined for group in parts]
         start_s = time.perf_counter()
         try:
             # Shadows are read in the same round trip: they must score the rows that the serving version saw.
-            stored = await self._read([*groups, *self.shadows.shadow_groups(groups)], now_us)
+            stored = await self._read([*dict(combined), *self.shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
             for group in groups:
                 self._try_group(group, lambda g, error=error: self._score_without_store(g, now_us, error))  # type: ignore[misc]
@@ -117,8 +127,10 @@ class Evaluator:
                 fail_group(group, error)
             return
         self._redis.observe(time.perf_counter() - start_s)
-        for group in groups:
-            self._try_group(group, lambda g: self._score_stored(g, stored, now_us))
+        for whole, parts in combined:
+            build = share_vectors(whole, parts, stored)
+            for group in parts:
+                self._try_group(group, lambda g, build=build: self._score_stored(g, stored, now_us, build))  # type: ignore[misc]
 
     async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain feature vectors."""
@@ -177,24 +189,17 @@ class Evaluator:
             for group in groups:
                 group.add_stage("redis", start_s)
 
-    def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
-        # Deadlines may have passed during the read.
-        group, reader = group.pending, group.model.reader
+    def _score_stored(self, group: Group, stored: StoredRows, now_us: int, build: VectorBuilder) -> None:
+        group = group.pending  # deadlines may have passed during the read
         if not group.tickets:
             return
         group.stored = stored
-        marker_status = reader.check_ages(stored.marker_status, group.t)
+        marker_status = group.model.reader.check_ages(stored.marker_status, group.t)
         if marker_status.lost and group.model.package.spec.missing == "refuse":
             raise incomplete_view_error(group.model, stored.marker_status, group.t)
-        values = stored.values
-
-        def vectors_of(group: Group) -> ServiceVectors:
-            rows = [None if name is None else values[name] for name in group.keys]
-            return reader.vectors(group.keys, rows, marker_status, group.t, group.parsed_rows)
-
         group.times = ReadTimes(now_us, stored.read_start, stored.read_end, self.skew_us)
         group.degraded = bool(marker_status.lost)
-        self._evaluate(group, vectors_of)
+        self._evaluate(group, build)
 
     def _score_without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
         group = group.pending
@@ -205,7 +210,7 @@ class Evaluator:
             group.degraded = True
             self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows))
 
-    def _evaluate(self, group: Group, vectors_of: Callable[[Group], ServiceVectors]) -> None:
+    def _evaluate(self, group: Group, vectors_of: VectorBuilder) -> None:
         """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
         start_s = time.perf_counter()
         try:

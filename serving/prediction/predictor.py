@@ -198,10 +198,11 @@ class Predictor:
             BusyError: the server has no room; nothing was started.
             RequestError: a value is outside the bounds of a model that rejects such values.
         """
-        if request.routing is None:
-            self._submit(request, on_reply)
+        routing = request.routing
+        if routing is None or routing.has_one_version or request.n == 1:
+            self._submit(request if routing is None else routing.route(request), on_reply)
             return
-        parts = request.routing.split(request)
+        parts = routing.split(request)
         if len(parts) == 1:
             self._submit(parts[0].request, on_reply)
             return

@@ -133,16 +133,21 @@ class Routing:
     def split(self, request: ScoringRequest) -> list[RequestPart]:
         """Return one part for each version that serves rows of a request with entity keys, by its sticky keys."""
         columns, n = request.columns, request.n
-        if columns is None:
-            raise TypeError(request)  # a vector has no sticky keys to route by
-        if self._challenger is None:
-            return [RequestPart(request.for_arm(self._champion), range(n))]
-        if n == 1:  # one row cannot be split, and most requests have one
-            return [RequestPart(request.for_arm(self._arm_of([columns[name][0] for name in self._sticky])), (0,))]
+        if columns is None or self._challenger is None or n == 1:
+            return [RequestPart(self.route(request), range(n))]
         rows: dict[Arm, list[int]] = {}
         for i, values in enumerate(zip(*(columns[name] for name in self._sticky), strict=True)):
             rows.setdefault(self._arm_of(values), []).append(i)
         return [RequestPart(_select_rows(request, columns, arm, indices), indices) for arm, indices in rows.items()]
+
+    def route(self, request: ScoringRequest) -> ScoringRequest:
+        """Return the request to the version that serves its first row: ``split`` of a request of one row."""
+        columns = request.columns
+        if self._challenger is None:
+            return request.for_arm(self._champion)
+        if columns is None:
+            raise TypeError(request)  # a vector has no sticky keys to route by
+        return request.for_arm(self._arm_of([columns[name][0] for name in self._sticky]))
 
     def read_counts(self, at_us: int) -> PolicyCounts:
         """Return the counts of all versions up to now."""

@@ -19,6 +19,7 @@ from skewless.infra.packages.served_model import RowActions, ServedModel
 from skewless.infra.runtimes.port import Runtime, find_leaves
 
 _SECOND_US = 1e6
+_NOT_FOUND, _UNAVAILABLE = int(Status.NOT_FOUND), int(Status.UNAVAILABLE)  # numpy compares members of enums slowly
 Scores = npt.NDArray[np.float64]
 Extra = npt.NDArray[np.float64] | npt.NDArray[np.int32]
 EXTRAS: Mapping[str, Callable[[Runtime, Matrix], Extra]] = {
@@ -77,7 +78,7 @@ class ScoredBatch:
     @cached_property
     def row_mask(self) -> BoolArray:
         """Where a row or state exists, shape ``(n, n_views)``."""
-        return np.asarray((self.status != Status.NOT_FOUND) & (self.status != Status.UNAVAILABLE))
+        return np.asarray((self.status != _NOT_FOUND) & (self.status != _UNAVAILABLE))
 
     @cached_property
     def ages_us(self) -> Int64Array:
@@ -94,9 +95,10 @@ class ScoredBatch:
         """
         if self.vectors is None:
             return self.older_than(0)
-        limit, available = self.model.freshness_us, self.status != Status.UNAVAILABLE
+        limit = self.model.freshness_us
         frozen = (self.t - self.vectors.watermark > limit) & (limit > 0)
-        return np.asarray(self.older_than(limit) | (frozen & available))
+        older = self.older_than(limit)
+        return older | (frozen & (self.status != _UNAVAILABLE)) if frozen.any() else older
 
     def older_than(self, limit_us: Int64Array | int) -> BoolArray:
         """Return where a row is older than a limit, microseconds; 0: no limit."""

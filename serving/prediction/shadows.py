@@ -126,9 +126,7 @@ def _shadow_vectors(arm: Arm, group: Group, served: ScoredBatch) -> ServiceVecto
     """
     if served.vectors is not None and arm.has_same_vectors(served.model):
         return served.vectors
-    stored, reader = group.stored, group.model.reader
+    stored = group.stored
     if stored is None or not stored.values.keys() >= {name for name in group.keys if name is not None}:
         return None
-    rows = [None if name is None else stored.values[name] for name in group.keys]
-    status = reader.check_ages(stored.marker_status, group.t)
-    return reader.vectors(group.keys, rows, status, group.t, group.parsed_rows)
+    return group.build_vectors(stored)

@@ -15,6 +15,7 @@ import numpy as np
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
+from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
@@ -172,12 +173,22 @@ class Group:
         """The keys to read from the store; None: nothing to read."""
         return self.model.reader.names(self.parsed_rows.keys, self.n)
 
+    def build_vectors(self, stored: StoredRows) -> ServiceVectors:
+        """Return the vectors from values that were read for ``keys``."""
+        values, reader = stored.values, self.model.reader
+        rows = [None if name is None else values[name] for name in self.keys]
+        status = reader.check_ages(stored.marker_status, self.t)
+        return reader.vectors(self.keys, rows, status, self.t, self.parsed_rows)
+
     @property
     def vectors(self) -> Matrix:
         """Return the vectors that callers sent, concatenated."""
         parts = [ticket.request.vectors for ticket in self.tickets]
         vectors = [part for part in parts if part is not None]
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+
+
+VectorBuilder = Callable[[Group], ServiceVectors]
 
 
 def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) -> list[Group]:
@@ -206,6 +217,46 @@ def group_tickets(tickets: Sequence[Ticket], t: int, *, traced: bool = False) ->
         )
         for key, members in groups.items()
     ]
+
+
+def combine_groups(groups: Sequence[Group]) -> list[tuple[Group, Sequence[Group]]]:
+    """Return the groups whose versions build the same vectors together: one group of their tickets, and themselves."""
+    parts: list[list[Group]] = []
+    for group in groups:
+        others = next((each for each in parts if _has_same_vectors(each[0], group)), None)
+        if others is None:
+            parts.append([group])
+        else:
+            others.append(group)
+    return [(own[0] if len(own) == 1 else _merge_groups(own), own) for own in parts]
+
+
+def _has_same_vectors(one: Group, other: Group) -> bool:
+    # An arm compares versions of its own model only.
+    if one.arm is None or one.model.name != other.model.name or one.t != other.t:
+        return False
+    return one.arm.has_same_vectors(other.model)
+
+
+def _merge_groups(groups: Sequence[Group]) -> Group:
+    tickets = [ticket for group in groups for ticket in group.tickets]
+    return replace(groups[0], tickets=tickets, traces=[trace for group in groups for trace in group.traces])
+
+
+def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> VectorBuilder:
+    """Return a function that builds the vectors of a group: of all parts at once, when the first part needs them."""
+    shared: dict[Group, ServiceVectors | None] = {}
+
+    def build(group: Group) -> ServiceVectors:
+        if len(parts) > 1 and not shared:
+            try:
+                vectors = whole.build_vectors(stored).split([part.n for part in parts])
+            except Exception:  # noqa: BLE001 - an error that remains goes to the part that causes it
+                vectors = [None] * len(parts)
+            shared.update(zip(parts, vectors, strict=True))
+        return shared.get(group) or group.build_vectors(stored)
+
+    return build
 
 
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:

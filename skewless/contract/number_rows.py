@@ -1,4 +1,4 @@
-"""Decode packed rows of several views directly into the matrix, for services with only numeric view features.
+"""Decode packed rows of several views directly into a matrix.
 
 The result has the same bits as that of ``RowCodec.decode`` and ``Assembler.assemble``. It takes one numpy call for all
 views instead of about twenty for each view: the number of calls determines the time of a small request.
@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.plan import FeaturePlan
+from skewless.contract.columns import FeatureRef
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import View
 from skewless.contract.reads import PackedReads
 from skewless.contract.row_layout import is_intact
-from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.rows import RowCodec
 from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix
 
@@ -32,12 +34,14 @@ _FEW = (
 _NO_LIMIT = 2**63 - 1
 _FALSE = b"\0"
 
+_TextCodes = tuple[int, list[float]]  # a column of the matrix, and the code of each row's text; of null, any code
+
 
 class NumberVectors(NamedTuple):
-    """The model's input for n rows.
+    """The features of n rows.
 
     Args:
-        matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
+        matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing, and text is the code of its category.
         status: status of the row of each view, shape ``(n, n_views)``.
         event_ts: event times of the rows, microseconds, shape ``(n, n_views)``; meaningless without a row.
         versions: per view, the origins of the rows; decoded on access.
@@ -46,25 +50,37 @@ class NumberVectors(NamedTuple):
     matrix: Matrix
     status: StatusArray
     event_ts: Int64Array
-    versions: Mapping[str, Versions]
+    versions: PackedReads
+
+    def join(self, windows: NumberVectors) -> NumberVectors:
+        """Return the features with those of windowed views for the same entities."""
+        matrix = np.concatenate([self.matrix, windows.matrix], axis=1)
+        status = np.concatenate([self.status, windows.status], axis=1)
+        event_ts = np.concatenate([self.event_ts, windows.event_ts], axis=1)
+        versions = PackedReads(self.versions.record, self.versions.packed, windows.versions.windows, windows.event_ts)
+        return NumberVectors(matrix, status, event_ts, versions)
 
 
 class NumberRows:
-    """Decodes the rows of a plan for which ``supports`` is true.
+    """Decodes the rows of views that have different names.
 
     Args:
-        plan: the part of the plan that a model pins (``FeaturePlan.select_service``).
+        views: the views.
+        refs: the features to return, at least one, in the order of the matrix's columns.
+        codes: per text feature of ``refs``, by its label, the code of each category.
     """
 
-    def __init__(self, plan: FeaturePlan) -> None:
-        codecs = [RowCodec(view) for view in plan.views]
+    def __init__(
+        self, views: Sequence[View], refs: Sequence[FeatureRef], codes: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        codecs = [RowCodec(view) for view in views]
         self._layouts = [codec.layout for codec in codecs]
         self._blanks = [codec.blank for codec in codecs]
-        self._record = np.dtype([(v.name, layout.record) for v, layout in zip(plan.views, self._layouts, strict=True)])
+        self._record = np.dtype([(v.name, layout.record) for v, layout in zip(views, self._layouts, strict=True)])
         self._size = self._record.itemsize
-        self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
+        self._ttl = np.array([view.ttl_us for view in views], dtype=np.int64)
         # One comparison for all views: a row within the shortest ttl is within its own.
-        self._shortest_ttl = np.uint64(min((view.ttl_us for view in plan.views if view.ttl_us), default=_NO_LIMIT))
+        self._shortest_ttl = np.uint64(min((view.ttl_us for view in views if view.ttl_us), default=_NO_LIMIT))
         # The head bytes of all views that identify view and format, then the flag bytes: 0 for a stored row.
         self._head = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])
         self._expected = np.frombuffer(b"".join(self._blanks), dtype=np.uint8)[self._head]
@@ -77,24 +93,18 @@ class NumberRows:
             next(struct.iter_unpack("<" + each.number_code, blank))
             for each, blank in zip(self._layouts, self._blanks, strict=True)
         ]
-        self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, plan.views, strict=True)]
-        self._map_columns(plan)
-
-    @staticmethod
-    def supports(plan: FeaturePlan) -> bool:
-        """Say whether a plan's service has only numeric features of views, and its views have no text features.
-
-        A plan with two versions of a view under one name is not supported.
-        """
-        views = {view.name for view in plan.views}
-        refs = plan.services[0].features
-        return (
-            bool(refs)
-            and len(views) == len(plan.views)
-            and not plan.windows
-            and all(ref.group in views for ref in refs)
-            and not any(column.dtype.is_text for view in plan.views for column in view.features)
-        )
+        self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, views, strict=True)]
+        self._map_columns(views, refs)
+        self._text_views = [(i, layout) for i, layout in enumerate(self._layouts) if layout.text]
+        self._texts: list[tuple[int, int, int, dict[bytes, float]]] = []
+        for i, view in enumerate(views):
+            for position in self._layouts[i].text:
+                ref = FeatureRef(group=view.name, name=view.features[position].name)
+                if ref in refs:
+                    # Stored text is UTF-8; a value of type bytes is not a category.
+                    words = codes[ref.label] if view.features[position].dtype is DType.STRING else {}
+                    codes_by_bytes = {word.encode(): code for word, code in words.items()}
+                    self._texts.append((refs.index(ref), i, position, codes_by_bytes))
 
     def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
         """Return the vectors at time ``t``; None if a row is corrupt: ``RowCodec.decode`` then finds out which.
@@ -105,11 +115,12 @@ class NumberRows:
         """
         n_views = len(self._blanks)
         n = len(rows) // n_views
-        packed = b"".join([blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))])
-        if len(packed) != n * self._size or not is_intact(packed):
+        found = self._pack(rows)
+        if found is None:
             return None
+        packed, texts = found
         if 0 < n <= _FEW:
-            return self._decode_few(packed, t)
+            return self._decode_few(packed, t, texts)
         raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
         event_ts = raw.take(self._event, axis=1).view(np.int64) ^ _SIGN
         ages = (t - event_ts).view(np.uint64)  # the age of a future row wraps to a number beyond any ttl
@@ -125,12 +136,37 @@ class NumberRows:
                 return None
             status = row_status(equal[:, -n_views:], event_ts, t, self._ttl)
         matrix = self._numbers(packed, n)
+        for column, codes in texts:
+            matrix[:, column] = codes
         if not present or nulls.tobytes().strip(_FALSE):
             blank = np.unpackbits(nulls, axis=1, bitorder="little").take(self._bit, axis=1)
             if not present:
                 blank |= (status != _PRESENT).take(self._view, axis=1)
             matrix[blank.view(np.bool_)] = np.nan
         return NumberVectors(matrix, status, event_ts, PackedReads(self._record, packed))
+
+    def _pack(self, rows: Sequence[bytes | None]) -> tuple[bytes, list[_TextCodes]] | None:
+        """Return the rows end to end without their texts, and the codes of the texts; None if a row is corrupt."""
+        step = len(self._blanks)
+        filled = [blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))]
+        whole = packed = b"".join(filled)
+        if self._text_views:
+            fixed = list(filled)
+            for i, layout in self._text_views:
+                if any(len(row) != layout.length(row) for row in filled[i::step]):
+                    return None
+                fixed[i::step] = [row[: layout.size] for row in filled[i::step]]
+            packed = b"".join(fixed)
+        if len(packed) != len(rows) // step * self._size or not is_intact(whole):
+            return None
+        texts: list[_TextCodes] = []
+        if self._texts:
+            records = np.frombuffer(packed, self._record)
+            for column, i, position, codes in self._texts:
+                own = records[(self._record.names or ())[i]]
+                found = self._layouts[i].texts(own, filled[i::step], position)
+                texts.append((column, [codes.get(text, math.nan) for text in found]))
+        return packed, texts
 
     def _numbers(self, packed: bytes, n: int) -> Matrix:
         """Return the values, without regard to nulls."""
@@ -141,7 +177,7 @@ class NumberRows:
             first += layout.width
         return block if self._order is None else block.take(self._order, axis=1)
 
-    def _decode_few(self, packed: bytes, t: int) -> NumberVectors | None:
+    def _decode_few(self, packed: bytes, t: int, texts: Sequence[_TextCodes]) -> NumberVectors | None:
         """Return the vectors as ``vectors`` does, in a Python loop: faster for a few rows."""
         matrix: list[list[float]] = []
         status: list[list[int]] = []
@@ -169,6 +205,10 @@ class NumberRows:
             matrix.append(values if self._order is None else [values[position] for position in self._positions])
             status.append(codes)
             event_ts.append(times)
+        for column, text_codes in texts:
+            for values, text_code in zip(matrix, text_codes, strict=True):
+                if values[column] == values[column]:
+                    values[column] = text_code
         return NumberVectors(
             np.array(matrix, dtype=np.float64),
             np.array(status, dtype=np.uint8),
@@ -187,15 +227,15 @@ class NumberRows:
         ]
         return np.array(positions, dtype=np.intp)
 
-    def _map_columns(self, plan: FeaturePlan) -> None:
+    def _map_columns(self, views: Sequence[View], refs: Sequence[FeatureRef]) -> None:
         """Set for each column of the matrix its view, its null bit and its position in the block of values."""
         columns: dict[tuple[str, str], tuple[int, int, int]] = {}
         bits = 0
-        for i, view in enumerate(plan.views):
+        for i, view in enumerate(views):
             for feature, column in enumerate(view.features):
                 columns[view.name, column.name] = (i, bits + feature, len(columns))
             bits += 8 * len(self._layouts[i].bytes_of("nulls"))
-        chosen = [columns[ref.group, ref.name] for ref in plan.services[0].features]
+        chosen = [columns[ref.group, ref.name] for ref in refs]
         self._width = len(columns)
         self._view, self._bit, order = (np.array(each, dtype=np.intp) for each in zip(*chosen, strict=True))
         self._positions = order.tolist()

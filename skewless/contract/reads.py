@@ -12,34 +12,54 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
 
+_NO_TIMES = np.empty((0, 0), dtype=np.int64)
+
 
 class PackedReads(Mapping[str, Versions]):
-    """The versions of the rows of several views, decoded on access.
+    """The versions of the rows of several views, decoded on access, and of the features of windowed views.
 
     Args:
         record: per view, a field with its name and the type ``RowLayout.record``.
         packed: complete records, end to end.
+        windows: names of windowed views; no row is the origin of their features, so only the times are known.
+        known_to: time up to which all events are in these features, microseconds, shape ``(n, n_windows)``.
     """
 
-    def __init__(self, record: np.dtype[np.void], packed: bytes) -> None:
+    def __init__(
+        self, record: np.dtype[np.void], packed: bytes, windows: Sequence[str] = (), known_to: Int64Array = _NO_TIMES
+    ) -> None:
         self.record = record
         self.packed = packed
+        self.windows = windows
+        self.known_to = known_to
 
     def __getitem__(self, name: str) -> Versions:
-        return PackedVersions(np.frombuffer(self.packed, self.record)[name])
+        if name not in self.windows:
+            return PackedVersions(np.frombuffer(self.packed, self.record)[name])
+        known_to = self.known_to[:, self.windows.index(name)]
+        return replace(Versions.empty(len(known_to)), event_ts=known_to)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.record.names or ())
+        return iter((*(self.record.names or ()), *self.windows))
 
     def __len__(self) -> int:
-        return len(self.record.names or ())
+        return len(self.record.names or ()) + len(self.windows)
+
+    def cut(self, start: int, stop: int) -> PackedReads:
+        """Return the versions of the rows ``start`` to ``stop``, end exclusive."""
+        size = self.record.itemsize
+        return PackedReads(
+            self.record, self.packed[start * size : stop * size], self.windows, self.known_to[start:stop]
+        )
 
 
 def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
     """Return the versions of several parts, concatenated; all parts have the same views."""
     packed = [part for part in parts if isinstance(part, PackedReads)]
     if len(packed) == len(parts):
-        return PackedReads(packed[0].record, b"".join([part.packed for part in packed]))
+        first, rows = packed[0], b"".join([part.packed for part in packed])
+        known_to = np.concatenate([part.known_to for part in packed]) if first.windows else _NO_TIMES
+        return PackedReads(first.record, rows, first.windows, known_to)
     return {name: Versions.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -124,12 +124,6 @@ def parse_rows(plan: FeaturePlan, rows: Sequence[object], max_rows: int) -> Pars
     return parser.build_rows(parser.parse_rows(rows))
 
 
-def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> ParsedRows:
-    """Return parallel columns of a request in the plan's types; see ``RowParser.parse_columns``."""
-    parser = RowParser(plan)
-    return parser.build_rows(parser.parse_columns(columns))
-
-
 def _parse_column(column: Column, values: Sequence[Any], parse: Any) -> Sequence[Any]:  # noqa: ANN401 - one of two parsers
     if parse is parse_key:
         return _parse_keys(column, values)

@@ -31,8 +31,9 @@ _HEAD = [
     *(("view", "<u8"), ("sum", "<u4"), ("run", ">i4"), ("format", "u1"), ("flags", "u1")),
 ]
 _INTEGERS = {DType.INT64: "q", DType.TIMESTAMP: "q", DType.INT32: "i"}
-_NUMBERS = {**_INTEGERS, DType.FLOAT64: "d", DType.FLOAT32: "f", DType.BOOL: "?"}
-_CELLS = {**_INTEGERS, DType.FLOAT64: "8s", DType.FLOAT32: "4s", DType.BOOL: "s", DType.STRING: "I", DType.BYTES: "I"}
+_TEXTS = {DType.STRING: "I", DType.BYTES: "I"}
+_NUMBERS = {**_INTEGERS, **_TEXTS, DType.FLOAT64: "d", DType.FLOAT32: "f", DType.BOOL: "?"}
+_CELLS = {**_INTEGERS, **_TEXTS, DType.FLOAT64: "8s", DType.FLOAT32: "4s", DType.BOOL: "s"}
 _SIGN = np.uint64(1 << 63)
 MODULUS = 2**32 - 1
 _WORD = 4
@@ -93,7 +94,7 @@ class RowLayout:
 
     @property
     def number_code(self) -> str:
-        """Return the ``struct`` format of a row without text: event, hash, format, flags, null bits, features."""
+        """Return the ``struct`` format of a row: event, hash, format, flags, null bits, features (of text, its end)."""
         columns = "".join(_NUMBERS[column.dtype] for column in self._features)
         return f"8s24x8s8xBB{len(self.bytes_of('nulls'))}s{columns}"
 

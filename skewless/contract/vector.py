@@ -5,7 +5,7 @@ SEMANTICS 6.2: float64 throughout; null, missing, expired, future and unknown ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,6 +70,10 @@ class Assembler:
         self.labels = tuple(ref.label for ref in self.refs)
         self.codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
         self._numbers = {view.name: self._find_numbers(view) for view in plan.all_views}
+        inputs = [ref for item in plan.transforms for ref in item.inputs]
+        self._input_types = {ref: input_dtype(plan, ref).numpy for ref in inputs}
+        # All features of views that the service or its transforms read.
+        self.view_refs = tuple(ref for ref in dict.fromkeys([*self.refs, *inputs]) if ref.group in self._numbers)
 
     @cached_property
     def runners(self) -> tuple[TransformRunner, ...]:
@@ -91,13 +95,21 @@ class Assembler:
         """
         # Expired and future rows count as missing, for features and for the inputs of transforms.
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
         copied = self._copy_blocks(matrix, reads, status)
         for i, ref in enumerate(self.refs):
             if i not in copied:
-                matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
+                matrix[:, i] = self.number(ref.label, self._column(ref, reads, status, request, outputs))
         return Vectors(matrix=matrix, status=status)
+
+    @cached_property
+    def joins_blocks(self) -> bool:
+        """Whether ``BlockJoin`` can make the matrix: texts of views are categories, and no views share a name."""
+        texts = [ref for ref in self.view_refs if self.plan.dtype(ref).is_text]
+        names = [view.name for view in self.plan.all_views]
+        is_category = all(ref.label in self.codes and ref not in self._input_types for ref in texts)
+        return bool(self.view_refs) and len(set(names)) == len(names) and is_category
 
     def collect_vocabularies(
         self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
@@ -105,7 +117,7 @@ class Assembler:
         """Return the vocabulary of each text column: its sorted categories in the chosen rows."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         columns = {ref.label: self._column(ref, reads, status, request, outputs)[rows] for ref in text}
         return {label: sorted({word for word in column if word is not None}) for label, column in columns.items()}
 
@@ -115,7 +127,7 @@ class Assembler:
         Numbers of views are float64, NaN for null; request fields and outputs of transforms are unchanged.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
-        outputs = self._outputs(t, reads, status, request)
+        outputs = self.outputs(t, lambda ref: self._column(ref, reads, status, request, {}))
         return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
 
     def _find_numbers(self, view: View | WindowView) -> _NumberColumns | None:
@@ -142,13 +154,14 @@ class Assembler:
                 copied.update(numbers.numbers)
         return copied
 
-    def _outputs(
-        self, t: Int64Array, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
+    def outputs(
+        self, t: Int64Array, find: Callable[[FeatureRef], npt.NDArray[Any]]
     ) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Return the outputs of all transforms at times ``t``; ``find`` returns the column of an input."""
         return {
             runner.transform.name: runner.run(
                 {
-                    ref.name: t if ref.group == PREDICTION else self._input(ref, reads, status, request)
+                    ref.name: t if ref.group == PREDICTION else find(ref).astype(self._input_types[ref])
                     for ref in runner.transform.inputs
                 }
             )
@@ -169,13 +182,8 @@ class Assembler:
             return outputs[ref.group][ref.name]
         return _mask_values(reads[ref.group], status[ref.group], ref.name)
 
-    def _input(
-        self, ref: FeatureRef, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
-    ) -> npt.NDArray[Any]:
-        column = self._column(ref, reads, status, request, {})
-        return column.astype(input_dtype(self.plan, ref).numpy)
-
-    def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return a column of the matrix: numbers, or the codes of texts."""
         if column.dtype != object:
             return _widen(column)
         codes = self.codes.get(label)
@@ -184,6 +192,39 @@ class Assembler:
                 f"feature {label!r}", "is text without a vocabulary", fix="train the model again with this plan"
             )
         return np.fromiter((codes.get(word, np.nan) for word in column), dtype=np.float64, count=len(column))
+
+
+class BlockJoin:
+    """Makes the matrix of ``Assembler.assemble`` from one block of the features of views, if ``joins_blocks``.
+
+    Args:
+        assembler: of the service.
+        columns: the features of the block's columns; at least all ``view_refs``.
+    """
+
+    def __init__(self, assembler: Assembler, columns: Sequence[FeatureRef]) -> None:
+        self._assembler = assembler
+        self._positions = {ref: i for i, ref in enumerate(columns)}
+        self._others = [ref for ref in assembler.refs if ref not in self._positions]
+        order = [[*columns, *self._others].index(ref) for ref in assembler.refs]
+        self._order = None if order == list(range(len(columns) + len(self._others))) else order
+
+    def join(self, block: Matrix, t: int, request: Columns) -> Matrix:
+        """Return the matrix of n rows at time ``t``, microseconds.
+
+        Args:
+            block: shape ``(n, n_columns)``; NaN where a row is not PRESENT; of texts the codes.
+            request: per request field, its values, shape ``(n,)``.
+        """
+        if self._others:
+            times = np.full(len(block), t, dtype=np.int64)
+            outputs = self._assembler.outputs(
+                times, lambda ref: request[ref.name] if ref.group == REQUEST else block[:, self._positions[ref]]
+            )
+            columns = [outputs.get(ref.group, request)[ref.name] for ref in self._others]
+            numbers = map(self._assembler.number, [ref.label for ref in self._others], columns)
+            block = np.column_stack([block, *numbers])
+        return block if self._order is None else block.take(self._order, axis=1)
 
 
 def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:

@@ -17,7 +17,6 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
@@ -27,6 +26,7 @@ from skewless.contract.windows.tiles import CODE, KIND_BITS, LEVEL, AppliedPosit
 from skewless.contract.windows.view import WindowView
 
 _HEAD = struct.Struct("<qIIq")
+_NO_HEAD = (None, 0, 0, 0)
 _SLOT_WORDS = 2
 _HEAD_WORDS = 3
 _PREFIX_WORDS = 5
@@ -34,16 +34,22 @@ ROLL_RECORDS = 64  # records of single milliseconds that a state may have in add
 
 
 class TileCodec:
-    """Encodes and decodes the states of one view."""
+    """Encodes and decodes the states of one view.
 
-    def __init__(self, view: WindowView) -> None:
+    Args:
+        view: the view.
+        others: views of the same ``WindowView.structure``, whose states follow when states are decoded.
+    """
+
+    def __init__(self, view: WindowView, *others: WindowView) -> None:
         layout = StateLayout(view)
-        self._view = view
-        self._levels = len(view.hops)
-        self._hashed = len(layout.hashed)
+        self._views = (view, *others)
         self._record = 1 + layout.width + len(layout.hashed)
-        self._view_hash = int(np.frombuffer(bytes.fromhex(view.hash)[:8], dtype="<i8")[0])
-        self._empty = _HEAD.pack(self._view_hash, 0, 0, int(EVER))
+        self._hashes = [int.from_bytes(bytes.fromhex(each.hash)[:8], "little", signed=True) for each in self._views]
+        self._view_hash = self._hashes[0]
+        codes = np.arange(CODE + 1)
+        level, kind = codes & LEVEL, codes >> KIND_BITS
+        self._is_code = (level <= len(view.hops)) & (kind <= len(layout.hashed)) & ((level > 0) | (kind == 0))
 
     def size_of(self, records: float, slots: int = 1) -> float:
         """Return the bytes of a state of so many records, of events from so many partitions."""
@@ -85,52 +91,58 @@ class TileCodec:
         Raises:
             StoreError: a state is incomplete or of another view.
         """
-        n = len(states)
-        filled = [self._empty if state is None else state for state in states]
-        lengths = np.fromiter(map(len, filled), dtype=np.int64, count=n)
-        self._check_valid(filled, lengths < _HEAD.size)
-        heads = np.frombuffer(b"".join([state[:24] for state in filled]), dtype="<i8").reshape(n, _HEAD_WORDS)
-        slots = heads[:, 1] & 0xFFFFFFFF
-        ends = 8 * (_HEAD_WORDS + _SLOT_WORDS * slots)
-        rest = lengths - ends
-        self._check_valid(filled, (heads[:, 0] != self._view_hash) | (rest < 0) | (rest % (8 * self._record) != 0))
-        bounds = ends.tolist()
-        slot_words = np.frombuffer(
-            b"".join([state[24:end] for state, end in zip(filled, bounds, strict=True)]), dtype="<i8"
-        ).reshape(-1, _SLOT_WORDS)
-        # Memory views: slicing bytes would copy long states twice.
-        body = b"".join([memoryview(state)[end:] for state, end in zip(filled, bounds, strict=True)])
-        records = np.frombuffer(body, dtype="<i8").reshape(-1, self._record)
-        entity = np.repeat(np.arange(n), rest // (8 * self._record))
-        # A state of another view can have the right length: check that all tags are possible in this view.
-        code = records[:, 0] & CODE
-        level, kind = code & LEVEL, code >> KIND_BITS
-        invalid = np.flatnonzero((level > self._levels) | (kind > self._hashed) | ((level == 0) & (kind > 0)))
-        if invalid.size:
-            self._check_valid(filled, np.arange(n) == entity[invalid[0]])
-        return Tiles(
-            n=n,
-            m=heads[:, 2],
-            slots=AppliedPositions(
-                entity=np.repeat(np.arange(n), slots),
-                partition=slot_words[:, 0],
-                first=slot_words[:, 1],
-                seq=slot_words[:, 1],
-            ),
-            entity=entity,
-            tag=records[:, 0],
-            words=records[:, 1:],
-        )
+        tiles, unreadable = self._decode(states)
+        if unreadable:
+            view, state = self._views[min(unreadable) * len(self._views) // len(states)], states[min(unreadable)] or b""
+            raise StoreError(
+                f"view {view.name!r}",
+                "has a state that this plan did not write",
+                value=state[:40].hex(),
+                fix=f"run `skewless backfill {view.name}`, or set the right online store",
+            )
+        return tiles
 
     def unpack_sound(self, states: Sequence[bytes | None]) -> tuple[Tiles, BoolArray]:
         """Return the records of all readable states, and which states are readable; unreadable states become empty."""
-        # Nearly always all states are readable, so only a failure pays for a check of each.
-        try:
-            return self.unpack(states), np.ones(len(states), dtype=np.bool_)
-        except StoreError:
-            readable = np.fromiter(map(self._is_readable, states), dtype=np.bool_, count=len(states))
-        readable_states = [state if ok else None for state, ok in zip(states, readable.tolist(), strict=True)]
-        return self.unpack(readable_states), readable
+        tiles, unreadable = self._decode(states)
+        is_readable = np.ones(len(states), dtype=np.bool_)
+        if unreadable:
+            is_readable[list(unreadable)] = False
+            tiles, _ = self._decode([None if i in unreadable else state for i, state in enumerate(states)])
+        return tiles, is_readable
+
+    def _decode(self, states: Sequence[bytes | None]) -> tuple[Tiles, set[int]]:
+        """Return the records, and the positions of unreadable states; with any, the records are wrong."""
+        n, size = len(states), 8 * self._record
+        times, slots, counts = [int(EVER)] * n, [0] * n, [0] * n
+        heads: list[bytes] = []
+        bodies: list[memoryview] = []
+        unreadable: set[int] = set()
+        # A loop: these few steps for each state take less time than numpy's for all of them.
+        for i, state in enumerate(states):
+            if state is None:
+                continue
+            view_hash, n_slots, _, m = _HEAD.unpack_from(state) if len(state) >= _HEAD.size else _NO_HEAD
+            end = _HEAD.size + 8 * _SLOT_WORDS * n_slots
+            n_records, rest = divmod(len(state) - end, size)
+            if rest or n_records < 0 or view_hash != self._hashes[i * len(self._hashes) // n]:
+                unreadable.add(i)
+                continue
+            times[i], slots[i], counts[i] = m, n_slots, n_records
+            heads.append(state[_HEAD.size : end])
+            bodies.append(memoryview(state)[end:])  # slicing bytes would copy long states twice
+        slot_words = np.frombuffer(b"".join(heads), dtype="<i8").reshape(-1, _SLOT_WORDS)
+        records = np.frombuffer(b"".join(bodies), dtype="<i8").reshape(-1, self._record)
+        positions = np.arange(n)
+        entity, tag = positions.repeat(counts), records[:, 0]
+        # A state of another view can have the right length: check that all tags are possible in this view.
+        is_possible = self._is_code.take(tag & CODE)
+        if not is_possible.all():
+            unreadable.update(entity[~is_possible].tolist())
+        seq = slot_words[:, 1]
+        applied = AppliedPositions(entity=positions.repeat(slots), partition=slot_words[:, 0], first=seq, seq=seq)
+        times_us = np.array(times, dtype=np.int64)
+        return Tiles(n=n, m=times_us, slots=applied, entity=entity, tag=tag, words=records[:, 1:]), unreadable
 
     @staticmethod
     def head(state: bytes | None) -> bytes:
@@ -139,22 +151,6 @@ class TileCodec:
             return state or b""
         slots = _HEAD.unpack_from(state)[1]
         return state[: 8 * (_HEAD_WORDS + _SLOT_WORDS * slots)]
-
-    def _is_readable(self, state: bytes | None) -> bool:
-        try:
-            self.unpack([state])
-        except StoreError:
-            return False
-        return True
-
-    def _check_valid(self, states: Sequence[bytes], invalid: npt.NDArray[np.bool_]) -> None:
-        if invalid.any():
-            raise StoreError(
-                f"view {self._view.name!r}",
-                "has a state that this plan did not write",
-                value=states[int(invalid.argmax())][:40].hex(),
-                fix=f"run `skewless backfill {self._view.name}`, or set the right online store",
-            )
 
     def _put_records(self, flat: Int64Array, begins: Int64Array, counts: Int64Array, tiles: Tiles) -> None:
         positions = _item_starts(begins, counts, self._record)

@@ -93,21 +93,21 @@ def to_integers(words: Int64Array) -> list[int]:
     return total
 
 
-def quotient(words: Int64Array, divisor: Int64Array, scale: int) -> Floats:
+def quotient(words: Int64Array, divisor: Int64Array | int, scale: int) -> Floats:
     """Return ``S1 / (10^scale * divisor)``, rounded once to float64; divisors are at least 1.
 
     >>> quotient(np.array([[1], [0]]), np.array([3]), 0).tolist() == [1 / 3]
     True
     """
     low, high = words
-    # If both sides are exact in float64, the float64 division rounds only once.
-    small = (high >= -(2**20)) & (high < 2**20) & (divisor < _EXACT // 10**scale)
     result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
-    large = np.flatnonzero(~small)
-    if large.size:
+    # If both sides are exact in float64, the float64 division rounds only once.
+    small = (np.abs(high) < 2**20) & (divisor < _EXACT // 10**scale)
+    if not small.all():
+        large = np.flatnonzero(~small)
         # Python divides integers of any size, and rounds the quotient once.
-        exact = to_integers(words[:, large])
-        result[large] = [number / (10**scale * by) for number, by in zip(exact, divisor[large].tolist(), strict=True)]
+        exact, divisors = to_integers(words[:, large]), np.broadcast_to(divisor, small.shape)[large].tolist()
+        result[large] = [number / (10**scale * by) for number, by in zip(exact, divisors, strict=True)]
     return result
 
 

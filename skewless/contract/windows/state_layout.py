@@ -29,6 +29,9 @@ EVER = np.int64(-(2**63))  # earlier than any time
 NOTHING = np.float64(np.nan).view(np.int64)
 FIRST_LAST_WORDS = 4
 _COUNTED = frozenset({Function.COUNT, *SUMMED})
+# Looking up a member of an enum takes as long as a numpy call on a small array.
+_COUNT, _SUM, _STD, _MIN, _FIRST = Function.COUNT, Function.SUM, Function.STD, Function.MIN, Function.FIRST
+_DISTINCT, _EXTREMES = Function.COUNT_DISTINCT, frozenset({Function.MIN, Function.MAX})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ class StateLayout:
             words[position] = NOTHING
         for key in self.first_last:
             values = self.sequence(words, key)
-            values[:, 0] = NEVER if key[1] is Function.FIRST else EVER
+            values[:, 0] = NEVER if key[1] is _FIRST else EVER
             values[:, 3] = NOTHING
         return words
 
@@ -155,14 +158,14 @@ class StateLayout:
             # Low words are below 2^32 again, so that a later merge may add 2^30 of them without an overflow.
             self.carry(result)
         for (_, function), position in self.extremes.items():
-            better = np.fmin if function is Function.MIN else np.fmax
+            better = np.fmin if function is _MIN else np.fmax
             # fmin and fmax ignore NaN, which is the state without a value.
             result[position] = better.reduceat(words[position].view(np.float64), starts).view(np.int64)
         if self.first_last:
             ends = np.append(starts[1:], n)
             group = np.repeat(np.arange(len(starts)), ends - starts)
             for key in self.first_last:
-                self._merge_sequence(result, words, group, starts if key[1] is Function.FIRST else ends, key)
+                self._merge_sequence(result, words, group, starts if key[1] is _FIRST else ends, key)
         return result
 
     def _merge_sequence(
@@ -189,7 +192,7 @@ class StateLayout:
         # Sort each group by (ts, partition, seq): FIRST is then the start of the group, LAST its end.
         order = np.lexsort((words[2], words[1], words[0], group))
         for place in range(places):
-            chosen = order[edges + place if key[1] is Function.FIRST else edges - 1 - place]
+            chosen = order[edges + place if key[1] is _FIRST else edges - 1 - place]
             result[position : position + FIRST_LAST_WORDS] = words[:, chosen]
             position += FIRST_LAST_WORDS
 
@@ -216,29 +219,29 @@ class Finaliser:
             distincts: per column of ``count_distinct``, the number of distinct values in the windows.
         """
         function, column = item.function, item.column
-        if function is Function.COUNT_DISTINCT:
+        if function is _DISTINCT:
             return distincts[column]
-        if function in {Function.MIN, Function.MAX}:
+        if function in _COUNTED:
+            return self._compute_sum(item, words)
+        if function in _EXTREMES:
             return _floats(words[self._layout.extremes[column, function]])
-        if function in {Function.FIRST, Function.LAST}:
-            return _floats(self._layout.sequence(words, (column, function))[item.place - 1, 3])
-        return self._compute_sum(item, words)
+        return _floats(self._layout.sequence(words, (column, function))[item.place - 1, 3])
 
     def _compute_sum(self, item: Aggregate, words: Int64Array) -> Floats:
         position = self._layout.sums[item.column]
         n, scale = words[position], self._view.scales.get(item.column, 0)
-        if item.function is Function.COUNT:
+        if item.function is _COUNT:
             return np.asarray(n, dtype=np.float64)
+        if item.function not in SQUARED:
+            divisor = 1 if item.function is _SUM else np.maximum(n, 1)
+            result = quotient(words[position + 1 : position + 3], divisor, scale)
+            result[n < 1] = np.nan
+            return result
         result = np.full(len(n), np.nan)
-        spread = item.function in {Function.VAR, Function.STD}
-        defined = np.flatnonzero(n >= (2 if spread else 1))
-        chosen = words[position : position + (6 if spread else 3), defined]
-        if spread:
-            values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
-            result[defined] = np.sqrt(values) if item.function is Function.STD else values
-        else:
-            divisor = np.ones(len(defined), dtype=np.int64) if item.function is Function.SUM else chosen[0]
-            result[defined] = quotient(chosen[1:3], divisor, scale)
+        defined = np.flatnonzero(n > 1)
+        chosen = words[position : position + 6, defined]
+        values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
+        result[defined] = np.sqrt(values) if item.function is _STD else values
         return result
 
 

@@ -65,6 +65,12 @@ class AppliedPositions:
         last = np.append(starts[1:], len(order)) - 1 if len(order) else starts
         return cls(entity=entity[starts], partition=partition[starts], first=seq[starts], seq=seq[last])
 
+    def of_entities(self, start: int, stop: int) -> AppliedPositions:
+        """Return the positions of the entities ``start`` to ``stop``, end exclusive, whose numbers begin at 0 again."""
+        part = slice(*self.entity.searchsorted((start, stop)).tolist())
+        entity, partition, first, seq = (own[part] for own in (self.entity, self.partition, self.first, self.seq))
+        return AppliedPositions(entity=entity - start, partition=partition, first=first, seq=seq)
+
     def extend(self, later: AppliedPositions) -> AppliedPositions:
         """Return the first and last positions of both."""
         entity, partition = (
@@ -158,7 +164,7 @@ def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
     new[:1] = True
     for column in columns:
         new[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(new)
+    return new.nonzero()[0]
 
 
 class Roller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -202,6 +202,13 @@ class WindowView:
     def windows(self) -> tuple[tuple[int, int], ...]:
         """Return the distinct windows as (length, hop), growing."""
         return tuple(sorted({(item.window_us, item.hop_us) for item in self.aggregates}))
+
+    @cached_property
+    def structure(self) -> tuple[object, ...]:
+        """Return all that determines the records of states and their features; not the names of keys and columns."""
+        columns = list(dict.fromkeys(item.column for item in self.aggregates))
+        items = [replace(item, name="", column=str(columns.index(item.column))) for item in self.aggregates]
+        return (*items, *(self.scales.get(column, 0) for column in columns), self.sketch_size)
 
     def level(self, hop_us: int) -> int:
         """Return the level of the tiles of a hop."""

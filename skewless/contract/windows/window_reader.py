@@ -1,4 +1,4 @@
-"""Computes the features of windowed views from the records of entities (SEMANTICS 3.4, 3.5)."""
+"""The features of windowed views, from the records of their states (SEMANTICS 3.5, 3.7)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from skewless.contract.windows.hops import MILLISECOND, window_start
 from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
 from skewless.contract.windows.state_layout import EVER, Finaliser, StateLayout
 from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
-from skewless.contract.windows.view import Function, WindowView
+from skewless.contract.windows.view import WindowView
 
+_FEW = 4_096  # pairs of windows and records
 _Rows = npt.NDArray[np.intp]
 
 
 class WindowReader:
-    """Computes the features of one view.
+    """Computes the features of one view, or of several views with one ``WindowView.structure``.
 
     All windows share the same numpy calls: the number of calls dominates the time of a small read.
     """
@@ -26,15 +27,20 @@ class WindowReader:
         self._view = view
         self._layout = StateLayout(view)
         self._finaliser = Finaliser(view)
-        self._hops = np.array([MILLISECOND, *view.hops], dtype=np.int64)
         self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
-        positions = {window: i for i, window in enumerate(view.windows)}
-        # Features with the same function and column are computed together for all windows: (feature, window) of each.
-        self._groups: dict[tuple[Function, str, int], list[tuple[int, int]]] = {}
-        for i, item in enumerate(view.aggregates):
-            self._groups.setdefault((item.function, item.column, item.place), []).append(
-                (i, positions[item.window_us, item.hop_us])
-            )
+        # By code, since one look-up is faster than arithmetic on the level: the hop, and the windows that count it. A
+        # window counts the tiles of its own level, and the records of milliseconds.
+        codes = np.arange(CODE + 1)
+        levels = np.minimum(codes & LEVEL, len(view.hops))
+        self._hop_of_code = np.array([MILLISECOND, *view.hops], dtype=np.int64)[levels]
+        self._counts_code = (codes == 0) | (codes == self._level)
+        # Features with the same function and column are computed together for all windows.
+        keys = [(item.function, item.column, item.place) for item in view.aggregates]
+        windows = [view.windows.index((item.window_us, item.hop_us)) for item in view.aggregates]
+        groups = dict(zip(keys, view.aggregates, strict=True))
+        self._groups = list(groups.values())
+        order = [list(groups).index(key) * len(view.windows) + i for key, i in zip(keys, windows, strict=True)]
+        self._order = np.array(order, dtype=np.intp)
 
     def features(self, tiles: Tiles, t: int | Int64Array) -> Floats:
         """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
@@ -44,19 +50,10 @@ class WindowReader:
                 one for each, shape ``(n,)``.
         """
         code = tiles.tag & CODE
-        begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
-        times: int | Int64Array
-        if isinstance(t, np.ndarray):
-            times = t = t[tiles.entity]
-            edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
-        else:  # the common case, without a time for each record
-            times, edges = t, np.array([[window_start(t, *window)] for window in self._view.windows], dtype=np.int64)
-        inside = begin >= edges
-        # A window counts the tiles of its own level, and the records of milliseconds before t.
-        counts = inside & (((code == 0) & (begin < times)) | (code == self._level))
-        first, rows = _choose_records(counts, tiles.n)
-        words = self._merge(tiles, first, rows)
-        distincts = self._count_distinct(tiles, inside, code, first, rows) if self._layout.hashed else {}
+        inside, counts = self._find_counted(tiles, code, t)
+        window, rows = _find_records(counts)
+        words = self._merge(tiles, window * tiles.n + tiles.entity.take(rows), rows)
+        distincts = self._count_distinct(tiles, inside, code, window, rows) if self._layout.hashed else {}
         return self._finalise(words, distincts, tiles.n)
 
     @property
@@ -81,10 +78,10 @@ class WindowReader:
         windows, n = len(self._view.windows), len(base)
         edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
         is_fine = (tiles.tag & CODE) == 0
-        newest = np.full(tiles.n, EVER)
-        np.maximum.at(newest, tiles.entity[is_fine], (tiles.tag[is_fine] >> CODE_BITS) * MILLISECOND)
+        latest = np.full(tiles.n, EVER)
+        np.maximum.at(latest, tiles.entity[is_fine], (tiles.tag[is_fine] >> CODE_BITS) * MILLISECOND)
         # All records are before the time of a row: then only the left edges matter.
-        settled = newest[base] < t
+        settled = latest[base] < t
         keys = np.stack([base, np.where(settled, EVER, t), *edges])
         _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
         grouped = tiles.take(base[first])
@@ -103,62 +100,72 @@ class WindowReader:
 
     def _states(self, tiles: Tiles, t: Int64Array) -> Int64Array:
         """Return the states of all windows at a time for each entity, shape ``(width, n_windows * n)``."""
-        code, times = tiles.tag & CODE, t[tiles.entity]
-        begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
+        _, counts = self._find_counted(tiles, tiles.tag & CODE, t)
+        window, rows = _find_records(counts)
+        return self._merge(tiles, window * tiles.n + tiles.entity.take(rows), rows)
+
+    def _find_counted(self, tiles: Tiles, code: Int64Array, t: int | Int64Array) -> tuple[BoolArray, BoolArray]:
+        """Return which records begin inside each window, and which of them it counts, ``(n_windows, n_records)``."""
+        begin = (tiles.tag >> CODE_BITS) * self._hop_of_code.take(code)
+        # One time for all is the common case.
+        times = t[tiles.entity] if isinstance(t, np.ndarray) else np.array([t], dtype=np.int64)
         inside = begin >= np.array([window_start(times, *window) for window in self._view.windows], dtype=np.int64)
-        counts = inside & (((code == 0) & (begin < times)) | (code == self._level))
-        return self._merge(tiles, *_choose_records(counts, tiles.n))
+        counts = self._counts_code.take(code, axis=1)
+        counts &= inside
+        counts &= begin < times  # tiles end before `m`, so before t
+        return inside, counts
 
     def _finalise(self, words: Int64Array, distincts: dict[str, Floats], n: int) -> Floats:
         """Return the features of n entities from the states of all windows."""
-        windows = len(self._view.windows)
-        result = np.empty((n, len(self._view.aggregates)), dtype=np.float64)
-        for group in self._groups.values():
-            item = self._view.aggregates[group[0][0]]
-            values = self._finaliser.compute_feature(item, words, distincts).reshape(windows, n)
-            for feature, window in group:
-                result[:, feature] = values[window]
-        return result
+        values = [self._finaliser.compute_feature(item, words, distincts) for item in self._groups]
+        windows = len(values) * len(self._view.windows)
+        features: Floats = np.concatenate(values).reshape(windows, n).take(self._order, axis=0).T
+        return features
 
-    def _merge(self, tiles: Tiles, first: _Rows, rows: _Rows) -> Int64Array:
+    def _merge(self, tiles: Tiles, state: _Rows, rows: _Rows) -> Int64Array:
         """Return the states of all windows, shape ``(width, n_windows * n)``.
 
         Args:
-            first: for each counted record, the position of its window's first state.
+            state: for each counted record, the position of its state; growing.
             rows: the counted records.
         """
-        words = self._layout.empty(len(self._view.windows) * tiles.n)
-        if len(rows) and self._layout.width:
-            state = first + tiles.entity[rows]
-            starts = find_run_starts(state)
-            chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0)[:, : self._layout.width].T)
-            words[:, state[starts]] = self._layout.merge(chosen, starts)
+        width, n_states = self._layout.width, len(self._view.windows) * tiles.n
+        if not (len(rows) and width):
+            return self._layout.empty(n_states)
+        starts = find_run_starts(state)
+        # "clip" never clips here; unlike "raise", it copies no array that is not contiguous.
+        chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0, mode="clip")[:, :width].T)
+        merged = self._layout.merge(chosen, starts)
+        if len(starts) == n_states:
+            return merged
+        words = self._layout.empty(n_states)
+        words[:, state[starts]] = merged
         return words
 
     def _count_distinct(
-        self, tiles: Tiles, inside: BoolArray, code: Int64Array, first: _Rows, rows: _Rows
+        self, tiles: Tiles, inside: BoolArray, code: Int64Array, window: _Rows, rows: _Rows
     ) -> dict[str, Floats]:
         """Return, per column of ``count_distinct``, the counts of all windows, shape ``(n_windows * n,)``."""
-        k, size, states = self._view.sketch_size, tiles.words.shape[1], len(self._view.windows) * tiles.n
-        begins, sketched = _choose_records(inside & (code > LEVEL) & ((code & LEVEL) == self._level), tiles.n)
+        k, size, n = self._view.sketch_size, tiles.words.shape[1], tiles.n
+        sketch_windows, sketched = _find_records(inside & (code > LEVEL) & ((code & LEVEL) == self._level))
         kind, counts = code[sketched] >> KIND_BITS, {}
         for c, column in enumerate(self._layout.hashed):
             chosen = np.flatnonzero(kind == c + 1)
             records = sketched[chosen]
-            state = begins[chosen] + tiles.entity[records]
+            state = sketch_windows[chosen] * n + tiles.entity[records]
             # Single events have one hash each; records of sketches have `size` hashes.
-            group = np.concatenate([first + tiles.entity[rows], np.repeat(state, size)])
+            group = np.concatenate([window * n + tiles.entity[rows], np.repeat(state, size)])
             words = np.concatenate([tiles.words[rows, self._layout.width + c], tiles.words[records].ravel()])
             hashes: Hashes = words.view(np.uint64)
-            counts[column] = estimate_distinct(states, *select_smallest(group, hashes, k), k)
+            n_states = len(self._view.windows) * n
+            counts[column] = estimate_distinct(n_states, *select_smallest(group, hashes, k), k)
         return counts
 
 
-def _choose_records(chosen: BoolArray, n: int) -> tuple[_Rows, _Rows]:
-    """Return the first state of the window of each chosen record, and the chosen records, window by window.
-
-    Args:
-        chosen: shape ``(n_windows, n_records)``.
-    """
-    rows = [np.flatnonzero(window) for window in chosen]
-    return np.repeat(np.arange(len(rows)) * n, list(map(len, rows))), np.concatenate(rows)
+def _find_records(chosen: BoolArray) -> tuple[_Rows, _Rows]:
+    """Return window and record of each chosen pair, shape ``(n_windows, n_records)``, window by window."""
+    if chosen.size < _FEW:
+        window, record = chosen.nonzero()
+        return window, record
+    rows = [window.nonzero()[0] for window in chosen]  # of many records, much faster than one call
+    return np.arange(len(rows)).repeat(list(map(len, rows))), np.concatenate(rows)

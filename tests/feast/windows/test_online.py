@@ -13,7 +13,6 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
 from tests.worlds.applied_plans import delete_plans
 from tests.worlds.feast_twins import statuses
@@ -57,7 +56,7 @@ def test_the_answer_is_that_of_our_own_reader(landed: WindowedFeastProject) -> N
         response = ask(landed, landed.store.get_feature_service("mixed"), carriers[:n], planes[:n])
         t = response.proto.results[-1].event_timestamps[0].ToMicroseconds()
         reader = landed.project.feature_reader("mixed")
-        own = reader.read(parse_columns(reader.plan, {"carrier": carriers[:n], "plane": planes[:n]}), t)
+        own = reader.read(reader.parse({"carrier": carriers[:n], "plane": planes[:n]}), t)
         found = response.to_dict()
         for i, name in enumerate(MIXED):
             wanted = [None if np.isnan(value) else float(value) for value in own.matrix[:, i]]

@@ -16,9 +16,10 @@ from skewless.contract.decision_inputs import ConditionRunner
 from skewless.contract.decisions import Changes, Crosses, DecisionStream
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
+from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.sinks import RedisStreamSink
-from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.compiler.decisions import compile_decisions
 from skewless.infra.plans.applied_plan import AppliedPlan, hold_apply, read_applied, save_applied
 from skewless.infra.storage.project_state import ProjectState
