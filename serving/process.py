@@ -79,6 +79,7 @@ async def serve(
     config.state.remember_reads()
     settings = config.settings
     async with AsyncExitStack() as stack:
+        _pause_collector(stack)
         begin_trace = open_telemetry(metrics, stack)
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
@@ -151,6 +152,13 @@ def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHi
     )
 
 
+def _pause_collector(stack: AsyncExitStack) -> None:
+    """Collect no garbage until everything is open: each look would be at all modules and models."""
+    gc.disable()
+    gc.freeze()
+    stack.callback(gc.enable)
+
+
 def _tune_interpreter() -> None:
     """Exclude existing objects from garbage collection, and let threads yield to the event loop sooner.
 
@@ -159,6 +167,7 @@ def _tune_interpreter() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     sys.setswitchinterval(_SWITCH_S)
 

@@ -223,11 +223,13 @@ class VerifiedPackage:
     Args:
         manifest: bytes of the manifest.
         files: path in the folder -> bytes.
+        hashes: path in the folder -> SHA-256.
     """
 
     manifest: bytes
     model_file: str
     files: Mapping[str, bytes]
+    hashes: Mapping[str, str]
 
     @property
     def digest(self) -> str:
@@ -237,17 +239,25 @@ class VerifiedPackage:
     @property
     def content(self) -> str:
         """Return a digest of the files alone: a copy has it, too, under the version of another project."""
-        return hashlib.sha256(encode_manifest("", "", self.model_file, self.files)).hexdigest()
+        return hashlib.sha256(_encode_hashes("", "", self.model_file, self.hashes)).hexdigest()
 
 
 def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str, bytes]) -> bytes:
     """Return the manifest's bytes; they depend only on the arguments, so verification can encode them again."""
+    return _encode_hashes(name, version, model_file, _hash_files(files))
+
+
+def _hash_files(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
+
+def _encode_hashes(name: str, version: str, model_file: str, hashes: Mapping[str, str]) -> bytes:
     content = {
         "format": _FORMAT,
         "model": name,
         "version": version,
         "model_file": model_file,
-        "files": {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
+        "files": dict(hashes),
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
@@ -260,21 +270,22 @@ def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> 
     """
     thing = package_label(name, version)
     manifest, content = _read_manifest(folder, thing, trust)
-    hashes, model_file = content["files"], content["model_file"]
+    expected, model_file = content["files"], content["model_file"]
     paths = _list_paths(folder)
-    for path in sorted(hashes.keys() - paths):
+    for path in sorted(expected.keys() - paths):
         raise missing_file_error(thing, path)
     # Nothing has signed such a file, but a library might read it.
-    for path in sorted(paths - hashes.keys() - {MANIFEST, SIGNATURE}):
+    for path in sorted(paths - expected.keys() - {MANIFEST, SIGNATURE}):
         raise PackageError(thing, "has an unexpected file", value=path, fix="move it out of the folder")
     # Read once: the same bytes are compared and used.
-    files = {path: _read_file(folder / path, thing, path) for path in hashes}
-    for path, data in files.items():
-        if hashlib.sha256(data).hexdigest() != hashes[path]:
+    files = {path: _read_file(folder / path, thing, path) for path in expected}
+    hashes = _hash_files(files)
+    for path, found in hashes.items():
+        if found != expected[path]:
             raise _altered_error(thing, path)
-    if model_file not in files or encode_manifest(name, version, model_file, files) != manifest:
+    if model_file not in files or _encode_hashes(name, version, model_file, hashes) != manifest:
         raise _altered_error(thing, MANIFEST)
-    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files)
+    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files, hashes=hashes)
 
 
 def read_verified_file(folder: Path, name: str, version: str, path: str, trust: TrustPolicy) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,13 +17,16 @@ from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import WindowStates
+from skewless.infra.packages.kept_certificates import certify_once
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
-from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
+
+CHECK_ROWS = 64  # reference rows that stay in memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +34,7 @@ class ServedModel:
     """A loaded, certified version of a model.
 
     Args:
+        package: with the first ``CHECK_ROWS`` of its reference rows.
         plan: the part of the plan that the model pins.
         certificate: the certificate of its runtime.
         trials: the runtimes that were tried at load, if there were others than the library's own.
@@ -103,10 +107,10 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
     # Checked again at each load: another numpy, or another machine, may round differently (SEMANTICS 5.1).
     for runner in assembler.runners:
         runner.check()
-    choice = _choose_runtime(package, target)
+    choice = _choose_runtime(store, package, target)
     windows = WindowStates(plan)
     model = ServedModel(
-        package=package,
+        package=replace(package, reference=package.reference.first(CHECK_ROWS)),
         plan=plan,
         assembler=assembler,
         runtime=choice.runtime,
@@ -160,11 +164,11 @@ class OpenedModels:
         self._models.clear()
 
 
-def _choose_runtime(package: Package, target: ScoringTarget | None) -> RuntimeChoice:
+def _choose_runtime(store: PackageStore, package: Package, target: ScoringTarget | None) -> RuntimeChoice:
     spec, reference = package.spec, package.reference
     own = open_runtime(spec.algorithm, package.model_file)
     try:
-        certificate = certify(own, reference, tolerance=spec.tolerance)
+        certificate = certify_once(store, package, own)
         others = [] if target is None else find_candidates(spec.algorithm, spec.device, package.model_file, target)
         large = target is not None and target.alone
         return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)

@@ -76,7 +76,3 @@ async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -
 
 def _write_message(output_fd: int, body: dict[str, object]) -> None:
     os.write(output_fd, json.dumps(body).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
