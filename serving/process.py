@@ -79,7 +79,6 @@ async def serve(
     config.state.remember_reads()
     settings = config.settings
     async with AsyncExitStack() as stack:
-        _pause_collector(stack)
         begin_trace = open_telemetry(metrics, stack)
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
@@ -152,18 +151,11 @@ def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHi
     )
 
 
-def _pause_collector(stack: AsyncExitStack) -> None:
-    """Collect no garbage until everything is open: each look would be at all modules and models."""
-    gc.disable()
-    gc.freeze()
-    stack.callback(gc.enable)
-
-
 def _tune_interpreter() -> None:
     """Exclude existing objects from garbage collection, and let threads yield to the event loop sooner.
 
     Models and libraries live as long as the process. Without this, each full collection would scan all of them, and
-    requests would wait for it.
+    requests would wait for it. Until here the collector is off: the modules were frozen before the models were loaded.
     """
     gc.collect()
     gc.freeze()
@@ -338,6 +330,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
+    gc.freeze()  # see _tune_interpreter
     uvloop.run(_serve(config, on_ready))
 
 
