@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ _MAX_SIGNATURE_BYTES = 4_096
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
 _OPTIONAL_DOCUMENTS = ("bounds", "curves")  # documents that older packages lack
+ALL_DOCUMENTS = (*_DOCUMENTS, *_OPTIONAL_DOCUMENTS)
+SERVED_DOCUMENTS = ("plan", "metrics", "bounds")  # a server holds many models, and never shows the others
 _ARRAYS = ("rows", "margins", "scores")
 
 
@@ -108,13 +110,14 @@ class Package(PackageParts):
     model_file: Path
 
 
-def open_package(store: PackageStore, name: str, version: str) -> Package:
+def open_package(store: PackageStore, name: str, version: str, documents: Collection[str] = ALL_DOCUMENTS) -> Package:
     """Read and verify a package.
 
     Args:
         store: the packages of a project.
         name: the model's name.
         version: its version, for example ``000001``.
+        documents: names of the documents that are needed; the others are verified too, and stay empty.
 
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or a file is missing, unexpected or altered.
@@ -122,8 +125,8 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
     folder = store.packages.version_folder(name, version)
     verified = verify_folder(folder, name, version, store.trust)
     files = verified.files
-    documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
-    documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _OPTIONAL_DOCUMENTS}
+    texts = {part: files[f"{part}.json"] for part in _DOCUMENTS}
+    texts |= {part: files.get(f"{part}.json", b"{}") for part in _OPTIONAL_DOCUMENTS}
     return Package(
         path=folder,
         name=name,
@@ -133,7 +136,7 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
         spec=ModelSpec.from_dict(json.loads(files["spec.json"])),
         reference=Reference(*(_from_npy(files[f"reference_{part}.npy"]) for part in _ARRAYS)),
         extra={path.removeprefix(_EXTRA): data.decode() for path, data in files.items() if path.startswith(_EXTRA)},
-        **documents,
+        **{part: json.loads(text) if part in documents else {} for part, text in texts.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from skewless.contract.vector import Assembler
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.kept_certificates import certify_once
-from skewless.infra.packages.package import Package, open_package, pinned_plan
+from skewless.infra.packages.package import ALL_DOCUMENTS, Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
@@ -91,17 +92,24 @@ class ServedModel:
         )
 
 
-def load_model(store: PackageStore, name: str, version: str, target: ScoringTarget | None = None) -> ServedModel:
+def load_model(
+    store: PackageStore,
+    name: str,
+    version: str,
+    target: ScoringTarget | None = None,
+    documents: Collection[str] = ALL_DOCUMENTS,
+) -> ServedModel:
     """Open and verify a package, check its transforms and certify its runtime.
 
     Args:
         target: the machine's scoring options; None: only the library's own runtime is used.
+        documents: of its package; see ``open_package``.
 
     Raises:
         PackageError: no trusted key signed it, a file is altered, or the runtime differs from the training library.
         DefinitionError: a transform gives other bits for one row than for many.
     """
-    package = open_package(store, name, version)
+    package = open_package(store, name, version, documents)
     plan = pinned_plan(package)
     assembler = Assembler(plan, package.plan["vocabularies"])
     # Checked again at each load: another numpy, or another machine, may round differently (SEMANTICS 5.1).
