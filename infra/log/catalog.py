@@ -227,8 +227,11 @@ class Catalog:
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
             self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
-    def remove_before(self, partition: str, before_us: int) -> int:
+    def remove_before(self, partition: str, before_us: int, *, dry_run: bool = False) -> int:
         """Remove the segments whose time is earlier; return how many."""
+        if dry_run:
+            sql = "SELECT count(*) FROM segments WHERE partition = ? AND at_us < ?"
+            return int(self._database.query(sql, partition, before_us)[0][0])
         with self._database.transaction():
             sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
             rows = self._database.execute(sql, partition, before_us)
@@ -252,7 +255,7 @@ class Catalog:
         """Return whether an object is about to be deleted."""
         return bool(self._database.query("SELECT 1 FROM removed_objects WHERE object = ?", name))
 
-    def delete_unread(self, storage: ObjectStorage) -> int:
+    def delete_unread(self, storage: ObjectStorage, *, dry_run: bool = False) -> int:
         """Delete removed objects that no reader can still use; return how many.
 
         Raises:
@@ -261,7 +264,8 @@ class Catalog:
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()
         names = [name for name, before in rows if readers.isdisjoint(json.loads(before))]
-        self._delete(storage, names)
+        if not dry_run:
+            self._delete(storage, names)
         return len(names)
 
     def list_removed(self) -> set[str]:
