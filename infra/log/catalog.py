@@ -229,12 +229,11 @@ class Catalog:
 
     def remove_before(self, partition: str, before_us: int, *, dry_run: bool = False) -> int:
         """Remove the segments whose time is earlier; return how many."""
+        where = "FROM segments WHERE partition = ? AND at_us < ?"
         if dry_run:
-            sql = "SELECT count(*) FROM segments WHERE partition = ? AND at_us < ?"
-            return int(self._database.query(sql, partition, before_us)[0][0])
+            return int(self._database.query(f"SELECT count(*) {where}", partition, before_us)[0][0])
         with self._database.transaction():
-            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
-            rows = self._database.execute(sql, partition, before_us)
+            rows = self._database.execute(f"DELETE {where} RETURNING object", partition, before_us)
             self._note_removed((name for (name,) in rows), list_readers(self._database))
         return len(rows)
 
@@ -264,8 +263,7 @@ class Catalog:
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()
         names = [name for name, before in rows if readers.isdisjoint(json.loads(before))]
-        if not dry_run:
-            self._delete(storage, names)
+        self._delete(storage, [] if dry_run else names)
         return len(names)
 
     def list_removed(self) -> set[str]:
