@@ -15,14 +15,15 @@ from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.infra.storage.durable import replace_durable
 
 FOLDER = "certificates"
+_WORTH_BYTES = 300_000  # a smaller model is certified in less time than the library is hashed
 
 
 def certify_once(store: PackageStore, package: Package, runtime: Runtime) -> Certificate:
     """Return the certificate of a package's runtime: that of an earlier load, or a new one.
 
     The state folder keeps the signature of a certificate whose margins are all bit-equal. It counts only if a trusted
-    key has signed it for the bytes of this package and of this library, for this processor and this machine. A process
-    that cannot read the signing key keeps none.
+    key has signed it for the bytes of this package and of this library, for this processor and this machine. Of a small
+    model none is kept, nor by a process that cannot read the signing key.
 
     Args:
         runtime: the library's own runtime, freshly loaded.
@@ -46,7 +47,8 @@ def certify_once(store: PackageStore, package: Package, runtime: Runtime) -> Cer
 
 def _describe(package: Package, runtime: Runtime) -> bytes | None:
     """Return the signed text of a certificate; None: not all that its result depends on is known."""
-    if not isinstance(runtime, LightGBMRuntime | XGBoostRuntime) or runtime.library.identity is None:
+    is_known = isinstance(runtime, LightGBMRuntime | XGBoostRuntime)
+    if not is_known or package.model_file.stat().st_size < _WORTH_BYTES or runtime.library.identity is None:
         return None
     parts = {"package": package.digest, "runtime": runtime.runtime_id, "library": runtime.library.identity}
     return json.dumps(parts, sort_keys=True).encode()

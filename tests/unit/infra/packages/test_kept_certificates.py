@@ -36,6 +36,11 @@ def model() -> tuple[bytes, Reference]:
     return booster.model_to_string().encode(), Reference(rows, margins, scores)
 
 
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_certificates, "_WORTH_BYTES", 0)
+
+
 @pytest.fixture
 def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the runtimes that were really certified."""
@@ -77,6 +82,17 @@ def test_it_is_certified_once(store: PackageStore, package: Package, count: list
         first, second = certify_once(store, package, runtime), certify_once(store, package, runtime)
     assert len(count) == 1
     assert first == second == Certificate(runtime_id=runtime.runtime_id, rows=200, bit_equal=True, largest_difference=0)
+
+
+def test_a_small_model_is_certified_each_time(
+    store: PackageStore, package: Package, count: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_certificates, "_WORTH_BYTES", package.model_file.stat().st_size + 1)
+    with opened(package) as runtime:
+        certify_once(store, package, runtime)
+        certify_once(store, package, runtime)
+    assert len(count) == 2
+    assert not (store.state / FOLDER).exists()
 
 
 def _other_text(store: PackageStore, _: Package) -> None:
