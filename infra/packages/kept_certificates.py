@@ -47,8 +47,8 @@ def certify_once(store: PackageStore, package: Package, runtime: Runtime) -> Cer
 
 def _describe(package: Package, runtime: Runtime) -> bytes | None:
     """Return the signed text of a certificate; None: not all that its result depends on is known."""
-    is_known = isinstance(runtime, LightGBMRuntime | XGBoostRuntime)
-    if not is_known or package.model_file.stat().st_size < _WORTH_BYTES or runtime.library.identity is None:
+    is_small = package.model_file.stat().st_size < _WORTH_BYTES
+    if is_small or not isinstance(runtime, LightGBMRuntime | XGBoostRuntime) or runtime.library.identity is None:
         return None
     parts = {"package": package.digest, "runtime": runtime.runtime_id, "library": runtime.library.identity}
     return json.dumps(parts, sort_keys=True).encode()

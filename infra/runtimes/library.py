@@ -36,7 +36,7 @@ class NativeLibrary:
 
     @cached_property
     def identity(self) -> str | None:
-        """Return a hash of all that its results depend on, beside model and rows; None: not all of it is known.
+        """Return a hash of all that its results depend on, except model and rows; None: not all of it is known.
 
         It has the bytes of the library, of the C libraries that it calls and of our code that calls it, the processor,
         the machine, and glibc's settings.

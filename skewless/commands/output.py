@@ -130,7 +130,7 @@ def open_session(
 
     set_log_level(log_level)
     if not is_short:
-        # What the imports made stays: without this, the collector would begin with a look at all of it.
+        # Modules stay loaded: without this, the collector would begin with a look at all their objects.
         gc.freeze()
         gc.enable()
     exits = contextlib.ExitStack()
