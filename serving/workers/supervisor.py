@@ -37,9 +37,7 @@ from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_cra
 
 LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follows
 STOP, NOW = b"stop\n", b"now\n"
-# Without the collector, as the command line: `serve` enables it.
-_PROGRAM = "import gc; gc.disable(); from skewless.serving.workers.worker import main; raise SystemExit(main())"
-_COMMAND = (sys.executable, "-P", "-c", _PROGRAM)
+_COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 _KILL_SECONDS = 5.0
 _MIN_WAIT_S, _MAX_WAIT_S = 0.1, 30.0  # before a restart
 _STEADY_S = 10.0  # a process that lived so long is restarted soon

@@ -27,6 +27,7 @@ def main() -> int:
     configure_logging()
     report_crashes()
     gc.freeze()  # the modules, as in a server without workers
+    gc.disable()  # until `serve` has opened everything
     try:
         uvloop.run(_work(output_fd))
     except SkewlessError as error:
@@ -78,3 +79,7 @@ async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -
 
 def _write_message(output_fd: int, body: dict[str, object]) -> None:
     os.write(output_fd, json.dumps(body).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
