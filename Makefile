@@ -69,7 +69,7 @@ help:  ## show this list
 
 demo: setup  ## the complete system on real flights, from files to a retrained model
 	@$(PY) feature_repo/load.py
-	@$(BIN)/skewless demo --repo feature_repo
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/skewless demo --repo feature_repo
 
 # An empty PostgreSQL, Redis and S3 for this run; moto, the S3, is in the environment of the clients.
 demo-shared: setup-dev setup-clients  ## the demo with its state in PostgreSQL and S3, as several machines share it

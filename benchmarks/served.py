@@ -84,7 +84,9 @@ def running(server: Server, core: int | None) -> Iterator[Running]:
     address = Address(port=_free_port())
     command = [part.replace(_PORT, str(address.port)) for part in server.command]
     own = {name: value.replace(_PORT, str(address.port)) for name, value in server.environment.items()}
-    environment = {**os.environ, "FEAST_USAGE": "False", "PYTHONHASHSEED": "0", **own}
+    # An installation writes its bytecode at the first start.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**inherited, "FEAST_USAGE": "False", "PYTHONHASHSEED": "0", **own}
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
         placed = command if core is None else on_core(core, command)

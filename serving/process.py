@@ -155,10 +155,11 @@ def _tune_interpreter() -> None:
     """Exclude existing objects from garbage collection, and let threads yield to the event loop sooner.
 
     Models and libraries live as long as the process. Without this, each full collection would scan all of them, and
-    requests would wait for it.
+    requests would wait for it. Until here the collector is off: the modules were frozen before the models were loaded.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     sys.setswitchinterval(_SWITCH_S)
 
@@ -329,6 +330,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
+    gc.freeze()  # see _tune_interpreter
     uvloop.run(_serve(config, on_ready))
 
 

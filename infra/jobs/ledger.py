@@ -27,11 +27,11 @@ _COLUMNS = "job, tick_us, attempt, start_body, end_body"
 _SPAN_COLUMNS = "job, tick_us, attempt, state, start_body, substr(end_body, 1, 700)"
 _END = re.compile(r'\{"ended_us": (\d+), "error": (?:null|"((?:[^"\\]|\\.)*))')
 _IS_RUN = "job = ? AND tick_us = ? AND attempt = ?"
+_OLD = """FROM job_runs WHERE tick_us < ? AND state <> 'running' AND EXISTS (
+    SELECT 1 FROM job_runs AS later
+    WHERE later.job = job_runs.job AND (later.tick_us, later.attempt) > (job_runs.tick_us, job_runs.attempt))"""
 _PRUNE = f"""DELETE FROM job_runs WHERE (job, tick_us, attempt) IN (
-    SELECT job, tick_us, attempt FROM job_runs WHERE tick_us < ? AND state <> 'running' AND EXISTS (
-        SELECT 1 FROM job_runs AS later
-        WHERE later.job = job_runs.job AND (later.tick_us, later.attempt) > (job_runs.tick_us, job_runs.attempt))
-    LIMIT {_PRUNED_AT_ONCE}) RETURNING attempt"""
+    SELECT job, tick_us, attempt {_OLD} LIMIT {_PRUNED_AT_ONCE}) RETURNING attempt"""
 
 
 class Ledger:
@@ -209,13 +209,15 @@ class Ledger:
         rows = self._database.query(sql, job, tick_us)
         return int(rows[0][0] or 0) if rows else 0
 
-    def prune(self, before_us: int) -> int:
+    def prune(self, before_us: int, *, dry_run: bool = False) -> int:
         """Delete the runs that were due before a time, except each job's latest run; return their number.
 
         The latest run stays, because it shows up to which tick no run was missed.
         """
         removed = 0
-        while self._database.exists() and (rows := self._database.execute(_PRUNE, before_us)):
+        if dry_run and self._database.exists():
+            return int(self._database.query(f"SELECT count(*) {_OLD}", before_us)[0][0])
+        while not dry_run and self._database.exists() and (rows := self._database.execute(_PRUNE, before_us)):
             removed += len(rows)
         return removed
 

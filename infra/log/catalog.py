@@ -229,11 +229,16 @@ class Catalog:
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
             self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
-    def remove_before(self, partition: str, before_us: int, *, keep_from: int | None = None) -> int:
+    def remove_before(
+        self, partition: str, before_us: int, *, keep_from: int | None = None, dry_run: bool = False
+    ) -> int:
         """Remove the segments whose time and all positions are earlier; return how many."""
+        where = "FROM segments WHERE partition = ? AND at_us < ? AND last_seq < ?"
+        values = partition, before_us, 2**62 if keep_from is None else keep_from
+        if dry_run:
+            return int(self._database.query(f"SELECT count(*) {where}", *values)[0][0])
         with self._database.transaction():
-            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? AND last_seq < ? RETURNING object"
-            rows = self._database.execute(sql, partition, before_us, 2**62 if keep_from is None else keep_from)
+            rows = self._database.execute(f"DELETE {where} RETURNING object", *values)
             self._note_removed((name for (name,) in rows), list_readers(self._database))
         return len(rows)
 
@@ -254,7 +259,7 @@ class Catalog:
         """Return whether an object is about to be deleted."""
         return bool(self._database.query("SELECT 1 FROM removed_objects WHERE object = ?", name))
 
-    def delete_unread(self, storage: ObjectStorage) -> int:
+    def delete_unread(self, storage: ObjectStorage, *, dry_run: bool = False) -> int:
         """Delete removed objects that no reader can still use; return how many.
 
         Raises:
@@ -263,7 +268,7 @@ class Catalog:
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()
         names = [name for name, before in rows if readers.isdisjoint(json.loads(before))]
-        self._delete(storage, names)
+        self._delete(storage, [] if dry_run else names)
         return len(names)
 
     def list_removed(self) -> set[str]:

@@ -189,6 +189,7 @@ def compact(
     group: Group = lambda segment: "applied" if segment.known_us is not None else None,
     options: Options = merged_options,
     order: BucketOrder | None = None,
+    dry_run: bool = False,
 ) -> CompactionReport:
     """Merge new and small segments of a log into larger ones; return what was merged.
 
@@ -200,6 +201,7 @@ def compact(
         options: of the Parquet writer, for the columns of the log.
         order: of the rows in new files; None, or if the log lacks its keys: that of the positions. With an order, a new
             segment that is too large to be merged is written again alone.
+        dry_run: return what would be merged.
 
     Raises:
         StoreError: the storage failed, or a segment is missing or altered; the log is unchanged.
@@ -210,7 +212,8 @@ def compact(
     done: list[Sequence[Segment]] = []
     with suppress(ConflictError):  # another process merges, and continues
         for segments in merges:
-            _merge(log, segments, options, order)
+            if not dry_run:
+                _merge(log, segments, options, order)
             done.append(segments)
     return CompactionReport(
         merged=sum(map(len, done)), written=len(done), rows=sum(item.rows for items in done for item in items)

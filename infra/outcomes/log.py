@@ -197,13 +197,13 @@ def open_outcome_log(state: ProjectState) -> PartitionLog:
     return PartitionLog(state, OUTCOMES)
 
 
-def compact_outcomes(state: ProjectState) -> int:
+def compact_outcomes(state: ProjectState, *, dry_run: bool = False) -> int:
     """Merge small segments; return how many were merged.
 
     Raises:
         StoreError: the storage failed, or a file is missing or altered; nothing is lost.
     """
-    return compact(open_outcome_log(state), keep=0, group=lambda _: OUTCOMES).merged
+    return compact(open_outcome_log(state), keep=0, group=lambda _: OUTCOMES, dry_run=dry_run).merged
 
 
 class OutcomeLog:

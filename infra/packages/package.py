@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ _MAX_SIGNATURE_BYTES = 4_096
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
 _OPTIONAL_DOCUMENTS = ("bounds", "curves")  # documents that older packages lack
+ALL_DOCUMENTS = (*_DOCUMENTS, *_OPTIONAL_DOCUMENTS)
+SERVED_DOCUMENTS = ("plan", "metrics", "bounds")  # a server holds many models, and never shows the others
 _ARRAYS = ("rows", "margins", "scores")
 
 
@@ -108,13 +110,14 @@ class Package(PackageParts):
     model_file: Path
 
 
-def open_package(store: PackageStore, name: str, version: str) -> Package:
+def open_package(store: PackageStore, name: str, version: str, documents: Collection[str] = ALL_DOCUMENTS) -> Package:
     """Read and verify a package.
 
     Args:
         store: the packages of a project.
         name: the model's name.
         version: its version, for example ``000001``.
+        documents: names of the documents that are needed; the others are verified too, and stay empty.
 
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or a file is missing, unexpected or altered.
@@ -122,8 +125,8 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
     folder = store.packages.version_folder(name, version)
     verified = verify_folder(folder, name, version, store.trust)
     files = verified.files
-    documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
-    documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _OPTIONAL_DOCUMENTS}
+    texts = {part: files[f"{part}.json"] for part in _DOCUMENTS}
+    texts |= {part: files.get(f"{part}.json", b"{}") for part in _OPTIONAL_DOCUMENTS}
     return Package(
         path=folder,
         name=name,
@@ -133,7 +136,7 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
         spec=ModelSpec.from_dict(json.loads(files["spec.json"])),
         reference=Reference(*(_from_npy(files[f"reference_{part}.npy"]) for part in _ARRAYS)),
         extra={path.removeprefix(_EXTRA): data.decode() for path, data in files.items() if path.startswith(_EXTRA)},
-        **documents,
+        **{part: json.loads(text) if part in documents else {} for part, text in texts.items()},
     )
 
 
@@ -223,11 +226,13 @@ class VerifiedPackage:
     Args:
         manifest: bytes of the manifest.
         files: path in the folder -> bytes.
+        hashes: path in the folder -> SHA-256.
     """
 
     manifest: bytes
     model_file: str
     files: Mapping[str, bytes]
+    hashes: Mapping[str, str]
 
     @property
     def digest(self) -> str:
@@ -237,17 +242,25 @@ class VerifiedPackage:
     @property
     def content(self) -> str:
         """Return a digest of the files alone: a copy has it, too, under the version of another project."""
-        return hashlib.sha256(encode_manifest("", "", self.model_file, self.files)).hexdigest()
+        return hashlib.sha256(_encode_hashes("", "", self.model_file, self.hashes)).hexdigest()
 
 
 def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str, bytes]) -> bytes:
     """Return the manifest's bytes; they depend only on the arguments, so verification can encode them again."""
+    return _encode_hashes(name, version, model_file, _hash_files(files))
+
+
+def _hash_files(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
+
+def _encode_hashes(name: str, version: str, model_file: str, hashes: Mapping[str, str]) -> bytes:
     content = {
         "format": _FORMAT,
         "model": name,
         "version": version,
         "model_file": model_file,
-        "files": {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
+        "files": dict(hashes),
     }
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
@@ -260,21 +273,22 @@ def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> 
     """
     thing = package_label(name, version)
     manifest, content = _read_manifest(folder, thing, trust)
-    hashes, model_file = content["files"], content["model_file"]
+    expected, model_file = content["files"], content["model_file"]
     paths = _list_paths(folder)
-    for path in sorted(hashes.keys() - paths):
+    for path in sorted(expected.keys() - paths):
         raise missing_file_error(thing, path)
     # Nothing has signed such a file, but a library might read it.
-    for path in sorted(paths - hashes.keys() - {MANIFEST, SIGNATURE}):
+    for path in sorted(paths - expected.keys() - {MANIFEST, SIGNATURE}):
         raise PackageError(thing, "has an unexpected file", value=path, fix="move it out of the folder")
     # Read once: the same bytes are compared and used.
-    files = {path: _read_file(folder / path, thing, path) for path in hashes}
-    for path, data in files.items():
-        if hashlib.sha256(data).hexdigest() != hashes[path]:
+    files = {path: _read_file(folder / path, thing, path) for path in expected}
+    hashes = _hash_files(files)
+    for path, found in hashes.items():
+        if found != expected[path]:
             raise _altered_error(thing, path)
-    if model_file not in files or encode_manifest(name, version, model_file, files) != manifest:
+    if model_file not in files or _encode_hashes(name, version, model_file, hashes) != manifest:
         raise _altered_error(thing, MANIFEST)
-    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files)
+    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files, hashes=hashes)
 
 
 def read_verified_file(folder: Path, name: str, version: str, path: str, trust: TrustPolicy) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,14 +20,17 @@ from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.packages.package import Package, open_package, pinned_plan
+from skewless.infra.packages.kept_certificates import certify_once
+from skewless.infra.packages.package import ALL_DOCUMENTS, Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns, largest_output
 from skewless.infra.rollout.entity_lists import EntityLists
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
-from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
+
+CHECK_ROWS = 64  # reference rows that stay in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class ServedModel:
     """A loaded, certified version of a model.
 
     Args:
+        package: with the first ``CHECK_ROWS`` of its reference rows.
         plan: the part of the plan that the model pins.
         certificate: the certificate of its runtime.
         trials: the runtimes that were tried at load, if there were others than the library's own.
@@ -163,17 +167,24 @@ class ServedModel:
         )
 
 
-def load_model(store: PackageStore, name: str, version: str, target: ScoringTarget | None = None) -> ServedModel:
+def load_model(
+    store: PackageStore,
+    name: str,
+    version: str,
+    target: ScoringTarget | None = None,
+    documents: Collection[str] = ALL_DOCUMENTS,
+) -> ServedModel:
     """Open and verify a package, check its transforms and certify its runtime.
 
     Args:
         target: the machine's scoring options; None: only the library's own runtime is used.
+        documents: of its package; see ``open_package``.
 
     Raises:
         PackageError: no trusted key signed it, a file is altered, or the runtime differs from the training library.
         DefinitionError: a transform gives other bits for one row than for many.
     """
-    package = open_package(store, name, version)
+    package = open_package(store, name, version, documents)
     plan = pinned_plan(package)
     assembler = Assembler(plan, package.plan["vocabularies"])
     # Checked again at each load: another numpy, or another machine, may round differently (SEMANTICS 5.1).
@@ -183,10 +194,10 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
     if package.spec.policy is not None:
         policy = PolicyRunner(f"model {name!r}", package.spec.policy, plan)
         policy.check()
-    choice = _choose_runtime(package, target)
+    choice = _choose_runtime(store, package, target)
     windows = WindowStates(plan)
     model = ServedModel(
-        package=package,
+        package=replace(package, reference=package.reference.first(CHECK_ROWS)),
         plan=plan,
         assembler=assembler,
         runtime=choice.runtime,
@@ -243,11 +254,11 @@ class OpenedModels:
         self._models.clear()
 
 
-def _choose_runtime(package: Package, target: ScoringTarget | None) -> RuntimeChoice:
+def _choose_runtime(store: PackageStore, package: Package, target: ScoringTarget | None) -> RuntimeChoice:
     spec, reference = package.spec, package.reference
     own = open_runtime(spec.algorithm, package.model_file)
     try:
-        certificate = certify(own, reference, tolerance=spec.tolerance)
+        certificate = certify_once(store, package, own)
         others = [] if target is None else find_candidates(spec.algorithm, spec.device, package.model_file, target)
         large = target is not None and target.alone
         return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)

@@ -24,7 +24,7 @@ _SCHEME = "ed25519:"
 _KEY_BYTES = 32
 _FORMAT = 1
 _REPLACE = "restore it, use another version, or train again"
-SignedText = Literal["package manifest", "export certificate"]
+SignedText = Literal["package manifest", "export certificate", "runtime certificate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrustPolicy:
             thing: the package or export, for errors.
             text: its manifest or certificate.
             signature: bytes of the signature file; None: there is none.
-            kind: which of both it is.
+            kind: which of these it is.
 
         Raises:
             PackageError: it has no signature, an untrusted key signed it, or the signature is of another text.

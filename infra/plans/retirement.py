@@ -87,6 +87,14 @@ class Retirement:
         old = {life.hash: life.stage for life in before}
         return [life for life in lives if life.stage == "retired" and old.get(life.hash) != "retired"]
 
+    def list_due(self) -> list[ViewLifecycle]:
+        """Return the views that ``run`` would retire now."""
+        return [
+            life
+            for life in self._all_lives(read_lifecycles(self.state))
+            if self._is_due(life) and not self._is_read(life)
+        ]
+
     def _all_lives(self, before: list[ViewLifecycle]) -> Iterator[ViewLifecycle]:
         now_us = self.clock.now_us()
         yield from before
@@ -102,11 +110,20 @@ class Retirement:
             return life if life.stage == "needed" else replace(life, stage="needed", since_us=now_us)
         if life.stage == "needed":
             return replace(life, stage="unneeded", since_us=now_us)
-        due = life.stage == "unneeded" and now_us - life.since_us >= self.grace_us
-        # The views of an altered package are unknown: they could be any views.
-        if due and not self.needed.unreadable and self.delete_states(life):
+        if self._is_due(life) and self.delete_states(life):
             return replace(life, stage="retired", since_us=now_us)
         return life
+
+    def _is_due(self, life: ViewLifecycle) -> bool:
+        is_late = life.stage == "unneeded" and self.clock.now_us() - life.since_us >= self.grace_us
+        # The views of an altered package are unknown: they could be any views.
+        return is_late and life.hash not in self.needed.readers and not self.needed.unreadable
+
+    def _is_read(self, life: ViewLifecycle) -> bool:
+        """Return whether a server reads a view's states: servers renew a lease for each generation that they read."""
+        project = self.needed.plan.project
+        numbers = [] if life.source is None else [item.number for item in Generations(self.state).list_all(life)]
+        return any(self.store.get([lease_key(project, life, number) for number in numbers]))
 
     def delete_states(self, life: ViewLifecycle) -> bool:
         """Delete a view's rows or states; return False if a server still reads them."""
@@ -116,8 +133,7 @@ class Retirement:
             return True
         generations = Generations(self.state)
         numbers = [item.number for item in generations.list_all(life)]
-        # Servers renew a lease for each generation that they read.
-        if any(self.store.get([lease_key(project, life, number) for number in numbers])):
+        if self._is_read(life):
             return False
         # Wait until no worker applies events to these states: a worker could write them again after the deletion.
         with generations.hold_apply_lock(life.source, alone=True):

@@ -86,7 +86,7 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     columns = constants.columns(int(lengths.sum())) | _outputs(fields["matrix"], fields["scores"])
     for name in _NUMBER_COLUMNS:
         columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
-    columns["narrow"] = numbers(np.repeat(np.array(fields["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
+    columns["narrow"] = _booleans(np.repeat(np.array(fields["narrow"], dtype=np.bool_), lengths))
     columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
     columns["action"] = _actions(fields["actions"], lengths)
     columns["propensity"] = _propensities(fields["propensities"], lengths)
@@ -327,6 +327,10 @@ def _offsets(words: Sequence[str | bytes]) -> Int64Array:
 def _strings(offsets: Int64Array, data: bytes, valid: BoolArray | None = None) -> pa.StringArray:
     buffers = [_validity_bits(valid), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
+def _booleans(values: BoolArray) -> pa.BooleanArray:
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _validity_bits(values)])
 
 
 def _validity_bits(valid: BoolArray | None) -> pa.Buffer | None:

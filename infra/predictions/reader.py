@@ -279,8 +279,13 @@ def decode_matrix(lists: pa.ChunkedArray) -> Matrix:
 
 
 def _flatten(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types
-    array = lists.combine_chunks()
-    return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).flatten()
+    chunks = lists.combine_chunks()
+    array = chunks.combine_chunks() if isinstance(chunks, pa.ChunkedArray) else chunks
+    if array.null_count:
+        return array.flatten()
+    # As `flatten`, which imports pyarrow.compute.
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values.slice(first, last - first)
 
 
 def _decode_reads(flat: pa.StructArray, n: int) -> dict[str, LoggedViewRead]:

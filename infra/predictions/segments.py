@@ -153,10 +153,11 @@ def prediction_files(state: ProjectState) -> list[str]:
     return open_prediction_log(state).files()
 
 
-def compact_predictions(state: ProjectState, now_us: int) -> int:
+def compact_predictions(state: ProjectState, now_us: int, *, since_us: int = 0, dry_run: bool = False) -> int:
     """Merge the segments of past UTC days, up to a reader's batch size each; return how many were merged.
 
     Segments are merged only if replay has proven all or none of them. Those of a day can be deleted together later.
+    Those of the days before ``since_us`` are not merged any more.
 
     Raises:
         StoreError: the storage failed, or a file is missing or altered; nothing is lost.
@@ -164,17 +165,21 @@ def compact_predictions(state: ProjectState, now_us: int) -> int:
 
     def group(segment: Segment) -> tuple[int, bool] | None:
         day = segment.at_us // DAY_US
-        return None if day >= now_us // DAY_US else (day, segment.is_proven)
+        return (day, segment.is_proven) if since_us // DAY_US <= day < now_us // DAY_US else None
 
     log = open_prediction_log(state)
-    return compact(log, keep=0, target_rows=BATCH_ROWS, group=group, options=lambda _: WRITE_OPTIONS).merged
+    return compact(
+        log, keep=0, target_rows=BATCH_ROWS, group=group, options=lambda _: WRITE_OPTIONS, dry_run=dry_run
+    ).merged
 
 
-def remove_predictions(state: ProjectState, before_us: int, *, keep_from: int | None = None) -> int:
+def remove_predictions(
+    state: ProjectState, before_us: int, *, keep_from: int | None = None, dry_run: bool = False
+) -> int:
     """Remove the segments of UTC days before a time from the log; return how many.
 
     Args:
         keep_from: predictions from this position on stay: a sink still waits for them. None: none does.
     """
-    catalog = open_prediction_log(state).catalog
-    return catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US, keep_from=keep_from)
+    catalog, before_us = open_prediction_log(state).catalog, before_us // DAY_US * DAY_US
+    return catalog.remove_before(PREDICTIONS, before_us, keep_from=keep_from, dry_run=dry_run)

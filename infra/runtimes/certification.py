@@ -51,6 +51,10 @@ class Reference:
                     f"reference {name}", "do not fit the rows", value=actual, fix="package the model again"
                 )
 
+    def first(self, rows: int) -> Reference:
+        """Return a copy of the first rows."""
+        return Reference(*(each[:rows].copy() for each in (self.rows, self.margins, self.scores)))
+
     @property
     def n_outputs(self) -> int:
         """Return the numbers per row."""

@@ -63,9 +63,9 @@ class LightGBMRuntime:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._library = load_library()
-        self.runtime_id = f"lightgbm-capi-{self._library.version}"
-        self._library.declare(_SIGNATURES)
+        self.library = load_library()
+        self.runtime_id = f"lightgbm-capi-{self.library.version}"
+        self.library.declare(_SIGNATURES)
         self._name = name
         self._booster = ctypes.c_void_p()
         self._fast: Mapping[int, ctypes.c_void_p] = {}
@@ -77,7 +77,7 @@ class LightGBMRuntime:
         except PackageError:
             self.close()
             raise
-        self._predict_row = self._library.handle.LGBM_BoosterPredictForMatSingleRowFast
+        self._predict_row = self.library.handle.LGBM_BoosterPredictForMatSingleRowFast
         self._cells = ctypes.c_double * self.n_outputs
         # Threads may share it, because LightGBM writes the same number at every call.
         self._length = ctypes.byref(ctypes.c_int64())
@@ -147,7 +147,7 @@ class LightGBMRuntime:
         cells = self._cells()
         # Copying one row takes a twentieth of the time that numpy needs to return its address.
         if self._predict_row(handle, matrix.tobytes(), self._length, cells) != 0:
-            raise self._library.failure(self._name)
+            raise self.library.failure(self._name)
         return np.frombuffer(memoryview(cells), dtype=np.float64)
 
     def _predict_few(self, matrix: Matrix, rows: int, handle: ctypes.c_void_p) -> Vector:
@@ -155,7 +155,7 @@ class LightGBMRuntime:
         source, target = matrix.ctypes.data, result.ctypes.data
         for _ in range(rows):
             if self._predict_row(handle, source, self._length, target) != 0:
-                raise self._library.failure(self._name)
+                raise self.library.failure(self._name)
             source += self.n_features * _FLOAT_BYTES
             target += self.n_outputs * _FLOAT_BYTES
         return result
@@ -201,4 +201,4 @@ class LightGBMRuntime:
         return out.value
 
     def _call(self, function: str, *args: object) -> None:
-        self._library.call(self._name, function, *args)
+        self.library.call(self._name, function, *args)

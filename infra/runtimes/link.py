@@ -99,7 +99,7 @@ class XGBoostLink(XGBoostRuntime):
         if rows == 0:
             return reshape_outputs(np.empty(0), 0, self.n_outputs)
         # Arguments of its own, because nothing removes base margins from them. XGBoost copies the margins.
-        arguments = CallArguments(self._library, self._name, self.n_features)
+        arguments = CallArguments(self.library, self._name, self.n_features)
         try:
             text = array_interface(base)
             self._call("XGDMatrixSetInfoFromInterface", arguments.proxy, b"base_margin", text)

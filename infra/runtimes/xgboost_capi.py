@@ -120,9 +120,9 @@ class XGBoostRuntime:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._library = load_library()
-        self.runtime_id = f"xgboost-capi-{self._library.version}"
-        self._library.declare(_SIGNATURES)
+        self.library = load_library()
+        self.runtime_id = f"xgboost-capi-{self.library.version}"
+        self.library.declare(_SIGNATURES)
         self._name = name
         self._booster = ctypes.c_void_p()
         self._idle: list[CallArguments] = []
@@ -225,7 +225,7 @@ class XGBoostRuntime:
         try:
             arguments = self._idle.pop()
         except IndexError:
-            arguments = CallArguments(self._library, self._name, self.n_features)
+            arguments = CallArguments(self.library, self._name, self.n_features)
         try:
             yield arguments
         finally:
@@ -242,7 +242,7 @@ class XGBoostRuntime:
             return math.prod(arguments.shape())
 
     def _call(self, function: str, *args: object) -> None:
-        self._library.call(self._name, function, *args)
+        self.library.call(self._name, function, *args)
 
 
 _CONFIG = {

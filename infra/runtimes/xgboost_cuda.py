@@ -51,12 +51,12 @@ class XGBoostCudaRuntime(XGBoostRuntime):
         # Before the parent's constructor, which calls `close` if it fails.
         self._link: XGBoostLink | None = None
         super().__init__(model, name)
-        self.runtime_id = f"xgboost-cuda-{self._library.version}"
+        self.runtime_id = f"xgboost-cuda-{self.library.version}"
         try:
             self._cupy = _cupy(name)
             self._link = XGBoostLink(self.as_json(), name)
-            predict = self._library.handle.XGBoosterPredictFromCudaArray
-            predict.argtypes = self._library.handle.XGBoosterPredictFromDense.argtypes
+            predict = self.library.handle.XGBoosterPredictFromCudaArray
+            predict.argtypes = self.library.handle.XGBoosterPredictFromDense.argtypes
             self._call("XGBoosterSetParam", self._booster, b"device", b"cuda")
         except PackageError:
             self.close()

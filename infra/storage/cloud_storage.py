@@ -208,9 +208,9 @@ class CloudStorage(ObjectStorage):
         """Delete the local copy."""
         self._cache.delete(stored)
 
-    def delete_unknown_copies(self, list_digests: Callable[[], Collection[str]]) -> int:
+    def delete_unknown_copies(self, list_digests: Callable[[], Collection[str]], *, dry_run: bool = False) -> int:
         """Delete local copies of other objects, unless they were used in the last hour."""
-        return self._cache.delete_others(list_digests)
+        return self._cache.delete_others(list_digests, dry_run=dry_run)
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield the objects below a folder."""

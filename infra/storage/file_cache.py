@@ -77,7 +77,7 @@ class FileCache:
         with translate_disk_errors(path):
             path.unlink(missing_ok=True)
 
-    def delete_others(self, list_digests: Callable[[], Collection[str]]) -> int:
+    def delete_others(self, list_digests: Callable[[], Collection[str]], *, dry_run: bool = False) -> int:
         """Delete copies without one of these digests that were not used for an hour; return how many.
 
         Raises:
@@ -89,7 +89,7 @@ class FileCache:
         files, known = list(self._list_files()), list_digests()
         unknown = [path for used_s, _, path in files if path.stem not in known and time.time() - used_s > _IN_USE_S]
         with translate_disk_errors(self._folder):
-            for path in unknown:
+            for path in [] if dry_run else unknown:
                 path.unlink(missing_ok=True)
         return len(unknown)
 

@@ -114,7 +114,12 @@ class ObjectStorage(ABC):
             StoreError: the disk refused it.
         """
 
-    def delete_unknown_copies(self, list_digests: Callable[[], Collection[str]]) -> int:  # noqa: ARG002 - as above
+    def delete_unknown_copies(
+        self,
+        list_digests: Callable[[], Collection[str]],  # noqa: ARG002 - as above
+        *,
+        dry_run: bool = False,  # noqa: ARG002 - as above
+    ) -> int:
         """Delete this machine's copies of objects that no log has any more; return how many.
 
         Args:

@@ -284,10 +284,10 @@ class Housekeeper:
             for view in views:
                 self.retire(view)
 
-    def retire(self, view: WindowView) -> int:
+    def retire(self, view: WindowView, *, dry_run: bool = False) -> int:
         """Remove generations that no server reads; return how many."""
         unread = [item for item in self.streams.generations.list_all(view) if self._is_unread(view, item)]
-        for item in unread:
+        for item in [] if dry_run else unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
             with self.streams.generations.hold_apply_lock(view.source, alone=True):
                 self.streams.generations.retire(view, item.number)

@@ -19,6 +19,7 @@ from skewless.contract.render import hide_paths
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
+from skewless.infra.packages.package import SERVED_DOCUMENTS
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.needed_views import NeededViewsMonitor
@@ -260,7 +261,7 @@ class LoadedModels:
         return missing_views
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._store, name, version, self._scoring_target)
+        model = load_model(self._store, name, version, self._scoring_target, SERVED_DOCUMENTS)
         warm_up(model)
         return model
 

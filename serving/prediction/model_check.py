@@ -14,10 +14,8 @@ from typing import Any
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.certification import Reference, certify
+from skewless.infra.runtimes.certification import certify
 from skewless.serving.prediction.feature_reads import FeatureReads
-
-_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +53,7 @@ async def check_model(model: ServedModel, reads: FeatureReads, pool: Executor, n
     stored = await reads.read([], list(model.reader.markers), now_us)
     marker_status = model.reader.check_ages(stored.marker_status, now_us)
     read_at = time.perf_counter()
-    whole = model.package.reference
-    reference = Reference(whole.rows[:_ROWS], whole.margins[:_ROWS], whole.scores[:_ROWS])
+    reference = model.package.reference
     loop, tolerance = asyncio.get_running_loop(), model.package.spec.tolerance
     certificate = await loop.run_in_executor(pool, lambda: certify(model.runtime, reference, tolerance=tolerance))
     views: list[Any] = list(model.plan.all_views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import pickle
@@ -25,6 +26,8 @@ def main() -> int:
     output_fd, sys.stdout = os.dup(1), sys.stderr  # the supervisor parses stdout: prints of libraries go to stderr
     configure_logging()
     report_crashes()
+    gc.freeze()  # the modules, as in a server without workers
+    gc.disable()  # until `serve` has opened everything
     try:
         uvloop.run(_work(output_fd))
     except SkewlessError as error:

@@ -201,12 +201,13 @@ def _exit_code(run: Run) -> int:
     return code if isinstance(code, int) else _EXIT_CODES.get(run.state, 1)
 
 
-@command("Compact logs and delete what is past its retention.", "--repo my-project")
-def housekeeping(session: Session) -> None:
+@command("Compact logs and delete what is past its retention.", "--repo my-project", "--dry-run --json")
+def housekeeping(session: Session, *, dry_run: DryRun = False) -> None:
     """Compact logs, and delete what is older than the keep_ settings allow."""
     with session.working("compacting logs") as project:
-        body = project.housekeeping().as_dict()
-    session.show(body, facts_table("housekeeping", [(_MEANINGS[name], n) for name, n in body.items()]))
+        body = project.housekeeping(dry_run=dry_run).as_dict()
+    table = facts_table("housekeeping", [(meaning, body[name]) for name, meaning in _MEANINGS.items()])
+    session.show(body, table, *([UNCHANGED] if dry_run else []))
 
 
 @command("Run a complete example on flight data.", "--repo feature_repo", "--drift --repo feature_repo")

@@ -130,6 +130,8 @@ def open_session(
 
     set_log_level(log_level)
     if not is_short:
+        # Modules stay loaded: without this, the collector would begin with a look at all their objects.
+        gc.freeze()
         gc.enable()
     exits = contextlib.ExitStack()
     session = Session(as_json=as_json, stdout=sys.stdout, exits=exits, repo=repo, engine=engine)

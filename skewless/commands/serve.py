@@ -87,6 +87,7 @@ class SettingsCommand(TyperCommand):
     "--port 0 --json",
     "--platform sagemaker",
     kind=SettingsCommand,
+    is_short=True,  # a server process enables the collector itself, once everything is open
     log_level="info",
 )
 def serve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.dtypes import DType
 
@@ -38,6 +37,8 @@ def cast_times(times: pa.Array | pa.ChunkedArray, target: pa.TimestampType) -> p
     >>> cast_times(times, pa.timestamp("us")).cast(pa.int64()).to_pylist()
     [-1, 1]
     """
+    import pyarrow.compute as pc  # noqa: PLC0415 - a server does without
+
     finer = _UNITS.index(times.type.unit) - _UNITS.index(target.unit) if pa.types.is_timestamp(times.type) else 0
     if finer <= 0:
         return times.cast(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class HousekeepingReport(PlainRecord):
         merged: small segments of all logs, merged into larger ones.
         deleted: objects of merged or expired segments that no reader uses any more, and of interrupted writers.
         retired: unused versions of views and former builds of states, whose online values were deleted.
+        dry_run: nothing was changed; ``deleted`` does not have the files of segments that a run merges or removes.
     """
 
     runs: int
@@ -50,9 +52,10 @@ class HousekeepingReport(PlainRecord):
     merged: int
     deleted: int
     retired: int
+    dry_run: bool = False
 
 
-def run_housekeeping(project: Workspace) -> HousekeepingReport:
+def run_housekeeping(project: Workspace, *, dry_run: bool = False) -> HousekeepingReport:
     """Compact logs, and delete what is older than the ``keep_`` settings allow.
 
     The prediction log is deleted and merged by UTC day.
@@ -66,12 +69,14 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
         for days in (settings.keep_runs_days, settings.keep_predictions_days, settings.keep_quarantine_days)
     )
     return HousekeepingReport(
-        runs=Ledger(state).prune(runs),
-        predictions=remove_predictions(state, predictions, keep_from=_first_undelivered(state)),
-        quarantine=_remove_quarantine(state / "quarantine", quarantine),
-        merged=_merge(state, project.needed.plan, now_us),
-        deleted=_delete_unread(state),
-        retired=_retire(project),
+        runs=Ledger(state).prune(runs, dry_run=dry_run),
+        predictions=remove_predictions(state, predictions, keep_from=_first_undelivered(state), dry_run=dry_run),
+        quarantine=_remove_files(_list_old(state / "quarantine", "*/*.parquet", quarantine), dry_run=dry_run),
+        merged=compact_predictions(state, now_us, since_us=predictions, dry_run=dry_run)
+        + _merge(state, project.needed.plan, dry_run=dry_run),
+        deleted=_delete_unread(state, dry_run=dry_run),
+        retired=_retire(project, dry_run=dry_run),
+        dry_run=dry_run,
     )
 
 
@@ -83,41 +88,44 @@ def _first_undelivered(state: ProjectState) -> int | None:
     return min((position.next for position in found if position is not None), default=None)
 
 
-def _retire(project: Workspace) -> int:
+def _retire(project: Workspace, *, dry_run: bool) -> int:
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
         housekeeper = Housekeeper(streams=streams, sources=needed.plan.sources, store=store)
-        generations = sum(map(housekeeper.retire, needed.plan.windows))
-        return generations + len(streams.retirement(needed, store).run())
+        generations = sum(housekeeper.retire(view, dry_run=dry_run) for view in needed.plan.windows)
+        retirement = streams.retirement(needed, store)
+        return generations + len(retirement.list_due() if dry_run else retirement.run())
 
 
-def _merge(state: ProjectState, plan: FeaturePlan, now_us: int) -> int:
-    """Merge small segments of all logs; return how many."""
-    merged = compact_predictions(state, now_us) + compact_outcomes(state)
+def _merge(state: ProjectState, plan: FeaturePlan, *, dry_run: bool) -> int:
+    """Merge small segments of the outcome log, of events and of rows; return how many."""
+    merged = compact_outcomes(state, dry_run=dry_run)
     # The first view of a source decides the order of its events.
     orders = {view.source: BucketOrder(keys=view.keys, buckets=plan.buckets) for view in reversed(plan.windows)}
     for partition in Catalog(state.database).ends("events"):
-        merged += compact(PartitionLog(state, partition), order=orders.get(partition.split("/")[1])).merged
+        log, order = PartitionLog(state, partition), orders.get(partition.split("/")[1])
+        merged += compact(log, order=order, dry_run=dry_run).merged
     for view in plan.views:
-        order = BucketOrder(keys=view.keys, buckets=plan.buckets)
-        merged += compact(PartitionLog(state, view.partition), keep=0, group=lambda _: "rows", order=order).merged
+        log, order = PartitionLog(state, view.partition), BucketOrder(keys=view.keys, buckets=plan.buckets)
+        merged += compact(log, keep=0, group=lambda _: "rows", order=order, dry_run=dry_run).merged
     return merged
 
 
-def _delete_unread(state: ProjectState) -> int:
+def _delete_unread(state: ProjectState, *, dry_run: bool) -> int:
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
-    forget_readers(state.database)
-    ShippedFiles(state.database).prune()
+    if not dry_run:
+        forget_readers(state.database)
+        ShippedFiles(state.database).prune()
     with state.database.hold_lock(ORPHAN_LOCK):
         orphans = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(state.storage, folder, before_us)]
         orphans += PackageFolder.of(state).find_orphans(before_us)
         orphans += find_probes(state.storage, before_us)
-        state.storage.delete(orphans)
+        if not dry_run:
+            state.storage.delete(orphans)
     leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    deleted = catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
-    return deleted + state.storage.delete_unknown_copies(catalog.list_digests)
+    deleted = len(orphans) + _remove_files(leftovers, dry_run=dry_run)
+    deleted += catalog.delete_unread(state.storage, dry_run=dry_run)
+    return deleted + state.storage.delete_unknown_copies(catalog.list_digests, dry_run=dry_run)
 
 
 def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:
@@ -125,9 +133,8 @@ def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:
     return [path for path in folder.glob(pattern) if path.stat().st_mtime_ns < before_us * 1_000]
 
 
-def _remove_quarantine(folder: Path, before_us: int) -> int:
-    """Remove batches of rejected rows that were last written before a time, by the disk's clock; return how many."""
-    due = _list_old(folder, "*/*.parquet", before_us)
-    for path in due:
+def _remove_files(paths: Sequence[Path], *, dry_run: bool) -> int:
+    """Remove files; return how many."""
+    for path in () if dry_run else paths:
         path.unlink(missing_ok=True)
-    return len(due)
+    return len(paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -53,6 +54,7 @@ def serve(
     else:  # the supervisor does not import the libraries of its workers
         from skewless.serving.workers.supervisor import run_workers
 
+        gc.enable()
         run_workers(config, ready)
 
 

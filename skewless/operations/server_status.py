@@ -7,7 +7,6 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from skewless.client import Client, Limits, Retries
 from skewless.infra.storage.project_state import ProjectState
 
 
@@ -27,6 +26,8 @@ def read_server_problems(url: str) -> dict[str, str]:
 
     Empty if it does not answer within two seconds, or has a certificate that this machine does not trust.
     """
+    from skewless.client import Client, Limits, Retries
+
     limits = Limits(connect_s=1.0, attempt_s=2.0, total_s=2.0)
     with Client(url, key="", limits=limits, retries=Retries(attempts=1)) as client:
         readiness = client.ready()

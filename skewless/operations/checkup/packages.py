@@ -185,9 +185,13 @@ def judge_gpu_packages(version: Version, *, trains: bool, needed: bool) -> Itera
 def installed(package: str) -> str | None:
     """Return the version of an installed package, None if it is not installed."""
     try:
-        return importlib.metadata.version(package)
+        distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+    # Forty packages: parsing their whole metadata takes a tenth of the command's time.
+    head = (distribution.read_text("METADATA") or "").partition("\n\n")[0].splitlines()
+    versions = [line.removeprefix("Version:").strip() for line in head if line.startswith("Version:")]
+    return versions[0] if versions else distribution.version
 
 
 def _first(names: Sequence[str], version: Version) -> str | None:

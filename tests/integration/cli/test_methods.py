@@ -168,6 +168,7 @@ CASES = [
     VerbCase("capacity --entities 5 --callers 64 --batch 3 --price-core-hour 2 --utilization 1",
          lambda p: p.capacity(entities=5, callers=64, batch=3, price_core_hour=2.0, utilization=1.0)),
     VerbCase("capacity --entities 0", lambda p: p.capacity(entities=0)),
+    VerbCase("housekeeping --dry-run", lambda p: p.housekeeping(dry_run=True)),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),

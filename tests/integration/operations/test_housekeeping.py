@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,23 @@ def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> No
     assert run_replay(place.project, new=True).compared == 0
     assert all(segment.is_proven for segment in prediction_segments(place))
     assert run_replay(place.project).compared == 9
+
+
+def test_a_dry_run_counts_what_a_run_does_and_changes_nothing(place: Sandbox) -> None:
+    predict(place, 4, 3)
+    rejected = place.state / "quarantine/card_days/1.parquet"
+    rejected.parent.mkdir(parents=True, exist_ok=True)
+    rejected.write_bytes(b"")
+    os.utime(rejected, (0, 0))
+    kept = {"keep_predictions_days": 2, "keep_quarantine_days": 1}
+    with closing(Project(place.repo, clock=f"file:{place.state}/clock", **kept)) as project:
+        before = (segments(project.state), objects(project.state), rejected.exists())
+        foreseen = run_housekeeping(project, dry_run=True)
+        assert (segments(project.state), objects(project.state), rejected.exists()) == before
+        done = run_housekeeping(project)
+        assert (done.predictions, done.merged, done.quarantine) == (6, 6, 1)
+        assert foreseen == replace(done, dry_run=True, deleted=0)
+        assert run_housekeeping(project, dry_run=True).merged == 0
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
