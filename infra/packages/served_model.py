@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,19 @@ from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
 
 
+class RowTime:
+    """How long a model needs for a row, measured while it serves.
+
+    Attributes:
+        seconds: an estimate; negative: nothing was measured yet.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = -1.0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedModel:
     """A loaded, certified version of a model.
@@ -34,6 +47,7 @@ class ServedModel:
         plan: the part of the plan that the model pins.
         certificate: the certificate of its runtime.
         trials: the runtimes that were tried at load, if there were others than the library's own.
+        row_time: how long it needs for a row.
         windows: reads its windowed views.
         reader: reads its vectors.
         parser: parses the rows of its requests.
@@ -48,6 +62,7 @@ class ServedModel:
     reader: VectorReader
     parser: RowParser
     trials: tuple[RuntimeTrial, ...] = ()
+    row_time: RowTime = field(default_factory=RowTime)
 
     @property
     def name(self) -> str:

@@ -116,22 +116,16 @@ class HotProtocol(RequestReader):
 
     def known_head(self, data: bytes) -> KnownHead | None:
         """Return the head of the request in these bytes, if one like it may be repeated; None: it must be parsed."""
-        cycle = self.cycle
-        if type(cycle) is not HotCycle or not cycle.complete or not cycle.keep_alive or cycle.is_rejected:
-            return None
-        # An id of a request comes only once; a client that waits for `100 Continue` sends its body later.
-        if cycle.request_id or cycle.expects_continue:
-            return None
-        return KnownHead.of(data, cycle, self.limits.header_bytes, self._max_body)
+        cycle, limits = self.cycle, self.limits
+        return KnownHead.of(data, cycle, limits.header_bytes, self._max_body) if type(cycle) is HotCycle else None
 
-    def repeat_request(self, head: KnownHead, body: bytes) -> bool:
-        """Serve a complete request with a known head; False: it must be parsed."""
+    def repeat_request(self, head: KnownHead, data: bytes, start: int) -> bool:
+        """Serve a complete request with a known head and its body at ``start``; False: it must be parsed."""
         last = self.cycle
         if not last.response_complete or not last.keep_alive or self._is_discarding or self.flow.write_paused:
             return False
-        cycle = HotCycle(*head.request, self._send, keep_alive=True)
+        cycle = head.new_request(data, start, self._send)
         cycle.last_reply_at, self._idle_since = self._idle_since or self.loop.time(), None
-        cycle.body, cycle.complete, cycle.is_started = body, True, True
         self._admit(cycle)
         self.cycle = self._current = cycle
         self._handle(cycle)

@@ -178,7 +178,7 @@ class HotCycle(Exchange):
     response_complete = False
     last_reply_at = 0.0
     waited_s = 0.0
-    trace = None
+    trace: Trace | None = None
     request_id = b""
     caller = ANYONE
     body = b""
@@ -188,8 +188,8 @@ class HotCycle(Exchange):
         handler: Handler,
         path: str,
         query: bytes,
-        headers: list[Header],
-        send_reply: Callable[[HotCycle, int, bytes, Sequence[Header]], None],
+        headers: Sequence[Header],
+        send_reply: SendReply,
         *,
         keep_alive: bool,
     ) -> None:
@@ -204,6 +204,9 @@ class HotCycle(Exchange):
     def send(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
         """Send status, body and headers."""
         self._send_reply(self, status, body, headers)
+
+
+SendReply = Callable[[HotCycle, int, bytes, Sequence[Header]], None]
 
 
 class ReplyHead:

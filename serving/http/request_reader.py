@@ -80,7 +80,7 @@ class RequestReader(HttpToolsProtocol):
             head = self._known_head
             if self._request_since is not None or self._unframed_bytes:
                 self._read(data)
-            elif head is None or not (start := head.find_body(data)) or not self.repeat_request(head, data[start:]):
+            elif head is None or not (start := head.find_body(data)) or not self.repeat_request(head, data, start):
                 previous = self.cycle
                 self._read(data)
                 if self._n_heads < _MAX_HEADS and self.cycle is not previous:
@@ -105,8 +105,8 @@ class RequestReader(HttpToolsProtocol):
         """Return the head of the request in these bytes, if one like it may be repeated; None: it must be parsed."""
         raise NotImplementedError
 
-    def repeat_request(self, head: KnownHead, body: bytes) -> bool:
-        """Serve a complete request with a known head; False: it must be parsed."""
+    def repeat_request(self, head: KnownHead, data: bytes, start: int) -> bool:
+        """Serve a complete request with a known head and its body at ``start``; False: it must be parsed."""
         raise NotImplementedError
 
     def reject_request(self, status: int, error: SkewlessError) -> None:

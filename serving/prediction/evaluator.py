@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from skewless.contract.clock import Clock
@@ -167,15 +167,20 @@ class Evaluator:
 
     async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
         # Concurrent callers often ask for the same entity: each key is read once.
-        keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
+        if len(groups) == 1:
+            keys, markers = dict.fromkeys(groups[0].keys), groups[0].model.reader.markers
+        else:
+            keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
+            names = itertools.chain.from_iterable(group.model.reader.markers for group in groups)
+            markers = list(dict.fromkeys(names))
         keys.pop(None, None)
-        markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
         start_s = time.perf_counter()
         try:
-            return await self.reads.read([key for key in keys if key is not None], list(markers), now_us)
+            return await self.reads.read(cast("list[bytes]", list(keys)), markers, now_us)
         finally:
             for group in groups:
-                group.add_stage("redis", start_s)
+                if group.traces:
+                    group.add_stage("redis", start_s)
 
     def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
         # Deadlines may have passed during the read.

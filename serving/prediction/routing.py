@@ -130,13 +130,17 @@ class Routing:
         challenger = self._challenger
         return challenger is None or _features_of(challenger.model) == _features_of(self._champion.model)
 
+    def route_all(self, request: ScoringRequest) -> ScoringRequest:
+        """Return a request whose rows are all served by the champion."""
+        return request.for_arm(self._champion)
+
     def split(self, request: ScoringRequest) -> list[RequestPart]:
         """Return one part for each version that serves rows of a request with entity keys, by its sticky keys."""
         columns, n = request.columns, request.n
         if columns is None:
             raise TypeError(request)  # a vector has no sticky keys to route by
         if self._challenger is None:
-            return [RequestPart(request.for_arm(self._champion), range(n))]
+            return [RequestPart(self.route_all(request), range(n))]
         if n == 1:  # one row cannot be split, and most requests have one
             return [RequestPart(request.for_arm(self._arm_of([columns[name][0] for name in self._sticky])), (0,))]
         rows: dict[Arm, list[int]] = {}

@@ -47,6 +47,9 @@ class ScoredBatch:
         outside: where values are outside the model's bounds, shape ``(n, n_bounds)`` (``BoundsCheck.names``); None:
             nowhere.
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
+
+    Attributes:
+        texts: what replies render once for all requests of the batch; None: nothing yet.
     """
 
     model: ServedModel
@@ -59,8 +62,9 @@ class ScoredBatch:
     extras: Mapping[str, Extra] = field(default_factory=dict)
     outside: BoolArray | None = None
     narrow: bool = False
+    texts: Sequence[str] | None = field(default=None, init=False)
 
-    @cached_property
+    @property
     def status(self) -> StatusArray:
         """Status per row and view of the plan (``all_views``), shape ``(n, n_views)``; ``(n, 0)`` for vectors."""
         return np.empty((len(self.ids), 0), dtype=np.uint8) if self.vectors is None else self.vectors.status
