@@ -240,8 +240,10 @@ def test_work_that_nobody_waits_for_leaves_time_for_requests(
 ) -> None:
     pauses: list[float] = []
     seconds = count()
-    monkeypatch.setattr(module.time, "sleep", pauses.append)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(seconds) / 1_000)  # each conversion takes 1 ms
+    monkeypatch.setattr("skewless.infra.predictions.writer.time.sleep", pauses.append)
+    monkeypatch.setattr(
+        "skewless.infra.predictions.writer.time.perf_counter", lambda: next(seconds) / 1_000
+    )  # each conversion takes 1 ms
     monkeypatch.setattr(module, "_BATCH_ROWS", 2)
     one = origin()
     queue = defaultdict(deque, {(id(one), "entities"): deque(record(one, 2, n) for n in range(3))})
