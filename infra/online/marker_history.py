@@ -224,6 +224,7 @@ class MarkerHistory:
 
     def find_lost(self, names: Sequence[str], markers: Sequence[Marker | None]) -> set[str]:
         """Return the names of markers that are missing or have gone back; remember the positions of the others."""
+        self._last = None
         lost_names = set()
         for name, marker in zip(names, markers, strict=True):
             highest = self._highest.get(name)
