@@ -34,6 +34,7 @@ WORKS = (
     "serving_contributions",
     "serving_many",
     "serving_cost",
+    "serving_workers",
     "serving_growth",
     "serving_start",
     "serving_grpc",

@@ -14,7 +14,7 @@ from benchmarks.serving_repo import Shape
 from benchmarks.stages import log_dropped
 
 _SHARE, _SATURATED = 0.7, 64
-_TAIL, _ANSWERED = 5.0, 0.999
+_TAIL, _ANSWERED = 4.0, 0.999
 
 
 def run() -> list[Result]:

@@ -210,13 +210,9 @@ class Catalog:
         """
         with self._database.transaction():
             _check_age(partition, began_at)
-            rows = self._database.execute(
-                "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
-                " RETURNING object, is_proven, known_us",
-                partition,
-                old[0].first,
-                old[-1].last,
-            )
+            sql = "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
+            returned = "RETURNING object, is_proven, known_us"
+            rows = self._database.execute(f"{sql} {returned}", partition, old[0].first, old[-1].last)
             if {name for name, _, _ in rows} != {segment.stored.name for segment in old}:
                 raise ConflictError(
                     f"log partition {partition!r}", "was changed by another process", fix="run it again"
@@ -229,9 +225,7 @@ class Catalog:
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
             self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
-    def remove_before(
-        self, partition: str, before_us: int, *, keep_from: int | None = None, dry_run: bool = False
-    ) -> int:
+    def remove_before(self, partition: str, before_us: int, keep_from: int | None, *, dry_run: bool = False) -> int:
         """Remove the segments whose time and all positions are earlier; return how many."""
         where = "FROM segments WHERE partition = ? AND at_us < ? AND last_seq < ?"
         values = partition, before_us, 2**62 if keep_from is None else keep_from

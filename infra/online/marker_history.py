@@ -132,6 +132,7 @@ class MarkerHistory:
     def __init__(self, log: LogPositions | None = None) -> None:
         self._log = log
         self._highest: dict[str, int] = {}
+        self._last: tuple[Sequence[str], Sequence[Marker | None], MarkerStatus] | None = None
 
     @classmethod
     def from_runs(
@@ -206,16 +207,24 @@ class MarkerHistory:
     def expect(self, name: str, position: int) -> None:
         """Report a marker as lost while it is behind a position."""
         self._highest[name] = max(position, self._highest.get(name, position))
+        self._last = None
 
     def check_markers(self, names: Sequence[str], markers: Sequence[Marker | None]) -> MarkerStatus:
         """Return the status of markers that were read with rows, and remember their positions."""
+        last = self._last
+        # The same object as in the last read: a reader gives it while the markers have not changed.
+        if last is not None and markers is last[1] and names == last[0]:
+            return last[2]
         watermarks = {
             name: marker.watermark_us for name, marker in zip(names, markers, strict=True) if marker is not None
         }
-        return MarkerStatus(self.find_lost(names, markers), watermarks)
+        status = MarkerStatus(self.find_lost(names, markers), watermarks)
+        self._last = list(names), markers, status
+        return status
 
     def find_lost(self, names: Sequence[str], markers: Sequence[Marker | None]) -> set[str]:
         """Return the names of markers that are missing or have gone back; remember the positions of the others."""
+        self._last = None
         lost_names = set()
         for name, marker in zip(names, markers, strict=True):
             highest = self._highest.get(name)

@@ -30,6 +30,7 @@ from skewless.infra.online.markers import MarkerClient, marker_keys, parse_marke
 from skewless.infra.online.port import (
     Binaries,
     Letters,
+    Marker,
     OnConnect,
     OnlineAdapter,
     ReadCallback,
@@ -237,11 +238,16 @@ class ServerReader:
         self._client = open_async_client(address, timeout_s)
         self._on_connect = on_connect
         self._link: StoreLink | None = None
+        # Of the last read: both hardly ever change from one read to the next.
+        self._names: tuple[Sequence[str], list[bytes]] = [], []
+        self._markers: tuple[list[bytes | None], list[Marker | None]] = [], []
 
     def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         """Read rows and markers from one round trip, then call ``done`` with them."""
         n = len(keys)
-        marker_keys = [name.encode() for name in names]
+        if names != self._names[0]:
+            self._names = list(names), [name.encode() for name in names]
+        marker_keys = self._names[1]
         if not n and not marker_keys:
             done(([], []))
             return
@@ -250,7 +256,10 @@ class ServerReader:
             if isinstance(reply, Exception):
                 done(to_store_error(self._url, self._drop_old_master(reply)))
             else:
-                done((reply[:n], [parse_marker(value) for value in reply[n:]]))
+                values = reply[n:]
+                if values != self._markers[0]:
+                    self._markers = values, [parse_marker(value) for value in values]
+                done((reply[:n], self._markers[1]))
 
         self._open_link().send(mget(keys, marker_keys), on_reply)
 

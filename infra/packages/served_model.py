@@ -35,7 +35,7 @@ CHECK_ROWS = 64  # reference rows that stay in memory
 
 @dataclass(frozen=True, kw_only=True)
 class RowActions:
-    """What is done about n rows.
+    """The actions about n rows.
 
     Args:
         taken: the action of each row, exploration included; None: nothing. Empty: the model has no actions.
@@ -50,6 +50,22 @@ class RowActions:
     lists: Mapping[str, int] = field(default_factory=dict)
 
 
+_NO_ACTIONS = RowActions()
+
+
+class RowTime:
+    """How long a model needs for a row, measured while it serves.
+
+    Attributes:
+        seconds: an estimate; negative: nothing was measured yet.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = -1.0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedModel:
     """A loaded, certified version of a model.
@@ -59,6 +75,7 @@ class ServedModel:
         plan: the part of the plan that the model pins.
         certificate: the certificate of its runtime.
         trials: the runtimes that were tried at load, if there were others than the library's own.
+        row_time: how long it needs for a row.
         windows: reads its windowed views.
         reader: reads its vectors.
         parser: parses the rows of its requests.
@@ -79,6 +96,7 @@ class ServedModel:
     lists: ListValues = field(default_factory=dict)
     stored_lists: EntityLists | None = None
     trials: tuple[RuntimeTrial, ...] = ()
+    row_time: RowTime = field(default_factory=RowTime)
 
     @property
     def name(self) -> str:
@@ -93,7 +111,7 @@ class ServedModel:
         explored: Sequence[bool] | None,
         lists: ListValues,
     ) -> RowActions:
-        """Return what is done about n rows: by the policy, the decisions or the likeliest class, then by exploration.
+        """Return the actions about n rows: by the policy, the decisions or the likeliest class, then by exploration.
 
         Args:
             scores: ``(n,)`` or ``(n, k)`` float64.
@@ -105,23 +123,24 @@ class ServedModel:
         Raises:
             PackageError: the policy fails.
         """
-        spec, numbers = self.package.spec, dict[str, int]()
+        spec = self.package.spec
+        if self.policy is None and not spec.decisions:
+            return RowActions(taken=most_likely(spec.classes, scores)) if spec.classes else _NO_ACTIONS
+        numbers: dict[str, int] = {}
         reasons: Sequence[tuple[str, ...]] = ()
         actions: Sequence[str | None]
         if self.policy is not None:
             actions, reasons = self.policy.act(largest_output(scores), matrix, rows, lists)
             numbers = {name: number for name, (number, _) in lists.items()}
-        elif spec.decisions:
-            actions = decide(spec.decisions, scores)
         else:
-            return RowActions(taken=most_likely(spec.classes, scores) if spec.classes else ())
+            actions = decide(spec.decisions, scores)
         propensities: Sequence[float] = ()
         if spec.explore is not None and explored is not None:
             actions, propensities = spec.explore.act(actions, explored)
         return RowActions(taken=actions, propensities=propensities, reasons=reasons, lists=numbers)
 
     def read_lists(self) -> None:
-        """Read the latest versions of the lists of its policy; raises StoreError, and the last ones go on."""
+        """Read the latest versions of the lists of its policy; raises StoreError, and the last ones stay."""
         if self.policy is not None and self.policy.policy.lists and self.stored_lists is not None:
             object.__setattr__(self, "lists", self.stored_lists.refresh(self.policy.policy.lists, self.lists))
 

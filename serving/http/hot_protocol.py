@@ -11,7 +11,6 @@ from __future__ import annotations
 import http
 import urllib.parse
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +21,6 @@ from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import (
     JSON,
-    Exchange,
     Handler,
     Header,
     HotCycle,
@@ -32,6 +30,7 @@ from skewless.serving.http.hot_routes import (
     encode_head,
     error_handler,
 )
+from skewless.serving.http.known_head import KnownHead
 from skewless.serving.http.request_reader import RequestReader
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
@@ -101,17 +100,12 @@ class HotProtocol(RequestReader):
             # The application also replies to a wrong method on a hot path, with 405.
             self._begin_app_request()
             return
-        cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
+        query = self.url.partition(b"?")[2]
+        cycle = HotCycle(handler, path, query, self.headers, self._send, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
         cycle.request_id = self._request_id
         # Before the body is read: a client without a valid key must not make the server store one.
-        try:
-            cycle.caller = self.routes.admit(self.headers, self.certificate)
-        except AccessError as rejection:
-            cycle.handler, cycle.is_rejected = error_handler(rejection), True
-            # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
-            # the next bytes are a body or a request.
-            cycle.keep_alive = keep_alive and not cycle.expects_continue
+        self._admit(cycle)
         # A client that does not read its replies must not make the server produce more of them.
         must_wait = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
         if must_wait or cycle.is_rejected or cycle.expects_continue:
@@ -120,13 +114,30 @@ class HotProtocol(RequestReader):
             self.cycle = self._current = cycle
             cycle.is_started = True
 
+    def known_head(self, data: bytes) -> KnownHead | None:
+        """Return the head of the request in these bytes, if one like it may be repeated; None: it must be parsed."""
+        cycle, limits = self.cycle, self.limits
+        return KnownHead.of(data, cycle, limits.header_bytes, self._max_body) if type(cycle) is HotCycle else None
+
+    def repeat_request(self, head: KnownHead, data: bytes, start: int) -> bool:
+        """Serve a complete request with a known head and its body at ``start``; False: it must be parsed."""
+        last = self.cycle
+        if not last.response_complete or not last.keep_alive or self._is_discarding or self.flow.write_paused:
+            return False
+        cycle = head.new_request(data, start, self._send)
+        cycle.last_reply_at, self._idle_since = self._idle_since or self.loop.time(), None
+        self._admit(cycle)
+        self.cycle = self._current = cycle
+        self._handle(cycle)
+        return True
+
     def add_body(self, body: bytes) -> None:
         """Store a part of the body."""
         cycle = self.cycle
         if type(cycle) is not HotCycle:
             HttpToolsProtocol.on_body(self, body)
         elif not cycle.is_rejected:
-            cycle.body.append(body)
+            cycle.parts.append(body)
 
     def keeps_body(self) -> bool:
         """Return whether the body is stored rather than discarded."""
@@ -169,7 +180,8 @@ class HotProtocol(RequestReader):
                 self.pipeline.popleft()
             is_rejected.disconnected = True
             is_rejected.message_event.set()
-        cycle = HotCycle(error_handler(error, status), self.url.decode("latin-1"), b"", [], keep_alive=False)
+        path = self.url.decode("latin-1")
+        cycle = HotCycle(error_handler(error, status), path, b"", [], self._send, keep_alive=False)
         cycle.is_rejected = True
         self._enqueue(cycle, must_wait=must_wait)
 
@@ -202,6 +214,15 @@ class HotProtocol(RequestReader):
             if started_at is not None and now - started_at > self.limits.request_seconds:
                 return True
         return self._idle_since is not None and now - self._idle_since > self.limits.keep_alive_seconds
+
+    def _admit(self, cycle: HotCycle) -> None:
+        try:
+            cycle.caller = self.routes.admit(cycle.headers, self.certificate)
+        except AccessError as rejection:
+            cycle.handler, cycle.is_rejected = error_handler(rejection), True
+            # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
+            # the next bytes are a body or a request.
+            cycle.keep_alive = cycle.keep_alive and not cycle.expects_continue
 
     def _find_handler(self) -> tuple[Handler | None, str]:
         """Return the handler of the request's path, None if the route is not hot, and the path."""
@@ -262,23 +283,16 @@ class HotProtocol(RequestReader):
             self.transport.write(_CONTINUE)
 
     def _handle(self, cycle: HotCycle) -> None:
-        exchange = Exchange(
-            method="POST",
-            path=cycle.path,
-            query=cycle.query,
-            headers=cycle.headers,
-            body=b"".join(cycle.body),
-            caller=cycle.caller,
-            send=partial(self._send, cycle),
-            request_id=cycle.request_id,
-        )
+        if cycle.parts:
+            cycle.body = cycle.parts[0] if len(cycle.parts) == 1 else b"".join(cycle.parts)
+            cycle.parts = []
         begin_trace = self.routes.begin_trace
         if begin_trace is not None and not cycle.is_rejected:
-            exchange.trace = begin_trace(cycle.headers)
+            cycle.trace = begin_trace(cycle.headers)
         if cycle.is_rejected or self.queue is None:
-            call_handler(cycle.handler, exchange)
+            call_handler(cycle.handler, cycle)
         else:
-            self.queue.submit(cycle.handler, exchange, cycle)
+            self.queue.submit(cycle.handler, cycle, cycle)
         # Only after the call: a handler that replies at once must not start the next request inside the parser's
         # callback.
         cycle.is_handled = True
@@ -334,16 +348,3 @@ def make_protocol(
     attributes = {"routes": routes, "limits": limits, "bodies": bodies, "queue": queue}
     attributes |= {"handler_cache": {}, "usual_head": ReplyHead()}
     return type("HotProtocol", (HotProtocol,), attributes)
-
-
-def close_timed_out(connections: set[Any], now: float) -> int:
-    """Close connections that have timed out; return their number."""
-    expired = [
-        connection
-        for connection in connections
-        if isinstance(connection, HotProtocol) and connection.has_timed_out(now)
-    ]
-    for connection in expired:
-        # `close` would first wait until the client has read everything in the write buffer.
-        connection.transport.abort()
-    return len(expired)

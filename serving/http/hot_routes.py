@@ -155,12 +155,19 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     return await future
 
 
-class HotCycle:
+class HotCycle(Exchange):
     """A request on the fast path, or a rejected request, with the attributes that uvicorn reads from a request's cycle.
 
     A rejected request is replied to as soon as it is its turn, and its body is discarded.
+
+    Args:
+        send_reply: sends the reply to this request.
+
+    Attributes:
+        parts: of the body, until the request is handled.
     """
 
+    method = "POST"
     message_event = SimpleNamespace(set=lambda: None)  # uvicorn sets it on new data; here nothing waits for it
     is_started = False
     complete = False
@@ -170,16 +177,36 @@ class HotCycle:
     is_rejected = False
     response_complete = False
     last_reply_at = 0.0
+    waited_s = 0.0
+    trace: Trace | None = None
     request_id = b""
+    caller = ANYONE
+    body = b""
 
-    def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        path: str,
+        query: bytes,
+        headers: Sequence[Header],
+        send_reply: SendReply,
+        *,
+        keep_alive: bool,
+    ) -> None:
         self.handler = handler
         self.path = path
         self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
-        self.caller = ANYONE
-        self.body: list[bytes] = []
+        self.parts: list[bytes] = []
+        self._send_reply = send_reply
+
+    def send(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        """Send status, body and headers."""
+        self._send_reply(self, status, body, headers)
+
+
+SendReply = Callable[[HotCycle, int, bytes, Sequence[Header]], None]
 
 
 class ReplyHead:

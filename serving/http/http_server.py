@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from skewless.serving.http.hot_protocol import close_timed_out
+from skewless.serving.http.hot_protocol import HotProtocol
 from skewless.serving.http.sockets import reject_new_connections
 from skewless.serving.http.tls import CertificateRenewal
 from skewless.serving.shutdown import Shutdown
@@ -133,3 +133,16 @@ def _accept_pending(sock: socket.socket) -> list[socket.socket]:
         while True:
             connections.append(sock.accept()[0])
     return connections
+
+
+def close_timed_out(connections: set[Any], now: float) -> int:
+    """Close connections that have timed out; return their number."""
+    expired = [
+        connection
+        for connection in connections
+        if isinstance(connection, HotProtocol) and connection.has_timed_out(now)
+    ]
+    for connection in expired:
+        # `close` would first wait until the client has read everything in the write buffer.
+        connection.transport.abort()
+    return len(expired)

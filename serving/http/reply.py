@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from skewless.serving.events import SOURCE
 from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.prediction.admission import busy_error
 from skewless.serving.prediction.routing import MergedSlices
-from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
 _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
@@ -94,23 +94,33 @@ def scores_json(scored_slice: ScoredSlice) -> bytes | None:
     A float is written as the shortest text that parses to the same bits. Formatting the text directly is several times
     faster than building objects for a JSON encoder, and nearly all replies have this form.
     """
-    scored = scored_slice.scored
-    if scored.scores.ndim != 1 or scored.extras or scored.outside is not None:
+    scored, start, stop, _ = scored_slice
+    # Rendered once for all requests of the batch.
+    texts = scored.texts
+    if texts is None:
+        texts = scored.texts = _score_texts(scored)
+    if not texts:
         return None
-    if scored.model.package.spec.actions:
-        return None
-    items = [
-        f'{{"id":"{scored.ids[i]}","score":{score!r}}}'
-        for i, score in enumerate(scored_slice.scores.tolist(), scored_slice.start)
-        if math.isfinite(score)
-    ]
-    if len(items) < scored_slice.n:
-        return None
+    head, rows = texts[0], texts[start + 1] if stop - start == 1 else ",".join(texts[start + 1 : stop + 1])
+    return f"{head}{rows}]}}".encode()
+
+
+def _score_texts(scored: ScoredBatch) -> Sequence[str]:
+    """Return the head of the reply to each request of a batch, then each row; empty: some have more than scores."""
+    if scored.scores.ndim != 1 or scored.extras or scored.outside is not None or scored.model.package.spec.actions:
+        return ()
+    scores = scored.scores.tolist()
+    if not all(map(math.isfinite, scores)):
+        return ()
+    model, log = scored.model, scored.model.package.spec.log
     head = (
-        f'{{"model":"{scored.model.name}","version":"{scored.model.version}","t":"{_iso(scored.t)}","t_us":{scored.t},'
-        f'"log":"{scored_slice.log}","degraded":{"true" if scored.degraded else "false"},"predictions":['
+        f'{{"model":"{model.name}","version":"{model.version}","t":"{_iso(scored.t)}","t_us":{scored.t},'
+        f'"log":"{log}","degraded":{"true" if scored.degraded else "false"},"predictions":['
     )
-    return f"{head}{','.join(items)}]}}".encode()
+    return [
+        head,
+        *[f'{{"id":"{name}","score":{score!r}}}' for name, score in zip(scored.ids, scores, strict=True)],
+    ]
 
 
 @lru_cache(maxsize=16)  # all rows of a batch have the same time

@@ -17,12 +17,14 @@ from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.infra.telemetry.request_ids import HEADER, is_request_id
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.hot_routes import Header
+from skewless.serving.http.known_head import KnownHead
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
 _CHUNK_BYTES = 16_384  # bytes per call of the parser; all requests in them have been parsed before the first reply
 _CHUNK_FRAME = 16  # bytes of framing per chunk that are not counted
 _READ_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding", HEADER})
 _FIX = "see docs/serving.md, Limits"
+_MAX_HEADS = 8  # heads that a connection remembers, one after the other: where every head is new, none comes again
 
 
 class RequestReader(HttpToolsProtocol):
@@ -51,6 +53,8 @@ class RequestReader(HttpToolsProtocol):
     _rejection: tuple[int, str] | None = None
     _has_upgrade = False
     _is_discarding = False
+    _known_head: KnownHead | None = None
+    _n_heads = 0
     _request_since: float | None = None
     _idle_since: float | None = None
     _last_reply_at = 0.0
@@ -73,7 +77,15 @@ class RequestReader(HttpToolsProtocol):
         """Parse received bytes, or store them until earlier requests have replies."""
         # Nearly all requests arrive in one piece and need no copy.
         if self._unparsed is None and len(data) <= _CHUNK_BYTES:
-            self._read(data)
+            head = self._known_head
+            if self._request_since is not None or self._unframed_bytes:
+                self._read(data)
+            elif head is None or not (start := head.find_body(data)) or not self.repeat_request(head, data, start):
+                previous = self.cycle
+                self._read(data)
+                if self._n_heads < _MAX_HEADS and self.cycle is not previous:
+                    self._n_heads += 1
+                    self._known_head = self.known_head(data)
         else:
             self._unparsed = memoryview(data if self._unparsed is None else bytes(self._unparsed) + data)
             self.resume_parsing()
@@ -88,6 +100,14 @@ class RequestReader(HttpToolsProtocol):
             self._read(bytes(chunk))
         if self._unparsed:
             self.flow.pause_reading()
+
+    def known_head(self, data: bytes) -> KnownHead | None:
+        """Return the head of the request in these bytes, if one like it may be repeated; None: it must be parsed."""
+        raise NotImplementedError
+
+    def repeat_request(self, head: KnownHead, data: bytes, start: int) -> bool:
+        """Serve a complete request with a known head and its body at ``start``; False: it must be parsed."""
+        raise NotImplementedError
 
     def reject_request(self, status: int, error: SkewlessError) -> None:
         """Reject the request that is being read, or bytes that are not a request, in its turn; then hang up."""

@@ -51,15 +51,15 @@ class Count:
 class Gauge:
     """A gauge: its value is set, or read whenever the metrics are read."""
 
-    __slots__ = ("_read",)
+    __slots__ = ("_read", "_value")
 
     def __init__(self) -> None:
-        # `float()` is 0.0.
-        self._read: Callable[[], float] = float
+        self._value = 0.0
+        self._read: Callable[[], float] | None = None
 
     def set(self, value: float) -> None:
         """Set the value."""
-        self._read = lambda: value
+        self._value, self._read = value, None
 
     def watch(self, read: Callable[[], float]) -> None:
         """Show the result of ``read`` whenever the metrics are read."""
@@ -67,7 +67,7 @@ class Gauge:
 
     def samples(self) -> Iterator[Sample]:
         """Yield the sample."""
-        yield "", "", self._read()
+        yield "", "", self._value if self._read is None else self._read()
 
 
 class Buckets:

@@ -9,10 +9,10 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from skewless.contract.clock import Clock
@@ -34,7 +34,7 @@ from skewless.serving.prediction.rejections import (
     reject_corrupt_rows,
     stored_bounds_error,
 )
-from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scores, Scoring
 from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import (
@@ -44,6 +44,7 @@ from skewless.serving.prediction.ticket import (
     VectorBuilder,
     combine_groups,
     group_tickets,
+    make_batch,
     make_record,
     share_vectors,
 )
@@ -179,15 +180,20 @@ class Evaluator:
 
     async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
         # Concurrent callers often ask for the same entity: each key is read once.
-        keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
+        if len(groups) == 1:
+            keys, markers = dict.fromkeys(groups[0].keys), groups[0].model.reader.markers
+        else:
+            keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
+            names = itertools.chain.from_iterable(group.model.reader.markers for group in groups)
+            markers = list(dict.fromkeys(names))
         keys.pop(None, None)
-        markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
         start_s = time.perf_counter()
         try:
-            return await self.reads.read([key for key in keys if key is not None], list(markers), now_us)
+            return await self.reads.read(cast("list[bytes]", list(keys)), markers, now_us)
         finally:
             for group in groups:
-                group.add_stage("redis", start_s)
+                if group.traces:
+                    group.add_stage("redis", start_s)
 
     def _score_stored(self, group: Group, stored: StoredRows, now_us: int, build: VectorBuilder) -> None:
         group = group.pending  # deadlines may have passed during the read
@@ -237,7 +243,8 @@ class Evaluator:
         scores = self.scoring.score(group.model, matrix)
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        self._finish(group, self._make_batch(group, vectors, matrix, scores))
+        ids, outside = self._ids.take(group.t, group.n), find_out_of_bounds(group, matrix)
+        self._finish(group, make_batch(group, ids, vectors, matrix, scores, outside))
 
     async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         start_s = time.perf_counter()
@@ -248,32 +255,9 @@ class Evaluator:
             return
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        scored = self._make_batch(group, vectors, matrix, scores, extras)
+        ids, outside = self._ids.take(group.t, group.n), find_out_of_bounds(group, matrix)
+        scored = make_batch(group, ids, vectors, matrix, scores, outside, extras)
         self._try_group(group, lambda g: self._finish(g, scored))
-
-    def _make_batch(
-        self,
-        group: Group,
-        vectors: ServiceVectors | None,
-        matrix: Scores,
-        scores: Scores,
-        extras: Mapping[str, Extra] | None = None,
-    ) -> ScoredBatch:
-        ids = self._ids.take(group.t, group.n)
-        return ScoredBatch(
-            model=group.model,
-            ids=ids,
-            t=group.t,
-            scores=scores,
-            matrix=matrix,
-            vectors=vectors,
-            degraded=group.degraded,
-            extras=extras or {},
-            outside=find_out_of_bounds(group, matrix),
-            narrow=group.narrow,
-            explored=group.explore(ids),
-            rows=group.policy_rows,
-        )
 
     def _finish(self, group: Group, scored: ScoredBatch) -> None:
         """Reply, then log; if the model requires the log, reply only after the row is durable."""

@@ -208,7 +208,8 @@ class Predictor:
             return
         # All parts are checked before any is admitted: a split request is rejected completely or not at all.
         for part in parts:
-            self._check_bounds(part.request)
+            if part.request.model.bounds is not None:
+                reject_out_of_bounds(part.request, self._metrics)
         self.admission.admit(request.n)
         callbacks = collect_slices([part.rows for part in parts], partial(self._finish, request.n, on_reply))
         tickets = [Ticket(part.request, callback) for part, callback in zip(parts, callbacks, strict=True)]
@@ -255,14 +256,13 @@ class Predictor:
         self._scoring.close()
 
     def _submit(self, request: ScoringRequest, on_reply: ReplyCallback) -> None:
-        self._check_bounds(request)
-        self.admission.admit(request.n)
-        ticket = self._start_timer(Ticket(request, partial(self._finish, request.n, on_reply)))
-        (self._entities if request.vectors is None else self._vectors).put(ticket)
-
-    def _check_bounds(self, request: ScoringRequest) -> None:
         if request.model.bounds is not None:
             reject_out_of_bounds(request, self._metrics)
+        self.admission.admit(request.n)
+        ticket = Ticket(request, on_reply, self.admission.release)
+        if request.options.deadline is not None:
+            self._start_timer(ticket)
+        (self._entities if request.vectors is None else self._vectors).put(ticket)
 
     def _start_timer(self, ticket: Ticket) -> Ticket:
         deadline = ticket.request.options.deadline

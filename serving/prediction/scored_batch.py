@@ -50,6 +50,9 @@ class ScoredBatch:
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
         explored: which rows explore; None: the model does not, or its actions are not taken.
         rows: keys and request fields, for a policy; None: the model has none, or the caller sent vectors.
+
+    Attributes:
+        texts: what replies render once for all requests of the batch; None: nothing yet.
     """
 
     model: ServedModel
@@ -64,13 +67,17 @@ class ScoredBatch:
     narrow: bool = False
     explored: Sequence[bool] | None = None
     rows: ParsedRows | None = None
+    texts: Sequence[str] | None = field(default=None, init=False)
+    _actions: RowActions | None = field(default=None, init=False)
 
-    @cached_property
+    @property
     def actions(self) -> RowActions:
-        """What is done about each row, exploration included."""
-        return self.model.act(self.scores, self.matrix, self.rows, self.explored, self.model.lists)
+        """Return the action about each row, exploration included."""
+        if self._actions is None:
+            self._actions = self.model.act(self.scores, self.matrix, self.rows, self.explored, self.model.lists)
+        return self._actions
 
-    @cached_property
+    @property
     def status(self) -> StatusArray:
         """Status per row and view of the plan (``all_views``), shape ``(n, n_views)``; ``(n, 0)`` for vectors."""
         return np.empty((len(self.ids), 0), dtype=np.uint8) if self.vectors is None else self.vectors.status

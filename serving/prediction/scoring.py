@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +78,6 @@ class Scoring:
     def __init__(self, cache: PredictionCache | None = None, threads: int = 1) -> None:
         self._cache = cache
         self._quick_s = _QUICK_S if threads == 1 else _QUICK_IN_BATCH_S
-        self._row_s: WeakKeyDictionary[ServedModel, float] = WeakKeyDictionary()
         self.pool = ThreadPoolExecutor(threads, "scoring", initializer=lower_priority)
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
@@ -88,7 +86,7 @@ class Scoring:
         if isinstance(runtime, SharedRuntime):  # times of one runtime say nothing about another
             # A device, or the process that uses it, may hang until its timeout: never on the event loop.
             return runtime.is_inline(n) and runtime.expected_s(n) <= self._quick_s
-        return self._row_s.get(model, 0.0) * n <= self._quick_s
+        return model.row_time.seconds * n <= self._quick_s
 
     def score(self, model: ServedModel, matrix: Matrix) -> Scores:
         """Return the scores, computed on the calling thread."""
@@ -114,8 +112,8 @@ class Scoring:
         start_s = time.perf_counter()
         scores = model.runtime.score(matrix)
         row_s = (time.perf_counter() - start_s) / max(len(matrix), 1)
-        estimate_s = self._row_s.get(model, row_s)
-        self._row_s[model] = min(row_s, estimate_s * _MAX_RISE)
+        row_time = model.row_time
+        row_time.seconds = row_s if row_time.seconds < 0.0 else min(row_s, row_time.seconds * _MAX_RISE)
         return scores
 
     def close(self) -> None:

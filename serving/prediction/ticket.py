@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
+from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.otel.trace import Trace
@@ -23,7 +24,7 @@ from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
 from skewless.serving.prediction.input_texts import input_texts
 from skewless.serving.prediction.routing import ScoringRequest
-from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
+from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice, Scores
 
 SliceCallback = Callable[[ScoredSlice | SkewlessError], None]
 _NO_WATERMARKS = np.empty(0, dtype=np.int64)
@@ -53,25 +54,26 @@ class Ticket:
 
     Args:
         on_reply: called once, with the scores or an error.
+        release: called before it, with the number of rows: their room is free, even if the reply fails.
 
     Attributes:
         is_open: no reply has been given.
         is_waiting: a reply is not in preparation either: no thread is scoring it, and no log write precedes its reply.
+        n: number of rows.
     """
 
-    __slots__ = ("_on_reply", "_timer", "is_open", "is_waiting", "request", "started_at")
+    __slots__ = ("_on_reply", "_release", "_timer", "is_open", "is_waiting", "n", "request", "started_at")
 
-    def __init__(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
+    def __init__(
+        self, request: ScoringRequest, on_reply: SliceCallback, release: Callable[[int], None] | None = None
+    ) -> None:
         self.request = request
+        self.n = request.n
+        self._release = release
         self.started_at = time.perf_counter()
         self.is_open = self.is_waiting = True
         self._on_reply = on_reply
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def n(self) -> int:
-        """Return the number of rows."""
-        return self.request.n
 
     def set_timer(self, timer: asyncio.TimerHandle) -> None:
         """Attach the timer of the deadline, which the reply cancels."""
@@ -85,6 +87,8 @@ class Ticket:
         self.is_open = self.is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
+        if self._release is not None:
+            self._release(self.n)
         self._on_reply(result)
         return True
 
@@ -119,7 +123,9 @@ class Group:
     def __post_init__(self) -> None:
         """Add up the rows."""
         self.narrow = bool(self.tickets) and self.tickets[0].request.narrow  # a group without open tickets is empty
-        self.n = sum([ticket.request.n for ticket in self.tickets])
+        self.n = sum([ticket.n for ticket in self.tickets])
+        self._rows: ParsedRows | None = None
+        self._keys: list[bytes | None] | None = None
 
     @property
     def pending(self) -> Group:
@@ -147,10 +153,14 @@ class Group:
         for ticket in self.tickets:
             ticket.is_waiting = False
 
-    @cached_property
+    # Not cached_property: until Python 3.12 it takes a lock, which is longer than the rest.
+    @property
     def parsed_rows(self) -> ParsedRows:
-        """The rows in the form that readers and transforms use."""
-        return self.model.parser.build_rows(_end_to_end([ticket.request.columns or {} for ticket in self.tickets]))
+        """Return the rows in the form that readers and transforms use."""
+        if self._rows is None:
+            columns = _end_to_end([ticket.request.columns or {} for ticket in self.tickets])
+            self._rows = self.model.parser.build_rows(columns)
+        return self._rows
 
     def explore(self, ids: Sequence[str]) -> list[bool] | None:
         """Return which rows explore; None: the model does not. Vectors have no sticky values, so they do not."""
@@ -168,10 +178,12 @@ class Group:
             return None
         return self.parsed_rows
 
-    @cached_property
+    @property
     def keys(self) -> list[bytes | None]:
-        """The keys to read from the store; None: nothing to read."""
-        return self.model.reader.names(self.parsed_rows.keys, self.n)
+        """Return the keys to read from the store; None: nothing to read."""
+        if self._keys is None:
+            self._keys = self.model.reader.names(self.parsed_rows.keys, self.n)
+        return self._keys
 
     def build_vectors(self, stored: StoredRows) -> ServiceVectors:
         """Return the vectors from values that were read for ``keys``."""
@@ -257,6 +269,32 @@ def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> V
         return shared.get(group) or group.build_vectors(stored)
 
     return build
+
+
+def make_batch(
+    group: Group,
+    ids: Sequence[str],
+    vectors: ServiceVectors | None,
+    matrix: Matrix,
+    scores: Scores,
+    outside: BoolArray | None,
+    extras: Mapping[str, Extra] = MappingProxyType({}),
+) -> ScoredBatch:
+    """Return the scored batch of a group; arguments as those of ``ScoredBatch``."""
+    return ScoredBatch(
+        model=group.model,
+        ids=ids,
+        t=group.t,
+        scores=scores,
+        matrix=matrix,
+        vectors=vectors,
+        degraded=group.degraded,
+        extras=extras,
+        outside=outside,
+        narrow=group.narrow,
+        explored=group.explore(ids),
+        rows=group.policy_rows,
+    )
 
 
 def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:

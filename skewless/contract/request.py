@@ -57,6 +57,8 @@ class RowParser:
         self._parsers: list[tuple[Column, Any]] = [(column, parse_key) for column in plan.join_keys]
         self._parsers += [(column, parse_field) for column in plan.request]
         self._names = {column.name: parse is parse_key or _may_be_null(column) for column, parse in self._parsers}
+        limits = [(column.name, _INTEGER_LIMIT.get(column.dtype, 0)) for column in plan.join_keys]
+        self._plain_keys = () if plan.request else tuple(limits)
 
     def parse_rows(self, rows: Sequence[object]) -> dict[str, Sequence[Any]]:
         """Return the rows of a request as columns in the plan's types: keys first, then request fields.
@@ -74,6 +76,8 @@ class RowParser:
 
     def _parse_one(self, row: object) -> dict[str, Sequence[Any]]:
         """Return one row as ``parse_rows`` does; most requests have one row, so this path is short."""
+        if self._plain_keys and (columns := self._plain_columns(row)) is not None:
+            return columns
         checked = _check_names("row 0", row, self._names)
         try:
             return {column.name: [parse(column, checked[column.name])] for column, parse in self._parsers}
@@ -82,6 +86,21 @@ class RowParser:
             return {
                 column.name: _parse_column(column, [checked[column.name]], parse) for column, parse in self._parsers
             }
+
+    def _plain_columns(self, row: Any) -> dict[str, Sequence[Any]] | None:  # noqa: ANN401 - any JSON value
+        """Return a row of integers in range and ASCII texts without a call per value; None: another kind of row."""
+        if type(row) is not dict or len(row) != len(self._plain_keys):
+            return None
+        columns: dict[str, Sequence[Any]] = {}
+        for name, limit in self._plain_keys:
+            value = row.get(name)
+            if limit:
+                if type(value) is not int or not -limit <= value < limit:
+                    return None
+            elif type(value) is not str or not value.isascii():
+                return None
+            columns[name] = [value]
+        return columns
 
     def parse_columns(self, columns: Mapping[str, Sequence[object]]) -> dict[str, Sequence[Any]]:
         """Return parallel columns of a request in the plan's types: keys first, then request fields.

@@ -48,7 +48,7 @@ def test_the_ends_of_the_partitions_of_a_source(log_state: ProjectState) -> None
 def test_expired_segments_are_removed(partition_log: PartitionLog, log_state: ProjectState) -> None:
     for at_us in (10, 20, 30):
         partition_log.append(rows(at_us).append_column(INGEST, pa.array([at_us], pa.int64())))
-    assert partition_log.catalog.remove_before(PARTITION, 30) == 2
+    assert partition_log.catalog.remove_before(PARTITION, 30, None) == 2
     assert [segment.at_us for segment in partition_log.segments()] == [30]
     assert (values(partition_log), partition_log.next_seq()) == ([30], 3)
     sweep(log_state)

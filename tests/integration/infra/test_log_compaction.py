@@ -131,7 +131,7 @@ def test_4_2_a_row_that_expires_during_a_compaction_does_not_come_back(
     real = Catalog.replace
 
     def overtaken(self: Catalog, *arguments: object, **named: object) -> None:
-        self.remove_before(partition_log.partition, 1)
+        self.remove_before(partition_log.partition, 1, None)
         real(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Catalog, "replace", overtaken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
@@ -26,6 +26,28 @@ def test_4_5_a_marker_is_lost_where_it_is_gone_or_further_back_than_it_ever_was(
         assert marker_status.lost == lost
         assert marker_status.watermarks == {name: mark.watermark_us for name, mark in found.items() if mark is not None}
         furthest |= {name: mark.position for name, mark in found.items() if mark is not None and name not in lost}
+
+
+STEPS = st.lists(st.sampled_from(["read", "find", "expect"]), min_size=3, max_size=9)
+
+
+@given(STEPS, st.lists(MARKS, min_size=1, max_size=2), st.integers(2, 5))
+@example(["read", "expect", "read"], [Marker(3)], 5)
+def test_4_5_a_read_that_gives_the_same_markers_again_is_judged_again(
+    steps: list[str], markers: list[Marker | None], position: int
+) -> None:
+    """A reader returns the same list while nothing has changed, so the history may remember its last status."""
+    marker_history, other, names = MarkerHistory(), MarkerHistory(), NAMES[: len(markers)]
+    for step in steps:
+        if step == "expect":
+            for each in (marker_history, other):
+                each.expect("m", position)
+        elif step == "find":
+            found = [each.find_lost(names, [Marker(position)] * len(names)) for each in (marker_history, other)]
+            assert found[0] == found[1]
+        else:
+            status = other.check_markers(names, list(markers))  # a new list has no last status
+            assert marker_history.check_markers(names, markers) == status
 
 
 def test_8_4_a_watermark_that_goes_back_is_no_loss() -> None:

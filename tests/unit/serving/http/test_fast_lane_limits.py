@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from skewless.serving.http.hot_protocol import close_timed_out
+from skewless.serving.http.http_server import close_timed_out
 from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, request
 
 CHUNKED = "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -16,11 +16,7 @@ from skewless.serving.prediction.ticket import Ticket
 class Queued(Ticket):
     def __init__(self, name: str, n: int = 1) -> None:
         self.name = name
-        self.rows = n
-
-    @property
-    def n(self) -> int:
-        return self.rows
+        self.n = n
 
 
 def name_of(ticket: Ticket) -> str:

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.served_model import RowTime, ServedModel
 from skewless.infra.runtimes.shared import SIZES, Calibration, RuntimeMember, SharedRuntime, Step
 from skewless.serving.prediction.scoring import Scoring
 from tests.unit.serving.zeros import Zeros
@@ -21,6 +21,7 @@ class ScoredModel:
 
     def __init__(self, runtime: SharedRuntime) -> None:
         self.runtime = runtime
+        self.row_time = RowTime()
 
 
 def model_of(runtime: SharedRuntime) -> ServedModel:
