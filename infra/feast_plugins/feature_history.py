@@ -210,7 +210,7 @@ class ViewHistory:
             row_id=row_id,
             columns=[*self.columns, EVENT],
             valid_from=known if is_known else EVENT,
-            rank=[f"coalesce({EVENT}, 0)", CREATED] if is_known else [CREATED],
+            rank=[*([f"coalesce({EVENT}, 0)"] if is_known else ()), *([CREATED] if self.created else ())],
             running=is_known,
         )
 

@@ -35,8 +35,8 @@ def install_push_hooks(config: type, online_store: type) -> None:
         methods: Any = FeatureStore
         methods.push = _wrap_push(methods.push)
         methods.push_async = _wrap_push_async(methods.push_async)
-        name = "_get_feature_view_and_df_for_online_write"
-        setattr(methods, name, _wrap_online_write(getattr(methods, name)))
+        for name, wrap in _PRIVATE.items():
+            setattr(methods, name, wrap(getattr(methods, name)))
         setattr(methods, _INSTALLED, (config, online_store))
 
 
@@ -104,6 +104,23 @@ def _wrap_online_write(original: _Method) -> _Method:
         return view, fit_frame(view, frame)
 
     return online_write
+
+
+def _wrap_precompute(original: _Method) -> _Method:
+    @functools.wraps(original)
+    def precompute(store: FeatureStore, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on unchanged
+        # Our store has no precomputed vectors. To find that out, Feast would read the registry again after each push,
+        # whatever its `cache_ttl_seconds` and `allow_registry_cache`, and parse all definitions again at the next.
+        if _get_online_store(store) is None:
+            original(store, *args, **kwargs)
+
+    return precompute
+
+
+_PRIVATE: dict[str, Callable[[_Method], _Method]] = {
+    "_get_feature_view_and_df_for_online_write": _wrap_online_write,
+    "_precompute_for_push": _wrap_precompute,
+}
 
 
 def _send_events(store: FeatureStore, source: str, df: pd.DataFrame, *, cached: bool) -> list[str] | None:

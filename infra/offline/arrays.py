@@ -65,7 +65,7 @@ def build_view_read(view: View, count: int, read_rows: Callable[[Sequence[str]],
     first, *others = _groups(view.features, count)
     rows = read_rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
     is_match = rows.at < rows.table.num_rows
-    versions = _spread_versions(to_versions(rows.table), rows.at, is_match)
+    versions = _spread_versions(to_versions(rows.table), rows.at)
     # A tombstone reads as no row, but keeps its version: the log of a prediction names the row that was read (2.7).
     has_row = is_match & ~versions.tombstone
     absent = ~has_row
@@ -75,9 +75,9 @@ def build_view_read(view: View, count: int, read_rows: Callable[[Sequence[str]],
         rows = rows if group is first else read_rows(group)
         for name in group:
             column, dtype = rows.table[name], view.feature(name).dtype
-            read_values[name] = _spread(to_numpy(column, dtype), rows.at, is_match)
+            read_values[name] = _spread(to_numpy(column, dtype), rows.at, None if dtype.is_text else 0)
             # Columns without nulls share one array: most columns are such.
-            read_nulls[name] = _spread(find_nulls(column), rows.at, is_match) | absent if column.null_count else absent
+            read_nulls[name] = _spread(find_nulls(column), rows.at, fill=True) | absent if column.null_count else absent
             if dtype.is_text:
                 read_values[name][read_nulls[name]] = None
     return ViewRead(has_row=has_row, available=True, versions=versions, values=read_values, nulls=read_nulls)
@@ -90,21 +90,14 @@ def _groups(features: Sequence[Column], rows: int) -> list[list[str]]:
     return [names[first : first + size] for first in range(0, len(names), size)] or [[]]
 
 
-def _spread_versions(versions: Versions, at: Int64Array, is_match: BoolArray) -> Versions:
+def _spread_versions(versions: Versions, at: Int64Array) -> Versions:
     none = Versions.empty(1)
-    spread = {
-        item.name: np.where(is_match, _spread(getattr(versions, item.name), at, is_match), getattr(none, item.name))
-        for item in fields(Versions)
-    }
-    return Versions(**spread)
+    names = [item.name for item in fields(Versions)]
+    return Versions(**{name: _spread(getattr(versions, name), at, getattr(none, name)[0]) for name in names})
 
 
-def _spread(compact: npt.NDArray[Any], at: Int64Array, is_match: BoolArray) -> npt.NDArray[Any]:
-    """Return the values at positions, shape ``(n,)``; zero (None for text) without a match."""
-    fill = None if compact.dtype == object else 0
-    if not len(compact):
-        return np.full(len(at), fill, dtype=compact.dtype)
-    spread = compact.take(at, mode="clip")
-    if not is_match.all():
-        spread[~is_match] = fill
-    return spread
+def _spread(compact: npt.NDArray[Any], at: Int64Array, fill: object) -> npt.NDArray[Any]:
+    """Return the values at row numbers, shape ``(n,)``; ``fill`` without a match, whose number is that of all rows."""
+    padded = np.empty(len(compact) + 1, dtype=compact.dtype)
+    padded[:-1], padded[-1] = compact, fill
+    return padded.take(at, mode="clip")

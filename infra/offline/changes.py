@@ -269,23 +269,25 @@ def checked_rows_sql(view: View, types: Mapping[str, str], relation: str, more: 
     typed = ", ".join(f"{expression} AS {quote(name)}" for name, (_, expression) in casts.items())
     # A cast that gives null has lost the value. The row is rejected: null would be served as if nothing had been
     # written.
-    bad = ", ".join(
-        f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"
-        for i, (raw, expression) in enumerate(casts.values())
+    cast_columns = {name: cast for name, cast in casts.items() if cast[0] != cast[1]}
+    bad = "".join(
+        f", ({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{name}')}"
+        for name, (raw, expression) in cast_columns.items()
     )
     tombstone = f"coalesce({quote(source.tombstone_column)}, false)" if source.tombstone_column else "false"
     all_columns = ", ".join(f"{sql_literal(name)}: {quote(name)}" for name in types)
     passed = "".join(f", {name}" for name in more)
     rows = (
-        f"SELECT {typed}, {bad}, {_time_sql(source.event_column, types)} AS {EVENT},"
+        f"SELECT {typed}{bad}, {_time_sql(source.event_column, types)} AS {EVENT},"
         f" {_time_sql(source.created_column, types)} AS {CREATED}, {tombstone} AS {TOMBSTONE},"
-        f" to_json({{{all_columns}}})::VARCHAR AS __json{passed}"
+        f" {{{all_columns}}} AS __source{passed}"
         f" FROM {relation}"
     )
+    # Within CASE, DuckDB writes the JSON of the rejected rows only; as a column of the subquery, of all rows.
     return (
         f"SELECT * REPLACE (coalesce({TOMBSTONE}, false) AS {TOMBSTONE}),"
-        f" CASE WHEN {REJECT} IS NOT NULL THEN __json END AS {RAW}"
-        f" FROM (SELECT *, {_reason_sql(view, list(casts))} AS {REJECT} FROM ({rows}))"
+        f" CASE WHEN {REJECT} IS NOT NULL THEN to_json(__source)::VARCHAR END AS {RAW}"
+        f" FROM (SELECT *, {_reason_sql(view, list(cast_columns))} AS {REJECT} FROM ({rows}))"
     )
 
 
@@ -306,8 +308,6 @@ def _pruned_sql(view: View, types: Mapping[str, str], relation: str, after_us: i
 def _reason_sql(view: View, columns: list[str]) -> str:
     cases = [(f"{EVENT} IS NULL", "event time is null")]
     cases += [(f"{quote(key.name)} IS NULL", f"key {key.name!r} is null") for key in view.keys]
-    cases += [
-        (quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type") for i, name in enumerate(columns)
-    ]
+    cases += [(quote(f"__bad_{name}"), f"column {name!r} does not fit its declared type") for name in columns]
     whens = " ".join(f"WHEN {condition} THEN {sql_literal(reason)}" for condition, reason in cases)
     return f"CASE {whens} END"

@@ -207,21 +207,31 @@ def is_intact(data: bytes) -> bool:
     return (words + int.from_bytes(data[end:], "little")) % MODULUS == 0
 
 
-def compute_checksums(fixed: npt.NDArray[np.void], heaps: Sequence[memoryview] | None = None) -> npt.NDArray[np.uint32]:
+def compute_checksums(
+    fixed: npt.NDArray[np.void], heaps: npt.NDArray[np.uint8] | None = None, ends: Int64Array | None = None
+) -> npt.NDArray[np.uint32]:
     """Return the checksums of rows, uint32, never 0; their field must lie at a multiple of four bytes.
 
     Args:
         fixed: the rows without their heaps; the checksum field is 0.
-        heaps: the text values that follow each row.
+        heaps: the text values that follow each row, of all rows end to end; None: there are none.
+        ends: the end of each row's heap in ``heaps``, shape ``(n,)``.
     """
     n, size = len(fixed), fixed.dtype.itemsize
     raw = np.zeros((n, -(-size // _WORD) * _WORD), dtype=np.uint8)
     raw[:, :size] = fixed.view(np.uint8).reshape(n, size)
-    sums = raw.view("<u4").sum(axis=1, dtype=np.uint64) % MODULUS
-    if heaps is not None:
-        # A heap starts after `size` bytes, so its number counts 256^size times in the number of the whole row.
-        weight = pow(256, size, MODULUS)
-        tails = [int.from_bytes(heap, "little") % MODULUS * weight % MODULUS for heap in heaps]
-        sums = (sums + np.array(tails, dtype=np.uint64)) % MODULUS
-    checksums: npt.NDArray[np.uint32] = (MODULUS - sums).astype(np.uint32)
+    sums = raw.view("<u4").sum(axis=1, dtype=np.uint64)
+    if heaps is not None and ends is not None:
+        sums += _sum_heaps(heaps, ends, size)
+    checksums: npt.NDArray[np.uint32] = (MODULUS - sums % MODULUS).astype(np.uint32)
     return checksums
+
+
+def _sum_heaps(heaps: npt.NDArray[np.uint8], ends: Int64Array, size: int) -> npt.NDArray[np.uint64]:
+    """Return what each heap adds to the sum of its row, of which it begins at byte ``size``; shape ``(n,)``."""
+    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    # The place of each byte in its word: the last two bits of its place in the row, so 8 bits are enough.
+    place = np.arange(len(heaps)).astype(np.uint8) + np.repeat((size - starts).astype(np.uint8), ends - starts)
+    shifted = np.left_shift(heaps, (place & (_WORD - 1)) * np.uint8(8), dtype=np.uint64)
+    totals = np.concatenate([np.zeros(1, np.uint64), np.cumsum(shifted)])
+    return np.asarray(totals[ends] - totals[starts], np.uint64)

@@ -178,11 +178,13 @@ class RowCodec:
             else:
                 # 0 for null, so that rows with equal values have equal bytes.
                 fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
-        if not texts:
+        if not texts or not n:
             fixed["sum"] = compute_checksums(fixed)
             return _as_binary(fixed)
         heaps = pc.binary_join_element_wise(*texts, binary_scalar(b""))
-        fixed["sum"] = compute_checksums(fixed, [each.as_buffer() for each in heaps])
+        _, offsets, data = heaps.buffers()
+        ends = np.frombuffer(offsets, np.int64, n + 1)[1:]
+        fixed["sum"] = compute_checksums(fixed, np.frombuffer(data or b"", np.uint8, ends[-1]), ends)
         return pc.binary_join_element_wise(_as_binary(fixed), heaps, binary_scalar(b""))
 
     def decode(self, rows: Sequence[bytes | None], *, numbers: bool = True) -> ViewRead:

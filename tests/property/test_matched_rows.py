@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.infra.offline.as_of import History, as_of_sql
-from skewless.infra.offline.matched_rows import copy_to_table, fetch_rows, find_rows, register_tables
+from skewless.infra.offline.matched_rows import (
+    HistoryRows,
+    MatchedRows,
+    copy_to_table,
+    fetch_rows,
+    find_rows,
+    register_tables,
+)
 
 EDGE = 2**63 - 1
 MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])
@@ -144,6 +152,42 @@ def test_values_come_out_bit_for_bit(
         assert rows[name].is_null().to_pylist() == [False, False, False, True, False, False]
         kept = [0, 1, 2, 4, 5]
         assert rows[name].to_numpy()[kept].tobytes() == expected[name].to_numpy()[kept].tobytes()
+
+
+VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
+    pa.bool_(): st.booleans(),
+    pa.int8(): st.integers(-128, 127),
+    pa.float32(): st.floats(width=32),
+    pa.timestamp("us", tz="UTC"): st.integers(0, 2**40),
+    pa.decimal128(20, 3): st.decimals(0, 10**6, places=3),
+    pa.string(): st.text(max_size=3),
+    pa.list_(pa.int64()): st.lists(st.integers(0, 9), max_size=2),
+    pa.null(): st.none(),
+}
+TYPED = st.sampled_from(list(VALUES)).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.lists(st.none() | VALUES[kind], max_size=5))
+)
+
+
+@given(TYPED, st.integers(0, 2), st.lists(st.integers(0, 5), max_size=6))
+def test_rows_of_any_type_come_in_order(typed: tuple[pa.DataType, list[Any]], skipped: int, places: list[int]) -> None:
+    column = pa.array(typed[1], typed[0])[skipped:]
+    at = np.minimum(np.array(places, dtype=np.int64), len(column))
+    table = pa.table({"__id": pa.array(range(len(column)), pa.int64()), "x": column})
+    expected = pa.concat_arrays([column, pa.nulls(1, column.type)]).take(pa.array(at))
+    # Formatted, because no NaN equals another.
+    assert str(HistoryRows(table=table, at=at).in_order()["x"].to_pylist()) == str(expected.to_pylist())
+
+
+@pytest.mark.parametrize("ids", [[], [-1, -1], [5, -1, 2, 5], [2**62, -1, 0, 2**62]])
+def test_ids_may_be_dense_sparse_or_missing(connection: duckdb.DuckDBPyConnection, ids: list[int]) -> None:
+    used = sorted({number for number in ids if number >= 0})
+    history = replace(shape(0, running=False), relation="used", columns=["id"])
+    with register_tables(connection, {"used": pa.table({"id": pa.array(used, pa.int64())})}):
+        matched = MatchedRows(connection, history, [], np.array(ids, dtype=np.int64))
+        rows = matched.rows(["id"]).in_order()
+    assert matched.count == len(used)
+    assert rows["id"].to_pylist() == [None if number < 0 else number for number in ids]
 
 
 def test_nothing_is_found_where_an_id_is_gone(connection: duckdb.DuckDBPyConnection) -> None:

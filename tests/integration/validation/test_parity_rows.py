@@ -44,8 +44,8 @@ def rewrite(parity_world: ParityWorld, number: int, place: int, new: bytes) -> b
     row[place : place + len(new)] = new
     row[40:44] = bytes(4)
     dtype = RowCodec(ROWS).dtype
-    fixed, heap = np.frombuffer(bytes(row[: dtype.itemsize]), dtype), memoryview(bytes(row[dtype.itemsize :]))
-    row[40:44] = compute_checksums(fixed, [heap]).tobytes()
+    fixed, heap = np.frombuffer(bytes(row[: dtype.itemsize]), dtype), np.frombuffer(row[dtype.itemsize :], np.uint8)
+    row[40:44] = compute_checksums(fixed, heap, np.array([len(heap)])).tobytes()
     parity_world.redis.set(parity_world.row_key(number), bytes(row))
     return bytes(row)
 
