@@ -17,21 +17,19 @@ import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.kafka_client import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.redis_link import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.worker import _PAUSE, Worker
+from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.streams import SOURCE, StreamWorld, Traffic, busy, drain, look
+from tests.worlds.streams import StreamWorld, Traffic, busy, drain, look
 from tests.worlds.waiting import PATIENCE_S, until
 
 PARTITIONS = 3
@@ -90,32 +88,6 @@ def test_4_2_of_two_workers_that_both_believe_they_own_a_partition_one_loses(wor
         traffic.check(world)
         assert lost > 0
         assert sum(worker.counts.accepted for worker in workers) == len(traffic.good)
-
-
-def test_a_worker_waits_between_batches_as_long_as_a_batch_takes(
-    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 2 * PATIENCE_S)
-    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
-    with world.store() as store:
-        worker = world.worker(store, opening(broker))
-        feed(world, traffic, broker)
-        worker.step()
-        assert worker.counts.batches == PARTITIONS, "after a quiet time, events are written at once"
-        for batches in (2 * PARTITIONS, 3 * PARTITIONS):
-            feed(world, traffic, broker)
-            began_at = worker._written_at = time.monotonic()
-            worker._batch_s = 0.05
-            while worker.counts.batches < batches:
-                worker.step()
-            assert time.monotonic() - began_at >= 0.05 * _PAUSE
-            assert 0 < worker._batch_s < PATIENCE_S
-        worker.close()
-        world.check()
-        logs = [PartitionLog(world.state, name) for name in log_partitions(world.state, SOURCE.name)]
-        assert all(log.has_all_ends() for log in logs), (
-            "the end of the last batch is recorded before the partition is left"
-        )
 
 
 class Refusing(MemoryStream):

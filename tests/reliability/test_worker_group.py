@@ -1,7 +1,8 @@
-"""The workers of one process together: what ends them, and what the process says of itself."""
+"""The workers of one process: what ends them, what the process says of itself, how many files they write."""
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.settings import Settings
+from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.log.partition_log import PartitionLog
@@ -18,11 +20,12 @@ from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventStream, OpenStream, RebalanceListener
 from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import _PAUSE
 from skewless.infra.streams.worker_group import WorkerGroup
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view
 from tests.worlds.streams import SOURCE, StreamWorld, Traffic
-from tests.worlds.waiting import until
+from tests.worlds.waiting import PATIENCE_S, until
 
 PARTITIONS = 3
 
@@ -131,3 +134,35 @@ def test_small_files_are_merged_before_there_are_many(world: StreamWorld, monkey
             (name,) = log_partitions(world.state, SOURCE.name)
             until(lambda: any(segment.is_merged for segment in PartitionLog(world.state, name).segments()))
         world.check()
+
+
+def test_a_worker_waits_between_batches_as_long_as_a_batch_takes(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 2 * PATIENCE_S)
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
+    with world.store() as store:
+        worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
+
+        def feed() -> None:
+            world.clock.set(world.clock.now_us() + SECOND)
+            for key, message in traffic.make(40, world.clock.now_us()):
+                broker.append(key % PARTITIONS, message)
+
+        feed()
+        worker.step()
+        assert worker.counts.batches == PARTITIONS, "after a quiet time, events are written at once"
+        for batches in (2 * PARTITIONS, 3 * PARTITIONS):
+            feed()
+            began_at = worker._written_at = time.monotonic()
+            worker._batch_s = 0.05
+            while worker.counts.batches < batches:
+                worker.step()
+            assert time.monotonic() - began_at >= 0.05 * _PAUSE
+            assert 0 < worker._batch_s < PATIENCE_S
+        worker.close()
+        world.check()
+        logs = [PartitionLog(world.state, name) for name in log_partitions(world.state, SOURCE.name)]
+        assert all(log.has_all_ends() for log in logs), (
+            "the end of the last batch is recorded before the partition is left"
+        )
