@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.online.clients import RedisAddress, close_client, open_client, translate_errors
@@ -175,7 +175,15 @@ def open_sender(source: EventSource, settings: Settings, *, project: str, redis_
 
     Raises:
         DefinitionError: the Kafka client is not installed, or its settings cannot be read.
+        RequestError: the source's messages are not JSON.
     """
+    if source.format != "json":
+        raise RequestError(
+            f"event source {source.name!r}",
+            "has messages that skewless reads and does not write",
+            value=source.format,
+            fix=f"send them to topic {source.topic!r} with a serializer of the schema registry",
+        )
     if source.kind == "kafka":
         from skewless.infra.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
 

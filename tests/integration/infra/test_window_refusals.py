@@ -51,9 +51,10 @@ SOURCE_REFUSALS = [
     (LANDED, 'source=landings,\n    timestamp_field="due",', "batch_source: has another timestamp_field than"),
     (
         PUSH,
-        KAFKA.replace("JsonFormat", "AvroFormat") % "",
-        "messages of an unsupported format.*AvroFormat.*Json",
+        (KAFKA % "").replace("JsonFormat(", 'type("XmlFormat", (JsonFormat,), {})('),
+        "messages of an unsupported format.*XmlFormat.*Json",
     ),
+    ('delay": "5m"', 'subject": "s"', "event source 'landings': is not a Kafka topic and has a subject .got 's'"),
     (PUSH, (KAFKA % "").replace("air.landings", ""), "event source 'landings': has no topic"),
     (PUSH, (KAFKA % "").replace("broker:9092", ""), "event source 'landings': has no kafka_bootstrap_servers"),
     (PUSH, (KAFKA % "").replace("landed_at", "due"), "'carrier_now': has another timestamp_field than its event"),
