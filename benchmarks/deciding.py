@@ -185,7 +185,7 @@ def _streams(state: Path, url: str) -> Iterator[Any]:
         yield Streams(
             plan=plan_of(views, list(KEYS)),
             state=ProjectState(state),
-            settings=Settings(),
+            settings=Settings(stream_partitions=1),  # one worker takes them all
             url=lambda: url,
             connection=connection,
             clock=SystemClock(),

@@ -42,7 +42,7 @@ class StateWriter:
         clock: of the project.
         needed: returns the hashes of the views that are needed now; None: always those of ``views``.
         only: write to this generation only, whatever its stage; by default to all that are live or draining.
-        follows_events: roll states up behind the newest event, not behind the clock: decisions about events are
+        follows_events: roll states up behind the latest event, not behind the clock: decisions about events are
             evaluated at the times of the events, which may come late or from a file.
     """
 

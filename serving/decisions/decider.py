@@ -245,7 +245,7 @@ class SourceDecider:
             known.pop((stream, partition), None)
 
     def _with_newest(self, partition: str, position: DecidedPosition) -> DecidedPosition:
-        """Return a position with the newest event time before it, which a new stream reads from the log."""
+        """Return a position with the latest event time before it, which a new stream reads from the log."""
         if position.newest_us is not None or not position.next or self.find_times is not find_times:
             return position
         return replace(position, newest_us=self.scorer.reads.find_newest(partition, position.next))

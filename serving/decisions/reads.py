@@ -105,7 +105,7 @@ class DecisionReads:
         hidden, is_degraded = self._hide(model, None if stored is None else status, int(events.t.max()))
         if is_degraded and not degraded:
             raise incomplete_view_error(model, hidden, int(events.t.max()))
-        # The windows of the source are read below: here they are left out.
+        # The windows of the source are read below, and skipped here.
         left_out = MarkerStatus(hidden.lost | {each.view.hash for each in own.values()}, hidden.watermarks)
         reads = reader.reads(names, stored or [None] * len(names), left_out, events.t, n)
         corrupt = np.empty(0, dtype=np.int64) if stored is None else _find_corrupt(reads)

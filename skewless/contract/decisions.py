@@ -1,4 +1,4 @@
-"""Decision streams: which events a model decides, declared beside the models as frozen data (SEMANTICS 9)."""
+"""Decision streams: which events a model decides, declared with the models as frozen data (SEMANTICS 9)."""
 
 from __future__ import annotations
 

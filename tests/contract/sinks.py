@@ -86,9 +86,9 @@ class RedisSinkKind:
 
 
 class WebhookSinkKind:
-    def __init__(self, receiver: WebhookReceiver) -> None:
-        self._receiver = receiver
-        self.sink: Sink = WebhookSink(name="out", url=receiver.url, secret_env="HOOK_SECRET", key="card", batch=50)  # noqa: S106 - a name
+    def __init__(self, hook: WebhookReceiver) -> None:
+        self._receiver = hook
+        self.sink: Sink = WebhookSink(name="out", url=hook.url, secret_env="HOOK_SECRET", key="card", batch=50)  # noqa: S106 - a name
 
     def refuse(self, position: int) -> None:
         refused = decision_id(position)

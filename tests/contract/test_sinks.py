@@ -36,7 +36,7 @@ KINDS = ("kafka", "redis", "webhook", "parquet")
 
 
 @pytest.fixture(params=KINDS)
-def world(request: pytest.FixtureRequest, tmp_path: Path, valkey: Node) -> Iterator[SinkWorld]:
+def sink_world(request: pytest.FixtureRequest, tmp_path: Path, valkey: Node) -> Iterator[SinkWorld]:
     if request.param == "webhook":
         with webhook_receiver() as receiver:
             yield SinkWorld(tmp_path, WebhookSinkKind(receiver), valkey.url)
@@ -61,31 +61,31 @@ def assert_delivered(stored: Sequence[Stored], positions: Sequence[int]) -> None
         assert firsts == sorted(firsts)
 
 
-def test_every_decision_is_delivered_in_the_order_of_its_key(world: SinkWorld) -> None:
-    delivery = world.delivery()
-    append_decisions(world.state, range(1_000, 1_010), stream=None)  # requested
-    append_decisions(world.state, range(120))
-    append_decisions(world.state, range(2_000, 2_010), role="shadow")
-    append_decisions(world.state, range(3_000, 3_010), stream="other")
+def test_every_decision_is_delivered_in_the_order_of_its_key(sink_world: SinkWorld) -> None:
+    delivery = sink_world.delivery()
+    append_decisions(sink_world.state, range(1_000, 1_010), stream=None)  # requested
+    append_decisions(sink_world.state, range(120))
+    append_decisions(sink_world.state, range(2_000, 2_010), role="shadow")
+    append_decisions(sink_world.state, range(3_000, 3_010), stream="other")
     delivery.start()
-    append_decisions(world.state, range(120, 130))
-    until(world.has_delivered(130))
+    append_decisions(sink_world.state, range(120, 130))
+    until(sink_world.has_delivered(130))
     delivery.stop()
-    assert len(world.kind.stored()) == 130
-    assert_delivered(world.kind.stored(), range(130))
-    stream = DecisionStream(name=STREAM, model="fraud", source="payments", sinks=(world.sink,))
-    (status,) = read_sinks(world.state, [stream], T_US)
+    assert len(sink_world.kind.stored()) == 130
+    assert_delivered(sink_world.kind.stored(), range(130))
+    stream = DecisionStream(name=STREAM, model="fraud", source="payments", sinks=(sink_world.sink,))
+    (status,) = read_sinks(sink_world.state, [stream], T_US)
     assert (status.waiting, status.delivered, status.refused, status.process) == (0, 130, 0, None)
     assert (delivery.counts.delivered, delivery.counts.trouble) == (130, None)
 
 
-def test_decisions_that_were_just_appended_are_delivered_once(world: SinkWorld) -> None:
-    delivery = world.delivery()
+def test_decisions_that_were_just_appended_are_delivered_once(sink_world: SinkWorld) -> None:
+    delivery = sink_world.delivery()
     delivery.start()
     until(lambda: delivery.counts.is_owner)
     for start in range(0, 60, 20):
-        append_decisions(world.state, [1_000 + start], stream=None)
-        segment, rows = append_decisions(world.state, range(start, start + 20))
+        append_decisions(sink_world.state, [1_000 + start], stream=None)
+        segment, rows = append_decisions(sink_world.state, range(start, start + 20))
         found = find_decisions(rows, {STREAM})
         delivery.offer(
             DecisionBatch(
@@ -95,21 +95,21 @@ def test_decisions_that_were_just_appended_are_delivered_once(world: SinkWorld) 
                 decisions=[decision for _, decision in found],
             )
         )
-    until(world.has_delivered(60))
+    until(sink_world.has_delivered(60))
     delivery.stop()
-    assert len(world.kind.stored()) == 60
-    assert_delivered(world.kind.stored(), range(60))
+    assert len(sink_world.kind.stored()) == 60
+    assert_delivered(sink_world.kind.stored(), range(60))
 
 
 @pytest.mark.parametrize("fault", ["before", "half", "after"])
-def test_a_delivery_that_fails_is_repeated_with_the_same_bytes(world: SinkWorld, fault: str) -> None:
-    delivery = world.delivery(lambda adapter: Faulty(adapter, [fault]))
-    append_decisions(world.state, range(80))
+def test_a_delivery_that_fails_is_repeated_with_the_same_bytes(sink_world: SinkWorld, fault: str) -> None:
+    delivery = sink_world.delivery(lambda adapter: Faulty(adapter, [fault]))
+    append_decisions(sink_world.state, range(80))
     delivery.start()
-    until(world.has_delivered(80))
+    until(sink_world.has_delivered(80))
     delivery.stop()
     assert delivery.counts.retries == 1
-    assert_delivered(world.kind.stored(), range(80))
+    assert_delivered(sink_world.kind.stored(), range(80))
 
 
 class ProcessEnd(BaseException):
@@ -132,89 +132,89 @@ class Mortal:
         self._adapter.close()
 
 
-def test_a_restart_sends_again_what_was_not_confirmed(world: SinkWorld) -> None:
-    delivery = world.delivery(Mortal)
-    append_decisions(world.state, range(30))
+def test_a_restart_sends_again_what_was_not_confirmed(sink_world: SinkWorld) -> None:
+    delivery = sink_world.delivery(Mortal)
+    append_decisions(sink_world.state, range(30))
     with pytest.raises(ProcessEnd):
         delivery._run()
-    delivery = world.delivery()
-    append_decisions(world.state, range(30, 70))
+    delivery = sink_world.delivery()
+    append_decisions(sink_world.state, range(30, 70))
     delivery.start()
-    until(world.has_delivered(70))
+    until(sink_world.has_delivered(70))
     delivery.stop()
-    stored = world.kind.stored()
-    assert len(stored) == (70 if world.sink.kind == "parquet" else 100)  # a file that is written again is the same
+    stored = sink_world.kind.stored()
+    assert len(stored) == (70 if sink_world.sink.kind == "parquet" else 100)  # a file that is written again is the same
     assert_delivered(stored, range(70))
 
 
-def test_a_process_that_lost_the_sink_confirms_nothing(world: SinkWorld) -> None:
+def test_a_process_that_lost_the_sink_confirms_nothing(sink_world: SinkWorld) -> None:
     stolen: list[int] = []
 
     class Thief(Mortal):
         def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
             self._adapter.send(batch)
-            world.state.database.execute(
+            sink_world.state.database.execute(
                 "UPDATE leases SET token = token + 1, holder = 'h/m/1/a' WHERE name = 'sink out'"
             )
             stolen.append(batch.last)
             return ()
 
-    first = world.delivery(Thief)
-    append_decisions(world.state, range(20))
-    before = world.positions.read("out")
+    first = sink_world.delivery(Thief)
+    append_decisions(sink_world.state, range(20))
+    before = sink_world.positions.read("out")
     with pytest.raises(ConflictError, match="was lost to"):
         first._hold_lease(Pauses())
     assert stolen
-    after = world.positions.read("out")
+    after = sink_world.positions.read("out")
     assert before is not None
     assert after is not None
     assert after.next == before.next
 
 
-def test_decisions_wait_in_the_log_while_nobody_delivers(world: SinkWorld) -> None:
-    world.delivery()  # begins the sink
+def test_decisions_wait_in_the_log_while_nobody_delivers(sink_world: SinkWorld) -> None:
+    sink_world.delivery()  # begins the sink
     for start in range(0, 90, 30):
-        append_decisions(world.state, range(start, start + 30))
-    compact(PartitionLog(world.state, PREDICTIONS), keep=0, group=lambda _: "all")
-    delivery = world.delivery()
+        append_decisions(sink_world.state, range(start, start + 30))
+    compact(PartitionLog(sink_world.state, PREDICTIONS), keep=0, group=lambda _: "all")
+    delivery = sink_world.delivery()
     assert delivery.count_waiting() == 90
     delivery.start()
-    until(world.has_delivered(90))
+    until(sink_world.has_delivered(90))
     delivery.stop()
-    assert_delivered(world.kind.stored(), range(90))
+    assert_delivered(sink_world.kind.stored(), range(90))
 
 
-def test_two_processes_deliver_each_decision_once(world: SinkWorld) -> None:
-    deliveries = [world.delivery() for _ in range(2)]
+def test_two_processes_deliver_each_decision_once(sink_world: SinkWorld) -> None:
+    deliveries = [sink_world.delivery() for _ in range(2)]
     for delivery in deliveries:
         delivery.start()
     for start in range(0, 100, 10):
-        append_decisions(world.state, range(start, start + 10))
+        append_decisions(sink_world.state, range(start, start + 10))
         time.sleep(0.01)
-    until(world.has_delivered(100))
+    until(sink_world.has_delivered(100))
     assert sum(delivery.counts.is_owner for delivery in deliveries) == 1
     owner = next(delivery for delivery in deliveries if delivery.counts.is_owner)
     owner.stop()
-    append_decisions(world.state, range(100, 110))
-    until(world.has_delivered(110))
+    append_decisions(sink_world.state, range(100, 110))
+    until(sink_world.has_delivered(110))
     for delivery in deliveries:
         delivery.stop()
-    assert len(world.kind.stored()) == 110
-    assert_delivered(world.kind.stored(), range(110))
+    assert len(sink_world.kind.stored()) == 110
+    assert_delivered(sink_world.kind.stored(), range(110))
 
 
-@pytest.mark.parametrize("world", ["kafka", "webhook"], indirect=True)
-def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(world: SinkWorld) -> None:
-    world.kind.refuse(20)
-    delivery = world.delivery()
-    append_decisions(world.state, range(20))
-    append_decisions(world.state, [20], note="x" * 1_100_000)
-    append_decisions(world.state, range(21, 40))
+@pytest.mark.parametrize("sink_world", ["kafka", "webhook"], indirect=True)
+def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(sink_world: SinkWorld) -> None:
+    sink_world.kind.refuse(20)
+    delivery = sink_world.delivery()
+    append_decisions(sink_world.state, range(20))
+    append_decisions(sink_world.state, [20], note="x" * 1_100_000)
+    append_decisions(sink_world.state, range(21, 40))
     delivery.start()
-    until(world.has_delivered(40))
+    until(sink_world.has_delivered(40))
     delivery.stop()
-    assert_delivered(world.kind.stored(), [*range(20), *range(21, 40)])
-    (letter,) = world.positions.dead_letters("out")
+    assert_delivered(sink_world.kind.stored(), [*range(20), *range(21, 40)])
+    (letter,) = sink_world.positions.dead_letters("out")
     assert (letter.id, letter.position) == (decision_id(20), 20)
     assert letter.reason in {"the receiver answered with status 422", "Kafka refuses the message: MSG_SIZE_TOO_LARGE"}
     assert (delivery.counts.delivered, delivery.counts.refused) == (39, 1)

@@ -61,13 +61,6 @@ def _waits(worker: Worker) -> bool:
     return worker.decider is not None and any(counts.lag != 0 for counts in worker.decider.counts)
 
 
-def stream_of(deciding: DecidingWorld) -> OpenStream:
-    """Return the stream of a world: of its broker, or files."""
-    if deciding.broker_url is None:
-        return open_stream(deciding.root)
-    return deciding.streams().open_stream(deciding.source)
-
-
 def delivered(node: Node, deciding: DecidingWorld) -> Sequence[str]:
     """Return the ids that the sink has received, in their order."""
     with node.client() as client:
@@ -76,15 +69,15 @@ def delivered(node: Node, deciding: DecidingWorld) -> Sequence[str]:
 
 
 def order_of(deciding: DecidingWorld) -> dict[str, Any]:
-    """Return the order to work on a deciding."""
+    """Return the order to work on a world."""
     addresses = asdict(deciding.addresses)
-    broker = {"broker": deciding.broker_url}
+    sink = {"sink_url": deciding.broker_url}
     return {
         "root": str(deciding.root),
         "url": deciding.url,
         "now_us": deciding.clock.now_us(),
         "addresses": addresses,
-        **broker,
+        **sink,
     }
 
 
@@ -92,13 +85,13 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     """Do the work of ``work``."""
     quicken()
     clock, addresses = ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
-    broker = order["broker"]
-    deciding = deciding_world(Path(order["root"]), order["url"], clock=clock, addresses=addresses, broker_url=broker)
+    sink_url = order["sink_url"]
+    deciding = deciding_world(Path(order["root"]), order["url"], clock=clock, addresses=addresses, broker_url=sink_url)
     steps.watch(deciding.root)
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     steps.wrap(RedisDelivery, "send", lambda *_: "send")
     with suppress(KeyboardInterrupt):
-        work(deciding, stream_of(deciding))
+        work(deciding, open_stream(deciding.root))
 
 
 def quicken() -> None:

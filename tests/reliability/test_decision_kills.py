@@ -15,10 +15,10 @@ import pytest
 import skewless.infra.decisions.delivery
 import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
-from tests.reliability.decision_kills import deciding_world, delivered, order_of, stream_of, work
+from tests.reliability.decision_kills import deciding_world, delivered, order_of, work
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
 from tests.reliability.losses import DURABLE
-from tests.reliability.stream_kills import send
+from tests.reliability.stream_kills import open_stream, send
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.addresses import ProjectAddresses
@@ -71,7 +71,7 @@ def feed(deciding: DecidingWorld, traffic: Traffic) -> None:
 
 def check(deciding: DecidingWorld, traffic: Traffic, node: Node) -> int:
     """Assert that each event was decided once, as the oracle does, and delivered in order; return the repetitions."""
-    work(deciding, stream_of(deciding))
+    work(deciding, open_stream(deciding.root))
     traffic.check(deciding)
     assert deciding.check_decisions() == len(traffic.good)
     ids, received = [row["id"] for row in deciding.log_rows()], delivered(node, deciding)
@@ -131,23 +131,19 @@ def test_soak_100_workers_are_killed_before_and_after_every_durable_step_of_a_de
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("addresses", ["defaults"], indirect=True)
-def test_soak_worker_store_and_broker_with_sink_die_at_random(
+def test_soak_worker_store_and_sink_die_at_random(
     tmp_path: Path, dying: Victims, addresses: ProjectAddresses, seed: int, tell: Callable[[str], None]
 ) -> None:
-    """One server has the states, another the stream of events and that of decisions; both are killed while all work."""
+    """One server has the states, another the stream of decisions; both are killed while a worker works, and dies."""
     traffic, chance, kills = Traffic(seed), random.Random(seed), Counter[str]()
-    nodes = {name: Node(program("valkey"), tmp_path / name, DURABLE) for name in ("store", "broker")}
-    with running(nodes["store"]) as store, running(nodes["broker"]) as broker:
+    nodes = {name: Node(program("valkey"), tmp_path / name, DURABLE) for name in ("store", "sink")}
+    with running(nodes["store"]) as store, running(nodes["sink"]) as sink:
         root = tmp_path / f"p{uuid.uuid4().hex[:6]}"
-        deciding = deciding_world(root, store.url, addresses=addresses, broker_url=broker.url)
+        deciding = deciding_world(root, store.url, addresses=addresses, broker_url=sink.url)
         deciding.publish()
         deciding.ensure()
         for _ in range(35):
-            deciding.clock.set(deciding.clock.now_us() + 61 * SECOND)
-            sender = deciding.streams().sender(deciding.source)
-            messages = traffic.make(EVENTS, deciding.clock.now_us())
-            sender.send([message for _, message in messages], [str(key) for key, _ in messages])
-            sender.close()
+            feed(deciding, traffic)
             victim = threading.Thread(target=_kill_some, args=(nodes, chance, kills))
             victim.start()
             point = chance.choice(
@@ -156,10 +152,10 @@ def test_soak_worker_store_and_broker_with_sink_die_at_random(
             died = dying.killed(f"{point}#{chance.randrange(1, 4)}", chance.choice(SIDES), **order_of(deciding))
             kills["worker"] += died
             victim.join()
-        repeated = check(deciding, traffic, broker)
+        repeated = check(deciding, traffic, sink)
     tell(f"seed {seed}: {dict(kills)}, {repeated} deliveries repeated")
     assert kills.total() >= 60
-    assert min(kills[name] for name in ("worker", "store", "broker")) >= 10
+    assert min(kills[name] for name in ("worker", "store", "sink")) >= 10
 
 
 def _kill_some(nodes: dict[str, Node], chance: random.Random, kills: Counter[str]) -> None:

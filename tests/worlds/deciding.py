@@ -59,25 +59,36 @@ def _aggregate(name: str, function: Function, column: str, window: int, place: i
     return Aggregate(name=name, column=column, function=function, window_us=window * SECOND, hop_us=hop, place=place)
 
 
-VIEW = WindowView(
-    name="v",
-    keys=columns({"id": DType.INT64}),
-    source=SOURCE.name,
-    event_column="ts",
-    inputs=columns({"x": DType.FLOAT64, "s": DType.STRING, "ts": DType.TIMESTAMP}),
-    aggregates=(
-        _aggregate("n_20", Function.COUNT, "ts", 20),
-        _aggregate("n_90", Function.COUNT, "ts", 90),
-        _aggregate("sum_90", Function.SUM, "x", 90),
-        _aggregate("std_90", Function.STD, "x", 90),
-        _aggregate("last_20", Function.LAST, "x", 20),
-        _aggregate("last_90_2", Function.LAST, "x", 90, 2),
-        _aggregate("kinds_90", Function.COUNT_DISTINCT, "s", 90),
-    ),
-    transform=None,
-    filter=None,
-    scales={"x": 3},
-    sketch_size=16,
+def _view(name: str, *aggregates: Aggregate) -> WindowView:
+    return WindowView(
+        name=name,
+        keys=columns({"id": DType.INT64}),
+        source=SOURCE.name,
+        event_column="ts",
+        inputs=columns({"x": DType.FLOAT64, "s": DType.STRING, "ts": DType.TIMESTAMP}),
+        aggregates=aggregates,
+        transform=None,
+        filter=None,
+        scales={"x": 3},
+        sketch_size=16,
+    )
+
+
+VIEW = _view(
+    "v",
+    _aggregate("n_20", Function.COUNT, "ts", 20),
+    _aggregate("last_20", Function.LAST, "x", 20),
+    _aggregate("kinds_90", Function.COUNT_DISTINCT, "s", 90),
+)
+# Without sketches, so that its states are merged in another way.
+PLAIN = _view(
+    "w",
+    _aggregate("n_90", Function.COUNT, "ts", 90),
+    _aggregate("sum_90", Function.SUM, "x", 90),
+    _aggregate("std_90", Function.STD, "x", 90),
+    _aggregate("min_20", Function.MIN, "x", 20),
+    _aggregate("last_90_2", Function.LAST, "x", 90, 2),
+    _aggregate("first_20", Function.FIRST, "x", 20),
 )
 
 
@@ -85,7 +96,7 @@ VIEW = WindowView(
 class DecidingWorld(StreamWorld):
     """One project whose events a model decides."""
 
-    views: tuple[WindowView, ...] = (VIEW,)
+    views: tuple[WindowView, ...] = (VIEW, PLAIN)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
     state_folder: str = ""

@@ -41,7 +41,7 @@ def repo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def schemas() -> Iterator[Registry]:
     with schema_registry() as served:
         yield served
 
@@ -99,20 +99,20 @@ def test_a_plan_of_json_has_the_hash_that_it_had(repo: Path) -> None:
     assert not {"format", "subject", "message"} & source.as_dict().keys()
 
 
-def test_a_plan_is_checked_against_the_latest_schema(repo: Path, registry: Registry) -> None:
+def test_a_plan_is_checked_against_the_latest_schema(repo: Path, schemas: Registry) -> None:
     source = declare(repo, "AvroFormat")
     with duckdb.connect() as connection:
-        settings = Settings(schema_registry=registry.url)
+        settings = Settings(schema_registry=schemas.url)
         planner = Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection, settings=settings)
         with pytest.raises(DefinitionError, match=r"has no schema in the registry \(got 'air.landings-value'\)"):
             planner.plan()
-        registry.add("air.landings-value", "AVRO", schema_of(source))
+        schemas.add("air.landings-value", "AVRO", schema_of(source))
         planner.plan()
         planner.apply(1)
-        registry.add("air.landings-value", "AVRO", schema_of(source, fuel="string"))
+        schemas.add("air.landings-value", "AVRO", schema_of(source, fuel="string"))
         with pytest.raises(DefinitionError, match="latest schema: schema 2 has the type 'string' in the field 'fuel'"):
             planner.plan()  # although no definition has changed
-        registry.replies["/subjects/air.landings-value/versions/latest"] = 503, b""
+        schemas.replies["/subjects/air.landings-value/versions/latest"] = 503, b""
         with pytest.raises(StoreError, match="answered with status 503"):
             planner.plan()
 

@@ -111,7 +111,7 @@ def test_decisions_are_found_among_requests_shadows_and_other_streams() -> None:
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def schemas() -> Iterator[Registry]:
     with schema_registry() as served:
         yield served
 
@@ -122,20 +122,20 @@ def outbox(root: Path) -> Outbox:
 
 @pytest.mark.parametrize("name", ["avro", "protobuf"])
 def test_the_id_of_a_schema_stays_so_that_the_bytes_stay(
-    registry: Registry, tmp_path: Path, name: MessageFormat
+    schemas: Registry, tmp_path: Path, name: MessageFormat
 ) -> None:
     sink = KafkaSink(name="out", topic="decisions", servers="h:1", format=name)
     context = SinkContext(
         state=ProjectState(tmp_path),
-        settings=Settings(schema_registry=registry.url),
+        settings=Settings(schema_registry=schemas.url),
         redis_url=lambda: "",
         environment={},
     )
     first = open_writer(context, sink, outbox(tmp_path)).write(DECISION)
-    assert registry.requests == ["POST /subjects/decisions-value/versions"]
-    registry.schemas.insert(0, {"schemaType": "AVRO", "schema": '"int"', "references": []})  # a new registry
+    assert schemas.requests == ["POST /subjects/decisions-value/versions"]
+    schemas.schemas.insert(0, {"schemaType": "AVRO", "schema": '"int"', "references": []})  # a new registry
     assert open_writer(context, sink, outbox(tmp_path)).write(DECISION) == first
-    assert len(registry.requests) == 1
+    assert len(schemas.requests) == 1
     renamed = replace(sink, subject="other")
     assert open_writer(context, renamed, outbox(tmp_path)).write(DECISION)[:5] == b"\x00\x00\x00\x00\x02"
 

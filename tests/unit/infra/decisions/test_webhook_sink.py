@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 
 @pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
+def hook() -> Iterator[WebhookReceiver]:
     with webhook_receiver() as served:
         yield served
 
@@ -48,11 +48,11 @@ def batch(n: int) -> DecisionBatch:
     return DecisionBatch(first=0, last=n - 1, positions=list(range(n)), decisions=[decision for _, decision in found])
 
 
-def test_a_receiver_can_verify_who_sent_a_decision_and_when(receiver: WebhookReceiver) -> None:
-    delivery = opened(receiver.url, token_env="HOOK_TOKEN")  # noqa: S106 - a name
+def test_a_receiver_can_verify_who_sent_a_decision_and_when(hook: WebhookReceiver) -> None:
+    delivery = opened(hook.url, token_env="HOOK_TOKEN")  # noqa: S106 - a name
     assert delivery.send(batch(1)) == []
     delivery.close()
-    (request,) = receiver.accepted
+    (request,) = hook.accepted
     headers = request.headers
     assert (headers["webhook-id"], headers["idempotency-key"]) == (decision_id(0), decision_id(0))
     assert headers["webhook-timestamp"] == "1760000000"
@@ -64,67 +64,67 @@ def test_a_receiver_can_verify_who_sent_a_decision_and_when(receiver: WebhookRec
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
-def test_a_status_about_the_decision_refuses_it_and_no_other(receiver: WebhookReceiver, status: int) -> None:
+def test_a_status_about_the_decision_refuses_it_and_no_other(hook: WebhookReceiver, status: int) -> None:
     refused = decision_id(3)
-    receiver.answer = lambda request: HookReply(status if request.headers["webhook-id"] == refused else 204)
-    delivery = opened(receiver.url)
+    hook.answer = lambda request: HookReply(status if request.headers["webhook-id"] == refused else 204)
+    delivery = opened(hook.url)
     (refusal,) = delivery.send(batch(6))
     delivery.close()
     assert (refusal.id, refusal.position, refusal.reason) == (refused, 3, f"the receiver answered with status {status}")
-    assert len(receiver.accepted) == 5
+    assert len(hook.accepted) == 5
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 404, 410, 429, 500, 503])
-def test_any_other_status_is_an_outage_and_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
-    receiver.answer = lambda _: HookReply(status, headers={"Location": receiver.url, "Retry-After": "7"})
-    delivery = opened(receiver.url)
+def test_any_other_status_is_an_outage_and_a_redirect_is_not_followed(hook: WebhookReceiver, status: int) -> None:
+    hook.answer = lambda _: HookReply(status, headers={"Location": hook.url, "Retry-After": "7"})
+    delivery = opened(hook.url)
     with pytest.raises(StoreError, match=f"webhook 'out' at 127.0.0.1: answered with status {status}"):
         delivery.send(batch(1))
     assert delivery.retry_after_s == 7.0
-    assert len(receiver.requests) == 1
+    assert len(hook.requests) == 1
     delivery.close()
 
 
-def test_after_an_outage_only_the_rest_of_a_batch_is_sent(receiver: WebhookReceiver) -> None:
+def test_after_an_outage_only_the_rest_of_a_batch_is_sent(hook: WebhookReceiver) -> None:
     left = {decision_id(2)}
-    receiver.answer = lambda request: HookReply(503 if request.headers["webhook-id"] in left else 200)
-    delivery = opened(receiver.url, key="card", connections=2)
+    hook.answer = lambda request: HookReply(503 if request.headers["webhook-id"] in left else 200)
+    delivery = opened(hook.url, key="card", connections=2)
     with pytest.raises(StoreError):
         delivery.send(batch(10))
-    before = [request.headers["webhook-id"] for request in receiver.accepted]
+    before = [request.headers["webhook-id"] for request in hook.accepted]
     left.clear()
     assert delivery.send(batch(10)) == []
     delivery.close()
-    after = [request.headers["webhook-id"] for request in receiver.accepted]
+    after = [request.headers["webhook-id"] for request in hook.accepted]
     assert sorted(after) == sorted(decision_id(position) for position in range(10))
     assert after[: len(before)] == before
     assert after.index(decision_id(2)) < after.index(decision_id(7))  # of one card
 
 
-def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(receiver: WebhookReceiver) -> None:
-    receiver.answer = lambda request: HookReply(500 if request.headers["webhook-id"] == decision_id(0) else 200)
-    delivery = opened(receiver.url, most_attempts=3)
+def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(hook: WebhookReceiver) -> None:
+    hook.answer = lambda request: HookReply(500 if request.headers["webhook-id"] == decision_id(0) else 200)
+    delivery = opened(hook.url, most_attempts=3)
     for _ in range(2):
         with pytest.raises(StoreError):
             delivery.send(batch(2))
     (refusal,) = delivery.send(batch(2))
     delivery.close()
     assert refusal.reason == "the receiver answered with status 500"
-    assert [request.headers["webhook-id"] for request in receiver.accepted] == [decision_id(1)]
+    assert [request.headers["webhook-id"] for request in hook.accepted] == [decision_id(1)]
 
 
-def test_a_reply_without_end_is_not_read(receiver: WebhookReceiver) -> None:
-    receiver.answer = lambda _: HookReply(200, b" " * 5_000_000)
-    delivery = opened(receiver.url, connections=1)
+def test_a_reply_without_end_is_not_read(hook: WebhookReceiver) -> None:
+    hook.answer = lambda _: HookReply(200, b" " * 5_000_000)
+    delivery = opened(hook.url, connections=1)
     assert delivery.send(batch(2)) == []
     delivery.close()
-    assert len(receiver.requests) == 2
+    assert len(hook.requests) == 2
 
 
-def test_a_receiver_that_does_not_answer_in_time_is_an_outage(receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_does_not_answer_in_time_is_an_outage(hook: WebhookReceiver) -> None:
     end = threading.Event()
-    receiver.answer = lambda _: HookReply(200, wait=end)
-    delivery = opened(receiver.url, timeout_s=0.1)
+    hook.answer = lambda _: HookReply(200, wait=end)
+    delivery = opened(hook.url, timeout_s=0.1)
     with pytest.raises(StoreError, match=r"did not answer in 0.1 s"):
         delivery.send(batch(1))
     end.set()
@@ -158,7 +158,7 @@ def test_a_secret_that_is_missing_or_weak_is_an_error_without_its_value(secret: 
     assert "base64!" not in str(refusal.value)
 
 
-def test_requests_of_different_keys_run_at_the_same_time(receiver: WebhookReceiver) -> None:
+def test_requests_of_different_keys_run_at_the_same_time(hook: WebhookReceiver) -> None:
     at_once, barrier = [], threading.Barrier(2, timeout=30)
 
     def answer(request: Request) -> HookReply:
@@ -167,8 +167,8 @@ def test_requests_of_different_keys_run_at_the_same_time(receiver: WebhookReceiv
             barrier.wait()
         return HookReply()
 
-    receiver.answer = answer
-    delivery = opened(receiver.url, key="card", connections=8)
+    hook.answer = answer
+    delivery = opened(hook.url, key="card", connections=8)
     assert delivery.send(batch(5)) == []
     delivery.close()
-    assert len(receiver.accepted) == 5
+    assert len(hook.accepted) == 5

@@ -39,38 +39,38 @@ SUBJECT = "payments-value"
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def schemas() -> Iterator[Registry]:
     with schema_registry() as served:
         yield served
 
 
-def avro_values(registry: Registry, schema: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def avro_values(schemas: Registry, schema: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """Read a record of a schema that is not the latest, if there is one."""
-    number = registry.add(SUBJECT if SUBJECT not in registry.subjects else "older", "AVRO", json.dumps(schema))
-    return EventReader(AVRO, SchemaRegistry(registry.url)).read(avro_message(number, schema, record))
+    number = schemas.add(SUBJECT if SUBJECT not in schemas.subjects else "older", "AVRO", json.dumps(schema))
+    return EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, schema, record))
 
 
 def proto_values(
-    registry: Registry,
+    schemas: Registry,
     file: Any,  # noqa: ANN401 - generated
     values: dict[str, Any],
     source: EventSource = PROTOBUF,
 ) -> dict[str, Any]:
-    number = registry.add(SUBJECT if SUBJECT not in registry.subjects else "older", "PROTOBUF", proto_text(file))
-    return EventReader(source, SchemaRegistry(registry.url)).read(proto_message(number, file, values))
+    number = schemas.add(SUBJECT if SUBJECT not in schemas.subjects else "older", "PROTOBUF", proto_text(file))
+    return EventReader(source, SchemaRegistry(schemas.url)).read(proto_message(number, file, values))
 
 
-def test_avro_is_read_with_the_schema_of_its_writer(registry: Registry) -> None:
-    assert avro_values(registry, avro_schema(), RECORD) == RECORD
-    assert avro_values(registry, avro_schema(), RECORD | {"amount": None})["amount"] is None
+def test_avro_is_read_with_the_schema_of_its_writer(schemas: Registry) -> None:
+    assert avro_values(schemas, avro_schema(), RECORD) == RECORD
+    assert avro_values(schemas, avro_schema(), RECORD | {"amount": None})["amount"] is None
     more = avro_schema(note={"type": {"type": "map", "values": "string"}}, card={"type": "int"})
-    assert avro_values(registry, more, RECORD | {"note": {"a": "b"}}) == RECORD
+    assert avro_values(schemas, more, RECORD | {"note": {"a": "b"}}) == RECORD
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("millis", 1_000), ("micros", 1), ("nanos", 0.001)])
-def test_the_unit_of_a_time_is_that_of_its_logical_type(registry: Registry, unit: str, factor: float) -> None:
+def test_the_unit_of_a_time_is_that_of_its_logical_type(schemas: Registry, unit: str, factor: float) -> None:
     at = {"type": {"type": "long", "logicalType": f"timestamp-{unit}"}}
-    values = avro_values(registry, avro_schema(at=at), RECORD | {"at": round(BASE // 1_000 * 1_000 / factor)})
+    values = avro_values(schemas, avro_schema(at=at), RECORD | {"at": round(BASE // 1_000 * 1_000 / factor)})
     assert values["at"] == BASE // 1_000 * 1_000
 
 
@@ -89,33 +89,33 @@ def test_the_unit_of_a_time_is_that_of_its_logical_type(registry: Registry, unit
     ],
 )
 def test_a_schema_that_the_columns_cannot_read_is_refused(
-    registry: Registry, changes: dict[str, Any], reason: str
+    schemas: Registry, changes: dict[str, Any], reason: str
 ) -> None:
     schema = avro_schema(**changes)
-    number = registry.add(SUBJECT, "AVRO", json.dumps(schema))
-    reader = EventReader(AVRO, SchemaRegistry(registry.url))
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(schema))
+    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
     with pytest.raises(PayloadError, match=reason):
         reader.read(avro_message(number, avro_schema(), RECORD))
     with pytest.raises(DefinitionError, match=f"cannot be read with its latest schema: .*{reason}"):
         reader.check_latest()
 
 
-def test_the_latest_schema_fills_a_field_that_older_events_lack_with_its_default(registry: Registry) -> None:
-    registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop={"type": "string", "default": "unknown"})))
+def test_the_latest_schema_fills_a_field_that_older_events_lack_with_its_default(schemas: Registry) -> None:
+    schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop={"type": "string", "default": "unknown"})))
     older = {name: value for name, value in RECORD.items() if name != "shop"}
-    assert avro_values(registry, avro_schema(shop=None), older) == RECORD | {"shop": "unknown"}
+    assert avro_values(schemas, avro_schema(shop=None), older) == RECORD | {"shop": "unknown"}
     optional = avro_schema(shop={"type": ["null", "string"], "default": None})
-    registry.add(SUBJECT, "AVRO", json.dumps(optional))
-    assert avro_values(registry, avro_schema(shop=None), older)["shop"] is None
-    registry.add(SUBJECT, "AVRO", json.dumps(avro_schema()))  # without a default
+    schemas.add(SUBJECT, "AVRO", json.dumps(optional))
+    assert avro_values(schemas, avro_schema(shop=None), older)["shop"] is None
+    schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema()))  # without a default
     with pytest.raises(PayloadError, match="lacks the field 'shop'"):
-        avro_values(registry, avro_schema(shop=None), older)
+        avro_values(schemas, avro_schema(shop=None), older)
 
 
-def test_an_alias_of_the_latest_schema_names_the_field_of_older_events(registry: Registry) -> None:
-    registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop={"type": "string", "aliases": ["store"]})))
+def test_an_alias_of_the_latest_schema_names_the_field_of_older_events(schemas: Registry) -> None:
+    schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop={"type": "string", "aliases": ["store"]})))
     older = avro_schema(shop=None, store={"type": "string"})
-    assert avro_values(registry, older, RECORD | {"store": "b"})["shop"] == "b"
+    assert avro_values(schemas, older, RECORD | {"store": "b"})["shop"] == "b"
 
 
 @pytest.mark.parametrize(
@@ -128,37 +128,37 @@ def test_an_alias_of_the_latest_schema_names_the_field_of_older_events(registry:
         (avro_schema(more={"type": "nothing"}), "is not a valid Avro schema"),
     ],
 )
-def test_a_schema_whose_values_have_no_bound_is_refused(registry: Registry, schema: object, reason: str) -> None:
-    number = registry.add(SUBJECT, "AVRO", json.dumps(schema))
+def test_a_schema_whose_values_have_no_bound_is_refused(schemas: Registry, schema: object, reason: str) -> None:
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(schema))
     with pytest.raises(PayloadError, match=reason):
-        EventReader(AVRO, SchemaRegistry(registry.url)).read(avro_message(number, avro_schema(), RECORD))
+        EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
 
 
-def test_records_that_double_at_each_level_are_refused_at_once(registry: Registry) -> None:
+def test_records_that_double_at_each_level_are_refused_at_once(schemas: Registry) -> None:
     kind: Any = "null"
     for level in range(30):
         fields = [{"name": "a", "type": kind}, {"name": "b", "type": f"R{level - 1}" if level else "null"}]
         kind = {"type": "record", "name": f"R{level}", "fields": fields}
-    number = registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(more={"type": kind})))
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(more={"type": kind})))
     with pytest.raises(PayloadError, match="has more than 10000 fields"):
-        EventReader(AVRO, SchemaRegistry(registry.url)).read(avro_message(number, avro_schema(), RECORD))
+        EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
 
 
-def test_protobuf_presence_is_that_of_the_field(registry: Registry) -> None:
+def test_protobuf_presence_is_that_of_the_field(schemas: Registry) -> None:
     file = proto_file(optional=("amount",))
-    assert proto_values(registry, file, {"card": 7, "shop": "a", "online": True, "amount": 1.5}) == RECORD
-    empty = proto_values(registry, file, {})
+    assert proto_values(schemas, file, {"card": 7, "shop": "a", "online": True, "amount": 1.5}) == RECORD
+    empty = proto_values(schemas, file, {})
     assert empty == {"card": 0, "amount": None, "shop": "", "online": False, "at": BASE}
 
 
-def test_protobuf_follows_the_latest_descriptor_for_a_field_that_older_events_lack(registry: Registry) -> None:
-    registry.add(SUBJECT, "PROTOBUF", proto_text(proto_file(optional=("amount",))))
+def test_protobuf_follows_the_latest_descriptor_for_a_field_that_older_events_lack(schemas: Registry) -> None:
+    schemas.add(SUBJECT, "PROTOBUF", proto_text(proto_file(optional=("amount",))))
     older = {name: kind for name, kind in PROTO_FIELDS.items() if name not in {"amount", "shop"}}
-    values = proto_values(registry, proto_file(older), {"card": 7})
+    values = proto_values(schemas, proto_file(older), {"card": 7})
     assert (values["amount"], values["shop"]) == (None, "")
-    registry.add(SUBJECT, "PROTOBUF", proto_text(proto_file(older)))
+    schemas.add(SUBJECT, "PROTOBUF", proto_text(proto_file(older)))
     with pytest.raises(PayloadError, match="lacks the field 'amount'"):
-        proto_values(registry, proto_file(older), {"card": 7})
+        proto_values(schemas, proto_file(older), {"card": 7})
 
 
 @pytest.mark.parametrize(
@@ -169,45 +169,45 @@ def test_protobuf_follows_the_latest_descriptor_for_a_field_that_older_events_la
     ],
 )
 def test_a_descriptor_that_the_columns_cannot_read_is_refused(
-    registry: Registry, fields: dict[str, int], reason: str
+    schemas: Registry, fields: dict[str, int], reason: str
 ) -> None:
     with pytest.raises(PayloadError, match=reason):
-        proto_values(registry, proto_file(fields), {})
+        proto_values(schemas, proto_file(fields), {})
 
 
-def test_a_message_of_another_kind_is_refused(registry: Registry) -> None:
+def test_a_message_of_another_kind_is_refused(schemas: Registry) -> None:
     file = proto_file()
     file.message_type.add(name="Refund")
-    number = registry.add(SUBJECT, "PROTOBUF", proto_text(file))
-    reader = EventReader(PROTOBUF, SchemaRegistry(registry.url))
+    number = schemas.add(SUBJECT, "PROTOBUF", proto_text(file))
+    reader = EventReader(PROTOBUF, SchemaRegistry(schemas.url))
     other = b"\0" + number.to_bytes(4, "big") + b"\x02\x02"  # message indexes [1]
     with pytest.raises(PayloadError, match=r"is a 'shop.Refund', and the source declares 'shop.Payment'"):
         reader.read(other)
     with pytest.raises(PayloadError, match=r"declares 'shop\.Refund'"):
-        proto_values(registry, proto_file(), {}, replace(PROTOBUF, message="shop.Refund"))
+        proto_values(schemas, proto_file(), {}, replace(PROTOBUF, message="shop.Refund"))
     with pytest.raises(PayloadError, match="is PROTOBUF, and the source declares avro"):
-        EventReader(AVRO, SchemaRegistry(registry.url)).read(b"\0" + number.to_bytes(4, "big"))
+        EventReader(AVRO, SchemaRegistry(schemas.url)).read(b"\0" + number.to_bytes(4, "big"))
 
 
-def test_a_descriptor_may_import_others_but_no_module_of_python(registry: Registry) -> None:
+def test_a_descriptor_may_import_others_but_no_module_of_python(schemas: Registry) -> None:
     file, other = proto_file(), proto_file({})
     other.package = "other"
     file.dependency.append("other.proto")
-    registry.add("other", "PROTOBUF", proto_text(other))
-    number = registry.add(
+    schemas.add("other", "PROTOBUF", proto_text(other))
+    number = schemas.add(
         SUBJECT, "PROTOBUF", proto_text(file), [{"name": "other.proto", "subject": "other", "version": 1}]
     )
-    reader = EventReader(PROTOBUF, SchemaRegistry(registry.url))
+    reader = EventReader(PROTOBUF, SchemaRegistry(schemas.url))
     assert reader.read(proto_message(number, proto_file(), {"card": 7}))["card"] == 7
     file.dependency.append("google/protobuf/../../os.proto")
-    number = registry.add("wrong", "PROTOBUF", proto_text(file))
+    number = schemas.add("wrong", "PROTOBUF", proto_text(file))
     with pytest.raises(PayloadError, match="is not a valid Protobuf file"):
         reader.read(b"\0" + number.to_bytes(4, "big") + b"\0")
 
 
-def test_an_event_that_cannot_be_read_goes_to_quarantine_with_its_reason_and_bytes(registry: Registry) -> None:
-    good = registry.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
-    changed = registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(amount={"type": "string"})))
+def test_an_event_that_cannot_be_read_goes_to_quarantine_with_its_reason_and_bytes(schemas: Registry) -> None:
+    good = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
+    changed = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(amount={"type": "string"})))
     payloads = [
         avro_message(good, avro_schema(), RECORD),
         avro_message(changed, avro_schema(amount={"type": "string"}), RECORD | {"amount": "1.5"}),
@@ -216,7 +216,7 @@ def test_an_event_that_cannot_be_read_goes_to_quarantine_with_its_reason_and_byt
         b'{"card": 7}',
         avro_message(good, avro_schema(), RECORD | {"at": BASE + 2**40}),
     ]
-    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(registry.url)))
+    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(schemas.url)))
     rows = decoder.decode(payloads, range(len(payloads)), BASE)
     assert rows[REJECT].to_pylist() == [
         None,
@@ -230,44 +230,44 @@ def test_an_event_that_cannot_be_read_goes_to_quarantine_with_its_reason_and_byt
     assert rows["amount"][0].as_py() == RECORD["amount"]
 
 
-def test_a_narrow_column_refuses_a_number_that_it_cannot_hold(registry: Registry) -> None:
+def test_a_narrow_column_refuses_a_number_that_it_cannot_hold(schemas: Registry) -> None:
     source = replace(PROTOBUF, columns=(Column(name="card", dtype=DType.INT64),))
     file = proto_file({"card": TYPES.TYPE_UINT64})
-    number = registry.add(SUBJECT, "PROTOBUF", proto_text(file))
-    decoder = Decoder(source, [], 1_000, EventReader(source, SchemaRegistry(registry.url)))
+    number = schemas.add(SUBJECT, "PROTOBUF", proto_text(file))
+    decoder = Decoder(source, [], 1_000, EventReader(source, SchemaRegistry(schemas.url)))
     rows = decoder.decode([proto_message(number, file, {"card": 2**63})], [0], BASE)
     assert rows[REJECT][0].as_py().startswith("field 'card'")
 
 
-def test_while_the_registry_is_down_no_event_is_refused(registry: Registry) -> None:
-    number = registry.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
+def test_while_the_registry_is_down_no_event_is_refused(schemas: Registry) -> None:
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
     message = avro_message(number, avro_schema(), RECORD)
-    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(registry.url)))
-    registry.replies[f"/schemas/ids/{number}"] = 503, b""
+    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(schemas.url)))
+    schemas.replies[f"/schemas/ids/{number}"] = 503, b""
     with pytest.raises(StoreError, match="answered with status 503"):
         decoder.decode([message], [0], BASE)
-    registry.replies.clear()
+    schemas.replies.clear()
     assert decoder.decode([message], [0], BASE)[REJECT].to_pylist() == [None]
 
 
-def test_a_plan_needs_a_registry_and_a_schema_that_its_columns_can_read(registry: Registry) -> None:
+def test_a_plan_needs_a_registry_and_a_schema_that_its_columns_can_read(schemas: Registry) -> None:
     with pytest.raises(DefinitionError, match="has no schema registry"):
         check_formats([AVRO], Settings())
-    settings = Settings(schema_registry=registry.url)
+    settings = Settings(schema_registry=schemas.url)
     with pytest.raises(DefinitionError, match=r"has no schema in the registry \(got 'payments-value'\)"):
         check_formats([AVRO], settings)
-    registry.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
+    schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
     check_formats([AVRO, replace(AVRO, format="json")], settings)
-    registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop=None)))
+    schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(shop=None)))
     with pytest.raises(DefinitionError, match="lacks the field 'shop'"):
         check_formats([AVRO], settings)
 
 
-def test_events_share_one_request_for_their_schema(registry: Registry) -> None:
-    number = registry.add(SUBJECT, "AVRO", json.dumps(avro_schema(at={"type": MICROSECONDS})))
-    reader = EventReader(AVRO, SchemaRegistry(registry.url))
+def test_events_share_one_request_for_their_schema(schemas: Registry) -> None:
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(at={"type": MICROSECONDS})))
+    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
     for _ in range(20):
         reader.read(avro_message(number, avro_schema(), RECORD))
         with pytest.raises(PayloadError, match="schema 50 is not in the registry"):
             reader.read(avro_message(50, avro_schema(), RECORD))
-    assert registry.requests == [f"GET /schemas/ids/{number}", "GET /schemas/ids/50"]
+    assert schemas.requests == [f"GET /schemas/ids/{number}", "GET /schemas/ids/50"]

@@ -16,14 +16,14 @@ SECRET = "us%65r:p%40ss"  # noqa: S105 - of this test
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def schemas() -> Iterator[Registry]:
     with schema_registry("user:p@ss") as served:
         served.url = served.url.replace("user:p@ss", SECRET)
         yield served
 
 
-def test_a_schema_is_registered_once_and_read_by_id_and_as_the_latest(registry: Registry) -> None:
-    client = SchemaRegistry(registry.url)
+def test_a_schema_is_registered_once_and_read_by_id_and_as_the_latest(schemas: Registry) -> None:
+    client = SchemaRegistry(schemas.url)
     first, second = client.register("a/b", "AVRO", '"int"'), client.register("a/b", "AVRO", '"long"')
     assert (first, second, client.register("a/b", "AVRO", '"int"')) == (1, 2, 1)
     assert client.schema(first) == RegisteredSchema(id=1, kind="AVRO", text='"int"')
@@ -32,10 +32,10 @@ def test_a_schema_is_registered_once_and_read_by_id_and_as_the_latest(registry: 
     assert client.schema(3) is None
 
 
-def test_a_refused_registration_says_why(registry: Registry) -> None:
-    registry.refused = "a"
+def test_a_refused_registration_says_why(schemas: Registry) -> None:
+    schemas.refused = "a"
     with pytest.raises(DefinitionError, match="Schema being registered is incompatible"):
-        SchemaRegistry(registry.url).register("a", "AVRO", '"int"')
+        SchemaRegistry(schemas.url).register("a", "AVRO", '"int"')
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,23 @@ def test_a_refused_registration_says_why(registry: Registry) -> None:
     ],
 )
 def test_a_wrong_reply_is_an_error_and_is_not_remembered(
-    registry: Registry, status: int, body: bytes, problem: str
+    schemas: Registry, status: int, body: bytes, problem: str
 ) -> None:
-    client = SchemaRegistry(registry.url)
-    registry.add("a", "AVRO", '"int"')
-    registry.replies["/schemas/ids/1"] = status, body
+    client = SchemaRegistry(schemas.url)
+    schemas.add("a", "AVRO", '"int"')
+    schemas.replies["/schemas/ids/1"] = status, body
     with pytest.raises(StoreError, match=problem):
         client.schema(1)
-    registry.replies.clear()
+    schemas.replies.clear()
     assert client.schema(1) is not None
 
 
-def test_references_that_never_end_are_an_error(registry: Registry) -> None:
+def test_references_that_never_end_are_an_error(schemas: Registry) -> None:
     for level in range(12):
         more = [{"name": f"{level}.proto", "subject": f"s{level + 1}", "version": 1}]
-        registry.add(f"s{level}", "PROTOBUF", "", more)
+        schemas.add(f"s{level}", "PROTOBUF", "", more)
     with pytest.raises(StoreError, match="has too many references"):
-        SchemaRegistry(registry.url).latest("s0")
+        SchemaRegistry(schemas.url).latest("s0")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_url_must_be_https_or_of_this_machine(url: str) -> None:
         SchemaRegistry(url.replace("://", f"://{SECRET}@", 1))
 
 
-def test_no_error_has_the_password(registry: Registry) -> None:
+def test_no_error_has_the_password(schemas: Registry) -> None:
     with pytest.raises(StoreError, match="status 401") as refusal:
-        SchemaRegistry(registry.url.replace("p%40ss", "wr0ng")).latest("a")
+        SchemaRegistry(schemas.url.replace("p%40ss", "wr0ng")).latest("a")
     assert "wr0ng" not in str(refusal.value)
     assert "127.0.0.1" in str(refusal.value)
     with pytest.raises(DefinitionError) as wrong:
