@@ -28,7 +28,7 @@ from skewless.infra.telemetry.logger import EventLogger
 _CONFIRM_S = 0.1  # between two confirmations; after a kill, the deliveries since then are repeated
 _SKIP_S = 1.0  # the same, if no prediction is a decision
 _POLL_S, _IDLE_POLL_S, _IDLE_AFTER_S = 0.02, 0.2, 5.0  # how soon decisions of other processes are found
-_LEASE_S = 1.0
+_LEASE_S, _STOP_S = 1.0, 30.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 30.0
 _COUNT_S, _SAVE_S = 0.5, 5.0
 _log = EventLogger()
@@ -110,11 +110,12 @@ class SinkDelivery:
         self._wake.set()
 
     def stop(self) -> None:
-        """End the delivery; a batch that is being sent is finished, and one that fails is not."""
+        """End the delivery; a batch that is being sent is finished if that takes seconds, and one that fails is not."""
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            # A daemon: whatever a slow sink stores after this is sent again by the next process.
+            self._thread.join(_STOP_S)
 
     def count_waiting(self) -> int | None:
         """Return the rows that the sink has not confirmed, as of less than a second ago; None: unknown."""

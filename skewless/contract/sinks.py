@@ -163,6 +163,7 @@ class WebhookSink(_MessageSink):
     """
 
     kind: ClassVar[str] = "webhook"
+    batch: int = 100
     url: str
     secret_env: str
     token_env: str | None = None

@@ -110,6 +110,16 @@ def test_decisions_are_found_among_requests_shadows_and_other_streams() -> None:
     assert find_decisions(table.slice(0, 1), {STREAM}) == []
 
 
+def test_the_action_of_a_policy_is_delivered() -> None:
+    rows = decided_rows([1, 2])
+    kept = rows.select([name for name in rows.column_names if name not in {"action", "reasons"}])
+    reasons = pa.array([["new card"], None], pa.list_(pa.string()))
+    table = kept.append_column("action", pa.array(["review", None])).append_column("reasons", reasons)
+    first, second = (decision for _, decision in find_decisions(table, {STREAM}))
+    assert (first.action, first.reasons) == ("review", ("new card",))
+    assert (second.action, second.reasons) == (None, ())
+
+
 @pytest.fixture
 def schemas() -> Iterator[Registry]:
     with schema_registry() as served:
