@@ -97,7 +97,7 @@ class EntityLists:
         return {name: version for name, version in found.items() if version is not None}
 
     def refresh(self, names: Iterable[str], known: ListValues) -> ListValues:
-        """Return the latest version of each list; those that have not changed are not read again."""
+        """Return the latest version of each list; a list that has not changed is not read again."""
         current: dict[str, tuple[int, frozenset[str]]] = {}
         for name in names:
             number = self._records.latest_number(name)

@@ -28,7 +28,7 @@ ListValues: TypeAlias = Mapping[str, tuple[int, frozenset[str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What is done about a score.
+    """A function that gives the action about a score.
 
     Args:
         function: of a numpy-only module. It takes a dict of arrays: ``score``, the columns of ``reads``, and for each

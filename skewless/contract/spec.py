@@ -108,7 +108,7 @@ class ModelSpec:
         classes: names of the labels 0, 1, ... of a multiclass model.
         group: of a ranking model, the key or request field whose equal values form one query.
         decisions: decision -> its lowest score; the decision with the highest reached score applies.
-        policy: what is done about a score, in place of ``decisions``; None: no policy.
+        policy: gives the action about a score, in place of ``decisions``; None: no policy.
         explore: a share of the predictions that gets one action, whatever the score; None: no exploration.
         horizon: time from the prediction to ``labels.event_time``.
         split: the split by time.

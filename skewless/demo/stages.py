@@ -87,7 +87,7 @@ def prepare(tour: TourState) -> None:
 
 
 def _with_table(spec: ModelSpec) -> ModelSpec:
-    """Return the spec with its label table, which says what becomes of the requests."""
+    """Return the spec with its label table, which has the outcomes of the requests."""
     table = table_spec(spec)
     if table is None:
         raise DefinitionError(f"model {spec.name!r} labels", "have no table, which the demo needs", fix="name a table")
