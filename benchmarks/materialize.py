@@ -78,10 +78,10 @@ def _results(done: Race, table: Table) -> list[Result]:
         )
 
     return [
-        against(FEAST, "`feast materialize` to Redis", 15),
+        against(FEAST, "`feast materialize` to Redis", 20),
         small("client memory", "MB", lambda report: report.peak_bytes() / 1e6, 0.2),
         small("client memory without imports", "MB", lambda report: report.grown_bytes() / 1e6, None),
-        small("bytes per key in Redis", "bytes", lambda report: report.facts["bytes_per_key"], 0.6),
+        small("bytes per key in Redis", "bytes", lambda report: report.facts["bytes_per_key"], 0.5),
         against(SET, "SET of ready-made bytes, redis-py pipeline", 0.4),
         against(SCRIPT, "the bare compare-and-set script with them, a call per row, redis-py pipeline", 0.8),
         against(SCRIPTS, f"the same, {loads.KEYS_PER_CALL} rows a call", None),
