@@ -164,7 +164,7 @@ class DecisionLog:
         return [DeadEvent(**body) for _, body in self._dead.read_latest_first(stream, most)]
 
     def keep_only(self, streams: Collection[str]) -> None:
-        """Delete the positions of streams that were removed from the definitions; added again, they begin as new."""
+        """Delete the positions of streams that were removed from the definitions: added again, they are new."""
         for name in self._begins.names():
             if name not in streams:
                 self._forget(name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import skewless.infra.decisions.delivery
 from skewless.contract.clock import ManualClock
+from skewless.contract.errors import StoreError
 from skewless.contract.sinks import RedisStreamSink
 from skewless.infra.decisions.message_sinks import RedisDelivery
 from skewless.infra.streams.port import OpenStream
@@ -90,8 +90,15 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     steps.watch(deciding.root)
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     steps.wrap(RedisDelivery, "send", lambda *_: "send")
-    with suppress(KeyboardInterrupt):
-        work(deciding, open_stream(deciding.root))
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            work(deciding, open_stream(deciding.root))
+        except StoreError:  # a worker does not start without its store: its supervisor starts it again
+            assert time.monotonic() < deadline
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def quicken() -> None:
