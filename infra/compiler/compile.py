@@ -25,6 +25,7 @@ from skewless.contract.columns import Transform
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner, input_dtype
 from skewless.infra.compiler import array_calls
@@ -227,7 +228,7 @@ def _models(repo: Path) -> tuple[ModelSpec, ...]:
 def _compile_policy(spec: ModelSpec, plan: FeaturePlan) -> ModelSpec:
     if spec.policy is None:
         return spec
-    return replace(spec, policy=spec.policy.compiled(f"model {spec.name!r}", plan, spec.service, module_source))
+    return replace(spec, policy=compile_policy(f"model {spec.name!r}", spec.policy, plan, spec.service, module_source))
 
 
 def _decisions(repo: Path) -> Sequence[DecisionStream]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from skewless.contract.actions import Scores, decide, most_likely
+from skewless.contract.actions import decide, most_likely
 from skewless.contract.bounds import Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.errors import PackageError
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.policy import ListValues, PolicyRunner
+from skewless.contract.policy import ListValues
+from skewless.contract.policy_runner import PolicyRunner
 from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
@@ -105,7 +107,7 @@ class ServedModel:
 
     def act(
         self,
-        scores: Scores,
+        scores: npt.NDArray[np.float64],
         matrix: Matrix,
         rows: ParsedRows | None,
         explored: Sequence[bool] | None,

@@ -131,6 +131,7 @@ class CrashingWorld(LatestWorld):
     """A source that its owner rewrites, a clock, and what survives a crash."""
 
     source: dict[Identity, tuple[int | None, str | None, bool]] = field(default_factory=dict)
+    past: dict[Identity, set[tuple[int | None, str | None, bool]]] = field(default_factory=dict)
 
     @property
     def database(self) -> Database:
@@ -207,7 +208,11 @@ def arrive(world: CrashingWorld, step: Step) -> None:
     for i, (key, event, wait, content) in enumerate(rows):
         identity = (key, event, None if wait is None else event + wait)
         mark = f"{world.now}.{i}.{len(world.source)}"
-        world.source[identity] = (content[0], None if content[1] is None else content[1] + mark, content[2])
+        text = None if content[1] is None else content[1] + mark
+        past = world.past.setdefault(identity, set())
+        # A content that the log has already is not new, and cannot win again (SEMANTICS 2.1.1).
+        world.source[identity] = (content[0], mark if (content[0], text, content[2]) in past else text, content[2])
+        past.add(world.source[identity])
     world.write_source()
 
 

@@ -15,6 +15,7 @@ from skewless.contract.actions import Explore
 from skewless.contract.columns import Transform
 from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.policy import Policy
+from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
@@ -38,7 +39,7 @@ POLICY = Policy(
 
 def compiled(loop: Loop, policy: Policy) -> Policy:
     applied = loop.place.project.applied
-    return policy.compiled(f"model {MODEL!r}", applied.plan, applied.model(MODEL).service, module_source)
+    return compile_policy(f"model {MODEL!r}", policy, applied.plan, applied.model(MODEL).service, module_source)
 
 
 def deciding(loop: Loop, policy: Policy = POLICY, **fields: Any) -> ServedModel:  # noqa: ANN401 - of the spec
