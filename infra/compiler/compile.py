@@ -92,7 +92,7 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
 
     Raises:
         DefinitionError: the service or the algorithm is unknown, a feature is bytes, the cron expression is invalid,
-            or the group of a ranking model is neither a key nor a request field.
+            or the group of a ranking model, or a sticky name of exploration, is neither a key nor a request field.
     """
     if spec.algorithm not in ALGORITHMS and not is_registered("skewless.trainers", spec.algorithm):
         raise DefinitionError(
@@ -116,6 +116,8 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
             "has neither join keys nor request fields, so all its predictions would be equal",
             fix="add a feature that has a key or a request field",
         )
+    if spec.explore is not None:
+        spec.explore.check_inputs(spec.name, names)
     if spec.retrain is not None:
         cron_trigger(f"retrain {spec.name}", spec.retrain)
     for ref in plan.service(spec.service).features:

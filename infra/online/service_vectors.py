@@ -30,6 +30,7 @@ from skewless.infra.online.window_states import ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 MaybeBytes = Sequence[bytes | None]
+Times = int | Int64Array  # one for all rows, or one for each
 _RELOAD_S = 0.5  # how long a pointer to a generation is used before it is read again
 
 
@@ -176,9 +177,7 @@ class VectorReader:
         watermark = self._watermark(marker_status)
         return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
 
-    def reads(
-        self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: int | Int64Array, n: int
-    ) -> ViewReads:
+    def reads(self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: Times, n: int) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``, or one ``t`` for each row."""
         step = len(self._views)
         rows = {
@@ -200,9 +199,7 @@ class VectorReader:
             ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request
         )
 
-    def assemble(
-        self, views: ViewReads, marker_status: MarkerStatus, t: int | Int64Array, request: ParsedRows
-    ) -> ServiceVectors:
+    def assemble(self, views: ViewReads, marker_status: MarkerStatus, t: Times, request: ParsedRows) -> ServiceVectors:
         """Return the vectors from the decoded rows of each view at time ``t``, or at one time for each row."""
         vectors = self._assembler.assemble(np.full(request.n, t, dtype=np.int64), views.reads, request.fields)
         names = [view.name for view in self._assembler.plan.all_views]

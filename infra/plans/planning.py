@@ -107,14 +107,11 @@ class Planner:
             SourceError: a source is missing, corrupt or has other columns.
         """
         compiled = self._unchanged()
-        if compiled is not None:
-            check_formats(compiled.plan.sources, self.settings)
-        else:
+        if compiled is None:
             with defer_type_checks():
                 from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
             compiled, _ = self._compile()
-            check_formats(compiled.plan.sources, self.settings)
             self._check_sums(compiled)
             check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
@@ -143,7 +140,6 @@ class Planner:
             from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
-        check_formats(compiled.plan.sources, self.settings)
         loaded = hash_definition_files(self.repo, compiled.files)
         self._check_sums(compiled)
         report = self._compare(compiled)
@@ -168,14 +164,14 @@ class Planner:
     def _unchanged(self) -> CompiledRepo | None:
         """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
         record, applied = read_record(self.state), read_valid(self.state)
-        if record is None or applied is None or record.difference(self.repo, self.state, applied) is not None:
+        if not (record and applied) or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
+        check_formats(compiled.plan.sources, self.settings)  # an unchanged definition may have another schema by now
         try:
-            tables = {name: _identity(types) for name, (_, types) in self._tables(compiled).items()}
+            if {name: _identity(types) for name, (_, types) in self._tables(compiled).items()} != record.tables:
+                return None
         except SourceError:  # the full compilation reports it
-            return None
-        if tables != record.tables:
             return None
         # The log grows without a change of the definitions, so its types are compared each time.
         for source in compiled.plan.sources:
@@ -188,6 +184,7 @@ class Planner:
             from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
         compiled = compile_repo(self.repo)
+        check_formats(compiled.plan.sources, self.settings)
         tables = self._tables(compiled)
         for view in compiled.plan.views:
             name, types = tables[f"view {view.name}"]
@@ -201,11 +198,8 @@ class Planner:
         for spec in compiled.models:
             name, types = tables[f"labels {spec.name}"]
             if types is not None:
-                own = table_spec(spec) or spec
-                check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), own))
-            if spec.explore is not None:
-                plan = compiled.plan.select_service(spec.service)
-                spec.explore.check_inputs(spec.name, [column.name for column in (*plan.join_keys, *plan.request)])
+                part, own = compiled.plan.select_service(spec.service), table_spec(spec) or spec
+                check_columns(name, types, label_columns(part, own))
         return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:

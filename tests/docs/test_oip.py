@@ -9,6 +9,7 @@ import numpy as np
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
+from skewless.contract.policy import Policy
 from skewless.serving.oip.conversion import build_outputs, encode_reply
 from skewless.serving.oip.datatypes import DATATYPES
 from skewless.serving.oip.signature import Signature
@@ -18,12 +19,13 @@ from tests.unit.serving.oip.standing_in import PLAN, answer, model
 PAGE = page("oip.md")
 BOUNDS = BoundsCheck(PLAN, {}, Bounds(features={"v__x": Bound(low=0.0)}))
 DECIDING = model(spec={"decisions": {"approve": 0.0}}, bounds=BOUNDS)
+ACTING = model(spec={"policy": Policy(function=len, actions=("approve",))}, bounds=BOUNDS)
 
 
 def test_every_output_is_documented_with_its_datatype() -> None:
     rows = table(PAGE, "output", "datatype", "shape", "meaning")
     found = {names(row["output"])[0]: (*names(row["datatype"]), names(row["shape"])[0].count(",")) for row in rows}
-    outputs = Signature(DECIDING).outputs
+    outputs = {**Signature(DECIDING).outputs, **Signature(ACTING).outputs}
     assert found == {name: (item.datatype.name, len(item.shape) - 1) for name, item in outputs.items()}
 
 

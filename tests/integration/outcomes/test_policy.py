@@ -37,19 +37,19 @@ POLICY = Policy(
 )
 
 
-def compiled(loop: Loop, policy: Policy) -> Policy:
-    applied = loop.place.project.applied
+def compiled(outcome_loop: Loop, policy: Policy) -> Policy:
+    applied = outcome_loop.place.project.applied
     return compile_policy(f"model {MODEL!r}", policy, applied.plan, applied.model(MODEL).service, module_source)
 
 
-def deciding(loop: Loop, policy: Policy = POLICY, **fields: Any) -> ServedModel:  # noqa: ANN401 - of the spec
-    labels = loop.place.project.applied.model(MODEL).labels
-    loop.use(labels, decisions={}, policy=compiled(loop, policy), **fields)
-    return loop.place.load(loop.place.train().package.version)
+def deciding(outcome_loop: Loop, policy: Policy = POLICY, **fields: Any) -> ServedModel:  # noqa: ANN401 - of the spec
+    labels = outcome_loop.place.project.applied.model(MODEL).labels
+    outcome_loop.use(labels, decisions={}, policy=compiled(outcome_loop, policy), **fields)
+    return outcome_loop.place.load(outcome_loop.place.train().package.version)
 
 
-def logged(loop: Loop, version: str) -> dict[str, dict[str, Any]]:
-    rows = pa.concat_tables([pq.read_table(file) for file in prediction_files(loop.place.project.state)])
+def logged(outcome_loop: Loop, version: str) -> dict[str, dict[str, Any]]:
+    rows = pa.concat_tables([pq.read_table(file) for file in prediction_files(outcome_loop.place.project.state)])
     return {row["id"]: row for row in rows.to_pylist() if row["version"] == version}
 
 
@@ -68,56 +68,56 @@ def expected(
     return ("decline" if is_known else "review") if is_risky else "approve", reasons
 
 
-def test_actions_and_reasons_follow_the_lists_and_replay_proves_them(loop: Loop) -> None:
-    model, rows = deciding(loop), ask(300)
+def test_actions_and_reasons_follow_the_lists_and_replay_proves_them(outcome_loop: Loop) -> None:
+    model, rows = deciding(outcome_loop), ask(300)
     cards = sorted({str(row["card_id"]) for row in rows})
     lists: dict[str, set[str]] = {"stolen": set(), "trusted": set()}
     every: dict[str, dict[str, Any]] = {}
     for stolen, trusted in ((set(), set()), (set(cards[:9]), set(cards[5:14])), (set(cards[2:4]), set(cards[5:14]))):
         lists = {"stolen": stolen, "trusted": trusted}
         for name, values in lists.items():
-            loop.place.project.lists.set(name, values, reason="test")
+            outcome_loop.place.project.lists.set(name, values, reason="test")
         model.read_lists()
-        answer = loop.place.predict(rows, model=model)
+        answer = outcome_loop.place.predict(rows, model=model)
         wanted = [expected(answer, i, row["amount"], str(row["card_id"]), lists) for i, row in enumerate(rows)]
         assert {action for action, _ in wanted} >= {"approve", "decline"}
         assert list(answer.decisions or ()) == [action for action, _ in wanted]
         assert [list(codes) for codes in answer.reasons or ()] == [codes for _, codes in wanted]
         body = predictions_json(answer, features=False)["predictions"]
         assert [(item["decision"], list(item["reasons"])) for item in body] == wanted
-        every = logged(loop, model.version)
+        every = logged(outcome_loop, model.version)
         assert [(every[id_]["action"], every[id_]["reasons"]) for id_ in answer.ids] == wanted
     # The list of trusted cards was equal, so it has no third version.
     versions = {json.dumps(json.loads(row["lists"]), sort_keys=True) for row in every.values()}
     assert versions == {'{"stolen": 1, "trusted": 1}', '{"stolen": 2, "trusted": 2}', '{"stolen": 3, "trusted": 2}'}
-    assert loop.place.project.replay().ok
+    assert outcome_loop.place.project.replay().ok
 
 
-def test_altered_reasons_and_lists_are_found(loop: Loop) -> None:
-    loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(40)}, reason="test")
-    loop.place.project.lists.set("stolen", set(), reason="test")
-    model = deciding(loop)
-    loop.place.predict(ask(40), model=model)
-    assert loop.place.project.replay().ok
+def test_altered_reasons_and_lists_are_found(outcome_loop: Loop) -> None:
+    outcome_loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(40)}, reason="test")
+    outcome_loop.place.project.lists.set("stolen", set(), reason="test")
+    model = deciding(outcome_loop)
+    outcome_loop.place.predict(ask(40), model=model)
+    assert outcome_loop.place.project.replay().ok
     for row, (column, value) in enumerate((("action", None), ("reasons", ["none"]), ("lists", '{"stolen":1}'))):
-        alter_predictions(loop.place, column, partial(lambda given, _: given, value), rows=(row,))
-    report = loop.place.project.replay()
+        alter_predictions(outcome_loop.place, column, partial(lambda given, _: given, value), rows=(row,))
+    report = outcome_loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
 
 
-def test_exploration_overrides_the_policy(loop: Loop) -> None:
-    loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(200)}, reason="test")
-    model = deciding(loop, explore=Explore(share=0.25, action="approve"))
-    answer = loop.place.predict(ask(200), model=model)
+def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
+    outcome_loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(200)}, reason="test")
+    model = deciding(outcome_loop, explore=Explore(share=0.25, action="approve"))
+    answer = outcome_loop.place.predict(ask(200), model=model)
     chosen = [row["decision"] for row in predictions_json(answer, features=False)["predictions"] if row.get("explored")]
     assert 20 < len(chosen) < 90
     assert set(chosen) == {"approve"}
-    assert {row["propensity"] for row in logged(loop, model.version).values()} == {0.25, 0.75}
-    assert loop.place.project.replay().ok
+    assert {row["propensity"] for row in logged(outcome_loop, model.version).values()} == {0.25, 0.75}
+    assert outcome_loop.place.project.replay().ok
 
 
-def test_a_spec_with_a_policy_is_stored_and_read(loop: Loop) -> None:
-    spec = deciding(loop).package.spec
+def test_a_spec_with_a_policy_is_stored_and_read(outcome_loop: Loop) -> None:
+    spec = deciding(outcome_loop).package.spec
     assert ModelSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
     assert spec.policy is not None
     assert isinstance(spec.policy.function, Transform)
@@ -137,10 +137,10 @@ def test_a_spec_with_a_policy_is_stored_and_read(loop: Loop) -> None:
         ({"reads": ("amount", "amount")}, "have a name twice"),
     ],
 )
-def test_what_cannot_be_decided_exactly_is_refused(loop: Loop, fields: dict[str, Any], problem: str) -> None:
+def test_what_cannot_be_decided_exactly_is_refused(outcome_loop: Loop, fields: dict[str, Any], problem: str) -> None:
     given = {"function": POLICY.function, "actions": POLICY.actions, "reads": POLICY.reads, "lists": POLICY.lists}
     with pytest.raises(DefinitionError, match=problem):
-        compiled(loop, Policy(**{**given, **fields}))
+        compiled(outcome_loop, Policy(**{**given, **fields}))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_cannot_be_decided_exactly_is_refused(loop: Loop, fields: dict[str,
         ("stolen", [""], "characters"),
     ],
 )
-def test_a_list_is_bounded(loop: Loop, name: str, values: list[str], problem: str) -> None:
+def test_a_list_is_bounded(outcome_loop: Loop, name: str, values: list[str], problem: str) -> None:
     with pytest.raises(RequestError, match=problem):
-        loop.place.project.lists.set(name, values, reason="test")
-    assert loop.place.project.lists.list() == []
+        outcome_loop.place.project.lists.set(name, values, reason="test")
+    assert outcome_loop.place.project.lists.list() == []

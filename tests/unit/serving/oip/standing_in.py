@@ -17,6 +17,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SkewlessError
 from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.policy import ListValues
+from skewless.contract.policy_runner import PolicyRunner
 from skewless.contract.request import RowParser
 from skewless.contract.spec import ModelSpec, Split
 from skewless.contract.status import Int64Array
@@ -43,6 +45,9 @@ class ModelShape:
     name: str = "m"
     version: str = "000001"
     bounds: BoundsCheck | None = None
+    policy: PolicyRunner | None = None
+    lists: ListValues = field(default_factory=dict)
+    act = ServedModel.act
 
     @cached_property
     def package(self) -> SimpleNamespace:
