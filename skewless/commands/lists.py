@@ -19,12 +19,12 @@ Reason = Annotated[str, option("--reason TEXT", "Why: a sentence, or a link.")]
     'stolen_cards stolen.txt --reason "ticket 77" --dry-run',
     name="lists set",
 )
-def set_list(session: Session, name: ListName, file: ValuesFile, *, reason: Reason, dry_run: DryRun = False) -> None:
+def set_list(session: Session, name: ListName, values: ValuesFile, *, reason: Reason, dry_run: DryRun = False) -> None:
     """Write the next version of an allow or deny list; running servers read it within two seconds.
 
     Predictions name the version that their policy read, so old versions stay for replay.
     """
-    version = session.project.lists.set(name, file, reason=reason, dry_run=dry_run)
+    version = session.project.lists.set(name, values, reason=reason, dry_run=dry_run)
     done = "would have" if dry_run else "has"
     line = f"list {name} {done} {len(version.values):,} values in version {version.number}"
     session.show({"dry_run": dry_run, **version.as_dict()}, line, *([UNCHANGED] if dry_run else []))
