@@ -137,7 +137,9 @@ class WindowStates:
         known_to[:] = [min(t, marker_status.watermark(each.markers)) for each in readers]
         status = np.zeros(known_to.shape, dtype=np.uint8)  # all PRESENT
         versions = PackedReads(np.dtype([]), b"", list(self._readers), known_to)
-        return NumberVectors(np.concatenate(blocks, axis=1), status, known_to, versions), applied
+        # Each block has its features one after another; a matrix has its rows so.
+        matrix = np.ascontiguousarray(np.concatenate(blocks, axis=1))
+        return NumberVectors(matrix, status, known_to, versions), applied
 
     def read(
         self,

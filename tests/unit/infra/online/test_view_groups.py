@@ -72,6 +72,7 @@ def test_blocks_of_groups(damage: str, n: int) -> None:
     if together is None:
         return
     numbers, applied = together
+    assert numbers.matrix.flags.c_contiguous
     for i, view in enumerate(VIEWS):
         expected = reads.reads[view.name]
         assert expected.block is not None
@@ -137,6 +138,7 @@ def test_vectors_without_decoding_view_by_view(n: int, *, has_windows: bool, mon
     names = reader.names(request.keys, n)
     reads = reader.reads(names, service.stored(range(n)), status, T, n)
     expected = reader.assemble(reads, status, T, request)
+    assert found.matrix.flags.c_contiguous
     assert found.matrix.tobytes() == expected.matrix.tobytes()
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_array_equal(found.watermark, expected.watermark)
