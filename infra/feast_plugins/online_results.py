@@ -25,7 +25,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
-from skewless.infra.feast_plugins.stored_views import StoredView, Table
+from skewless.infra.feast_plugins.stored_views import DUMMY_KEY, StoredView, Table
 from skewless.infra.feast_plugins.values import parse_keys, unpack_values
 from skewless.infra.feast_plugins.vectors import (
     FEW,
@@ -288,6 +288,8 @@ def _table_keys(
         join_keys: entity -> join key.
     """
     own = [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]
+    if not own:  # Feast takes the entity of a view without entities from what its registry keeps
+        return {DUMMY_KEY: [Value(string_val="")] * len(next(iter(values.values()), ()))}
     requested = {name: table.projection.join_key_map.get(name, name) for name in own}
     return {name: values[alias] for name, alias in requested.items() if alias in values}
 

@@ -14,7 +14,6 @@ from typing import Any
 import skewless.serving.models.loaded_models
 from skewless.cli import main
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from tests.worlds.rollouts import NEW
 
@@ -42,8 +41,9 @@ class FaultyRuntime:
 
 
 def _faulty(load: Callable[..., ServedModel], fault: Path) -> Callable[..., ServedModel]:
-    def faulty(packages: Path, name: str, version: str, place: ScoringTarget | None = None) -> ServedModel:
-        model = load(packages, name, version, place)
+    def faulty(*args: Any, **options: Any) -> ServedModel:  # noqa: ANN401 - passed on unchanged
+        model = load(*args, **options)
+        version = args[2]
         if version == NEW:
             # Not a copy: the runtime is closed with the model that it was opened for.
             object.__setattr__(model, "runtime", FaultyRuntime(model.runtime, fault))
