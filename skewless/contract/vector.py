@@ -70,10 +70,17 @@ class Assembler:
         self.labels = tuple(ref.label for ref in self.refs)
         self.codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
         self._numbers = {view.name: self._find_numbers(view) for view in plan.all_views}
-        inputs = [ref for item in plan.transforms for ref in item.inputs]
-        self._input_types = {ref: input_dtype(plan, ref).numpy for ref in inputs}
-        # All features of views that the service or its transforms read.
-        self.view_refs = tuple(ref for ref in dict.fromkeys([*self.refs, *inputs]) if ref.group in self._numbers)
+
+    # Not at once: views are also read with parts of a plan that lack the inputs of its transforms.
+    @cached_property
+    def _input_types(self) -> Mapping[FeatureRef, str]:
+        return {ref: input_dtype(self.plan, ref).numpy for item in self.plan.transforms for ref in item.inputs}
+
+    @cached_property
+    def view_refs(self) -> tuple[FeatureRef, ...]:
+        """All features of views that the service or its transforms read."""
+        inputs = [ref for item in self.plan.transforms for ref in item.inputs]
+        return tuple(ref for ref in dict.fromkeys([*self.refs, *inputs]) if ref.group in self._numbers)
 
     @cached_property
     def runners(self) -> tuple[TransformRunner, ...]:
