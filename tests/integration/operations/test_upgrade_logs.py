@@ -23,6 +23,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.log_parts import AppliedBatches, read_log_partitions
+from skewless.infra.outcomes.log import SCHEMA as OUTCOMES
 from skewless.infra.outcomes.log import OutcomeLog, compact_outcomes
 from skewless.infra.predictions.segments import PREDICTIONS, compact_predictions
 from skewless.infra.storage.documents import Documents
@@ -70,7 +71,7 @@ def read_values(state: ProjectState) -> dict[str, Any]:
                 for segment in Catalog(state.database).segments(PREDICTIONS)
                 for each in pq.read_table(state / segment.stored.name)["id"].to_pylist()
             ],
-            "outcomes": [outcomes.counts(_LATER).as_dict(), outcomes.latest(_LATER).to_pylist()],
+            "outcomes": [outcomes.counts(_LATER).as_dict(), outcomes.latest(_LATER).select(OUTCOMES.names).to_pylist()],
         }
 
 
