@@ -21,12 +21,9 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _FLUSH_ROWS = 20_000
 _log = EventLogger()
-# Converting this many rows and records to Arrow holds the GIL for about 0.3 ms; then other threads may run. Requests
-# that arrive meanwhile wait, so the conversion is spread over time, unless callers wait for it or the queue grows.
-_BATCH_ROWS, _BATCH_RECORDS = 256, 128
-_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.0005, 0.005
-_PAUSES_PER_WORK = 4.0
-_PACED_ROWS = 2 * _FLUSH_ROWS
+# Converting this many rows and records to Arrow holds the GIL for about a millisecond; then other threads may run.
+_BATCH_ROWS, _BATCH_RECORDS = 1_024, 512
+_PAUSE_SECONDS = 0.0005
 _PROBE_BYTES = 65_536
 _Queue = defaultdict[tuple[int, str], deque[PredictionBatch]]
 
@@ -129,12 +126,8 @@ class PredictionWriter:
     def _write(self, queue: _Queue, futures: list[Future[None]]) -> None:
         rows = sum(len(record.ids) for records in queue.values() for record in records)
         error: StoreError | None = None
-
-        def is_urgent() -> bool:
-            return bool(futures or self._futures) or self._closed or rows > _PACED_ROWS
-
         try:
-            table = pa.Table.from_batches(list(_drain_batches(queue, is_urgent)), schema=SCHEMA)
+            table = pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA)
             self._spool.store(table["t"][0].as_py(), table)
             self._set_problem(None)
             error = self._report_stored()
@@ -178,23 +171,16 @@ class PredictionWriter:
         self._set_problem(None)
 
 
-def _drain_batches(queue: _Queue, is_urgent: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
-    """Drain the queue in batches: freeing all records at once would hold the GIL, too.
-
-    Args:
-        is_urgent: returns whether somebody waits for the result, so that pauses should be short.
-    """
-    pause = 0.0
+def _drain_batches(queue: _Queue) -> Iterator[pa.RecordBatch]:
+    """Drain the queue in batches: freeing all records at once would hold the GIL, too."""
+    is_started = False
     for records in queue.values():
         constants = ConstantColumns(records[0].origin, records[0].source)
         while records:
-            if pause:
-                time.sleep(pause)
-            start = time.perf_counter()
-            batch = to_batch(_take_batch(records), constants)
-            work = 0.0 if is_urgent() else time.perf_counter() - start
-            pause = min(max(_PAUSE_SECONDS, work * _PAUSES_PER_WORK), _MAX_PAUSE_SECONDS)
-            yield batch
+            if is_started:
+                time.sleep(_PAUSE_SECONDS)
+            is_started = True
+            yield to_batch(_take_batch(records), constants)
 
 
 def _take_batch(records: deque[PredictionBatch]) -> list[PredictionBatch]:

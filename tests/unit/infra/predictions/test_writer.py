@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -231,22 +229,3 @@ def test_the_log_brings_no_pandas_into_the_server(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]
     assert pa.concat_tables([pq.read_table(path) for path in spooled(tmp_path)]).num_rows == 3
-
-
-@pytest.mark.parametrize("is_urgent", [False, True])
-def test_work_that_nobody_waits_for_leaves_time_for_requests(
-    monkeypatch: pytest.MonkeyPatch,
-    is_urgent: bool,  # noqa: FBT001 - a parameter of pytest
-) -> None:
-    pauses: list[float] = []
-    seconds = count()
-    monkeypatch.setattr("skewless.infra.predictions.writer.time.sleep", pauses.append)
-    monkeypatch.setattr(
-        "skewless.infra.predictions.writer.time.perf_counter", lambda: next(seconds) / 1_000
-    )  # each conversion takes 1 ms
-    monkeypatch.setattr(module, "_BATCH_ROWS", 2)
-    one = origin()
-    queue = defaultdict(deque, {(id(one), "entities"): deque(record(one, 2, n) for n in range(3))})
-    batches = list(module._drain_batches(queue, lambda: is_urgent))
-    assert [batch.num_rows for batch in batches] == [2, 2, 2]
-    assert pauses == pytest.approx([0.0005 if is_urgent else 0.004] * 2)
