@@ -131,7 +131,9 @@ class ModelTable(LoadedModels):
             for model in (models := [model for versions in self._open_models.values() for model in versions.values()]):
                 with contextlib.suppress(StoreError):  # requests report it
                     await self.refresh_windows(model)
-                    await asyncio.to_thread(model.read_lists)
+                if model.policy is not None:
+                    with contextlib.suppress(StoreError):  # the last lists apply
+                        await asyncio.to_thread(model.read_lists)
             await self.check_losses(models)
             return swapped
 
