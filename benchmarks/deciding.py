@@ -8,273 +8,326 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
+from benchmarks import deciding_project as project
 from benchmarks.contestant import ContestantError
-from benchmarks.ingests import KEYS, payloads
+from benchmarks.deciding_check import accepted_times, check_decisions, check_delivered
+from benchmarks.ingests import KEYS
 from benchmarks.meter import Meter
 from benchmarks.server import empty
 
+if TYPE_CHECKING:
+    from skewless.infra.streams.streams import Streams
+    from skewless.infra.streams.worker import Worker
+    from tests.memory_stream import MemoryBroker
+
 RATE = 2_000
-MODEL, STREAM, OUT = "fraud", "payments", "decisions"
-_TICK_S, _WARM_S, _LOST_S = 0.01, 2.0, 10.0
-_TREES, _ROWS, _CHUNK = 200, 2_000, 1_000
+QUANTILES = {"p50": 50, "p99": 99}
+_TICK_S, _WARM_S, _LOST_S, _START_S = 0.01, 2.0, 10.0, 60.0
+_WARM, _CHUNK = 2_000, 512
+_Row = Mapping[str, Any]
 
 
 def sent_and_delivered(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
-    """Send through a Redis stream to a worker in another process; time from an event to its decision in the sink."""
-    import redis
+    """Send through a Redis stream to a worker in another process, which delivers to another Redis stream.
 
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.backfill import Backfiller
+    Times from the acceptance of an event to its decision at a reader of the sink, and from the event's sending.
+    """
+    import redis
 
     empty(url)
     state = Path(folder) / f"{time.time_ns()}"
-    with _streams(state, url) as streams:
-        _publish(streams)
-        store = RedisWriter(url)
-        Backfiller(streams=streams, store=store).build_missing(streams.plan.windows)
-        store.close()
-        with _working(state, url), redis.Redis.from_url(url) as client:
-            waits: list[float] = []
-            stop, seen = threading.Event(), [0]
-            thread = threading.Thread(target=_receive, args=(client, waits, stop, seen))
-            thread.start()
-            sent = _send(streams, seconds, meter, seen)
-            deadline = time.monotonic() + _LOST_S
-            while seen[0] < sent and time.monotonic() < deadline:
-                time.sleep(0.01)
-            stop.set()
-            thread.join()
-            if seen[0] < sent:
-                raise ContestantError(f"{sent - seen[0]} of {sent} events were never decided")
-    kept = np.array(waits[int(RATE * _WARM_S) :])
-    for name, share in (("p50", 50), ("p99", 99)):
-        meter.note(name, float(np.percentile(kept, share)) * 1e3)
+    with project.open_streams(state, url) as streams:
+        project.publish_model(streams)
+        project.build_states(streams, url)
+        with project.decide_elsewhere(state, url) as worker, redis.Redis.from_url(url) as client:
+            receiver = _Receiver(client)
+            sent = _send(streams, seconds, meter, receiver, worker)
+            receiver.stop(sent)
+        messages = receiver.messages()
+        decided = check_decisions(streams, 0, sent)
+        check_delivered(decided, messages.keys())
+        accepted_us = accepted_times(streams)
+    kept = [message for message in messages.values() if message["position"] >= RATE * _WARM_S]
+    for name, since_us in (
+        ("accepted", [int(accepted_us[message["position"]]) for message in kept]),
+        ("sent", [_micros(message["event_time"]) for message in kept]),
+    ):
+        waits_us = np.array([message["received_us"] for message in kept]) - np.array(since_us)
+        for quantile, share in QUANTILES.items():
+            meter.note(f"{name} {quantile}", float(np.percentile(waits_us, share)) / 1e3)
     return "delivered"
 
 
-def _receive(client: Any, waits: list[float], stop: threading.Event, seen: list[int]) -> None:  # noqa: ANN401 - of redis
-    last = "0"
-    while not stop.is_set():
-        for _, entries in client.xread({OUT: last}, count=10_000, block=50) or ():
-            now_us = time.time_ns() // 1_000
-            for last, entry in entries:  # noqa: B007 - the last one is used
-                event_us = orjson.loads(entry[b"decision"])["event_time"]
-                waits.append((now_us - _micros(event_us)) / 1e6)
-            seen[0] += len(entries)
+class _Receiver:
+    """Reads the sink in a thread; messages are parsed when all are there, so that the reader costs little."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        self._client, self._stop, self._batches = client, threading.Event(), list[tuple[int, Any]]()
+        self.count = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self, n: int) -> None:
+        """Wait for so many messages, and end."""
+        deadline = time.monotonic() + _LOST_S
+        while self.count < n and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._stop.set()
+        self._thread.join()
+
+    def messages(self) -> dict[str, dict[str, Any]]:
+        """Return each decision with the time of its first arrival, by its id."""
+        messages: dict[str, dict[str, Any]] = {}
+        for received_us, entries in self._batches:
+            for _, entry in entries:
+                message = orjson.loads(entry[b"decision"])
+                messages.setdefault(message["id"], {**message, "received_us": received_us})
+        return messages
+
+    def _run(self) -> None:
+        last = "0"
+        while not self._stop.is_set():
+            for _, entries in self._client.xread({project.OUT: last}, count=10_000, block=50) or ():
+                self._batches.append((time.time_ns() // 1_000, entries))
+                last = entries[-1][0]
+                self.count += len(entries)
 
 
 def _micros(text: str) -> int:
     from datetime import datetime
 
-    return int(datetime.fromisoformat(text).timestamp() * 1e6)
+    return round(datetime.fromisoformat(text).timestamp() * 1e6)
 
 
-def _send(streams: Any, seconds: int, meter: Meter, seen: list[int]) -> int:  # noqa: ANN401 - loaded by contestants
+def _send(streams: Streams, seconds: int, meter: Meter, receiver: _Receiver, worker: int) -> int:
+    """Send events at the rate, once the worker has decided a first one; return their number."""
     rng, sender = np.random.default_rng(1), streams.sender(streams.sources()[0])
     sender.send([orjson.dumps(_event(rng))])
-    deadline = time.monotonic() + 3 * _LOST_S
-    while not seen[0]:
+    deadline = time.monotonic() + _START_S
+    while not receiver.count:
         if time.monotonic() > deadline:
+            receiver.stop(0)
             raise ContestantError("the worker did not start")
         time.sleep(0.01)
-    count, begin = 1, time.perf_counter()
+    count, begin, cpu_s = 1, time.perf_counter(), _cpu_seconds(worker)
     for tick in range(int((seconds + _WARM_S) / _TICK_S)):
         time.sleep(max(0.0, begin + tick * _TICK_S - time.perf_counter()))
         events = [orjson.dumps(_event(rng)) for _ in range(int(RATE * _TICK_S))]
         sender.send(events)
         count += len(events)
     meter.note("rate", count / (time.perf_counter() - begin))
+    meter.note("cpu", (_cpu_seconds(worker) - cpu_s) / count)
     sender.close()
     return count
 
 
-def _event(rng: np.random.Generator) -> dict[str, Any]:
+def _cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _event(rng: np.random.Generator) -> _Row:
     keys = {name: int(rng.zipf(1.2) % count) for name, count in KEYS.items()}
     return {**keys, "amount": round(float(rng.gamma(2.0, 40.0)), 2), "ts": time.time_ns() // 1_000}
 
 
 def ingest_alone(meter: Meter, *, url: str, n: int) -> str:
     """Take, log and apply events without a decision, on one core."""
-    return _take(meter, url, n, decide=False)
+    return _take(meter, url, _events(n), decides=False)
 
 
 def ingest_and_decide(meter: Meter, *, url: str, n: int) -> str:
     """The same with a decision of each event."""
-    return _take(meter, url, n, decide=True)
+    return _take(meter, url, _events(n), decides=True)
 
 
-def _take(meter: Meter, url: str, n: int, *, decide: bool) -> str:
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.backfill import Backfiller
-    from skewless.infra.streams.worker import Worker
-    from skewless.serving.decisions.opening import Deciders
-    from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
-
-    empty(url)
-    broker = MemoryBroker(1)
-    MemorySender(broker).send(payloads(n))
-    with tempfile.TemporaryDirectory() as name, _streams(Path(name), url) as streams:
-        store = _publish(streams)
-        online = RedisWriter(url)
-        Backfiller(streams=streams, store=online).build_missing(streams.plan.windows)
-        source = streams.sources()[0]
-        writer = streams.writer(source, online)
-        worker = Worker(
-            streams=streams, source=source, writer=writer, open_stream=lambda owner: MemoryStream(broker, owner)
-        )
-        deciders = Deciders(streams=streams, store=store)
-        decider = deciders.open(streams.plan, source, [_decisions(sinks=False)], online) if decide else None
-        worker.set_decider(decider)
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cores)})
-        with meter.lap():
-            while worker.counts.read < n or (decider is not None and decider.counts[0].lag):
-                worker.step()
-        os.sched_setaffinity(0, cores)
-        decided = 0 if decider is None else decider.counts[0].decided
-        worker.close()
-        online.close()
-        if worker.counts.accepted != n or decided != (n if decide else 0):
-            raise ContestantError(f"{worker.counts.accepted} of {n} events were accepted, {decided} decided")
-    return "taken"
+def decide_grown(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
+    """Take and decide events of equally frequent entities, which all have an event before."""
+    return _take(meter, url, _events(n, entities), decides=True, first=entities, windows=windows)
 
 
 def predict_alone(meter: Meter, *, url: str, n: int) -> str:
-    """Read features of the events' entities and score them, a thousand rows at a time, with the prediction log."""
-    from skewless.contract.request import ParsedRows
-    from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-    from skewless.infra.online.service_vectors import FeatureReader
-    from skewless.infra.packages.served_model import load_model
-    from skewless.infra.streams.backfill import Backfiller
+    """Read the features of the events' entities, score and log them on one core: as many at once as are decided."""
+    from skewless.infra.online.redis_store import BlockingReader
+    from skewless.infra.predictions.ids import PredictionIds
 
-    rows = [orjson.loads(payload) for payload in payloads(n)]
-    with tempfile.TemporaryDirectory() as name, _streams(Path(name), url) as streams:
-        store = _publish(streams)
-        online = RedisWriter(url)
-        Backfiller(streams=streams, store=online).build_missing(streams.plan.windows)
-        model = load_model(store, MODEL, "000001")
-        reader = FeatureReader(model.plan, BlockingReader(url))
-        with meter.lap():
-            for first in range(0, n, _CHUNK):
-                keys = {key: [row[key] for row in rows[first : first + _CHUNK]] for key in KEYS}
-                read = reader.read(ParsedRows(keys=keys, fields={}), time.time_ns() // 1_000_000 * 1_000)
-                model.runtime.score(read.matrix)
-        online.close()
+    rows = _events(n)
+    with tempfile.TemporaryDirectory() as name, _working(Path(name), url) as (streams, worker, broker):
+        _put(broker, rows)
+        _step(worker, broker)
+        predictor = _Predictor(streams, BlockingReader(url), PredictionIds())
+        for chunk in _chunks(rows[:_WARM]):
+            predictor.predict(chunk)
+        with _one_core(), meter.lap():
+            for chunk in _chunks(rows[_WARM:]):
+                predictor.predict(chunk)
     return "taken"
 
 
-@contextmanager
-def _streams(state: Path, url: str) -> Iterator[Any]:
-    from benchmarks.window_events import ALL, plan_of, view
-    from skewless.contract.clock import SystemClock
-    from skewless.contract.settings import Settings
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.infra.streams.streams import Streams
+class _Predictor:
+    """Predicts as a server does, without its HTTP, and logs each call durably."""
 
-    views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
-    with connect(state / f"spill-{os.getpid()}", threads=1) as connection:
-        yield Streams(
-            plan=plan_of(views, list(KEYS)),
-            state=ProjectState(state),
-            settings=Settings(stream_partitions=1),  # one worker takes them all
-            url=lambda: url,
-            connection=connection,
-            clock=SystemClock(),
+    def __init__(self, streams: Streams, reader: Any, ids: Any) -> None:  # noqa: ANN401 - loaded by contestants
+        from skewless.infra.decisions.decision_log import DecisionLog
+        from skewless.infra.online.marker_history import MarkerHistory
+        from skewless.infra.predictions.batches import ConstantColumns
+
+        self._model, self._reader, self._ids = project.load_champion(streams), reader, ids
+        self._model.windows.load_generations(reader.get(self._model.windows.pointers))
+        self._history = MarkerHistory.from_runs(streams.state, [streams.plan], reader.on_connect)
+        self._origin = self._model.origin
+        self._log, self._constants = DecisionLog(streams.state), ConstantColumns(self._origin, "entities")
+
+    def predict(self, rows: Sequence[_Row]) -> None:
+        """Read, score and log."""
+        import pyarrow as pa
+
+        from skewless.infra.predictions.batches import to_batch
+        from skewless.infra.predictions.record import PredictionBatch
+        from skewless.serving.prediction.input_texts import ColumnRows, input_texts
+
+        model, reader, now_us = self._model, self._model.reader, time.time_ns() // 1_000
+        columns, t = (
+            model.parser.parse_columns({key: [row[key] for row in rows] for key in KEYS}),
+            now_us // 1_000 * 1_000,
         )
+        request = model.parser.build_rows(columns)
+        names = [name for name in reader.names(request.keys, request.n) if name is not None]
+        stored, marks = self._reader.get_with_markers(names, reader.markers)
+        vectors = reader.vectors(names, stored, self._history.check_markers(reader.markers, marks), t, request)
+        record = PredictionBatch(
+            origin=self._origin,
+            ids=self._ids.take(t, len(rows)),
+            t=t,
+            asked_at=now_us,
+            read_start=now_us,
+            read_end=time.time_ns() // 1_000,
+            skew_us=0,
+            inputs=input_texts(ColumnRows(columns)),
+            matrix=vectors.matrix,
+            scores=model.runtime.score(vectors.matrix),
+            status=vectors.status,
+            versions=vectors.versions,
+            applied=vectors.applied,
+            watermarks=vectors.watermark,
+        )
+        self._log.append(pa.Table.from_batches([to_batch([record], self._constants)]), [], now_us)
 
 
-def _decisions(*, sinks: bool) -> Any:  # noqa: ANN401 - loaded by contestants
-    from skewless.contract.decisions import DecisionStream
-    from skewless.contract.sinks import RedisStreamSink
+def _take(
+    meter: Meter, url: str, rows: Sequence[_Row], *, decides: bool, first: int = 0, windows: int = project.WINDOWS
+) -> str:
+    """Take events in this process; those from a place on are decided, and after some that warm up, measured.
 
-    sink = RedisStreamSink(name=OUT, stream=OUT, most_entries=100_000)
-    return DecisionStream(name=STREAM, source="events", model=MODEL, sinks=(sink,) if sinks else ())
+    Args:
+        first: the number of events that are taken before the first decision.
+        windows: number of windows of each view.
+    """
+    from skewless.serving.decisions.opening import Deciders
+
+    with tempfile.TemporaryDirectory() as name, _working(Path(name), url, windows) as (streams, worker, broker):
+        worker.writer.follows_events = True  # from the beginning: no state is rolled up beyond a later event
+        _put(broker, rows[:first])
+        _step(worker, broker)
+        deciders = Deciders(streams=streams, store=project.package_store(streams))
+        if decides:
+            decisions = [project.decision_stream(has_sink=False)]
+            store = worker.writer.store
+            worker.set_decider(deciders.open(streams.plan, worker.source, decisions, store))
+        _put(broker, rows[first : first + _WARM])
+        _step(worker, broker)
+        _put(broker, rows[first + _WARM :])
+        with _one_core(), meter.lap():
+            _step(worker, broker)
+        worker.close()
+        deciders.close()
+        if worker.counts.accepted != len(rows):
+            raise ContestantError(f"{worker.counts.accepted} of {len(rows)} events were accepted")
+        if decides:
+            check_decisions(streams, first, len(rows) - first)
+    return "taken"
 
 
-def _publish(streams: Any) -> Any:  # noqa: ANN401 - loaded by contestants
-    """Write a model on all windows, and make it the champion; return the packages."""
-    from datetime import timedelta
+def _events(n: int, entities: int | None = None) -> list[_Row]:
+    """Return n events, and before them those that warm up; they follow each other at the rate until now.
 
-    import lightgbm
-
-    from skewless.contract.labels import LabelSource
-    from skewless.contract.settings import Settings
-    from skewless.contract.spec import ModelSpec, Split
-    from skewless.infra.packages.package import PackageContents, pin_plan
-    from skewless.infra.packages.store import PackageStore
-    from skewless.infra.packages.writer import write_package
-    from skewless.infra.plans.needed_views import CHAMPION
-    from skewless.infra.runtimes.certification import Reference
-
-    plan, rng = streams.plan.select_service("all"), np.random.default_rng(3)
-    rows = rng.gamma(2.0, 40.0, (_ROWS, len(plan.services[0].features)))
-    labels = (rows[:, 0] + rng.normal(0, 20, _ROWS) > 80).astype(float)
-    params = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1}
-    booster = lightgbm.train(params, lightgbm.Dataset(rows, labels), num_boost_round=_TREES)
-    some = rows[:64]
-    labels_of = LabelSource(path="labels", event_time="at", known_time="known", label="y")
-    contents = PackageContents(
-        model_name="model.txt",
-        model=booster.model_to_string().encode(),
-        spec=ModelSpec(
-            name=MODEL, service="all", labels=labels_of, algorithm="lightgbm", split=Split(test=timedelta(days=1))
-        ),
-        plan=pin_plan(plan, {}),
-        reference=Reference(some, *(np.asarray(booster.predict(some, raw_score=raw)) for raw in (True, False))),
-        profile={},
-        metrics={},
-        fingerprint={},
-    )
-    store = PackageStore.of(streams.state, Settings())
-    version = write_package(store, MODEL, contents).version
-    store.aliases.move(MODEL, CHAMPION, expect=None, to=version, reason="", now_us=0)
-    return store
+    Args:
+        entities: number of values of each key; before all others, each value has one event. None: few are frequent.
+    """
+    rng, n = np.random.default_rng(21), n + _WARM
+    if entities is None:
+        keys = {name: rng.zipf(1.2, n) % count for name, count in KEYS.items()}
+    else:
+        keys = {name: np.append(rng.permutation(entities), rng.integers(0, entities, n)) for name in KEYS}
+        n += entities
+    start = time.time_ns() // 1_000 - n * 1_000_000 // RATE
+    columns = {
+        **keys,
+        "amount": np.round(rng.gamma(2.0, 40.0, n), 2),
+        "ts": start + np.arange(n, dtype=np.int64) * 1_000_000 // RATE,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 @contextmanager
-def _working(state: Path, url: str) -> Iterator[None]:
-    """Let a worker work in another process for the length of a block."""
-    import multiprocessing
+def _working(state: Path, url: str, windows: int = project.WINDOWS) -> Iterator[tuple[Streams, Worker, MemoryBroker]]:
+    """Yield streams, their worker in this process, and the broker in memory that it reads."""
+    from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.streams.worker import Worker
+    from tests.memory_stream import MemoryBroker, MemoryStream
 
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    process = context.Process(target=_work, args=(str(state), url, stop))
-    process.start()
+    empty(url)
+    broker = MemoryBroker(1)
+    with project.open_streams(state, url, windows) as streams:
+        project.publish_model(streams)
+        project.build_states(streams, url)
+        store, source = RedisWriter(url), streams.sources()[0]
+        yield (
+            streams,
+            Worker(
+                streams=streams,
+                source=source,
+                writer=streams.writer(source, store),
+                open_stream=lambda owner: MemoryStream(broker, owner),
+            ),
+            broker,
+        )
+        store.close()
+
+
+def _put(broker: MemoryBroker, rows: Sequence[_Row]) -> None:
+    from tests.memory_stream import MemorySender
+
+    MemorySender(broker).send([orjson.dumps(row) for row in rows])
+
+
+def _step(worker: Worker, broker: MemoryBroker) -> None:
+    """Let the worker take, apply and decide all events."""
+    end = len(broker.log(0))
+    while worker.counts.read < end or any(counts.lag for counts in (worker.decider.counts if worker.decider else ())):
+        worker.step()
+
+
+def _chunks(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    for first in range(0, len(rows), _CHUNK):
+        yield rows[first : first + _CHUNK]
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Let this process use one core; the server has the other."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     try:
         yield
     finally:
-        stop.set()
-        process.join(20)
-
-
-def _work(state: str, url: str, stop: threading.Event) -> None:
-    from skewless.contract.settings import Settings
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.packages.store import PackageStore
-    from skewless.infra.streams.worker import Worker
-    from skewless.serving.decisions.opening import Deciders
-
-    with _streams(Path(state), url) as streams:
-        store, source = RedisWriter(url), streams.sources()[0]
-        deciders = Deciders(streams=streams, store=PackageStore.of(streams.state, Settings()))
-        decisions = [_decisions(sinks=True)]
-        deciders.load(streams.plan, decisions, store)
-        worker = Worker(
-            streams=streams,
-            source=source,
-            writer=streams.writer(source, store),
-            open_stream=streams.open_stream(source),
-        )
-        worker.set_decider(deciders.open(streams.plan, source, decisions, store))
-        worker.run(lambda: not stop.is_set())
-        deciders.close()
-        store.close()
+        os.sched_setaffinity(0, cores)

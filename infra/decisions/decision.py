@@ -16,10 +16,10 @@ from skewless.infra.formats.avro import AvroWriter
 from skewless.infra.formats.frame import add_frame, encode_indexes
 from skewless.infra.formats.protobuf import ProtobufWriter, import_protobuf
 from skewless.infra.formats.registry import SchemaKind, SchemaRegistry
-from skewless.infra.predictions.segments import SCHEMA
+from skewless.infra.predictions.segments import EVENT, SCHEMA
 
-_COLUMNS = ("id", "t", "model", "version", "inputs", "score", "scores", "role", "event", "action", "reasons")
-COLUMNS = pa.schema([field for field in SCHEMA if field.name in _COLUMNS])
+_READ_COLUMNS = ("id", "t", "model", "version", "inputs", "score", "scores", "action", "reasons")
+COLUMNS = pa.schema([field for field in SCHEMA if field.name in {*_READ_COLUMNS, "role", "event"}])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,30 +92,42 @@ def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, 
     """
     if rows["event"].null_count == rows.num_rows:
         return []
-    rows = rows.select([name for name in _COLUMNS if name in rows.column_names])
     is_served = pc.and_kleene(rows["event"].is_valid(), pc.not_equal(rows["role"], "shadow"))
     offsets = pc.indices_nonzero(is_served)
-    found = zip(offsets.to_pylist(), rows.take(offsets).to_pylist(), strict=True)
-    return [(offset, _read_row(row)) for offset, row in found if row["event"]["stream"] in streams]
+    found = rows if len(offsets) == rows.num_rows else rows.take(offsets)
+    event = found["event"].combine_chunks()
+    events = zip(*(event.field(field.name).to_pylist() for field in EVENT), strict=True)
+    none = [None] * found.num_rows
+    columns = [_values(found[name]) if name in found.column_names else none for name in _READ_COLUMNS]
+    return [
+        (offset, _read_row(event, row))
+        for offset, event, row in zip(offsets.to_pylist(), events, zip(*columns, strict=True), strict=True)
+        if event[0] in streams
+    ]
 
 
-def _read_row(row: Mapping[str, Any]) -> LoggedDecision:
-    event, scores = row["event"], row["scores"]
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    return [None] * len(column) if column.null_count == len(column) else column.to_pylist()
+
+
+def _read_row(event: Sequence[Any], row: Sequence[Any]) -> LoggedDecision:
+    stream, partition, position, event_us, is_late = event
+    name, decided_us, model, version, inputs, score, scores, action, reasons = row
     return LoggedDecision(
-        id=row["id"],
-        stream=event["stream"],
-        model=row["model"],
-        version=row["version"],
-        score=row["score"],
+        id=name,
+        stream=stream,
+        model=model,
+        version=version,
+        score=score,
         scores=None if scores is None else tuple(scores),
-        partition=event["partition"],
-        position=event["seq"],
-        event_us=event["event_ts"],
-        decided_us=row["t"],
-        is_late=event["late"],
-        inputs=row["inputs"],
-        action=row.get("action"),
-        reasons=tuple(row.get("reasons") or ()),
+        partition=partition,
+        position=position,
+        event_us=event_us,
+        decided_us=decided_us,
+        is_late=is_late,
+        inputs=inputs,
+        action=action,
+        reasons=tuple(reasons or ()),
     )
 
 

@@ -28,7 +28,7 @@ from skewless.infra.storage.project_state import ProjectState
 
 _MOST_DEAD = 1_000
 _FEW = 256
-_FEW_OPTIONS = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["t", "model", "version"]}
+_FEW_OPTIONS = {"compression": "snappy", "use_dictionary": False, "write_statistics": ["t", "model", "version"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ class DecisionLog:
 
 def _encode(rows: pa.Table) -> memoryview:
     sink = io.BytesIO()
-    # Of a few rows, dictionaries and other encodings cost more than they save; compaction writes them.
+    # Of a few rows, dictionaries, zstd and other encodings cost more than they save; compaction writes them.
     options = WRITE_OPTIONS if rows.num_rows > _FEW else _FEW_OPTIONS
     pq.write_table(rows, sink, **options)
     return sink.getbuffer()

@@ -181,7 +181,8 @@ class SinkDelivery:
                 self._done = batch.last + 1
                 active_at = now if batch.decisions else active_at
             due_s = _CONFIRM_S if self._unconfirmed or self._refusals else _SKIP_S
-            if batch is None or isinstance(self.sink, ParquetSink) or now - confirmed_at >= due_s:
+            # Not after each batch: the worker, whose decisions come next, would wait for the database.
+            if isinstance(self.sink, ParquetSink) or now - confirmed_at >= due_s:
                 self._confirm(outbox)
                 confirmed_at = now
             self._note(None)

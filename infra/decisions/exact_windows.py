@@ -14,24 +14,26 @@ up beyond the time of the event, or the store has lost writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.arrow_types import arrow_type
-from skewless.contract.keys import KeyCodec, window_marker
+from skewless.contract.keys import window_marker
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_events import EventSelector, ViewEvents
+from skewless.contract.window_events import EventSelector
+from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.sketch import Hashes
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout, partition_number
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.decisions.pending_events import KeyIndex, PendingEvents
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -45,51 +47,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_GENERATION = 0
 _Pairs = tuple[Int64Array, Int64Array]
-
-
-class PendingEvents:
-    """Consecutive rows of a log partition that the states may lack.
-
-    Args:
-        partition: name of the log partition.
-        rows: accepted and rejected ones, with their positions.
-    """
-
-    def __init__(self, partition: str, rows: pa.Table) -> None:
-        self.partition = partition
-        self.number = int(partition_number(partition))
-        self.first: int = rows[SEQ][0].as_py()
-        self._rows = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
-        self._views: dict[str, tuple[ViewEvents, dict[bytes, list[int]]]] = {}
-        self._selected: dict[str, ViewEvents] = {}
-
-    @property
-    def selected(self) -> dict[str, ViewEvents]:
-        """The events that count in each view that was read, by the hash of the view."""
-        return dict(self._selected)
-
-    def of_view(self, view: WindowView, selector: EventSelector, keys: KeyCodec) -> tuple[ViewEvents, _KeyIndex]:
-        """Return the events that count in a view, and their indices by the key of the entity's state."""
-        name = f"{keys.prefix!r}"
-        if name not in self._views:
-            origin = EventOrigins(
-                ts=self._rows[EVENT].to_numpy(),
-                partition=np.full(self._rows.num_rows, self.number),
-                seq=self._rows[SEQ].to_numpy(),
-            )
-            # Another generation of a view has the same events under other keys.
-            events = self._selected.get(view.hash) or selector.select(self._rows, origin)
-            self._selected[view.hash] = events
-            index: dict[bytes, list[int]] = {}
-            if len(events.rows):
-                columns = {key.name: events.keys[key.name].combine_chunks() for key in view.keys}
-                for i, key in enumerate(keys.pack(columns).to_pylist()):
-                    index.setdefault(key, []).append(i)
-            self._views[name] = events, index
-        return self._views[name]
-
-
-_KeyIndex = dict[bytes, list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +73,48 @@ class DecidedRows:
         return pa.table({**columns, TIME: int64_array(self.t[rows])})
 
 
+class _FurtherEvents(NamedTuple):
+    """Events that rows count beside their states: the row of each, its origin, its states, and its hashes."""
+
+    row: Int64Array
+    origin: EventOrigins
+    words: Int64Array
+    hashes: Hashes
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[_FurtherEvents]) -> _FurtherEvents:
+        rows, origins, words, hashes = zip(*parts, strict=True)
+        origin = EventOrigins.concatenate(origins)
+        return cls(np.concatenate(rows), origin, np.concatenate(words, axis=1), np.concatenate(hashes, axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStates:
+    """The states of one view for the rows of n decisions, as the store has them.
+
+    Args:
+        reader: of the view.
+        names: keys of the states; None: the row has no complete key.
+        states: the states; None: they could not be read.
+        marker: of the events' partition, read with the states; None: unknown.
+    """
+
+    reader: StateReader
+    names: Sequence[bytes | None]
+    states: Sequence[bytes | None] | None
+    marker: Marker | None
+
+    def are_behind(self, pending: PendingEvents) -> bool:
+        """Return whether the states may lack events from before the pending ones."""
+        is_known = self.reader.keys is not None and self.states is not None and self.marker is not None
+        return not is_known or self.marker is None or self.marker.position < pending.first - 1
+
+    @property
+    def structure(self) -> object:
+        """What is equal for views that can be read together."""
+        return self.reader.view.structure if self.reader.windows.is_mergeable else self.reader.view.hash
+
+
 @dataclass(eq=False)
 class ExactWindows:
     """Reads the windowed views of one source for decisions about its events; used from one thread.
@@ -132,66 +131,104 @@ class ExactWindows:
         self.recomputed = 0
         self._join = WindowJoin(self.connection)
         self._selectors: dict[str, EventSelector] = {}
-        self._layouts: dict[str, StateLayout] = {}
+        self._codecs: dict[tuple[str, ...], TileCodec] = {}
 
     def marker(self, project: str, reader: StateReader, partition: str) -> str:
         """Return the name of the marker that tells how far a view's states include a partition."""
         return window_marker(project, reader.view, reader.generation, partition)
 
     def read(
-        self,
-        reader: StateReader,
-        names: Sequence[bytes | None],
-        states: Sequence[bytes | None] | None,
-        marker: Marker | None,
-        rows: DecidedRows,
-        pending: PendingEvents,
-    ) -> tuple[ViewRead, StateProgress]:
-        """Return the read of a view for each row as of just before its event.
+        self, stored: Sequence[StoredStates], rows: DecidedRows, pending: PendingEvents
+    ) -> list[tuple[ViewRead, StateProgress]]:
+        """Return the read of each view for each row as of just before its event.
 
         Args:
-            reader: of the view.
-            names: keys of the states.
-            states: the states; None: they could not be read.
-            marker: of the partition, read with the states; None: unknown.
+            stored: of each view, with one state for each row.
             rows: the rows.
-            pending: the events of the partition, at least from the position behind the marker up to each row's.
+            pending: the events of the partition, at least from the position behind the markers up to each row's.
 
         Raises:
             StoreError: the log cannot be read.
         """
-        everything = np.arange(len(names))
-        if reader.keys is None or states is None or marker is None or marker.position < pending.first - 1:
-            return self._read_log(reader.view, rows, everything, pending)
-        view = reader.view
-        if view.hash not in self._selectors:
-            self._selectors[view.hash], self._layouts[view.hash] = EventSelector(view), StateLayout(view)
-        # Many rows are about few entities: each state is unpacked once.
-        entities = {name: i for i, name in enumerate(dict.fromkeys(names))}
-        base = np.fromiter(map(entities.__getitem__, names), dtype=np.int64, count=len(names))
-        by_name = dict(zip(names, states, strict=True))
-        tiles, is_valid = reader.codec.unpack_sound([by_name[name] for name in entities])
+        reads: dict[int, tuple[ViewRead, StateProgress]] = {}
+        groups: dict[object, list[int]] = {}
+        for place, each in enumerate(stored):
+            if each.are_behind(pending):
+                reads[place] = self._read_log(each.reader.view, rows, np.arange(len(rows.t)), pending)
+            else:
+                groups.setdefault(each.structure, []).append(place)
+        # Together, because the number of numpy's calls decides about the time for a few rows.
+        for places in groups.values():
+            parts = self._read_states([stored[place] for place in places], rows, pending)
+            reads |= zip(places, parts, strict=True)
+        return [reads[place] for place in range(len(stored))]
+
+    def _read_states(
+        self, group: Sequence[StoredStates], rows: DecidedRows, pending: PendingEvents
+    ) -> Iterator[tuple[ViewRead, StateProgress]]:
+        """Yield the reads of views of one structure; their rows follow each other in all arrays, view by view."""
+        n = len(rows.t)
+        base, states = _find_entities(group)
+        tiles, is_valid = self._codec([each.reader.view for each in group]).unpack_sound(states)
+        t, before = np.tile(rows.t, len(group)), np.tile(rows.before, len(group))
         last = np.full(tiles.n, -1, dtype=np.int64)
         own = tiles.slots.partition == pending.number
         last[tiles.slots.entity[own]] = tiles.slots.seq[own]
         slot = last[base]
-        is_exact = is_valid[base] & (slot < rows.before) & (tiles.m[base] <= rows.t)
-        events, index = pending.of_view(view, self._selectors[view.hash], reader.keys)
-        entity, event = _find_pairs(names, index, events.origin.seq, slot, np.where(is_exact, rows.before, -1))
-        if reader.is_mergeable:
-            further = entity, events.origin.ts[event], events.words[:, event]
-            slots = _slots_of(tiles.slots, base, pending.number, rows.before)
-            read, progress = reader.read_with(names, tiles, base, is_exact, rows.t, slots, further)
+        is_exact = is_valid[base] & (slot < before) & (tiles.m[base] <= t)
+        further = self._find_further(group, slot, np.where(is_exact, before, -1), pending)
+        slots = _slots_of(tiles.slots, base, pending.number, before)
+        windows = group[0].reader.windows
+        if windows.is_mergeable:
+            features = windows.features_with(tiles, base, t, further.row, further.origin.ts, further.words)
         else:
-            layout, part = self._layouts[view.hash], events.take(event)
-            added = Tiles.from_events(layout, len(names), entity, part.origin, part.words, part.hashes)
-            every = replace(tiles.take(base), slots=_slots_of(tiles.slots, base, pending.number, rows.before))
-            read, progress = reader.read(names, every.extend(layout, added), is_exact, rows.t, int(rows.t.max()))
-        missing = np.flatnonzero(~is_exact)
-        if not len(missing):
-            return read, progress
-        logged, logged_progress = self._read_log(view, rows, missing, pending)
-        return _merge(read, logged, missing), _merge_progress(progress, logged_progress, missing)
+            layout = StateLayout(group[0].reader.view)
+            added = Tiles.from_events(layout, len(base), *further)
+            features = windows.features(tiles.take(base).extend(layout, added), t)
+        for i, each in enumerate(group):
+            part = slice(i * n, (i + 1) * n)
+            own_slots = slots.of_entities(part.start, part.stop)
+            exact = is_exact[part]
+            read, progress = each.reader.build_read(
+                each.names, features[part], tiles.m[base[part]], exact, rows.t, int(rows.t.max()), own_slots
+            )
+            if not exact.all():
+                missing = np.flatnonzero(~exact)
+                logged, logged_progress = self._read_log(each.reader.view, rows, missing, pending)
+                read, progress = _merge(read, logged, missing), _merge_progress(progress, logged_progress, missing)
+            yield read, progress
+
+    def _find_further(
+        self, group: Sequence[StoredStates], slot: Int64Array, before: Int64Array, pending: PendingEvents
+    ) -> _FurtherEvents:
+        """Return the events that count for rows and that their states lack.
+
+        Args:
+            slot: the last position in the state of each row, shape ``(n_views * n,)``.
+            before: the first position that does not count for it.
+        """
+        parts: list[_FurtherEvents] = []
+        for i, each in enumerate(group):
+            view, n, keys = each.reader.view, len(each.names), each.reader.keys
+            if keys is None:
+                raise TypeError(view.name)  # its states are read from the log
+            if view.hash not in self._selectors:
+                self._selectors[view.hash] = EventSelector(view)
+            events, index = pending.of_view(view, self._selectors[view.hash], keys)
+            part = slice(i * n, (i + 1) * n)
+            row, event = _find_pairs(each.names, index, events.origin.seq, slot[part], before[part])
+            parts.append(
+                _FurtherEvents(
+                    row + part.start, events.origin.take(event), events.words[:, event], events.hashes[:, event]
+                )
+            )
+        return parts[0] if len(parts) == 1 else _FurtherEvents.concatenate(parts)
+
+    def _codec(self, views: Sequence[WindowView]) -> TileCodec:
+        names = tuple(view.hash for view in views)
+        if names not in self._codecs:
+            self._codecs[names] = TileCodec(*views)
+        return self._codecs[names]
 
     def _read_log(
         self, view: WindowView, rows: DecidedRows, numbers: Int64Array, pending: PendingEvents
@@ -215,8 +252,24 @@ class ExactWindows:
         return read, StateProgress(generation=_UNKNOWN_GENERATION, slots=slots)
 
 
+def _find_entities(group: Sequence[StoredStates]) -> tuple[Int64Array, list[bytes | None]]:
+    """Return the entity of each row of each view, and the states of the entities, equally many of each view.
+
+    Many rows are about few entities: each state is unpacked once.
+    """
+    distinct = [dict(zip(each.names, each.states or (), strict=True)) for each in group]
+    size = max(map(len, distinct))
+    base: list[int] = []
+    states: list[bytes | None] = []
+    for i, (each, by_name) in enumerate(zip(group, distinct, strict=True)):
+        entities = {name: i * size + number for number, name in enumerate(by_name)}
+        base += map(entities.__getitem__, each.names)
+        states += [*by_name.values(), *[None] * (size - len(by_name))]
+    return np.array(base, dtype=np.int64), states
+
+
 def _find_pairs(
-    names: Sequence[bytes | None], index: _KeyIndex, seq: Int64Array, slot: Int64Array, before: Int64Array
+    names: Sequence[bytes | None], index: KeyIndex, seq: Int64Array, slot: Int64Array, before: Int64Array
 ) -> _Pairs:
     """Return the rows and the events that count for them and that their states lack."""
     entity: list[int] = []

@@ -40,6 +40,7 @@ class StateReader:
         generation: of the states; 0: unknown.
         keys: encodes the keys of its states; None: the generation is unknown.
         markers: names of the markers of its log partitions.
+        windows: computes its features.
     """
 
     def __init__(self, project: str, view: WindowView) -> None:
@@ -49,7 +50,7 @@ class StateReader:
         self.markers: list[str] = []
         self._project = project
         self.codec = TileCodec(view)
-        self._reader = WindowReader(view)
+        self.windows = WindowReader(view)
         self._text = b""
 
     def load_pointer(self, text: bytes) -> None:
@@ -85,35 +86,9 @@ class StateReader:
             t: as for ``WindowReader.features``.
             watermark: of the view, microseconds; 0: unknown.
         """
-        return self._build(names, self._reader.features(tiles, t), tiles.m, is_valid, t, watermark, tiles.slots)
+        return self.build_read(names, self.windows.features(tiles, t), tiles.m, is_valid, t, watermark, tiles.slots)
 
-    @property
-    def is_mergeable(self) -> bool:
-        """Whether ``read_with`` can read the view."""
-        return self._reader.is_mergeable
-
-    def read_with(
-        self,
-        names: Sequence[bytes | None],
-        tiles: Tiles,
-        base: Int64Array,
-        is_valid: BoolArray,
-        t: Int64Array,
-        slots: AppliedPositions,
-        further: tuple[Int64Array, Int64Array, Int64Array],
-    ) -> tuple[ViewRead, StateProgress]:
-        """Return the features of rows as ``WindowReader.features_with`` does, with the positions of each row.
-
-        Args:
-            names, is_valid, t: of each row, as for ``read``.
-            tiles, base: the records of entities, and the entity of each row.
-            slots: the positions that each row includes.
-            further: row, time and states of further events.
-        """
-        features = self._reader.features_with(tiles, base, t, *further)
-        return self._build(names, features, tiles.m[base], is_valid, t, int(t.max()), slots)
-
-    def _build(
+    def build_read(
         self,
         names: Sequence[bytes | None],
         features: Floats,
@@ -123,6 +98,12 @@ class StateReader:
         watermark: int,
         slots: AppliedPositions,
     ) -> tuple[ViewRead, StateProgress]:
+        """Return the read of entities from their features, as ``read`` does.
+
+        Args:
+            m: time up to which the state of each is rolled up, microseconds.
+            slots: the positions that the features include.
+        """
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
         is_answered: BoolArray = (m <= t) & is_valid

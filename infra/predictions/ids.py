@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 
 _TIMED = re.compile(r"([0-9a-f]{11})-[0-9a-f]{8}-[0-9a-f]+")
@@ -38,8 +39,14 @@ def decision_id(stream: str, partition: str, seq: int, t_us: int) -> str:
     >>> decision_id("fraud", "events/payments/ab12/0", 31, 1764459266784000)
     '19ad1f7c2e0-26e6dadb-1f'
     """
+    return decision_ids(stream, partition, [seq], [t_us])[0]
+
+
+def decision_ids(stream: str, partition: str, seqs: Iterable[int], times_us: Iterable[int]) -> list[str]:
+    """Return the ``decision_id`` of each position and time."""
     origin = blake2b(f"{stream}/{partition}".encode(), digest_size=_PROCESS_BYTES).hexdigest()
-    return f"{t_us // _MILLISECOND_US:011x}-{origin}-{seq:x}"
+    each = zip(seqs, times_us, strict=True)
+    return [f"{t_us // _MILLISECOND_US:011x}-{origin}-{seq:x}" for seq, t_us in each]
 
 
 def find_id_time(prediction: str) -> range | None:

@@ -12,7 +12,7 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.exact_windows import PendingEvents
+from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import BlockingOnlineReader
 from skewless.infra.storage.project_state import ProjectState

@@ -17,7 +17,7 @@ from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.exact_windows import PendingEvents
+from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.log_columns import EVENT
 from skewless.serving.decisions.events import AcceptedEvents, EventTimes
 

@@ -18,7 +18,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.window_events import ViewEvents
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
-from skewless.infra.decisions.exact_windows import PendingEvents
+from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import SEQ
 from skewless.infra.log.partition_log import PartitionLog

@@ -16,7 +16,8 @@ from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
-from skewless.infra.decisions.exact_windows import DecidedRows, ExactWindows, PendingEvents
+from skewless.infra.decisions.exact_windows import DecidedRows, ExactWindows, StoredStates
+from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import BlockingOnlineReader, Marker
@@ -112,10 +113,13 @@ class DecisionReads:
         rows = DecidedRows(ask=request, t=events.t, before=events.seq)
         all_reads, applied = dict(reads.reads), dict(reads.applied)
         step, windows = len(model.plan.views) * n, [view.name for view in model.plan.windows]
+        asked = []
         for name, each in own.items():
             part = slice(step + windows.index(name) * n, step + (windows.index(name) + 1) * n)
             states, marker = None if stored is None else stored[part], marks.get(own_markers[name])
-            all_reads[name], applied[name] = self.windows.read(each, names[part], states, marker, rows, pending)
+            asked.append(StoredStates(reader=each, names=names[part], states=states, marker=marker))
+        for name, (read, progress) in zip(own, self.windows.read(asked, rows, pending), strict=True):
+            all_reads[name], applied[name] = read, progress
         views = ViewReads(reads=all_reads, applied=applied, corrupt=len(corrupt))
         assembled = reader.assemble(views, hidden, events.t, request)
         return EventVectors(
@@ -159,7 +163,8 @@ class DecisionReads:
         values = []
         for before in (events.seq, events.seq + 1):
             rows = DecidedRows(ask=request, t=t, before=before)
-            read, _ = self.windows.read(reader, names, states, marks.get(marker), rows, pending)
+            stored = StoredStates(reader=reader, names=names, states=states, marker=marks.get(marker))
+            ((read, _),) = self.windows.read([stored], rows, pending)
             values.append(np.where(read.nulls[feature], np.nan, np.asarray(read.values[feature], dtype=np.float64)))
         return values[0], values[1]
 

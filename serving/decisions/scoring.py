@@ -14,10 +14,10 @@ from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.exact_windows import PendingEvents
+from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
-from skewless.infra.predictions.ids import decision_id
+from skewless.infra.predictions.ids import decision_ids
 from skewless.infra.predictions.record import DecidedEvents, LoadColumns, PredictionBatch
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.telemetry.logger import EventLogger
@@ -229,8 +229,7 @@ class EventScorer:
             serves: its actions are taken, so that it may explore; those of a shadow are not.
         """
         model, assembled = part.model, vectors.assembled
-        each = zip(own.seq.tolist(), own.t.tolist(), strict=True)
-        ids = [decision_id(own.stream, own.partition, seq, t) for seq, t in each]
+        ids = decision_ids(own.stream, own.partition, own.seq.tolist(), own.t.tolist())
         explore = model.package.spec.explore if serves else None
         scored = ScoredBatch(
             model=model,

@@ -46,13 +46,10 @@ class ViewEvents:
 
     def take(self, positions: Int64Array) -> ViewEvents:
         """Return the events at some positions."""
-        origin = self.origin
         return ViewEvents(
             rows=self.rows[positions],
             keys=self.keys.take(int64_array(positions)),
-            origin=EventOrigins(
-                ts=origin.ts[positions], partition=origin.partition[positions], seq=origin.seq[positions]
-            ),
+            origin=self.origin.take(positions),
             words=self.words[:, positions],
             hashes=self.hashes[:, positions],
         )
@@ -84,9 +81,7 @@ class EventSelector:
         selected, measured = self._measure(columns, np.flatnonzero(self._find_counting(rows, columns)))
         all_count = len(selected) == rows.num_rows
         if not all_count:
-            origin = EventOrigins(
-                ts=origin.ts[selected], partition=origin.partition[selected], seq=origin.seq[selected]
-            )
+            origin = origin.take(selected)
         hashes = np.empty((len(self._layout.hashed), len(selected)), dtype=np.uint64)
         for i, name in enumerate(self._layout.hashed):
             hashes[i] = np.where(measured[name].null, NO_HASH, measured[name].hashes)

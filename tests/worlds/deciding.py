@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -92,11 +92,15 @@ PLAIN = _view(
 )
 
 
+# Read together with the other.
+TWIN = replace(PLAIN, name="twin")
+
+
 @dataclass
 class DecidingWorld(StreamWorld):
     """One project whose events a model decides."""
 
-    views: tuple[WindowView, ...] = (VIEW, PLAIN)
+    views: tuple[WindowView, ...] = (VIEW, PLAIN, TWIN)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
     state_folder: str = ""

@@ -12,7 +12,7 @@ For ``count_distinct``, an event has hashes next to its words; see ``skewless.co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,17 @@ class EventOrigins:
     ts: Int64Array
     partition: Int64Array
     seq: Int64Array
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[EventOrigins]) -> EventOrigins:
+        """Return the origins of all events of some parts."""
+        columns = zip(*((part.ts, part.partition, part.seq) for part in parts), strict=True)
+        ts, partition, seq = map(np.concatenate, columns)
+        return cls(ts=ts, partition=partition, seq=seq)
+
+    def take(self, events: Int64Array | npt.NDArray[np.intp]) -> EventOrigins:
+        """Return the origins of some events."""
+        return EventOrigins(ts=self.ts[events], partition=self.partition[events], seq=self.seq[events])
 
 
 def partition_number(partition: str) -> np.int64:
