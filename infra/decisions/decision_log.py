@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -176,7 +176,13 @@ class DecisionLog:
                     self._positions.delete(name)
             self._begins.delete(stream)
 
-    def append(self, rows: pa.Table | None, ranges: Sequence[DecidedRange], at_us: int) -> Segment | None:
+    def append(
+        self,
+        rows: pa.Table | None,
+        ranges: Sequence[DecidedRange],
+        at_us: int,
+        ensure_logged: Callable[[], None] = lambda: None,
+    ) -> Segment | None:
         """Append decisions durably, and move the positions of their streams; return their segment.
 
         An append that failed with a StoreError may still have been written: read the positions again.
@@ -185,19 +191,24 @@ class DecisionLog:
             rows: in the schema of the prediction log; None: no event is decided, only skipped.
             ranges: the events that these decisions, and no others, are about.
             at_us: time of the decisions, microseconds.
+            ensure_logged: returns when the events are in their log; called before the transaction.
 
         Raises:
             ConflictError: another worker has decided some of these events; nothing was written.
             StoreError: the decisions cannot be written.
         """
         if rows is None or not rows.num_rows:
+            ensure_logged()
             with self.state.database.transaction():
                 self._move(ranges)
             return None
         storage, began_at = self.state.storage, time.time()
         name = f"{PREDICTIONS}/{at_us:020d}-{uuid.uuid4().hex[:12]}.parquet"
         stored = storage.put(name, _encode(rows))
+        is_logged = False
         try:
+            ensure_logged()  # after the file, because the events are written at the same time
+            is_logged = True
             with self.state.database.transaction():
                 self._move(ranges)
                 return self._catalog.append(
@@ -208,9 +219,11 @@ class DecisionLog:
                     at_us=at_us,
                     columns=encode_columns(SCHEMA),
                 )
-        except ConflictError:
-            with suppress(StoreError):
-                self._catalog.discard(storage, PREDICTIONS, stored.name)
+        except (ConflictError, StoreError) as error:
+            # If the transaction failed with a StoreError, it may have been committed.
+            if not is_logged or isinstance(error, ConflictError):
+                with suppress(StoreError):
+                    self._catalog.discard(storage, PREDICTIONS, stored.name)
             raise
 
     def _move(self, ranges: Sequence[DecidedRange]) -> None:

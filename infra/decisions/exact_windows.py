@@ -234,6 +234,7 @@ class ExactWindows:
         self, view: WindowView, rows: DecidedRows, numbers: Int64Array, pending: PendingEvents
     ) -> tuple[ViewRead, StateProgress]:
         """Return the read of some rows from the log."""
+        pending.ensure_logged()
         self.recomputed += len(numbers)
         # Before the ends: a partition that begins in between has no end here, and is not read.
         parts = read_log_partitions(self.state, view.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -22,10 +23,12 @@ class PendingEvents:
     Args:
         partition: name of the log partition.
         rows: accepted and rejected ones, with their positions.
+        ensure_logged: returns when the rows are in the log: reads of the log and writes of decisions call it before.
     """
 
-    def __init__(self, partition: str, rows: pa.Table) -> None:
+    def __init__(self, partition: str, rows: pa.Table, ensure_logged: Callable[[], None] = lambda: None) -> None:
         self.partition = partition
+        self.ensure_logged = ensure_logged
         self.number = int(partition_number(partition))
         self.first: int = rows[SEQ][0].as_py()
         self._rows = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -63,13 +63,17 @@ class EventDecider(Protocol):
         """Begin to decide a log partition, which another worker may have decided before."""
         ...
 
-    def decide(self, partition: str, rows: pa.Table) -> Mapping[str, ViewEvents]:
-        """Decide events that were just appended to a log partition, before they are applied to states.
+    def decide(
+        self, partition: str, rows: pa.Table, ensure_logged: Callable[[], None] = lambda: None
+    ) -> Mapping[str, ViewEvents]:
+        """Decide events that are being appended to a log partition, before they are applied to states.
 
         Returns the events that count in each view that was read, by the hash of the view.
 
         Args:
             rows: with consecutive positions; states include no row behind them, and perhaps not all before them.
+            ensure_logged: returns when the rows are in the log; no decision is logged before. If it raises, they are
+                not, and ``assign`` must be called.
 
         Raises:
             ConflictError: another worker decides the partition's events, so it owns the partition.

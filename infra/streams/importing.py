@@ -40,7 +40,8 @@ from skewless.infra.streams.history_file import (
     history_files,
 )
 from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, import_prefix
-from skewless.infra.streams.partition_worker import IdlePartitions, SourceCounts
+from skewless.infra.streams.partition_worker import IdlePartitions
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 
 BATCH_ROWS = 100_000

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
-from skewless.infra.log.catalog import End
-from skewless.infra.log.daily_counts import DailyCounts, RowCounts
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.log.catalog import End, Segment
+from skewless.infra.log.daily_counts import RowCounts
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_partitions, source_logs
+from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.online.port import Marker
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.decider import EventDecider
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import PENDING_US, Selected, StateWriter
 
 
@@ -96,15 +100,58 @@ class PartitionWorker:
         if not self._positions:
             return None
         decoded = self.decoder.decode(self._payloads, self._positions, now_us)
+        return self._note_accepted(*self._append(decoded, now_us), now_us, counts)
+
+    def decide_and_accept(
+        self, decider: EventDecider, now_us: int, counts: SourceCounts, pool: Executor
+    ) -> tuple[pa.Table, Selected] | None:
+        """Do as ``accept``, and decide the rows while another thread appends them; no decision is logged before them.
+
+        Returns:
+            The numbered rows, and what ``EventDecider.decide`` returns. None: there are none, or the append tells which
+            are new; call ``accept``.
+
+        Raises:
+            ConflictError, StoreError: as ``accept``.
+        """
+        if not self._positions or self.ids.source.id_column is not None:
+            return None
+        decoded = self.decoder.decode(self._payloads, self._positions, now_us)
+        rows, future = (
+            decoded.append_column(SEQ, self._number(decoded.num_rows)),
+            pool.submit(self._append, decoded, now_us),
+        )
+
+        @cache
+        def finish() -> None:
+            self._note_accepted(*future.result(), now_us, counts)
+
+        try:
+            return rows, decider.decide(self.log.partition, rows, finish)
+        finally:
+            try:
+                finish()
+            except (ConflictError, StoreError):
+                decider.assign(self.log.partition)  # nothing was accepted
+                raise
+
+    def _append(self, decoded: pa.Table, now_us: int) -> tuple[pa.Table, Segment | None]:
         # At the end as it was when the partition was assigned: the position to read from was derived from it.
         # The end of the last batch is recorded in the transaction of the append: one commit less for each batch.
-        rows, span = self.ids.accept(self.log, decoded, at=self._end, now_us=now_us, end=self.unrecorded_end)
+        return self.ids.accept(self.log, decoded, at=self._end, now_us=now_us, end=self.unrecorded_end)
+
+    def _number(self, n: int) -> pa.Array:
+        return pa.array(np.arange(self._end, self._end + n, dtype=np.int64))
+
+    def _note_accepted(
+        self, rows: pa.Table, span: Segment | None, now_us: int, counts: SourceCounts
+    ) -> pa.Table | None:
         unsaved = RowCounts(duplicates=len(self._positions) - rows.num_rows)
         if span is not None:
-            self._end = span.last + 1
             self.first_unended = None if self.unrecorded_end else self.first_unended
             unsaved.add_refused(rows[REJECT], self.log.partition, span.first)
-            rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
+            rows = rows.append_column(SEQ, self._number(rows.num_rows))
+            self._end = span.last + 1
             counts.batches += 1
         unsaved.accepted = rows[REJECT].null_count
         unsaved.late = self._count_late(rows, counts)
@@ -281,66 +328,3 @@ class IdlePartitions:
 
     def _log(self, name: str) -> PartitionLog:
         return self._logs.setdefault(name, PartitionLog(self.state, name))
-
-
-@dataclass(kw_only=True)
-class SourceCounts:
-    """Counts of one source since the worker began; times are microseconds.
-
-    Args:
-        source: name of the event source.
-        read: messages read from the stream.
-        accepted, rejected, duplicates: results of these messages.
-        late: accepted events that are older than an earlier event by more than a hop's slack.
-        states: updated states of entities.
-        batches: log files written.
-        rereads: log rows that were applied from the log after a start or a failure.
-        watermark_us: greatest accepted event time; None: no event yet.
-        lag: messages waiting in the stream; None: unknown.
-        partitions: number of partitions that this worker owns.
-        trouble: why the worker cannot continue; None: nothing is wrong.
-    """
-
-    source: str
-    read: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    duplicates: int = 0
-    late: int = 0
-    states: int = 0
-    batches: int = 0
-    rereads: int = 0
-    watermark_us: int | None = None
-    lag: int | None = None
-    partitions: int = 0
-    trouble: str | None = None
-    _last: tuple[float, int, float] = field(default=(0.0, 0, 0.0), repr=False)
-    _unsaved: RowCounts = field(default_factory=RowCounts, repr=False)
-    _at_us: int = field(default=0, repr=False)
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values, ready for JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
-
-    def add(self, counts: RowCounts, now_us: int) -> None:
-        """Add the counts of a batch that was accepted at a time."""
-        self.accepted += counts.accepted
-        self.rejected += counts.rejected
-        self.duplicates += counts.duplicates
-        self.late += counts.late
-        self._unsaved.add(counts)
-        self._at_us = now_us
-
-    def save(self, daily: DailyCounts) -> None:
-        """Add the counts since the last save to those of the day."""
-        unsaved, self._unsaved = self._unsaved, RowCounts()
-        daily.add(source_logs(self.source), self._at_us, unsaved)
-
-    def rate(self) -> float:
-        """Return messages read per second since the last measurement, which is at least a second ago."""
-        now = time.monotonic()
-        since, read, rate = self._last
-        if now - since >= 1.0:
-            rate = (self.read - read) / (now - since) if since else 0.0
-            self._last = (now, self.read, rate)
-        return rate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,9 +22,10 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
 from skewless.infra.streams.decider import EventDecider
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker, SourceCounts
+from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
-from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.state_writer import Selected, StateWriter
 from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -43,15 +45,6 @@ class Assignment(NamedTuple):
 
     source: EventSource
     views: tuple[WindowView, ...]
-
-
-def log_partition(source: str, partition: Partition) -> str:
-    """Return the name of the log partition of a stream's partition (SEMANTICS 1.4).
-
-    >>> log_partition("arrivals", Partition(name="0", epoch="ab12"))
-    'events/arrivals/ab12/0'
-    """
-    return f"events/{source}/{partition.epoch}/{partition.name}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -95,6 +88,7 @@ class Worker:
         self._decide_at = 0.0
         self._next_decider: list[EventDecider | None] = []
         self._log_error: str | None = None
+        self._log_pool = ThreadPoolExecutor(1, thread_name_prefix="log")  # starts its thread when it is used
         self._idle_partitions = IdlePartitions(self.writer, state, self.source.name)
 
     @property
@@ -128,6 +122,7 @@ class Worker:
                 self.step()
         finally:
             self.close()
+            self._log_pool.shutdown()
             self._switch_decider()
             if self.decider is not None:
                 self.decider.close()
@@ -174,7 +169,7 @@ class Worker:
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
-        log = PartitionLog(self.streams.state, log_partition(self.source.name, partition))
+        log = PartitionLog(self.streams.state, partition.log_name(self.source.name))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         if self.decider is not None:
@@ -253,12 +248,10 @@ class Worker:
             if not partition_worker.waiting:
                 continue
             try:
-                rows = partition_worker.accept(self.streams.clock.now_us(), self.counts)
+                self._accept(partition_worker)
             except StoreError as error:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
-            if rows is not None:
-                self._apply(partition_worker, rows)
             if partition_worker.next_position is not None:
                 self._uncommitted[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
@@ -269,17 +262,31 @@ class Worker:
             self._note_trouble(log_error)
             time.sleep(_RETRY_S)
 
+    def _accept(self, partition_worker: PartitionWorker) -> None:
+        """Log the waiting messages of a partition, decide and apply them."""
+        now_us, decided = self.streams.clock.now_us(), None
+        # While the log cannot be written, nothing is decided in vain.
+        if self.decider is not None and not self._log_error and partition_worker.waiting <= _MOST_DECIDED:
+            decided = partition_worker.decide_and_accept(self.decider, now_us, self.counts, self._log_pool)
+        if decided is not None:
+            self._apply_part(partition_worker, *decided)
+        elif (rows := partition_worker.accept(now_us, self.counts)) is not None:
+            self._apply(partition_worker, rows)
+
     def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
         # In parts: each event is compared with the events of its entity before it in its part.
         size = rows.num_rows if self.decider is None else _MOST_DECIDED
         for part in [rows.slice(first, size) for first in range(0, rows.num_rows, size)]:
-            decided = None if self.decider is None else self.decider.decide(partition_worker.log.partition, part)
-            if partition_worker.behind:
-                continue  # earlier rows must be applied first
-            try:
-                partition_worker.apply(self.writer, part, self.counts, decided)
-            except StoreError as error:
-                self._note_trouble(error)
+            selected = None if self.decider is None else self.decider.decide(partition_worker.log.partition, part)
+            self._apply_part(partition_worker, part, selected)
+
+    def _apply_part(self, partition_worker: PartitionWorker, rows: pa.Table, selected: Selected | None) -> None:
+        if partition_worker.behind:
+            return  # earlier rows must be applied first
+        try:
+            partition_worker.apply(self.writer, rows, self.counts, selected)
+        except StoreError as error:
+            self._note_trouble(error)
 
     def _decide_waiting(self) -> None:
         """Decide accepted events that are not decided yet: after a start, and after a failure."""
@@ -310,9 +317,7 @@ class Worker:
         """Check once a second whether the store has lost applied rows, also if no events arrive."""
         if time.monotonic() < self._check_at:
             return
-        workers = {
-            partition_worker.log.partition: partition_worker for partition_worker in self._partition_workers.values()
-        }
+        workers = {each.log.partition: each for each in self._partition_workers.values()}
         for name, position in self.writer.read_positions(list(workers)).items():
             workers[name].behind |= position is None or position < workers[name].applied
         self._idle_partitions.catch_up_stuck(workers, self.counts, self.streams.clock.now_us)
@@ -322,16 +327,12 @@ class Worker:
         """Advance watermarks about twice a second, also if no events arrive."""
         if time.monotonic() < max(self._advance_at, self._retry_at):
             return
-        markers = {
-            partition_worker.log.partition: Marker(partition_worker.applied, partition_worker.watermark_us)
-            for partition_worker in self._partition_workers.values()
-            if partition_worker.watermark_us
-        }
+        own = list(self._partition_workers.values())
+        markers = {each.log.partition: Marker(each.applied, each.watermark_us) for each in own if each.watermark_us}
         names = stream.partition_names()
         if names is not None:
-            live = {partition_worker.log.partition for partition_worker in self._partition_workers.values()}
-            workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}
-            markers |= self._idle_partitions.watermarks(live, set(names) - workers)
+            foreign = set(names) - {each.partition.name for each in own}
+            markers |= self._idle_partitions.watermarks({each.log.partition for each in own}, foreign)
         try:
             self.writer.advance(markers)
         except StoreError as error:

@@ -22,8 +22,8 @@ from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.applied_plan import read_plan_number, read_valid
 from skewless.infra.streams.backfill import Backfiller, Housekeeper
 from skewless.infra.streams.decider import DeciderPool, DecisionCounts
-from skewless.infra.streams.partition_worker import SourceCounts
 from skewless.infra.streams.port import OpenStream
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, Worker
 from skewless.infra.telemetry.logger import EventLogger

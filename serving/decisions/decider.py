@@ -82,10 +82,12 @@ class SourceDecider:
         """Let ``catch_up`` decide the rows of a partition before a position."""
         self._ends[partition] = max(end, self._ends.get(partition, 0))
 
-    def decide(self, partition: str, rows: pa.Table) -> Mapping[str, ViewEvents]:
-        """Decide events that were just appended; see ``EventDecider``."""
+    def decide(
+        self, partition: str, rows: pa.Table, ensure_logged: Callable[[], None] = lambda: None
+    ) -> Mapping[str, ViewEvents]:
+        """Decide events that are being appended; see ``EventDecider``."""
         self._ends[partition] = rows[SEQ][-1].as_py() + 1
-        return self._decide(partition, rows).selected
+        return self._decide(PendingEvents(partition, rows, ensure_logged), rows).selected
 
     def catch_up(self, log: PartitionLog) -> None:
         """Decide waiting events of a partition; see ``EventDecider``."""
@@ -97,7 +99,8 @@ class SourceDecider:
             first, end = min(positions), self._ends[partition]
             if first < end:
                 with closing(log.read(first, min(end, first + _CATCH_UP_ROWS) - 1)) as tables:  # type: ignore[type-var]
-                    self._decide(partition, pa.concat_tables(tables))
+                    rows = pa.concat_tables(tables)
+                self._decide(PendingEvents(partition, rows), rows)
             self._count_lag()
             if time.monotonic() >= self._record_at:
                 self._record_at = time.monotonic() + _RECORD_S
@@ -117,9 +120,9 @@ class SourceDecider:
             _log.warning("decided_positions_not_recorded", source=self.source, error=str(error))
         self.scorer.close()
 
-    def _decide(self, partition: str, rows: pa.Table) -> PendingEvents:
+    def _decide(self, pending: PendingEvents, rows: pa.Table) -> PendingEvents:
         """Decide consecutive rows for each stream that has decided all events before them."""
-        events, pending = AcceptedEvents.of(rows), PendingEvents(partition, rows)
+        events, partition = AcceptedEvents.of(rows), pending.partition
         last = pending.first + rows.num_rows - 1
         batches: list[DecidedBatch] = []
         ranges: list[DecidedRange] = []
@@ -131,7 +134,7 @@ class SourceDecider:
                 if not self.has_room(stream.name):
                     self._note(counts, "a sink has no room: too many decisions wait for it")
                     continue
-                begin = self._with_newest(partition, position)
+                begin = self._with_newest(pending, position)
                 batch, after, dead = self._decide_stream(stream, condition, events, pending, begin, last)
             except ConflictError:
                 raise
@@ -145,7 +148,7 @@ class SourceDecider:
             ranges.append(
                 DecidedRange(stream=stream.name, partition=partition, before=recorded, after=after, dead=dead)
             )
-        self._append(partition, batches, ranges)
+        self._append(pending, batches, ranges)
         self._count_lag()
         return pending
 
@@ -189,18 +192,20 @@ class SourceDecider:
         )
         return batch, after, dead
 
-    def _append(self, partition: str, batches: Sequence[DecidedBatch], ranges: Sequence[DecidedRange]) -> None:
+    def _append(self, pending: PendingEvents, batches: Sequence[DecidedBatch], ranges: Sequence[DecidedRange]) -> None:
         """Log decisions and positions in one transaction; positions behind skipped events alone wait."""
+        partition = pending.partition
         if not ranges:
             return
         if not batches and not any(item.dead for item in ranges):
+            pending.ensure_logged()
             self._count(ranges)
             for item in ranges:
                 self._positions[item.stream, partition] = item.after
             return
         rows = pa.concat_tables([batch.rows for batch in batches]) if batches else None
         try:
-            segment = self.log.append(rows, ranges, self.clock.now_us())
+            segment = self.log.append(rows, ranges, self.clock.now_us(), pending.ensure_logged)
         except SkewlessError as error:
             # The append may have reached the log: what counts is read again.
             for item in ranges:
@@ -244,11 +249,12 @@ class SourceDecider:
         for known in (self._positions, self._recorded):
             known.pop((stream, partition), None)
 
-    def _with_newest(self, partition: str, position: DecidedPosition) -> DecidedPosition:
+    def _with_newest(self, pending: PendingEvents, position: DecidedPosition) -> DecidedPosition:
         """Return a position with the latest event time before it, which a new stream reads from the log."""
         if position.newest_us is not None or not position.next or self.find_times is not find_times:
             return position
-        return replace(position, newest_us=self.scorer.reads.find_newest(partition, position.next))
+        pending.ensure_logged()
+        return replace(position, newest_us=self.scorer.reads.find_newest(pending.partition, position.next))
 
     def _count(self, ranges: Sequence[DecidedRange]) -> None:
         by_stream = {counts.stream: counts for counts in self.counts}

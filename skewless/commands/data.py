@@ -22,7 +22,7 @@ from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
     from skewless.infra.streams.importing import ImportResult
-    from skewless.infra.streams.partition_worker import SourceCounts
+    from skewless.infra.streams.source_counts import SourceCounts
     from skewless.operations.entity_values import EntityView
     from skewless.training.dataset_files import DatasetReport
 

@@ -22,7 +22,7 @@ from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.decider import DecisionCounts, EventDecider
 from skewless.infra.streams.importing import ImportResult
-from skewless.infra.streams.partition_worker import SourceCounts
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
 from skewless.workspace import Workspace
 

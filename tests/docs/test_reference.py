@@ -29,7 +29,7 @@ from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.runtimes.certification import Reference
-from skewless.infra.streams.partition_worker import SourceCounts
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder

@@ -32,8 +32,9 @@ from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import Digests, EventIds, IdIndex
 from skewless.infra.streams.importing import ImportResult
-from skewless.infra.streams.partition_worker import PartitionWorker, SourceCounts
+from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.source_counts import SourceCounts
 from tests.unit.infra.streams.test_importing import importer
 from tests.worlds.streams import BASE, SOURCE, VIEW
 

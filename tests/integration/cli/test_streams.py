@@ -19,7 +19,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams import importing
 from skewless.infra.streams.importing import Importer
-from skewless.infra.streams.partition_worker import SourceCounts
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.worker_group import SourceMetrics
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run

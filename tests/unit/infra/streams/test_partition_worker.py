@@ -21,8 +21,9 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.partition_worker import PartitionWorker, SourceCounts
+from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
