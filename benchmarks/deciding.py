@@ -139,35 +139,36 @@ def _event(rng: np.random.Generator) -> _Row:
     return {**keys, "amount": round(float(rng.gamma(2.0, 40.0)), 2), "ts": time.time_ns() // 1_000}
 
 
-def ingest_alone(meter: Meter, *, url: str, n: int) -> str:
-    """Take, log and apply events without a decision, on one core."""
-    return _take(meter, url, _events(n), decides=False)
+def ingest_alone(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
+    """Take, log and apply events without a decision, on one core.
+
+    Args:
+        n: number of events.
+        entities: number of values of each key; all have an event before.
+        windows: number of windows of each view.
+    """
+    return _take(meter, url, _events(n, entities), first=entities, windows=windows, decides=False)
 
 
-def ingest_and_decide(meter: Meter, *, url: str, n: int) -> str:
-    """The same with a decision of each event."""
-    return _take(meter, url, _events(n), decides=True)
+def ingest_and_decide(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
+    """Do the same with a decision of each event."""
+    return _take(meter, url, _events(n, entities), first=entities, windows=windows, decides=True)
 
 
-def decide_grown(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
-    """Take and decide events of equally frequent entities, which all have an event before."""
-    return _take(meter, url, _events(n, entities), decides=True, first=entities, windows=windows)
-
-
-def predict_alone(meter: Meter, *, url: str, n: int) -> str:
+def predict_alone(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
     """Read the features of the events' entities, score and log them on one core: as many at once as are decided."""
     from skewless.infra.online.redis_store import BlockingReader
     from skewless.infra.predictions.ids import PredictionIds
 
-    rows = _events(n)
-    with tempfile.TemporaryDirectory() as name, _working(Path(name), url) as (streams, worker, broker):
-        _put(broker, rows)
+    rows = _events(n, entities)
+    with tempfile.TemporaryDirectory() as name, _working(Path(name), url, windows) as (streams, worker, broker):
+        _put(broker, rows[:entities])
         _step(worker, broker)
         predictor = _Predictor(streams, BlockingReader(url), PredictionIds())
-        for chunk in _chunks(rows[:_WARM]):
+        for chunk in _chunks(rows[entities : entities + _WARM]):
             predictor.predict(chunk)
         with _one_core(), meter.lap():
-            for chunk in _chunks(rows[_WARM:]):
+            for chunk in _chunks(rows[entities + _WARM :]):
                 predictor.predict(chunk)
     return "taken"
 
@@ -222,15 +223,8 @@ class _Predictor:
         self._log.append(pa.Table.from_batches([to_batch([record], self._constants)]), [], now_us)
 
 
-def _take(
-    meter: Meter, url: str, rows: Sequence[_Row], *, decides: bool, first: int = 0, windows: int = project.WINDOWS
-) -> str:
-    """Take events in this process; those from a place on are decided, and after some that warm up, measured.
-
-    Args:
-        first: the number of events that are taken before the first decision.
-        windows: number of windows of each view.
-    """
+def _take(meter: Meter, url: str, rows: Sequence[_Row], *, first: int, windows: int, decides: bool) -> str:
+    """Take events in this process; those from the place ``first`` on are decided, and after a warm-up measured."""
     from skewless.serving.decisions.opening import Deciders
 
     with tempfile.TemporaryDirectory() as name, _working(Path(name), url, windows) as (streams, worker, broker):
@@ -256,18 +250,14 @@ def _take(
     return "taken"
 
 
-def _events(n: int, entities: int | None = None) -> list[_Row]:
-    """Return n events, and before them those that warm up; they follow each other at the rate until now.
+def _events(n: int, entities: int) -> list[_Row]:
+    """Return an event of each entity, those that warm up, and n further ones, at the rate until now.
 
-    Args:
-        entities: number of values of each key; before all others, each value has one event. None: few are frequent.
+    Entities are equally frequent: a worker reads the state of a frequent one once, a server for each request.
     """
     rng, n = np.random.default_rng(21), n + _WARM
-    if entities is None:
-        keys = {name: rng.zipf(1.2, n) % count for name, count in KEYS.items()}
-    else:
-        keys = {name: np.append(rng.permutation(entities), rng.integers(0, entities, n)) for name in KEYS}
-        n += entities
+    keys = {name: np.append(rng.permutation(entities), rng.integers(0, entities, n)) for name in KEYS}
+    n += entities
     start = time.time_ns() // 1_000 - n * 1_000_000 // RATE
     columns = {
         **keys,
@@ -279,7 +269,7 @@ def _events(n: int, entities: int | None = None) -> list[_Row]:
 
 
 @contextmanager
-def _working(state: Path, url: str, windows: int = project.WINDOWS) -> Iterator[tuple[Streams, Worker, MemoryBroker]]:
+def _working(state: Path, url: str, windows: int) -> Iterator[tuple[Streams, Worker, MemoryBroker]]:
     """Yield streams, their worker in this process, and the broker in memory that it reads."""
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.worker import Worker

@@ -13,7 +13,7 @@ from benchmarks.server import own_server
 LIMITS_MS = {"p50": 25, "p99": 80}
 ENTITIES, WINDOWS = (1_000, 10_000, 100_000), (1, 4, 16)
 # Whole batches of a worker: it lets a smaller one wait.
-_EVENTS, _GROWN = 40_000, 10_000
+_EVENTS, _GROWN = 20_000, 10_000
 _SECONDS = 8
 
 
@@ -51,7 +51,7 @@ def _paced(url: str) -> list[Result]:
 
 def _saturated(url: str) -> list[Result]:
     n = scaled(_EVENTS, least=500)
-    arguments = {"url": url, "n": n}
+    arguments = {"url": url, "n": n, "entities": scaled(ENTITIES[1]), "windows": WINDOWS[1]}
     done = race(
         [
             Contestant(name="both", entrant=entrants.ingest_and_decide, arguments=arguments),
@@ -80,7 +80,7 @@ def _grown(url: str) -> list[Result]:
         [
             Contestant(
                 name=_name(*step),
-                entrant=entrants.decide_grown,
+                entrant=entrants.ingest_and_decide,
                 arguments={"url": url, "n": n, "entities": step[0], "windows": step[1]},
             )
             for step in dict.fromkeys(steps)

@@ -54,8 +54,9 @@ class PendingEvents:
             self._selected[view.hash] = events
             index: dict[bytes, list[int]] = {}
             if len(events.rows):
-                columns = {key.name: events.keys[key.name].combine_chunks() for key in view.keys}
-                for i, key in enumerate(keys.pack(columns).to_pylist()):
-                    index.setdefault(key, []).append(i)
+                columns = {key.name: events.keys[key.name].to_pylist() for key in view.keys}
+                for i, key in enumerate(keys.encode_columns(columns)):
+                    if key is not None:
+                        index.setdefault(key, []).append(i)
             self._views[name] = events, index
         return self._views[name]
