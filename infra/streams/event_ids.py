@@ -7,7 +7,7 @@ events since, because a process that was cut off may have lost the lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -183,6 +183,7 @@ class EventIds:
         now_us: int,
         skip_remembering: BoolArray | None = None,
         end: End | None = None,
+        on_new: Callable[[pa.Table], None] = lambda _rows: None,
     ) -> tuple[pa.Table, Segment | None]:
         """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
@@ -193,6 +194,7 @@ class EventIds:
             now_us: time of acceptance.
             skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
             end: as in ``PartitionLog.append``.
+            on_new: called with the new rows, perhaps none, before they are appended.
 
         Returns:
             The new rows, accepted or rejected, in order, and their file; None: no row was new.
@@ -203,6 +205,7 @@ class EventIds:
             StoreError: the disk failed; nothing was accepted.
         """
         if self.source.id_column is None:
+            on_new(rows)
             return rows, log.append(rows, at=at, end=end) if rows.num_rows else None
         with self.state.database.hold_lock(f"ids {self.source.name}"):
             ends = self._read_ends()
@@ -212,6 +215,7 @@ class EventIds:
                 # A worker that lost its partition would see its successor's rows as duplicates.
                 log.check_end(at)
             new, claimed_digests = self._select_new(rows, now_us, skip_remembering)
+            on_new(new)
             if not new.num_rows:
                 return new, None
             span = log.append(new, at=at, check=self._check_ends, end=end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from functools import cache
 
@@ -108,25 +108,27 @@ class PartitionWorker:
         """Do as ``accept``, and decide the rows while another thread appends them; no decision is logged before them.
 
         Returns:
-            The numbered rows, and what ``EventDecider.decide`` returns. None: there are none, or the append tells which
-            are new; call ``accept``.
+            The numbered rows, and what ``EventDecider.decide`` returns; None: there are none.
 
         Raises:
             ConflictError, StoreError: as ``accept``.
         """
-        if not self._positions or self.ids.source.id_column is not None:
+        if not self._positions:
             return None
         decoded = self.decoder.decode(self._payloads, self._positions, now_us)
-        rows, future = (
-            decoded.append_column(SEQ, self._number(decoded.num_rows)),
-            pool.submit(self._append, decoded, now_us),
-        )
+        new: Future[pa.Table] = Future()
+        appended = pool.submit(self._append, decoded, now_us, new.set_result)
+        # An append that fails before it knows the new rows would be waited for in vain.
+        wait((new, appended), return_when=FIRST_COMPLETED)
 
         @cache
         def finish() -> None:
-            self._note_accepted(*future.result(), now_us, counts)
+            self._note_accepted(*appended.result(), now_us, counts)
 
         try:
+            if not new.done() or not new.result().num_rows:
+                return None
+            rows = new.result().append_column(SEQ, self._number(new.result().num_rows))
             return rows, decider.decide(self.log.partition, rows, finish)
         finally:
             try:
@@ -135,10 +137,13 @@ class PartitionWorker:
                 decider.assign(self.log.partition)  # nothing was accepted
                 raise
 
-    def _append(self, decoded: pa.Table, now_us: int) -> tuple[pa.Table, Segment | None]:
+    def _append(
+        self, decoded: pa.Table, now_us: int, on_new: Callable[[pa.Table], None] = lambda _rows: None
+    ) -> tuple[pa.Table, Segment | None]:
         # At the end as it was when the partition was assigned: the position to read from was derived from it.
         # The end of the last batch is recorded in the transaction of the append: one commit less for each batch.
-        return self.ids.accept(self.log, decoded, at=self._end, now_us=now_us, end=self.unrecorded_end)
+        end = self.unrecorded_end
+        return self.ids.accept(self.log, decoded, at=self._end, now_us=now_us, end=end, on_new=on_new)
 
     def _number(self, n: int) -> pa.Array:
         return pa.array(np.arange(self._end, self._end + n, dtype=np.int64))

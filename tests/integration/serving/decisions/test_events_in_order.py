@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from skewless.contract.columns import Transform
@@ -16,6 +19,10 @@ from skewless.contract.decisions import CONDITION_OUTPUTS, Crosses, Direction
 from skewless.contract.errors import StoreError
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.decisions.decision_log import DecisionLog
+from skewless.infra.decisions.deliveries import Deliveries
+from skewless.infra.log.catalog import Segment
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.redis_store import BlockingReader
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from tests.memory_stream import MemoryBroker, MemoryStream
@@ -94,6 +101,33 @@ def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
     assert work(deciding, broker) > 0
     assert len(refused) == 20
     assert deciding.check_decisions() > 20
+    deciding.check()
+
+
+def test_9_3_no_decision_is_logged_before_its_events(deciding: DecidingWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of events is slower than decisions, and refuses every third batch."""
+    broker, traffic, calls = MemoryBroker(PARTITIONS), Traffic(8), itertools.count()
+    append, offer, decided = PartitionLog.append, Deliveries.offer, list[int]()
+
+    def refuse(log: PartitionLog, rows: pa.Table, **options: Any) -> Any:  # noqa: ANN401 - of the log
+        time.sleep(0.02)
+        if next(calls) % 3 == 0:
+            raise StoreError("disk", "is full", fix="wait")
+        return append(log, rows, **options)
+
+    def watch(deliveries: Deliveries, segment: Segment, rows: pa.Table) -> None:
+        ends = log_ends(deciding.state, deciding.source.name)
+        events = rows["event"].to_pylist()
+        assert all(event["seq"] <= ends[event["partition"]] for event in events)
+        decided.extend(event["seq"] for event in events)
+        offer(deliveries, segment, rows)
+
+    monkeypatch.setattr(PartitionLog, "append", refuse)
+    monkeypatch.setattr(Deliveries, "offer", watch)
+    for _ in range(3):
+        feed(deciding, traffic, broker)
+        work(deciding, broker, max_rows=20)
+    assert deciding.check_decisions() == len(decided) > 60
     deciding.check()
 
 
