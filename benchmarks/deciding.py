@@ -251,7 +251,7 @@ def _take(meter: Meter, url: str, rows: Sequence[_Row], *, first: int, windows: 
 
 
 def _events(n: int, entities: int) -> list[_Row]:
-    """Return an event of each entity, those that warm up, and n further ones, at the rate until now.
+    """Return an event of each entity, some to warm up, and n further ones, at the rate until now.
 
     Entities are equally frequent: a worker reads the state of a frequent one once, a server for each request.
     """

@@ -74,7 +74,7 @@ class DecidedRows:
 
 
 class _FurtherEvents(NamedTuple):
-    """Events that rows count beside their states: the row of each, its origin, its states, and its hashes."""
+    """Events that rows count in addition to their states: row, origin, states and hashes of each."""
 
     row: Int64Array
     origin: EventOrigins
@@ -111,7 +111,7 @@ class StoredStates:
 
     @property
     def structure(self) -> object:
-        """What is equal for views that can be read together."""
+        """Return a key that is equal for views that can be read together."""
         return self.reader.view.structure if self.reader.windows.is_mergeable else self.reader.view.hash
 
 
