@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RATE = 2_000
 QUANTILES = {"p50": 50, "p99": 99}
 _TICK_S, _WARM_S, _LOST_S, _START_S = 0.01, 2.0, 10.0, 60.0
-_WARM, _CHUNK = 2_000, 512
+_WARM, _CHUNK = 2_000, 1_024
 _Row = Mapping[str, Any]
 
 

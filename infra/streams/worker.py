@@ -36,7 +36,7 @@ _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
 _SAVE_S = 5.0  # between two writes of the counts by day
-_MOST_DECIDED = 512  # events that are decided together, before they are applied
+_MOST_DECIDED = 1_024  # events that are decided together, before they are applied
 _log = EventLogger()
 
 
