@@ -39,6 +39,7 @@ class SinkStatus(PlainRecord):
         lag_s: age of the oldest of these rows in seconds; None: none waits.
         delivered: decisions that it has confirmed, ever.
         refused: decisions in its dead letters, ever.
+        letters: dead letters that are kept: `skewless letters` lists them and sends them again.
         process: the process that delivers; None: no process does.
     """
 
@@ -49,6 +50,7 @@ class SinkStatus(PlainRecord):
     lag_s: float | None
     delivered: int
     refused: int
+    letters: int
     process: str | None
 
 
@@ -83,6 +85,7 @@ def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us:
                 lag_s=max(0.0, (now_us - oldest[0].at_us) / 1e6) if oldest else None,
                 delivered=0 if position is None else position.confirmed,
                 refused=0 if position is None else position.refused,
+                letters=positions.count_letters(sink.name),
                 process=leases.read_holder(f"sink {sink.name}"),
             )
         )

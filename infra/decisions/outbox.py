@@ -7,9 +7,9 @@ sent. Each sink has a confirmed position, and a restart delivers again from ther
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from skewless.infra.storage.project_state import ProjectState
 
 MOST_LETTERS = 1_000
 SINK_COUNTS = "sinks"  # folder of the counts by day
-_MOST_OFFERED = 20_000
+_MOST_OFFERED, _FOUND_AT_A_TIME = 20_000, 10_000
 _POSITIONS, _LETTERS = "sink_positions", "dead_letters"
 # The decisions among some rows of the prediction log: offset of the row, and its decision.
 FindDecisions = Callable[[pa.Table], list[tuple[int, LoggedDecision]]]
@@ -99,6 +99,8 @@ class SinkPositions:
 
     def begin(self, sink: str, position: int) -> SinkPosition:
         """Return the position of a sink; a new sink begins at a position of the prediction log."""
+        if (known := self.read(sink)) is not None:
+            return known
         with self._documents.edit(sink, asdict(SinkPosition(next=position))) as body:
             return SinkPosition(**body)
 
@@ -112,16 +114,38 @@ class SinkPositions:
         with self._database.transaction():
             check()
             self._documents.put(sink, asdict(position))
-            for refusal in refusals:
-                self._letters.add(sink, asdict(refusal))
-            if refusals:
-                sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
-                oldest = self._letters.latest_number(sink) - MOST_LETTERS
-                self._database.execute(sql, _LETTERS, sink, oldest)
+            self._add_letters(sink, refusals)
 
     def dead_letters(self, sink: str, most: int = MOST_LETTERS) -> list[Refusal]:
         """Return the latest refused decisions of a sink, latest first; the prediction log has the decisions."""
         return [Refusal(**body) for _, body in self._letters.read_latest_first(sink, most)]
+
+    def count_letters(self, sink: str) -> int:
+        """Return the number of dead letters of a sink that are kept."""
+        return self._letters.count(sink)
+
+    def settle_letters(
+        self, sink: str, ids: Collection[str], refusals: Sequence[Refusal], check: Callable[[], None]
+    ) -> None:
+        """Remove dead letters that were sent again, but those that were refused again, in one transaction.
+
+        Args:
+            ids: of the decisions that were sent.
+            refusals: those that were refused again.
+            check: the fence; raises ConflictError if another process sends them.
+        """
+        with self._database.transaction():
+            check()
+            for number, body in self._letters.read_latest_first(sink):
+                if body["id"] in ids:
+                    self._letters.delete(sink, number)
+            self._add_letters(sink, refusals)
+
+    def _add_letters(self, sink: str, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals:
+            self._letters.add(sink, asdict(refusal))
+        if refusals:
+            self._letters.delete_before(sink, self._letters.latest_number(sink) - MOST_LETTERS + 1)
 
 
 class DecisionSink(Protocol):
@@ -275,6 +299,24 @@ class Outbox:
                 for offset in range(0, rows.num_rows, step):
                     yield begin + offset, rows.slice(offset, step)
                 begin += rows.num_rows
+
+    def find(self, letters: Iterable[Refusal]) -> dict[str, LoggedDecision]:
+        """Return the decisions of dead letters that the log still has, by id, in the order of the log.
+
+        Raises:
+            StoreError: the database or the storage is unavailable.
+        """
+        wanted = {letter.position: letter.id for letter in letters}
+        positions, found = sorted(wanted), dict[str, LoggedDecision]()
+        while positions:
+            segments = self._log.segments(positions[0], positions[0])
+            n = bisect_right(positions, segments[0].last) if segments else 1
+            ids = {wanted[position] for position in positions[:n]}
+            if segments:
+                for _, rows in self._scan(positions[0], positions[n - 1], _FOUND_AT_A_TIME):
+                    found |= {decision.id: decision for _, decision in self._find(rows) if decision.id in ids}
+            del positions[:n]
+        return found
 
     def remember(self, facts: dict[str, Any]) -> None:
         """Record facts that must stay the same for the same bytes."""

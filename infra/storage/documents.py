@@ -166,6 +166,21 @@ class Records(_Table):
             self.append(name, number, body)
         return number
 
+    def count(self, name: str) -> int:
+        """Return the number of records."""
+        rows = self._database.query("SELECT count(*) FROM records WHERE kind = ? AND name = ?", self._kind, name)
+        return int(rows[0][0])
+
+    def delete(self, name: str, number: int) -> None:
+        """Delete a record."""
+        sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number = ?"
+        self._database.execute(sql, self._kind, name, number)
+
+    def delete_before(self, name: str, number: int) -> None:
+        """Delete all records with smaller numbers."""
+        sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number < ?"
+        self._database.execute(sql, self._kind, name, number)
+
     def _decode(self, name: str, number: int, body: str) -> Json:
         return _decode(f"{self._kind} {name!r}, record {number},", body)
 
