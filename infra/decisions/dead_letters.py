@@ -11,8 +11,9 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.sinks import Sink
 from skewless.infra.decisions.decision import COLUMNS, LoggedDecision, find_decisions
-from skewless.infra.decisions.outbox import SINK_COUNTS, DecisionBatch, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.outbox import DecisionBatch, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
+from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.storage.leases import Leases
 
@@ -63,9 +64,7 @@ def send_letters(
         return _send(context, sink, ids, check=lambda: leases.check(held))
 
 
-def _send(
-    context: SinkContext, sink: Sink, ids: Collection[str], check: Callable[[], None] | None
-) -> list[SentLetter]:
+def _send(context: SinkContext, sink: Sink, ids: Collection[str], check: Callable[[], None] | None) -> list[SentLetter]:
     """Send letters again; ``check`` is the fence of each write, None only shows what would be sent."""
     positions = SinkPositions(context.state.database)
     letters = {each.id: each for each in positions.dead_letters(sink.name) if not ids or each.id in ids}

@@ -21,7 +21,8 @@ from zlib import crc32
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
 from skewless.infra.decisions.decision import LoggedDecision, MessageWriter
-from skewless.infra.decisions.outbox import DecisionBatch, Refusal
+from skewless.infra.decisions.outbox import DecisionBatch
+from skewless.infra.decisions.sink_positions import Refusal
 
 _ACCEPTED = range(200, 300)
 _SERVER_ERRORS = range(500, 600)

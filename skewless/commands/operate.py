@@ -1,4 +1,4 @@
-"""Commands on a project as a whole: ``status``, ``letters``, ``doctor``, ``scheduler``, ``runs``, ``demo`` and others."""
+"""Commands on a project as a whole: ``status``, ``letters``, ``doctor``, ``scheduler``, ``runs`` and others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,23 @@ _TABLES = (
         "decisions",
         ("stream", "source", "model", "decided", "skipped", "late", "dead", "lag"),
     ),
-    ("sinks", "sinks", ("name", "kind", "waiting", "lag_s", "delivered", "refused", "letters", "process")),
+    (
+        "sinks",
+        "sinks",
+        (
+            "name",
+            "kind",
+            "waiting",
+            "lag_s",
+            "delivered",
+            "refused",
+            "letters",
+            "process",
+            "since_us",
+            "retries",
+            "error",
+        ),
+    ),
     ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )

@@ -86,7 +86,8 @@ class DeadLetters:
         """
         from skewless.infra.decisions.decision_log import DecisionLog
         from skewless.infra.decisions.deliveries import list_sinks
-        from skewless.infra.decisions.outbox import PREDICTIONS, SinkPositions
+        from skewless.infra.decisions.sink_positions import SinkPositions
+        from skewless.infra.predictions.segments import PREDICTIONS
 
         state, decisions = self.project.state, self.project.applied.decisions
         sinks, streams = sorted({sink.name for sink in list_sinks(decisions)}), [stream.name for stream in decisions]
@@ -133,8 +134,8 @@ class DeadLetters:
         """
         from skewless.infra.decisions.dead_letters import send_letters
         from skewless.infra.decisions.deliveries import list_sinks
-        from skewless.infra.decisions.outbox import SinkPositions
         from skewless.infra.decisions.sink_adapters import SinkContext
+        from skewless.infra.decisions.sink_positions import SinkPositions
 
         project = self.project
         sinks = {sink.name: sink for sink in list_sinks(project.applied.decisions)}

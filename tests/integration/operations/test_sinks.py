@@ -11,11 +11,11 @@ import pytest
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import ParquetSink, Sink, WebhookSink
+from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.decisions.delivery import SinkDelivery
-from skewless.infra.decisions.outbox import Refusal, SinkPosition, SinkPositions
 from skewless.infra.decisions.sink_adapters import SinkContext
+from skewless.infra.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.plans.applied_plan import hold_apply, read_plan_number, read_valid, save_applied
 from skewless.infra.predictions.segments import DAY_US
@@ -175,3 +175,43 @@ def test_status_and_the_page_of_refused_data_show_sinks(place: Sandbox, state: P
     (row,) = sample_refused(place.project, "sinks/out")
     assert (row.partition, row.position, row.reason) == ("predictions", 3, refusal.reason)
     assert row.values == {"prediction": decision_id(3)}
+
+
+def test_status_shows_why_nothing_is_delivered_and_since_when(place: Sandbox, hook: WebhookReceiver) -> None:
+    hook.answer = lambda _: HookReply(503)
+    sink = WebhookSink(name="out", url=f"{hook.url}/s3cret", secret_env="HOOK_SECRET")  # noqa: S106 - a name
+    state = declare(place, sink)
+    delivery = SinkDelivery(SinkContext(state=state, settings=Settings(), redis_url=lambda: ""), sink, [STREAM])
+    append_decisions(state, range(2))
+    delivery.start()
+    until(lambda: (place.project.status().sinks[0].retries or 0) >= 2)
+    delivery.stop()  # what was recorded stays
+    (status,) = place.project.status().sinks
+    assert status.error == (
+        "webhook 'out' at 127.0.0.1: answered with status 503. Fix: repair the receiver; no decision is lost"
+    )
+    assert status.since_us is not None
+    said = run("status", "--repo", place.repo)
+    assert "answered with status 503" in " ".join(said.stdout.split())
+    assert "s3cret" not in said.stdout + run("status", "--repo", place.repo, "--json").stdout
+    hook.answer = lambda _: HookReply(200)
+    delivery = SinkDelivery(SinkContext(state=state, settings=Settings(), redis_url=lambda: ""), sink, [STREAM])
+    delivery.start()
+    until(lambda: place.project.status().sinks[0].error is None)
+    delivery.stop()
+    (status,) = place.project.status().sinks
+    assert (status.since_us, status.retries, status.delivered) == (None, None, 2)
+
+
+def test_no_password_of_a_sink_is_shown(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUT_URL", "redis://ann:hush@127.0.0.1:1/0")
+    sink = RedisStreamSink(name="out", stream="decisions", url_env="OUT_URL")
+    state = declare(place, sink)
+    delivery = SinkDelivery(SinkContext(state=state, settings=Settings(), redis_url=lambda: ""), sink, [STREAM])
+    append_decisions(state, range(2))
+    delivery.start()
+    until(lambda: place.project.status().sinks[0].error is not None)
+    delivery.stop()
+    said = run("status", "--repo", place.repo, "--json").stdout
+    assert "127.0.0.1:1" in said
+    assert "hush" not in said
