@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from skewless.contract.decisions import DecisionStream
-from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
@@ -215,3 +215,10 @@ def test_no_password_of_a_sink_is_shown(place: Sandbox, monkeypatch: pytest.Monk
     said = run("status", "--repo", place.repo, "--json").stdout
     assert "127.0.0.1:1" in said
     assert "hush" not in said
+
+
+def test_plan_and_apply_refuse_a_sink_whose_host_is_not_allowed(place: Sandbox) -> None:
+    declare(place, WebhookSink(name="out", url="https://169.254.169.254/latest", secret_env="HOOK_SECRET"))  # noqa: S106 - a name
+    for command in (place.project.plan, place.project.apply):
+        with pytest.raises(DefinitionError, match=r"sink 'out': delivers to a host .* \(got '169.254.169.254'\)"):
+            command()
