@@ -105,7 +105,10 @@ class Documents(_Table):
 
 
 class Records(_Table):
-    """Numbered records of one kind, by name: each is written once; the latest is the value, and all are its history."""
+    """Numbered records of one kind, by name: each is written once; the latest is the value, and all are its history.
+
+    Only an erasure replaces records.
+    """
 
     _table = "records"
 
@@ -165,6 +168,11 @@ class Records(_Table):
             number = self.latest_number(name) + 1
             self.append(name, number, body)
         return number
+
+    def replace(self, name: str, number: int, body: Json) -> None:
+        """Replace a record whose value must not be kept."""
+        sql = "UPDATE records SET body = ? WHERE kind = ? AND name = ? AND number = ?"
+        self._database.execute(sql, _encode(body), self._kind, name, number)
 
     def count(self, name: str) -> int:
         """Return the number of records."""

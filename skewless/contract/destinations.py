@@ -70,7 +70,7 @@ class SinkHosts:
         """
         address = _parse(host)
         if address is not None:
-            return self._is_listed(address) or not (self.allowed or _is_refused(address))
+            return self._is_listed(host) or not (self.allowed or _is_refused(address))
         name = host.lower().removesuffix(".")
         if any(name == each or (each.startswith("*.") and name.endswith(each[1:])) for each in self.allowed):
             return True
@@ -87,12 +87,14 @@ class SinkHosts:
         parsed = _parse(address)
         if parsed is None:
             return False
-        if self._is_listed(parsed):
+        if self._is_listed(address):
             return True
         return not _is_refused(parsed) and (not parsed.is_loopback or is_loopback(host))
 
-    def _is_listed(self, address: Address) -> bool:
-        return any(address in network for network in map(_parse_network, self.allowed) if network is not None)
+    def _is_listed(self, address: str) -> bool:
+        forms = {ip_address(address), _parse(address)}  # as written, and what it stands for
+        networks = [network for network in map(_parse_network, self.allowed) if network is not None]
+        return any(form in network for form in forms if form is not None for network in networks)
 
 
 def check_sinks(sinks: Iterable[Sink], allowed: tuple[str, ...]) -> None:

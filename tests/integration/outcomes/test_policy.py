@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +21,7 @@ from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.rollout.entity_lists import MOST_VALUES
 from skewless.serving.http.reply import predictions_json
 from skewless.serving.prediction.scored_batch import ScoredSlice
@@ -103,6 +105,36 @@ def test_altered_reasons_and_lists_are_found(outcome_loop: Loop) -> None:
         alter_predictions(outcome_loop.place, column, partial(lambda given, _: given, value), rows=(row,))
     report = outcome_loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
+
+
+def test_an_erased_entity_leaves_the_lists_and_replay_says_what_it_cannot_prove(outcome_loop: Loop) -> None:
+    project, card = outcome_loop.place.project, "9007199254740000"
+    others = sorted({str(row["card_id"]) for row in ask(40)})[:5]
+    project.lists.set("stolen", [card, *others], reason="test")
+    project.lists.set("trusted", others[2:], reason="test")
+    project.lists.set("countries", [card], reason="no policy looks up the key there")
+    model = deciding(outcome_loop, replace(POLICY, lists={**POLICY.lists, "countries": "paid_at"}))
+    rows = [*ask(40), *(row | {"card_id": int(card)} for row in ask(2))]
+    outcome_loop.place.predict(rows, model=model)
+    assert project.replay().ok
+    rows_of_log = pa.concat_tables([pq.read_table(file) for file in prediction_files(project.state)])
+    late = rows_of_log.filter(pc.match_substring(rows_of_log["inputs"], card))
+    tried = project.erase({"card_id": card}, dry_run=True)
+    receipt = project.erase({"card_id": card})
+    assert (tried.lists, tried.predictions, receipt.lists, receipt.predictions) == (1, 2, 1, 2)
+    versions = {version.name: (version.number, list(version.values)) for version in project.lists.list()}
+    assert versions == {"stolen": (2, others), "trusted": (1, others[2:]), "countries": (1, [card])}
+    model.read_lists()
+    assert model.lists["stolen"] == (2, frozenset(others))
+    report = project.replay()
+    assert (report.compared, report.erased, report.ok) == (40, 0, True), report.lines()
+    # Another machine ships its predictions late: one is as it was, the other was altered.
+    actions = pa.array(["decline", "review"])
+    late = late.set_column(late.column_names.index("action"), "action", actions)
+    prediction_spool(project.state).store(outcome_loop.place.now_us(), late.cast(SCHEMA))
+    report = project.replay()
+    assert (report.compared, report.erased, report.findings.by_cause) == (42, 1, {Cause.ACTION: 1}), report.lines()
+    assert (project.erase({"card_id": card}).lists, project.replay().ok) == (0, True)
 
 
 def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:

@@ -119,7 +119,7 @@ def test_a_name_that_resolves_to_this_machine_is_not_connected_to(
 ) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", hook.port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    sink = declared(f"http://cases.shop.com:{hook.port}/x", allow_http=True)
+    sink = replace(declared(hook.url), url=f"http://cases.shop.com:{hook.port}/x", allow_http=True)
     delivery = WebhookDelivery(sink, JsonMessages(), ENVIRONMENT)
     with pytest.raises(
         StoreError, match=r"webhook 'out' at cases.shop.com: resolves to an address that is not allowed"
