@@ -23,7 +23,11 @@ from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.rollout.entity_lists import MOST_VALUES
+from skewless.serving.batch import add_results, result_names
+from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json
+from skewless.serving.oip.conversion import build_outputs, check_vector_outputs
+from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
 from tests.integration.outcomes.conftest import Loop
@@ -143,6 +147,25 @@ def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
     answer = outcome_loop.place.predict(ask(200), model=model)
     chosen = [row["decision"] for row in predictions_json(answer, features=False)["predictions"] if row.get("explored")]
     assert 20 < len(chosen) < 90
+    signature = Signature(model)
+    tensors = {each.name: each for each in build_outputs(signature, answer, dict.fromkeys(signature.outputs, False))}
+    assert (tensors["explored"].datatype, tensors["explored"].array.tolist()) == ("BOOL", list(answer.explored or ()))
+    assert tensors["explored"].array.sum() == len(chosen)
+    assert tensors["reasons"].array.tolist() == [" ".join(codes).encode() for codes in answer.reasons or ()]
+    with pytest.raises(RequestError, match="output 'reasons': cannot be given for vectors: the policy"):
+        check_vector_outputs(model, ["score", "reasons"])
+    check_vector_outputs(model, ["score", "prediction_id"])
+    assert add_results(pa.table({"row": range(200)}), answer).select(
+        ["decision", "reasons", "explored"]
+    ).to_pylist() == [
+        {"decision": action, "reasons": " ".join(codes), "explored": explores}
+        for action, codes, explores in zip(
+            answer.decisions or (), answer.reasons or (), answer.explored or (), strict=True
+        )
+    ]
+    assert result_names(model, leaves=False) == (*RESULT, "decision", "reasons", "explored")
+    plain = Signature(outcome_loop.place.model).outputs
+    assert {"decision", "reasons", "explored"} & plain.keys() == set()
     assert set(chosen) == {"approve"}
     assert {row["propensity"] for row in logged(outcome_loop, model.version).values()} == {0.25, 0.75}
     assert outcome_loop.place.project.replay().ok
