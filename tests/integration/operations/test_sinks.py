@@ -12,6 +12,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
+from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.decisions.delivery import SinkDelivery
 from skewless.infra.decisions.sink_adapters import SinkContext
@@ -42,6 +43,7 @@ def declare(place: Sandbox, sink: Sink) -> ProjectState:
     stream = DecisionStream(name=STREAM, model=MODEL, source="payments", sinks=(sink,))
     with hold_apply(state) as lease:
         save_applied(state, replace(applied, decisions=(stream,)), read_plan_number(state) + 1, lease)
+    place.project.refresh()
     return state
 
 
@@ -217,8 +219,14 @@ def test_no_password_of_a_sink_is_shown(place: Sandbox, monkeypatch: pytest.Monk
     assert "hush" not in said
 
 
-def test_plan_and_apply_refuse_a_sink_whose_host_is_not_allowed(place: Sandbox) -> None:
-    declare(place, WebhookSink(name="out", url="https://169.254.169.254/latest", secret_env="HOOK_SECRET"))  # noqa: S106 - a name
+def test_plan_and_apply_refuse_a_sink_whose_host_is_not_allowed(
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = WebhookSink(name="out", url="https://169.254.169.254/latest", secret_env="HOOK_SECRET")  # noqa: S106 - a name
+    applied = read_valid(declare(place, sink))
+    assert applied is not None
+    compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
+    monkeypatch.setattr("skewless.infra.compiler.compile.compile_repo", lambda _: compiled)
     for command in (place.project.plan, place.project.apply):
         with pytest.raises(DefinitionError, match=r"sink 'out': delivers to a host .* \(got '169.254.169.254'\)"):
             command()
