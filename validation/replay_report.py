@@ -32,7 +32,7 @@ class Cause(StrEnum):
     ERASED_LIST = "erased_list"
 
 
-# Causes that an erasure explains by itself: they are counted as erased, not as differences.
+# Causes that an erasure alone explains: they are counted as erased, not as differences.
 CAUSES_OF_ERASURE = frozenset({Cause.ERASED_LIST})
 # Causes that need the rows that were read. Others are proven without them, also after an erasure.
 CAUSES_OF_ROWS = frozenset(

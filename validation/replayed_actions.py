@@ -33,7 +33,7 @@ def compare_actions(model: ServedModel, logged: LoggedPredictions, findings: Fin
 
 
 class _Action(NamedTuple):
-    """What was, or would be, done about a row."""
+    """The logged or recomputed action about a row."""
 
     action: str | None
     propensity: float | None

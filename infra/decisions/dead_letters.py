@@ -28,9 +28,9 @@ class SentLetter(PlainRecord):
     Args:
         id: of the decision.
         position: in the prediction log.
-        state: ``stored``: by the sink, so it is no dead letter any more; ``refused``: again; ``missing``: the log does
-            not have the decision any more; ``waiting``: a dry run would send it.
-        reason: why it is a dead letter; None: it is none any more.
+        state: ``stored``: by the sink, so it is not a dead letter any more; ``refused``: again; ``missing``: the log
+            does not have the decision any more; ``waiting``: a dry run would send it.
+        reason: why it is a dead letter; None: it is not one any more.
     """
 
     id: str

@@ -119,11 +119,11 @@ class SinkPositions:
     def settle_letters(
         self, sink: str, ids: Collection[str], refusals: Sequence[Refusal], check: Callable[[], None]
     ) -> None:
-        """Remove dead letters that were sent again, but those that were refused again, in one transaction.
+        """Remove dead letters that were sent again, and add the new refusals, in one transaction.
 
         Args:
             ids: of the decisions that were sent.
-            refusals: those that were refused again.
+            refusals: the decisions that were refused again.
             check: the fence; raises ConflictError if another process sends them.
         """
         with self._database.transaction():

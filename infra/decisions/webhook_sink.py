@@ -172,7 +172,7 @@ class WebhookDelivery:
         )
 
     def _open_resolver(self) -> Any:  # noqa: ANN401 - as above
-        """Return a resolver of names that leaves out addresses that may not be reached.
+        """Return a resolver of names that omits addresses that may not be reached.
 
         The connection goes to an address that was checked: a second look-up could return another one.
         """

@@ -19,8 +19,8 @@ from skewless.contract.sinks import KafkaSink, Sink, WebhookSink, is_loopback
 Address: TypeAlias = IPv4Address | IPv6Address
 _NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?")
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "metadata.goog"}
-# Link-local addresses (which have most metadata services), metadata services elsewhere, "this" network, and those that
-# are of no single host.
+# Link-local addresses (which have most metadata services), metadata services elsewhere, "this" network, and addresses
+# of no single host.
 _REFUSED = [
     ip_network(text)
     for text in (
@@ -92,7 +92,7 @@ class SinkHosts:
         return not _is_refused(parsed) and (not parsed.is_loopback or is_loopback(host))
 
     def _is_listed(self, address: str) -> bool:
-        forms = {ip_address(address), _parse(address)}  # as written, and what it stands for
+        forms = {ip_address(address), _parse(address)}  # as written, and its IPv4 form
         networks = [network for network in map(_parse_network, self.allowed) if network is not None]
         return any(form in network for form in forms if form is not None for network in networks)
 
@@ -132,7 +132,7 @@ def _hosts_of(sink: Sink) -> list[str]:
 
 
 def _parse(host: str) -> Address | None:
-    """Return the address that a text is, with the IPv4 address that an IPv6 one stands for; None: it is a name."""
+    """Return the address that a text is, in its IPv4 form if an IPv6 address has one; None: it is a name."""
     try:
         address = ip_address(host)
     except ValueError:

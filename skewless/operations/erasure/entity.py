@@ -138,7 +138,7 @@ class Entity:
         return self.owns(text)
 
     def owns_value(self, text: str) -> bool:
-        """Return whether a value of a list of keys is the entity; that of several keys is no single value."""
+        """Return whether a value of a list of keys is the entity; several keys are not a single value."""
         return len(self.keys) == 1 and all(self._is_value(name, text) for name in self.keys)
 
     def _is_value(self, name: str, value: object) -> bool:

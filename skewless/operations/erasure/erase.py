@@ -160,7 +160,7 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
 
 
 def find_lists(project: Workspace, entity: Entity) -> list[str]:
-    """Return the lists in which policies look up the key of an entity, and those that no policy reads.
+    """Return the lists in which policies look up the key of an entity, and lists that no policy reads.
 
     A policy may also look up another column in a list: then an equal value there is of something else.
     """
