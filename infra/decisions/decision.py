@@ -83,12 +83,12 @@ class LoggedDecision:
         }
 
 
-def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, LoggedDecision]]:
+def find_decisions(rows: pa.Table, streams: Collection[str] | None) -> list[tuple[int, LoggedDecision]]:
     """Return the decisions of some streams among rows of the prediction log, with their offsets; shadows are skipped.
 
     Args:
         rows: with the columns of ``COLUMNS``.
-        streams: names of decision streams.
+        streams: names of decision streams; None: all.
     """
     if rows["event"].null_count == rows.num_rows:
         return []
@@ -96,7 +96,7 @@ def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, 
     is_served = pc.and_kleene(rows["event"].is_valid(), pc.not_equal(rows["role"], "shadow"))
     offsets = pc.indices_nonzero(is_served)
     found = zip(offsets.to_pylist(), rows.take(offsets).to_pylist(), strict=True)
-    return [(offset, _read_row(row)) for offset, row in found if row["event"]["stream"] in streams]
+    return [(offset, _read_row(row)) for offset, row in found if streams is None or row["event"]["stream"] in streams]
 
 
 def _read_row(row: Mapping[str, Any]) -> LoggedDecision:

@@ -42,6 +42,7 @@ BUDGETS: dict[tuple[str, ...], set[str]] = {
     ("triggers", "fraud"): {"duckdb"},
     ("alerts",): {"duckdb", "pyarrow", "numpy"},
     ("runs", "list"): {"duckdb", "pyarrow", "numpy"},
+    ("letters", "list"): {"duckdb"},
     ("keys", "list"): {"duckdb", "pyarrow", "numpy"},
 }
 

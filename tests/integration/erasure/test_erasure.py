@@ -147,6 +147,9 @@ def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
     """With a private server, whose file is written again; in processes of their own, which end."""
     repo = write_repo(tmp_path / "p", "p")
     _fill(repo)
+    with Project(repo) as project:
+        project.lists.set("blocked", [ERASED, "bob"], reason="a list that no policy reads yet")
+        project.lists.set("blocked", [ERASED], reason="bob is good")
     with Project(repo) as project:  # an interrupted command has left a result
         stored = project.state.storage.put("work/read_view-1/1.arrow", ERASED.encode())
         result = TaskResult(objects=(stored,), rows=1, digest="d").as_dict() | {"at_us": 0}
@@ -154,7 +157,7 @@ def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
     assert _files_with(repo / ".skewless", ERASED)
     delete_in_sources(repo)
     receipt = _command(repo, "erase", "--entity", f"user={ERASED}", "--yes")
-    assert (receipt["objects"], receipt["waiting"]) == (3, 0)
+    assert (receipt["objects"], receipt["waiting"], receipt["lists"]) == (3, 0, 2)
     assert _files_with(repo / ".skewless", ERASED) == []
     with Project(repo) as project:
         assert Documents(project.state.database, "task_result").names() == []
