@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.integration.validation.test_live_quality import entity, say
 from tests.unit.infra.predictions.merges import import_file
 from tests.worlds.killer import killing_workers
 from tests.worlds.tasks import TwiceExecutor
-from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, opened_copy
 
 ROOT = Path(__file__).parents[3]
 SEGMENTS = 64
@@ -40,14 +41,25 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module")
+def segmented_repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of many segments, whose predictions use some feature rows again and again, and some none; only copied."""
+    repo = tmp_path_factory.mktemp("segmented") / "p"
+    with opened_copy(trained, repo) as place:
+        place.wait(60)
+        for i in range(SEGMENTS):
+            place.predict(
+                [{**row, "shop_id": ("shop-01", "nowhere", row["shop_id"])[i % 3]} for row in ask(5 + i % 3, i)]
+            )
+        place.wait(1)
+    return repo
+
+
 @pytest.fixture
-def segmented(place: Sandbox) -> Sandbox:
-    """A log of many segments, whose predictions use some feature rows again and again, and some none."""
-    for i in range(SEGMENTS):
-        place.predict([{**row, "shop_id": ("shop-01", "nowhere", row["shop_id"])[i % 3]} for row in ask(5 + i % 3, i)])
-    place.wait(1)
-    assert len(place.log_files()) == SEGMENTS
-    return place
+def segmented(segmented_repo: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    with opened_copy(segmented_repo, tmp_path / "p") as place:
+        assert len(place.log_files()) == SEGMENTS
+        yield place
 
 
 def measure(
