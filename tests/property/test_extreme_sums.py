@@ -20,6 +20,7 @@ from skewless.infra.log.log_columns import REJECT
 from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
 from tests.memory_stream import MemoryBroker, MemoryStream
+from tests.property.fewer import FEWER
 from tests.property.test_window_join import online, packed, same
 from tests.servers.node import Node
 from tests.windows.cases import INTEGERS, VALUES, WINDOWS, WindowCase, cases, make_window_view
@@ -68,6 +69,7 @@ CASES = st.builds(summing, st.sampled_from(VIEWS), SCALES).flatmap(
 )
 
 
+@FEWER
 @given(case=CASES)
 def test_training_bootstrap_and_serving_leave_out_the_same_events(
     connection: duckdb.DuckDBPyConnection, case: WindowCase
