@@ -27,12 +27,13 @@ from skewless.serving import batch_tasks
 from skewless.serving.batch import BatchPredictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.killer import killing_workers
-from tests.worlds.tasks import TwiceExecutor
+from tests.worlds.tasks import LastingExecutor, TwiceExecutor
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 ROOT = Path(__file__).parents[4]
 ROWS = 637
 CHUNK = 10  # rows; 64 chunks
+WORKERS = LastingExecutor(2)
 _OWN = ["id", "t_us"]  # of the columns, those that differ by run
 
 
@@ -41,11 +42,19 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end() -> Iterator[None]:
+    yield
+    WORKERS.end()
+
+
 @contextmanager
 def on_engine(place: Sandbox, workers: int = 2, **settings: object) -> Iterator[Project]:
     """The project as another process would open it, with all its large work on an engine."""
     given = {"clock": f"file:{place.repo}/.skewless/clock", "max_batch": CHUNK, "engine_rows": 0, **settings}
     with closing(Project(place.repo, engine_workers=workers, **given)) as project:
+        if workers == WORKERS.workers:
+            project.__dict__["executor"] = WORKERS
         yield project
 
 
