@@ -199,6 +199,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_once(tmp_path_factory, "trained", make_project)
 
 
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tracking store without runs, whose tables take MLflow a second; only ever copied."""
+    from skewless.infra.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    MLflowTracker("sqlite:///mlflow.db", folder, "empty")
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Write what was measured to the terminal, whatever becomes of the test."""
