@@ -147,7 +147,7 @@ flight_delay_live = FeatureService(
     ],
 )
 
-# What is known when a flight leaves: the windows are those over the departures before it.
+# Features of the moment of departure; the windows have the departures before it.
 arrival_delay = FeatureService(
     name="arrival_delay",
     features=[

@@ -9,7 +9,6 @@ import policies
 
 from skewless import DecisionStream, Gate, LabelSource, ModelSpec, Outcomes, Policy, RedisStreamSink, Split
 
-_MONDAY_AT_4 = "0 4 * * 1"
 _BATCH = ModelSpec(
     name="delay-batch",
     service="flight_delay",
@@ -28,7 +27,7 @@ _BATCH = ModelSpec(
     gate=Gate(metric="auc", floor=0.62, tolerance=0.005),
 )
 MODELS = [
-    replace(_BATCH, name="delay-lgbm", service="flight_delay_live", retrain=_MONDAY_AT_4),
+    replace(_BATCH, name="delay-lgbm", service="flight_delay_live"),
     # The same model without windows over the streams; the difference is the gain of the windows.
     _BATCH,
     # It decides on departures. Its first version learns from the table of earlier flights, each later one also from the
@@ -56,7 +55,7 @@ MODELS = [
         rounds=80,
         gate=Gate(metric="auc", floor=0.62, tolerance=0.005),
         policy=Policy(function=policies.act, actions=("none", "warn", "hold"), reads=("departure__local_hour",)),
-        retrain=_MONDAY_AT_4,
+        retrain="0 4 * * 1",
     ),
 ]
 DECISIONS = [

@@ -39,7 +39,7 @@ from skewless.validation.evaluation.metrics import ScoredRows
 RACE_ROWS = 100
 _SAMPLE_ROWS = 10
 _LAST_HOURS = 6  # of a project that decides events: after the retraining
-_RACING_PART = 12  # one row in 12 is requested in hours with racing writes
+_RACING_PART = 24  # one row in 24 is requested in hours with racing writes
 
 _DueRows = dict[str, list[Row]]  # rows of an hour by model
 _Batch = tuple[str, list[Row]]

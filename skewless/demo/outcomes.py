@@ -1,4 +1,4 @@
-"""Outcomes of the test period: sent as they become known, trained from by the scheduler, and held against a table."""
+"""Outcomes of the test period: sent as they become known, trained from by the scheduler, and compared with a table."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def compare_with_table(tour: TourState, outcomes: SentOutcomes) -> None:
             "quality": json.loads(json.dumps(metrics)) == package.metrics,
         }
         same = ", ".join(f"{name} {'equal' if is_equal else 'DIFFERENT'}" for name, is_equal in equal.items())
-        print_line(f"a label table of {table.counts['used']:,} rows: {same}, to the last bit")
+        print_line(f"a label table gives {table.counts['used']:,} rows; to the last bit: {same}")
         for line in quality_lines(metrics):
             print_line(line)
         tour.facts["loop"] = {
@@ -133,7 +133,10 @@ def _write_table(tour: TourState, outcomes: SentOutcomes) -> LabelSource:
     numbers = np.array(sorted(outcomes.sent), dtype=np.int64)
     times = np.array([outcomes.times[number] for number in numbers.tolist()], dtype=np.int64)
     rows = outcomes.rows.take(pa.array(numbers))
-    rows = rows.set_column(rows.column_names.index(TIME), TIME, pa.array(times))
+    # A label is not known before its prediction: a departure may be reported after the flight has landed.
+    known = pc.max_element_wise(rows[KNOWN], pa.array(times))
+    for name, column in ((TIME, pa.array(times)), (KNOWN, known)):
+        rows = rows.set_column(rows.column_names.index(name), name, column)
     table = table_spec(spec)
     if table is not None:
         earlier = read_labels(project.connection, project.repo, plan, table)

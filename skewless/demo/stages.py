@@ -38,6 +38,7 @@ from skewless.demo.tour_state import (
     TourState,
     gain_text,
     gains,
+    json_rows,
     run_command,
 )
 from skewless.infra.offline.as_of import TIME
@@ -262,9 +263,9 @@ def retrain(tour: TourState, client: Client) -> None:
         after = _wait_for_versions(tour, client)
         for model, version in after.items():
             change = f"went from {before.get(model, 'nothing')} to" if version != before.get(model) else "stays at"
-            rows = tour.asked.get(model, [])[-RACE_ROWS:]
-            reply = client.predict(rows, model=model) if rows else None
-            answer = f"; {reply.version} answered {len(rows)} rows" if reply else ""
+            rows = json_rows(tour.plan_of(tour.project.applied.model(model)), tour.rows[model][-RACE_ROWS:])
+            reply = client.predict(rows, model=model)
+            answer = f"; {reply.version} answered {len(rows)} rows"
             print_line(f"{model}: the running server {change} {version}{answer}")
         tour.facts["versions"] = after
 
