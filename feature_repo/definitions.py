@@ -117,11 +117,20 @@ flight = request_source(
     ],
 )
 
+pushback = request_source("pushback", schema=fields(Float64, "dep_delay"))
+
 departure = on_demand_view(
     "departure",
     sources=[flight, weather[["temp", "dewp"]]],
     transform=transforms.departure,
     schema=fields(Float64, "local_hour local_minute weekday arrival_minute clock_minutes miles dew_spread"),
+)
+
+departed = on_demand_view(
+    "departed",
+    sources=[pushback],
+    transform=transforms.departed,
+    schema=fields(Float64, "minutes_late"),
 )
 
 flight_delay = FeatureService(
@@ -135,5 +144,14 @@ flight_delay_live = FeatureService(
         *(departure, weather, carrier_days, route_days, plane_days, plane_facts),
         *(carrier_out, airport_out, route_out, plane_out),
         *(carrier_in, airport_in, route_in, plane_in),
+    ],
+)
+
+# Features of the moment of departure; the windows have the departures before it.
+arrival_delay = FeatureService(
+    name="arrival_delay",
+    features=[
+        *(departed, departure, weather, carrier_days, route_days, plane_facts),
+        *(carrier_out, airport_out, route_out),
     ],
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from flights_tables import time_columns
 from flights_times import delayed
 
 HOUR = pd.Timedelta(hours=1)
 KEYS = ["carrier", "origin", "dest", "tailnum"]
+SCHEDULE = ["sched_dep", "sched_dep_local", "sched_arr_local", "distance"]
 LATE_SHARE, TWICE_SHARE = 0.02, 0.01
 _LEAST_LATE, _MOST_LATE = 5.0, 360.0  # minutes
 _SEED = 2013
@@ -25,10 +27,12 @@ class EventKind:
     Args:
         delay: the column with the minutes of delay.
         time: the column of the event time.
+        more: further columns of the flight.
     """
 
     delay: str
     time: str
+    more: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,8 @@ class StreamMessages:
 
 
 KINDS = {
-    "departures": EventKind(delay="dep_delay", time="departed_at"),
+    # With the schedule: what a model needs to decide on a departure.
+    "departures": EventKind(delay="dep_delay", time="departed_at", more=SCHEDULE),
     "arrivals": EventKind(delay="arr_delay", time="landed_at"),
 }
 
@@ -66,9 +71,24 @@ def event_tables(flights: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Args:
         flights: the table of ``flights_table``; its row numbers are the ids of the events.
     """
-    departed = delayed(flights["sched_dep"], flights["dep_delay"])
-    times = {"departures": departed, "arrivals": flights["known_at"]}
+    times = {"departures": departure_times(flights), "arrivals": flights["known_at"]}
     return {name: _events(flights, kind, times[name]) for name, kind in KINDS.items()}
+
+
+def departure_times(flights: pd.DataFrame) -> pd.Series[pd.Timestamp]:
+    """Return the actual departures; NaT if the flight was cancelled."""
+    return delayed(flights["sched_dep"], flights["dep_delay"])
+
+
+def departed_flights(flights: pd.DataFrame) -> pd.DataFrame:
+    """Return the flights that departed, with ``departed_at``, sorted by it: the label table of decisions on departures.
+
+    Args:
+        flights: the table of ``flights_table``.
+    """
+    columns = [*KEYS, *SCHEDULE, "dep_delay", "late", "known_at"]
+    table = flights[columns].assign(departed_at=departure_times(flights)).dropna(subset=["departed_at"])
+    return table.sort_values("departed_at", kind="stable", ignore_index=True)
 
 
 def live_start(flights: pd.DataFrame, horizon: pd.Timedelta, test: pd.Timedelta) -> pd.Timestamp:
@@ -84,7 +104,7 @@ def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> StreamMessag
     late = rng.random(n) < LATE_SHARE
     minutes = np.exp(rng.uniform(np.log(_LEAST_LATE), np.log(_MOST_LATE), n)).round()
     at = events[kind.time] + pd.to_timedelta(np.where(late, minutes, 0.0), unit="m")
-    sent = pd.DataFrame({"at": at, "key": events["tailnum"].fillna(""), "payload": _payloads(kind, events)})
+    sent = pd.DataFrame({"at": at, "key": events["tailnum"].fillna(""), "payload": _payloads(events)})
     duplicates = sent[rng.random(n) < TWICE_SHARE]
     pause = pd.to_timedelta(rng.integers(0, 90, len(duplicates)), unit="m")
     broken = _broken(kind, sent, events)
@@ -95,15 +115,16 @@ def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> StreamMessag
 
 
 def _events(flights: pd.DataFrame, kind: EventKind, time: pd.Series[pd.Timestamp]) -> pd.DataFrame:
-    table = flights[[*KEYS, kind.delay]].assign(event_id=flights.index.to_numpy(np.int64), **{kind.time: time})
+    table = flights[[*KEYS, *kind.more, kind.delay]].assign(**{kind.time: time})
+    table = table.assign(event_id=flights.index.to_numpy(np.int64))
     complete = table.dropna(subset=[kind.delay, kind.time])
     return complete.sort_values([kind.time, "event_id"], ignore_index=True)
 
 
-def _payloads(kind: EventKind, events: pd.DataFrame) -> list[bytes]:
-    times = events[kind.time].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _payloads(events: pd.DataFrame) -> list[bytes]:
+    times = {name: events[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in time_columns(events)}
     # Through Arrow, where missing values of all types are null.
-    rows = pa.Table.from_pandas(events.assign(**{kind.time: times}), preserve_index=False)
+    rows = pa.Table.from_pandas(events.assign(**times), preserve_index=False)
     return [_json(row) for row in rows.to_pylist()]
 
 

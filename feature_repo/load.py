@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from flights_events import KINDS, StreamMessages, event_tables, live_start, messages
+from flights_events import KINDS, StreamMessages, departed_flights, event_tables, live_start, messages
 from flights_tables import build_tables, last_instant, read_raw, time_columns
 from models import MODELS
 
@@ -98,6 +98,11 @@ def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, StreamMessages]
         _replace_table(out / name / "history", past, None)
         _replace_table(out / name / "live", sent.table, None)
         reports[name] = replace(sent, past=len(past))
+    labels = departed_flights(flights)
+    is_past = labels["departed_at"] < start
+    (out / "departed").mkdir(exist_ok=True)
+    _replace_table(out / "departed" / "history", labels[is_past], None)
+    _replace_table(out / "departed" / "live", labels[~is_past], None)
     return reports
 
 

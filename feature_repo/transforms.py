@@ -50,6 +50,12 @@ def departure(inputs: dict[str, Column]) -> dict[str, Real]:
     return outputs
 
 
+def departed(inputs: dict[str, Column]) -> dict[str, Real]:
+    """Return by how many minutes a flight left late, NaN if it is unknown; for lists, as Feast passes them, lists."""
+    minutes = np.array(inputs["dep_delay"], dtype=np.float64)
+    return {"minutes_late": minutes.tolist() if isinstance(inputs["dep_delay"], list) else minutes}
+
+
 def _weekday(instant: Integers, minute: Integers) -> Integers:
     # The offset is the one within half a day that turns the UTC clock into the local one: no zone
     # database, whose rules of another year would not fit dates that were moved by whole weeks.

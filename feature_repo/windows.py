@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import lateness
@@ -24,26 +25,34 @@ _FUNCTIONS: dict[str, AggregateFunction] = {
     "last": "last",
 }
 _KEYS: dict[str, ColumnType] = {"carrier": "string", "origin": "string", "dest": "string", "tailnum": "string"}
+_SCHEDULE: dict[str, ColumnType] = {
+    "sched_dep": "timestamp",
+    "sched_dep_local": "int64",
+    "sched_arr_local": "int64",
+    "distance": "float64",
+}
+_NOTHING: Mapping[str, ColumnType] = {}
 
 
-def event_stream(name: str, delay: str, time: str) -> PushSource:
+def event_stream(name: str, delay: str, time: str, more: Mapping[str, ColumnType] = _NOTHING) -> PushSource:
     """Return a stream of events, whose history is in files that load.py writes.
 
     Args:
         delay: the column with the minutes of delay.
         time: the column with the event time.
+        more: further columns, which decisions read.
     """
     return event_source(
         name,
         history=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=time),
-        columns={**_KEYS, delay: "float64", "event_id": "int64"},
+        columns={**_KEYS, **more, delay: "float64", "event_id": "int64"},
         event_id="event_id",
         dedupe=timedelta(days=1),  # a sender without a reply tries again, perhaps hours later
         scales={delay: 0},  # whole minutes
     )
 
 
-departures = event_stream("departures", "dep_delay", "departed_at")
+departures = event_stream("departures", "dep_delay", "departed_at", _SCHEDULE)
 arrivals = event_stream("arrivals", "arr_delay", "landed_at")
 
 

@@ -26,7 +26,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.batches import numbers, texts
+from skewless.infra.predictions.batches import booleans, numbers, optional_texts, texts
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
@@ -59,7 +59,8 @@ def predict_files(
 ) -> int:
     """Predict every row of a file or a folder; return the number of rows.
 
-    The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``. It
+    The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``; of a model with actions
+    ``decision``, with a policy ``reasons`` (codes with blanks between them), and with exploration ``explored``. It
     appears once all rows are done.
 
     Args:
@@ -93,7 +94,7 @@ async def _predict_files(
 ) -> int:
     with open_targets(source, target) as write:
         async with open_predictor(config, name) as batch:
-            source.check_columns(batch.model.plan, result_names(leaves=leaves))
+            source.check_columns(batch.model.plan, result_names(batch.model, leaves=leaves))
             total = 0
             chunks = source.read_chunks(chunk_rows(config.settings))
             async with aclosing(batch.predict_chunks(chunks, leaves=leaves)) as predicted:
@@ -103,9 +104,11 @@ async def _predict_files(
     return total
 
 
-def result_names(*, leaves: bool) -> tuple[str, ...]:
-    """Return the names of the columns of results."""
-    return (*RESULT, _LEAVES) if leaves else RESULT
+def result_names(model: ServedModel, *, leaves: bool) -> tuple[str, ...]:
+    """Return the names of the columns of a model's results."""
+    spec = model.package.spec
+    optional = {"decision": spec.actions, "reasons": spec.policy, "explored": spec.explore, _LEAVES: leaves}
+    return (*RESULT, *(name for name, exists in optional.items() if exists))
 
 
 def check_leaves_target(source: InputRows, target: Path) -> None:
@@ -288,6 +291,13 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     ids, version = texts(scored_slice.ids), texts([scored_slice.model.version] * n)
     times = numbers(np.full(n, scored_slice.t, dtype=np.int64))
     columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    spec = scored_slice.model.package.spec
+    if spec.actions:
+        columns["decision"] = optional_texts(scored_slice.decisions or [None] * n)
+    if spec.policy is not None:
+        columns["reasons"] = texts([" ".join(codes) for codes in scored_slice.reasons or [()] * n])
+    if spec.explore is not None:
+        columns["explored"] = booleans(np.array(scored_slice.explored or [False] * n, dtype=np.bool_))
     leaves = scored_slice.extra_values(_LEAVES)
     if leaves is not None:
         ends = numbers(np.arange(n + 1, dtype=np.int32) * np.int32(leaves.shape[1]))

@@ -78,7 +78,7 @@ def predict_file(
         return predict_files(config, model, rows, target, leaves=leaves)
     check_target(rows, target)
     served = run_coroutine(_load_model(config, model))
-    rows.check_columns(served.plan, result_names(leaves=leaves))
+    rows.check_columns(served.plan, result_names(served, leaves=leaves))
     views, storage, places = open_views(), config.state.storage, list[int]()
 
     def plan_tasks() -> Sequence[Task]:

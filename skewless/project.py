@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.api_keys import ApiKeys
 from skewless.operations.audited import audited
+from skewless.operations.dead_letters import DeadLetters
 from skewless.operations.entity_lists import ProjectLists
 from skewless.operations.init import init as write_project
 from skewless.operations.runs import Runs
@@ -103,6 +104,11 @@ class Project(Workspace):
     def keys(self) -> ApiKeys:
         """The API keys: ``add``, ``list`` and ``revoke``."""
         return ApiKeys(self)
+
+    @property
+    def letters(self) -> DeadLetters:
+        """The dead letters of sinks and decision streams: ``list`` and ``send``."""
+        return DeadLetters(self)
 
     @property
     def lists(self) -> ProjectLists:

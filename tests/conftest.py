@@ -27,6 +27,7 @@ from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.addresses import ProjectAddresses
+from tests.worlds.built_once import built_once
 
 if TYPE_CHECKING:
     from tests.servers.object_storage import ObjectStorageServer
@@ -195,9 +196,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a project with a champion; only ever copied."""
     from tests.worlds.trained import make_project  # noqa: PLC0415 - heavy, and not every session needs it
 
-    repo = tmp_path_factory.mktemp("trained") / "p"
-    make_project(repo)
-    return repo
+    return built_once(tmp_path_factory, "trained", make_project)
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tracking store without runs, whose tables take MLflow a second; only ever copied."""
+    from skewless.infra.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    MLflowTracker("sqlite:///mlflow.db", folder, "empty")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

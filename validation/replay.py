@@ -25,7 +25,14 @@ from skewless.validation.rebuilt_predictions import (
     rebuild,
     rescore,
 )
-from skewless.validation.replay_report import CAUSES_OF_ROWS, Findings, Reason, ReplayReport, TrainingGap
+from skewless.validation.replay_report import (
+    CAUSES_OF_ERASURE,
+    CAUSES_OF_ROWS,
+    Findings,
+    Reason,
+    ReplayReport,
+    TrainingGap,
+)
 from skewless.validation.replayed_actions import compare_actions
 
 _MILLISECOND = 1_000
@@ -91,11 +98,12 @@ def _add_findings(
     report: ReplayReport, model: ServedModel, views: OfflineViews, logged: LoggedPredictions, findings: Findings
 ) -> None:
     """Add the differences of a batch to a report; count predictions that erased rows may explain instead."""
-    explainable = findings.predictions - {
-        item.prediction for item in findings.examples if item.cause not in CAUSES_OF_ROWS
-    }
-    is_erased = find_erased_reads(model, views, logged) if explainable else ()
-    erased = {name for name, each in zip(logged.ids, is_erased, strict=False) if each} & explainable
+    by_rows, by_lists = (
+        findings.predictions - {item.prediction for item in findings.examples if item.cause not in causes}
+        for causes in (CAUSES_OF_ROWS | CAUSES_OF_ERASURE, CAUSES_OF_ERASURE)
+    )
+    is_erased = find_erased_reads(model, views, logged) if by_rows - by_lists else ()
+    erased = by_lists | ({name for name, each in zip(logged.ids, is_erased, strict=False) if each} & by_rows)
     report.erased += len(erased)
     for item in findings.examples:
         if item.prediction not in erased:

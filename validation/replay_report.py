@@ -29,8 +29,11 @@ class Cause(StrEnum):
     FLOAT32_SCORE = "float32_score"
     SCORE = "score"
     ACTION = "action"
+    ERASED_LIST = "erased_list"
 
 
+# Causes that an erasure alone explains: they are counted as erased, not as differences.
+CAUSES_OF_ERASURE = frozenset({Cause.ERASED_LIST})
 # Causes that need the rows that were read. Others are proven without them, also after an erasure.
 CAUSES_OF_ROWS = frozenset(
     {Cause.VALUE, Cause.LOST_WRITE, Cause.STALE_WRITE, Cause.UNKNOWN_VERSION, Cause.LOG_ALTERED, Cause.STATUS}
@@ -47,6 +50,7 @@ GLOSS: Mapping[Cause, str] = {
     Cause.PLAN: "the prediction was made with another plan than the package's",
     Cause.FLOAT32_SCORE: "the model was scored on values rounded to float32",
     Cause.SCORE: "the model gave another score for the same vector",
+    Cause.ERASED_LIST: "the action follows from a list that has lost the value of an erased entity",
     Cause.ACTION: "another action, or another propensity, follows from the score and the exploration",
 }
 

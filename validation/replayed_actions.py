@@ -1,14 +1,21 @@
-"""Replay of actions: what the score and the declared exploration give is compared with the log (SEMANTICS 10.6)."""
+"""Replay of actions: what the score and the declared exploration give is compared with the log (SEMANTICS 10.6).
+
+A list that has lost the value of an erased entity may have had the value of a row (SEMANTICS 11.5). Where the logged
+action follows from that, it cannot be proven any more; any other action is still a difference.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.policy import ListValues
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.served_model import RowActions, ServedModel
 from skewless.infra.predictions.reader import LoggedPredictions
 from skewless.validation.replay_report import Cause, Findings
 
@@ -22,17 +29,67 @@ def compare_actions(model: ServedModel, logged: LoggedPredictions, findings: Fin
         return
     lists = np.array([text or "{}" for text in logged.lists], dtype=object)
     for text in sorted(set(lists.tolist())):
-        _compare(model, logged, np.flatnonzero(lists == text), model.past_lists(json.loads(text)), findings)
+        _compare(model, logged, np.flatnonzero(lists == text), json.loads(text), findings)
+
+
+class _Action(NamedTuple):
+    """The logged or recomputed action about a row."""
+
+    action: str | None
+    propensity: float | None
+    reasons: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, actions: RowActions, offset: int) -> _Action:
+        propensity = next(iter(actions.propensities[offset : offset + 1]), None)
+        return cls(actions.taken[offset], propensity, actions.reasons[offset] if actions.reasons else None)
+
+    @classmethod
+    def of_log(cls, logged: LoggedPredictions, i: int) -> _Action:
+        propensity = None if np.isnan(logged.propensities[i]) else float(logged.propensities[i])
+        said = logged.reasons[i]
+        return cls(logged.actions[i], propensity, None if said is None else tuple(said))
+
+    def __str__(self) -> str:
+        return f"{self.action} with propensity {self.propensity} for {self.reasons}"
+
+
+class _EveryValue(frozenset[str]):
+    """A list that has every value."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
 
 
 def _compare(
-    model: ServedModel, logged: LoggedPredictions, own: npt.NDArray[np.intp], lists: ListValues, findings: Findings
+    model: ServedModel,
+    logged: LoggedPredictions,
+    own: npt.NDArray[np.intp],
+    numbers: dict[str, int],
+    findings: Findings,
 ) -> None:
     """Compare the predictions of some versions of lists.
 
     Args:
         own: their offsets.
+        numbers: version of each list.
     """
+    lists, at = model.past_lists(numbers), own.tolist()
+    act = _open_policy(model, logged, own)
+    before, after = [_Action.of_log(logged, i) for i in at], act(lists)
+    different = [k for k, i in enumerate(at) if before[k] != after[k] and logged.formats[i] >= _FIRST_FORMAT]
+    if not different:
+        return
+    others = [act(other) for other in _restore_lists(lists, model.erased_lists(numbers))]
+    for k in different:
+        cause = Cause.ERASED_LIST if any(before[k] == other[k] for other in others) else Cause.ACTION
+        findings.add(logged.ids[at[k]], cause, model.package.spec.name, f"{before[k]} logged, {after[k]} recomputed")
+
+
+def _open_policy(
+    model: ServedModel, logged: LoggedPredictions, own: npt.NDArray[np.intp]
+) -> Callable[[ListValues], Sequence[_Action]]:
+    """Return a function of versions of lists that returns what would be done about some predictions."""
     spec, at = model.package.spec, own.tolist()
     rows = None
     if logged.source != "vectors" and (model.policy is not None or spec.explore is not None):
@@ -42,18 +99,18 @@ def _compare(
     if spec.explore is not None:
         explored = spec.explore.choose_rows(model.name, [logged.ids[i] for i in at], rows)
     parsed = None if rows is None or model.policy is None else model.parser.build_rows(rows)
-    plain = model.act(logged.scores[own], logged.vectors[own], parsed, None, lists)
-    taken = model.act(logged.scores[own], logged.vectors[own], parsed, explored, lists)
-    for offset, i in enumerate(at):
+
+    def act(lists: ListValues) -> list[_Action]:
+        plain = model.act(logged.scores[own], logged.vectors[own], parsed, None, lists)
+        taken = model.act(logged.scores[own], logged.vectors[own], parsed, explored, lists)
         # No reply has what a shadow would do, so it does not explore.
-        expected = plain if logged.roles[i] == "shadow" else taken
-        action, propensity = expected.taken[offset], next(iter(expected.propensities[offset : offset + 1]), None)
-        reasons = expected.reasons[offset] if expected.reasons else None
-        known = None if np.isnan(logged.propensities[i]) else float(logged.propensities[i])
-        said = logged.reasons[i]
-        is_same = (action, propensity) == (logged.actions[i], known)
-        is_same &= reasons == (None if said is None else tuple(said))
-        if not is_same and logged.formats[i] >= _FIRST_FORMAT:
-            before = f"{logged.actions[i]} with propensity {known} for {said} logged"
-            detail = f"{before}, {action} with {propensity} for {reasons} recomputed"
-            findings.add(logged.ids[i], Cause.ACTION, spec.name, detail)
+        return [_Action.of(plain if logged.roles[i] == "shadow" else taken, k) for k, i in enumerate(at)]
+
+    return act
+
+
+def _restore_lists(lists: ListValues, erased: Sequence[str]) -> Iterator[ListValues]:
+    """Yield the lists as they may have been: some that have lost values had that of the row."""
+    for size in range(1, len(erased) + 1):
+        for names in combinations(erased, size):
+            yield {**lists, **{name: (lists[name][0], _EveryValue()) for name in names}}

@@ -83,12 +83,12 @@ class LoggedDecision:
         }
 
 
-def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, LoggedDecision]]:
+def find_decisions(rows: pa.Table, streams: Collection[str] | None) -> list[tuple[int, LoggedDecision]]:
     """Return the decisions of some streams among rows of the prediction log, with their offsets; shadows are skipped.
 
     Args:
         rows: with the columns of ``COLUMNS``.
-        streams: names of decision streams.
+        streams: names of decision streams; None: all.
     """
     if rows["event"].null_count == rows.num_rows:
         return []
@@ -102,7 +102,7 @@ def find_decisions(rows: pa.Table, streams: Collection[str]) -> list[tuple[int, 
     return [
         (offset, _read_row(event, row))
         for offset, event, row in zip(offsets.to_pylist(), events, zip(*columns, strict=True), strict=True)
-        if event[0] in streams
+        if streams is None or event[0] in streams
     ]
 
 

@@ -163,6 +163,10 @@ class DecisionLog:
         """Return the latest dead letters of a stream, latest first."""
         return [DeadEvent(**body) for _, body in self._dead.read_latest_first(stream, most)]
 
+    def count_dead(self, stream: str) -> int:
+        """Return the number of dead letters of a stream that are kept."""
+        return self._dead.count(stream)
+
     def keep_only(self, streams: Collection[str]) -> None:
         """Delete the positions of streams that were removed from the definitions: added again, they are new."""
         for name in self._begins.names():
@@ -238,9 +242,7 @@ class DecisionLog:
             for event in item.dead:
                 self._dead.add(item.stream, asdict(event))
             if item.dead:
-                sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
-                oldest = self._dead.latest_number(item.stream) - _MOST_DEAD
-                self.state.database.execute(sql, "dead_events", item.stream, oldest)
+                self._dead.delete_before(item.stream, self._dead.latest_number(item.stream) - _MOST_DEAD + 1)
 
 
 def _encode(rows: pa.Table) -> memoryview:

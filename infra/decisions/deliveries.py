@@ -14,8 +14,9 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.sinks import Sink
 from skewless.infra.decisions.decision import find_decisions
 from skewless.infra.decisions.delivery import SinkCounts, SinkDelivery
-from skewless.infra.decisions.outbox import DecisionBatch, SinkPositions
+from skewless.infra.decisions.outbox import DecisionBatch
 from skewless.infra.decisions.sink_adapters import SinkContext
+from skewless.infra.decisions.sink_positions import SinkPositions
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import Leases
@@ -39,7 +40,11 @@ class SinkStatus(PlainRecord):
         lag_s: age of the oldest of these rows in seconds; None: none waits.
         delivered: decisions that it has confirmed, ever.
         refused: decisions in its dead letters, ever.
+        letters: dead letters that are kept: `skewless letters` lists them and sends them again.
         process: the process that delivers; None: no process does.
+        error: of the last attempt to deliver, without secrets; None: it succeeded, or there was none.
+        since_us: time of the first failed attempt after the last delivery, UTC microseconds; None: without an error.
+        retries: failed attempts since then; None: without an error.
     """
 
     name: str
@@ -49,7 +54,11 @@ class SinkStatus(PlainRecord):
     lag_s: float | None
     delivered: int
     refused: int
+    letters: int
     process: str | None
+    error: str | None
+    since_us: int | None
+    retries: int | None
 
 
 def list_sinks(decisions: Iterable[DecisionStream]) -> dict[Sink, tuple[str, ...]]:
@@ -71,7 +80,7 @@ def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us:
     positions, catalog, leases = SinkPositions(database), Catalog(database), Leases(database)
     end, statuses = catalog.next_seq(PREDICTIONS), []
     for sink, streams in list_sinks(decisions).items():
-        position = positions.read(sink.name)
+        position, trouble = positions.read(sink.name), positions.read_trouble(sink.name)
         waiting = 0 if position is None else max(0, end - position.next)
         oldest = catalog.segments(PREDICTIONS, position.next, position.next) if waiting and position else []
         statuses.append(
@@ -83,7 +92,11 @@ def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us:
                 lag_s=max(0.0, (now_us - oldest[0].at_us) / 1e6) if oldest else None,
                 delivered=0 if position is None else position.confirmed,
                 refused=0 if position is None else position.refused,
+                letters=positions.count_letters(sink.name),
                 process=leases.read_holder(f"sink {sink.name}"),
+                error=None if trouble is None else trouble.error,
+                since_us=None if trouble is None else trouble.since_us,
+                retries=None if trouble is None else trouble.retries,
             )
         )
     return statuses

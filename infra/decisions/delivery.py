@@ -12,18 +12,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.sinks import ParquetSink, Sink
 from skewless.infra.decisions.decision import COLUMNS, find_decisions
-from skewless.infra.decisions.outbox import SINK_COUNTS, DecisionBatch, DecisionSink, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
+from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions, SinkTrouble
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.telemetry.redaction import redact
 
 _CONFIRM_S = 0.1  # between two confirmations; after a kill, the deliveries since then are repeated
 _SKIP_S = 1.0  # the same, if no prediction is a decision
@@ -94,6 +97,7 @@ class SinkDelivery:
         self._done, self._unconfirmed, self._refusals = 0, 0, list[Refusal]()
         self._waiting_since = 0.0
         self._by_day, self._saved_at = RowCounts(), 0.0
+        self._trouble: SinkTrouble | None = None  # as recorded
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         # Before the first decision: a new sink gets all decisions from now on.
         self._positions.begin(sink.name, self._catalog.next_seq(PREDICTIONS))
@@ -151,6 +155,7 @@ class SinkDelivery:
             self._pause(_LEASE_S)
             return
         with self._leases.renew_until_end(lease, requested_at) as renewal:
+            self._trouble = self._positions.read_trouble(self.sink.name)  # of an earlier process, too
             outbox = Outbox(
                 self._context.state,
                 self.sink.name,
@@ -246,11 +251,24 @@ class SinkDelivery:
         self._stop.wait(seconds)
 
     def _note(self, trouble: str | None) -> None:
+        trouble = None if trouble is None else redact(trouble)
         if trouble is not None and trouble != self.counts.trouble:
             _log.warning("decisions_not_delivered", sink=self.sink.name, error=trouble)
         elif trouble is None and self.counts.trouble is not None:
             _log.info("delivery_recovered", sink=self.sink.name)
         self.counts.trouble = trouble
+        if trouble is not None or self._trouble is not None:
+            self._record_trouble(trouble)
+
+    def _record_trouble(self, error: str | None) -> None:
+        """Record the error of a failed attempt for `skewless status`, or that there is none any more."""
+        known, recorded = self._trouble, None
+        if error is not None:
+            since_us = self._context.clock.now_us() if known is None else known.since_us
+            recorded = SinkTrouble(error=error, since_us=since_us, retries=1 + (known.retries if known else 0))
+        with suppress(StoreError):  # a database that is down is the trouble itself, perhaps
+            self._positions.write_trouble(self.sink.name, recorded)
+            self._trouble = recorded
 
 
 class Pauses:

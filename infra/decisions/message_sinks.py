@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from skewless.contract.errors import StoreError
 from skewless.contract.sinks import KafkaSink, RedisStreamSink
 from skewless.infra.decisions.decision import MessageWriter
-from skewless.infra.decisions.outbox import DecisionBatch, Refusal
+from skewless.infra.decisions.outbox import DecisionBatch
+from skewless.infra.decisions.sink_positions import Refusal
 from skewless.infra.online.clients import translate_errors
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.redis_link import RedisLink

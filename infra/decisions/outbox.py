@@ -7,10 +7,10 @@ sent. Each sink has a confirmed position, and a restart delivers again from ther
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,54 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.decisions.decision import LoggedDecision
+from skewless.infra.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import read_tables
 from skewless.infra.predictions.segments import PREDICTIONS
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 
-MOST_LETTERS = 1_000
-SINK_COUNTS = "sinks"  # folder of the counts by day
-_MOST_OFFERED = 20_000
-_POSITIONS, _LETTERS = "sink_positions", "dead_letters"
+_MOST_OFFERED, _FOUND_AT_A_TIME = 20_000, 10_000
 # The decisions among some rows of the prediction log: offset of the row, and its decision.
 FindDecisions = Callable[[pa.Table], list[tuple[int, LoggedDecision]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A decision that a sink refuses for good: sending it again cannot help.
-
-    Args:
-        id: of the decision.
-        position: in the prediction log.
-        reason: in a clause, without values of the decision.
-    """
-
-    id: str
-    position: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SinkPosition:
-    """The confirmed position of a sink.
-
-    Args:
-        next: every decision of the prediction log before this position is confirmed or refused.
-        confirmed: number of decisions that the sink has confirmed.
-        refused: number of decisions in its dead letters, ever.
-        claimed: last position of a batch that may have been written; the next delivery has the same batch. None: none.
-        facts: what must stay the same for the same bytes, for example the id of a schema.
-    """
-
-    next: int
-    confirmed: int = 0
-    refused: int = 0
-    claimed: int | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,46 +44,6 @@ class DecisionBatch:
     last: int
     positions: Sequence[int]
     decisions: Sequence[LoggedDecision]
-
-
-class SinkPositions:
-    """The positions and the dead letters of a project's sinks; any process may read them."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._documents = Documents(database, _POSITIONS)
-        self._letters = Records(database, _LETTERS)
-
-    def read(self, sink: str) -> SinkPosition | None:
-        """Return the position of a sink, None if nothing was ever delivered to it."""
-        body = self._documents.get(sink)
-        return None if body is None else SinkPosition(**body)
-
-    def begin(self, sink: str, position: int) -> SinkPosition:
-        """Return the position of a sink; a new sink begins at a position of the prediction log."""
-        with self._documents.edit(sink, asdict(SinkPosition(next=position))) as body:
-            return SinkPosition(**body)
-
-    def write(self, sink: str, position: SinkPosition, refusals: Sequence[Refusal], check: Callable[[], None]) -> None:
-        """Record a position and new dead letters in one transaction; ``check`` is its fence.
-
-        Raises:
-            ConflictError: another process delivers to the sink; nothing was written.
-            StoreError: the database is unavailable.
-        """
-        with self._database.transaction():
-            check()
-            self._documents.put(sink, asdict(position))
-            for refusal in refusals:
-                self._letters.add(sink, asdict(refusal))
-            if refusals:
-                sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number <= ?"
-                oldest = self._letters.latest_number(sink) - MOST_LETTERS
-                self._database.execute(sql, _LETTERS, sink, oldest)
-
-    def dead_letters(self, sink: str, most: int = MOST_LETTERS) -> list[Refusal]:
-        """Return the latest refused decisions of a sink, latest first; the prediction log has the decisions."""
-        return [Refusal(**body) for _, body in self._letters.read_latest_first(sink, most)]
 
 
 class DecisionSink(Protocol):
@@ -275,6 +197,24 @@ class Outbox:
                 for offset in range(0, rows.num_rows, step):
                     yield begin + offset, rows.slice(offset, step)
                 begin += rows.num_rows
+
+    def find(self, letters: Iterable[Refusal]) -> dict[str, LoggedDecision]:
+        """Return the decisions of dead letters that the log still has, by id, in the order of the log.
+
+        Raises:
+            StoreError: the database or the storage is unavailable.
+        """
+        wanted = {letter.position: letter.id for letter in letters}
+        positions, found = sorted(wanted), dict[str, LoggedDecision]()
+        while positions:
+            segments = self._log.segments(positions[0], positions[0])
+            n = bisect_right(positions, segments[0].last) if segments else 1
+            ids = {wanted[position] for position in positions[:n]}
+            if segments:
+                for _, rows in self._scan(positions[0], positions[n - 1], _FOUND_AT_A_TIME):
+                    found |= {decision.id: decision for _, decision in self._find(rows) if decision.id in ids}
+            del positions[:n]
+        return found
 
     def remember(self, facts: dict[str, Any]) -> None:
         """Record facts that must stay the same for the same bytes."""

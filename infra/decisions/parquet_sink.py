@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.sinks import ParquetSink
-from skewless.infra.decisions.outbox import DecisionBatch, Refusal
+from skewless.infra.decisions.outbox import DecisionBatch
+from skewless.infra.decisions.sink_positions import Refusal
 from skewless.infra.storage.durable import sync_file, translate_disk_errors
 from skewless.infra.storage.objects import ObjectStorage
 

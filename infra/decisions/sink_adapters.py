@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.columns import digest
+from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
@@ -17,6 +18,7 @@ from skewless.infra.decisions.outbox import DecisionSink, Outbox
 from skewless.infra.decisions.parquet_sink import ParquetDelivery
 from skewless.infra.decisions.webhook_sink import WebhookDelivery
 from skewless.infra.formats.registry import SchemaRegistry
+from skewless.infra.online.clients import RedisAddress
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.redis_link import kafka_options
 
@@ -44,9 +46,11 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
     """Return the adapter of a sink.
 
     Raises:
-        DefinitionError: a secret, a package or the schema registry is missing.
+        DefinitionError: a secret, a package or the schema registry is missing, or the sink's host is not allowed.
         StoreError: the schema registry is unavailable.
     """
+    hosts = SinkHosts(context.settings.sink_hosts)
+    hosts.check(sink)
     if isinstance(sink, ParquetSink):
         return ParquetDelivery(sink, context.state.storage)
     writer = open_writer(context, sink, outbox)
@@ -60,9 +64,12 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
             sink, writer, KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
         )
     if isinstance(sink, RedisStreamSink):
-        url = context.redis_url() if sink.url_env is None else _secret(context, sink, sink.url_env)
+        if sink.url_env is None:
+            return RedisDelivery(sink, writer, context.redis_url())
+        url = _secret(context, sink, sink.url_env)
+        hosts.check(sink, RedisAddress.parse(url).host_names)
         return RedisDelivery(sink, writer, url)
-    return WebhookDelivery(sink, writer, context.environment)
+    return WebhookDelivery(sink, writer, context.environment, hosts=hosts)
 
 
 def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | WebhookSink, outbox: Outbox) -> MessageWriter:

@@ -11,17 +11,23 @@ import base64
 import binascii
 import hmac
 import io
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zlib import crc32
 
+from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
 from skewless.infra.decisions.decision import LoggedDecision, MessageWriter
-from skewless.infra.decisions.outbox import DecisionBatch, Refusal
+from skewless.infra.decisions.outbox import DecisionBatch
+from skewless.infra.decisions.sink_positions import Refusal
+
+if TYPE_CHECKING:
+    from aiohttp.abc import ResolveResult
 
 _ACCEPTED = range(200, 300)
 _SERVER_ERRORS = range(500, 600)
@@ -41,6 +47,7 @@ class WebhookDelivery:
         writer: of the requests' bodies.
         environment: variables with the secrets.
         now_s: the clock, seconds since the epoch; a receiver compares the signed time with its own.
+        hosts: that may be reached, also by addresses that the host of the URL resolves to.
 
     Raises:
         DefinitionError: a secret is missing or is not valid.
@@ -52,8 +59,9 @@ class WebhookDelivery:
         writer: MessageWriter,
         environment: Mapping[str, str],
         now_s: Callable[[], float] = time.time,
+        hosts: SinkHosts = SinkHosts(),  # noqa: B008 - frozen
     ) -> None:
-        self._sink, self._writer, self._now_s = sink, writer, now_s
+        self._sink, self._writer, self._now_s, self._hosts = sink, writer, now_s, hosts
         self._secrets = _read_secrets(sink, environment)
         self._headers = {"Content-Type": writer.content_type, "User-Agent": "skewless", "Accept-Encoding": "identity"}
         if sink.token_env is not None:
@@ -157,11 +165,32 @@ class WebhookDelivery:
 
         tls = ssl.create_default_context() if self._sink.url.startswith("https") else False
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=self._sink.connections),
+            connector=aiohttp.TCPConnector(ssl=tls, limit=self._sink.connections, resolver=self._open_resolver()),
             headers=self._headers,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+    def _open_resolver(self) -> Any:  # noqa: ANN401 - as above
+        """Return a resolver of names that omits addresses that may not be reached.
+
+        The connection goes to an address that was checked: a second look-up could return another one.
+        """
+        import aiohttp  # noqa: PLC0415 - as above
+
+        permits, error = self._hosts.permits_address, self._error
+
+        class PermittedResolver(aiohttp.ThreadedResolver):
+            async def resolve(
+                self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+            ) -> list[ResolveResult]:
+                found = await super().resolve(host, port, family)
+                permitted = [each for each in found if permits(host, each["host"])]
+                if not permitted:
+                    raise error("resolves to an address that is not allowed, see 'sink_hosts'")
+                return permitted
+
+        return PermittedResolver()
 
     def _error(self, problem: str) -> StoreError:
         host = urlsplit(self._sink.url).hostname

@@ -71,8 +71,8 @@ def compile_avro(name: str, text: str, columns: Sequence[Column], latest: Callab
     """
     fastavro = import_fastavro()
     schema = _parse_record(name, text)
-    _Shapes(name).measure(schema)
-    fields = [_find_field(name, column, schema, latest) for column in columns]
+    kinds = _measure_kinds(name, schema)
+    fields = [_find_field(name, column, schema, kinds, latest) for column in columns]
     try:
         parsed = fastavro.parse_schema(_strip(schema), _write_hint=False)
     except Exception as error:  # noqa: BLE001 - a schema that is not valid raises many kinds of errors
@@ -143,28 +143,47 @@ def _parse_record(name: str, text: str) -> dict[str, Any]:
     return schema
 
 
+def _measure_kinds(name: str, schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kinds of the named types of a record, by the names that its fields use; raises PayloadError."""
+    shapes, space = _Shapes(name), _space_of(schema, "")
+    shapes.measure(schema)
+    # A name without dots is first looked up in the record's own namespace.
+    own = {full.removeprefix(f"{space}."): kind for full, kind in shapes.kinds.items() if full.startswith(f"{space}.")}
+    return shapes.kinds | own
+
+
 def _find_field(
-    name: str, column: Column, schema: Mapping[str, Any], latest: Callable[[], str | None]
+    name: str,
+    column: Column,
+    schema: Mapping[str, Any],
+    kinds: Mapping[str, str],
+    latest: Callable[[], str | None],
 ) -> _ColumnSource:
     fields = {field["name"]: field for field in schema["fields"]}
     if column.name in fields:
-        return _ColumnSource(column.name, column.name, None, _choose_conversion(name, column, fields[column.name]))
+        return _ColumnSource(
+            column.name, column.name, None, _choose_conversion(name, column, fields[column.name], kinds)
+        )
     text = latest()
-    newer = _parse_record("the latest schema", text)["fields"] if text is not None else []
-    for field in newer:
+    newer: Mapping[str, Any] = {"fields": ()} if text is None else _parse_record("the latest schema", text)
+    for field in newer["fields"]:
         if field["name"] != column.name:
             continue
         alias = next((alias for alias in field.get("aliases", ()) if alias in fields), None)
         if alias is not None:
-            return _ColumnSource(column.name, alias, None, _choose_conversion(name, column, fields[alias]))
+            return _ColumnSource(column.name, alias, None, _choose_conversion(name, column, fields[alias], kinds))
         if "default" in field:
-            convert = _choose_conversion("the latest schema", column, field)
+            known = _measure_kinds("the latest schema", newer)
+            convert = _choose_conversion("the latest schema", column, field, known)
             return _ColumnSource(column.name, None, field["default"], convert)
     raise PayloadError(f"{name} lacks the field {column.name!r}")
 
 
-def _choose_conversion(name: str, column: Column, field: Mapping[str, Any]) -> Callable[[int], int] | None:
+def _choose_conversion(
+    name: str, column: Column, field: Mapping[str, Any], kinds: Mapping[str, str]
+) -> Callable[[int], int] | None:
     kind = _type_name(field["type"])
+    kind = kinds.get(kind, kind)  # of a type that is defined elsewhere in the schema
     if kind not in _ACCEPTED[column.dtype]:
         raise PayloadError(
             f"{name} has the type {kind!r} in the field {column.name!r}, which cannot be read as {column.dtype.value}"
@@ -195,10 +214,15 @@ def _strip(schema: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 class _Shapes:
-    """Measures schemas, and refuses those whose values can be far larger than their bytes."""
+    """Measures schemas, and refuses those whose values can be far larger than their bytes.
+
+    Attributes:
+        kinds: ``record``, ``enum`` or ``fixed`` by the full name of each named type.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.kinds: dict[str, str] = {}
         self._named: dict[str, _Shape | None] = {}
 
     def measure(self, schema: Any, space: str = "", depth: int = 0) -> _Shape:  # noqa: ANN401 - JSON
@@ -258,7 +282,8 @@ class _Shapes:
         return self._note(schema, space, _Shape(least, nodes))
 
     def _note(self, schema: Mapping[str, Any], space: str, shape: _Shape) -> _Shape:
-        self._named[_full_name(schema, space)] = shape
+        full_name = _full_name(schema, space)
+        self._named[full_name], self.kinds[full_name] = shape, str(schema.get("type"))
         return shape
 
 

@@ -90,6 +90,17 @@ class RedisAddress:
         except ValueError:
             raise StoreError("setting 'redis_url'", "is not the URL of a Redis", fix=_FIX) from None
 
+    @property
+    def host_names(self) -> list[str]:
+        """Return the hosts to connect to first; none for a socket of this machine.
+
+        >>> RedisAddress.parse("redis://u:p@a:1/0").host_names, RedisAddress.parse("unix:///tmp/r").host_names
+        (['a'], [])
+        """
+        if self.hosts or "unix_socket_path" in self.options:
+            return [host for host, _ in self.hosts]
+        return [urlsplit(self.url).hostname or "localhost"]
+
     @classmethod
     def _parse_parts(cls, url: str) -> RedisAddress:
         kind = _KINDS.get(url.partition("://")[0], "server")

@@ -155,6 +155,11 @@ class ServedModel:
         found = {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
         return {name: (version.number, frozenset(version.values)) for name, version in found.items()}
 
+    def erased_lists(self, numbers: Mapping[str, int]) -> list[str]:
+        """Return the names of those versions of lists that have lost values of erased entities; raises StoreError."""
+        found = {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
+        return [name for name, version in found.items() if version.erased]
+
     @property
     def version(self) -> str:
         """Return the package's version."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.changes import Change, compare_decisions, compare_models, compare_plans
 from skewless.contract.columns import digest
+from skewless.contract.destinations import check_sinks
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import FeaturePlan, View
@@ -167,7 +168,8 @@ class Planner:
         if not (record and applied) or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
-        check_formats(compiled.plan.sources, self.settings)  # an unchanged definition may have another schema by now
+        # An unchanged definition may have another schema by now, and other hosts may be allowed.
+        self._check_outside(compiled)
         try:
             if {name: _identity(types) for name, (_, types) in self._tables(compiled).items()} != record.tables:
                 return None
@@ -184,7 +186,7 @@ class Planner:
             from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
         compiled = compile_repo(self.repo)
-        check_formats(compiled.plan.sources, self.settings)
+        self._check_outside(compiled)
         tables = self._tables(compiled)
         for view in compiled.plan.views:
             name, types = tables[f"view {view.name}"]
@@ -201,6 +203,11 @@ class Planner:
                 part, own = compiled.plan.select_service(spec.service), table_spec(spec) or spec
                 check_columns(name, types, label_columns(part, own))
         return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
+
+    def _check_outside(self, compiled: CompiledRepo) -> None:
+        """Check what depends on more than the definitions: schemas of the registry, and the allowed hosts of sinks."""
+        check_formats(compiled.plan.sources, self.settings)
+        check_sinks((sink for stream in compiled.decisions for sink in stream.sinks), self.settings.sink_hosts)
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
         """Return the name and the column types of the table behind each source; types None: there is no file."""

@@ -86,7 +86,7 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     columns = constants.columns(int(lengths.sum())) | _outputs(fields["matrix"], fields["scores"])
     for name in _NUMBER_COLUMNS:
         columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
-    columns["narrow"] = _booleans(np.repeat(np.array(fields["narrow"], dtype=np.bool_), lengths))
+    columns["narrow"] = booleans(np.repeat(np.array(fields["narrow"], dtype=np.bool_), lengths))
     columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
     columns["action"] = _actions(fields["actions"], lengths)
     columns["propensity"] = _propensities(fields["propensities"], lengths)
@@ -125,10 +125,8 @@ def _events(events: Sequence[DecidedEvents | None], lengths: Int64Array) -> dict
 def _actions(actions: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa.StringArray:
     if not any(actions):
         return pa.nulls(int(lengths.sum()), pa.string())
-    words = list(chain.from_iterable(of or [None] * n for of, n in zip(actions, lengths.tolist(), strict=True)))
-    is_set = np.fromiter((word is not None for word in words), dtype=np.bool_, count=len(words))
-    encoded = [(word or "").encode() for word in words]
-    return _strings(_offsets(encoded), b"".join(encoded), is_set)
+    words = chain.from_iterable(of or [None] * n for of, n in zip(actions, lengths.tolist(), strict=True))
+    return optional_texts(list(words))
 
 
 def _reasons(reasons: Sequence[Sequence[Sequence[str]]], lengths: Int64Array) -> pa.Array:
@@ -275,6 +273,17 @@ def texts(words: Sequence[str], valid: BoolArray | None = None) -> pa.StringArra
     return _strings(_offsets(words), joined_text.encode(), valid)
 
 
+def optional_texts(words: Sequence[str | None]) -> pa.StringArray:
+    """Return texts as an Arrow array with nulls.
+
+    >>> optional_texts(["é", None, ""]).to_pylist()
+    ['é', None, '']
+    """
+    is_set = np.fromiter((word is not None for word in words), dtype=np.bool_, count=len(words))
+    encoded = [(word or "").encode() for word in words]
+    return _strings(_offsets(encoded), b"".join(encoded), is_set)
+
+
 def utf8(words: Sequence[bytes]) -> pa.StringArray:
     """Return texts in UTF-8 as an Arrow array; they must be valid.
 
@@ -329,7 +338,12 @@ def _strings(offsets: Int64Array, data: bytes, valid: BoolArray | None = None) -
     return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
 
 
-def _booleans(values: BoolArray) -> pa.BooleanArray:
+def booleans(values: BoolArray) -> pa.BooleanArray:
+    """Return bools as an Arrow array.
+
+    >>> booleans(np.array([True, False])).to_pylist()
+    [True, False]
+    """
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, _validity_bits(values)])
 
 

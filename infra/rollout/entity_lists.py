@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from skewless.infra.storage.documents import Records
 
 MOST_VALUES = 100_000
 _LONGEST = 1_000  # characters of a value
+_ERASURE = "an entity was erased"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class ListVersion:
         values: as text, sorted.
         reason: why it was written.
         at_us: when, UTC microseconds.
+        erased: number of values that were removed because their entities were erased.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ListVersion:
     values: Sequence[str]
     reason: str
     at_us: int
+    erased: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values without the values of the list; the time is ISO 8601, UTC."""
@@ -44,7 +47,7 @@ class EntityLists:
     """The lists of a project."""
 
     def __init__(self, database: Database) -> None:
-        self._records = Records(database, "list")
+        self._database, self._records = database, Records(database, "list")
 
     def names(self) -> list[str]:
         """Return the names of all lists."""
@@ -76,6 +79,36 @@ class EntityLists:
         if not dry_run:
             self._records.append(name, number, body)
         return ListVersion(name=name, number=number, **body)
+
+    def erase(self, name: str, owns: Callable[[str], bool], *, now_us: int, dry_run: bool = False) -> int:
+        """Remove values of an erased entity from all versions of a list; return how many versions had some.
+
+        If the latest had, a new version follows, so that running servers forget the values. An interrupted call is
+        repeated.
+
+        Args:
+            owns: whether a value is of the entity.
+
+        Raises:
+            ConflictError: another process has just written a version; repeat the call.
+            StoreError: the database is unavailable.
+        """
+        latest, n = self._records.latest_number(name), 0
+        for number in range(latest, 0, -1):
+            body = self._records.read(name, number)
+            if body is None:
+                continue
+            kept = [value for value in body["values"] if not owns(value)]
+            removed = len(body["values"]) - len(kept)
+            n += removed > 0
+            if removed and not dry_run:
+                body |= {"values": kept, "erased": body.get("erased", 0) + removed}
+                with self._database.transaction():
+                    self._records.replace(name, number, body)
+                    if number == latest:
+                        successor = {"values": kept, "reason": _ERASURE, "at_us": now_us}
+                        self._records.append(name, number + 1, successor)
+        return n
 
     def read(self, name: str, number: int | None = None) -> ListVersion | None:
         """Return a version of a list, or its latest; None: there is none."""

@@ -105,7 +105,10 @@ class Documents(_Table):
 
 
 class Records(_Table):
-    """Numbered records of one kind, by name: each is written once; the latest is the value, and all are its history."""
+    """Numbered records of one kind, by name: each is written once; the latest is the value, and all are its history.
+
+    Only an erasure replaces records.
+    """
 
     _table = "records"
 
@@ -165,6 +168,26 @@ class Records(_Table):
             number = self.latest_number(name) + 1
             self.append(name, number, body)
         return number
+
+    def replace(self, name: str, number: int, body: Json) -> None:
+        """Replace a record whose value must not be kept."""
+        sql = "UPDATE records SET body = ? WHERE kind = ? AND name = ? AND number = ?"
+        self._database.execute(sql, _encode(body), self._kind, name, number)
+
+    def count(self, name: str) -> int:
+        """Return the number of records."""
+        rows = self._database.query("SELECT count(*) FROM records WHERE kind = ? AND name = ?", self._kind, name)
+        return int(rows[0][0])
+
+    def delete(self, name: str, number: int) -> None:
+        """Delete a record."""
+        sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number = ?"
+        self._database.execute(sql, self._kind, name, number)
+
+    def delete_before(self, name: str, number: int) -> None:
+        """Delete all records with smaller numbers."""
+        sql = "DELETE FROM records WHERE kind = ? AND name = ? AND number < ?"
+        self._database.execute(sql, self._kind, name, number)
 
     def _decode(self, name: str, number: int, body: str) -> Json:
         return _decode(f"{self._kind} {name!r}, record {number},", body)

@@ -160,6 +160,22 @@ def requested_outputs(signature: Signature, request: InferRequest) -> Mapping[st
     return request.outputs
 
 
+def check_vector_outputs(model: ServedModel, names: Iterable[str]) -> None:
+    """Check outputs that are requested by name for vectors.
+
+    Raises:
+        RequestError: the policy reads keys or request fields, so it cannot decide about vectors.
+    """
+    if model.policy is not None and model.policy.needs_inputs:
+        for name in names:
+            if name in {"decision", "reasons"}:
+                raise RequestError(
+                    f"output {name!r}",
+                    "cannot be given for vectors: the policy of the model reads keys or request fields",
+                    fix="send the inputs of the metadata, or do not request the output",
+                )
+
+
 def build_outputs(
     signature: Signature, result: ScoredSlice | MergedSlices, requested: Mapping[str, bool]
 ) -> list[ReplyTensor]:
@@ -196,6 +212,7 @@ _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     # Only the signature of a model with decisions has this output.
     "decision": lambda scored_slice: _bytes(scored_slice.decisions or ()),
     "reasons": lambda scored_slice: _bytes([" ".join(codes) for codes in scored_slice.reasons or ()]),
+    "explored": lambda scored_slice: np.array(scored_slice.explored or [False] * scored_slice.n, dtype=np.bool_),
     "version": lambda scored_slice: _bytes([scored_slice.model.version] * scored_slice.n),
     "prediction_id": lambda scored_slice: _bytes(scored_slice.ids),
     "feature_values": lambda scored_slice: scored_slice.matrix,

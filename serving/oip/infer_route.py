@@ -13,7 +13,14 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.predict_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.conversion import ReplyTensor, build_outputs, build_request, encode_reply, requested_outputs
+from skewless.serving.oip.conversion import (
+    ReplyTensor,
+    build_outputs,
+    build_request,
+    check_vector_outputs,
+    encode_reply,
+    requested_outputs,
+)
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.oip.signature import OipModel, OipModels
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
@@ -136,6 +143,8 @@ class InferRoute(PredictionRoute):
         scoring_request = build_request(
             model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )
+        if scoring_request.vectors is not None:
+            check_vector_outputs(model, request.outputs)
         if target.version is None:
             scoring_request = self._add_routing(scoring_request, outputs)
         if exchange.request_id:

@@ -59,6 +59,7 @@ class Signature:
             model.runtime.n_outputs,
             has_decisions=bool(spec.actions or spec.classes),
             has_policy=spec.policy is not None,
+            explores=spec.explore is not None,
             has_bounds=model.bounds is not None,
         )
         self.default_outputs = ("score", "decision") if "decision" in self.outputs else ("score",)
@@ -97,7 +98,7 @@ class Signature:
         return orjson.dumps(names | {"parameters": parameters})[:-1] + b","
 
     def _outputs(
-        self, n_scores: int, *, has_decisions: bool, has_policy: bool, has_bounds: bool
+        self, n_scores: int, *, has_decisions: bool, has_policy: bool, explores: bool, has_bounds: bool
     ) -> dict[str, TensorType]:
         wide = () if n_scores == 1 else (n_scores,)
         n_features, n_views = len(self.labels), len(self.views)
@@ -105,6 +106,7 @@ class Signature:
             TensorType("score", FP64, (_ANY, *wide)),
             TensorType("decision", BYTES, (_ANY,)),
             TensorType("reasons", BYTES, (_ANY,)),
+            TensorType("explored", BOOL, (_ANY,)),
             TensorType("prediction_id", BYTES, (_ANY,)),
             TensorType("feature_values", FP64, (_ANY, n_features)),
             TensorType("feature_age_s", FP64, (_ANY, n_views)),
@@ -115,7 +117,12 @@ class Signature:
             TensorType("out_of_bounds", BYTES, (_ANY,)),
             TensorType("version", BYTES, (_ANY,)),
         )
-        optional = {"decision": has_decisions, "reasons": has_policy, "out_of_bounds": has_bounds}
+        optional = {
+            "decision": has_decisions,
+            "reasons": has_policy,
+            "explored": explores,
+            "out_of_bounds": has_bounds,
+        }
         omitted = {name for name, exists in optional.items() if not exists}
         return {tensor.name: tensor for tensor in tensors if tensor.name not in omitted}
 

@@ -25,6 +25,7 @@ from skewless.commands.command import Command
 
 GROUPS = {
     "keys": "Manage API keys.",
+    "letters": "List dead letters, or send them again.",
     "lists": "Manage the lists of policies.",
     "runs": "List, start, retry or cancel scheduled runs.",
 }
@@ -45,7 +46,8 @@ _PARTS = {
         *(watch.replay, watch.parity, watch.alerts, watch.report, watch.ui),
     ),
     "Operate": (
-        *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
+        *(operate.status, operate.list_letters, operate.send_letters, operate.doctor),
+        *(capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.bundle),
         operate.demo,

@@ -50,6 +50,7 @@ ModelOfKeys = Annotated[
     str | None, option("--model MODEL", "Model of a table that has keys instead of prediction ids.")
 ]
 _OWN = ("id", "score", "t_us", "version")
+_DECIDED = ("decision", "reasons", "explored")  # of models that decide
 _ENDINGS = {".parquet", ".csv"}
 _ROW = (
     """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
@@ -191,7 +192,8 @@ def reply_body(predictions: pa.Table) -> dict[str, Any]:
     bodies = []
     for row in predictions.to_pylist():
         own = {name: row.pop(name) for name in _OWN}
-        bodies.append({"id": own["id"], "score": own["score"], "features": row})
+        decided = {name: row.pop(name) for name in _DECIDED if name in row}
+        bodies.append({"id": own["id"], "score": own["score"], **decided, "features": row})
     return {"version": own["version"], "t_us": own["t_us"], "predictions": bodies}
 
 
@@ -204,8 +206,8 @@ def _open_applied(session: Session) -> Project:
 
 def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]], session: Session) -> None:
     body = reply_body(project.predict(model, rows))
-    scores = [(item["id"], repr(item["score"])) for item in body["predictions"]]
-    parts = [TextTable(f"version {body['version']}", ("id", "score"), scores)]
+    scores = [(item["id"], repr(item["score"]), *map(item.get, _DECIDED)) for item in body["predictions"]]
+    parts = [TextTable(f"version {body['version']}", ("id", "score", *_DECIDED), scores)]
     if len(rows) == 1:
         features = body["predictions"][0]["features"]
         parts.append(

@@ -26,6 +26,7 @@ _MEANINGS = {
     "events": "events",
     "predictions": "predictions",
     "outcomes": "outcomes",
+    "lists": "versions of lists that had it",
     "online": "online rows and states",
     "built": "windowed views built again",
     "objects": "deleted files of logs",

@@ -11,13 +11,18 @@ from typing import Any, Literal, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from skewless.contract.destinations import check_pattern
 from skewless.contract.errors import DefinitionError
 from skewless.contract.setting_paths import clock_path, kafka_paths, redis_paths, sqlite_path
 
 SETTINGS_FILE = "skewless.yaml"
 Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
-_JSON = ("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names")  # in a variable
+# In a variable they are JSON.
+_JSON = (
+    *("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names"),
+    "sink_hosts",
+)
 # Settings whose values may contain a password.
 SECRETS = {
     *("redis_url", "database_url", "storage_url", "stream_url", "kafka", "schema_registry", "alert_webhook"),
@@ -193,6 +198,11 @@ class Settings(BaseModel):
         description="URL of the schema registry of Avro and Protobuf messages: https://USER:PASSWORD@HOST, or http:// "
         "for this machine; none: events and decisions are JSON",
     )
+    sink_hosts: tuple[str, ...] = Field(
+        (),
+        description="hosts that sinks may deliver to: names, *.DOMAIN, addresses and networks; "
+        "none: all but link-local addresses and metadata services",
+    )
     tracking_uri: str | None = Field(
         None,
         description="MLflow store to publish trainings to: sqlite:///FILE or the URL of a server; none: do not publish",
@@ -238,6 +248,11 @@ class Settings(BaseModel):
     alert_webhook: str | None = Field(
         None, description="URL to which each alert is sent as JSON; none: only log alerts"
     )
+
+    @field_validator("sink_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_pattern(item) for item in value)
 
     @field_validator("auth", mode="before")
     @classmethod

@@ -11,9 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from skewless.contract.clock import OffsetClock
+from skewless.contract.labels import Outcomes
+from skewless.demo.decided import ReceivedDecisions
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
-from skewless.demo.outcomes import SentOutcomes, learn_from_outcomes
+from skewless.demo.outcomes import SentOutcomes, compare_with_table
 from skewless.demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
 from skewless.demo.tour_state import STATE, StreamWorker, TourState, log_to_file, serving
 from skewless.project import Project
@@ -39,9 +41,8 @@ def run_demo(repo: Path) -> dict[str, Any]:
     try:
         with log_to_file(tour.console, state / "demo.log"):
             prepare(tour)
-            outcomes = _run_test_period(tour)
+            _run_test_period(tour)
             replay(tour)
-            learn_from_outcomes(tour, outcomes)
     finally:
         project.close()
     print_next_steps(tour)
@@ -49,19 +50,37 @@ def run_demo(repo: Path) -> dict[str, Any]:
     return tour.facts
 
 
-def _run_test_period(tour: TourState) -> SentOutcomes:
+def _run_test_period(tour: TourState) -> None:
     feed = Feed.of(tour.project.streams, tour.project.repo)
-    worker, outcomes = StreamWorker(tour), SentOutcomes(rows=tour.rows[tour.served[0].name])
+    outcomes = {
+        spec.name: SentOutcomes(spec=spec, plan=tour.plan_of(spec), rows=tour.rows[spec.name])
+        for spec in tour.served
+        if isinstance(spec.labels, Outcomes)
+    }
+    decisions = [item for each in outcomes.values() if (item := ReceivedDecisions.of(tour, each)) is not None]
+    worker = StreamWorker(tour)
     try:
         if feed:
             worker.start()
-        with serving(tour) as client:
-            with ThreadPoolExecutor(2) as pool:
-                Hours(tour=tour, client=client, feed=feed, worker=worker, pool=pool, outcomes=outcomes).run()
+        with serving(tour) as client, ThreadPoolExecutor(2) as pool:
+            hours = Hours(
+                tour=tour,
+                client=client,
+                feed=feed,
+                worker=worker,
+                pool=pool,
+                decisions=decisions,
+                outcomes=outcomes,
+            )
+            hours.run()
             compare_apis(tour, client)
             retrain(tour, client)
+            for each in outcomes.values():
+                compare_with_table(tour, each)
+            hours.finish()
             compare_store(tour)
     finally:
         worker.stop()
+        for item in decisions:
+            item.close()
         feed.close()
-    return outcomes

@@ -31,7 +31,6 @@ from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
 
 _PAUSE_S = 0.003
-_LIVE = "live"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +192,16 @@ class Feed:
         )
 
 
+def live_folder(history: Path) -> Path | None:
+    """Return the folder with the rows of the test period, next to the folder of the history; None: there is none."""
+    folder = history.parent / "live"
+    return folder if folder.is_dir() and folder != history else None
+
+
 def _folders(streams: Streams, repo: Path) -> Iterator[tuple[EventSource, Path]]:
     for source in streams.plan.sources:
-        folder = (repo / source.history).parent / _LIVE if source.history else None
-        if source.kind == "push" and folder is not None and folder.is_dir():
+        folder = live_folder(repo / source.history) if source.history else None
+        if source.kind == "push" and folder is not None:
             yield source, folder
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
+from skewless.demo.decided import ReceivedDecisions, prove
 from skewless.demo.feed import Feed
 from skewless.demo.outcomes import SentOutcomes
 from skewless.demo.tour_state import (
@@ -36,7 +38,8 @@ from skewless.validation.evaluation.metrics import ScoredRows
 
 RACE_ROWS = 100
 _SAMPLE_ROWS = 10
-_RACING_PART = 12  # one row in 12 is requested in hours with racing writes
+_LAST_HOURS = 6  # of a project that decides events: after the retraining
+_RACING_PART = 24  # one row in 24 is requested in hours with racing writes
 
 _DueRows = dict[str, list[Row]]  # rows of an hour by model
 _Batch = tuple[str, list[Row]]
@@ -61,7 +64,8 @@ class Hours:
 
     Args:
         pool: two threads: one publishes, one sends events.
-        outcomes: of the first served model; None: they are not sent.
+        decisions: of models that decide on events, which nobody requests.
+        outcomes: of the models that learn from them.
     """
 
     tour: TourState
@@ -69,38 +73,75 @@ class Hours:
     feed: Feed
     worker: StreamWorker
     pool: ThreadPoolExecutor
-    outcomes: SentOutcomes | None = None
+    decisions: Sequence[ReceivedDecisions] = ()
+    outcomes: Mapping[str, SentOutcomes] = field(default_factory=dict)
     published: int = 0
     killed: str = ""
 
+    def __post_init__(self) -> None:
+        """Split the test period into its hours."""
+        decided = {item.outcomes.spec.name for item in self.decisions}
+        self._requested = [spec for spec in self.tour.served if spec.name not in decided]
+        times = {spec.name: self.tour.rows[spec.name][TIME].to_numpy() for spec in self._requested or self.tour.served}
+        self._hours = list(hours_of(times))
+        self._last = max(1, len(self._hours) - (_LAST_HOURS if self.decisions else 0))
+        self._total = self._remaining = sum(self.tour.rows[spec.name].num_rows for spec in self._requested)
+
     def run(self) -> None:
-        """Run the test period, and print the quality of its predictions."""
+        """Run the test period; ``finish`` runs its last hours."""
         tour = self.tour
         with tour.stage("Test period, hour by hour") as print_line:
-            self._run_hours()
-            tour.facts["predictions"] = sum(len(scores) for scores in tour.scores.values())
-            tour.facts["asked"] = {name: len(rows) for name, rows in tour.asked.items()}
+            self._run_hours(self._hours[: self._last])
             print_line(
                 f"{self.published:,} rows materialized in steps, {tour.facts['predictions']:,} predictions over HTTP"
             )
             self._print_events(print_line)
-            _live_quality(tour, print_line)
+            for item in self.decisions:
+                print_line(item.line())
         with tour.stage("Ten predictions of one hour, with the age of the rows that they read") as print_line:
             for line in tour.sample:
                 print_line(line)
 
-    def _run_hours(self) -> None:
-        hours = list(hours_of({name: rows[TIME].to_numpy() for name, rows in self.tour.rows.items()}))
-        remaining = total = sum(rows.num_rows for rows in self.tour.rows.values())
-        with progress_bar(self.tour.console) as bar:
+    def finish(self) -> None:
+        """Run the last hours, whose events the retrained versions decide, and print the quality of the test period."""
+        if self.decisions:
+            self._decide_last()
+        with self.tour.stage("Quality of the test period, by the labels that have become known") as print_line:
+            _live_quality(self.tour, print_line)
+
+    def _decide_last(self) -> None:
+        """Run the last hours, and prove one decision of each action."""
+        tour = self.tour
+        with tour.stage(f"The last {_LAST_HOURS} hours, with the retrained versions") as print_line:
+            before = [set(item.decisions) for item in self.decisions]
+            self._run_hours(self._hours[self._last :])
+            for item, known in zip(self.decisions, before, strict=True):
+                item.wait(self.worker.check)
+                latest = [decision for number, decision in item.decisions.items() if number not in known]
+                versions = dict(sorted(Counter(decision["version"] for decision in latest).items()))
+                counts = ", ".join(f"{count:,} by version {version}" for version, count in versions.items())
+                print_line(f"{item.stream.name}: {counts or 'none'}")
+                proofs = [prove(tour, each) for each in {each["action"]: each for each in latest}.values()]
+                for line, _ in proofs:
+                    print_line(line)
+                facts = {"latest": versions, "proven": [is_proven for _, is_proven in proofs]}
+                tour.scores[item.outcomes.spec.name] = item.scores().tolist()
+                tour.facts.setdefault("decisions", {})[item.stream.name] = item.facts() | facts
+
+    def _run_hours(self, hours: Sequence[Hour]) -> None:
+        tour, n = self.tour, len(self._hours)
+        with progress_bar(tour.console) as bar:
             task = bar.add_task("hours", total=len(hours))
             for number, hour in enumerate(hours):
-                due = {spec.name: self._due(spec, hour) for spec in self.tour.served if spec.name in hour.rows}
-                remaining -= sum(map(len, due.values()))
-                self._run_hour(hour, due, racing=remaining < total // _RACING_PART, killing=number == len(hours) // 3)
-                if number == len(hours) // 2:
-                    _sample(self.tour, self.client, due)
+                due = {spec.name: self._due(spec, hour) for spec in self._requested if spec.name in hour.rows}
+                self._remaining -= sum(map(len, due.values()))
+                racing = bool(due) and self._remaining < self._total // _RACING_PART
+                self._run_hour(hour, due, racing=racing, killing=hour is self._hours[n // 3])
+                if due and hour is self._hours[n // 2]:
+                    _sample(tour, self.client, due)
                 bar.update(task, completed=number + 1)
+        tour.facts["predictions"] = sum(len(tour.scores.get(spec.name, ())) for spec in self._requested)
+        tour.facts["asked"] = {name: len(rows) for name, rows in tour.asked.items()}
 
     def _due(self, spec: ModelSpec, hour: Hour) -> list[Row]:
         part = hour.rows[spec.name]
@@ -114,12 +155,15 @@ class Hours:
             self._interrupt(hour, due)
         else:
             self._move(hour, self._recent(due) if racing else None)
-        if self.outcomes is not None:
-            self.outcomes.send(self.client, hour.start_us)
+        for item in self.decisions:
+            item.receive()
+        for outcomes in self.outcomes.values():
+            outcomes.send(self.client, hour.start_us)
         for name, rows in due.items():
             reply = self.client.predict(rows, model=name)
-            if self.outcomes is not None and name == tour.served[0].name:
-                self.outcomes.add([item.id for item in reply], reply.t_us)
+            if name in self.outcomes:
+                first = len(tour.asked.get(name, ()))
+                self.outcomes[name].add(range(first, first + len(rows)), [item.id for item in reply], reply.t_us)
             tour.scores.setdefault(name, []).extend(item.scores or item.score for item in reply)
             tour.asked.setdefault(name, []).extend(rows)
 
@@ -148,7 +192,8 @@ class Hours:
         pid = self.worker.kill()
         sent = sending.result()
         self._publish()
-        self._request(self._recent(due))
+        if due:
+            self._request(self._recent(due))
         self.worker.start()
         self.feed.wait(self.worker.check)
         when = f"{from_us(hour.start_us):%m-%d %H:%M}"
@@ -223,11 +268,14 @@ def _live_quality(tour: TourState, print_line: PrintLine) -> None:
 
 def _labelled(tour: TourState, spec: ModelSpec) -> ScoredRows:
     """Return the scores of a model with the known labels of its table."""
-    rows = tour.rows[spec.name]
+    scores = np.array(tour.scores.get(spec.name, []))
+    rows = tour.rows[spec.name].slice(0, len(scores))
     labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
     known = ~np.isnan(labels) & pc.is_valid(rows[KNOWN]).to_numpy(zero_copy_only=False).astype(np.bool_)
+    if scores.ndim == 1:
+        known &= ~np.isnan(scores)  # an event that was not decided
     groups = None if spec.group is None else SliceColumn.of(rows[spec.group]).codes[known]
-    return ScoredRows(labels=labels[known], scores=np.array(tour.scores.get(spec.name, []))[known], groups=groups)
+    return ScoredRows(labels=labels[known], scores=scores[known], groups=groups)
 
 
 def _sample(tour: TourState, client: Client, due: _DueRows) -> None:

@@ -1,27 +1,33 @@
-"""Outcomes of the test period: sent as they become known, and then trained from, without the label table."""
+"""Outcomes of the test period: sent as they become known, trained from by the scheduler, and compared with a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import json
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.client import Client
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import SourceError
-from skewless.contract.labels import LabelSource, Outcomes
-from skewless.contract.spec import ModelSpec, Split
+from skewless.contract.labels import LabelSource
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
 from skewless.demo.tour_state import TourState
-from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL, read_labels, table_spec
+from skewless.infra.packages.package import open_package
 from skewless.training.dataset import Dataset, build_dataset
-from skewless.training.promotion import judge
-from skewless.training.quality import quality_lines
-from skewless.training.train import find_trainer, train
+from skewless.training.quality import measure, quality_lines
+from skewless.training.stored_matrix import score_rows
+from skewless.training.train import find_trainer
 
 _TIME = pa.timestamp("us", tz="UTC")
 _MOST = 5_000  # outcomes of a request
@@ -32,78 +38,84 @@ class SentOutcomes:
     """The outcomes of the predictions of one model.
 
     Args:
-        rows: label rows, in the order of their predictions.
-        ids: of the predictions.
-        times: of the predictions, microseconds.
+        spec: of the model.
+        plan: the part of the plan that it needs.
+        rows: label rows of the test period.
+        ids: of the predictions, by the number of the label row.
+        times: of the predictions, microseconds, likewise.
         sent: numbers of the rows whose outcome was sent.
     """
 
+    spec: ModelSpec
+    plan: FeaturePlan
     rows: pa.Table
-    ids: list[str] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    sent: set[int] = field(default_factory=set)
+    ids: dict[int, str] = field(default_factory=dict)
+    times: dict[int, int] = field(default_factory=dict)
+    sent: list[int] = field(default_factory=list)
+    _waiting: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, ids: Sequence[str], t_us: int) -> None:
-        """Add the predictions of the next rows."""
-        self.ids += ids
-        self.times += [t_us] * len(ids)
+    def __post_init__(self) -> None:
+        """Prepare the labels with their known times."""
+        self.names = [column.name for column in (*self.plan.join_keys, *self.plan.request)]
+        self._known, self._labels = self.rows[KNOWN].to_pylist(), self.rows[LABEL].to_pylist()
+
+    def add(self, numbers: Iterable[int], ids: Sequence[str], t_us: int) -> None:
+        """Add the predictions of some rows."""
+        for number, each in zip(numbers, ids, strict=True):
+            self.ids[number], self.times[number] = each, t_us
+            if self._known[number] is not None and self._labels[number] is not None:
+                heapq.heappush(self._waiting, (self._known[number], number))
 
     def send(self, client: Client, now_us: int) -> None:
         """Send the outcomes that have become known."""
-        known, labels = (self.rows[name].slice(0, len(self.ids)).to_pylist() for name in (KNOWN, LABEL))
-        due = [
-            i
-            for i, at_us in enumerate(known)
-            if i not in self.sent and at_us is not None and at_us <= now_us and labels[i] is not None
-        ]
+        due = []
+        while self._waiting and self._waiting[0][0] <= now_us:
+            due.append(heapq.heappop(self._waiting))
         for first in range(0, len(due), _MOST):
             part = due[first : first + _MOST]
-            client.feedback([{"prediction_id": self.ids[i], "label": labels[i], "known_at": known[i]} for i in part])
-        self.sent.update(due)
+            client.feedback(
+                [{"prediction_id": self.ids[i], "label": self._labels[i], "known_at": known} for known, i in part]
+            )
+            self.sent += [i for _, i in part]
 
 
-def learn_from_outcomes(tour: TourState, outcomes: SentOutcomes) -> None:
-    """Train the next version of the first model from the outcomes of its own predictions, and from a table of them.
-
-    The version is judged, and not promoted.
-    """
-    spec = tour.served[0]
-    with tour.stage("Outcomes -> the next version, without the label table") as print_line:
-        print_line(f"{len(outcomes.sent):,} of {len(outcomes.ids):,} predictions got their outcome as feedback")
-        split = Split(test=spec.split.test / 3)
-        own = replace(spec, labels=Outcomes(known="declared"), split=split)
-        try:
-            dataset = _build(tour, own)
-        except SourceError as error:
-            print_line(f"not trained: {error}")
+def compare_with_table(tour: TourState, outcomes: SentOutcomes) -> None:
+    """Train again what the scheduler has just trained from outcomes, from a label table that says the same."""
+    spec, store = outcomes.spec, tour.project.store
+    with tour.stage(f"{spec.name} from outcomes, and from a label table that says the same") as print_line:
+        package = open_package(store, spec.name, store.packages.list_versions(spec.name)[-1])
+        counts = package.fingerprint["counts"]
+        if "predictions" not in counts:
+            print_line("the scheduler did not train it from outcomes")
             return
-        store, now_us = tour.project.store, tour.clock.now_us()
-        trained = train(dataset, own, store, threads=tour.project.settings.threads, now_us=now_us)
-        for line in quality_lines(trained.metrics):
-            print_line(line)
-        champion = store.aliases.get(spec.name, "champion")
-        decision = judge(dataset, own, trained.scores, store, against=champion)
-        verdict = "would be promoted" if decision.promote else "would not be promoted"
-        print_line(f"version {trained.package.version} {verdict}: {decision.reason}")
-        table = _build(tour, replace(own, labels=_write_table(tour, spec, outcomes)))
-        is_equal = dataset.fingerprint == table.fingerprint, _model(own, dataset) == _model(own, table)
         print_line(
-            f"a label table of the same predictions: {dataset.counts['used']:,} and {table.counts['used']:,} rows, "
-            f"training sets {_same(is_equal[0])}, models {_same(is_equal[1])}"
+            f"the scheduler trained {package.version} on {counts['used']:,} label rows:"
+            f" {counts['predictions'] - counts['without_outcome']:,} of {counts['predictions']:,} predictions had an"
+            " outcome, the other rows are those of earlier flights"
         )
+        table = _build(tour, replace(spec, labels=_write_table(tour, outcomes)), package.about["as_of_us"])
+        rows: Any = table.training_rows(table.train)
+        threads = tour.project.settings.threads or os.cpu_count() or 1
+        model = find_trainer(spec.algorithm, threads).train(rows, spec, None)
+        metrics = measure(table, spec, score_rows(model.score, table.select(table.test)))
+        equal = {
+            "rows": table.fingerprint == package.fingerprint["dataset"],
+            "model": bytes(model.model) == package.model_file.read_bytes(),
+            "quality": json.loads(json.dumps(metrics)) == package.metrics,
+        }
+        same = ", ".join(f"{name} {'equal' if is_equal else 'DIFFERENT'}" for name, is_equal in equal.items())
+        print_line(f"a label table gives {table.counts['used']:,} rows; to the last bit: {same}")
+        for line in quality_lines(metrics):
+            print_line(line)
         tour.facts["loop"] = {
-            "rows": dataset.counts["used"],
-            "equal_rows": is_equal[0],
-            "equal_model": is_equal[1],
-            "auc": trained.metrics.get("auc"),
+            "rows": len(outcomes.sent),
+            "used": counts["used"],
+            **{f"equal_{name}": is_equal for name, is_equal in equal.items()},
+            "auc": package.metrics.get("auc"),
         }
 
 
-def _same(is_same: bool) -> str:  # noqa: FBT001 - a text of a condition
-    return "equal to the last bit" if is_same else "DIFFERENT"
-
-
-def _build(tour: TourState, spec: ModelSpec) -> Dataset:
+def _build(tour: TourState, spec: ModelSpec, now_us: int) -> Dataset:
     project = tour.project
     return build_dataset(
         connection=project.connection,
@@ -111,27 +123,31 @@ def _build(tour: TourState, spec: ModelSpec) -> Dataset:
         plan=project.applied.plan,
         spec=spec,
         views=project.views,
-        now_us=tour.clock.now_us(),
+        now_us=now_us,
     )
 
 
-def _model(spec: ModelSpec, dataset: Dataset) -> bytes:
-    trainer = find_trainer(spec.algorithm)
-    rows: Any = dataset.training_rows(dataset.train)
-    return bytes(trainer.train(rows, spec, None).model)
-
-
-def _write_table(tour: TourState, spec: ModelSpec, outcomes: SentOutcomes) -> LabelSource:
-    """Write the label table that says what the outcomes say."""
-    plan, numbers = tour.plan_of(spec), np.array(sorted(outcomes.sent))
+def _write_table(tour: TourState, outcomes: SentOutcomes) -> LabelSource:
+    """Write a label table with the rows before the test period, and those whose outcomes were sent."""
+    spec, plan, project = outcomes.spec, outcomes.plan, tour.project
+    numbers = np.array(sorted(outcomes.sent), dtype=np.int64)
+    times = np.array([outcomes.times[number] for number in numbers.tolist()], dtype=np.int64)
     rows = outcomes.rows.take(pa.array(numbers))
+    # A label is not known before its prediction: a departure may be reported after the flight has landed.
+    known = pc.max_element_wise(rows[KNOWN], pa.array(times))
+    for name, column in ((TIME, pa.array(times)), (KNOWN, known)):
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    table = table_spec(spec)
+    if table is not None:
+        earlier = read_labels(project.connection, project.repo, plan, table)
+        begin = pc.min(outcomes.rows[TIME])
+        rows = pa.concat_tables([earlier.filter(pc.less(earlier[TIME], begin)), rows])
     columns = {
         column.name: rows[column.name].cast(_TIME) if column.dtype is DType.TIMESTAMP else rows[column.name]
         for column in (*plan.join_keys, *plan.request)
     }
-    horizon = spec.as_dict()["horizon"]
-    at = pa.array(np.array(outcomes.times)[numbers] + horizon, pa.int64()).cast(_TIME)
-    table = pa.table({**columns, "loop_at": at, "loop_known": rows[KNOWN].cast(_TIME), "loop_label": rows[LABEL]})
-    path = Path(tour.project.state / "loop.parquet")
-    pq.write_table(table, path)
+    at = pc.add(rows[TIME], pa.scalar(spec.as_dict()["horizon"], pa.int64())).cast(_TIME)
+    path = Path(project.state / "loop.parquet")
+    written = {**columns, "loop_at": at, "loop_known": rows[KNOWN].cast(_TIME), "loop_label": rows[LABEL]}
+    pq.write_table(pa.table(written), path)
     return LabelSource(path=str(path), event_time="loop_at", known_time="loop_known", label="loop_label")

@@ -11,9 +11,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -26,6 +26,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, GateError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
+from skewless.demo.decided import redis_sinks
+from skewless.demo.feed import live_folder
 from skewless.demo.hours import RACE_ROWS
 from skewless.demo.tour_state import (
     HOUR_US,
@@ -36,10 +38,11 @@ from skewless.demo.tour_state import (
     TourState,
     gain_text,
     gains,
+    json_rows,
     run_command,
 )
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import find_servable, read_labels, table_spec
+from skewless.infra.offline.labels import find_servable, label_source, read_labels, table_spec
 from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.backfill import Backfiller
@@ -69,11 +72,8 @@ def prepare(tour: TourState) -> None:
         print_line(f"plan {report.hash}: {len(report.changes)} new views, transforms, services and models")
     if not project.models:
         raise DefinitionError(f"project in {project.repo}", "has no model", fix="declare one in models.py")
-    rows = {
-        spec.name: read_labels(project.connection, project.repo, tour.plan_of(spec), _with_table(spec))
-        for spec in project.models
-    }
-    begin = min(_test_begin(spec, rows[spec.name]) for spec in project.models) // HOUR_US * HOUR_US
+    periods = {spec.name: _read_period(tour, spec) for spec in project.models}
+    begin = min(period.begin_us for period in periods.values()) // HOUR_US * HOUR_US
     # One hour early: the clock ticks while models train, and cannot be moved back.
     tour.clock.set(begin - HOUR_US)
     _materialize(tour)
@@ -83,22 +83,39 @@ def prepare(tour: TourState) -> None:
         _train(tour, model)
     _select_served(tour)
     _compare(tour)
-    tour.rows = {spec.name: _request_rows(tour.plan_of(spec), rows[spec.name], begin) for spec in tour.served}
+    decided = {stream.model for stream, _ in redis_sinks(tour)}
+    for spec in tour.served:
+        # Events are decided from the time of the clock on, requests come an hour later.
+        since = begin - HOUR_US if spec.name in decided else begin
+        tour.rows[spec.name] = _request_rows(tour.plan_of(spec), periods[spec.name].rows, since)
 
 
-def _with_table(spec: ModelSpec) -> ModelSpec:
-    """Return the spec with its label table, which has the outcomes of the requests."""
-    table = table_spec(spec)
+class _Period(NamedTuple):
+    """The label rows of a model in the test period and perhaps before it, and the time at which the period begins."""
+
+    rows: pa.Table
+    begin_us: int
+
+
+def _read_period(tour: TourState, spec: ModelSpec) -> _Period:
+    """Return the label rows of a model.
+
+    If the label table is a folder ``history``, those of the test period are in the folder ``live`` next to it, as
+    events are; else they are the last rows of the label table itself.
+    """
+    project, table = tour.project, table_spec(spec)
     if table is None:
         raise DefinitionError(f"model {spec.name!r} labels", "have no table, which the demo needs", fix="name a table")
-    return table
-
-
-def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:
-    last = pc.max(rows[TIME]).as_py()
+    source = label_source(table)
+    history = project.repo / source.path
+    folder = live_folder(history) if history.name == "history" else None
+    if folder is not None:
+        table = replace(table, labels=replace(source, path=str(folder)))
+    rows = read_labels(project.connection, project.repo, tour.plan_of(spec), table)
+    first, last = (edge.as_py() for edge in (pc.min(rows[TIME]), pc.max(rows[TIME])))
     if last is None:
         raise SourceError(f"label table of model {spec.name!r}", "has no row", fix="add labels")
-    return int(last - spec.as_dict()["split"]["test"])
+    return _Period(rows, int(last - spec.as_dict()["split"]["test"] if folder is None else first + HOUR_US))
 
 
 def _request_rows(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
@@ -246,9 +263,9 @@ def retrain(tour: TourState, client: Client) -> None:
         after = _wait_for_versions(tour, client)
         for model, version in after.items():
             change = f"went from {before.get(model, 'nothing')} to" if version != before.get(model) else "stays at"
-            rows = tour.asked.get(model, [])[-RACE_ROWS:]
-            reply = client.predict(rows, model=model) if rows else None
-            answer = f"; {reply.version} answered {len(rows)} rows" if reply else ""
+            rows = json_rows(tour.plan_of(tour.project.applied.model(model)), tour.rows[model][-RACE_ROWS:])
+            reply = client.predict(rows, model=model)
+            answer = f"; {reply.version} answered {len(rows)} rows"
             print_line(f"{model}: the running server {change} {version}{answer}")
         tour.facts["versions"] = after
 

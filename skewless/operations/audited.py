@@ -24,7 +24,7 @@ _RUN = "SKEWLESS_RUN"  # set by the scheduler, whose ledger has its runs
 # Arguments that say that a command changes something; without one of them, these commands only show.
 _CHANGING = {"alerts": ("resolve",), "rollout": ("begin", "step"), "triggers": ("start",)}
 # The keys of an erased entity must not outlive it; the others are callbacks and switches.
-_UNTOLD = {"entity", "dry_run", "self", "project"}
+_UNTOLD = {"entity", "values", "dry_run", "self", "project"}
 
 
 def audited(function: Callable[P, T], action: str = "") -> Callable[P, T]:

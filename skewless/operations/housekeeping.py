@@ -11,7 +11,7 @@ from pathlib import Path
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.decisions.deliveries import list_sinks
-from skewless.infra.decisions.outbox import SinkPositions
+from skewless.infra.decisions.sink_positions import SinkPositions
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
-from skewless.infra.decisions.outbox import SINK_COUNTS, Refusal, SinkPositions
+from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS

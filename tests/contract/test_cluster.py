@@ -119,7 +119,7 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
     asyncio.run(follow())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
 def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(url: str, seed: int) -> None:
     chance = random.Random(seed)
     writer, reader = RedisWriter(url), BlockingReader(url)

@@ -135,7 +135,7 @@ def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store
     writer.close()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
 def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store: RowStore, seed: int) -> None:
     chance = random.Random(seed)
     writer, expected = store.writer(), dict[str, Marker]()
@@ -200,7 +200,7 @@ def test_2_3_times_before_1970_and_rows_without_a_publication_time_are_older(sto
         assert store.get(first + b"k") == [second]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
 def test_2_3_any_arrival_order_leaves_the_maximum(store: RowStore, seed: int) -> None:
     chance = random.Random(seed)
     writer, expected = store.writer(), dict[bytes, bytes]()
@@ -235,6 +235,12 @@ def test_a_row_of_megabytes(store: RowStore) -> None:
     assert store.get(b"c", b"b", b"a") == [large, ranked(1), large]
 
 
+@pytest.mark.parametrize(
+    "online_place",
+    # In this, "redis" is as "valkey", and so is "sentinel": its processes are told who is the master.
+    ["sqlite", "valkey", "cluster", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("redis", "sentinel"))],
+    indirect=True,
+)
 def test_2_3_four_writing_processes_leave_the_highest_rank(online_place: StorePlace) -> None:
     store, command = online_place.rows, [sys.executable, "-c", WRITER, online_place.url]
     writers = [subprocess.Popen([*command, str(seed)], cwd=ROOT, stdin=subprocess.PIPE, text=True) for seed in range(4)]

@@ -13,7 +13,8 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.decisions.decision import find_decisions
 from skewless.infra.decisions.deliveries import read_sinks
 from skewless.infra.decisions.delivery import Pauses
-from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Refusal
+from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink
+from skewless.infra.decisions.sink_positions import Refusal
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.predictions.segments import PREDICTIONS

@@ -41,7 +41,7 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
     worker.stream.close()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 2))])
 def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
     stream_place: StreamKind, seed: int
 ) -> None:

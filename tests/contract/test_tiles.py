@@ -110,7 +110,7 @@ def test_4_3_what_was_applied_changes_nothing(store: OnlineStore) -> None:
     states.check()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
 def test_4_3_batches_of_other_bounds_add_what_is_new(store: OnlineStore, seed: int) -> None:
     states, rows, chance = States(store), made("a", 0, 400, seed), random.Random(seed)
     done = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,10 @@ NOON = 1_768_478_400_000_000
 def open_tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Open the one tracker again and again, as processes do."""
     memory = MemoryTracker()
-    return lambda: memory if request.param == "memory" else MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
+    if request.param == "memory":
+        return lambda: memory
+    shutil.copy(request.getfixturevalue("mlflow_store"), tmp_path / "mlflow.db")
+    return lambda: MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
 
 
 def run(tmp_path: Path, digest: str, version: str = "000001", model: str = "fraud") -> TrackedRun:
@@ -120,8 +124,9 @@ def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -
 
 @pytest.mark.parametrize("last", ["create_run", "log_batch", "log_artifacts", "create_model_version"])
 def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
-    last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    last: str, mlflow_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
     tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
     real = getattr(MlflowClient, last)
 

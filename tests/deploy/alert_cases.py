@@ -82,24 +82,43 @@ CASES: dict[str, Series] = {
 
 
 def cases_of(names: Sequence[str]) -> list[dict[str, object]]:
-    """Return the tests of ``promtool test rules`` for some alerts: quiet, then firing, then quiet."""
-    return [
-        {
-            "name": name,
-            "interval": "1m",
-            "input_series": [{"series": series, "values": values} for series, values in CASES[name].items()],
-            "promql_expr_test": [
-                {
-                    "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',
-                    "eval_time": f"{minute - 1}m",
-                    "exp_samples": [{"labels": "{}", "value": 1}] if is_firing else [],
-                }
-                for minute, is_firing in (
-                    (HEALTHY, False),
-                    (HEALTHY + FAULTY, True),
-                    (HEALTHY + FAULTY + RECOVERED, False),
-                )
-            ],
-        }
-        for name in names
-    ]
+    """Return the tests of ``promtool test rules`` for some alerts: quiet, then firing, then quiet.
+
+    A test evaluates all rules for hours, so alerts share one if no series of theirs has the name of another's.
+    """
+    groups: list[list[str]] = []
+    for name in names:
+        fitting = (group for group in groups if not any(_clash(CASES[name], CASES[other]) for other in group))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(name)
+    return [_case(group) for group in groups]
+
+
+def _clash(series: Series, other: Series) -> bool:
+    """Return whether a rule about one's series would read the other's, too."""
+    names, other_names = ({text.partition("{")[0] for text in each} for each in (series, other))
+    return series != other and not names.isdisjoint(other_names)
+
+
+def _case(names: Sequence[str]) -> dict[str, object]:
+    series = {text: values for name in names for text, values in CASES[name].items()}
+    return {
+        "name": " ".join(names),
+        "interval": "1m",
+        "input_series": [{"series": text, "values": values} for text, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})',
+                "eval_time": f"{minute - 1}m",
+                "exp_samples": [{"labels": "{}", "value": 1}] if is_firing else [],
+            }
+            for name in names
+            for minute, is_firing in (
+                (HEALTHY, False),
+                (HEALTHY + FAULTY, True),
+                (HEALTHY + FAULTY + RECOVERED, False),
+            )
+        ],
+    }

@@ -70,7 +70,7 @@ def monitoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]
             pytest.skip(f"no {name} on this machine: `apt-get install prometheus prometheus-alertmanager` brings it")
     folder = tmp_path_factory.mktemp("monitoring")
     ports = dict(zip(("scheduler", "stream", "prometheus", "alertmanager"), free_ports(4), strict=True))
-    settings = f"scheduler_metrics_port: {ports['scheduler']}\nport: 0\nmaterialize_cron: '@every 1s'\n"
+    settings = f"scheduler_metrics_port: {ports['scheduler']}\nport: 0\nmaterialize_cron: '@every 5s'\n"
     repo = trained_repo(folder / "air", settings)
     (repo / "clock").unlink()
     (repo / "skewless.yaml").write_text(f"threads: 1\n{settings}")

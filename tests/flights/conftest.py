@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from tests.worlds.built_once import built_once
 
 REPO = Path(__file__).parents[2] / "feature_repo"
 if str(REPO) not in sys.path:
@@ -37,9 +40,14 @@ def raw_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Flights:
-    data = tmp_path_factory.mktemp("flights") / "data"
-    report = load(data, NOW)
+    folder = built_once(tmp_path_factory, "flights", _load)
+    data, report = folder / "data", pickle.loads((folder / "report").read_bytes())  # noqa: S301 - of this session
     return Flights(data=data, report=report, tables={name: pd.read_parquet(data / name) for name in report.rows})
+
+
+def _load(folder: Path) -> None:
+    report = load(folder / "data", NOW)
+    (folder / "report").write_bytes(pickle.dumps(report))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from .baseline import auc, baseline_auc
 from .conftest import Flights
@@ -13,6 +14,7 @@ def test_auc_counts_ordered_pairs() -> None:
     assert auc(labels, scores) == (1 + 0.5 + 1 + 1) / 4
 
 
+@pytest.mark.soak  # as what it is compared with
 def test_weather_helps(flights: Flights) -> None:
     static = baseline_auc(flights.data, tables=("planes",), rounds=30)
     weather = baseline_auc(flights.data, tables=("planes", "weather"), rounds=30)

@@ -17,20 +17,20 @@ from tests.worlds.latest import times
 from tests.worlds.waiting import PATIENCE_S
 from tests.worlds.windowed import CARRIERS
 
-_PAUSE_S = 2.0
-
 
 @dataclass
 class FactPublisher:
     """Writes new facts and materializes them, again and again.
 
     Args:
+        pause_s: between two materializations.
         fleet: the latest published fleet of the first carrier; each further carrier has one more.
         codes: exit codes of the runs.
     """
 
     project: HostProject
     host: Host
+    pause_s: float
     fleet: int = 0
     codes: list[int] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -52,7 +52,7 @@ class FactPublisher:
         return {carrier: float(self.fleet + i) for i, carrier in enumerate(CARRIERS)}
 
     def _run(self) -> None:
-        while not self._stop.wait(_PAUSE_S):
+        while not self._stop.wait(self.pause_s):
             self._publish()
 
     def _publish(self) -> int:

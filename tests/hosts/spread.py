@@ -19,11 +19,15 @@ class SpreadProject:
     services: dict[str, Host]
     proxy: str
 
-    def traffic(self, seed: int) -> ClientTraffic:
+    def traffic(self, seed: int, pause_s: float) -> ClientTraffic:
         """Return clients of the load balancer, and of each server."""
         servers = {f"host {i + 1}": f"http://{host.address}:{SERVER_PORT}" for i, host in enumerate(self.serving)}
         return ClientTraffic(
-            events_to=self.proxy, targets={**servers, "proxy": self.proxy}, now_us=self.project.now_us, seed=seed
+            events_to=self.proxy,
+            targets={**servers, "proxy": self.proxy},
+            now_us=self.project.now_us,
+            seed=seed,
+            pause_s=pause_s,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 
@@ -23,9 +24,20 @@ _FEW = (
 )
 
 
-def live_through(spread: SpreadProject, faults: Iterator[Fault], seed: int, tell: Callable[[str], None]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast clients ask and the batch job publishes: seconds between two requests, and two materializations."""
+
+    ask_s: float
+    publish_s: float
+
+
+def live_through(
+    spread: SpreadProject, faults: Iterator[Fault], seed: int, tell: Callable[[str], None], pace: Pace
+) -> None:
     """Inject faults while clients and the publisher work; then count, and check all promises."""
-    traffic, publisher = spread.traffic(seed), FactPublisher(spread.project, spread.project.hosts[2])
+    traffic = spread.traffic(seed, pace.ask_s)
+    publisher = FactPublisher(spread.project, spread.project.hosts[2], pause_s=pace.publish_s)
     injector = FaultInjector(spread.project, spread.services)
     past: list[PastFault] = []
     with traffic.running(), publisher.running():
@@ -74,11 +86,11 @@ def count(
 
 @pytest.mark.timeout(600)
 def test_a_few_faults_of_each_kind(spread: SpreadProject, tell: Callable[[str], None]) -> None:
-    live_through(spread, iter(_FEW), 0, tell)
+    live_through(spread, iter(_FEW), 0, tell, Pace(ask_s=0.2, publish_s=6.0))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(3))
 def test_soak_ten_minutes_of_faults(spread: SpreadProject, seed: int, tell: Callable[[str], None]) -> None:
-    live_through(spread, random_faults(seed, 600.0), seed, tell)
+    live_through(spread, random_faults(seed, 600.0), seed, tell, Pace(ask_s=0.05, publish_s=2.0))

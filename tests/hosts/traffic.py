@@ -18,7 +18,6 @@ from tests.worlds.waiting import PATIENCE_S
 from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW
 
 _TIMEOUT_S = 12.0
-_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,14 @@ class ClientTraffic:
         events_to: URL that accepts events.
         targets: URLs that predict, by name.
         now_us: clock of the producers.
+        pause_s: of a client between two requests.
     """
 
     events_to: str
     targets: dict[str, str]
     now_us: Callable[[], int]
     seed: int
+    pause_s: float
     accepted: list[SentEvent] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     repeats: int = 0
@@ -114,7 +115,7 @@ class ClientTraffic:
 
     def _produce(self) -> None:
         chance, number = random.Random(self.seed), 0
-        while not self._stop.wait(_PAUSE_S):
+        while not self._stop.wait(self.pause_s):
             batch = []
             for _ in range(chance.randrange(1, 6)):
                 number += 1
@@ -140,7 +141,7 @@ class ClientTraffic:
         return status in {200, 202}
 
     def _ask(self, target: str, url: str) -> None:
-        while not self._stop.wait(_PAUSE_S):
+        while not self._stop.wait(self.pause_s):
             begin = time.monotonic()
             status, body = predict(url)
             end = time.monotonic()

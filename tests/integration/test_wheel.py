@@ -108,6 +108,8 @@ def test_a_user_may_call_folders_and_modules_as_ours(
     assert run(python, f"import sys; sys.path[0] = '.'; {code}", cwd=shop) in {"True\n", "False\n"}
 
 
+# In make test, the wheel has its py.typed (see above), and `make types` checks the scripts of the templates.
+@pytest.mark.soak
 def test_a_script_is_checked_by_its_types(python: Path, tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(SCRIPT)
     (tmp_path / "wrong.py").write_text(SCRIPT.replace("gate.floor if", "gate.flor if"))

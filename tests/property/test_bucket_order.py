@@ -26,6 +26,7 @@ from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogSnapshot, OfflineViews
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.storage.project_state import ProjectState
+from tests.property.fewer import FEWER
 from tests.property.test_join import ASKS, BATCHES, VIEW, EntityTime, batches, entities, write
 from tests.property.test_window_join import CASES, PLACES, packed, same
 from tests.windows.cases import Key, WindowCase
@@ -52,6 +53,7 @@ def places_in(rows: pa.Table, keys: tuple[Column, ...], buckets: BucketRange) ->
 
 
 # The order of other keys, or of another number of buckets, must not be taken for that of the task.
+@FEWER
 @given(case=CASES, rows=BLOCKS, tasks=TASKS, is_other=st.sampled_from(["", "", "keys", "count"]))
 def test_windows(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: int, tasks: int, is_other: str) -> None:
     keys = case.view.keys if is_other != "keys" else case.view.logged_inputs[:1]
@@ -72,6 +74,7 @@ def test_windows(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: 
             same(own, read, lambda row, event, own=own: event.seq <= own.applied[row][PLACES[event.partition]])  # type: ignore[misc]
 
 
+@FEWER
 @given(case=CASES, rows=BLOCKS, tasks=TASKS)
 def test_states(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: int, tasks: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +97,7 @@ def _schema_of(case: WindowCase) -> pa.Schema:
     return case.entities.schema
 
 
+@FEWER
 @given(st.data(), BATCHES, ASKS, BLOCKS, TASKS)
 def test_latest_values(
     connection: duckdb.DuckDBPyConnection,

@@ -20,6 +20,7 @@ from skewless.infra.log.log_columns import REJECT
 from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
 from tests.memory_stream import MemoryBroker, MemoryStream
+from tests.property.fewer import FEWER
 from tests.property.test_window_join import online, packed, same
 from tests.servers.node import Node
 from tests.windows.cases import INTEGERS, VALUES, WINDOWS, WindowCase, cases, make_window_view
@@ -68,6 +69,7 @@ CASES = st.builds(summing, st.sampled_from(VIEWS), SCALES).flatmap(
 )
 
 
+@FEWER
 @given(case=CASES)
 def test_training_bootstrap_and_serving_leave_out_the_same_events(
     connection: duckdb.DuckDBPyConnection, case: WindowCase
@@ -90,7 +92,7 @@ def test_training_bootstrap_and_serving_leave_out_the_same_events(
     assert max(found.values(), default=0) <= len(out) <= sum(found.values())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 4))])
 def test_a_new_view_cannot_stop_a_source(
     valkey: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

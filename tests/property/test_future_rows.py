@@ -9,12 +9,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.infra.offline.join import Order
+from tests.property.fewer import FEWER
 from tests.worlds.latest import LatestWorld, seen
 from tests.worlds.plans import make_view
 
@@ -92,8 +93,8 @@ ROWS = st.lists(
 )
 
 
+@FEWER
 @given(batches=st.lists(ROWS, min_size=1, max_size=4), ttl=st.sampled_from([0, 15]))
-@settings(deadline=None)
 def test_2_2_knowledge_time_is_the_history_of_the_online_store(
     connection: duckdb.DuckDBPyConnection, batches: list[list[Row]], ttl: int
 ) -> None:

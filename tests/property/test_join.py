@@ -24,6 +24,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
+from tests.property.fewer import FEWER
 from tests.worlds.latest import state_folder
 from tests.worlds.plans import make_view
 
@@ -189,6 +190,7 @@ def by_pandas(rows: list[LogRow], asks: list[EntityTime]) -> list[int | None]:
     return [found.get(i) for i in range(len(asks))]
 
 
+@FEWER
 @given(BATCHES, ASKS)
 def test_2_1_event_time_finds_what_plain_python_finds(
     connection: duckdb.DuckDBPyConnection,
@@ -201,6 +203,7 @@ def test_2_1_event_time_finds_what_plain_python_finds(
     assert outcomes(read, asks) == [event_time(rows, ask) for ask in asks]
 
 
+@FEWER
 @given(BATCHES, ASKS)
 def test_2_2_event_time_finds_what_merge_asof_finds(
     connection: duckdb.DuckDBPyConnection,
@@ -214,6 +217,7 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
     assert found == by_pandas(rows, asks)
 
 
+@FEWER
 @given(BATCHES, ASKS, st.integers(-4, 3), st.integers(0, 3))
 def test_2_2_knowledge_finds_what_the_online_store_held(
     connection: duckdb.DuckDBPyConnection,
@@ -228,6 +232,7 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
+@FEWER
 @given(BATCHES, ASKS, st.integers(-4, 3), st.integers(0, 3))
 def test_2_2_knowledge_needs_no_time_of_creation(
     connection: duckdb.DuckDBPyConnection,
@@ -245,6 +250,7 @@ def test_2_2_knowledge_needs_no_time_of_creation(
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
+@FEWER
 @given(BATCHES, BATCHES, ASKS, st.sampled_from(["event_time", "knowledge"]))
 def test_2_6_a_mark_leaves_out_what_came_later(
     connection: duckdb.DuckDBPyConnection,

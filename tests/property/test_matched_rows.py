@@ -22,6 +22,7 @@ from skewless.infra.offline.matched_rows import (
     find_rows,
     register_tables,
 )
+from tests.property.fewer import FEWER
 
 EDGE = 2**63 - 1
 MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])
@@ -85,6 +86,7 @@ def oracle(rows: Sequence[HistoryRow], ask: KeyedTime, ranks: int, *, running: b
 
 @pytest.mark.parametrize("ranks", [0, 1, 2])
 @pytest.mark.parametrize("running", [False, True])
+@FEWER
 @given(HISTORY, ASKS, st.sampled_from([0, 20_000_000]))
 def test_each_row_finds_what_plain_python_finds(
     connection: duckdb.DuckDBPyConnection,
@@ -100,6 +102,7 @@ def test_each_row_finds_what_plain_python_finds(
     assert found.tolist() == [oracle(rows, ask, ranks, running=running) for ask in asks]
 
 
+@FEWER
 @given(HISTORY, ASKS)
 def test_one_statement_finds_the_same(
     connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[KeyedTime]

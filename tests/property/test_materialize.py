@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.clock import ManualClock
@@ -30,6 +30,7 @@ from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
+from tests.property.fewer import FEWER
 from tests.worlds.latest import LatestWorld, state_folder
 from tests.worlds.ledger_runs import read_runs
 from tests.worlds.plans import make_view
@@ -231,7 +232,7 @@ def live_through(world: CrashingWorld, steps: list[Step]) -> list[tuple[int, lis
 
 
 @pytest.mark.timeout(600)  # only a failure takes so long, to find its smallest form
-@settings(max_examples=(settings().max_examples + 1) // 2)
+@FEWER
 @given(STEPS)
 def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(
     connection: duckdb.DuckDBPyConnection, steps: list[Step]

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.infra.decisions.decision import COLUMNS, find_decisions
-from skewless.infra.decisions.outbox import DecisionBatch, Outbox, Refusal, SinkPositions
+from skewless.infra.decisions.outbox import DecisionBatch, Outbox
+from skewless.infra.decisions.sink_positions import Refusal, SinkPositions
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.predictions.segments import PREDICTIONS

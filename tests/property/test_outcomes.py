@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import StoreError
@@ -24,6 +24,7 @@ from skewless.infra.outcomes.log import (
     outcome_spool,
 )
 from skewless.infra.storage.project_state import ProjectState
+from tests.property.fewer import FEWER
 
 NEVER = 10**9
 SUBJECTS = (
@@ -100,6 +101,7 @@ def standing(log: OutcomeLog, known_by: int) -> list[tuple[Any, ...]]:
     )
 
 
+@FEWER
 @given(BATCHES, st.integers(-1, 5))
 def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batches: Batches, known_by: int) -> None:
     rows = [row for row in said(batches) if row[3].known_at <= known_by]
@@ -115,7 +117,7 @@ def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batche
         state.database.close()
 
 
-@settings(max_examples=(settings().max_examples + 1) // 2)
+@FEWER
 @given(BATCHES, BATCHES)
 def test_a_merge_changes_nothing(connection: duckdb.DuckDBPyConnection, batches: Batches, later: Batches) -> None:
     with tempfile.TemporaryDirectory() as folder:

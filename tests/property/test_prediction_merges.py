@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.infra.predictions import segments as module
 from skewless.infra.storage.project_state import ProjectState
+from tests.property.fewer import FEWER
 from tests.unit.infra.predictions.merges import (
     RowsByKey,
     delete_objects,
@@ -29,7 +30,7 @@ MERGE = st.tuples(st.just("merge"), st.integers(0, 3))
 STEPS = st.lists(st.one_of(WRITE, WRITE, MERGE, st.just(("prove",)), st.just(("delete",))), max_size=14)
 
 
-@settings(max_examples=(settings().max_examples + 1) // 2)
+@FEWER
 @given(STEPS)
 def test_each_prediction_is_there_once_and_proven_if_it_was(steps: list[tuple[object, ...]]) -> None:
     expected: RowsByKey = {}

@@ -27,6 +27,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.operations.recovery import RecoveryReport, recover_logs
+from tests.property.fewer import FEWER
 from tests.worlds.plans import columns
 
 EVENTS = ("events/s/ab12/0", "events/s/ab12/1")
@@ -119,6 +120,7 @@ def _without_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @example(before=[], lost=["outcome", "ship"], after=["outcome", "ship"])
 @example(before=[], lost=["outcome", "ship", "outcome", "ship", "merge", "delete"], after=["outcome", "ship"])
+@FEWER
 @given(before=STEPS, lost=STEPS, after=st.lists(st.sampled_from(["outcome", "ship", "merge", "delete"]), max_size=6))
 def test_all_rows_are_back_exactly_once(before: list[str], lost: list[str], after: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.clock import ManualClock
@@ -25,6 +25,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.service_vectors import FeatureReader
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import BlockingMemoryReader, MemoryStore
+from tests.property.fewer import FEWER
 from tests.worlds.plans import make_plan, make_view
 
 NOW = 10**15
@@ -125,7 +126,7 @@ def expected(case: Drawn, keys: Sequence[tuple[Any, ...]]) -> list[list[object]]
     return [[bits(value) for value in newest[key][case.n_keys + 2 :]] for key in keys]
 
 
-@settings(deadline=None)
+@FEWER
 @given(drawn())
 def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
     connection: duckdb.DuckDBPyConnection, case: Drawn

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
+from tests.property.fewer import FEWER
 from tests.worlds.latest import LatestWorld, seen
 from tests.worlds.plans import make_view
 
@@ -99,8 +100,8 @@ def in_file_order(files: dict[str, list[Row]], suffix: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@FEWER
 @given(first=FILES, second=FILES)
-@settings(deadline=None)
 def test_2_1_ties_keep_file_order(
     connection: duckdb.DuckDBPyConnection, kind: str, first: dict[str, list[Row]], second: dict[str, list[Row]]
 ) -> None:
@@ -126,8 +127,8 @@ def test_2_1_ties_keep_file_order(
 
 
 @pytest.mark.parametrize("what", ["table", "view"])
+@FEWER
 @given(first=st.lists(ROW, min_size=1, max_size=30), second=st.lists(ROW, max_size=30))
-@settings(deadline=None)
 def test_2_1_ties_of_a_database_keep_its_order(
     connection: duckdb.DuckDBPyConnection, what: str, first: list[Row], second: list[Row]
 ) -> None:

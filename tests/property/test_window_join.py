@@ -23,6 +23,7 @@ from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
+from tests.property.fewer import FEWER
 from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases
 from tests.windows.log import LoggedEvent, bits, column_of, signed
 from tests.windows.oracle import Event, Value, counts_by, features
@@ -31,6 +32,7 @@ CASES = cases(ONE_KEY, INTEGERS) | cases(TWO_KEYS, PAIRS)
 PLACES = {signed(name): place for place, name in enumerate(PARTITIONS)}
 
 
+@FEWER
 @given(case=CASES)
 def test_event_time(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -38,6 +40,7 @@ def test_event_time(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> 
     same(case, read, lambda _row, _event: True)
 
 
+@FEWER
 @given(case=CASES)
 def test_knowledge(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +48,7 @@ def test_knowledge(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> N
     same(case, read, lambda row, event: counts_by(case.asks[row][1])(event))
 
 
+@FEWER
 @given(case=CASES)
 def test_applied(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     applied = np.array(case.applied, dtype=np.int64).reshape(len(case.asks), len(PARTITIONS))
@@ -53,6 +57,7 @@ def test_applied(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> Non
     same(case, read, lambda row, event: event.seq <= case.applied[row][PLACES[event.partition]])
 
 
+@FEWER
 @given(case=CASES)
 def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     last = case.applied[0][0]
@@ -63,6 +68,7 @@ def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> 
     same(case, read, lambda _row, event: PLACES[event.partition] == 1 or event.seq <= last)
 
 
+@FEWER
 @given(case=CASES)
 def test_bootstrapped_state(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
     times = sorted({t // 1_000 * 1_000 for _, t in case.asks})

@@ -42,7 +42,7 @@ def make_world(tmp_path: Path, url: str) -> LatestRedisWorld:
     return LatestRedisWorld(root=tmp_path / "p", url=url, clock=ManualClock(FIRST))
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 30))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 30))])
 def test_4_5_any_end_of_the_writes_may_be_lost(tmp_path: Path, node: Node, seed: int) -> None:
     world = make_world(tmp_path, node.url)
     materialize(world, 1, KEYS)

@@ -12,7 +12,7 @@ import pytest
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
-from tests.reliability.kills import SIDES, Hits, Victims, kind_of, table_of, victims
+from tests.reliability.kills import SIDES, Case, Hits, Victims, ends_of_each_kind, kind_of, table_of, victims
 from tests.reliability.merge_kills import ACTIONS, order_of
 from tests.unit.infra.predictions.merges import (
     RowsByKey,
@@ -43,8 +43,6 @@ KINDS = {
     },
 }
 IN_THE_FUTURE_US = 2**60
-
-SLOW = {"merge": pytest.mark.soak}  # half a minute
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,10 @@ def complete(state: ProjectState) -> set[tuple[int, int]]:
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("action", [pytest.param(each, marks=SLOW.get(each, ())) for each in ACTIONS])
+@pytest.mark.parametrize(
+    ("action", "everywhere"),
+    [("ship", False), ("delete", False), *(pytest.param(each, True, marks=pytest.mark.soak) for each in ACTIONS)],
+)
 def test_a_kill_at_any_durable_step_changes_no_answer(
     merged_log: ProjectState,
     addresses: ProjectAddresses,
@@ -107,7 +108,10 @@ def test_a_kill_at_any_durable_step_changes_no_answer(
     tmp_path: Path,
     action: str,
     tell: Callable[[str], None],
+    *,
+    everywhere: bool,
 ) -> None:
+    """At the first and the last step of each kind, before one and after the next; in the soak on both sides of all."""
     source = addresses.state(tmp_path / "source")
     copy_state(merged_log, source)
     if action == "delete":
@@ -120,14 +124,16 @@ def test_a_kill_at_any_durable_step_changes_no_answer(
     assert len(expected.stored) == 30
     assert len(expected.proven) == 6
     left, hit = complete(whole), Hits()
-    for point in points:
-        for side in SIDES:
-            killed, where = addresses.state(tmp_path / point / side), f"{action}, killed {side} {point}"
-            copy_state(source, killed)
-            assert dying.killed(point, side, **order_of(killed.folder, addresses, action)), where
-            hit[kind_of(point), side] += 1
-            assert MergedRows.of(killed) == expected, where
-            assert complete(killed) == left, where
-            assert MergedRows.of(killed) == expected, where
+    cases: list[Case] = [(point, SIDES[number % 2]) for number, point in enumerate(ends_of_each_kind(points))]
+    if everywhere:
+        cases = [(point, side) for point in points for side in SIDES]
+    for point, side in cases:
+        killed, where = addresses.state(tmp_path / point / side), f"{action}, killed {side} {point}"
+        copy_state(source, killed)
+        assert dying.killed(point, side, **order_of(killed.folder, addresses, action)), where
+        hit[kind_of(point), side] += 1
+        assert MergedRows.of(killed) == expected, where
+        assert complete(killed) == left, where
+        assert MergedRows.of(killed) == expected, where
     if addresses.is_shared:
         tell(f"{hit.total()} kills, {len(points)} points\n{table_of(hit)}")

@@ -67,7 +67,7 @@ def step_until(worker: Worker, condition: Callable[[], object]) -> None:
         worker.step()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 4))])
 def test_4_2_of_two_workers_that_both_believe_they_own_a_partition_one_loses(world: StreamWorld, seed: int) -> None:
     """Two brokers with the same messages, each of which assigns everything to its only member."""
     chance, traffic = random.Random(seed), Traffic(seed)

@@ -35,9 +35,10 @@ class LivingProject:
         repo: a folder that does not exist yet.
         seed: of all chance.
         workers: processes of the prediction server.
+        pause_s: between two predictions of the load.
     """
 
-    def __init__(self, repo: Path, seed: int, *, workers: int = 1) -> None:
+    def __init__(self, repo: Path, seed: int, *, workers: int = 1, pause_s: float = 0.15) -> None:
         self.repo, self.chance = repo, random.Random(seed)
         self.declared = files.first()
         self.models = tuple(model.name for model in self.declared.models)
@@ -55,7 +56,7 @@ class LivingProject:
         self.server = LivingServer(repo, self._project.state.folder, "--workers", str(workers))
         self.worker = Program(repo, "stream", "--json")
         self.scheduler = Program(repo, "scheduler", "--json")
-        self.load = Load(self.server, self.models, random.Random(seed + 2))
+        self.load = Load(self.server, self.models, random.Random(seed + 2), pause_s)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from tests.second_week.project import SHOPS, USERS
 
 ROOT = Path(__file__).parents[2]
 _MAIN = "from skewless.cli import main; main()"
-_PAUSE_S = 0.15
 _START_S, _STOP_S = 240.0, 120.0
 Row = dict[str, Any]
 
@@ -127,11 +126,16 @@ def predict(connection: HTTPConnection, model: str, rows: list[Row]) -> Read:
 
 @dataclass
 class Load:
-    """Predictions of all models, from a thread, until the end; failures are kept too."""
+    """Predictions of all models, from a thread, until the end; failures are kept too.
+
+    Args:
+        pause_s: between two predictions of each model.
+    """
 
     server: LivingServer
     models: tuple[str, ...]
     chance: random.Random
+    pause_s: float
     reads: list[Read] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -164,7 +168,7 @@ class Load:
 
     def _run(self) -> None:
         connection = HTTPConnection("nowhere")
-        while not self._stop.wait(_PAUSE_S):
+        while not self._stop.wait(self.pause_s):
             for model in self.models:
                 with self._lock:
                     connection = self._ask(connection, model)

@@ -29,7 +29,7 @@ def test_the_oracle_shares_no_code_with_the_product() -> None:
 
 @pytest.mark.timeout(900)
 def test_a_second_week(tmp_path: Path) -> None:
-    Week(repo=tmp_path / "week", seed=SEED, changes=5, restart_every=3).live()
+    Week(repo=tmp_path / "week", seed=SEED, changes=3, restart_every=3, pause_s=0.5).live()
 
 
 @pytest.mark.soak
@@ -60,6 +60,7 @@ class Week:
         restart_every: after how many changes the server is started again; 0: never.
         prove_every: after how many changes parity and replay look; they do at the end in any case.
         workers: processes of the server.
+        pause_s: between two predictions of the load.
         allowed: kinds of changes.
     """
 
@@ -69,6 +70,7 @@ class Week:
     restart_every: int
     prove_every: int = 0
     workers: int = 1
+    pause_s: float = 0.15
     allowed: tuple[str, ...] = KINDS
     done: Counter[str] = field(default_factory=Counter)
     values: Counter[str] = field(default_factory=Counter)
@@ -76,7 +78,7 @@ class Week:
     def live(self) -> None:
         """Live through all changes; what differs from the oracle is told with its seed, change and bits."""
         self.repo.mkdir()
-        world = LivingProject(self.repo, self.seed, workers=self.workers)
+        world = LivingProject(self.repo, self.seed, workers=self.workers, pause_s=self.pause_s)
         with world.living():
             place, doer, chosen = f"seed {self.seed}, before any change", Changes(world), self._kinds()
             try:

@@ -1,7 +1,6 @@
 """A writer of packages in a process of its own: it writes versions, or kills itself at one of its durable steps.
 
-Run as a program: ``shared_packages.py FOLDER DATABASE STORAGE write COUNT``, or ``... steps POINT SIDE``; ``POINT`` is
-``NAME#NUMBER``, or empty to list the points.
+Run as a program, it writes versions: ``shared_packages.py FOLDER DATABASE STORAGE COUNT``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,22 +49,30 @@ def package_contents() -> PackageContents:
     )
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Write versions, or one version under the steps' eyes."""
-    folder, database_url, storage_url, verb, first, *rest = arguments
-    store = PackageStore.of(ProjectState(Path(folder), database_url, storage_url), Settings())
-    if verb == "write":
-        versions = [write_package(store, "late", package_contents()).version for _ in range(int(first))]
-        sys.stdout.write(json.dumps(versions))
-        return
-    steps = Steps(first, "after" if rest == ["after"] else "before")
+def order_of(state: ProjectState) -> dict[str, Any]:
+    """Return the order to write a version on the host of a state."""
+    return {"folder": str(state.folder), "database_url": state.database_url, "storage_url": state.storage_url}
+
+
+def act(steps: Steps, order: dict[str, Any]) -> None:
+    """Write one version under the eyes of ``kills``."""
     steps.wrap(os, "fsync", lambda *_: "sync")
     steps.wrap(os, "rename", lambda *_: "rename")
     steps.wrap(CloudStorage, "put_file", lambda *_: "put")
     steps.wrap(Documents, "create", lambda documents, *_: f"create-{documents._kind}")
+    store = _open(order["folder"], order["database_url"], order["storage_url"])
     write_package(store, "late", package_contents())
-    if not first:
-        sys.stdout.write("\n".join(steps.passed))
+
+
+def _open(folder: str, database_url: str, storage_url: str) -> PackageStore:
+    return PackageStore.of(ProjectState(Path(folder), database_url, storage_url), Settings())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write versions."""
+    *places, count = arguments
+    store = _open(*places)
+    sys.stdout.write(json.dumps([write_package(store, "late", package_contents()).version for _ in range(int(count))]))
 
 
 if __name__ == "__main__":

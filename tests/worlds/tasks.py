@@ -70,3 +70,14 @@ class TwiceExecutor(ProcessExecutor):
     def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         """Yield the results of both attempts."""
         yield from super().run([task for task in tasks for _ in range(2)])
+
+
+class LastingExecutor(ProcessExecutor):
+    """Keeps its workers for the next project when a project closes it; they start in a second each."""
+
+    def close(self) -> None:
+        """Do nothing: ``end`` ends the workers."""
+
+    def end(self) -> None:
+        """End the workers."""
+        super().close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
-_STEP_S = 0.005
+_STEP_S, _LONG_STEP_S = 0.005, 0.5
 T = TypeVar("T")
 
 
@@ -17,9 +17,15 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def eventually(look: Callable[[], T], good: Callable[[T], object] = bool) -> T:
-    """Return what is seen once it is good."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Return what is seen once it is good.
+
+    A look that takes long is followed by a longer pause: it must not take the CPU from what is waited for.
+    """
+    begin = time.monotonic()
+    deadline = begin + PATIENCE_S
     while not good(seen := look()):
-        assert time.monotonic() < deadline, f"did not come; seen last: {seen}"
-        time.sleep(_STEP_S)
+        end = time.monotonic()
+        assert end < deadline, f"did not come; seen last: {seen}"
+        time.sleep(min(max(_STEP_S, 2 * (end - begin)), _LONG_STEP_S))
+        begin = time.monotonic()
     return seen

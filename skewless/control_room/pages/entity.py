@@ -249,6 +249,7 @@ def _counts(receipt: ErasureReceipt) -> list[str]:
     return [
         f"{count_text(receipt.rows, 'row')} of views and {count_text(receipt.events, 'event')} lose their values.",
         f"{count_text(receipt.predictions, 'prediction')} and {count_text(receipt.outcomes, 'outcome')} are removed.",
+        f"{count_text(receipt.lists, 'version')} of lists lose its value.",
     ]
 
 

@@ -137,6 +137,10 @@ class Entity:
             return all(re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) for value in self.keys.values())
         return self.owns(text)
 
+    def owns_value(self, text: str) -> bool:
+        """Return whether a value of a list of keys is the entity; several keys are not a single value."""
+        return len(self.keys) == 1 and all(self._is_value(name, text) for name in self.keys)
+
     def _is_value(self, name: str, value: object) -> bool:
         if name in self.integers:
             text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from skewless.contract.columns import Column
-from skewless.contract.errors import SourceError
+from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.keys import KeyCodec, parse_key
 from skewless.contract.windows.view import WindowView
 from skewless.infra.engines.job import delete_results
@@ -22,7 +22,10 @@ from skewless.infra.offline.sources import Table, find_table, has_files, view_ta
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.outcomes.label_rows import delete_label_rows
+from skewless.infra.packages.package import read_spec
+from skewless.infra.plans.applied_plan import read_valid
 from skewless.infra.plans.retirement import ViewLifecycle
+from skewless.infra.rollout.entity_lists import EntityLists
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.objects import StoredObject
@@ -80,6 +83,7 @@ NOT_COVERED = (
     "reference rows of packages, which have values and no keys",
     "the quarantine folder, which keep_quarantine_days empties",
     "messages that still wait in streams, and predictions that other machines have not shipped",
+    "decisions that sinks have delivered, also the Parquet files of sinks",
 )
 
 
@@ -93,6 +97,7 @@ class ErasureReceipt:
         salt: only the receipt has it: with the keys, it proves that the record is of this entity.
         rows, events: erased rows in the logs of views and of events.
         predictions, outcomes: removed from their logs.
+        lists: versions of lists of policies that had the entity.
         online: deleted rows and states in the online store.
         built: windowed views whose states were built again.
         objects: deleted files of logs.
@@ -107,6 +112,7 @@ class ErasureReceipt:
     events: int
     predictions: int
     outcomes: int
+    lists: int
     online: int = 0
     built: int = 0
     objects: int = 0
@@ -153,6 +159,25 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         return _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
 
 
+def find_lists(project: Workspace, entity: Entity) -> list[str]:
+    """Return the lists in which policies look up the key of an entity, and lists that no policy reads.
+
+    A policy may also look up another column in a list: then an equal value there is of something else.
+    """
+    applied = read_valid(project.state)
+    specs = [*(applied.models if applied else ())]
+    for model in project.packages.list_models():
+        for version in project.packages.list_versions(model):
+            with suppress(PackageError):  # it cannot be loaded either
+                specs.append(read_spec(project.store, model, version))
+    columns: dict[str, set[str]] = {}
+    for spec in specs:
+        for name, column in (spec.policy.lists if spec.policy else {}).items():
+            columns.setdefault(name, set()).add(column)
+    names = EntityLists(project.state.database).names()
+    return [name for name in names if not columns.get(name) or columns[name] & entity.keys.keys()]
+
+
 class _Erasure:
     """One erasure; ``check`` raises an error if this process has lost the right to write rows."""
 
@@ -164,6 +189,8 @@ class _Erasure:
         self._accepted = {name: find_accepted_rows(PartitionLog(state, name), entity) for name in partitions}
         self._predictions = find_predictions(state, entity)
         self._outcomes = find_outcomes(state, entity, self._predictions)
+        self._list_names = find_lists(project, entity)
+        self._lists = self._erase_lists(dry_run=True)
         self._pending = Documents(state.database, _KIND)
         self._online = self._built = 0
         self._replaced: list[StoredObject] = []
@@ -173,6 +200,7 @@ class _Erasure:
             return self._receipt(dry_run=True)
         with closing(open_online_store(self._project.redis_url)) as store:
             self._erase_accepted(store)
+            self._erase_lists(dry_run=False)
             # Outcomes first: after an interruption, their predictions are still there to find them.
             self._replaced += self._outcomes.erase() + self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
@@ -201,6 +229,11 @@ class _Erasure:
             if is_view:
                 # A repair from the log may have written a row again meanwhile.
                 self._online += self._delete_view(store, partition, rows)
+
+    def _erase_lists(self, *, dry_run: bool) -> int:
+        lists, now_us = EntityLists(self._project.state.database), self._project.clock.now_us()
+        owns = self._entity.owns_value
+        return sum(lists.erase(name, owns, now_us=now_us, dry_run=dry_run) for name in self._list_names)
 
     def _delete_view(self, store: OnlineStore, partition: str, found: LoggedEntity) -> int:
         """Delete the online rows of a view's version; return how many there were."""
@@ -273,6 +306,7 @@ class _Erasure:
             events=self._count(_EVENTS),
             predictions=self._predictions.rows,
             outcomes=self._outcomes.rows,
+            lists=self._lists,
             online=self._online,
             built=self._built,
             objects=objects,

@@ -24,6 +24,7 @@ SECTIONS_OF = {name: title for title, names in SECTIONS.items() for name in name
 NEEDED = {
     "keys add": ["web"],
     "keys revoke": ["web"],
+    "letters send": ["out"],
     "lists set": ["stolen", "stolen.txt", "--reason", "ok"],
     "backup": ["/nowhere/copy"],
     "restore": ["/nowhere/copy"],

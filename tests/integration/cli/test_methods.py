@@ -67,7 +67,7 @@ OURS = [verb for verb in COMMANDS if verb.name not in NOT_A_VERB_OF_A_PROJECT]
 
 
 def test_every_public_method_is_a_verb() -> None:
-    own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "lists", "runs"}
+    own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "letters", "lists", "runs"}
     assert own - OPTIONS.keys() == {METHOD_OF.get(v.name, v.name) for v in OURS if " " not in v.name}
     assert not own & vars(Workspace).keys()
 
@@ -177,6 +177,9 @@ CASES = [
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
+    VerbCase("letters list", lambda p: p.letters.list()),
+    VerbCase("letters list nosuch", lambda p: p.letters.list("nosuch")),
+    VerbCase("letters send nosuch --dry-run", lambda p: p.letters.send("nosuch", dry_run=True)),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
     VerbCase("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
     VerbCase("scheduler --once --only validate", lambda p: p.scheduler(only=["validate"], invoke=IN_PROCESS), states),
@@ -218,6 +221,8 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "rollback": lambda p, name: p.rollback(name),
     "triggers": lambda p, name: p.triggers(name),
     "keys revoke": lambda p, name: p.keys.revoke(name),
+    "letters list": lambda p, name: p.letters.list(name),
+    "letters send": lambda p, name: p.letters.send(name),
     "runs show": lambda p, name: p.runs.show(name),
     "runs start": lambda p, name: p.runs.start(name),
     "runs retry": lambda p, name: p.runs.retry(name),

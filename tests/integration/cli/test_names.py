@@ -22,7 +22,7 @@ VERBS = (
     "quality -- %s", "replay -- %s", "report -- %s", "why -- %s", "importance -- %s", "parity -- %s", "drift -- %s",
     "freshness -- %s", "alerts --resolve=%s", "rollout -- %s", "rollback -- %s", "scheduler --once --only=%s",
     "triggers -- %s", "keys add -- %s", "keys revoke -- %s", "runs list -- %s", "runs show -- %s", "runs start -- %s",
-    "runs retry -- %s", "runs cancel -- %s",
+    "runs retry -- %s", "runs cancel -- %s", "letters list -- %s", "letters send -- %s",
     "rollout fraud --begin=%s", "quality fraud --since=%s", "quality fraud --window=%s", "drift fraud --window=%s",
     "importance fraud --window=%s", "replay --since=%s", "scheduler --once --until=%s",
     "export -- %s", "export fraud --to=%s",
@@ -38,7 +38,7 @@ ABOUT = (
     "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
     "quality", "predictions", "replay", "report", "why", "importance", "parity", "drift", "freshness",
     "rollout", "rollback", "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke",
-    "runs show", "runs start", "runs retry", "runs cancel", "export",
+    "runs show", "runs start", "runs retry", "runs cancel", "export", "letters list", "letters send",
 )  # fmt: skip
 DECLARED = {
     "view": ("definitions.py", '    name="card_days",'),

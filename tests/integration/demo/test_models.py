@@ -23,6 +23,9 @@ HEADER = """\
 from datetime import timedelta
 
 from skewless.contract.labels import LabelSource
+from skewless.contract.labels import Outcomes
+from skewless.contract.sinks import RedisStreamSink
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.spec import Gate, ModelSpec, Split
 
 
@@ -49,6 +52,44 @@ CHANCE = """ModelSpec(
     name="chance", service="plain", labels=labels("fleets", "coin"), algorithm="lightgbm",
     split=Split(test=timedelta(hours=3)), params=FEW, rounds=5, gate=Gate(floor=0.99),
 )"""
+
+
+LANDED = """ModelSpec(
+    name="landed", service="plain", labels=Outcomes(known="declared", table=LabelSource(
+        path="data/landed/history", event_time="landed_at", known_time="known_at", label="late",
+    )), algorithm="lightgbm", split=Split(test=timedelta(hours=2)), params=FEW, rounds=5,
+    gate=Gate(metric="log_loss", tolerance=9, beat_baseline=False), retrain="0 4 * * *",
+)"""
+STREAM = """
+DECISIONS = [
+    DecisionStream(
+        name="landings", source="landings", model="landed",
+        sinks=[RedisStreamSink(name="landed", stream="landed")],
+    ),
+]
+"""
+
+
+def decide_landings(repo: Path, begin: int) -> int:
+    """Let a model decide on the landings from an hour before a time on; return the number of live landings."""
+    table = pq.read_table(repo / "data/landings.parquet").select(["carrier", "arr_delay", "landed_at"])
+    landed = table["landed_at"].cast(pa.int64()).to_numpy()
+    known = pa.array(landed + HOUR // 2).cast(STAMP)
+    labels = table.append_column("known_at", known).append_column(
+        "late", pa.array(landed // SECOND % 7 > 2).cast("int8")
+    )
+    is_live = landed >= begin - HOUR
+    for name, rows in (("history", ~is_live), ("live", is_live)):
+        (repo / "data/landed" / name).mkdir(parents=True)
+        pq.write_table(labels.filter(pa.array(rows)), repo / "data/landed" / name / "all.parquet")
+    live = table.filter(pa.array(is_live)).to_pylist()
+    payloads = [json.dumps({**row, "landed_at": row["landed_at"].isoformat()}).encode() for row in live]
+    messages = {"at": [row["landed_at"] for row in live], "key": [row["carrier"] for row in live], "payload": payloads}
+    (repo / "data/live").mkdir()
+    pq.write_table(pa.table(messages), repo / "data/live/all.parquet")
+    with (repo / "models.py").open("a") as file:
+        file.write(STREAM)
+    return len(live)
 
 
 def make(repo: Path, *models: str) -> Path:
@@ -91,11 +132,12 @@ def later_than(repo: Path, name: str, label: str, moment: int) -> tuple[int, flo
 
 @pytest.mark.timeout(240)
 def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None:
-    repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE)
-    code, facts, said = demo(repo)
-    assert code == 0, said
+    repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE, LANDED)
     last = NOW - DAY + 899 * 96 * SECOND
     begin = (last - 6 * HOUR) // HOUR * HOUR
+    live_events = decide_landings(repo, begin)
+    code, facts, said = demo(repo)
+    assert code == 0, said
     late, late_mean = later_than(repo, "labels", "late", begin)
     fleet, fleet_mean = later_than(repo, "fleets", "fleet", begin)
     assert facts["asked"] == {"late": late, "fleet": fleet, "kind": fleet}
@@ -106,7 +148,16 @@ def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None
     assert live["fleet"]["rmse"] < 40
     assert facts["different_bits"] == facts["faces_different"] == facts["parity_mismatches"] == 0
     # Nobody retrains them, and one was never promoted.
-    assert facts["versions"] == {"late": "000001", "fleet": "000001", "kind": "000001"}
+    assert facts["versions"] == {"late": "000001", "fleet": "000001", "kind": "000001", "landed": "000002"}
+    # One model decides on events: the outcomes of its decisions train its next version, which decides the last ones.
+    decided = facts["decisions"]["landings"]
+    assert facts["events"]["landings"]["sent"] <= decided["decided"] <= live_events
+    assert decided["unmatched"] == 0
+    assert set(decided["latest"]) == {"000002"}
+    assert decided["proven"] == [True]
+    assert decided["outcomes"] > 100
+    loop = facts["loop"]
+    assert (loop["equal_rows"], loop["equal_model"], loop["equal_quality"]) == (True, True, True)
     assert "chance has no champion, so it is not served" in said
     assert "late: has no schedule and no trigger, so it is not retrained" in said
     # The log lines are in the file that the first line names.

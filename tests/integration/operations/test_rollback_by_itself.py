@@ -29,7 +29,7 @@ HALF = (
     "Rollout(steps=(0.5,), step=timedelta(days=1), guardrails=Guardrails(latency=2.0, score_shift=0.2,"
     " least_requests=60))"
 )
-_CALLERS = 2
+_CALLERS, _PAUSE_S = 2, 0.01
 _CARDS = 2_000
 
 
@@ -73,7 +73,7 @@ def asked(server: PredictionServer) -> Iterator[None]:
     def work(seed: int) -> None:
         chance = random.Random(seed)
         with Client(server.url) as client:
-            while not over.is_set():
+            while not over.wait(_PAUSE_S):
                 (row,) = ask(1, chance.randrange(_CARDS))
                 with suppress(SkewlessError):
                     client.predict([{**row, "amount": chance.expovariate(0.05)}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def tracked(place: Sandbox, uri: str = URI) -> Project:
     return project
 
 
-def test_what_the_store_lacks_is_added_once(place: Sandbox) -> None:
+def test_what_the_store_lacks_is_added_once(place: Sandbox, mlflow_store: Path) -> None:
+    shutil.copy(mlflow_store, place.repo / "mlflow.db")
     project = tracked(place)
     (first,) = publish(project, open_tracker(project))
     assert (first.model, first.published, first.aliases) == (MODEL, ["000001"], {"champion": "000001"})
@@ -71,7 +73,8 @@ def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) 
     assert "000001 skipped" in report.line()
 
 
-def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox) -> None:
+def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox, mlflow_store: Path) -> None:
+    shutil.copy(mlflow_store, place.repo / "mlflow.db")
     away, back = tracked(place, "http://127.0.0.1:1"), tracked(place)
     error = publish_if_set(away, [MODEL])
     assert isinstance(error, StoreError)

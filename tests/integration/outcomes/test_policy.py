@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,9 +21,13 @@ from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.rollout.entity_lists import MOST_VALUES
+from skewless.serving.batch import add_results, result_names
+from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json
+from skewless.serving.oip.conversion import build_outputs, check_vector_outputs
+from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
 from tests.integration.outcomes.conftest import Loop
@@ -105,12 +111,61 @@ def test_altered_reasons_and_lists_are_found(outcome_loop: Loop) -> None:
     assert report.findings.by_cause == {Cause.ACTION: 3}
 
 
+def test_an_erased_entity_leaves_the_lists_and_replay_says_what_it_cannot_prove(outcome_loop: Loop) -> None:
+    project, card = outcome_loop.place.project, "9007199254740000"
+    others = sorted({str(row["card_id"]) for row in ask(40)})[:5]
+    project.lists.set("stolen", [card, *others], reason="test")
+    project.lists.set("trusted", others[2:], reason="test")
+    project.lists.set("countries", [card], reason="no policy looks up the key there")
+    model = deciding(outcome_loop, replace(POLICY, lists={**POLICY.lists, "countries": "paid_at"}))
+    rows = [*ask(40), *(row | {"card_id": int(card)} for row in ask(2))]
+    outcome_loop.place.predict(rows, model=model)
+    assert project.replay().ok
+    rows_of_log = pa.concat_tables([pq.read_table(file) for file in prediction_files(project.state)])
+    late = rows_of_log.filter(pc.match_substring(rows_of_log["inputs"], card))
+    tried = project.erase({"card_id": card}, dry_run=True)
+    receipt = project.erase({"card_id": card})
+    assert (tried.lists, tried.predictions, receipt.lists, receipt.predictions) == (1, 2, 1, 2)
+    versions = {version.name: (version.number, list(version.values)) for version in project.lists.list()}
+    assert versions == {"stolen": (2, others), "trusted": (1, others[2:]), "countries": (1, [card])}
+    model.read_lists()
+    assert model.lists["stolen"] == (2, frozenset(others))
+    report = project.replay()
+    assert (report.compared, report.erased, report.ok) == (40, 0, True), report.lines()
+    # Another machine ships its predictions late: one is as it was, the other was altered.
+    actions = pa.array(["decline", "review"])
+    late = late.set_column(late.column_names.index("action"), "action", actions)
+    prediction_spool(project.state).store(outcome_loop.place.now_us(), late.cast(SCHEMA))
+    report = project.replay()
+    assert (report.compared, report.erased, report.findings.by_cause) == (42, 1, {Cause.ACTION: 1}), report.lines()
+    assert (project.erase({"card_id": card}).lists, project.replay().ok) == (0, True)
+
+
 def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
     outcome_loop.place.project.lists.set("stolen", {str(row["card_id"]) for row in ask(200)}, reason="test")
     model = deciding(outcome_loop, explore=Explore(share=0.25, action="approve"))
     answer = outcome_loop.place.predict(ask(200), model=model)
     chosen = [row["decision"] for row in predictions_json(answer, features=False)["predictions"] if row.get("explored")]
     assert 20 < len(chosen) < 90
+    signature = Signature(model)
+    tensors = {each.name: each for each in build_outputs(signature, answer, dict.fromkeys(signature.outputs, False))}
+    assert (tensors["explored"].datatype, tensors["explored"].array.tolist()) == ("BOOL", list(answer.explored or ()))
+    assert tensors["explored"].array.sum() == len(chosen)
+    assert tensors["reasons"].array.tolist() == [" ".join(codes).encode() for codes in answer.reasons or ()]
+    with pytest.raises(RequestError, match="output 'reasons': cannot be given for vectors: the policy"):
+        check_vector_outputs(model, ["score", "reasons"])
+    check_vector_outputs(model, ["score", "prediction_id"])
+    assert add_results(pa.table({"row": range(200)}), answer).select(
+        ["decision", "reasons", "explored"]
+    ).to_pylist() == [
+        {"decision": action, "reasons": " ".join(codes), "explored": explores}
+        for action, codes, explores in zip(
+            answer.decisions or (), answer.reasons or (), answer.explored or (), strict=True
+        )
+    ]
+    assert result_names(model, leaves=False) == (*RESULT, "decision", "reasons", "explored")
+    plain = Signature(outcome_loop.place.model).outputs
+    assert {"decision", "reasons", "explored"} & plain.keys() == set()
     assert set(chosen) == {"approve"}
     assert {row["propensity"] for row in logged(outcome_loop, model.version).values()} == {0.25, 0.75}
     assert outcome_loop.place.project.replay().ok

@@ -115,6 +115,16 @@ def test_keys_let_in_and_are_taken_back_while_the_server_runs(locked: GuardedSer
     assert "'predict'" in body["error"]["problem"]
 
 
+def test_an_unknown_request_that_may_change_something_needs_admin(locked: GuardedServer) -> None:
+    key, admin = locked.add("web", "predict"), locked.add("chief", "admin")
+    wait_until_known(locked, admin)
+    for method, path in (("PUT", "/lists/stolen"), ("POST", "/decisions"), ("DELETE", "/sinks/out"), ("POST", "/plan")):
+        status, _, body = locked.ask(method, path, key)
+        assert (status, body["error"]["kind"]) == (403, "scope")
+        assert "'admin'" in body["error"]["problem"]
+        assert locked.ask(method, path, admin)[0] == 404
+
+
 def test_the_rate_of_a_key_counts_for_both_lanes_together(locked: GuardedServer) -> None:
     wait_until_known(locked, locked.add("first", "predict"))
     slow = locked.add("slow", "predict", rate=1e-3)

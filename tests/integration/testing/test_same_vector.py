@@ -45,7 +45,7 @@ def case_of(repo: Path, tables: dict[str, list[dict[str, Any]]]) -> FeatureCase:
     return case
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_vector_is_that_of_the_real_paths(tmp_path: Path, seed: int) -> None:
     repo = write_definitions(tmp_path / "repo")
     tables = random_tables(seed)

@@ -79,8 +79,14 @@ def give_twins(shop: Shop) -> None:
     shop.write("labels.parquet", pa.concat_tables([twins, rows]))
 
 
-@pytest.mark.parametrize("mode", ["knowledge", "event_time"])
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("change", "mode"),
+    [
+        pytest.param(change, mode, marks=[pytest.mark.soak] if (i + j) % 2 else [])  # a mode for each change
+        for i, change in enumerate(CHANGES)
+        for j, mode in enumerate(["knowledge", "event_time"])
+    ],
+)
 def test_a_champion_has_the_scores_of_its_own_plan(shop: Shop, tmp_path: Path, change: str, mode: str) -> None:
     give_twins(shop)
     spec = replace(SPEC, time_mode=mode)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -27,10 +28,11 @@ from skewless.validation.drift_tasks import measure_window
 from tests.integration.validation.test_live_quality import entity, say
 from tests.unit.infra.predictions.merges import import_file
 from tests.worlds.killer import killing_workers
-from tests.worlds.tasks import TwiceExecutor
-from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
+from tests.worlds.tasks import LastingExecutor, TwiceExecutor
+from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, opened_copy
 
 ROOT = Path(__file__).parents[3]
+WORKERS = LastingExecutor(2)
 SEGMENTS = 64
 PREDICTIONS = sum(5 + i % 3 for i in range(SEGMENTS))
 
@@ -40,14 +42,31 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end() -> Iterator[None]:
+    yield
+    WORKERS.end()
+
+
+@pytest.fixture(scope="module")
+def segmented_repo(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of many segments, whose predictions use some feature rows again and again, and some none; only copied."""
+    repo = tmp_path_factory.mktemp("segmented") / "p"
+    with opened_copy(trained, repo) as place:
+        place.wait(60)
+        for i in range(SEGMENTS):
+            place.predict(
+                [{**row, "shop_id": ("shop-01", "nowhere", row["shop_id"])[i % 3]} for row in ask(5 + i % 3, i)]
+            )
+        place.wait(1)
+    return repo
+
+
 @pytest.fixture
-def segmented(place: Sandbox) -> Sandbox:
-    """A log of many segments, whose predictions use some feature rows again and again, and some none."""
-    for i in range(SEGMENTS):
-        place.predict([{**row, "shop_id": ("shop-01", "nowhere", row["shop_id"])[i % 3]} for row in ask(5 + i % 3, i)])
-    place.wait(1)
-    assert len(place.log_files()) == SEGMENTS
-    return place
+def segmented(segmented_repo: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    with opened_copy(segmented_repo, tmp_path / "p") as place:
+        assert len(place.log_files()) == SEGMENTS
+        yield place
 
 
 def measure(
@@ -58,6 +77,8 @@ def measure(
     with closing(Project(place.repo, clock=clock, engine_rows=rows, engine_workers=workers)) as project:
         if twice:
             project.__dict__["executor"] = TwiceExecutor(workers)
+        elif workers == WORKERS.workers:
+            project.__dict__["executor"] = WORKERS
         steps: list[tuple[str, int, int]] = []
         project.on_progress = lambda *step: steps.append(step)
         report = check_drift(project, MODEL, until_us=until_us, dry_run=True)
@@ -95,6 +116,7 @@ def test_killed_workers_do_not_change_the_report(segmented: Sandbox, monkeypatch
 def labels_of(place: Sandbox, rows: int, until_us: int) -> list[float]:
     """Return the labels that drift counts, sorted."""
     with closing(Project(place.repo, engine_rows=rows, engine_workers=2)) as project:
+        project.__dict__["executor"] = WORKERS
         package = open_champion(project, MODEL)
         scores = ServedScores(
             state=project.state,
@@ -156,6 +178,7 @@ def test_labels_are_those_of_the_labelled_log(place: Sandbox, monkeypatch: pytes
 def test_a_window_without_predictions_has_none(segmented: Sandbox) -> None:
     until_us = segmented.now_us() - 3_600_000_000
     with closing(Project(segmented.repo, engine_rows=0, engine_workers=2)) as project:
+        project.__dict__["executor"] = WORKERS
         report = check_drift(project, MODEL, until_us=until_us, dry_run=True)
     assert repr(report) == repr(check_drift(segmented.project, MODEL, until_us=until_us, dry_run=True))
     assert report.rows == 0

@@ -12,9 +12,11 @@ from skewless.contract.errors import StoreError
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.planted import alter
+from tests.worlds.tasks import LastingExecutor
 from tests.worlds.trained import FIRST_CARD, Sandbox, ask
 
 ROOT = Path(__file__).parents[3]
+WORKERS = LastingExecutor(2)
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +24,17 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end() -> Iterator[None]:
+    yield
+    WORKERS.end()
+
+
 @contextmanager
 def on_engine(place: Sandbox) -> Iterator[Project]:
     """The project as another process would open it, with all its large work on two workers."""
     with closing(Project(place.repo, engine_rows=0, engine_workers=2)) as project:
+        project.__dict__["executor"] = WORKERS
         yield project
 
 

@@ -6,7 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from skewless.infra.packages.package import open_package
 from skewless.infra.packages.store import Aliases
@@ -52,18 +55,30 @@ for turn in range(40):
         assert "is held by version" in str(conflict), conflict
 print(wins)
 """
+# Forks for each order, so that a kill costs no start.
 KILLED = """
 import os
-calls, real = [0], os.fsync
-def fsync(descriptor):
-    calls[0] += 1
-    if calls[0] == int(sys.argv[2]):
-        os.kill(os.getpid(), 9)
-    real(descriptor)
-os.fsync = fsync
-write_package(store_at(root), "late", contents)
-store_at(root).aliases.move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
-print("done")
+def write(root, step):
+    calls, real = [0], os.fsync
+    def fsync(descriptor):
+        calls[0] += 1
+        if calls[0] == step:
+            os.kill(os.getpid(), 9)
+        real(descriptor)
+    os.fsync = fsync
+    write_package(store_at(root), "late", contents)
+    store_at(root).aliases.move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
+for line in sys.stdin:
+    step, place = line.split(maxsplit=1)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            write(Path(place.strip()), int(step))
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -72,6 +87,23 @@ def start(script: str, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, *args], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+
+
+@pytest.fixture
+def victims(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose children die at a chosen write."""
+    process = start(CONTENTS + KILLED, str(tmp_path))
+    with process:
+        yield process
+
+
+def write_until(victims: subprocess.Popen[str], root: Path, step: int) -> int:
+    """Let a child write a package until its n-th write; return its exit code."""
+    assert victims.stdin is not None
+    assert victims.stdout is not None
+    victims.stdin.write(f"{step} {root}\n")
+    victims.stdin.flush()
+    return int(victims.stdout.readline())
 
 
 def race(processes: list[subprocess.Popen[str]]) -> list[str]:
@@ -103,28 +135,27 @@ def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path, project_dat
     assert [move.expect for move in history] == [None, *(move.to for move in history[:-1])]
 
 
-def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
+def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path, victims: subprocess.Popen[str]) -> None:
     killed, step = 0, 0
     while True:
         step += 1
         root = tmp_path / str(step)
-        process = start(CONTENTS + KILLED, str(root), str(step))
-        process.communicate(timeout=60)
+        code = write_until(victims, root, step)
         for version in PackageFolder(root).list_versions("late"):
             assert open_package(store_at(root), "late", version).metrics == {}
         holder = store_at(root).aliases.get("late", "champion")
         assert holder in {None, "000001"}
-        if process.returncode == 0:
+        if code == 0:
             break
-        assert process.returncode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
         killed += 1
     assert killed > 15
     assert holder == "000001"
 
 
-def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path) -> None:
+def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path, victims: subprocess.Popen[str]) -> None:
     store_at(tmp_path).check_signer()
-    start(CONTENTS + KILLED, str(tmp_path), "5").communicate(timeout=60)
+    assert write_until(victims, tmp_path, 5) == -signal.SIGKILL
     assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
     race([start(WRITE, str(tmp_path))])
     assert len(PackageFolder(tmp_path).list_versions("late")) == 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -26,8 +25,9 @@ from skewless.infra.packages.writer import sign_package, write_package
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.project import check_package_objects
+from tests.reliability.kills import SIDES, victims
 from tests.servers.object_storage import ObjectStorageServer, running_object_storage
-from tests.worlds.shared_packages import package_contents
+from tests.worlds.shared_packages import order_of, package_contents
 
 ROOT = Path(__file__).parents[4]
 HostStore = Callable[[str], PackageStore]
@@ -44,10 +44,9 @@ def host_store(tmp_path: Path, bucket_url: str, postgres_url: str) -> HostStore:
     return open_host
 
 
-def child(store: PackageStore, *arguments: str) -> subprocess.Popen[str]:
-    """Start a writer on the host of a store."""
-    state = store.state
-    words = [str(state.folder), state.database_url or "", state.storage_url or "", *arguments]
+def child(store: PackageStore, count: int) -> subprocess.Popen[str]:
+    """Start a writer of some versions on the host of a store."""
+    words = [*map(str, order_of(store.state).values()), str(count)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.worlds.shared_packages", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -191,7 +190,7 @@ def test_a_registry_that_an_attacker_wrote_is_refused(host_store: HostStore) -> 
 
 @pytest.mark.timeout(300)
 def test_writers_on_many_hosts_get_versions_of_their_own(host_store: HostStore) -> None:
-    processes = [child(host_store(f"host{number % 4}"), "write", "3") for number in range(8)]
+    processes = [child(host_store(f"host{number % 4}"), 3) for number in range(8)]
     answers = [process.communicate(timeout=240)[0] for process in processes]
     versions = sorted(version for answer in answers for version in json.loads(answer.splitlines()[-1]))
     reader = host_store("reader")
@@ -205,23 +204,24 @@ def test_writers_on_many_hosts_get_versions_of_their_own(host_store: HostStore) 
 def test_a_writer_killed_at_any_step_leaves_no_version_or_a_complete_one(
     host_store: HostStore, tell: Callable[[str], None]
 ) -> None:
-    steps = child(host_store("counted"), "steps", "", "before").communicate(timeout=60)[0].split()
-    reader, kills, registered = host_store("reader"), 0, steps.index("create-package#1")
-    assert [steps.count(f"put#{number}") for number in (1, 15)] == [1, 1]
-    for at, step in enumerate(steps):
-        if step.startswith("sync") or (step.startswith("put") and step not in {"put#1", "put#13", "put#15"}):
-            continue  # the test of a single machine kills at each sync
-        for side in ("before", "after"):
-            before, host = reader.packages.list_versions("late"), host_store(f"killed-{at}-{side}")
-            process = child(host, "steps", step, side)
-            process.communicate(timeout=60)
-            assert process.returncode == -signal.SIGKILL, (step, side)
-            kills += 1
-            new = [name for name in reader.packages.list_versions("late") if name not in before]
-            assert len(new) == int(at > registered or (at == registered and side == "after")), (step, side)
-            assert all(open_package(store, "late", name).version == name for name in new for store in (reader, host))
-            written = write_package(host, "late", package_contents())
-            assert not list(written.path.parent.glob(".new-*"))
+    with victims("tests.worlds.shared_packages") as dying:
+        steps = dying.points(**order_of(host_store("counted").state))
+        reader, kills, registered = host_store("reader"), 0, steps.index("create-package#1")
+        assert [steps.count(f"put#{number}") for number in (1, 15)] == [1, 1]
+        for at, step in enumerate(steps):
+            if step.startswith("sync") or (step.startswith("put") and step not in {"put#1", "put#13", "put#15"}):
+                continue  # the test of a single machine kills at each sync
+            for side in SIDES:
+                before, host = reader.packages.list_versions("late"), host_store(f"killed-{at}-{side}")
+                assert dying.killed(step, side, **order_of(host.state)), (step, side)
+                kills += 1
+                new = [name for name in reader.packages.list_versions("late") if name not in before]
+                assert len(new) == int(at > registered or (at == registered and side == "after")), (step, side)
+                assert all(
+                    open_package(store, "late", name).version == name for name in new for store in (reader, host)
+                )
+                written = write_package(host, "late", package_contents())
+                assert not list(written.path.parent.glob(".new-*"))
     now_us = int(time.time() * 1e6)
     assert reader.packages.find_orphans(now_us - 10**9) == []
     orphans = reader.packages.find_orphans(now_us + 10**9)

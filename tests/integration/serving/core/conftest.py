@@ -10,6 +10,7 @@ import pytest
 
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
+from tests.worlds.built_once import built_once
 from tests.worlds.trained import MODEL, Sandbox, copy_project, opened, opened_copy
 
 SECOND = "second"
@@ -18,7 +19,10 @@ SECOND = "second"
 @pytest.fixture(scope="session")
 def trained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 (champion), 2 and 3 of the model, and another that refuses what is missing; only ever copied."""
-    repo = copy_project(trained, tmp_path_factory.mktemp("core") / "p")
+    return built_once(tmp_path_factory, "core", lambda repo: _train_versions(copy_project(trained, repo)))
+
+
+def _train_versions(repo: Path) -> None:
     with opened(repo) as place:
         spec, store = place.project.applied.model(MODEL), place.project.store
         dataset = place.project.training_set(MODEL)
@@ -27,7 +31,6 @@ def trained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for one in specs:
             train(dataset, one, store, threads=1, now_us=place.now_us())
         store.aliases.move(SECOND, "champion", expect=None, to="000001", reason="first", now_us=1)
-    return repo
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,13 @@ from skewless.serving import batch_tasks
 from skewless.serving.batch import BatchPredictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.killer import killing_workers
-from tests.worlds.tasks import TwiceExecutor
-from tests.worlds.trained import MODEL, Sandbox, ask
+from tests.worlds.tasks import LastingExecutor, TwiceExecutor
+from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
 
 ROOT = Path(__file__).parents[4]
 ROWS = 637
 CHUNK = 10  # rows; 64 chunks
+WORKERS = LastingExecutor(2)
 _OWN = ["id", "t_us"]  # of the columns, those that differ by run
 
 
@@ -41,11 +42,19 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end() -> Iterator[None]:
+    yield
+    WORKERS.end()
+
+
 @contextmanager
 def on_engine(place: Sandbox, workers: int = 2, **settings: object) -> Iterator[Project]:
     """The project as another process would open it, with all its large work on an engine."""
     given = {"clock": f"file:{place.repo}/.skewless/clock", "max_batch": CHUNK, "engine_rows": 0, **settings}
     with closing(Project(place.repo, engine_workers=workers, **given)) as project:
+        if workers == WORKERS.workers:
+            project.__dict__["executor"] = WORKERS
         yield project
 
 
@@ -73,10 +82,13 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in.parquet"
 
 
-@pytest.fixture
-def local_rows(place: Sandbox, source: Path, tmp_path: Path) -> pa.Table:
-    with on_engine(place, engine_rows=10_000_000) as project:
-        return predict(project, source, tmp_path / "expected.parquet")
+@pytest.fixture(scope="module")
+def local_rows(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """What one process predicts in a copy of the project; the rows of no other copy are others."""
+    folder = tmp_path_factory.mktemp("local")
+    pq.write_table(rows_of(), folder / "in.parquet", row_group_size=10 * CHUNK)
+    with opened_copy(trained, folder / "p") as place, on_engine(place, engine_rows=10_000_000) as project:
+        return predict(project, folder / "in.parquet", folder / "expected.parquet")
 
 
 @pytest.mark.parametrize(("workers", "chunks", "tasks"), [(1, 256, 1), (2, 22, 3), (2, 1, 64)])

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -47,9 +48,10 @@ def ask_both(links: list[Connection], sent: SentBody) -> int:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_the_worst_values_in_every_place(links: list[Connection], path: str) -> None:
+    """Each place has a third of the values, and each value is in a third of the places; in the soak, all are in all."""
     for value in ROUTES[path]:
-        for odd in WORST:
-            for body in replaced(value, odd):
+        for turn, odd in enumerate(WORST):
+            for body in islice(replaced(value, odd), turn % 3, None, 3):
                 ask_both(links, SentBody(path=path, body=text_of(body).encode(), headers=JSON))
 
 
@@ -57,7 +59,7 @@ def test_the_worst_values_in_every_place(links: list[Connection], path: str) -> 
 @pytest.mark.parametrize("path", ROUTES)
 def test_every_odd_value_in_every_place(links: list[Connection], path: str) -> None:
     for value in ROUTES[path]:
-        for odd in ODD:
+        for odd in (*ODD, *WORST):
             for body in replaced(value, odd):
                 ask_both(links, SentBody(path=path, body=text_of(body).encode(), headers=JSON))
 

@@ -100,3 +100,21 @@ def test_what_the_server_takes_the_schema_allows(document: dict[str, Any], path:
     for value in ROUTES[path]:
         if "NaN" not in text_of(value) and "Infinity" not in text_of(value):
             schema.validate(json.loads(text_of(value)))
+
+
+def test_no_request_declares_a_sink_or_changes_a_plan_or_a_list(document: dict[str, Any]) -> None:
+    """A new route that writes is added here on purpose, and to the table of scopes in security.md."""
+    writing = {
+        (method, path)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if method not in {"get", "head"}
+    }
+    assert writing == {
+        ("post", path)
+        for path in (
+            *("/predict", "/push", "/feedback", "/events/{source}", "/models/refresh", "/models/{name}/rollback"),
+            *("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer", "/v2/repository/index"),
+            *("/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
+        )
+    }

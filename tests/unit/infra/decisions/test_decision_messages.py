@@ -16,10 +16,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import KafkaSink, MessageFormat
+from skewless.contract.sinks import KafkaSink, MessageFormat, RedisStreamSink, Sink
 from skewless.infra.decisions.decision import JsonMessages, LoggedDecision, MessageSchema, find_decisions
 from skewless.infra.decisions.outbox import Outbox
-from skewless.infra.decisions.sink_adapters import SinkContext, open_writer
+from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery, open_writer
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.registry import Registry, schema_registry
@@ -157,3 +157,23 @@ def test_a_format_without_a_registry_is_an_error(tmp_path: Path) -> None:
         DefinitionError, match="sink 'out': has the format 'avro', and the project has no schema registry"
     ):
         open_writer(context, sink, outbox(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        KafkaSink(name="out", topic="decisions", servers="kafka:1"),
+        RedisStreamSink(name="out", stream="s", url_env="OUT_URL"),
+    ],
+)
+def test_a_worker_checks_the_host_too(tmp_path: Path, sink: Sink) -> None:
+    """A plan was perhaps applied with other settings, and the URL of a Redis is known to the worker alone."""
+    context = SinkContext(
+        state=ProjectState(tmp_path),
+        settings=Settings(sink_hosts=("cases.shop.com",)),
+        redis_url=lambda: "",
+        environment={"OUT_URL": "redis://ann:hush@10.0.0.1:1/0"},
+    )
+    with pytest.raises(DefinitionError, match="sink 'out': delivers to a host that is not allowed") as raised:
+        open_delivery(context, sink, outbox(tmp_path))
+    assert "hush" not in str(raised.value)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
 from skewless.infra.decisions.decision import JsonMessages, find_decisions
@@ -111,6 +112,26 @@ def test_a_decision_that_breaks_the_receiver_is_given_up_after_its_attempts(hook
     delivery.close()
     assert refusal.reason == "the receiver answered with status 500"
     assert [request.headers["webhook-id"] for request in hook.accepted] == [decision_id(1)]
+
+
+def test_a_name_that_resolves_to_this_machine_is_not_connected_to(
+    hook: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", hook.port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    sink = replace(declared(hook.url), url=f"http://cases.shop.com:{hook.port}/x", allow_http=True)
+    delivery = WebhookDelivery(sink, JsonMessages(), ENVIRONMENT)
+    with pytest.raises(
+        StoreError, match=r"webhook 'out' at cases.shop.com: resolves to an address that is not allowed"
+    ):
+        delivery.send(batch(1))
+    delivery.close()
+    assert hook.requests == []
+    listed = SinkHosts(("cases.shop.com", "127.0.0.1"))
+    delivery = WebhookDelivery(sink, JsonMessages(), ENVIRONMENT, hosts=listed)
+    assert delivery.send(batch(1)) == []
+    delivery.close()
+    assert len(hook.accepted) == 1
 
 
 def test_a_reply_without_end_is_not_read(hook: WebhookReceiver) -> None:

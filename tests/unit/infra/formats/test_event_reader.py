@@ -67,6 +67,21 @@ def test_avro_is_read_with_the_schema_of_its_writer(schemas: Registry) -> None:
     assert avro_values(schemas, more, RECORD | {"note": {"a": "b"}}) == RECORD
 
 
+def test_a_type_may_be_used_by_its_name_after_its_definition(schemas: Registry) -> None:
+    """In a record with a namespace, by its short or its full name, and in a union; a record is still no text."""
+    colour = {"type": "enum", "name": "Colour", "symbols": ["a", "b"]}
+    for name in ("Colour", "shops.Colour"):
+        fields = {"first": {"type": colour}, "shop": {"type": ["null", name]}}
+        schema = avro_schema(**fields) | {"namespace": "shops"}
+        first = [field for field in schema["fields"] if field["name"] == "first"]
+        schema["fields"] = [*first, *(field for field in schema["fields"] if field["name"] != "first")]
+        assert avro_values(schemas, schema, RECORD | {"first": "b"}) == RECORD
+    colour = {"type": "record", "name": "Colour", "fields": [{"name": "x", "type": "int"}]}
+    schema["fields"][0] = {"name": "first", "type": colour}
+    with pytest.raises(PayloadError, match="has the type 'record' in the field 'shop'"):
+        avro_values(schemas, schema, RECORD | {"first": {"x": 1}, "shop": {"x": 1}})
+
+
 @pytest.mark.parametrize(("unit", "factor"), [("millis", 1_000), ("micros", 1), ("nanos", 0.001)])
 def test_the_unit_of_a_time_is_that_of_its_logical_type(schemas: Registry, unit: str, factor: float) -> None:
     at = {"type": {"type": "long", "logicalType": f"timestamp-{unit}"}}

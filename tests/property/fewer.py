@@ -1,0 +1,9 @@
+"""Fewer examples of the properties whose examples start an engine or write logs: half of them, but for the soak."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+_MANY = 100
+_examples = settings().max_examples
+FEWER = settings(max_examples=_examples if _examples > _MANY else (_examples + 1) // 2)
