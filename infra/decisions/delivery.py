@@ -262,7 +262,8 @@ class SinkDelivery:
 
     def _record_trouble(self, error: str | None) -> None:
         """Record the error of a failed attempt for `skewless status`, or that there is none any more."""
-        known, recorded = self._trouble, None
+        known = self._trouble
+        recorded: SinkTrouble | None = None
         if error is not None:
             since_us = self._context.clock.now_us() if known is None else known.since_us
             recorded = SinkTrouble(error=error, since_us=since_us, retries=1 + (known.retries if known else 0))

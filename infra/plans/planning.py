@@ -168,8 +168,7 @@ class Planner:
         if not (record and applied) or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
-        # An unchanged definition may have another schema by now, and other hosts may be allowed.
-        self._check_outside(compiled)
+        check_formats(compiled.plan.sources, self.settings)  # an unchanged definition may have another schema by now
         try:
             if {name: _identity(types) for name, (_, types) in self._tables(compiled).items()} != record.tables:
                 return None
@@ -186,7 +185,7 @@ class Planner:
             from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
         compiled = compile_repo(self.repo)
-        self._check_outside(compiled)
+        check_formats(compiled.plan.sources, self.settings)
         tables = self._tables(compiled)
         for view in compiled.plan.views:
             name, types = tables[f"view {view.name}"]
@@ -203,11 +202,6 @@ class Planner:
                 part, own = compiled.plan.select_service(spec.service), table_spec(spec) or spec
                 check_columns(name, types, label_columns(part, own))
         return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
-
-    def _check_outside(self, compiled: CompiledRepo) -> None:
-        """Check what depends on more than the definitions: schemas of the registry, and the allowed hosts of sinks."""
-        check_formats(compiled.plan.sources, self.settings)
-        check_sinks((sink for stream in compiled.decisions for sink in stream.sinks), self.settings.sink_hosts)
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
         """Return the name and the column types of the table behind each source; types None: there is no file."""
@@ -241,19 +235,19 @@ class Planner:
 
     def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
         """Return the effects of a plan, and the names of versions whose packages cannot be read."""
-        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        retained, unread = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
         policies = {name: self._store.traffic.get(name) for name in self._store.packages.list_models()}
         champions = self._versions({name: self._store.aliases.get(name, CHAMPION) for name in policies})
         challengers = self._versions({name: policy.challenger for name, policy in policies.items() if policy})
-        effects = PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers)
-        return effects, unreadable
+        return PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers), unread
 
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
+        check_sinks((sink for stream in compiled.decisions for sink in stream.sinks), self.settings.sink_hosts)
         applied = read_valid(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
-        changes += compare_decisions(applied.decisions if applied else (), compiled.decisions)
-        changes += self._registry_change(applied)
+        decisions = applied.decisions if applied else ()
+        changes += compare_decisions(decisions, compiled.decisions) + self._registry_change(applied)
         effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(
             hash=compiled.plan.hash,
@@ -299,8 +293,7 @@ class Planner:
             return
         if hash_definition_files(self.repo).get(EXPECTATIONS) != applied.files.get(EXPECTATIONS):
             yield f"{EXPECTATIONS} was edited: its suites take effect at once, without `skewless apply`"
-        files = find_edited_files(self.repo, applied)
-        if files and not changes:
+        if (files := find_edited_files(self.repo, applied)) and not changes:
             were = "was" if len(files) == 1 else "were"
             yield f"{', '.join(files)} {were} edited without changed definitions: `skewless apply` ends the warnings"
 

@@ -339,11 +339,7 @@ def _strings(offsets: Int64Array, data: bytes, valid: BoolArray | None = None) -
 
 
 def booleans(values: BoolArray) -> pa.BooleanArray:
-    """Return bools as an Arrow array.
-
-    >>> booleans(np.array([True, False])).to_pylist()
-    [True, False]
-    """
+    """Return bools as an Arrow array."""
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, _validity_bits(values)])
 
 

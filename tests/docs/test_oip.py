@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from skewless.contract.actions import Explore
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
@@ -19,7 +20,8 @@ from tests.unit.serving.oip.standing_in import PLAN, answer, model
 PAGE = page("oip.md")
 BOUNDS = BoundsCheck(PLAN, {}, Bounds(features={"v__x": Bound(low=0.0)}))
 DECIDING = model(spec={"decisions": {"approve": 0.0}}, bounds=BOUNDS)
-ACTING = model(spec={"policy": Policy(function=len, actions=("approve",))}, bounds=BOUNDS)
+POLICY = Policy(function=len, actions=("approve",))
+ACTING = model(spec={"policy": POLICY, "explore": Explore(share=0.1, action="approve")}, bounds=BOUNDS)
 
 
 def test_every_output_is_documented_with_its_datatype() -> None:

@@ -178,7 +178,6 @@ CASES = [
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("letters list", lambda p: p.letters.list()),
-    VerbCase("letters list nosuch", lambda p: p.letters.list("nosuch")),
     VerbCase("letters send nosuch --dry-run", lambda p: p.letters.send("nosuch", dry_run=True)),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
     VerbCase("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),

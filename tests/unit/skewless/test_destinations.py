@@ -52,7 +52,7 @@ def test_a_name_must_not_lead_to_this_machine() -> None:
 
 def test_only_listed_hosts_are_allowed() -> None:
     allowed = ("cases.shop.com", "*.kafka.shop.com", "10.0.0.0/8")
-    good = [webhook("cases.shop.com"), webhook("10.1.2.3"), ParquetSink(name="out")]
+    good: list[Sink] = [webhook("cases.shop.com"), webhook("10.1.2.3"), ParquetSink(name="out")]
     check_sinks([*good, KafkaSink(name="out", topic="t", servers="b1.kafka.shop.com:9092, 10.1.1.1:9092")], allowed)
     check_sinks([RedisStreamSink(name="out", stream="s")], allowed)  # that of the project
     for host in (

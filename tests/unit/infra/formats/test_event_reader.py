@@ -69,10 +69,9 @@ def test_avro_is_read_with_the_schema_of_its_writer(schemas: Registry) -> None:
 
 def test_a_type_may_be_used_by_its_name_after_its_definition(schemas: Registry) -> None:
     """In a record with a namespace, by its short or its full name, and in a union; a record is still no text."""
-    colour = {"type": "enum", "name": "Colour", "symbols": ["a", "b"]}
+    colour: dict[str, Any] = {"type": "enum", "name": "Colour", "symbols": ["a", "b"]}
     for name in ("Colour", "shops.Colour"):
-        fields = {"first": {"type": colour}, "shop": {"type": ["null", name]}}
-        schema = avro_schema(**fields) | {"namespace": "shops"}
+        schema = avro_schema(first={"type": colour}, shop={"type": ["null", name]}) | {"namespace": "shops"}
         first = [field for field in schema["fields"] if field["name"] == "first"]
         schema["fields"] = [*first, *(field for field in schema["fields"] if field["name"] != "first")]
         assert avro_values(schemas, schema, RECORD | {"first": "b"}) == RECORD
