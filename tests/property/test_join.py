@@ -232,7 +232,6 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
-@FEWER
 @given(BATCHES, ASKS, st.integers(-4, 3), st.integers(0, 3))
 def test_2_2_knowledge_needs_no_time_of_creation(
     connection: duckdb.DuckDBPyConnection,

@@ -69,20 +69,21 @@ def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRepo, seed: int) -> None:
+    is_short = seed == 1  # what was there before, and what comes after all; the values after the erasure are complete
     repo, other = make_repo("with", seed=seed), make_repo("without", seed=seed)
     delete_in_sources(other)
     rows = pq.read_table(repo / "data/visits.parquet")["user"].to_pylist().count(ERASED)
     with Project(repo) as project, Project(other) as twin:
         fill(project)
         fill(twin)
-        before = values(project)
+        before = values(project, is_short=is_short)
         delete_in_sources(repo)
         receipt = project.erase(ENTITY)
         assert (receipt.rows, receipt.events, receipt.built) == (2 * rows, rows, 2)
         assert receipt.online >= 2
         after = values(project)
         assert after == values(twin)
-        assert after != before
+        assert any(after[name] != value for name, value in before.items())
         for shop in SHOPS:
             (row,) = (view.sides["online"] for view in project.get("shops", {"shop": shop}).views)
             assert row.features["shop_now_sum"] == pytest.approx(_sum_of_six_hours(repo, shop), abs=1e-9)
@@ -93,7 +94,7 @@ def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRep
         # New runs do not bring it back.
         assert sum(each.accepted for each in project.materialize()) == 0
         assert sum(each.accepted for each in project.import_events()) == 0
-        assert values(project) == after
+        assert values(project, is_short=is_short).items() <= after.items()
         again = project.erase(ENTITY)
         assert (again.rows, again.events, again.predictions, again.outcomes) == (0, 0, 0, 0)
 

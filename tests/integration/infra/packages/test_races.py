@@ -90,20 +90,20 @@ def start(script: str, *args: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def victims(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def killed_writers(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process whose children die at a chosen write."""
     process = start(CONTENTS + KILLED, str(tmp_path))
     with process:
         yield process
 
 
-def write_until(victims: subprocess.Popen[str], root: Path, step: int) -> int:
+def write_until(killed_writers: subprocess.Popen[str], root: Path, step: int) -> int:
     """Let a child write a package until its n-th write; return its exit code."""
-    assert victims.stdin is not None
-    assert victims.stdout is not None
-    victims.stdin.write(f"{step} {root}\n")
-    victims.stdin.flush()
-    return int(victims.stdout.readline())
+    assert killed_writers.stdin is not None
+    assert killed_writers.stdout is not None
+    killed_writers.stdin.write(f"{step} {root}\n")
+    killed_writers.stdin.flush()
+    return int(killed_writers.stdout.readline())
 
 
 def race(processes: list[subprocess.Popen[str]]) -> list[str]:
@@ -135,12 +135,12 @@ def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path, project_dat
     assert [move.expect for move in history] == [None, *(move.to for move in history[:-1])]
 
 
-def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path, victims: subprocess.Popen[str]) -> None:
+def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path, killed_writers: subprocess.Popen[str]) -> None:
     killed, step = 0, 0
     while True:
         step += 1
         root = tmp_path / str(step)
-        code = write_until(victims, root, step)
+        code = write_until(killed_writers, root, step)
         for version in PackageFolder(root).list_versions("late"):
             assert open_package(store_at(root), "late", version).metrics == {}
         holder = store_at(root).aliases.get("late", "champion")
@@ -153,9 +153,9 @@ def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path, victims: subp
     assert holder == "000001"
 
 
-def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path, victims: subprocess.Popen[str]) -> None:
+def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path, killed_writers: subprocess.Popen[str]) -> None:
     store_at(tmp_path).check_signer()
-    assert write_until(victims, tmp_path, 5) == -signal.SIGKILL
+    assert write_until(killed_writers, tmp_path, 5) == -signal.SIGKILL
     assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
     race([start(WRITE, str(tmp_path))])
     assert len(PackageFolder(tmp_path).list_versions("late")) == 5

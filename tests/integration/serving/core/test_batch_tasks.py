@@ -30,10 +30,9 @@ from tests.worlds.killer import killing_workers
 from tests.worlds.tasks import LastingExecutor, TwiceExecutor
 from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy
 
-ROOT = Path(__file__).parents[4]
+ROOT, WORKERS = Path(__file__).parents[4], LastingExecutor(2)
 ROWS = 637
 CHUNK = 10  # rows; 64 chunks
-WORKERS = LastingExecutor(2)
 _OWN = ["id", "t_us"]  # of the columns, those that differ by run
 
 
