@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from flights_tables import time_columns
 from flights_times import delayed
 
 HOUR = pd.Timedelta(hours=1)
@@ -122,7 +121,8 @@ def _events(flights: pd.DataFrame, kind: EventKind, time: pd.Series[pd.Timestamp
 
 
 def _payloads(events: pd.DataFrame) -> list[bytes]:
-    times = {name: events[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in time_columns(events)}
+    names = [str(name) for name in events.select_dtypes(["datetime", "datetimetz"]).columns]
+    times = {name: events[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in names}
     # Through Arrow, where missing values of all types are null.
     rows = pa.Table.from_pandas(events.assign(**times), preserve_index=False)
     return [_json(row) for row in rows.to_pylist()]

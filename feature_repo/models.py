@@ -15,7 +15,7 @@ _BATCH = ModelSpec(
     labels=LabelSource(path="data/flights/*.parquet", event_time="sched_dep", known_time="known_at", label="late"),
     algorithm="lightgbm",
     horizon=timedelta(hours=1),
-    split=Split(test=timedelta(days=21), embargo=timedelta(days=1)),
+    split=Split(test=timedelta(days=14), embargo=timedelta(days=1)),
     params={
         "learning_rate": 0.08,
         "num_leaves": 63,

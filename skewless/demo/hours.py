@@ -38,6 +38,7 @@ from skewless.validation.evaluation.metrics import ScoredRows
 
 RACE_ROWS = 100
 _SAMPLE_ROWS = 10
+_DAY_HOURS = 24
 _LAST_HOURS = 6  # of a project that decides events: after the retraining
 _RACING_PART = 24  # one row in 24 is requested in hours with racing writes
 
@@ -84,7 +85,10 @@ class Hours:
         self._requested = [spec for spec in self.tour.served if spec.name not in decided]
         times = {spec.name: self.tour.rows[spec.name][TIME].to_numpy() for spec in self._requested or self.tour.served}
         self._hours = list(hours_of(times))
-        self._last = max(1, len(self._hours) - (_LAST_HOURS if self.decisions else 0))
+        half, last = len(self._hours) // 2, _LAST_HOURS if self.decisions else 0
+        self._last = max(half + 1, len(self._hours) - last)
+        middle = self._hours[half : self._last][:_DAY_HOURS]
+        self._sampled = max(middle, key=lambda hour: sum(rows.stop - rows.start for rows in hour.rows.values()))
         self._total = self._remaining = sum(self.tour.rows[spec.name].num_rows for spec in self._requested)
 
     def run(self) -> None:
@@ -112,7 +116,7 @@ class Hours:
     def _decide_last(self) -> None:
         """Run the last hours, and prove one decision of each action."""
         tour = self.tour
-        with tour.stage(f"The last {_LAST_HOURS} hours, with the retrained versions") as print_line:
+        with tour.stage("The last hours, with the retrained versions") as print_line:
             before = [set(item.decisions) for item in self.decisions]
             self._run_hours(self._hours[self._last :])
             for item, known in zip(self.decisions, before, strict=True):
@@ -129,15 +133,15 @@ class Hours:
                 tour.facts.setdefault("decisions", {})[item.stream.name] = item.facts() | facts
 
     def _run_hours(self, hours: Sequence[Hour]) -> None:
-        tour, n = self.tour, len(self._hours)
+        tour, killing = self.tour, self._hours[len(self._hours) // 3]
         with progress_bar(tour.console) as bar:
             task = bar.add_task("hours", total=len(hours))
             for number, hour in enumerate(hours):
                 due = {spec.name: self._due(spec, hour) for spec in self._requested if spec.name in hour.rows}
                 self._remaining -= sum(map(len, due.values()))
                 racing = bool(due) and self._remaining < self._total // _RACING_PART
-                self._run_hour(hour, due, racing=racing, killing=hour is self._hours[n // 3])
-                if due and hour is self._hours[n // 2]:
+                self._run_hour(hour, due, racing=racing, killing=hour is killing)
+                if due and hour is self._sampled:
                     _sample(tour, self.client, due)
                 bar.update(task, completed=number + 1)
         tour.facts["predictions"] = sum(len(tour.scores.get(spec.name, ())) for spec in self._requested)

@@ -33,7 +33,7 @@ PARAMS = {
 
 
 def baseline_auc(data: Path, tables: tuple[str, ...] = tuple(TABLES), rounds: int = 150) -> float:
-    """Return the area under the ROC curve on the last three weeks.
+    """Return the area under the ROC curve on the last two weeks.
 
     Args:
         data: the folder that the loader wrote.
@@ -41,7 +41,7 @@ def baseline_auc(data: Path, tables: tuple[str, ...] = tuple(TABLES), rounds: in
         rounds: number of boosting rounds.
     """
     frame = training_frame(data, tables)
-    test_start = frame["t"].max() - 21 * DAY
+    test_start = frame["t"].max() - 14 * DAY
     train = frame[(frame["t"] < test_start - DAY) & (frame["known_at"] < test_start)]
     test = frame[frame["t"] >= test_start]
     features = [name for name in frame.columns.astype(str) if "__" in name]

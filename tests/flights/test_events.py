@@ -50,12 +50,24 @@ def test_every_flight_that_flew_is_one_event(flights: Flights, name: str) -> Non
 @pytest.mark.parametrize("name", KINDS)
 def test_the_past_ends_where_the_clock_of_the_demo_begins(flights: Flights, name: str) -> None:
     table = flights.tables["flights"]
-    start = live_start(table, HOUR, pd.Timedelta(days=21))
-    first_asked = table["sched_dep"].max() - HOUR - pd.Timedelta(days=21)
+    start = live_start(table, HOUR, pd.Timedelta(days=14))
+    first_asked = table["sched_dep"].max() - HOUR - pd.Timedelta(days=14)
     assert HOUR <= first_asked - start < 2 * HOUR
     assert past(flights, name)[KINDS[name].time].max() < start
     assert live(flights, name)["at"].min() >= start
     assert (past(flights, name)[KINDS[name].time] <= NOW).all()
+
+
+def test_the_labels_of_decisions_end_there_too(flights: Flights) -> None:
+    table = flights.tables["flights"]
+    start = live_start(table, HOUR, pd.Timedelta(days=14))
+    before, after = (pd.read_parquet(flights.data / "departed" / name) for name in ("history", "live"))
+    assert before["departed_at"].max() < start <= after["departed_at"].min()
+    assert len(before) + len(after) == FLOWN["departures"]
+    # A label row has the fields of its event, by which the decision about it is found.
+    fields = ["carrier", "origin", "dest", "tailnum", "sched_dep", "distance", "dep_delay", "departed_at"]
+    events = past(flights, "departures")[fields].sort_values(fields, ignore_index=True)
+    pd.testing.assert_frame_equal(before[fields].sort_values(fields, ignore_index=True), events, check_dtype=False)
 
 
 @pytest.mark.parametrize("name", KINDS)
