@@ -20,6 +20,14 @@ class Partition:
     name: str
     epoch: str
 
+    def log_of(self, source: str) -> str:
+        """Return the name of the log partition of its events (SEMANTICS 1.4).
+
+        >>> Partition(name="0", epoch="ab12").log_of("arrivals")
+        'events/arrivals/ab12/0'
+        """
+        return f"events/{source}/{self.epoch}/{self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Messages:

@@ -45,15 +45,6 @@ class Assignment(NamedTuple):
     views: tuple[WindowView, ...]
 
 
-def log_partition(source: str, partition: Partition) -> str:
-    """Return the name of the log partition of a stream's partition (SEMANTICS 1.4).
-
-    >>> log_partition("arrivals", Partition(name="0", epoch="ab12"))
-    'events/arrivals/ab12/0'
-    """
-    return f"events/{source}/{partition.epoch}/{partition.name}"
-
-
 @dataclass(kw_only=True, eq=False)
 class Worker:
     """Processes the partitions of one source that the stream assigns to it; used from one thread.
@@ -127,10 +118,12 @@ class Worker:
             while is_running():
                 self.step()
         finally:
-            self.close()
-            self._switch_decider()
-            if self.decider is not None:
-                self.decider.close()
+            try:
+                self._switch_decider()
+                if self.decider is not None:
+                    self.decider.close()  # it records its positions while the partitions are its own
+            finally:
+                self.close()
 
     def step(self) -> None:
         """Read available messages, at most one batch, append them to the log and apply them.
@@ -151,7 +144,7 @@ class Worker:
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
             # The log may have other rows at their positions: nothing more is recorded.
-            self._partition_workers.clear()
+            self._forget_partitions()
             self._uncommitted.clear()
             self.close()
             time.sleep(_RETRY_S)
@@ -168,13 +161,13 @@ class Worker:
             _log.warning("partitions_not_released", source=self.source.name, error=str(error))
         finally:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
-            self._partition_workers.clear()
+            self._forget_partitions()
             self._uncommitted, self._log_error = {}, None
             self._save_counts()
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
-        log = PartitionLog(self.streams.state, log_partition(self.source.name, partition))
+        log = PartitionLog(self.streams.state, partition.log_of(self.source.name))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         if self.decider is not None:
@@ -189,6 +182,14 @@ class Worker:
         if partition_worker is not None:
             with suppress(StoreError):  # the next owner records a later time
                 partition_worker.record_end(self.writer)
+            if self.decider is not None:
+                self.decider.revoke(partition_worker.log.partition)
+
+    def _forget_partitions(self) -> None:
+        for partition_worker in self._partition_workers.values():
+            if self.decider is not None:
+                self.decider.revoke(partition_worker.log.partition)
+        self._partition_workers.clear()
 
     def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""

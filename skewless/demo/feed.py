@@ -29,7 +29,6 @@ from skewless.infra.streams.port import EventSender, Partition
 from skewless.infra.streams.redis_link import EventKeys, RedisLink, parse_position
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import log_partition
 
 _PAUSE_S = 0.003
 _LIVE = "live"
@@ -175,7 +174,7 @@ class Feed:
         epoch = client.get(EventKeys(project=self.streams.plan.project, source=source.name).epoch(index))
         if epoch is None:
             return None
-        name = log_partition(source.name, Partition(name=str(index), epoch=epoch.decode()))
+        name = Partition(name=str(index), epoch=epoch.decode()).log_of(source.name)
         return self._logs.setdefault(name, PartitionLog(self.streams.state, name))
 
     def _result(self, feed: SourceFeed) -> SendResult:
