@@ -41,14 +41,20 @@ def has_more(worker: Worker, deciders: Deciders) -> bool:
     return busy(worker) or any(counts.lag != 0 for counts in worker.decider.counts) or not deciders.is_idle()
 
 
-def work(deciding: DecidingWorld, stream: OpenStream, goes_on: Callable[[Worker, Deciders], bool] = has_more) -> None:
+def work(
+    deciding: DecidingWorld,
+    stream: OpenStream,
+    goes_on: Callable[[Worker, Deciders], bool] = has_more,
+    *,
+    patience_s: float = PATIENCE_S,
+) -> None:
     """Take, decide, apply and deliver events while there is more to do, or another condition holds."""
     with deciding.store() as store, deciding.deciders() as deciders:
         worker = deciding.worker(store, stream, max_rows=_BATCH)
         decider = deciders.open(deciding.plan, deciding.source, deciding.decisions, store)
         assert decider is not None
         worker.set_decider(decider)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         try:
             worker.step()
             while goes_on(worker, deciders):
