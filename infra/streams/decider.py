@@ -63,6 +63,10 @@ class EventDecider(Protocol):
         """Begin to decide a log partition, which another worker may have decided before."""
         ...
 
+    def revoke(self, partition: str) -> None:
+        """Forget a log partition, which another worker may decide from now on: nothing more is written for it."""
+        ...
+
     def decide(
         self, partition: str, rows: pa.Table, ensure_logged: Callable[[], None] = lambda: None
     ) -> Mapping[str, ViewEvents]:

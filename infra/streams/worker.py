@@ -121,11 +121,13 @@ class Worker:
             while is_running():
                 self.step()
         finally:
-            self.close()
-            self._log_pool.shutdown()
-            self._switch_decider()
-            if self.decider is not None:
-                self.decider.close()
+            try:
+                self._switch_decider()
+                if self.decider is not None:
+                    self.decider.close()  # it records its positions while the partitions are its own
+            finally:
+                self.close()
+                self._log_pool.shutdown()
 
     def step(self) -> None:
         """Read available messages, at most one batch, append them to the log and apply them.
@@ -146,7 +148,7 @@ class Worker:
                 _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
             # The log may have other rows at their positions: nothing more is recorded.
-            self._partition_workers.clear()
+            self._forget_partitions()
             self._uncommitted.clear()
             self.close()
             time.sleep(_RETRY_S)
@@ -163,7 +165,7 @@ class Worker:
             _log.warning("partitions_not_released", source=self.source.name, error=str(error))
         finally:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
-            self._partition_workers.clear()
+            self._forget_partitions()
             self._uncommitted, self._log_error = {}, None
             self._save_counts()
 
@@ -184,6 +186,14 @@ class Worker:
         if partition_worker is not None:
             with suppress(StoreError):  # the next owner records a later time
                 partition_worker.record_end(self.writer)
+            if self.decider is not None:
+                self.decider.revoke(partition_worker.log.partition)
+
+    def _forget_partitions(self) -> None:
+        for partition_worker in self._partition_workers.values():
+            if self.decider is not None:
+                self.decider.revoke(partition_worker.log.partition)
+        self._partition_workers.clear()
 
     def _switch_assignment(self) -> None:
         """Switch to a new assignment, if there is one."""

@@ -78,6 +78,11 @@ class SourceDecider:
         for stream in self.streams:
             self._forget_position(stream.name, partition)
 
+    def revoke(self, partition: str) -> None:
+        """Forget a partition; see ``EventDecider``. The next owner skips again what was skipped and not recorded."""
+        self.assign(partition)
+        self._count_lag()
+
     def extend(self, partition: str, end: int) -> None:
         """Let ``catch_up`` decide the rows of a partition before a position."""
         self._ends[partition] = max(end, self._ends.get(partition, 0))
@@ -229,7 +234,12 @@ class SourceDecider:
             if self._recorded[stream, partition] != position
         ]
         if ranges:
-            self.log.append(None, ranges, self.clock.now_us())
+            try:
+                self.log.append(None, ranges, self.clock.now_us())
+            except ConflictError:
+                for item in ranges:
+                    self._forget_position(item.stream, item.partition)
+                raise
             self._recorded |= {(item.stream, item.partition): item.after for item in ranges}
 
     def _write_rollout_counts(self) -> None:

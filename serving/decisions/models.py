@@ -89,8 +89,9 @@ class DecidingModels:
         if self._numbers.get(name) != numbers:
             self._models[name] = self._load(name)
             self._numbers[name] = numbers
-        # The pointers of all versions, so that states of a new generation are read soon.
+        # The lists and the pointers of all versions, so that new ones are read soon.
         for model in self._models[name].versions.values():
+            model.read_lists()
             if model.plan.windows:
                 model.windows.load_generations(self._reader.get(model.windows.pointers))
         self._problems.pop(name, None)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import orjson
 import pyarrow.parquet as pq
-from confluent_kafka import Consumer, TopicPartition
 
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
@@ -54,18 +53,11 @@ class KafkaSinkKind:
         """Do nothing: the client refuses a message of more than a million bytes."""
 
     def stored(self) -> list[Stored]:
-        consumer = Consumer({"bootstrap.servers": self._broker.bootstrap, "group.id": uuid.uuid4().hex})
-        found: list[Stored] = []
-        for index in range(2):
-            partition = TopicPartition(self._topic, index, 0)
-            low, high = consumer.get_watermark_offsets(partition, timeout=10)
-            consumer.assign([partition])
-            messages = consumer.consume(high - low, 10) if high > low else []
-            for message in messages:
-                value = message.value() or b""
-                found.append((str(orjson.loads(value)["id"]), value))
-        consumer.close()
-        return found
+        return [
+            (str(orjson.loads(message)["id"]), message)
+            for messages in self._broker.read(self._topic)
+            for message in messages
+        ]
 
 
 class RedisSinkKind:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +144,7 @@ def run(root: Path, steps: Sequence[Step], *, is_fixed: bool) -> None:
     world.check()
 
 
+@pytest.mark.timeout(1_200)  # the thousand examples of `make soak` wait for the disk
 @given(STEPS, st.booleans())
 def test_a_sink_gets_every_decision_in_the_order_of_the_log(steps: Sequence[Step], is_fixed: bool) -> None:  # noqa: FBT001 - drawn
     with tempfile.TemporaryDirectory() as root:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,30 +35,34 @@ def deciding_world(root: Path, url: str, **parts: Any) -> DecidingWorld:  # noqa
     return DecidingWorld(root=root, url=url, decisions=(replace(ALL, sinks=(sink,)),), **parts)
 
 
-def work(deciding: DecidingWorld, stream: OpenStream) -> None:
-    """Take, decide, apply and deliver all events."""
+def has_more(worker: Worker, deciders: Deciders) -> bool:
+    """Return whether an event is not taken, decided and applied, or a decision is not delivered."""
+    assert worker.decider is not None
+    return busy(worker) or any(counts.lag != 0 for counts in worker.decider.counts) or not deciders.is_idle()
+
+
+def work(
+    deciding: DecidingWorld,
+    stream: OpenStream,
+    goes_on: Callable[[Worker, Deciders], bool] = has_more,
+    *,
+    patience_s: float = PATIENCE_S,
+) -> None:
+    """Take, decide, apply and deliver events while there is more to do, or another condition holds."""
     with deciding.store() as store, deciding.deciders() as deciders:
         worker = deciding.worker(store, stream, max_rows=_BATCH)
         decider = deciders.open(deciding.plan, deciding.source, deciding.decisions, store)
         assert decider is not None
         worker.set_decider(decider)
+        deadline = time.monotonic() + patience_s
         try:
-            _drain(worker, deciders)
+            worker.step()
+            while goes_on(worker, deciders):
+                assert time.monotonic() < deadline, (worker.counts, decider.counts)
+                worker.step()
         finally:
             worker.close()
             decider.close()
-
-
-def _drain(worker: Worker, deciders: Deciders) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    worker.step()
-    while busy(worker) or _waits(worker) or not deciders.is_idle():
-        assert time.monotonic() < deadline, (worker.counts, worker.decider and worker.decider.counts)
-        worker.step()
-
-
-def _waits(worker: Worker) -> bool:
-    return worker.decider is not None and any(counts.lag != 0 for counts in worker.decider.counts)
 
 
 def delivered(node: Node, deciding: DecidingWorld) -> Sequence[str]:
@@ -90,11 +94,16 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     steps.watch(deciding.root)
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     steps.wrap(RedisDelivery, "send", lambda *_: "send")
+    supervise(lambda: work(deciding, open_stream(deciding.root)))
+
+
+def supervise(run: Callable[[], None]) -> None:
+    """Start a worker again until it ends: it does not start without its store."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            work(deciding, open_stream(deciding.root))
-        except StoreError:  # a worker does not start without its store: its supervisor starts it again
+            run()
+        except StoreError:
             assert time.monotonic() < deadline
             time.sleep(_RETRY_S)
         else:

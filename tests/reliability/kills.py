@@ -1,7 +1,8 @@
 """Processes that kill themselves before or after a chosen durable step, whatever the addresses of their project.
 
 Run as a program with the name of a module, it reads one order a line and forks for each, so that a kill costs no start;
-the module's ``act(steps, order)`` follows an order. A point is ``NAME#NUMBER``.
+the module's ``act(steps, order)`` follows an order. Each lane of the program follows orders while the other lanes do.
+A point is ``NAME#NUMBER``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -164,8 +165,9 @@ def _commit(connection: Any, sql: str, values: Sequence[Any], *, is_open: bool) 
 class Victims:
     """Follows orders in processes that die at chosen points."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: IO[bytes]) -> None:
-        self._process = process
+    def __init__(self, orders: IO[str], answers: IO[str], errors: IO[bytes]) -> None:
+        self._orders = orders
+        self._answers = answers
         self._errors = errors
 
     def points(self, **order: Any) -> list[str]:  # noqa: ANN401 - of a module
@@ -181,11 +183,9 @@ class Victims:
         return status == -9
 
     def _send(self, point: str, side: Side, order: dict[str, Any]) -> tuple[int, list[str]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([point, side, order]) + "\n")
-        self._process.stdin.flush()
-        status, passed = json.loads(self._process.stdout.readline() or "[null, []]")
+        self._orders.write(json.dumps([point, side, order]) + "\n")
+        self._orders.flush()
+        status, passed = json.loads(self._answers.readline() or "[null, []]")
         return status, passed
 
     def _said(self) -> str:
@@ -200,18 +200,26 @@ def victims(module: str) -> Iterator[Victims]:
     Args:
         module: that follows the orders.
     """
-    command = [sys.executable, "-m", "tests.reliability.kills", module]
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-        ) as process,
-    ):
-        try:
-            yield Victims(process, errors)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
+    with lanes(module, 1) as (one,):
+        yield one
+
+
+@contextmanager
+def lanes(module: str, n: int) -> Iterator[Sequence[Victims]]:
+    """Run the program of this module with n lanes for the length of a block; a thread may use each."""
+    with ExitStack() as stack:
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        pipes = [(os.pipe(), os.pipe()) for _ in range(n)]
+        theirs = [end for orders, answers in pipes for end in (orders[0], answers[1])]
+        command = [sys.executable, "-m", "tests.reliability.kills", module, *map(str, theirs)]
+        # Ended by the end of its orders, which come to an end first.
+        stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=errors, stderr=errors, pass_fds=theirs))
+        for end in theirs:
+            os.close(end)
+        yield [
+            Victims(stack.enter_context(os.fdopen(orders[1], "w")), stack.enter_context(os.fdopen(answers[0])), errors)
+            for orders, answers in pipes
+        ]
 
 
 def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[str]]:
@@ -221,7 +229,6 @@ def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[s
     if child == 0:
         code = 1
         try:
-            os.dup2(2, 1)  # what the product prints is no answer
             steps = Steps(point, side)
             act(steps, order)
             with os.fdopen(into, "w") as report:
@@ -238,16 +245,34 @@ def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[s
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), passed
 
 
-def main(module: str) -> None:
-    """Follow orders until there are no more."""
+def main(module: str, *ends: int) -> None:
+    """Follow orders in each lane until there are no more.
+
+    Args:
+        module: that follows the orders.
+        ends: of each lane: where orders come from, and where answers go.
+    """
     act = import_module(module).act
     for name in ("pandas", "pyarrow.compute", "psycopg", "obstore.store"):  # once, and not in each process
         with suppress(ImportError):
             import_module(name)
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(_follow(act, line)) + "\n")
-        sys.stdout.flush()
+    children = []
+    for orders, answers in zip(ends[::2], ends[1::2], strict=True):
+        child = os.fork()
+        if child == 0:
+            for end in set(ends) - {orders, answers}:
+                os.close(end)
+            with os.fdopen(orders) as lines, os.fdopen(answers, "w") as replies:
+                for line in lines:
+                    replies.write(json.dumps(_follow(act, line)) + "\n")
+                    replies.flush()
+            os._exit(0)
+        children.append(child)
+    for end in ends:
+        os.close(end)
+    for child in children:
+        os.waitpid(child, 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

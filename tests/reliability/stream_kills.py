@@ -127,9 +127,14 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     steps.watch(world.root)
     steps.wrap(Generations, "retire", lambda *_: "retire")
     steps.wrap(FileStream, "commit", lambda *_: "commit")
+    watch_states(steps)
+    work(world)
+
+
+def watch_states(steps: Steps) -> None:
+    """Count every write of states and markers to the online store."""
     _halve(SingleServer)
     steps.wrap(SingleServer, "_half", lambda _, script, *__: _script(script))
-    work(world)
 
 
 def order_of(world: StreamWorld) -> dict[str, Any]:

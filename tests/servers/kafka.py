@@ -10,16 +10,18 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.node import _KILL_WITH_PARENT
+from tests.servers.proxy import Proxy
 from tests.worlds.waiting import until
 
 _VARIABLE = "KAFKA_BOOTSTRAP"
@@ -31,6 +33,8 @@ _random = random.SystemRandom()
 
 class KafkaBroker:
     """A broker at an address; ``folder``: its data where the tests started it, so that they can stop it too."""
+
+    host = "127.0.0.1"
 
     def __init__(self, bootstrap: str = "", folder: Path | None = None) -> None:
         self.bootstrap = bootstrap
@@ -49,10 +53,27 @@ class KafkaBroker:
         admin.delete_topics([topic])[topic].result(_ANSWER_S)
         until(lambda: topic not in admin.list_topics(timeout=_ANSWER_S).topics)
 
+    def read(self, topic: str) -> list[list[bytes]]:
+        """Return the messages of each partition of a topic, in their order."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": uuid.uuid4().hex})
+        partitions = [
+            TopicPartition(topic, index, 0)
+            for index in sorted(self._admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
+        ]
+        found: list[list[bytes]] = []
+        for partition in partitions:
+            low, high = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
+            consumer.assign([partition])
+            messages = consumer.consume(high - low, _ANSWER_S) if high > low else []
+            assert len(messages) == high - low, f"{len(messages)} of {high - low} messages"
+            found.append([message.value() or b"" for message in messages])
+        consumer.close()
+        return found
+
     def start(self) -> None:
         """Start on the port of last time, or on a free one."""
         for port in [int(self.bootstrap.rpartition(":")[2])] if self.bootstrap else _random.sample(_PORTS, _TRIES):
-            self.bootstrap = f"127.0.0.1:{port}"
+            self.bootstrap = f"{self.host}:{port}"
             if self._started(port):
                 return
         raise AssertionError("noida-db did not start")
@@ -82,7 +103,8 @@ class KafkaBroker:
         with as_file(files("noida_db") / "noida-db") as program, (self._folder / "server.log").open("ab") as log:
             if not os.access(program, os.X_OK):
                 program.chmod(0o755)
-            options = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(self._folder / "data")]
+            options = ["start", "--only", "kafka", "--data-dir", str(self._folder / "data")]
+            options += ["--host", self.host, "--kafka-port", str(port)]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, str(program), *options],
                 cwd=self._folder,
@@ -99,6 +121,45 @@ class KafkaBroker:
             return bool(self._admin().list_topics(timeout=1.0).brokers)
         except KafkaException:
             return False
+
+
+class MortalBroker:
+    """A broker that keeps what it has confirmed over a kill, as Kafka does, whose messages the kernel has.
+
+    noida-db saves its topics later, so its clients are cut off first: to them, it dies in the middle of their requests.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.kafka = _HiddenBroker(folder=folder)
+        self.kafka.start()
+        port = int(self.kafka.bootstrap.rpartition(":")[2])
+        self._proxy = Proxy(port, self.kafka.host, port)
+        self.bootstrap = f"127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start again."""
+        self.kafka.start()
+        self._proxy.start()
+
+    def kill(self) -> None:
+        """End all connections, and then the broker."""
+        self._proxy.kill()
+        self.kafka.stop()
+
+
+class _HiddenBroker(KafkaBroker):
+    host = "127.0.0.2"
+
+
+@contextmanager
+def mortal_broker(folder: Path) -> Iterator[MortalBroker]:
+    """Run a broker that may be killed for the length of a block."""
+    broker = MortalBroker(folder)
+    broker._proxy.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.policy import Policy
 from skewless.contract.settings import Settings
 from skewless.contract.spec import MissingPolicy, ModelSpec, Split
 from skewless.contract.windows.view import Aggregate, Function, WindowView
@@ -103,6 +104,7 @@ class DecidingWorld(StreamWorld):
     views: tuple[WindowView, ...] = (VIEW, PLAIN, TWIN)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
+    policy: Policy | None = None
     state_folder: str = ""
     broker_url: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
@@ -155,6 +157,7 @@ class DecidingWorld(StreamWorld):
                 algorithm="lightgbm",
                 split=Split(test=timedelta(days=1)),
                 missing=self.missing,
+                policy=self.policy,
             ),
             plan=pin_plan(plan, {}),
             reference=Reference(rows, self.raw(rows), self.score(rows)),
@@ -223,10 +226,12 @@ class DecidingWorld(StreamWorld):
         assert len(by_event) == len(rows), "an event was decided twice"
         expected = {(name, row[SEQ]): (row, t, late) for name, row, t, late in self.timed_events() if meets(row, late)}
         assert by_event.keys() == expected.keys(), "an event was not decided, or must not have been"
-        events = [event_of(name, row) for name, row, _, _ in self.timed_events()]
+        events: dict[int, list[Event]] = {}
+        for name, row, _, _ in self.timed_events():
+            events.setdefault(row["id"], []).append(event_of(name, row))
         for (partition, seq), row in by_event.items():
             event, t, late = expected[partition, seq]
-            self._check_decision(row, partition, event, t, late=late, events=events)
+            self._check_decision(row, partition, event, t, late=late, events=events[event["id"]])
         report = self.replay()
         assert report.ok, report.lines()
         assert report.compared >= len(rows)
@@ -244,8 +249,7 @@ class DecidingWorld(StreamWorld):
             before = [
                 item
                 for item in events
-                if item.key == (event["id"],)
-                and (
+                if (
                     item.seq < seq
                     if item.partition == signed(partition)
                     else item.seq <= applied.get(item.partition, -1)

@@ -31,3 +31,9 @@ def act_otherwise(inputs: Columns) -> Words:
     """Return an action that is not declared."""
     n = len(inputs["score"])
     return {"action": np.full(n, "refer", object), "reasons": np.full(n, "", object)}
+
+
+def act_on_list(inputs: Columns) -> Words:
+    """Decline what is on the list, and approve the rest."""
+    action = np.where(inputs["stolen"], "decline", "approve").astype(object)
+    return {"action": action, "reasons": np.where(inputs["stolen"], "stolen_card", "").astype(object)}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.clock import ManualClock
+from skewless.contract.clock import ManualClock, OffsetClock
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
@@ -92,7 +92,7 @@ class StreamWorld:
 
     root: Path
     url: str
-    clock: ManualClock = field(default_factory=lambda: ManualClock(BASE))
+    clock: ManualClock | OffsetClock = field(default_factory=lambda: ManualClock(BASE))
     views: tuple[WindowView, ...] = (VIEW,)
     source: EventSource = SOURCE
     needed: Callable[[], Collection[str]] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+import time
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
+from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.rollout.entity_lists import MOST_VALUES
 from skewless.serving.batch import add_results, result_names
 from skewless.serving.batch_files import RESULT
@@ -31,9 +33,12 @@ from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
 from tests.integration.outcomes.conftest import Loop
+from tests.servers.prediction import PredictionServer
 from tests.worlds import payment_policy
+from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions
-from tests.worlds.trained import MODEL, ask
+from tests.worlds.trained import MODEL, ask, serving
+from tests.worlds.waiting import until
 
 POLICY = Policy(
     function=payment_policy.act,
@@ -97,6 +102,43 @@ def test_actions_and_reasons_follow_the_lists_and_replay_proves_them(outcome_loo
     versions = {json.dumps(json.loads(row["lists"]), sort_keys=True) for row in every.values()}
     assert versions == {'{"stolen": 1, "trusted": 1}', '{"stolen": 2, "trusted": 2}', '{"stolen": 3, "trusted": 2}'}
     assert outcome_loop.place.project.replay().ok
+
+
+def test_a_running_server_reads_a_new_list_within_two_seconds(outcome_loop: Loop) -> None:
+    model, place = deciding(outcome_loop), outcome_loop.place
+    place.project.store.aliases.move(
+        MODEL, CHAMPION, expect=place.project.store.aliases.get(MODEL, CHAMPION), to=model.version, reason="", now_us=0
+    )
+    rows, delays, versions = ask(1), list[float](), dict[str, str | None]()
+    card, values, body = str(rows[0]["card_id"]), place.repo / "values.txt", json.dumps({"model": MODEL, "rows": rows})
+
+    def decide(server: PredictionServer) -> str:
+        status, reply = server.post("/predict", body)
+        assert (status, reply["version"]) == (200, model.version)
+        (answer,) = reply["predictions"]
+        versions[answer["id"]] = answer["decision"]
+        return str(answer["decision"])
+
+    with serving(place.repo) as server:
+        assert decide(server) == "approve"
+        for number in range(1, 4):
+            stolen = number % 2 == 1
+            values.write_text(f"{card}\n" if stolen else "another\n")
+            said = run("lists", "set", "stolen", values, "--reason", "test", "--repo", place.repo, "--json")
+            assert (said.code, said.body["number"]) == (0, number)
+            began = time.monotonic()
+            until(lambda stolen=stolen: decide(server) == ("decline" if stolen else "approve"))
+            delays.append(time.monotonic() - began)
+    # The shortest: the machine may be busy.
+    assert min(delays) < 2, delays
+    every = logged(outcome_loop, model.version)
+    assert {name: every[name]["action"] for name in versions} == versions
+    numbers = {name: json.loads(every[name]["lists"] or "{}").get("stolen", 0) for name in versions}
+    assert list(numbers.values()) == sorted(numbers.values())
+    assert set(numbers.values()) == {0, 1, 2, 3}
+    for name, number in numbers.items():
+        assert versions[name] == ("decline" if number in {1, 3} else "approve")
+    assert place.project.replay().ok
 
 
 def test_altered_reasons_and_lists_are_found(outcome_loop: Loop) -> None:

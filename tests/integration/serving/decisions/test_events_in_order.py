@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS, Crosses, Direction
@@ -165,6 +166,46 @@ def test_9_3_of_two_workers_that_both_own_a_partition_one_decides(deciding: Deci
             worker.close()
             decider.close()
     assert deciding.check_decisions() > 20
+
+
+def test_9_3_a_worker_that_gave_up_a_partition_goes_on_with_its_others(deciding: DecidingWorld) -> None:
+    """It has skipped events of the partition, whose position is written later, and the next owner decides there."""
+    source = "def f(event):\n    return event['id'] >= 5\n"
+    names = [f"event.{column.name}" for column in SOURCE.readable]
+    when = Transform(name="high", function="f", source=source, inputs=refs(*names), outputs=CONDITION_OUTPUTS)
+    deciding.decisions = (replace(ALL, when=when),)
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(13)
+
+    def feed_ids(ids: range) -> None:
+        deciding.clock.set(deciding.clock.now_us() + 7 * SECOND)
+        for key, message in traffic.make(60, deciding.clock.now_us()):
+            if key in ids:
+                broker.append(key % PARTITIONS, message)
+
+    with (
+        deciding.store() as one,
+        deciding.store() as two,
+        deciding.deciding(one) as first,
+        deciding.deciding(two) as second,
+        capture_logs() as logs,
+    ):
+        workers = [deciding.worker(store, opening(broker)) for store in (one, two)]
+        for worker, decider in zip(workers, (first, second), strict=True):
+            worker.set_decider(decider)
+        feed_ids(range(5))
+        drain(workers[0], more=lambda: any(counts.lag != 0 for counts in first.counts))
+        drain(*workers)
+        feed_ids(range(5, 10))
+        drain(*workers, more=lambda: any(counts.lag != 0 for counts in (*first.counts, *second.counts)))
+        assert all(counts.decided for counts in (*first.counts, *second.counts))
+        for decider in (first, second):
+            decider._record_at = 0.0
+        drain(*workers)
+        for worker, decider in zip(workers, (first, second), strict=True):
+            worker.close()
+            decider.close()
+    assert "partition_lost" not in [entry["event"] for entry in logs]
+    assert deciding.check_decisions("all", lambda event, _: event["id"] >= 5) > 5
 
 
 def test_9_1_late_events_are_skipped_if_declared(deciding: DecidingWorld) -> None:

@@ -11,14 +11,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from skewless.contract.decisions import Changes
 from skewless.contract.plan import FeaturePlan, Service
+from skewless.contract.policy import Policy
+from skewless.contract.policy_runner import compile_policy
 from skewless.contract.traffic import TrafficPolicy, entity_position
+from skewless.infra.compiler.services import module_source
 from skewless.infra.rollout.counts import read_counts
+from skewless.infra.rollout.entity_lists import EntityLists
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.worlds.deciding import ALL, MODEL, SECOND, DecidingWorld
 from tests.worlds.latest import LatestRedisWorld, times
+from tests.worlds.payment_policy import act_on_list
 from tests.worlds.plans import columns, make_view, refs
 from tests.worlds.streams import Traffic, drain
 
@@ -65,6 +71,38 @@ def test_9_9_an_entity_stays_with_one_version_and_shadows_score_the_same_rows(tm
 
 def json_keys(row: dict[str, Any]) -> int:
     return int(json.loads(row["inputs"])["id"])
+
+
+def test_11_a_running_worker_decides_by_each_new_version_of_a_list(
+    tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.serving.decisions.models._REFRESH_S", 0.0)
+    deciding = DecidingWorld(root=tmp_path / f"p{uuid.uuid4().hex[:6]}", url=server_url)
+    policy = Policy(function=act_on_list, actions=("approve", "decline"), lists={"stolen": "id"})
+    deciding.policy = compile_policy(f"model {MODEL!r}", policy, deciding.plan, "svc", module_source)
+    deciding.publish()
+    deciding.ensure()
+    broker, traffic, n = MemoryBroker(1), Traffic(12), 0
+    with deciding.store() as store, deciding.deciding(store) as decider:
+        worker = deciding.worker(store, lambda owner: MemoryStream(broker, owner))
+        worker.set_decider(decider)
+        for number, stolen in enumerate((set(), {1, 3, 5}, {3, 9})):
+            if stolen:
+                lists = EntityLists(deciding.state.database)
+                lists.write("stolen", map(str, stolen), reason="test", now_us=deciding.clock.now_us())
+            deciding.clock.set(deciding.clock.now_us() + 7 * SECOND)
+            for _, message in traffic.make(40, deciding.clock.now_us()):
+                broker.append(0, message)
+            drain(worker, more=lambda: any(counts.lag != 0 for counts in decider.counts))
+            rows = deciding.log_rows()[n:]
+            n += len(rows)
+            assert {row["action"] for row in rows} == ({"approve", "decline"} if stolen else {"approve"})
+            for row in rows:
+                assert row["action"] == ("decline" if json_keys(row) in stolen else "approve")
+                assert json.loads(row["lists"] or "{}") == ({"stolen": number} if stolen else {})
+        worker.close()
+        decider.close()
+    assert deciding.check_decisions() == n
 
 
 class RowWorld(DecidingWorld):

@@ -1,0 +1,229 @@
+"""Workers of one consumer group that decide and deliver to every kind of sink, under the eyes of ``kills``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+
+import skewless.infra.decisions.delivery
+from skewless.contract.clock import OffsetClock
+from skewless.contract.columns import Transform
+from skewless.contract.decisions import CONDITION_OUTPUTS
+from skewless.contract.errors import StoreError
+from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink
+from skewless.infra.decisions.deliveries import read_sinks
+from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
+from skewless.infra.decisions.parquet_sink import ParquetDelivery
+from skewless.infra.streams.kafka_client import KafkaSender
+from skewless.infra.streams.kafka_stream import KafkaStream
+from skewless.infra.streams.port import OpenStream, Partition
+from skewless.infra.streams.worker import Worker
+from skewless.serving.decisions.opening import Deciders
+from tests.reliability.decision_kills import has_more, quicken, supervise, work
+from tests.reliability.kills import Steps
+from tests.reliability.losses import DURABLE
+from tests.reliability.stream_kills import watch_states
+from tests.servers.kafka import MortalBroker, mortal_broker
+from tests.servers.node import Node, running
+from tests.servers.programs import program
+from tests.worlds.deciding import ALL, DecidingWorld
+from tests.worlds.plans import refs
+from tests.worlds.streams import BASE, SOURCE, Traffic
+from tests.worlds.waiting import PATIENCE_S
+
+PARTITIONS = 4
+_STEP_US = 7_000_000  # a soak must end before the ids of its first events are forgotten
+_TOPIC, _DECIDED, _STREAM = "events", "decided", "decisions"
+_QUICK = {
+    "session.timeout.ms": 6_000,
+    "max.poll.interval.ms": 6_000,  # a new member waits so long for those that have died
+    "heartbeat.interval.ms": 200,
+    "reconnect.backoff.max.ms": 200,
+    "topic.metadata.refresh.interval.ms": 500,
+}
+_SINKS = {"kafka": KafkaDelivery, "redis": RedisDelivery, "parquet": ParquetDelivery}
+_POSITIVE = Transform(
+    name="positive",
+    function="f",
+    source="def f(event):\n    return event['x'] > 0\n",
+    inputs=refs(*(f"event.{column.name}" for column in SOURCE.readable)),
+    outputs=CONDITION_OUTPUTS,
+)
+Message = tuple[str, Any]  # id of a decision, and its fields
+
+
+def group_world(root: Path, url: str, kafka: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the world
+    """Return a project with two decision streams, whose decisions go to three sinks.
+
+    Args:
+        url: of the store.
+        kafka: servers of the events, and of a sink.
+    """
+    sinks = (
+        KafkaSink(name="kafka", topic=_DECIDED, servers=kafka, key="id", batch=7, timeout_s=2.0),
+        RedisStreamSink(name="redis", stream=_STREAM, batch=7, timeout_s=1.0),
+        ParquetSink(name="parquet", batch=7, every_s=0.2),
+    )
+    streams = replace(ALL, sinks=sinks), replace(ALL, name="positive", when=_POSITIVE, sinks=sinks)
+    clock = OffsetClock.create(root / "clock")
+    return DecidingWorld(root=root, url=url, decisions=streams, clock=clock, **parts)
+
+
+def open_topic(kafka: str, settings: Mapping[str, Any]) -> OpenStream:
+    """Join the group of the workers."""
+    return lambda owner: KafkaStream(kafka, _TOPIC, owner=owner, group="workers", settings=settings)
+
+
+@dataclass(kw_only=True)
+class DecidingGroup:
+    """The servers of a project, and what is sent to it; ``seed``: of all chance."""
+
+    seed: int
+    deciding: DecidingWorld
+    store: Node
+    sink: Node
+    broker: MortalBroker
+    traffic: Traffic
+
+    def feed(self, n: int) -> None:
+        """Send events, again and again until the broker has confirmed them."""
+        clock, deadline = self.deciding.clock, time.monotonic() + PATIENCE_S
+        clock.set(clock.now_us() + _STEP_US)
+        pairs = self.traffic.make(n, clock.now_us())
+        while True:
+            sender = KafkaSender(self.broker.bootstrap, _TOPIC, timeout_s=2.0)
+            try:
+                sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
+            except StoreError:
+                assert time.monotonic() < deadline
+            else:
+                return
+            finally:
+                sender.close()
+
+    def order(self, leave_s: float) -> dict[str, Any]:
+        """Return the order to work for so long, and then to leave the group."""
+        return {
+            "root": str(self.deciding.root),
+            "url": self.store.url,
+            "kafka": self.broker.bootstrap,
+            "sink_url": self.sink.url,
+            "leave_s": leave_s,
+        }
+
+    def finish(self) -> None:
+        """Take, decide, apply and deliver all that was sent.
+
+        The broker is killed once more: noida-db waits for ever for a leader of the group that dies while it assigns.
+        """
+
+        def has_rest(worker: Worker, deciders: Deciders) -> bool:
+            is_owner = len(worker._partition_workers) == PARTITIONS
+            if not is_owner or has_more(worker, deciders):
+                return True
+            sinks = read_sinks(self.deciding.state, self.deciding.decisions, self.deciding.clock.now_us())
+            return any(sink.waiting for sink in sinks) or not self.traffic.arrived(self.deciding)
+
+        self.broker.kill()
+        self.broker.start()
+        # It looks at all logs between two polls, which may take long.
+        work(self.deciding, open_topic(self.broker.bootstrap, {}), has_rest, patience_s=5 * PATIENCE_S)
+
+    def check(self) -> int:
+        """Assert that each event was decided once, as the oracle does, and delivered; return the repetitions."""
+        deciding = self.deciding
+        self.traffic.check(deciding)
+        assert deciding.check_decisions() == len(self.traffic.good)
+        assert deciding.check_decisions("positive", lambda event, _: (event["x"] or 0.0) > 0) > 0
+        deciding.check()
+        logged = [row for row in deciding._rows() if row["role"] != "shadow"]
+        place = {row["id"]: at for at, row in enumerate(logged)}
+        assert len(place) == len(logged), "two decisions have one id"
+        scores = {row["id"]: row["score"] for row in logged}
+        files = self._delivered_files()
+        assert [name for name, _ in files] == list(place), "the files differ from the log"
+        repeated = 0
+        entries = self._delivered_entries()
+        for received in ([entries], self._delivered_messages(), [files]):
+            seen: dict[str, Any] = {}
+            for lane in received:
+                firsts = [place[name] for name in dict.fromkeys(name for name, _ in lane)]
+                assert firsts == sorted(firsts), "decisions were delivered in another order than that of the log"
+                for name, message in lane:
+                    assert seen.setdefault(name, message) == message, "a repeated decision differs"
+                    assert message["score"] == scores[name]
+                repeated += len(lane) - len(firsts)
+            assert seen.keys() == place.keys(), "a decision was not delivered"
+        return repeated
+
+    def moves(self) -> int:
+        """Return how often a partition went from one worker to another."""
+        owners: dict[str, list[str]] = {}
+        for line in (self.deciding.root / "owners").read_text().splitlines():
+            partition, pid = line.split()
+            owners.setdefault(partition, []).append(pid)
+        return sum(a != b for pids in owners.values() for a, b in pairwise(pids))
+
+    def _delivered_entries(self) -> list[Message]:
+        with self.sink.client() as client:
+            entries: Any = client.xrange(_STREAM)
+        return [(fields[b"id"].decode(), orjson.loads(fields[b"decision"])) for _, fields in entries]
+
+    def _delivered_messages(self) -> list[list[Message]]:
+        lanes = [[orjson.loads(message) for message in lane] for lane in self.broker.kafka.read(_DECIDED)]
+        return [[(body["id"], body) for body in lane] for lane in lanes]
+
+    def _delivered_files(self) -> list[Message]:
+        files = sorted((self.deciding.root / "decisions" / "parquet").glob("*.parquet"))
+        return [(row["id"], row) for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+@contextmanager
+def deciding_group(folder: Path, seed: int) -> Iterator[DecidingGroup]:
+    """Run the servers of a new project for the length of a block."""
+    nodes = [Node(program("valkey"), folder / name, DURABLE) for name in ("store", "sink")]
+    with running(nodes[0]) as store, running(nodes[1]) as sink, mortal_broker(folder / "kafka") as broker:
+        broker.kafka.make(_TOPIC, PARTITIONS)
+        broker.kafka.make(_DECIDED, 2)
+        deciding = group_world(folder / "project", store.url, broker.bootstrap, broker_url=sink.url)
+        deciding.clock.set(BASE)
+        deciding.publish()
+        deciding.ensure()
+        yield DecidingGroup(seed=seed, deciding=deciding, store=store, sink=sink, broker=broker, traffic=Traffic(seed))
+
+
+def act(steps: Steps, order: dict[str, Any]) -> None:
+    """Work in the group until it is time to leave."""
+    quicken()
+    skewless.infra.decisions.delivery._LEASE_S = 0.1
+    skewless.infra.decisions.delivery._LAST_RETRY_S = 0.5
+    root, leave_at = Path(order["root"]), time.monotonic() + order["leave_s"]
+    deciding = group_world(root, order["url"], order["kafka"], broker_url=order["sink_url"])
+    steps.watch(root)
+    watch_states(steps)
+    steps.wrap(KafkaStream, "commit", lambda _, positions: "commit" if positions else "")
+    for kind, adapter in _SINKS.items():
+        steps.wrap(adapter, "send", lambda *_, kind=kind: f"send-{kind}")
+    _note_owners(root / "owners")
+    supervise(lambda: work(deciding, open_topic(order["kafka"], _QUICK), lambda *_: time.monotonic() < leave_at))
+
+
+def _note_owners(path: Path) -> None:
+    """Write to a file to which worker each partition goes."""
+    real: Callable[[Worker, Partition], int | None] = Worker.on_assigned
+
+    def on_assigned(worker: Worker, partition: Partition) -> int | None:
+        with path.open("a") as file:
+            file.write(f"{partition.name} {os.getpid()}\n")
+        return real(worker, partition)
+
+    Worker.on_assigned = on_assigned  # type: ignore[method-assign]

@@ -1,0 +1,154 @@
+"""SEMANTICS 9.3: two workers share the partitions of a Kafka topic; they, the broker, the store and a sink die."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import skewless.infra.decisions.delivery
+import skewless.infra.online.servers
+from tests.reliability.group_kills import DecidingGroup, deciding_group
+from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, lanes, table_of
+from tests.servers.kafka import named_broker
+
+WORKERS = 2
+SERVERS = ("broker", "store", "sink")
+_EVENTS = 15  # for each kill of a worker
+_LEAVE_S = 15.0  # a worker that has not come by its step leaves the group
+_PAUSE_S = 4.0  # between two kills of servers
+# Decisions, position and end of the log are one commit.
+DECIDED = "commit-decided_positions-log_partitions-segments"
+KINDS = (
+    "commit-log_partitions-segments",
+    DECIDED,
+    "sync-object",
+    "link-object",
+    "append",
+    "swap",
+    "marker",
+    "commit",
+    "send-kafka",
+    "send-redis",
+    "send-parquet",
+    "commit-sink_positions",
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker of this process, which finishes the work, be as quick as the others."""
+    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
+    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr(skewless.infra.decisions.delivery, "_COUNT_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def dying() -> Iterator[Sequence[Victims]]:
+    with lanes("tests.reliability.group_kills", WORKERS) as running:
+        yield running
+
+
+@pytest.fixture
+def group(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DecidingGroup]:
+    """Yield a project with a champion and states, its servers, and no event."""
+    if named_broker():
+        pytest.skip("a broker that the tests did not start is not killed")
+    with deciding_group(tmp_path, getattr(request, "param", 0)) as started:
+        yield started
+
+
+@dataclass(kw_only=True)
+class Killing:
+    """Kills workers at chosen steps, and servers at any time, while events come."""
+
+    group: DecidingGroup
+    chance: random.Random
+    hits: Hits = field(default_factory=Counter)
+    servers: Counter[str] = field(default_factory=Counter)
+    has_failed: bool = False
+
+    def run(self, dying: Sequence[Victims], cases: Sequence[Iterable[Case]], servers: Iterator[str]) -> None:
+        """Work through the cases of each worker, and kill servers meanwhile."""
+        with ThreadPoolExecutor(WORKERS + 1) as pool:
+            workers = [pool.submit(self._kill_workers, *each) for each in zip(dying, cases, strict=True)]
+            kill_at = time.monotonic() + _PAUSE_S
+            while not all(worker.done() for worker in workers):
+                self.has_failed |= any(worker.done() and worker.exception() for worker in workers)
+                has_enough = len(self.group.traffic.good) > _EVENTS * (self.hits.total() + 2)
+                fed = None if has_enough else pool.submit(self.group.feed, _EVENTS // 3)
+                time.sleep(self.chance.uniform(0.3, 1.0))
+                if time.monotonic() >= kill_at and (name := next(servers, "")):
+                    # In this thread: a server dies with the thread that started it.
+                    self._kill_server(name)
+                    kill_at = time.monotonic() + self.chance.uniform(0.5, 1.5) * _PAUSE_S
+                if fed is not None:
+                    fed.result()
+        for worker in workers:
+            worker.result()
+
+    def choose_cases(self, least: int, n: int, deadline: float) -> Iterator[Case]:
+        """Yield cases until each step was hit often enough on each side, and n workers were killed."""
+        while time.monotonic() < deadline and not self.has_failed:
+            rare = [(kind, side) for kind in KINDS for side in SIDES if self.hits[kind, side] < least]
+            if not rare and self.hits.total() >= n:
+                return
+            kind, side = self.chance.choice(rare or [(kind, side) for kind in KINDS for side in SIDES])
+            yield f"{kind}#{self.chance.randrange(1, 4)}", side
+
+    def choose_servers(self) -> Iterator[str]:
+        """Yield servers for ever; the broker most often, see ``DecidingGroup.finish``."""
+        while True:
+            yield self.chance.choice((*SERVERS, "broker", "broker"))
+
+    def _kill_workers(self, dying: Victims, cases: Iterable[Case]) -> None:
+        for point, side in cases:
+            self.hits[kind_of(point), side] += dying.killed(point, side, **self.group.order(_LEAVE_S))
+
+    def _kill_server(self, name: str) -> None:
+        server = {"broker": self.group.broker, "store": self.group.store, "sink": self.group.sink}[name]
+        server.kill()
+        self.servers[name] += 1
+        time.sleep(self.chance.random() / 2)
+        server.start()
+
+
+def test_9_3_two_workers_of_a_group_die_while_its_servers_do(group: DecidingGroup, dying: Sequence[Victims]) -> None:
+    killing = Killing(group=group, chance=random.Random(0))
+    cases: list[list[Case]] = [
+        [(f"{DECIDED}#1", "after"), (f"{DECIDED}#1", "before")],
+        [("send-kafka#1", "after"), ("commit-log_partitions-segments#1", "after")],
+    ]
+    killing.run(dying, cases, iter((*SERVERS, "broker")))
+    group.finish()
+    group.check()
+    assert killing.hits.total() >= 3, table_of(killing.hits)
+    assert group.moves() > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("group", range(2), indirect=True)
+def test_soak_100_workers_and_all_servers_die(
+    group: DecidingGroup, dying: Sequence[Victims], tell: Callable[[str], None]
+) -> None:
+    killing, began = Killing(group=group, chance=random.Random(group.seed)), time.monotonic()
+    killing.run(dying, [killing.choose_cases(3, 100, began + 1_200) for _ in dying], killing.choose_servers())
+    group.finish()
+    repeated, took, moves = group.check(), time.monotonic() - began, group.moves()
+    tell(
+        f"seed {group.seed}: {killing.hits.total()} workers, {dict(killing.servers)} killed, {moves} partitions moved, "
+        f"{repeated} deliveries repeated, {len(group.traffic.good)} events, {took:.0f} s\n{table_of(killing.hits)}"
+    )
+    assert killing.hits.total() >= 100
+    assert min(killing.hits[kind, side] for kind in KINDS for side in SIDES) >= 3
+    assert min(killing.servers[name] for name in SERVERS) >= 5
+    assert moves >= 100
