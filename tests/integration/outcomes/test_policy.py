@@ -149,7 +149,8 @@ def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
     assert 20 < len(chosen) < 90
     signature = Signature(model)
     tensors = {each.name: each for each in build_outputs(signature, answer, dict.fromkeys(signature.outputs, False))}
-    assert (tensors["explored"].datatype, tensors["explored"].array.tolist()) == ("BOOL", list(answer.explored or ()))
+    assert tensors["explored"].datatype.name == "BOOL"
+    assert tensors["explored"].array.tolist() == list(answer.explored or ())
     assert tensors["explored"].array.sum() == len(chosen)
     assert tensors["reasons"].array.tolist() == [" ".join(codes).encode() for codes in answer.reasons or ()]
     with pytest.raises(RequestError, match="output 'reasons': cannot be given for vectors: the policy"):
