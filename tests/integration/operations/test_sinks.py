@@ -19,6 +19,7 @@ from skewless.infra.decisions.sink_adapters import SinkContext
 from skewless.infra.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.plans.applied_plan import hold_apply, read_plan_number, read_valid, save_applied
+from skewless.infra.plans.planning import Planner
 from skewless.infra.predictions.segments import DAY_US
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
@@ -219,14 +220,14 @@ def test_no_password_of_a_sink_is_shown(place: Sandbox, monkeypatch: pytest.Monk
     assert "hush" not in said
 
 
-def test_plan_and_apply_refuse_a_sink_whose_host_is_not_allowed(
+def test_a_plan_with_a_sink_whose_host_is_not_allowed_is_refused(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Plan and apply compare in the same way, whether or not the definitions have changed."""
     sink = WebhookSink(name="out", url="https://169.254.169.254/latest", secret_env="HOOK_SECRET")  # noqa: S106 - a name
     applied = read_valid(declare(place, sink))
     assert applied is not None
     compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
-    monkeypatch.setattr("skewless.infra.compiler.compile.compile_repo", lambda _: compiled)
-    for command in (place.project.plan, place.project.apply):
-        with pytest.raises(DefinitionError, match=r"sink 'out': delivers to a host .* \(got '169.254.169.254'\)"):
-            command()
+    monkeypatch.setattr(Planner, "_unchanged", lambda _: compiled)
+    with pytest.raises(DefinitionError, match=r"sink 'out': delivers to a host .* \(got '169.254.169.254'\)"):
+        place.project.plan()
