@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from skewless.infra.compiler import input_recorder
 from skewless.infra.compiler.type_checks import defer_type_checks
+from skewless.infra.host import processes
 from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage import project_state
@@ -68,6 +69,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0] if limit else 0.0)
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _share_cores() -> Iterator[None]:
+    """Let plans and trainings beside a server run at once: the other workers leave no core idle for minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "use_idle_time", lambda: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ def test_the_oracle_shares_no_code_with_the_product() -> None:
 
 @pytest.mark.timeout(900)
 def test_a_second_week(tmp_path: Path) -> None:
-    Week(repo=tmp_path / "week", seed=SEED, changes=3, restart_every=3, pause_s=0.5).live()
+    Week(repo=tmp_path / "week", seed=SEED, changes=5, restart_every=3, pause_s=0.5).live()
 
 
 @pytest.mark.soak

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from skewless.infra.host import processes
+from skewless.infra.host.priority import use_idle_time
 from skewless.infra.host.processes import (
     SILENT_S,
     Kind,
@@ -53,7 +55,9 @@ def test_only_a_server_that_lives_here_counts(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")
-def test_work_beside_a_server_takes_idle_time(tmp_path: Path) -> None:
+def test_work_beside_a_server_takes_idle_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "use_idle_time", use_idle_time)  # other tests have no idle core to wait for
+
     def policy() -> int:
         return os.sched_getscheduler(0)
 
