@@ -221,9 +221,9 @@ def _note_owners(path: Path) -> None:
     """Write to a file to which worker each partition goes."""
     real: Callable[[Worker, Partition], int | None] = Worker.on_assigned
 
-    def on_assigned(worker: Worker, partition: Partition) -> int | None:
+    def on_assigned(self: Worker, partition: Partition) -> int | None:
         with path.open("a") as file:
             file.write(f"{partition.name} {os.getpid()}\n")
-        return real(worker, partition)
+        return real(self, partition)
 
     Worker.on_assigned = on_assigned  # type: ignore[method-assign]

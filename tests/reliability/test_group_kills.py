@@ -16,7 +16,8 @@ import skewless.infra.decisions.delivery
 import skewless.infra.online.servers
 from tests.reliability.group_kills import DecidingGroup, deciding_group
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, lanes, table_of
-from tests.servers.kafka import named_broker
+from tests.servers.kafka import MortalBroker, named_broker
+from tests.servers.node import Node
 
 WORKERS = 2
 SERVERS = ("broker", "store", "sink")
@@ -114,7 +115,9 @@ class Killing:
             self.hits[kind_of(point), side] += dying.killed(point, side, **self.group.order(_LEAVE_S))
 
     def _kill_server(self, name: str) -> None:
-        server = {"broker": self.group.broker, "store": self.group.store, "sink": self.group.sink}[name]
+        group = self.group
+        servers: dict[str, Node | MortalBroker] = {"broker": group.broker, "store": group.store, "sink": group.sink}
+        server = servers[name]
         server.kill()
         self.servers[name] += 1
         time.sleep(self.chance.random() / 2)
