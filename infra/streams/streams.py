@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
@@ -31,6 +32,13 @@ from skewless.infra.streams.port import EventSender, OpenStream
 from skewless.infra.streams.redis_link import kafka_options, open_sender
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.state_writer import StateWriter
+
+
+class Assignment(NamedTuple):
+    """The source that a worker reads, and the windowed views that it updates."""
+
+    source: EventSource
+    views: tuple[WindowView, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

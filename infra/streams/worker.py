@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -26,7 +25,7 @@ from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWor
 from skewless.infra.streams.port import EventStream, OpenStream, Partition
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import Selected, StateWriter
-from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.streams import Assignment, Streams
 from skewless.infra.telemetry.logger import EventLogger
 
 _LINGER_S = 0.1  # the longest pause between two batches
@@ -38,13 +37,6 @@ _ADVANCE_S = 0.5
 _SAVE_S = 5.0  # between two writes of the counts by day
 _MOST_DECIDED = 1_024  # events that are decided together, before they are applied
 _log = EventLogger()
-
-
-class Assignment(NamedTuple):
-    """The source that a worker reads, and the windowed views that it updates."""
-
-    source: EventSource
-    views: tuple[WindowView, ...]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -80,12 +72,8 @@ class Worker:
         self._written_at = -_LINGER_S
         self._batch_s = _LINGER_S  # CPU time of a small batch, seconds
         self._uncommitted: dict[Partition, int] = {}
-        self._commit_at = 0.0
-        self._retry_at = 0.0
-        self._check_at = 0.0
-        self._advance_at = 0.0
-        self._save_at = 0.0
-        self._decide_at = 0.0
+        self._commit_at = self._retry_at = self._check_at = 0.0
+        self._advance_at = self._save_at = self._decide_at = 0.0
         self._next_decider: list[EventDecider | None] = []
         self._log_error: str | None = None
         self._log_pool = ThreadPoolExecutor(1, thread_name_prefix="log")  # starts its thread when it is used

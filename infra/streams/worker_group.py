@@ -24,8 +24,8 @@ from skewless.infra.streams.backfill import Backfiller, Housekeeper
 from skewless.infra.streams.decider import DeciderPool, DecisionCounts
 from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import Assignment, Worker
+from skewless.infra.streams.streams import Assignment, Streams
+from skewless.infra.streams.worker import Worker
 from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0

@@ -18,7 +18,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.worker import Assignment, Worker
+from skewless.infra.streams.streams import Assignment
+from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view
 from tests.worlds.streams import SOURCE, VIEW, StreamWorld, Traffic, drain, look
