@@ -162,4 +162,6 @@ def prove(tour: TourState, decision: Decision) -> tuple[str, bool]:
     inputs = " ".join(str(value) for value in decision["inputs"].values() if isinstance(value, str))
     reasons = f" ({', '.join(decision['reasons'])})" if decision["reasons"] else ""
     text = f"{decision['decided_at'][5:16]} {inputs}: {decision['score']:.3f}, {decision['action']}{reasons}"
-    return f"{text}; {'not proven' if proof is None else proof.lines()[0]}", proof is not None and proof.ok
+    if proof is not None and proof.ok:
+        return f"{text}; recomputed from the log: equal, bit for bit", True
+    return f"{text}; {'not proven' if proof is None else proof.lines()[0]}", False

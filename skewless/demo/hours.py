@@ -99,9 +99,9 @@ class Hours:
             print_line(
                 f"{self.published:,} rows materialized in steps, {tour.facts['predictions']:,} predictions over HTTP"
             )
-            self._print_events(print_line)
             for item in self.decisions:
                 print_line(item.line())
+            self._print_events(print_line)
         with tour.stage("Ten predictions of one hour, with the age of the rows that they read") as print_line:
             for line in tour.sample:
                 print_line(line)
