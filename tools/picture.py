@@ -61,8 +61,8 @@ def record_demo(repo: str) -> str:
 
 
 def clean_output(output: str, root: Path = ROOT) -> str:
-    """Return an output without codes that move the cursor and without the path of the checkout."""
-    return _CURSOR.sub("", output).replace(f"{root}/", "")
+    """Return an output without codes that move the cursor, the path of the checkout, and the scheme of addresses."""
+    return _CURSOR.sub("", output).replace(f"{root}/", "").replace("http://", "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,8 +19,8 @@ def test_a_long_stage_is_shortened_and_shows_its_last_line() -> None:
 
 
 def test_codes_of_the_cursor_and_the_path_of_the_checkout_are_removed() -> None:
-    output = "\x1b[1mStage\x1b[0m\n\x1b[?25l\x1b[?25h\n  status --repo /a/repo\n"
-    assert clean_output(output, Path("/a")) == "\x1b[1mStage\x1b[0m\n  status --repo repo\n"
+    output = "\x1b[1mStage\x1b[0m\n\x1b[?25l\x1b[?25h\n  status --repo /a/repo\n  http://127.0.0.1:9 ready\n"
+    assert clean_output(output, Path("/a")) == "\x1b[1mStage\x1b[0m\n  status --repo repo\n  127.0.0.1:9 ready\n"
 
 
 def test_the_picture_names_no_other_host(tmp_path: Path) -> None:
