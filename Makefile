@@ -98,7 +98,7 @@ lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the tex
 
 # One cache: what a project imports has been read by then.
 types: setup-dev  ## mypy --strict on everything, tests too
-	$(BIN)/mypy
+	$(BIN)/mypy -n auto
 	@for project in skewless/template/* tests/worlds/payments; do \
 		echo "mypy $$project"; \
 		MYPYPATH=$$project $(BIN)/mypy $$project/*.py || exit 1; \
