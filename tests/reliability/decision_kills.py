@@ -46,11 +46,17 @@ def work(
     stream: OpenStream,
     goes_on: Callable[[Worker, Deciders], bool] = has_more,
     *,
+    max_rows: int = _BATCH,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Take, decide, apply and deliver events while there is more to do, or another condition holds."""
+    """Take, decide, apply and deliver events while there is more to do, or another condition holds.
+
+    Args:
+        max_rows: in a batch.
+        patience_s: for how long.
+    """
     with deciding.store() as store, deciding.deciders() as deciders:
-        worker = deciding.worker(store, stream, max_rows=_BATCH)
+        worker = deciding.worker(store, stream, max_rows=max_rows)
         decider = deciders.open(deciding.plan, deciding.source, deciding.decisions, store)
         assert decider is not None
         worker.set_decider(decider)

@@ -15,6 +15,7 @@ import orjson
 import pyarrow.parquet as pq
 
 import skewless.infra.decisions.delivery
+import skewless.infra.streams.worker
 from skewless.contract.clock import OffsetClock
 from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS
@@ -41,6 +42,7 @@ from tests.worlds.streams import BASE, SOURCE, Traffic
 from tests.worlds.waiting import PATIENCE_S
 
 PARTITIONS = 4
+LINGER_S = 0.01
 _STEP_US = 7_000_000  # a soak must end before the ids of its first events are forgotten
 _TOPIC, _DECIDED, _STREAM = "events", "decided", "decisions"
 _QUICK = {
@@ -136,7 +138,8 @@ class DecidingGroup:
         self.broker.kill()
         self.broker.start()
         # It looks at all logs between two polls, which may take long.
-        work(self.deciding, open_topic(self.broker.bootstrap, {}), has_rest, patience_s=5 * PATIENCE_S)
+        stream, patience_s = open_topic(self.broker.bootstrap, {}), 5 * PATIENCE_S
+        work(self.deciding, stream, has_rest, max_rows=1_000, patience_s=patience_s)
 
     def check(self) -> int:
         """Assert that each event was decided once, as the oracle does, and delivered; return the repetitions."""
@@ -204,6 +207,7 @@ def deciding_group(folder: Path, seed: int) -> Iterator[DecidingGroup]:
 def act(steps: Steps, order: dict[str, Any]) -> None:
     """Work in the group until it is time to leave."""
     quicken()
+    skewless.infra.streams.worker._LINGER_S = LINGER_S
     skewless.infra.decisions.delivery._LEASE_S = 0.1
     skewless.infra.decisions.delivery._LAST_RETRY_S = 0.5
     root, leave_at = Path(order["root"]), time.monotonic() + order["leave_s"]
