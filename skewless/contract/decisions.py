@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
@@ -103,7 +103,7 @@ class DecisionStream:
     when: Condition | None = None
     late: LatePolicy = "mark"
     deadline: timedelta | None = None
-    sinks: tuple[Sink, ...] = ()
+    sinks: Sequence[Sink] = ()
 
     def __post_init__(self) -> None:
         """Check the fields; raise DefinitionError."""
