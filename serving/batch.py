@@ -27,6 +27,7 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.batches import booleans, numbers, optional_texts, texts
+from skewless.infra.predictions.record import largest_output
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
@@ -107,8 +108,9 @@ async def _predict_files(
 def result_names(model: ServedModel, *, leaves: bool) -> tuple[str, ...]:
     """Return the names of the columns of a model's results."""
     spec = model.package.spec
+    scores = [f"score_{name}" for name in spec.classes]
     optional = {"decision": spec.actions, "reasons": spec.policy, "explored": spec.explore, _LEAVES: leaves}
-    return (*RESULT, *(name for name, exists in optional.items() if exists))
+    return (*RESULT, *scores, *(name for name, exists in optional.items() if exists))
 
 
 def check_leaves_target(source: InputRows, target: Path) -> None:
@@ -290,8 +292,11 @@ def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     # Built from buffers: pa.array imports pandas, which takes longer than predicting a row.
     ids, version = texts(scored_slice.ids), texts([scored_slice.model.version] * n)
     times = numbers(np.full(n, scored_slice.t, dtype=np.int64))
-    columns = dict(zip(RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
+    scores = scored_slice.scores
+    columns = dict(zip(RESULT, (ids, numbers(largest_output(scores)), times, version), strict=True))
     spec = scored_slice.model.package.spec
+    for i, name in enumerate(spec.classes):
+        columns[f"score_{name}"] = numbers(scores[:, i])
     if spec.actions:
         columns["decision"] = optional_texts(scored_slice.decisions or [None] * n)
     if spec.policy is not None:
