@@ -83,11 +83,11 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 		-m "not (long or soak or bench or gpu)" tests/unit tests/architecture tests/property $(ARGS); \
 		tests=$$?; wait $$! && exit $$tests
 
-# The environments are independent, and so are the checks.
+# The environments are independent, and so are the checks. Types are checked while the first tests wait.
 test: python  ## linters, types, layers and all fast tests
 	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy
-	+@$(MAKE) --no-print-directory -j2 lint types layers
-	+@$(MAKE) --no-print-directory tests
+	+@$(MAKE) --no-print-directory -j2 lint layers
+	+@$(MAKE) --no-print-directory -j2 types tests
 
 lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the texts
 	$(BIN)/ruff check .

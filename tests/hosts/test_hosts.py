@@ -84,6 +84,7 @@ def count(
     return counts
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_few_faults_of_each_kind(spread: SpreadProject, tell: Callable[[str], None]) -> None:
     live_through(spread, iter(_FEW), 0, tell, Pace(ask_s=0.2, publish_s=6.0))

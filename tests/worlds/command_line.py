@@ -80,13 +80,16 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
+    """Return every file below a folder with its hash, every folder, and every row of a database like a file.
+
+    Without the file with which a server tests for a moment whether the disk accepts writes.
+    """
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == DATABASE_FILE:
             found |= {f"{name}/{row}": digest for row, digest in _rows(path).items()}
-        elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
+        elif path.suffix != ".probe" and not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
     return found
 
