@@ -15,7 +15,7 @@ from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.stored import plan_of
 
-LOG, PLUGIN, FEAST, ASOF, UNION = "log", "plugin", "feast", "ASOF", "UNION"
+LOG, KNOWN, PLUGIN, FEAST, ASOF, UNION = "log", "log at known time", "plugin", "feast", "ASOF", "UNION"
 _MB = 1e6
 
 
@@ -65,6 +65,7 @@ def _compared(history: History, *, time: float, memory: float) -> list[Result]:
         done = race(
             [
                 Contestant(name=LOG, entrant=joins.skewless_log, arguments=repo(own)),
+                Contestant(name=KNOWN, entrant=joins.skewless_log, arguments={**repo(own), "mode": "knowledge"}),
                 Contestant(name=PLUGIN, entrant=joins.feast_store, arguments=repo(plugin)),
                 Contestant(name=ASOF, entrant=joins.by_asof, arguments=by_hand),
                 Contestant(name=UNION, entrant=joins.by_union, arguments=by_hand),
@@ -99,4 +100,12 @@ def _results(history: History, done: Race, time: float, memory: float) -> list[R
     ]
     hand = [result(own, (ASOF, UNION), *size, 1.3) for own in (LOG, PLUGIN) for size in sizes]
     share = {"time": time, "memory": memory}
-    return hand + [result(PLUGIN, (FEAST,), *size, share[size[0]]) for size in sizes]
+    known = Result(
+        name=f"{what}: {KNOWN}, CPU",
+        value=done.median(KNOWN, Report.cpu_seconds),
+        unit="s",
+        against=f"{LOG} in event time ({done.median(LOG, Report.cpu_seconds):,.2f} s)",
+        ratio=done.ratio(KNOWN, LOG, Report.cpu_seconds),
+        target=1.2,
+    )
+    return [*hand, known] + [result(PLUGIN, (FEAST,), *size, share[size[0]]) for size in sizes]

@@ -168,7 +168,6 @@ def _latest(keys: str, ranks: int) -> str:
 
 
 def _running(keys: str) -> str:
-    # As in `_latest`: a row that became valid exactly at t counts.
-    order = f"{TIME}, {ROW} NULLS FIRST"
-    code = f"max(__code) OVER (PARTITION BY {keys} ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+    # As in `_latest`, a row that became valid exactly at t counts: a frame of RANGE includes all rows of one time.
+    code = f"max(__code) OVER (PARTITION BY {keys} ORDER BY {TIME} RANGE UNBOUNDED PRECEDING)"
     return f"CAST({code} & {(1 << _ID_BITS) - 1} AS BIGINT)"

@@ -13,6 +13,7 @@ from tools.chart import SCHEMA
 
 _EXACT = 2**53  # Helm reads numbers as float64
 _LONG = 20
+_HOSTS = ("kafka", "*.shop.com", "10.0.0.0/8", "fe80::1")
 # The kubelet cannot give a process other characters.
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 _VARIABLES = st.sampled_from(["AWS_REGION", "OTEL_SERVICE_NAME", "SKEWLESS_LOG_LEVEL"])
@@ -33,8 +34,11 @@ def releases() -> SearchStrategy[tuple[dict[str, Any], str, str]]:
 
 
 def _fit(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values that also fit each other, as templates/checks.yaml demands."""
-    values.get("settings", {}).pop("storage_cache_gb", None)
+    """Return values that the settings accept, and that fit each other, as templates/checks.yaml demands."""
+    own = values.get("settings", {})
+    own.pop("storage_cache_gb", None)
+    if "sink_hosts" in own:
+        own["sink_hosts"] = [_HOSTS[len(drawn) % len(_HOSTS)] for drawn in own["sink_hosts"]]
     values.get("state", {}).pop("size", None)
     for outer, inner in (("server", "autoscaling"), ("stream", "keda")):
         scaling = values.get(outer, {}).get(inner, {})
