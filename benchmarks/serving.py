@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,25 +40,29 @@ def run() -> list[Result]:
 
 
 def _contenders(project: ServedProject, theirs: Path) -> list[Contender]:
+    empty, bare = floors(project)
+    feast = [str(theirs), str(project.model)]
+    return [
+        pair_contender(project),
+        empty,
+        bare,
+        *(
+            replace(bare, server=peer_server("feast_fastapi", *feast, threads, name=name, first=bare.server.first))
+            for name, threads in ((FEAST, "0"), (FEAST_ONE, "1"))
+        ),
+    ]
+
+
+def floors(project: ServedProject) -> tuple[Contender, Contender]:
+    """Return an empty endpoint and the bare path, asked the same."""
     pairs = project.pairs()
     asked = [predict_request(pair[None]) for pair in pairs]
     expected = project.scores(project.shape.vectors(pairs[:COMPARED]))
     bare = peer_server("bare", *_bare(project), name=BARE, first=asked[0])
-    feast = [str(theirs), str(project.model)]
-    return [
-        pair_contender(project),
+    return (
         Contender(server=peer_server("empty", name=EMPTY, first=asked[0]), requests=asked),
         Contender(server=bare, requests=asked, expected=expected, scores=plain_scores),
-        *(
-            Contender(
-                server=peer_server("feast_fastapi", *feast, threads, name=name, first=asked[0]),
-                requests=asked,
-                expected=expected,
-                scores=plain_scores,
-            )
-            for name, threads in ((FEAST, "0"), (FEAST_ONE, "1"))
-        ),
-    ]
+    )
 
 
 def _bare(project: ServedProject) -> list[str]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.infra.host.priority import lower_priority
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import encode_columns
@@ -51,7 +52,7 @@ class _SpooledFile(NamedTuple):
     number: int
     at_us: int
     rows: int
-    table: pa.Table | None  # None: it is shipped as it is
+    table: pa.Table | None  # None: it is shipped as it is, unread
 
     @property
     def kind(self) -> tuple[str, int]:
@@ -110,8 +111,7 @@ class Spool:
                 sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
-        if len(rows) >= _LARGE_ROWS:
-            self._own_rows[self.number] = len(rows)
+        self._own_rows[self.number] = len(rows)
         self.number += 1
 
     def waiting(self) -> list[Path]:
@@ -165,8 +165,9 @@ class Spool:
         """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
         batch: list[_SpooledFile] = []
         rows = 0
-        for waiting in self._list_waiting():
-            file = self._read_or_quarantine(*waiting)
+        files = self._list_waiting()
+        for waiting in files:
+            file = self._read_or_quarantine(*waiting, is_alone=len(files) == 1)
             if file is None:
                 continue
             is_whole = file.table is None
@@ -181,10 +182,12 @@ class Spool:
         if batch:
             yield batch
 
-    def _read_or_quarantine(self, writer: str, number: int, path: Path, at_us: int) -> _SpooledFile | None:
-        # This object has just written it, and it is too large to be merged: reading it takes as long as writing it.
+    def _read_or_quarantine(
+        self, writer: str, number: int, path: Path, at_us: int, *, is_alone: bool
+    ) -> _SpooledFile | None:
+        # This object has just written it, and it is not to be merged: reading it takes as long as writing it.
         own_rows = self._own_rows.pop(number, None) if writer == self.writer else None
-        if own_rows is not None:
+        if own_rows is not None and (is_alone or own_rows >= _LARGE_ROWS):
             return _SpooledFile(path, writer, number, at_us, own_rows, None)
         try:
             table = pq.ParquetFile(path).read()
@@ -312,6 +315,7 @@ class Shipper:
         self._thread.join()
 
     def _run(self) -> None:
+        lower_priority()
         pause = _PAUSE_S
         while True:
             self._wake.wait()

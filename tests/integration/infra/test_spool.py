@@ -94,6 +94,21 @@ def test_4_2_processes_that_ship_the_same_files_ship_each_once(log_state: Projec
     assert objects(log_state) == listed(log_state)
 
 
+def test_a_file_that_its_own_process_ships_alone_is_not_read(
+    log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading took as long as writing, beside the requests of a server."""
+    spool, read = spooled(log_state), count()
+    parquet_file = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda path: (next(read), parquet_file(path))[1])
+    store(spool, 0)
+    assert (spool.ship(), next(read)) == (1, 0)
+    store(spool, 1, 2)
+    assert (spool.ship(), next(read)) == (2, 3)
+    monkeypatch.undo()
+    assert sorted(values(opened(log_state, LOG))) == [0, 1, 10, 11, 20, 21]
+
+
 def test_a_corrupt_file_stops_no_other_and_is_shipped_when_it_is_restored(log_state: ProjectState) -> None:
     spool = spooled(log_state)
     for damage in (lambda data: data[:-9], lambda _: b"", lambda _: b"x" * 100):
