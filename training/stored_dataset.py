@@ -20,8 +20,8 @@ from skewless.contract.spec import ModelSpec
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.infra.engines.job import delete_spilled, spill_folder
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.engine import read_memory_limit
 from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
-from skewless.infra.offline.matched_rows import read_memory_limit
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.outcomes.label_rows import ResolvedLabels, resolve_labels
 from skewless.infra.outcomes.labelled_log import LabelledLog

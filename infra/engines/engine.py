@@ -16,8 +16,7 @@ from skewless.infra.engines.job import Jobs, OnResult, spill_folder
 from skewless.infra.engines.port import Executor, open_executor
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.log.bucket_order import BucketRange
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.matched_rows import read_memory_limit
+from skewless.infra.offline.engine import connect, read_memory_limit
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState

@@ -32,8 +32,9 @@ from skewless.infra.log.bucket_order import BUCKET, measure_sorted
 from skewless.infra.log.log_columns import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import ROW, TIME
+from skewless.infra.offline.engine import read_memory_limit
 from skewless.infra.offline.join import Order
-from skewless.infra.offline.matched_rows import HistoryRows, read_memory_limit
+from skewless.infra.offline.matched_rows import HistoryRows
 from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews, ViewSearch
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 from skewless.infra.storage.project_state import ProjectState

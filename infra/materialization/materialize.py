@@ -29,6 +29,7 @@ from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
 from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
+from skewless.infra.offline.engine import leave_memory
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -92,7 +93,7 @@ class Materializer:
             SourceError: a view's source is missing or broken; the other views are up to date.
             ConflictError: another run has the lease by now, and continues this run.
         """
-        with Leases(self.state.database).hold("materialize") as lease:
+        with Leases(self.state.database).hold("materialize") as lease, leave_memory(self.connection):
             job = _RunJob(
                 parent=self, lease=lease, check=check, events=events, naive_is_utc=naive_is_utc, on_step=on_step
             )

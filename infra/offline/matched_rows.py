@@ -15,6 +15,7 @@ import pyarrow as pa
 from skewless.contract.arrow_numbers import find_nulls, int64_array, numbers
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
+from skewless.infra.offline.engine import read_memory_limit
 from skewless.infra.offline.sql import quote
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 NONE = -1
 # A narrow row takes about 55 bytes in DuckDB's windows; half of the memory stays free for other work.
 _BYTES_PER_ROW = 110
-_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _BATCH_ROWS = 1_000_000
 _SPARSE = 4  # ids up to this many times their number are marked in an array
 _WIDTHS = frozenset({8, 16, 32, 64})  # bits of the numbers that numpy takes
@@ -161,18 +161,6 @@ def fetch_rows(
 ) -> HistoryRows:
     """Return columns of the history rows with the ids from ``find_rows``; each row is read once."""
     return MatchedRows(connection, history, parameters, ids).rows(columns)
-
-
-def read_memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
-    """Return DuckDB's memory limit in bytes, as DuckDB rounds it.
-
-    >>> import duckdb
-    >>> read_memory_limit(duckdb.connect(config={"memory_limit": "1GiB"}))
-    1073741824
-    """
-    rows = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-    number, unit = str(rows[0][0]).split()
-    return int(float(number) * _UNITS[unit])
 
 
 @contextmanager
