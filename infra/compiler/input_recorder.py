@@ -19,6 +19,7 @@ from types import ModuleType
 from skewless.infra.compiler.compile_inputs import (
     CompileInputs,
     DefinitionCode,
+    Stamp,
     absolute_names,
     digest_environment,
     find_origin,
@@ -182,7 +183,7 @@ class InputRecorder:
         for path in paths:
             # Modules from elsewhere are loaded once in a process.
             is_read_now = path not in self.code or path in self.reloaded
-            _check_age(path, self.begun_ns if is_read_now else started)
+            _check_age(path, read_stamp(path), self.begun_ns if is_read_now else started)
         everything = any(code.all_variables for code in self.code.values()) or "$" in Path(config).read_text()
         names = None if everything else tuple(sorted({n for code in self.code.values() for n in code.variables}))
         folders = {self.repo, *(Path(path).parent for path in self.code)}
@@ -199,7 +200,7 @@ class InputRecorder:
         )
 
 
-def _libraries(own: set[str], started: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+def _libraries(own: set[str], started: int) -> Iterator[tuple[str, Stamp]]:
     standard = tuple(_with_slash(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
     packages = _package_folders()
     for module in list(sys.modules.values()):
@@ -208,17 +209,16 @@ def _libraries(own: set[str], started: int) -> Iterator[tuple[str, tuple[int, in
             continue
         stamp = read_stamp(path)
         if stamp is not None:
-            _check_age(path, started)
+            _check_age(path, stamp, started)
             yield path, stamp
 
 
-def _check_age(path: str, limit_ns: int) -> None:
+def _check_age(path: str, stamp: Stamp | None, limit_ns: int) -> None:
     """Refuse a file that may have changed after it was read.
 
     Raises:
         UnknownInputError: it may have.
     """
-    stamp = read_stamp(path)
     if stamp is None:
         return
     changed = stamp[2]

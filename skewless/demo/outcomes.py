@@ -107,7 +107,7 @@ def compare_with_table(tour: TourState, outcomes: SentOutcomes) -> None:
         print_line(f"a label table gives {table.counts['used']:,} rows; to the last bit: {same}")
         for line in quality_lines(metrics):
             print_line(line)
-        tour.facts["loop"] = {
+        tour.facts.setdefault("loop", {})[spec.name] = {
             "rows": len(outcomes.sent),
             "used": counts["used"],
             **{f"equal_{name}": is_equal for name, is_equal in equal.items()},

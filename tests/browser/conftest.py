@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +10,20 @@ import pytest
 
 from tests.browser.room import running_room
 from tests.browser.visitor import Visitor
+from tests.worlds.built_once import built_once
 from tests.worlds.command_line import done
 
 
 @pytest.fixture(scope="session")
-def fraud_project() -> Iterator[Path]:
-    """The sample project: trained, with predictions, outcomes and proofs; tests of pages only read it."""
-    with tempfile.TemporaryDirectory(prefix="room-") as folder, pytest.MonkeyPatch.context() as patch:
+def fraud_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample project: trained, with predictions, outcomes and proofs; all workers only read and copy it."""
+    return built_once(tmp_path_factory, "room", _make_project) / "fraud"
+
+
+def _make_project(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKEWLESS_THREADS", "1")
-        repo = Path(folder) / "fraud"
+        repo = folder / "fraud"
         done("init", repo)
         for words in (("apply",), ("import",), ("materialize",), ("train", "fraud")):
             done(*words, "--repo", repo)
@@ -28,7 +32,6 @@ def fraud_project() -> Iterator[Path]:
         )
         for words in (("parity",), ("freshness",)):
             done(*words, "--repo", repo)
-        yield repo
 
 
 @pytest.fixture(scope="session")

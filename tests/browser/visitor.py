@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 Scheme = Literal["light", "dark"]
 WIDE, NARROW = 1280, 400
@@ -19,16 +20,22 @@ _HEIGHT = 900
 
 @dataclass(frozen=True)
 class Visitor:
-    """A person with a browser."""
+    """A person with a browser.
+
+    A new window takes the browser half a second: the next visit has the page of the last one, without its cookies.
+    The control room keeps nothing else in a browser.
+    """
 
     browser: Browser
+    _unused: dict[bool, list[Page]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     @contextmanager
     def open(cls, program: str) -> Iterator[Visitor]:
         """Start the browser."""
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program)
+            # Without a process that waits for the site of the next page: it is the same site.
+            browser = playwright.chromium.launch(executable_path=program, args=["--renderer-process-limit=1"])
             yield cls(browser)
             browser.close()
 
@@ -42,13 +49,9 @@ class Visitor:
             script: whether the browser runs scripts.
             other_hosts: whether the visit leads to another origin, whose certificate is of a test.
         """
-        context = self.browser.new_context(
-            color_scheme=scheme,
-            viewport={"width": width, "height": _HEIGHT},
-            java_script_enabled=script,
-            ignore_https_errors=other_hosts,
-        )
-        page = context.new_page()
+        page = self._take_page(script=script, other_hosts=other_hosts)
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": _HEIGHT})
         complaints: list[str] = []
         hosts: set[str] = set()
 
@@ -57,18 +60,32 @@ class Visitor:
             if message.type in {"error", "warning"} and "status of" not in message.text:
                 complaints.append(message.text)
 
-        def request(sent: Request) -> None:
-            hosts.add(urlsplit(sent.url).netloc)
-
-        page.on("console", note)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", request)
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        listeners: dict[Any, Callable[[Any], None]] = {
+            "console": note,
+            "pageerror": lambda error: complaints.append(str(error)),
+            "request": lambda sent: hosts.add(urlsplit(sent.url).netloc),
+            "dialog": lambda dialog: complaints.append(f"dialog: {dialog.message}"),
+        }
+        for event, listener in listeners.items():
+            page.on(event, listener)
         page.goto(url)
         yield page
-        context.close()
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+        if other_hosts:
+            page.context.close()
+        else:
+            page.goto("about:blank")
+            page.context.clear_cookies()
+            self._unused[script].append(page)
         assert not complaints, complaints
         assert other_hosts or hosts == {urlsplit(url).netloc}
+
+    def _take_page(self, *, script: bool, other_hosts: bool) -> Page:
+        """Return the page of an earlier visit, or a new one; a visit of other hosts has its own."""
+        if self._unused[script] and not other_hosts:
+            return self._unused[script].pop()
+        return self.browser.new_context(java_script_enabled=script, ignore_https_errors=other_hosts).new_page()
 
 
 def accessibility_problems(page: Page) -> list[str]:

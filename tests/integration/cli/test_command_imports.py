@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,36 +16,44 @@ import pytest
 from skewless.infra.online.private_server import PrivateServer
 from tests.architecture.test_import_budget import OFFLINE, ROOT, packages
 from tests.integration.cli.conftest import SETTINGS, settings
-from tests.worlds.command_line import ROWS
+from tests.worlds.command_line import ROWS, done
 from tests.worlds.edits import edit
 
+# The modules after each of some commands.
 PROBE = """
 import json, sys
 from skewless.cli import create_app
-create_app()(sys.argv[2:], standalone_mode=False)
+modules = []
+for words in json.loads(sys.argv[2]):
+    create_app()(words, standalone_mode=False)
+    modules.append(sorted(sys.modules))
 with open(sys.argv[1], "w") as file:
-    json.dump(sorted(sys.modules), file)
+    json.dump(modules, file)
 """
 ROW = json.dumps(ROWS[0])
 # Libraries that are loaded only to log, to draw tables on a terminal, or by a class that we do without.
 SLOW = {"attr", "dotenv", "pydantic_settings", "rich", "structlog"}
 # Libraries of the online store's clients: a proof reads the log alone.
 ONLINE = {"asyncio", "redis"}
-# By command, the libraries that it does without, in addition to those of offline work and to the slow ones.
+# By command, the libraries that it does without, in addition to those of offline work. One process runs them all: a
+# library that one of them imports stays, so each may import what those before it may.
 BUDGETS: dict[tuple[str, ...], set[str]] = {
-    ("plan",): set(),
-    ("apply",): set(),
-    ("status",): {"duckdb"},
-    ("doctor",): {"duckdb"},
-    ("get", "card_days", "--key", "card_id=9007199254740993"): {"duckdb"},
-    ("predict", "--row", ROW): {"duckdb"},
-    ("versions", "fraud"): {"duckdb", "pyarrow"},
-    ("rollout",): {"duckdb"},
-    ("triggers", "fraud"): {"duckdb"},
-    ("alerts",): {"duckdb", "pyarrow", "numpy"},
-    ("runs", "list"): {"duckdb", "pyarrow", "numpy"},
-    ("letters", "list"): {"duckdb"},
-    ("keys", "list"): {"duckdb", "pyarrow", "numpy"},
+    ("alerts",): SLOW | {"duckdb", "pyarrow", "numpy"},
+    ("runs", "list"): SLOW | {"duckdb", "pyarrow", "numpy"},
+    ("keys", "list"): SLOW | {"duckdb", "pyarrow", "numpy"},
+    ("versions", "fraud"): SLOW | {"duckdb", "pyarrow"},
+    ("status",): SLOW | {"duckdb"},
+    ("doctor",): SLOW | {"duckdb"},
+    ("get", "card_days", "--key", "card_id=9007199254740993"): SLOW | {"duckdb"},
+    ("predict", "--row", ROW): SLOW | {"duckdb"},
+    ("rollout",): SLOW | {"duckdb"},
+    ("triggers", "fraud"): SLOW | {"duckdb"},
+    ("letters", "list"): SLOW | {"duckdb"},
+    ("plan",): SLOW,
+    ("apply",): SLOW,
+    ("freshness",): set(),
+    ("materialize",): set(),
+    ("parity",): set(),
 }
 
 
@@ -57,8 +66,8 @@ def first_apply(
     shutil.copytree(places["unasked"], repo)
     environment = {**os.environ, **SETTINGS, **settings(clock_file)}
     edit(repo, "rounds=50", "rounds=51", file="models.py")
-    modules = loaded_by(repo, environment, "apply")
-    loaded_by(repo, environment, "materialize")
+    (modules,) = loaded_by(repo, environment, ("apply",))
+    loaded_by(repo, environment, ("materialize",))
     yield repo, environment, modules
     PrivateServer(repo / ".skewless").stop()
 
@@ -69,32 +78,43 @@ def trained_project(first_apply: tuple[Path, dict[str, str], set[str]]) -> tuple
     return first_apply[:2]
 
 
-def loaded_by(repo: Path, environment: dict[str, str], *words: str) -> set[str]:
-    """Return the modules that a command has imported when it ends."""
+@pytest.fixture(scope="module")
+def budgeted_modules(trained_project: tuple[Path, dict[str, str]]) -> dict[tuple[str, ...], set[str]]:
+    """The modules of a process that runs the commands with a budget, after each of them."""
+    return dict(zip(BUDGETS, loaded_by(*trained_project, *BUDGETS), strict=True))
+
+
+def loaded_by(repo: Path, environment: dict[str, str], *commands: tuple[str, ...]) -> list[set[str]]:
+    """Return the modules that a process has imported at the end of each of its commands."""
     out = repo.with_name("modules.json")
-    command = [sys.executable, "-c", PROBE, str(out), *words, "--repo", str(repo)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(json.loads(out.read_text()))
+    words = json.dumps([[*command, "--repo", str(repo)] for command in commands])
+    process = subprocess.run(
+        [sys.executable, "-c", PROBE, str(out), words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return [set(modules) for modules in json.loads(out.read_text())]
+
+
+def test_each_command_may_import_what_those_before_it_may() -> None:
+    assert all(later <= earlier for earlier, later in pairwise(BUDGETS.values()))
 
 
 @pytest.mark.parametrize("words", BUDGETS, ids=lambda words: words[0])
-def test_a_command_imports_what_it_needs(words: tuple[str, ...], trained_project: tuple[Path, dict[str, str]]) -> None:
-    modules = loaded_by(*trained_project, *words)
-    assert packages(modules) & (OFFLINE | SLOW | BUDGETS[words]) == set()
-
-
-@pytest.mark.parametrize("command", ["freshness", "materialize", "parity"])
-def test_a_command_that_reads_the_log_does_without_pandas(
-    command: str, trained_project: tuple[Path, dict[str, str]]
+def test_a_command_imports_what_it_needs(
+    words: tuple[str, ...], budgeted_modules: dict[tuple[str, ...], set[str]]
 ) -> None:
-    assert packages(loaded_by(*trained_project, command)) & OFFLINE == set()
+    assert packages(budgeted_modules[words]) & (OFFLINE | BUDGETS[words]) == set()
 
 
 def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path, dict[str, str]]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "skewless.cli", "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=trained_project[1], capture_output=True, text=True, check=True)
-    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    process = subprocess.run(command, cwd=ROOT, env=trained_project[1], capture_output=True, text=True, check=True)
+    modules = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert packages(modules) & (OFFLINE | {"duckdb", "numpy", "pyarrow", "pydantic", "rich", "structlog"}) == set()
 
 
@@ -104,10 +124,12 @@ def test_definitions_that_changed_are_compiled(first_apply: tuple[Path, dict[str
     assert "feast" in OFFLINE
 
 
-def test_a_proof_imports_neither_pandas_nor_a_client(trained_project: tuple[Path, dict[str, str]]) -> None:
+def test_a_proof_imports_neither_pandas_nor_a_client(
+    trained_project: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo, environment = trained_project
-    command = [sys.executable, "-m", "skewless.cli", "predict", "--row", ROW, "--json", "--repo", str(repo)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    prediction = json.loads(done.stdout)["predictions"][0]["id"]
-    for words in (("why", prediction), ("why", prediction, "--no-proof"), ("replay",)):
-        assert packages(loaded_by(repo, environment, *words)) & (OFFLINE | SLOW | ONLINE) == set()
+    monkeypatch.setenv("SKEWLESS_CLOCK", environment["SKEWLESS_CLOCK"])
+    prediction = done("predict", "--row", ROW, "--repo", repo)["predictions"][0]["id"]
+    # The last has all that the three have imported.
+    commands = (("why", prediction, "--no-proof"), ("why", prediction), ("replay",))
+    assert packages(loaded_by(repo, environment, *commands)[-1]) & (OFFLINE | SLOW | ONLINE) == set()

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_template_leads_to_a_prediction(
     body = done("predict", template, "--repo", repo, "--row", json.dumps(ROWS[template]))
     features = body["predictions"][0]["features"]
     assert sum(value is not None for value in features.values()) >= len(features) - 2
-    modules = loaded_by(repo, dict(os.environ), "why", body["predictions"][0]["id"])
+    (modules,) = loaded_by(repo, dict(os.environ), ("why", body["predictions"][0]["id"]))
     assert packages(modules) & (OFFLINE | SLOW | ONLINE) == set()
     if template == "fraud":
         drift_is_found(repo)
@@ -66,11 +67,16 @@ def drift_is_found(repo: Path) -> None:
 def test_the_tests_of_a_template_run(tmp_path: Path) -> None:
     repo = tmp_path / "project"
     done("init", repo)
-    assert pytest_run(repo).returncode == 0
     file = repo / "tests/test_features.py"
-    file.write_text(file.read_text().replace("spent_1h=40.5", "spent_1h=41.5"))
+    wrong = file.read_text().replace("spent_1h=40.5", "spent_1h=41.5")
+    file.with_name("test_wrong.py").write_text(wrong)
     failed = pytest_run(repo)
     assert failed.returncode == 1
+    # Of the template's own tests, none fails, and of the others that with the wrong number.
+    outcomes = [line.split()[:2] for line in failed.stdout.splitlines() if line.startswith(("PASSED", "FAILED"))]
+    passed = Counter(test.partition("::")[0] for outcome, test in outcomes if outcome == "PASSED")
+    assert passed["tests/test_features.py"] == passed["tests/test_wrong.py"] + 1 > 1
+    assert [test.partition("::")[0] for outcome, test in outcomes if outcome == "FAILED"] == ["tests/test_wrong.py"]
     assert "card_now__spent_1h: expected 41.5, got 40.5" in failed.stdout
     assert "payment_id=b card_id=7 shop_id=shop-01 amount=30.5" in failed.stdout
     assert "feature_vector.py" not in failed.stdout  # the traceback ends in the user's own test
@@ -79,5 +85,5 @@ def test_the_tests_of_a_template_run(tmp_path: Path) -> None:
 def pytest_run(repo: Path) -> subprocess.CompletedProcess[str]:
     """Run pytest in a project as a user does, with this plugin alone."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error::UserWarning", "-m", "pytest", "-q", "-p", "skewless.testing.plugin"]
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "pytest", "-q", "-rA", "-p", "skewless.testing.plugin"]
     return subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)

@@ -54,6 +54,12 @@ CHANCE = """ModelSpec(
 )"""
 
 
+SEEN = """ModelSpec(
+    name="seen", service="air", labels=Outcomes(known="declared", table=LabelSource(
+        path="data/seen/history", event_time="asked_at", known_time="known_at", label="late",
+    )), algorithm="lightgbm", split=Split(test=timedelta(hours=3)), params=FEW, rounds=5,
+    gate=Gate(metric="log_loss", tolerance=9, beat_baseline=False), retrain="0 4 * * *",
+)"""
 LANDED = """ModelSpec(
     name="landed", service="plain", labels=Outcomes(known="declared", table=LabelSource(
         path="data/landed/history", event_time="landed_at", known_time="known_at", label="late",
@@ -70,19 +76,26 @@ DECISIONS = [
 """
 
 
+def write_outcomes(folder: Path, table: pa.Table, time: str, begin: int) -> pa.Table:
+    """Write label rows of two tables, the live one from an hour before a time on; return the live rows.
+
+    A label is known half an hour after its time.
+    """
+    times = table[time].cast(pa.int64()).to_numpy()
+    labels = table.append_column("known_at", pa.array(times + HOUR // 2).cast(STAMP))
+    is_live = times >= begin - HOUR
+    for name, rows in (("history", ~is_live), ("live", is_live)):
+        (folder / name).mkdir(parents=True)
+        pq.write_table(labels.filter(pa.array(rows)), folder / name / "all.parquet")
+    return table.filter(pa.array(is_live))
+
+
 def decide_landings(repo: Path, begin: int) -> int:
     """Let a model decide on the landings from an hour before a time on; return the number of live landings."""
     table = pq.read_table(repo / "data/landings.parquet").select(["carrier", "arr_delay", "landed_at"])
-    landed = table["landed_at"].cast(pa.int64()).to_numpy()
-    known = pa.array(landed + HOUR // 2).cast(STAMP)
-    labels = table.append_column("known_at", known).append_column(
-        "late", pa.array(landed // SECOND % 7 > 2).cast("int8")
-    )
-    is_live = landed >= begin - HOUR
-    for name, rows in (("history", ~is_live), ("live", is_live)):
-        (repo / "data/landed" / name).mkdir(parents=True)
-        pq.write_table(labels.filter(pa.array(rows)), repo / "data/landed" / name / "all.parquet")
-    live = table.filter(pa.array(is_live)).to_pylist()
+    is_late = table["landed_at"].cast(pa.int64()).to_numpy() // SECOND % 7 > 2
+    labelled = table.append_column("late", pa.array(is_late).cast("int8"))
+    live = write_outcomes(repo / "data/landed", labelled, "landed_at", begin).select(table.column_names).to_pylist()
     payloads = [json.dumps({**row, "landed_at": row["landed_at"].isoformat()}).encode() for row in live]
     messages = {"at": [row["landed_at"] for row in live], "key": [row["carrier"] for row in live], "payload": payloads}
     (repo / "data/live").mkdir()
@@ -132,23 +145,29 @@ def later_than(repo: Path, name: str, label: str, moment: int) -> tuple[int, flo
 
 @pytest.mark.timeout(240)
 def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None:
-    repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE, LANDED)
+    repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE, SEEN, LANDED)
     last = NOW - DAY + 899 * 96 * SECOND
     begin = (last - 6 * HOUR) // HOUR * HOUR
     live_events = decide_landings(repo, begin)
+    labels = pq.read_table(repo / "data/labels.parquet").select(["carrier", "asked_at", "late"])
+    thrice = pa.concat_tables([labels] * 3).sort_by("asked_at")  # three predictions of each moment
+    write_outcomes(repo / "data/seen", thrice, "asked_at", begin)
     code, facts, said = demo(repo)
     assert code == 0, said
     late, late_mean = later_than(repo, "labels", "late", begin)
     fleet, fleet_mean = later_than(repo, "fleets", "fleet", begin)
-    assert facts["asked"] == {"late": late, "fleet": fleet, "kind": fleet}
-    assert facts["predictions"] == late + 2 * fleet
+    assert facts["asked"] == {"late": late, "fleet": fleet, "kind": fleet, "seen": 3 * late}
+    assert facts["predictions"] == 4 * late + 2 * fleet > 500
+    # The races, the sample and the rows asked of the new version are replayed too.
+    assert facts["replayed"] >= facts["predictions"] + 100 + 3 * 200
     live = facts["live"]
     assert live["late"]["base_rate"] == facts["base_rate"] == pytest.approx(late_mean)
     assert live["fleet"]["base_rate"] == pytest.approx(fleet_mean)
     assert live["fleet"]["rmse"] < 40
     assert facts["different_bits"] == facts["faces_different"] == facts["parity_mismatches"] == 0
     # Nobody retrains them, and one was never promoted.
-    assert facts["versions"] == {"late": "000001", "fleet": "000001", "kind": "000001", "landed": "000002"}
+    first = dict.fromkeys(("late", "fleet", "kind"), "000001")
+    assert facts["versions"] == first | {"seen": "000002", "landed": "000002"}
     # One model decides on events: the outcomes of its decisions train its next version, which decides the last ones.
     decided = facts["decisions"]["landings"]
     assert facts["events"]["landings"]["sent"] <= decided["decided"] <= live_events
@@ -156,8 +175,16 @@ def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None
     assert set(decided["latest"]) == {"000002"}
     assert decided["proven"] == [True]
     assert decided["outcomes"] > 100
-    loop = facts["loop"]
-    assert (loop["equal_rows"], loop["equal_model"], loop["equal_quality"]) == (True, True, True)
+    # Outcomes alone, of requests and of events, train what a label table of the same predictions trains.
+    assert facts["loop"].keys() == {"seen", "landed"}
+    for loop in facts["loop"].values():
+        assert (loop["equal_rows"], loop["equal_model"], loop["equal_quality"]) == (True, True, True)
+    assert facts["loop"]["seen"]["rows"] > 200
+    assert 0.5 < facts["auc"] < 1
+    assert set(facts["status"]) == {"carrier_now", "facts"}
+    assert facts["seconds"] > 0
+    assert "all equal, bit for bit" in said
+    assert not (repo / ".skewless/demo/server.json").exists()
     assert "chance has no champion, so it is not served" in said
     assert "late: has no schedule and no trigger, so it is not retrained" in said
     # The log lines are in the file that the first line names.

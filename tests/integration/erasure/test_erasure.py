@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from skewless.infra.engines.task import TaskResult
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import REJECT, rejected_reasons
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.documents import Documents, Records
 from skewless.project import Project
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import run
+from tests.worlds.edits import edit
 from tests.worlds.erasures import ERASED, NOW, SHOPS, delete_in_sources, fill, values, write_repo
 
 ENTITY = {"user": ERASED}
@@ -65,6 +68,24 @@ def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) 
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its first values, which a process that has ended wrote; only copied."""
+    repo = write_repo(tmp_path_factory.mktemp("filled") / "p", "p")
+    subprocess.run([sys.executable, "-c", FILLER, str(repo)], cwd=ROOT, check=True)
+    PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def filled_repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project, with a private server of its own."""
+    repo = Path(shutil.copytree(filled, tmp_path / "p"))
+    edit(repo, str(filled), str(repo), file="skewless.yaml")
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
@@ -153,10 +174,9 @@ def test_more_keys_erase_fewer_rows(make_repo: MakeRepo) -> None:
         assert any(name == REJECT for name in pq.read_schema(files[0]).names)
 
 
-def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
+def test_no_file_has_the_text_of_the_entity(filled_repo: Path) -> None:
     """With a private server, whose file is written again; in processes of their own, which end."""
-    repo = write_repo(tmp_path / "p", "p")
-    _fill(repo)
+    repo = filled_repo
     with Project(repo) as project:
         project.lists.set("blocked", [ERASED, "bob"], reason="a list that no policy reads yet")
         project.lists.set("blocked", [ERASED], reason="bob is good")
@@ -175,12 +195,10 @@ def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
         assert record["rows"] > 0
         assert "salt" not in record
         assert ERASED not in str(record)
-        project.private.stop()
 
 
-def test_a_reader_in_another_process_keeps_its_files(make_repo: MakeRepo) -> None:
-    repo = make_repo("reader")
-    _fill(repo)
+def test_a_reader_in_another_process_keeps_its_files(filled_repo: Path) -> None:
+    repo = filled_repo
     with subprocess.Popen(
         [sys.executable, "-c", READER, str(repo)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:
@@ -203,11 +221,6 @@ def _sum_of_six_hours(repo: Path, shop: str) -> float:
     six_hours = 6 * 3_600
     own = [row for row in rows if row["shop"] == shop and 0 < NOW / 1e6 - row["at"].timestamp() <= six_hours]
     return float(sum(row["amount"] for row in own))
-
-
-def _fill(repo: Path) -> None:
-    """Bring the project to its first values, in a process that ends."""
-    subprocess.run([sys.executable, "-c", FILLER, str(repo)], cwd=ROOT, check=True)
 
 
 def _command(repo: Path, *words: str) -> Any:  # noqa: ANN401 - JSON
