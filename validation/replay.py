@@ -152,29 +152,33 @@ def _add_gap(
         for view in model.plan.windows
     }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
-    # A request for another time was read at a time that is not its t, so it may differ from its training row.
-    is_current = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
-    gap.rows += int(is_current.sum())
-    gap.different += int((is_current & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
+    # A decision is made after the t of its event. A request for another time has no training row at the time of its
+    # read, so it may differ.
+    is_decision = np.array([partition is not None for partition, _ in logged.events], dtype=np.bool_)
+    is_compared = is_decision | (logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t)
+    gap.rows += int(is_compared.sum())
+    gap.different += int((is_compared & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
     for view, read in reads.items():
         reasons = gap.reasons.setdefault(view, Counter())
-        for reason, rows in _find_reasons(read, rebuilt.reads[view], mode, logged.read_start < logged.t).items():
-            if (rows & is_current).any():
-                reasons[reason] += int((rows & is_current).sum())
+        for reason, rows in _find_reasons(read, rebuilt.reads[view], mode, logged, is_decision).items():
+            if (rows & is_compared).any():
+                reasons[reason] += int((rows & is_compared).sum())
 
 
-def _find_reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: BoolArray) -> dict[Reason, BoolArray]:
+def _find_reasons(
+    trained: ViewRead, served: ViewRead, mode: TimeMode, logged: LoggedPredictions, is_decision: BoolArray
+) -> dict[Reason, BoolArray]:
     if trained.block is not None and served.block is not None:
         # A window depends on many rows, so the reason is any event that only one side knows.
-        changed = np.asarray((~equal_bits(trained.block, served.block)).any(axis=1), dtype=np.bool_)
-        return _split_by_cache(changed, cached) if mode == "knowledge" else {"late": changed}
-    is_different = trained.versions.seq != served.versions.seq
+        is_different = np.asarray((~equal_bits(trained.block, served.block)).any(axis=1), dtype=np.bool_)
+        is_newer, is_correction = is_decision & (mode == "knowledge"), np.zeros_like(is_decision)
+    else:
+        left, right = trained.versions, served.versions
+        # A correction has the event time of the row that it replaces.
+        is_different, is_correction = left.seq != right.seq, left.event_ts == right.event_ts
+        is_newer = is_decision & (right.seq > left.seq)
+    others, is_cached = is_different & ~is_newer, logged.read_start < logged.t
+    reasons: dict[Reason, BoolArray] = {"after_t": is_different & is_newer}
     if mode == "knowledge":
-        return _split_by_cache(is_different, cached)
-    # A correction has the event time of the row that it replaces.
-    is_corrected = is_different & (trained.versions.event_ts == served.versions.event_ts)
-    return {"corrected": is_corrected, "late": np.asarray(is_different & ~is_corrected, dtype=np.bool_)}
-
-
-def _split_by_cache(other: BoolArray, cached: BoolArray) -> dict[Reason, BoolArray]:
-    return {"in_flight": other & ~cached, "cached": other & cached}
+        return reasons | {"in_flight": others & ~is_cached, "cached": others & is_cached}
+    return reasons | {"corrected": others & is_correction, "late": others & ~is_correction}

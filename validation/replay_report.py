@@ -11,7 +11,7 @@ from typing import Any, Literal
 from skewless.contract.render import count_text
 
 _MAX_EXAMPLES = 3
-Reason = Literal["in_flight", "cached", "late", "corrected"]
+Reason = Literal["in_flight", "cached", "after_t", "late", "corrected"]
 
 
 class Cause(StrEnum):
@@ -101,11 +101,11 @@ class TrainingGap:
     """The difference between served vectors and the training rows of one time mode.
 
     Args:
-        rows: compared predictions: all except ``as_of`` requests.
+        rows: compared predictions: all except ``as_of`` requests and full vectors.
         different: predictions whose vector differs.
         reasons: different reads, by view and reason: ``in_flight`` (the run had not ended at t), ``cached`` (a
-            feature cache had an older row), ``late`` (training uses a row that arrived later), ``corrected`` (a later
-            row with equal event time).
+            feature cache had an older row), ``after_t`` (a decision knew rows that were not known at t), ``late``
+            (training uses a row that arrived later), ``corrected`` (a later row with equal event time).
     """
 
     rows: int = 0

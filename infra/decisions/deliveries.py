@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.plain_record import PlainRecord
@@ -21,11 +20,17 @@ from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.count_metrics import collect_counts
 
 _COUNTED = {
     "delivered": "Decisions that the sink has stored",
-    "refused": "Decisions that the sink refuses for good",
+    "refused": "Decisions that the sink refused for good, even if it stored them when they were sent again",
     "retries": "Deliveries that failed and are tried again",
+}
+_GAUGES: Mapping[str, tuple[str, Callable[[SinkCounts], float | None]]] = {
+    "lag": ("Rows of the prediction log that the sink has not confirmed", lambda counts: counts.waiting),
+    "letters": ("Dead letters that are kept", lambda counts: counts.letters),
+    "waiting": ("1 if nothing can be delivered", lambda counts: float(counts.trouble is not None)),
 }
 
 
@@ -38,8 +43,8 @@ class SinkStatus(PlainRecord):
         streams: names of its decision streams.
         waiting: rows of the prediction log that it has not confirmed.
         lag_s: age of the oldest of these rows in seconds; None: none waits.
-        delivered: decisions that it has confirmed, ever.
-        refused: decisions in its dead letters, ever.
+        delivered: decisions that it has confirmed, ever, dead letters that were sent again among them.
+        refused: decisions that it has refused, ever, and not stored since.
         letters: dead letters that are kept: `skewless letters` lists them and sends them again.
         process: the process that delivers; None: no process does.
         error: of the last attempt to deliver, without secrets; None: it succeeded, or there was none.
@@ -83,6 +88,7 @@ def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us:
         position, trouble = positions.read(sink.name), positions.read_trouble(sink.name)
         waiting = 0 if position is None else max(0, end - position.next)
         oldest = catalog.segments(PREDICTIONS, position.next, position.next) if waiting and position else []
+        resent = positions.count_resent(sink.name)
         statuses.append(
             SinkStatus(
                 name=sink.name,
@@ -90,8 +96,8 @@ def read_sinks(state: ProjectState, decisions: Iterable[DecisionStream], now_us:
                 streams=streams,
                 waiting=waiting,
                 lag_s=max(0.0, (now_us - oldest[0].at_us) / 1e6) if oldest else None,
-                delivered=0 if position is None else position.confirmed,
-                refused=0 if position is None else position.refused,
+                delivered=0 if position is None else position.confirmed + resent,
+                refused=0 if position is None else position.refused - resent,
                 letters=positions.count_letters(sink.name),
                 process=leases.read_holder(f"sink {sink.name}"),
                 error=None if trouble is None else trouble.error,
@@ -169,28 +175,6 @@ class Deliveries:
             delivery.stop()
 
 
-class SinkMetrics(Collector):
-    """Exposes the counts of deliveries."""
-
-    def __init__(self, counts: Callable[[], Sequence[SinkCounts]]) -> None:
-        self._read = counts
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield all metrics, each with one sample per sink."""
-        counts = self._read()
-        for name, text in _COUNTED.items():
-            counter = CounterMetricFamily(f"skewless_sink_{name}", text, labels=["sink"])
-            for each in counts:
-                counter.add_metric([each.sink], getattr(each, name))
-            yield counter
-        gauges: Mapping[str, tuple[str, Callable[[SinkCounts], float | None]]] = {
-            "lag": ("Rows of the prediction log that the sink has not confirmed", lambda each: each.waiting),
-            "waiting": ("1 if nothing can be delivered", lambda each: float(each.trouble is not None)),
-        }
-        for name, (text, read) in gauges.items():
-            gauge = GaugeMetricFamily(f"skewless_sink_{name}", text, labels=["sink"])
-            for each in counts:
-                value = read(each)
-                if value is not None:
-                    gauge.add_metric([each.sink], value)
-            yield gauge
+def collect_sinks(counts: Sequence[SinkCounts]) -> Iterator[Metric]:
+    """Yield the metrics of deliveries, each with one sample per sink."""
+    return collect_counts("skewless_sink", "sink", counts, _COUNTED, _GAUGES)

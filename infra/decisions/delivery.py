@@ -47,9 +47,10 @@ class SinkCounts:
         streams: names of the decision streams.
         is_owner: whether this process delivers; another process may.
         delivered: decisions that the sink has stored.
-        refused: decisions in the dead letters.
+        refused: decisions that the sink refused for good.
         retries: deliveries that failed and are tried again.
         waiting: rows of the prediction log that the sink has not confirmed; None: unknown.
+        letters: dead letters that are kept; None: unknown.
         trouble: why nothing is delivered now; None: nothing is wrong.
     """
 
@@ -61,6 +62,7 @@ class SinkCounts:
     refused: int = 0
     retries: int = 0
     waiting: int | None = None
+    letters: int | None = None
     trouble: str | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -128,8 +130,9 @@ class SinkDelivery:
                 position = self._positions.read(self.sink.name)
                 end = self._catalog.next_seq(PREDICTIONS)
                 self.counts.waiting = None if position is None else max(0, end - position.next)
+                self.counts.letters = self._positions.count_letters(self.sink.name)
             except StoreError:
-                self.counts.waiting = None
+                self.counts.waiting = self.counts.letters = None
             self._counted_at = time.monotonic()
         return self.counts.waiting
 
@@ -141,6 +144,7 @@ class SinkDelivery:
             except ConflictError:
                 self._pause(_LEASE_S)  # another process delivers, and continues from the confirmed position
             except SkewlessError as error:
+                self.counts.retries += 1
                 self._note(str(error))
                 self._pause(pauses.next())
             except Exception as error:  # noqa: BLE001 - a fault of one sink must not end its thread for ever

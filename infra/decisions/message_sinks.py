@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import StoreError
 from skewless.contract.sinks import KafkaSink, RedisStreamSink
 from skewless.infra.decisions.decision import MessageWriter
 from skewless.infra.decisions.outbox import DecisionBatch
 from skewless.infra.decisions.sink_positions import Refusal
 from skewless.infra.online.clients import translate_errors
-from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.redis_link import RedisLink
+
+if TYPE_CHECKING:
+    from skewless.infra.streams.kafka_client import KafkaSender
 
 # Errors of Kafka about one message; the broker may report one for all messages of a request.
 _REFUSALS = {"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION"}
+_BROKERS_S = 60.0  # the longest time for which the brokers that were checked count as those of the cluster
 
 
 class KafkaDelivery:
@@ -24,17 +30,23 @@ class KafkaDelivery:
         sink: its declaration.
         writer: of messages.
         sender: of the topic; closed with this object.
+        hosts: that brokers may advertise.
     """
 
     retry_after_s: float | None = None
 
-    def __init__(self, sink: KafkaSink, writer: MessageWriter, sender: EventSender) -> None:
-        self._key, self._writer, self._sender = sink.key, writer, sender
+    def __init__(self, sink: KafkaSink, writer: MessageWriter, sender: KafkaSender, hosts: SinkHosts) -> None:
+        self._sink, self._writer, self._sender, self._hosts = sink, writer, sender, hosts
+        self._checked_at = -_BROKERS_S
 
     def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
         """Deliver a batch; see ``DecisionSink``."""
+        if time.monotonic() - self._checked_at >= _BROKERS_S:
+            problem = "has brokers that advertise a host that is not allowed"
+            self._hosts.check(self._sink, self._sender.broker_hosts(), problem)
+            self._checked_at = time.monotonic()
         messages = [self._writer.write(decision) for decision in batch.decisions]
-        keys = [decision.key(self._key) for decision in batch.decisions]
+        keys = [decision.key(self._sink.key) for decision in batch.decisions]
         if self._try(messages, keys) is None:
             return ()
         # Which message was refused is unknown, so each is sent alone, in order.
@@ -55,6 +67,7 @@ class KafkaDelivery:
             self._sender.send(messages, keys)
         except StoreError as error:
             if error.value not in _REFUSALS:
+                self._checked_at = -_BROKERS_S  # there may be other brokers now
                 raise
             return str(error.value)
         return None

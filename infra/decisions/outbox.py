@@ -63,6 +63,7 @@ class DecisionSink(Protocol):
 
         Raises:
             StoreError: the sink is unavailable; any part of the batch may be stored. Send the same batch again later.
+            DefinitionError: it must not be sent there; nothing was stored. Close this object.
         """
         ...
 

@@ -60,9 +60,8 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
         options = kafka_options(
             context.settings.kafka if sink.options_env is None else _secret(context, sink, sink.options_env)
         )
-        return KafkaDelivery(
-            sink, writer, KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
-        )
+        sender = KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
+        return KafkaDelivery(sink, writer, sender, hosts)
     if isinstance(sink, RedisStreamSink):
         if sink.url_env is None:
             return RedisDelivery(sink, writer, context.redis_url())

@@ -11,7 +11,7 @@ from skewless.infra.storage.documents import Documents, Records
 
 MOST_LETTERS = 1_000
 SINK_COUNTS = "sinks"  # folder of the counts by day
-_POSITIONS, _LETTERS, _TROUBLES = "sink_positions", "dead_letters", "sink_troubles"
+_POSITIONS, _LETTERS, _RESENT, _TROUBLES = "sink_positions", "dead_letters", "resent_letters", "sink_troubles"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class SinkPosition:
 
     Args:
         next: every decision of the prediction log before this position is confirmed or refused.
-        confirmed: number of decisions that the sink has confirmed.
-        refused: number of decisions in its dead letters, ever.
+        confirmed: number of decisions that the sink has confirmed when they were first sent.
+        refused: number of decisions that it refused for good then; `SinkPositions.count_resent` of them are stored.
         claimed: last position of a batch that may have been written; the next delivery has the same batch. None: none.
         facts: what must stay the same for the same bytes, for example the id of a schema.
     """
@@ -70,6 +70,7 @@ class SinkPositions:
         self._database = database
         self._documents = Documents(database, _POSITIONS)
         self._letters = Records(database, _LETTERS)
+        self._resent = Documents(database, _RESENT)  # not in the position, which the delivering process writes whole
         self._troubles = Documents(database, _TROUBLES)
 
     def read(self, sink: str) -> SinkPosition | None:
@@ -116,6 +117,10 @@ class SinkPositions:
         """Return the number of dead letters of a sink that are kept."""
         return self._letters.count(sink)
 
+    def count_resent(self, sink: str) -> int:
+        """Return the number of dead letters that a sink has stored after they were sent again."""
+        return self._resent.get(sink) or 0
+
     def settle_letters(
         self, sink: str, ids: Collection[str], refusals: Sequence[Refusal], check: Callable[[], None]
     ) -> None:
@@ -128,9 +133,10 @@ class SinkPositions:
         """
         with self._database.transaction():
             check()
-            for number, body in self._letters.read_latest_first(sink):
-                if body["id"] in ids:
-                    self._letters.delete(sink, number)
+            settled = [number for number, body in self._letters.read_latest_first(sink) if body["id"] in ids]
+            for number in settled:
+                self._letters.delete(sink, number)
+            self._resent.put(sink, self.count_resent(sink) + len(settled) - len(refusals))
             self._add_letters(sink, refusals)
 
     def _add_letters(self, sink: str, refusals: Sequence[Refusal]) -> None:

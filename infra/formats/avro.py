@@ -17,6 +17,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.formats.frame import PayloadError
+from skewless.infra.formats.registry import RegisteredSchema
 
 Values = dict[str, Any]
 ReadBody = Callable[[bytes], Values]
@@ -56,25 +57,56 @@ class _ColumnSource(NamedTuple):
     convert: Callable[[int], int] | None
 
 
-def compile_avro(name: str, text: str, columns: Sequence[Column], latest: Callable[[], str | None]) -> ReadBody:
+class _Record(NamedTuple):
+    """The schema of a record, and the kinds of its named types, by the names that its fields use.
+
+    Args:
+        references: the schemas whose types it uses, in an order in which each can be parsed.
+    """
+
+    schema: Mapping[str, Any]
+    references: Sequence[Any]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, registered: RegisteredSchema) -> _Record:
+        """Parse a schema; raise PayloadError if its values cannot be read, or have no bound."""
+        references = [_parse_json(name, text) for _, text in registered.references]
+        schema = _parse_json(name, registered.text)
+        if not isinstance(schema, dict) or schema.get("type") != "record" or not isinstance(schema.get("fields"), list):
+            raise PayloadError(f"{name} is not a record")
+        if not all(isinstance(field, dict) and {"name", "type"} <= field.keys() for field in schema["fields"]):
+            raise PayloadError(f"{name} has a field without name and type")
+        shapes, inner = _Shapes(name), f"{_space_of(schema, '')}."
+        for each in (*references, schema):
+            shapes.measure(each)
+        # A name without dots is first looked up in the record's own namespace.
+        own = {full.removeprefix(inner): kind for full, kind in shapes.kinds.items() if full.startswith(inner)}
+        return cls(schema, references, shapes.kinds | own)
+
+
+def compile_avro(
+    registered: RegisteredSchema, columns: Sequence[Column], latest: Callable[[], RegisteredSchema | None]
+) -> ReadBody:
     """Return a function from the binary of an event to its columns.
 
     Args:
-        name: of the writer's schema in reasons, for example ``schema 7``.
-        text: JSON of the writer's schema.
+        registered: the writer's schema.
         columns: to read.
-        latest: returns the JSON of the subject's latest schema; called if the writer's schema lacks a column.
+        latest: returns the subject's latest schema; called if the writer's schema lacks a column.
 
     Raises:
         PayloadError: no event of the schema can be read.
         DefinitionError: fastavro is not installed.
     """
-    fastavro = import_fastavro()
-    schema = _parse_record(name, text)
-    kinds = _measure_kinds(name, schema)
-    fields = [_find_field(name, column, schema, kinds, latest) for column in columns]
+    fastavro, name = import_fastavro(), f"schema {registered.id}"
+    record = _Record.of(name, registered)
+    fields = [_find_field(name, column, record, latest) for column in columns]
+    named: dict[str, Any] = {}
     try:
-        parsed = fastavro.parse_schema(_strip(schema), _write_hint=False)
+        for reference in record.references:
+            fastavro.parse_schema(_strip(reference), named)
+        parsed = fastavro.parse_schema(_strip(record.schema), named)
     except Exception as error:  # noqa: BLE001 - a schema that is not valid raises many kinds of errors
         raise PayloadError(f"{name} is not a valid Avro schema: {type(error).__name__}") from None
     read = fastavro.schemaless_reader
@@ -82,14 +114,14 @@ def compile_avro(name: str, text: str, columns: Sequence[Column], latest: Callab
     def read_body(body: bytes) -> Values:
         stream = io.BytesIO(body)
         try:
-            record: Any = read(stream, parsed, None)
+            event: Any = read(stream, parsed, None)
         except _ERRORS:
             raise PayloadError(f"the message is not Avro of {name}") from None
         if stream.tell() != len(body):
             raise PayloadError(f"the message has bytes after its record of {name}")
         values = {}
         for column, field, default, convert in fields:
-            value = default if field is None else record[field]
+            value = default if field is None else event[field]
             values[column] = value if convert is None or value is None else convert(value)
         return values
 
@@ -131,52 +163,28 @@ def import_fastavro() -> Any:  # noqa: ANN401 - an optional dependency
     return fastavro
 
 
-def _parse_record(name: str, text: str) -> dict[str, Any]:
+def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON
     try:
-        schema = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise PayloadError(f"{name} is not JSON") from None
-    if not isinstance(schema, dict) or schema.get("type") != "record" or not isinstance(schema.get("fields"), list):
-        raise PayloadError(f"{name} is not a record")
-    if not all(isinstance(field, dict) and {"name", "type"} <= field.keys() for field in schema["fields"]):
-        raise PayloadError(f"{name} has a field without name and type")
-    return schema
-
-
-def _measure_kinds(name: str, schema: Mapping[str, Any]) -> dict[str, str]:
-    """Return the kinds of the named types of a record, by the names that its fields use; raises PayloadError."""
-    shapes, space = _Shapes(name), _space_of(schema, "")
-    shapes.measure(schema)
-    # A name without dots is first looked up in the record's own namespace.
-    own = {full.removeprefix(f"{space}."): kind for full, kind in shapes.kinds.items() if full.startswith(f"{space}.")}
-    return shapes.kinds | own
 
 
 def _find_field(
-    name: str,
-    column: Column,
-    schema: Mapping[str, Any],
-    kinds: Mapping[str, str],
-    latest: Callable[[], str | None],
+    name: str, column: Column, record: _Record, latest: Callable[[], RegisteredSchema | None]
 ) -> _ColumnSource:
-    fields = {field["name"]: field for field in schema["fields"]}
-    if column.name in fields:
-        return _ColumnSource(
-            column.name, column.name, None, _choose_conversion(name, column, fields[column.name], kinds)
-        )
-    text = latest()
-    newer: Mapping[str, Any] = {"fields": ()} if text is None else _parse_record("the latest schema", text)
-    for field in newer["fields"]:
-        if field["name"] != column.name:
-            continue
-        alias = next((alias for alias in field.get("aliases", ()) if alias in fields), None)
-        if alias is not None:
-            return _ColumnSource(column.name, alias, None, _choose_conversion(name, column, fields[alias], kinds))
-        if "default" in field:
-            known = _measure_kinds("the latest schema", newer)
-            convert = _choose_conversion("the latest schema", column, field, known)
+    fields = {field["name"]: field for field in record.schema["fields"]}
+    known = column.name if column.name in fields else None
+    if known is None and (registered := latest()) is not None:
+        newer = _Record.of("the latest schema", registered)
+        field: Mapping[str, Any] = next((each for each in newer.schema["fields"] if each["name"] == column.name), {})
+        known = next((alias for alias in field.get("aliases", ()) if alias in fields), None)
+        if known is None and "default" in field:
+            convert = _choose_conversion("the latest schema", column, field, newer.kinds)
             return _ColumnSource(column.name, None, field["default"], convert)
-    raise PayloadError(f"{name} lacks the field {column.name!r}")
+    if known is None:
+        raise PayloadError(f"{name} lacks the field {column.name!r}")
+    return _ColumnSource(column.name, known, None, _choose_conversion(name, column, fields[known], record.kinds))
 
 
 def _choose_conversion(
@@ -207,9 +215,10 @@ def _type_name(schema: object) -> str:
 
 
 def _strip(schema: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a schema without logical types, so that values stay numbers."""
+    """Return a schema without logical types, so that values stay numbers, and without marks of the library."""
     if isinstance(schema, dict):
-        return {key: _strip(value) for key, value in schema.items() if key not in {"logicalType", "default"}}
+        omitted = {"logicalType", "default", "__fastavro_parsed", "__named_schemas"}
+        return {key: _strip(value) for key, value in schema.items() if key not in omitted}
     return [_strip(item) for item in schema] if isinstance(schema, list) else schema
 
 

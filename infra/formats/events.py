@@ -95,16 +95,16 @@ class EventReader:
             StoreError: the registry is unavailable.
         """
         thing = f"event source {self._source.name!r}"
-        schema = self._registry.latest(self._source.registry_subject)
-        if schema is None:
-            raise DefinitionError(
-                thing,
-                "has no schema in the registry",
-                value=self._source.registry_subject,
-                fix="register one, or correct the source's subject",
-            )
         try:
-            self._compile(schema, None, f"schema {schema.id}")
+            schema = self._registry.latest(self._source.registry_subject)
+            if schema is None:
+                raise DefinitionError(
+                    thing,
+                    "has no schema in the registry",
+                    value=self._source.registry_subject,
+                    fix="register one, or correct the source's subject",
+                )
+            self._compile(schema.id, schema, None)
         except PayloadError as error:
             raise DefinitionError(
                 thing,
@@ -118,8 +118,7 @@ class EventReader:
             raise PayloadError(problem)
         schema_id, indexes = place
         try:
-            schema = self._registry.schema(schema_id)
-            read_body = self._compile(schema, indexes, f"schema {schema_id}")
+            read_body = self._compile(schema_id, self._registry.schema(schema_id), indexes)
         except PayloadError as error:
             if len(self._problems) >= _MOST_READERS:
                 self._problems.clear()
@@ -130,21 +129,16 @@ class EventReader:
             self._readers.popitem(last=False)
         return read_body
 
-    def _compile(self, schema: RegisteredSchema | None, indexes: tuple[int, ...] | None, name: str) -> ReadBody:
+    def _compile(self, schema_id: int, schema: RegisteredSchema | None, indexes: tuple[int, ...] | None) -> ReadBody:
         source = self._source
         if schema is None:
-            raise PayloadError(f"{name} is not in the registry")
+            raise PayloadError(f"schema {schema_id} is not in the registry")
         if schema.kind != _KINDS[source.format]:
-            raise PayloadError(f"{name} is {schema.kind}, and the source declares {source.format}")
+            raise PayloadError(f"schema {schema.id} is {schema.kind}, and the source declares {source.format}")
         if source.format == "protobuf":
             return compile_protobuf(schema, indexes, source.message, self._columns, self._latest)
-        if schema.references:
-            raise PayloadError(f"{name} references other schemas, which is not supported for Avro")
-        return compile_avro(name, schema.text, self._columns, self._latest_text)
+        return compile_avro(schema, self._columns, self._latest)
 
     def _latest(self) -> RegisteredSchema | None:
-        return self._registry.latest(self._source.registry_subject)
-
-    def _latest_text(self) -> str | None:
-        latest = self._latest()
-        return latest.text if latest is not None and latest.kind == "AVRO" else None
+        latest = self._registry.latest(self._source.registry_subject)
+        return latest if latest is not None and latest.kind == _KINDS[self._source.format] else None

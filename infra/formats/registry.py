@@ -13,15 +13,16 @@ import threading
 import time
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import orjson
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import is_loopback
+from skewless.infra.formats.frame import PayloadError
 
 SchemaKind = Literal["AVRO", "PROTOBUF"]
 _CONTENT = "application/vnd.schemaregistry.v1+json"
@@ -38,15 +39,23 @@ class RegisteredSchema:
 
     Args:
         id: in the registry.
-        kind: its language.
+        kind: its language: ``AVRO``, ``PROTOBUF`` or another one, which cannot be read.
         text: JSON of an Avro schema; base64 of a serialized FileDescriptorProto.
         references: the schemas that it imports, by the name in the import, with theirs first.
     """
 
     id: int
-    kind: SchemaKind
+    kind: str
     text: str
     references: tuple[tuple[str, str], ...] = ()
+
+
+class _Reference(NamedTuple):
+    """The name by which a schema uses another one, which is a version of a subject."""
+
+    name: str
+    subject: str
+    version: int
 
 
 class SchemaRegistry:
@@ -73,6 +82,7 @@ class SchemaRegistry:
 
         Raises:
             StoreError: the registry is unavailable, or its reply is wrong.
+            PayloadError: its references end nowhere, are too many, or one of them is missing.
         """
         with self._lock:
             if schema_id in self._schemas:
@@ -97,6 +107,7 @@ class SchemaRegistry:
 
         Raises:
             StoreError: the registry is unavailable, or its reply is wrong.
+            PayloadError: its references end nowhere, are too many, or one of them is missing.
         """
         return asyncio.run(self._read(f"/subjects/{quote(subject, safe='')}/versions/latest", None))
 
@@ -131,27 +142,49 @@ class SchemaRegistry:
                 reply = await self._get(session, f"{path}?format=serialized") or {}
             found: Any = reply.get("id", schema_id)
             text = reply.get("schema")
-            if kind not in {"AVRO", "PROTOBUF"} or not isinstance(text, str) or not _is_id(found):
+            if not isinstance(text, str) or not _is_id(found):
                 raise self._error("answered with a schema that is neither Avro nor Protobuf")
-            references: dict[str, str] = {}
-            await self._read_references(session, reply.get("references"), references, 0)
-            return RegisteredSchema(id=found, kind=kind, text=text, references=tuple(references.items()))
+            references: dict[_Reference, str] = {}
+            # A schema that cannot be read must not let the events of others wait.
+            await self._read_references(session, f"schema {found}", reply.get("references"), references, ())
+            return RegisteredSchema(
+                id=found,
+                kind=kind if kind in {"AVRO", "PROTOBUF"} else "neither Avro nor Protobuf",
+                text=text,
+                references=tuple((reference.name, text) for reference, text in references.items()),
+            )
 
-    async def _read_references(self, session: Any, references: object, found: dict[str, str], depth: int) -> None:  # noqa: ANN401 - aiohttp is imported late
-        for reference in _list_references(references):
-            name = reference["name"]
-            if name in found:
+    async def _read_references(
+        self,
+        session: Any,  # noqa: ANN401 - aiohttp is imported late
+        schema: str,
+        references: object,
+        found: dict[_Reference, str],
+        above: tuple[_Reference, ...],
+    ) -> None:
+        """Add the schemas that a schema references; a schema comes after its own references.
+
+        Args:
+            schema: the first of all, for errors.
+            above: the references that lead to this schema.
+        """
+        for reference in _list_references(schema, references):
+            if reference in found:
                 continue
-            if depth >= _MOST_DEPTH or len(found) >= _MOST_REFERENCES:
-                raise self._error("answered with a schema that has too many references")
-            path = f"/subjects/{quote(reference['subject'], safe='')}/versions/{reference['version']}"
+            if reference in above:
+                raise PayloadError(f"{schema} has references that lead back to themselves")
+            if len(above) >= _MOST_DEPTH or len(found) >= _MOST_REFERENCES:
+                raise PayloadError(f"{schema} has too many references")
+            if any(reference.name == other.name for other in (*found, *above)):
+                raise PayloadError(f"{schema} references two schemas by one name")
+            path = f"/subjects/{quote(reference.subject, safe='')}/versions/{reference.version}"
             reply = await self._get(session, path)
             if reply is not None and reply.get("schemaType") == "PROTOBUF":
                 reply = await self._get(session, f"{path}?format=serialized")
             if reply is None or not isinstance(reply.get("schema"), str):
-                raise self._error("lacks a schema that another one references")
-            await self._read_references(session, reply.get("references"), found, depth + 1)
-            found[name] = reply["schema"]
+                raise PayloadError(f"{schema} references a schema that the registry does not have")
+            await self._read_references(session, schema, reply.get("references"), found, (*above, reference))
+            found[reference] = reply["schema"]
 
     async def _get(self, session: Any, path: str) -> dict[str, Any] | None:  # noqa: ANN401 - as above
         status, reply = await self._request(session, "GET", path, None)
@@ -233,12 +266,12 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
-def _list_references(references: object) -> Sequence[Mapping[str, Any]]:
-    if not isinstance(references, list):
-        return []
-    types = {"name": str, "subject": str, "version": int}
-    return [
-        item
-        for item in references
-        if isinstance(item, dict) and all(isinstance(item.get(name), kind) for name, kind in types.items())
-    ]
+def _list_references(schema: str, references: object) -> list[_Reference]:
+    listed = []
+    for item in references if isinstance(references, list) else ():
+        match item:
+            case {"name": str(name), "subject": str(subject), "version": int(version)}:
+                listed.append(_Reference(name, subject, version))
+            case _:
+                raise PayloadError(f"{schema} has a reference without name, subject and version")
+    return listed

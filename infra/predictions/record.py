@@ -86,7 +86,7 @@ class PredictionBatch(NamedTuple):
         origin: the columns of the loaded model; the same object in all its records.
         ids: prediction ids.
         t: the time for which everything was evaluated, microseconds; of decisions, that of the last one.
-        asked_at: the clock at the request; ``t`` to the millisecond, except for ``as_of`` requests.
+        asked_at: the clock at the request; ``t`` to the millisecond, except for ``as_of`` requests and decisions.
         read_start: the clock when the oldest state that was used had been read.
         read_end: the clock after the store's reply.
         skew_us: measured difference between the clocks of store and server.

@@ -301,6 +301,18 @@ class KafkaSender:
         if n_undelivered or self._errors:
             raise self._abort(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
 
+    def broker_hosts(self) -> list[str]:
+        """Return the hosts that the brokers of the cluster advertise; the sender connects to them.
+
+        Raises:
+            StoreError: no broker answers.
+        """
+        try:
+            brokers = self._producer.list_topics(self._topic, timeout=self._timeout_s).brokers
+        except kafka.KafkaException as error:
+            raise broker_error(self._topic, error.args[0]) from error
+        return [str(broker.host) for broker in brokers.values()]
+
     def close(self) -> None:
         """Flush and close; see ``EventSender``."""
         self._producer.flush(_GRACE_S)

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from skewless.contract.errors import SkewlessError
@@ -26,6 +26,7 @@ from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Assignment, Streams
 from skewless.infra.streams.worker import Worker
+from skewless.infra.telemetry.count_metrics import collect_counts
 from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
@@ -59,6 +60,10 @@ _GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
         lambda counts: None if counts.watermark_us is None else counts.watermark_us / 1e6,
     ),
     "waiting": ("1 if a worker cannot continue", lambda counts: float(counts.trouble is not None)),
+}
+_DECISION_GAUGES: dict[str, tuple[str, Callable[[DecisionCounts], float | None]]] = {
+    "lag": ("Accepted events that are not decided yet", lambda counts: counts.lag),
+    "waiting": ("1 if no event can be decided", lambda counts: float(counts.trouble is not None)),
 }
 
 
@@ -300,36 +305,7 @@ class SourceMetrics(Collector):
         self._further = further
 
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics, each with one sample per source."""
-        source_counts = self._read()
-        for name, text in _COUNTED.items():
-            counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-            for counts in source_counts:
-                counter.add_metric([counts.source], getattr(counts, name))
-            yield counter
-        for name, (text, read) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-            for counts in source_counts:
-                value = read(counts)
-                if value is not None:
-                    gauge.add_metric([counts.source], value)
-            yield gauge
-        yield from self._collect_decisions()
+        """Yield all metrics, each with one sample per source or decision stream."""
+        yield from collect_counts("skewless_stream", "source", self._read(), _COUNTED, _GAUGES)
+        yield from collect_counts("skewless_decisions", "stream", self._read_decisions(), _DECIDED, _DECISION_GAUGES)
         yield from self._further()
-
-    def _collect_decisions(self) -> Iterable[Metric]:
-        decision_counts = self._read_decisions()
-        for name, text in _DECIDED.items():
-            counter = CounterMetricFamily(f"skewless_decisions_{name}", text, labels=["stream"])
-            for counts in decision_counts:
-                counter.add_metric([counts.stream], getattr(counts, name))
-            yield counter
-        lag = GaugeMetricFamily("skewless_decisions_lag", "Accepted events that are not decided yet", labels=["stream"])
-        for counts in decision_counts:
-            if counts.lag is not None:
-                lag.add_metric([counts.stream], counts.lag)
-        yield lag
-        waiting = GaugeMetricFamily("skewless_decisions_waiting", "1 if no event can be decided", labels=["stream"])
-        for counts in decision_counts:
-            waiting.add_metric([counts.stream], float(counts.trouble is not None))
-        yield waiting

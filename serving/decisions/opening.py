@@ -12,7 +12,7 @@ from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DecisionLog
-from skewless.infra.decisions.deliveries import Deliveries, SinkMetrics
+from skewless.infra.decisions.deliveries import Deliveries, collect_sinks
 from skewless.infra.decisions.exact_windows import ExactWindows
 from skewless.infra.decisions.sink_adapters import SinkContext
 from skewless.infra.log.partitions import log_ends
@@ -102,7 +102,7 @@ class Deciders:
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics of the sinks."""
-        return SinkMetrics(lambda: self._deliveries.counts).collect()
+        return collect_sinks(self._deliveries.counts)
 
     def close(self) -> None:
         """End the deliveries."""

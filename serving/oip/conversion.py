@@ -161,7 +161,7 @@ def requested_outputs(signature: Signature, request: InferRequest) -> Mapping[st
 
 
 def check_vector_outputs(model: ServedModel, names: Iterable[str]) -> None:
-    """Check outputs that are requested by name for vectors.
+    """Check the outputs that are requested for vectors, by name or by default.
 
     Raises:
         RequestError: the policy reads keys or request fields, so it cannot decide about vectors.
@@ -172,7 +172,7 @@ def check_vector_outputs(model: ServedModel, names: Iterable[str]) -> None:
                 raise RequestError(
                     f"output {name!r}",
                     "cannot be given for vectors: the policy of the model reads keys or request fields",
-                    fix="send the inputs of the metadata, or do not request the output",
+                    fix="send the inputs of the metadata, or request other outputs by name, for example 'score'",
                 )
 
 

@@ -144,7 +144,7 @@ class InferRoute(PredictionRoute):
             model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )
         if scoring_request.vectors is not None:
-            check_vector_outputs(model, request.outputs)
+            check_vector_outputs(model, outputs)
         if target.version is None:
             scoring_request = self._add_routing(scoring_request, outputs)
         if exchange.request_id:

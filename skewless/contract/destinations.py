@@ -42,11 +42,14 @@ class SinkHosts:
 
     allowed: tuple[str, ...] = ()
 
-    def check(self, sink: Sink, hosts: Iterable[str] | None = None) -> None:
+    def check(
+        self, sink: Sink, hosts: Iterable[str] | None = None, problem: str = "delivers to a host that is not allowed"
+    ) -> None:
         """Check where a sink delivers to.
 
         Args:
             hosts: of an address that is not in its definition; None: those of its definition.
+            problem: for the error.
 
         Raises:
             DefinitionError: it is not allowed.
@@ -55,7 +58,7 @@ class SinkHosts:
             if not self.permits(host):
                 raise DefinitionError(
                     f"sink {sink.name!r}",
-                    "delivers to a host that is not allowed",
+                    problem,
                     value=host,
                     fix="add the host to the setting 'sink_hosts', or deliver to another one",
                 )

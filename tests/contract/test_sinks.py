@@ -10,6 +10,8 @@ import pytest
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError
+from skewless.contract.settings import Settings
+from skewless.contract.sinks import KafkaSink
 from skewless.infra.decisions.decision import find_decisions
 from skewless.infra.decisions.deliveries import read_sinks
 from skewless.infra.decisions.delivery import Pauses
@@ -28,6 +30,7 @@ from tests.contract.sinks import (
     Stored,
     WebhookSinkKind,
 )
+from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
 from tests.servers.webhook import webhook_receiver
 from tests.worlds.decided import KEYS, STREAM, T_US, append_decisions, decision_id
@@ -219,3 +222,28 @@ def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(si
     assert (letter.id, letter.position) == (decision_id(20), 20)
     assert letter.reason in {"the receiver answered with status 422", "Kafka refuses the message: MSG_SIZE_TOO_LARGE"}
     assert (delivery.counts.delivered, delivery.counts.refused) == (39, 1)
+
+
+def test_kafka_gets_nothing_while_a_broker_advertises_a_host_that_is_not_allowed(
+    tmp_path: Path, kafka: KafkaBroker, valkey: Node
+) -> None:
+    kind = KafkaSinkKind(kafka)
+    port = kafka.bootstrap.rpartition(":")[2]
+    kind.sink = KafkaSink(**{**vars(kind.sink), "servers": f"localhost:{port}"})
+    refusing = SinkWorld(tmp_path, kind, valkey.url, Settings(sink_hosts=("localhost",)))
+    delivery = refusing.delivery()
+    append_decisions(refusing.state, range(5))
+    delivery.start()
+    until(lambda: delivery.counts.retries >= 2)
+    delivery.stop()
+    assert delivery.counts.trouble == (
+        "sink 'out': has brokers that advertise a host that is not allowed (got '127.0.0.1'). "
+        "Fix: add the host to the setting 'sink_hosts', or deliver to another one"
+    )
+    assert kind.stored() == []
+    allowing = SinkWorld(tmp_path, kind, valkey.url, Settings(sink_hosts=("localhost", "127.0.0.0/8")))
+    delivery = allowing.delivery()
+    delivery.start()
+    until(allowing.has_delivered(5))
+    delivery.stop()
+    assert_delivered(kind.stored(), range(5))

@@ -22,7 +22,7 @@ from skewless.contract.windows.view import Function
 from skewless.infra.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from skewless.infra.compiler.windows import ALIASES, VIEW_TAGS
-from skewless.infra.decisions.deliveries import SinkMetrics
+from skewless.infra.decisions.deliveries import collect_sinks
 from skewless.infra.decisions.delivery import SinkCounts
 from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
@@ -165,7 +165,7 @@ def test_every_column_of_the_prediction_log_is_documented() -> None:
 def test_every_metric_of_the_sinks_is_documented() -> None:
     rows = table(page("sinks-and-formats.md"), "sink metric", "type", "meaning")
     found = {names(row["sink metric"])[0]: row["type"] for row in rows}
-    families = SinkMetrics(lambda: [SinkCounts(sink="s", kind="kafka", waiting=1)]).collect()
+    families = collect_sinks([SinkCounts(sink="s", kind="kafka", waiting=1, letters=0)])
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

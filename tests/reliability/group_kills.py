@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +20,15 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS
 from skewless.contract.errors import StoreError
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink
+from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink
 from skewless.infra.decisions.deliveries import read_sinks
 from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
 from skewless.infra.decisions.parquet_sink import ParquetDelivery
 from skewless.infra.streams.kafka_client import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import OpenStream, Partition
+from skewless.infra.streams.port import EventSender, OpenStream, Partition
+from skewless.infra.streams.redis_link import RedisSender
+from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.worker import Worker
 from skewless.serving.decisions.opening import Deciders
 from tests.reliability.decision_kills import has_more, quicken, supervise, work
@@ -63,26 +65,50 @@ _POSITIVE = Transform(
 Message = tuple[str, Any]  # id of a decision, and its fields
 
 
-def group_world(root: Path, url: str, kafka: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the world
-    """Return a project with two decision streams, whose decisions go to three sinks.
+def group_world(root: Path, url: str, events: str, **parts: Any) -> DecidingWorld:  # noqa: ANN401 - of the world
+    """Return a project with two decision streams, whose decisions go to each kind of sink that there is.
 
     Args:
         url: of the store.
-        kafka: servers of the events, and of a sink.
+        events: URL of the Redis with the events, or Kafka's servers, which are also those of a sink.
     """
-    sinks = (
-        KafkaSink(name="kafka", topic=_DECIDED, servers=kafka, key="id", batch=7, timeout_s=2.0),
+    sinks: tuple[Sink, ...] = (
         RedisStreamSink(name="redis", stream=_STREAM, batch=7, timeout_s=1.0),
         ParquetSink(name="parquet", batch=7, every_s=0.2),
     )
+    if not _is_redis(events):
+        sinks = (KafkaSink(name="kafka", topic=_DECIDED, servers=events, key="id", batch=7, timeout_s=2.0), *sinks)
     streams = replace(ALL, sinks=sinks), replace(ALL, name="positive", when=_POSITIVE, sinks=sinks)
     clock = OffsetClock.create(root / "clock")
     return DecidingWorld(root=root, url=url, decisions=streams, clock=clock, **parts)
 
 
-def open_topic(kafka: str, settings: Mapping[str, Any]) -> OpenStream:
-    """Join the group of the workers."""
-    return lambda owner: KafkaStream(kafka, _TOPIC, owner=owner, group="workers", settings=settings)
+def _place_of(broker: MortalBroker | Node) -> str:
+    return broker.url if isinstance(broker, Node) else broker.bootstrap
+
+
+def _is_redis(events: str) -> bool:
+    return events.startswith("redis:")
+
+
+def open_events(deciding: DecidingWorld, events: str, settings: Mapping[str, Any]) -> OpenStream:
+    """Join the group of the workers.
+
+    Args:
+        settings: of Kafka's client.
+    """
+    if not _is_redis(events):
+        return lambda owner: KafkaStream(events, _TOPIC, owner=owner, group="workers", settings=settings)
+    return lambda owner: RedisStream(
+        events,
+        database=deciding.state.database,
+        project=deciding.root.name,
+        source=SOURCE.name,
+        n_partitions=PARTITIONS,
+        owner=owner,
+        lease_s=3.0,
+        timeout_s=1.0,
+    )
 
 
 @dataclass(kw_only=True)
@@ -93,8 +119,13 @@ class DecidingGroup:
     deciding: DecidingWorld
     store: Node
     sink: Node
-    broker: MortalBroker
+    broker: MortalBroker | Node
     traffic: Traffic
+
+    @property
+    def events(self) -> str:
+        """Where the events are."""
+        return _place_of(self.broker)
 
     def feed(self, n: int) -> None:
         """Send events, again and again until the broker has confirmed them."""
@@ -102,7 +133,7 @@ class DecidingGroup:
         clock.set(clock.now_us() + _STEP_US)
         pairs = self.traffic.make(n, clock.now_us())
         while True:
-            sender = KafkaSender(self.broker.bootstrap, _TOPIC, timeout_s=2.0)
+            sender = self._sender()
             try:
                 sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
             except StoreError:
@@ -112,12 +143,18 @@ class DecidingGroup:
             finally:
                 sender.close()
 
+    def _sender(self) -> EventSender:
+        if not isinstance(self.broker, Node):
+            return KafkaSender(self.events, _TOPIC, timeout_s=2.0)
+        project = self.deciding.root.name
+        return RedisSender(self.events, project=project, source=SOURCE.name, n_partitions=PARTITIONS, timeout_s=2.0)
+
     def order(self, leave_s: float) -> dict[str, Any]:
         """Return the order to work for so long, and then to leave the group."""
         return {
             "root": str(self.deciding.root),
             "url": self.store.url,
-            "kafka": self.broker.bootstrap,
+            "events": self.events,
             "sink_url": self.sink.url,
             "leave_s": leave_s,
         }
@@ -125,7 +162,7 @@ class DecidingGroup:
     def finish(self) -> None:
         """Take, decide, apply and deliver all that was sent.
 
-        The broker is killed once more: noida-db waits for ever for a leader of the group that dies while it assigns.
+        Kafka's broker is killed once more: noida-db waits for ever for a leader that dies while it assigns.
         """
 
         def has_rest(worker: Worker, deciders: Deciders) -> bool:
@@ -135,10 +172,11 @@ class DecidingGroup:
             sinks = read_sinks(self.deciding.state, self.deciding.decisions, self.deciding.clock.now_us())
             return any(sink.waiting for sink in sinks) or not self.traffic.arrived(self.deciding)
 
-        self.broker.kill()
-        self.broker.start()
+        if isinstance(self.broker, MortalBroker):
+            self.broker.kill()
+            self.broker.start()
         # It looks at all logs between two polls, which may take long.
-        stream, patience_s = open_topic(self.broker.bootstrap, {}), 5 * PATIENCE_S
+        stream, patience_s = open_events(self.deciding, self.events, {}), 5 * PATIENCE_S
         work(self.deciding, stream, has_rest, max_rows=1_000, patience_s=patience_s)
 
     def check(self) -> int:
@@ -156,7 +194,8 @@ class DecidingGroup:
         assert [name for name, _ in files] == list(place), "the files differ from the log"
         repeated = 0
         entries = self._delivered_entries()
-        for received in ([entries], self._delivered_messages(), [files]):
+        kafka = [] if isinstance(self.broker, Node) else [self._delivered_messages(self.broker)]
+        for received in ([entries], [files], *kafka):
             seen: dict[str, Any] = {}
             for lane in received:
                 firsts = [place[name] for name in dict.fromkeys(name for name, _ in lane)]
@@ -181,8 +220,9 @@ class DecidingGroup:
             entries: Any = client.xrange(_STREAM)
         return [(fields[b"id"].decode(), orjson.loads(fields[b"decision"])) for _, fields in entries]
 
-    def _delivered_messages(self) -> list[list[Message]]:
-        lanes = [[orjson.loads(message) for message in lane] for lane in self.broker.kafka.read(_DECIDED)]
+    @staticmethod
+    def _delivered_messages(broker: MortalBroker) -> list[list[Message]]:
+        lanes = [[orjson.loads(message) for message in lane] for lane in broker.kafka.read(_DECIDED)]
         return [[(body["id"], body) for body in lane] for lane in lanes]
 
     def _delivered_files(self) -> list[Message]:
@@ -191,13 +231,17 @@ class DecidingGroup:
 
 
 @contextmanager
-def deciding_group(folder: Path, seed: int) -> Iterator[DecidingGroup]:
-    """Run the servers of a new project for the length of a block."""
-    nodes = [Node(program("valkey"), folder / name, DURABLE) for name in ("store", "sink")]
-    with running(nodes[0]) as store, running(nodes[1]) as sink, mortal_broker(folder / "kafka") as broker:
-        broker.kafka.make(_TOPIC, PARTITIONS)
-        broker.kafka.make(_DECIDED, 2)
-        deciding = group_world(folder / "project", store.url, broker.bootstrap, broker_url=sink.url)
+def deciding_group(folder: Path, kind: str, seed: int) -> Iterator[DecidingGroup]:
+    """Run the servers of a new project for the length of a block; ``kind``: of the source of events."""
+    nodes = [Node(program("valkey"), folder / name, DURABLE) for name in ("store", "sink", "events")]
+    source: AbstractContextManager[MortalBroker | Node] = running(nodes[2])
+    if kind == "kafka":
+        source = mortal_broker(folder / "kafka")
+    with running(nodes[0]) as store, running(nodes[1]) as sink, source as broker:
+        if isinstance(broker, MortalBroker):
+            broker.kafka.make(_TOPIC, PARTITIONS)
+            broker.kafka.make(_DECIDED, 2)
+        deciding = group_world(folder / "project", store.url, _place_of(broker), broker_url=sink.url)
         deciding.clock.set(BASE)
         deciding.publish()
         deciding.ensure()
@@ -211,14 +255,16 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     skewless.infra.decisions.delivery._LEASE_S = 0.1
     skewless.infra.decisions.delivery._LAST_RETRY_S = 0.5
     root, leave_at = Path(order["root"]), time.monotonic() + order["leave_s"]
-    deciding = group_world(root, order["url"], order["kafka"], broker_url=order["sink_url"])
+    deciding = group_world(root, order["url"], order["events"], broker_url=order["sink_url"])
     steps.watch(root)
     watch_states(steps)
-    steps.wrap(KafkaStream, "commit", lambda _, positions: "commit" if positions else "")
+    for kind_of_stream in (KafkaStream, RedisStream):
+        steps.wrap(kind_of_stream, "commit", lambda _, positions: "commit" if positions else "")
     for kind, adapter in _SINKS.items():
         steps.wrap(adapter, "send", lambda *_, kind=kind: f"send-{kind}")
     _note_owners(root / "owners")
-    supervise(lambda: work(deciding, open_topic(order["kafka"], _QUICK), lambda *_: time.monotonic() < leave_at))
+    stream = open_events(deciding, order["events"], _QUICK)
+    supervise(lambda: work(deciding, stream, lambda *_: time.monotonic() < leave_at))
 
 
 def _note_owners(path: Path) -> None:

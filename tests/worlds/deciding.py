@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.validation.replay import replay_log
 from skewless.validation.replay_report import ReplayReport
 from tests.windows.log import bits, signed
-from tests.windows.oracle import Event, features
+from tests.windows.oracle import Event, counts_by, features
 from tests.worlds.plans import columns
 from tests.worlds.streams import SOURCE, StreamWorld, event_of
 
@@ -235,7 +236,29 @@ class DecidingWorld(StreamWorld):
         report = self.replay()
         assert report.ok, report.lines()
         assert report.compared >= len(rows)
+        assert {gap.rows for gap in report.training.values()} == {report.compared}, "not compared with training"
         return len(rows)
+
+    def count_gap(self, *, knows: bool) -> int:
+        """Return how many decisions have another vector than their training row, by brute force.
+
+        Args:
+            knows: training knows what the log had accepted by t; otherwise, all that it has now.
+        """
+        events = [
+            replace(event_of(name, row), known=row[INGEST] if knows else row[EVENT])
+            for name, row, _, _ in self.timed_events()
+        ]
+        return sum(
+            bits(row["vector"][:-1])
+            != bits([value for view in self.views for value in self._trained(view, events, row)])
+            for row in self._rows()
+        )
+
+    @staticmethod
+    def _trained(view: WindowView, events: Sequence[Event], row: dict[str, Any]) -> list[float | None]:
+        key, counted = json.loads(row["inputs"])["id"], counts_by(row["t"])
+        return features(view, [event for event in events if event.key == (key,) and counted(event)], row["t"])
 
     def _check_decision(
         self, row: dict[str, Any], partition: str, event: dict[str, Any], t: int, *, late: bool, events: Sequence[Event]

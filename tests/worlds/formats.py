@@ -58,10 +58,12 @@ def avro_schema(**changes: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "record", "name": "Payment", "namespace": "shop", "fields": items}
 
 
-def avro_message(number: int, schema: dict[str, Any], record: dict[str, Any]) -> bytes:
-    """Return a record as a producer sends it."""
-    stream = io.BytesIO()
-    fastavro.schemaless_writer(stream, fastavro.parse_schema(json.loads(json.dumps(schema))), record)
+def avro_message(number: int, schema: dict[str, Any], record: dict[str, Any], *references: dict[str, Any]) -> bytes:
+    """Return a record as a producer sends it; ``references``: of its schema, in order."""
+    stream, named = io.BytesIO(), dict[str, Any]()
+    for each in references:
+        fastavro.parse_schema(json.loads(json.dumps(each)), named)
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(json.loads(json.dumps(schema)), named), record)
     return b"\0" + struct.pack(">I", number) + stream.getvalue()
 
 

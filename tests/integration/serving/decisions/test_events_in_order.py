@@ -82,6 +82,11 @@ def test_9_2_a_decision_sees_exactly_the_events_before_its_own(deciding: Decidin
     assert deciding.check_decisions() > 60
     assert recomputed == 0
     deciding.check()
+    training, knows = deciding.replay().training, deciding.count_gap(knows=True)
+    assert training["knowledge"].different == knows > 0 < training["event_time"].different
+    assert training["event_time"].different == deciding.count_gap(knows=False)
+    reasons = {mode: {each for counts in gap.reasons.values() for each in counts} for mode, gap in training.items()}
+    assert reasons == {"knowledge": {"after_t"}, "event_time": {"late"}}
 
 
 def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(

@@ -148,6 +148,7 @@ def test_9_7_a_changed_row_decides_its_entity_once(tmp_path: Path, server_url: s
     assert all(row["score"] == deciding.score([row["vector"]])[0] for row in deciding.log_rows())
     report = deciding.replay()
     assert report.ok, report.lines()
+    assert {gap.rows for gap in report.training.values()} == {report.compared} == {4}
     assert report.compared == len(deciding.log_rows()) == 4
 
 

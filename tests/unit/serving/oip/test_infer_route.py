@@ -11,6 +11,9 @@ import pytest
 
 from skewless.contract.clock import SystemClock
 from skewless.contract.errors import AccessError, DeadlineError, RequestError, SkewlessError, StoreError
+from skewless.contract.policy import Policy
+from skewless.contract.policy_runner import PolicyRunner, compile_policy
+from skewless.infra.compiler.services import module_source
 from skewless.serving.access.caller import Caller
 from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics
@@ -18,7 +21,8 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor as RealPredictor
-from tests.unit.serving.oip.standing_in import Predictor, model
+from tests.unit.serving.oip.standing_in import PLAN, Predictor, model
+from tests.worlds.payment_policy import act_on_list, act_otherwise
 
 MODEL = model()
 VECTORS = {"name": "features", "shape": [1, 3], "datatype": "FP64", "data": [1.0, 2.0, 3.0]}
@@ -111,6 +115,26 @@ def test_a_version_without_a_name_is_none_that_is_served() -> None:
 def test_a_version_may_be_named() -> None:
     assert RouteDesk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/1/infer")[0] == 200
     assert RouteDesk().ask({"inputs": [VECTORS]}, "/v2/models/m/versions/2/infer")[0] == 404
+
+
+def test_vectors_get_no_null_in_place_of_an_action_that_needs_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_list = Policy(function=act_on_list, actions=("approve", "decline"), lists={"stolen": "id"})
+    by_score = Policy(function=act_otherwise, actions=("refer",))
+
+    def ask(policy: Policy, *outputs: str) -> tuple[int, Any]:
+        runner = PolicyRunner("m", compile_policy("m", policy, PLAN, PLAN.services[0].name, module_source), PLAN)
+        deciding = model(spec={"policy": runner.policy}, policy=runner)
+        monkeypatch.setattr(Table, "get", lambda *_: deciding)
+        body = {"inputs": [VECTORS]} | ({"outputs": [{"name": name} for name in outputs]} if outputs else {})
+        status, reply, _ = RouteDesk().ask(body)
+        return status, reply.get("error") or {each["name"]: each["data"] for each in reply["outputs"]}
+
+    assert ask(by_score) == (200, {"score": [0.5], "decision": ["refer"]})
+    for outputs in ((), ("decision",), ("score", "reasons")):
+        status, error = ask(by_list, *outputs)
+        assert (status, "cannot be given for vectors: the policy" in error) == (400, True)
+        assert error.endswith("send the inputs of the metadata, or request other outputs by name, for example 'score'")
+    assert ask(by_list, "score") == (200, {"score": [0.5]})
 
 
 def test_another_time_needs_another_scope() -> None:
