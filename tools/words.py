@@ -17,6 +17,7 @@ import tokenize
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +48,7 @@ class Rule:
     bad: str
     good: str
 
-    @property
+    @cached_property
     def expression(self) -> re.Pattern[str]:
         """Return the compiled pattern, in which a space also matches the end of a line."""
         return re.compile(self.pattern.replace(" ", r"\s+"), re.IGNORECASE)
@@ -91,13 +92,13 @@ def find_matches(
 def _read_module(source: str, stored: frozenset[str]) -> Iterator[tuple[int, int, str]]:
     """Yield the first line, the last line and the text of each string and comment."""
     yield from _read_comments(source)
-    tree = ast.parse(source)
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr | ast.Constant)]
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             # A value is a comma: no rule matches across it, in any version of Python.
             text = "".join(str(part.value) if isinstance(part, ast.Constant) else "," for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+        elif isinstance(node.value, str) and id(node) not in parts:
             text = node.value
         else:
             continue
