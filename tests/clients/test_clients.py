@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -42,29 +43,62 @@ def run(python: str, *words: str, cwd: Path) -> str:
     return done.stdout
 
 
-def play(session: str, python: str, server: PredictionServer, tmp_path: Path) -> None:
-    """Let every line of a session answer as it is written."""
-    script = tmp_path / "session.txt"
-    session = session.replace(ADDRESS, server.url.removeprefix("http://")).replace(GRPC_ADDRESS, server.grpc_address)
-    script.write_text(session, encoding="utf-8")
-    run(python, "-m", "doctest", "-o", "ELLIPSIS", str(script), cwd=tmp_path)
+SESSIONS = {
+    "With tritonclient": 40,
+    "With KServe's client": 20,
+    "gRPC": 30,
+    "gRPC with KServe's client": 10,
+}
+ODD = sorted(path.name for path in HERE.glob("*.pycon"))
+# The failed lines of each session, and what it said.
+PLAY = """
+import contextlib, doctest, io, json, sys
+results = {}
+for name in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        played = doctest.testfile(name, module_relative=False, optionflags=doctest.ELLIPSIS, encoding="utf-8")
+    results[name] = played.failed, said.getvalue()
+print(json.dumps(results))
+"""
 
 
-@pytest.mark.parametrize(
-    ("title", "lines"),
-    [("With tritonclient", 40), ("With KServe's client", 20), ("gRPC", 30), ("gRPC with KServe's client", 10)],
-)
-def test_the_sessions_of_the_docs(
-    title: str, lines: int, foreign: str, server: PredictionServer, tmp_path: Path
-) -> None:
-    session = "\n".join(blocks(section(page("oip.md"), title), "pycon"))
+def session_of_docs(title: str) -> str:
+    return "\n".join(blocks(section(page("oip.md"), title), "pycon"))
+
+
+@pytest.fixture(scope="module")
+def played(
+    foreign: str, server: PredictionServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
+    """The failed lines of each session, and what it said.
+
+    A process for each library, whose import takes a second; together they would declare the same messages twice.
+    """
+    folder = tmp_path_factory.mktemp("sessions")
+    texts = {title: session_of_docs(title) for title in SESSIONS}
+    texts |= {name: (HERE / name).read_text(encoding="utf-8") for name in ODD}
+    for name, text in texts.items():
+        script = text.replace(ADDRESS, server.url.removeprefix("http://")).replace(GRPC_ADDRESS, server.grpc_address)
+        (folder / name).write_text(script, encoding="utf-8")
+    results: dict[str, tuple[int, str]] = {}
+    for is_of_kserve in (False, True):
+        names = [name for name in texts if ("KServe" in name) is is_of_kserve]
+        results |= json.loads(run(foreign, "-c", PLAY, *names, cwd=folder).splitlines()[-1])
+    return results
+
+
+@pytest.mark.parametrize(("title", "lines"), SESSIONS.items())
+def test_the_sessions_of_the_docs(title: str, lines: int, played: dict[str, tuple[int, str]]) -> None:
+    session = session_of_docs(title)
     assert session.count(">>>") + session.count("...") > lines
-    play(session, foreign, server, tmp_path)
+    failed, said = played[title]
+    assert failed == 0, said
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.pycon")))
-def test_odd_sessions(name: str, foreign: str, server: PredictionServer, tmp_path: Path) -> None:
-    play((HERE / name).read_text(encoding="utf-8"), foreign, server, tmp_path)
+@pytest.mark.parametrize("name", ODD)
+def test_odd_sessions(name: str, played: dict[str, tuple[int, str]]) -> None:
+    failed, said = played[name]
+    assert failed == 0, said
 
 
 def test_every_route_answers_as_the_openapi_document_says(

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from skewless.contract.columns import Column
@@ -165,6 +164,8 @@ def find_rows(entity: Entity, rows: pa.Table) -> pa.Array:
 
 def read_rows(entity: Entity, path: Path) -> pa.Table:
     """Return the rows of a log file that belong to an entity; reads only row groups that may have some."""
+    import pyarrow.dataset as ds  # imports pandas, which the control room does without
+
     file = ds.dataset(path, format="parquet")
     condition = ds.field(RAW).is_valid() & ds.field(REJECT).is_valid()
     if (values := entity.values(file.schema)) is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from great_expectations.expectations import ExpectColumnValuesToNotBeNull
 
 from skewless.contract.errors import DefinitionError
+from skewless.validation import suites
 from skewless.validation.suites import load_suites
 
 ROOT = Path(__file__).parents[3]
@@ -22,12 +25,12 @@ def test_suites_by_view(tmp_path: Path) -> None:
         + "def known(column):\n    return gxe.ExpectColumnValuesToNotBeNull(column=column)\n"
         + "SUITES = {'weather': [known('temp')], 'labels': (known('late'), known('at'))}\n"
     )
-    suites = load_suites(tmp_path)
-    assert list(suites) == ["weather", "labels"]
-    first = suites["weather"][0]
+    found = load_suites(tmp_path)
+    assert list(found) == ["weather", "labels"]
+    first = found["weather"][0]
     assert isinstance(first, ExpectColumnValuesToNotBeNull)
     assert first.column == "temp"
-    assert len(suites["labels"]) == 2
+    assert len(found["labels"]) == 2
 
 
 def test_a_repo_without_the_file_has_none_and_pays_nothing(tmp_path: Path) -> None:
@@ -38,6 +41,30 @@ def test_a_repo_without_the_file_has_none_and_pays_nothing(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [("import far", "far.VALUE"), ("from far import VALUE", "VALUE"), ("import far.part", "far.part.VALUE")],
+)
+def test_a_deferred_module_is_imported_where_it_is_used(
+    line: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/__init__.py").write_text("VALUE = 7\n")
+    (tmp_path / "far/part.py").write_text("VALUE = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(suites, "_DEFERRED", ("far",))
+    namespace: dict[str, Any] = {}
+    try:
+        with suites.defer_imports():
+            exec(line, namespace)  # noqa: S102 - the test's own code
+        assert ("far" in sys.modules) is (line != "import far")
+        assert eval(value, namespace) == 7  # noqa: S307 - likewise
+        assert type(sys.modules["far"]) is ModuleType
+    finally:
+        for name in ("far", "far.part"):
+            sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(
