@@ -17,13 +17,13 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from skewless.infra.compiler import input_recorder
-from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.host import processes
 from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage import project_state
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import open_database
+from tests.late_collection import longest_timeout, quick_imports, register_late_collection
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -48,26 +48,26 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each worker collect the files that it runs, if xdist schedules whole files."""
+    register_late_collection(config)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Import faster: the objects of modules live as long as the process, and few checks of Feast are ever used."""
-    gc.disable()
+    """Import faster, and let the garbage collector leave out what was imported."""
     try:
-        with defer_type_checks():
+        with quick_imports():
             return (yield)
     finally:
         gc.collect()
         gc.freeze()
-        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files whose tests may take longest: begun last, one would run alone for minutes."""
-    longest: dict[Path, float] = {}
-    for item in items:
-        limit = item.get_closest_marker("timeout")
-        longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0] if limit else 0.0)
+    longest = {path: longest_timeout(path) for path in {item.path for item in items}}
     items.sort(key=lambda item: -longest[item.path])
 
 

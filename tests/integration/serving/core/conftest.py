@@ -11,7 +11,7 @@ import pytest
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
 from tests.worlds.built_once import built_once
-from tests.worlds.trained import MODEL, Sandbox, copy_project, opened, opened_copy
+from tests.worlds.trained import MODEL, Sandbox, opened_copy
 
 SECOND = "second"
 
@@ -19,11 +19,11 @@ SECOND = "second"
 @pytest.fixture(scope="session")
 def trained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 (champion), 2 and 3 of the model, and another that refuses what is missing; only ever copied."""
-    return built_once(tmp_path_factory, "core", lambda repo: _train_versions(copy_project(trained, repo)))
+    return built_once(tmp_path_factory, "core", lambda repo: _train_versions(trained, repo))
 
 
-def _train_versions(repo: Path) -> None:
-    with opened(repo) as place:
+def _train_versions(trained: Path, repo: Path) -> None:
+    with opened_copy(trained, repo) as place:
         spec, store = place.project.applied.model(MODEL), place.project.store
         dataset = place.project.training_set(MODEL)
         specs = [replace(spec, rounds=7), replace(spec, rounds=3)]
