@@ -218,8 +218,8 @@ class VectorReader:
         status, watermark = self._watermarks
         # The same object as in the last read, while the markers have not changed.
         if status is not marker_status:
-            marker_lists = [*([marker] for marker in self._markers), *self._windows.marker_lists]
-            watermark = np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)
+            markers = map(self.markers_of, self._assembler.plan.all_views)
+            watermark = np.array([marker_status.watermark(each) for each in markers], dtype=np.int64)
             self._watermarks = marker_status, watermark
         return watermark
 

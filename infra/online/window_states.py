@@ -86,11 +86,6 @@ class WindowStates:
             if reader.keys is not None
         ]
 
-    @property
-    def marker_lists(self) -> list[list[str]]:
-        """Return the markers of each view, in the order of the plan."""
-        return [reader.markers for reader in self._readers.values()]
-
     def markers_of(self, view: str) -> list[str]:
         """Return the names of a view's markers; empty while its generation is unknown."""
         return self._readers[view].markers
@@ -166,7 +161,10 @@ class WindowStates:
                 watermark = marker_status.watermark(reader.markers)
                 tiles, is_valid = reader.codec.unpack_sound(states[part])
                 corrupt += n - int(is_valid.sum())
-                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, watermark)
+                features = reader.windows.features(tiles, t)
+                reads[name], applied[name] = reader.build_read(
+                    names[part], features, tiles.m, is_valid, t, watermark, tiles.slots
+                )
         return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:

@@ -45,7 +45,6 @@ class TileCodec:
         self._views = (view, *others)
         self._record = 1 + layout.width + len(layout.hashed)
         self._hashes = [int.from_bytes(bytes.fromhex(each.hash)[:8], "little", signed=True) for each in self._views]
-        self._view_hash = self._hashes[0]
         codes = np.arange(CODE + 1, dtype=np.uint8)
         level, kind = codes & LEVEL, codes >> KIND_BITS
         is_possible = (level <= len(view.hops)) & (kind <= len(layout.hashed)) & ((level > 0) | (kind == 0))
@@ -65,7 +64,7 @@ class TileCodec:
         counts = np.bincount(tiles.entity, minlength=tiles.n)
         sizes = _PREFIX_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
-        flat[begins], flat[begins + 1] = self._view_hash, ROLL_RECORDS * 8 * self._record
+        flat[begins], flat[begins + 1] = self._hashes[0], ROLL_RECORDS * 8 * self._record
         flat[begins + 2], flat[begins + 3], flat[begins + 4] = slots.partition, slots.first, slots.seq
         self._put_records(flat, begins + _PREFIX_WORDS, counts, tiles)
         return _binary(flat, sizes)
@@ -76,7 +75,7 @@ class TileCodec:
         slots = np.bincount(tiles.slots.entity, minlength=tiles.n)
         sizes = _HEAD_WORDS + slots * SLOT_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
-        flat[begins] = self._view_hash
+        flat[begins] = self._hashes[0]
         # Two u32 in one little-endian word: the number of slots in its low half, the size in its high half.
         flat[begins + 1] = slots | (sizes * 8) << 32
         flat[begins + 2] = tiles.m

@@ -88,7 +88,8 @@ class WindowReader:
         _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
         grouped = tiles.take(base[first])
         # Rows of a group may differ in t, but the records before the latest one are the same.
-        merged = self._states(grouped, t[first])
+        _, counts = self._find_counted(grouped, grouped.tag & CODE, t[first])
+        merged = self._merge(grouped, *_find_records(counts))
         begin = ts // MILLISECOND * MILLISECOND
         window, event = np.nonzero((begin >= edges[:, row]) & (begin < t[row]))
         states = np.arange(windows * n)
@@ -99,11 +100,6 @@ class WindowReader:
         chosen = np.concatenate([merged, words], axis=1)[:, column[order]]
         together = self._layout.merge(np.ascontiguousarray(chosen), find_run_starts(state[order]), carry=False)
         return self._finalise(together, {}, n)
-
-    def _states(self, tiles: Tiles, t: Int64Array) -> Int64Array:
-        """Return the states of all windows at a time for each entity, shape ``(width, n_windows * n)``."""
-        _, counts = self._find_counted(tiles, tiles.tag & CODE, t)
-        return self._merge(tiles, *_find_records(counts))
 
     def _find_counted(self, tiles: Tiles, code: Int64Array, t: int | Int64Array) -> tuple[BoolArray, BoolArray]:
         """Return which records begin inside each window, and which of them it counts, ``(n_windows, n_records)``."""
