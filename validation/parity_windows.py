@@ -237,7 +237,6 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
     """Return the decoded states; states that cannot be decoded count as empty."""
     codec, reader = TileCodec(view), WindowReader(view)
     validity, early, features, slots = [], [], [], []
-    offset = 0
     for read in reads:
         tiles, sound = codec.unpack_sound(read.stored)
         # A time further ahead than clocks can differ is a corrupt number; a little ahead, the state is only early.
@@ -248,12 +247,10 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
             features.append(reader.features(tiles, read.t))
         validity.append(is_valid)
         early.append(tiles.m > read.t)
-        slots.append((tiles.slots.entity + offset, tiles.slots.partition, tiles.slots.seq))
-        offset += len(read.stored)
-    entity, partition, seq = (np.concatenate([each[i] for each in slots]) for i in range(3))
+        slots.append(tiles.slots)
     return _StateTotals(
         sound=np.concatenate(validity),
         early=np.concatenate(early),
-        slots=AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq),
+        slots=AppliedPositions.concatenate(slots, np.array([len(read.stored) for read in reads])),
         features=np.concatenate(features),
     )

@@ -92,10 +92,12 @@ class VectorReader:
         self._markers = list(self._marker_by_view.values())
         refs = [ref for ref in assembler.view_refs if ref.group in self._marker_by_view]
         self._is_direct = assembler.joins_blocks
-        self._numbers = NumberRows(plan.views, refs, assembler.codes) if self._is_direct and refs else None
+        self._window_names = [view.name for view in plan.windows]
+        is_joined = self._is_direct and refs
+        self._numbers = NumberRows(plan.views, refs, assembler.codes, self._window_names) if is_joined else None
         self._join = BlockJoin(assembler, [*refs, *windows.columns])
         self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
-        self._row_marker_lists = [[marker] for marker in self._markers]
+        self._watermarks = MarkerStatus(), np.empty(0, dtype=np.int64)
 
     @property
     def markers(self) -> list[str]:
@@ -157,25 +159,21 @@ class VectorReader:
         # Blocks cannot represent an UNAVAILABLE view.
         if not self._is_direct or marker_status.lost:
             return None
-        n_views = len(self._views) + len(self._windows.marker_lists)
-        n_rows = len(stored) // n_views * len(self._views)
-        parts: list[NumberVectors] = []
-        applied: Mapping[str, StateProgress] = {}
-        if self._numbers is not None:
-            rows = self._numbers.vectors(stored[:n_rows] if n_rows < len(stored) else stored, t)
-            if rows is None:
-                return None
-            parts.append(rows)
-        if n_views > len(self._views):
-            states = self._windows.read_together(names[n_rows:], stored[n_rows:], marker_status, t)
-            if states is None:
-                return None
-            parts.append(states[0])
-            applied = states[1]
-        whole = parts[0] if len(parts) == 1 else parts[0].join(parts[1])
-        matrix = self._join.join(whole.matrix, t, fields)
+        n_views, windows = len(self._views), self._window_names
+        n = len(stored) // (n_views + len(windows))
+        states: tuple[Sequence[Matrix], Mapping[str, StateProgress]] | None = (), {}
+        if windows:
+            states = self._windows.read_together(names[n * n_views :], stored[n * n_views :], marker_status, t)
         watermark = self._watermark(marker_status)
-        return ServiceVectors(matrix, whole.status, whole.event_ts, watermark, whole.versions, applied)
+        known_to = [min(t, each) for each in watermark[n_views:].tolist()]
+        rows = None if self._numbers is None else self._numbers.vectors(stored[: n * n_views], t, known_to)
+        if self._numbers is None:
+            rows = NumberVectors.of_windows(windows, known_to, n)
+        if rows is None or states is None:
+            return None
+        block = np.concatenate([rows.matrix, *states[0]], axis=1) if windows else rows.matrix
+        matrix = self._join.join(block, t, fields)
+        return ServiceVectors(matrix, rows.status, rows.event_ts, watermark, rows.versions, states[1])
 
     def reads(self, names: MaybeBytes, stored: MaybeBytes, marker_status: MarkerStatus, t: Times, n: int) -> ViewReads:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``, or one ``t`` for each row."""
@@ -195,9 +193,7 @@ class VectorReader:
         """Return the vectors for a store that did not reply."""
         rows = {view.name: empty_read(view, request.n, available=False) for view in self._views}
         states = self._windows.unavailable(request.n)
-        return self.assemble(
-            ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request
-        )
+        return self.assemble(replace(states, reads={**rows, **states.reads}), MarkerStatus(), t, request)
 
     def assemble(self, views: ViewReads, marker_status: MarkerStatus, t: Times, request: ParsedRows) -> ServiceVectors:
         """Return the vectors from the decoded rows of each view at time ``t``, or at one time for each row."""
@@ -219,8 +215,13 @@ class VectorReader:
         )
 
     def _watermark(self, marker_status: MarkerStatus) -> Int64Array:
-        marker_lists = [*self._row_marker_lists, *self._windows.marker_lists]
-        return np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)
+        status, watermark = self._watermarks
+        # The same object as in the last read, while the markers have not changed.
+        if status is not marker_status:
+            markers = map(self.markers_of, self._assembler.plan.all_views)
+            watermark = np.array([marker_status.watermark(each) for each in markers], dtype=np.int64)
+            self._watermarks = marker_status, watermark
+        return watermark
 
 
 @dataclass(frozen=True, kw_only=True)

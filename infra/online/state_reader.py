@@ -13,7 +13,7 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.fixed_point import Floats
-from skewless.contract.windows.tiles import AppliedPositions, Tiles
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import read_pointer
@@ -69,25 +69,6 @@ class StateReader:
         """Return whether the view is UNAVAILABLE: a lost marker of any partition means that its sums lack events."""
         return self.keys is None or not status.lost.isdisjoint((self.view.hash, *self.markers))
 
-    def read(
-        self,
-        names: Sequence[bytes | None],
-        tiles: Tiles,
-        is_valid: BoolArray,
-        t: int | Int64Array,
-        watermark: int,
-    ) -> tuple[ViewRead, StateProgress]:
-        """Return the features of entities at time ``t`` from their records, and the positions that these include.
-
-        Args:
-            names: keys of the states; None: the entity has no complete key.
-            tiles: their records.
-            is_valid: which states could be read.
-            t: as for ``WindowReader.features``.
-            watermark: of the view, microseconds; 0: unknown.
-        """
-        return self.build_read(names, self.windows.features(tiles, t), tiles.m, is_valid, t, watermark, tiles.slots)
-
     def build_read(
         self,
         names: Sequence[bytes | None],
@@ -98,11 +79,16 @@ class StateReader:
         watermark: int,
         slots: AppliedPositions,
     ) -> tuple[ViewRead, StateProgress]:
-        """Return the read of entities from their features, as ``read`` does.
+        """Return the read of entities at time ``t``, and the positions that their features include.
 
         Args:
+            names: keys of the states; None: the entity has no complete key.
+            features: from their records.
             m: time up to which the state of each is rolled up, microseconds.
-            slots: the positions that the features include.
+            is_valid: which states could be read.
+            t: as for ``WindowReader.features``.
+            watermark: of the view, microseconds; 0: unknown.
+            slots: the positions.
         """
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).

@@ -15,13 +15,12 @@ import pyarrow as pa
 from skewless.contract.columns import FeatureRef
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key
-from skewless.contract.number_rows import NumberVectors
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import PackedReads
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
+from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
@@ -47,11 +46,15 @@ class WindowStates:
     """Reads the states of the windowed views of a plan.
 
     ``load_generations`` loads the pointers to the generations; before that a view is UNAVAILABLE.
+
+    Attributes:
+        markers: names of the markers to read with the states, for each view and partition.
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
         self._plan = plan
         self._readers = {view.name: StateReader(plan.project, view) for view in plan.windows}
+        self.markers: list[str] = []
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, view in enumerate(plan.windows):
             groups.setdefault(view.structure, []).append(i)
@@ -71,6 +74,7 @@ class WindowStates:
         for reader, text in zip(self._readers.values(), texts, strict=True):
             if text is not None:
                 reader.load_pointer(text)
+        self.markers = list(chain.from_iterable(reader.markers for reader in self._readers.values()))
         return [name for name, reader in self._readers.items() if reader.keys is None]
 
     @property
@@ -81,16 +85,6 @@ class WindowStates:
             for reader in self._readers.values()
             if reader.keys is not None
         ]
-
-    @property
-    def markers(self) -> list[str]:
-        """Return the names of the markers to read with the states, for each view and partition."""
-        return list(chain.from_iterable(reader.markers for reader in self._readers.values()))
-
-    @property
-    def marker_lists(self) -> list[list[str]]:
-        """Return the markers of each view, in the order of the plan."""
-        return [reader.markers for reader in self._readers.values()]
 
     def markers_of(self, view: str) -> list[str]:
         """Return the names of a view's markers; empty while its generation is unknown."""
@@ -115,31 +109,29 @@ class WindowStates:
 
     def read_together(
         self, names: Sequence[bytes | None], states: Sequence[bytes | None], marker_status: MarkerStatus, t: int
-    ) -> tuple[NumberVectors, dict[str, StateProgress]] | None:
-        """Return the features of all views and their progress as ``read`` does, without decoding view by view.
+    ) -> tuple[list[Floats], dict[str, StateProgress]] | None:
+        """Return the features of all views, in blocks of columns, and their progress, as ``read`` does.
 
         None: there are too many states, or one of them or a view cannot be read.
         """
-        readers = list(self._readers.values())
-        if len(names) > _FEW_STATES or None in names or any(each.is_lost(marker_status) for each in readers):
+        if marker_status.lost or len(names) > _FEW_STATES or None in names:
             return None
+        readers = list(self._readers.values())
         n, blocks, applied = len(names) // len(readers), [], {}
         for places, codec, reader in self._groups:
-            tiles, is_valid = codec.unpack_sound([state for i in places for state in states[i * n : (i + 1) * n]])
-            if not (is_valid & (tiles.m <= t)).all():
+            try:
+                tiles = codec.unpack([state for i in places for state in states[i * n : (i + 1) * n]])
+            except StoreError:
+                return None
+            if max(tiles.m.tolist(), default=t) > t:
                 return None
             features = reader.features(tiles, t)
-            blocks += [features[i * n : (i + 1) * n] for i in range(len(places))]
             for i, place in enumerate(places):
-                slots = tiles.slots if len(places) == 1 else tiles.slots.of_entities(i * n, (i + 1) * n)
-                applied[readers[place].view.name] = StateProgress(generation=readers[place].generation, slots=slots)
-        known_to = np.empty((n, len(readers)), dtype=np.int64)
-        known_to[:] = [min(t, marker_status.watermark(each.markers)) for each in readers]
-        status = np.zeros(known_to.shape, dtype=np.uint8)  # all PRESENT
-        versions = PackedReads(np.dtype([]), b"", list(self._readers), known_to)
-        # Each block has its features one after another; a matrix has its rows so.
-        matrix = np.ascontiguousarray(np.concatenate(blocks, axis=1))
-        return NumberVectors(matrix, status, known_to, versions), applied
+                part, own = slice(i * n, (i + 1) * n), readers[place]
+                slots = tiles.slots if len(places) == 1 else tiles.slots.of_entities(part.start, part.stop)
+                blocks.append(features[part])
+                applied[own.view.name] = StateProgress(generation=own.generation, slots=slots)
+        return blocks, applied
 
     def read(
         self,
@@ -169,7 +161,10 @@ class WindowStates:
                 watermark = marker_status.watermark(reader.markers)
                 tiles, is_valid = reader.codec.unpack_sound(states[part])
                 corrupt += n - int(is_valid.sum())
-                reads[name], applied[name] = reader.read(names[part], tiles, is_valid, t, watermark)
+                features = reader.windows.features(tiles, t)
+                reads[name], applied[name] = reader.build_read(
+                    names[part], features, tiles.m, is_valid, t, watermark, tiles.slots
+                )
         return ViewReads(reads=reads, applied=applied, corrupt=corrupt)
 
     def unavailable(self, n: int) -> ViewReads:

@@ -18,6 +18,7 @@ from skewless.contract.reads import concatenate_versions
 from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.online.state_reader import StateProgress
 from skewless.infra.predictions.record import (
     DecidedEvents,
@@ -197,11 +198,9 @@ def _slots(
     views: Mapping[int, Sequence[StateProgress]], lengths: Int64Array, width: int
 ) -> tuple[Int64Array, pa.StructArray]:
     """Return the slots, ordered by row and then by view, and the offset at which each view's slots end."""
-    slots = [one.slots for each in views.values() for one in each]
+    slots = [AppliedPositions.concatenate([one.slots for one in each], lengths) for each in views.values()]
     # Each slot gets the index of its (row, view) pair in row-major order; a stable sort then groups slots by row.
-    firsts = np.tile((np.cumsum(lengths) - lengths) * width, len(views)) + np.repeat(list(views), len(lengths))
-    counts = [len(each.seq) for each in slots]
-    read = np.concatenate([each.entity for each in slots]) * width + np.repeat(firsts, counts)
+    read = np.concatenate([each.entity * width + place for place, each in zip(views, slots, strict=True)])
     order = np.argsort(read, kind="stable")
     partition = np.concatenate([each.partition for each in slots])[order]
     seq = np.concatenate([each.seq for each in slots])[order]

@@ -26,7 +26,7 @@ _SCORE_EDGES = score_edges()
 Floats = npt.NDArray[np.float64]
 _SECONDS = 1e-6
 _NO_ROW = (int(Status.NOT_FOUND), int(Status.UNAVAILABLE))
-_FEW_ROWS = 8  # up to this many rows, loops are faster than numpy
+_FEW_ROWS = 5  # up to this many rows, loops are faster than numpy
 
 
 class Arm:
@@ -183,7 +183,7 @@ class ModelCounts:
             return
         ages = (scored.ages_us * _SECONDS).astype(np.float64, copy=False)
         stale = scored.stale.sum(axis=0).tolist() if self._has_limits else self._limits
-        if not vectors.status.any():  # all are PRESENT
+        if not vectors.status.tobytes().strip(b"\0"):  # all are PRESENT; `any` takes longer
             for i, view in enumerate(self._views):
                 view.count_present(ages[:, i], stale[i])
             return

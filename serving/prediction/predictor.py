@@ -199,7 +199,7 @@ class Predictor:
             RequestError: a value is outside the bounds of a model that rejects such values.
         """
         routing = request.routing
-        if routing is None or routing.has_one_version or request.n == 1:
+        if routing is None or request.n == 1 or routing.has_one_version:
             self._submit(request if routing is None else routing.route(request), on_reply)
             return
         parts = routing.split(request)

@@ -251,8 +251,9 @@ def _has_same_vectors(one: Group, other: Group) -> bool:
 
 
 def _merge_groups(groups: Sequence[Group]) -> Group:
-    tickets = [ticket for group in groups for ticket in group.tickets]
-    return replace(groups[0], tickets=tickets, traces=[trace for group in groups for trace in group.traces])
+    first, tickets = groups[0], [ticket for group in groups for ticket in group.tickets]
+    traces = [trace for group in groups for trace in group.traces]
+    return Group(first.model, first.t, first.extras, tickets, first.arm, traces=traces)
 
 
 def share_vectors(whole: Group, parts: Sequence[Group], stored: StoredRows) -> VectorBuilder:

@@ -52,13 +52,12 @@ class NumberVectors(NamedTuple):
     event_ts: Int64Array
     versions: PackedReads
 
-    def join(self, windows: NumberVectors) -> NumberVectors:
-        """Return the features with those of windowed views for the same entities."""
-        matrix = np.concatenate([self.matrix, windows.matrix], axis=1)
-        status = np.concatenate([self.status, windows.status], axis=1)
-        event_ts = np.concatenate([self.event_ts, windows.event_ts], axis=1)
-        versions = PackedReads(self.versions.record, self.versions.packed, windows.versions.windows, windows.event_ts)
-        return NumberVectors(matrix, status, event_ts, versions)
+    @classmethod
+    def of_windows(cls, names: Sequence[str], known_to: Sequence[int], n: int) -> NumberVectors:
+        """Return the vectors of n entities in windowed views, without features; arguments as for ``NumberRows``."""
+        event_ts = np.tile(np.array(known_to, dtype=np.int64), (n, 1))
+        status = np.zeros(event_ts.shape, dtype=np.uint8)
+        return cls(np.empty((n, 0)), status, event_ts, PackedReads(np.dtype([]), b"", names, event_ts))
 
 
 class NumberRows:
@@ -68,10 +67,15 @@ class NumberRows:
         views: the views.
         refs: the features to return, at least one, in the order of the matrix's columns.
         codes: per text feature of ``refs``, by its label, the code of each category.
+        windows: names of windowed views, whose status and times follow in the vectors.
     """
 
     def __init__(
-        self, views: Sequence[View], refs: Sequence[FeatureRef], codes: Mapping[str, Mapping[str, float]]
+        self,
+        views: Sequence[View],
+        refs: Sequence[FeatureRef],
+        codes: Mapping[str, Mapping[str, float]],
+        windows: Sequence[str] = (),
     ) -> None:
         codecs = [RowCodec(view) for view in views]
         self._layouts = [codec.layout for codec in codecs]
@@ -95,6 +99,7 @@ class NumberRows:
         ]
         self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, views, strict=True)]
         self._map_columns(views, refs)
+        self._windows = windows
         self._text_views = [(i, layout) for i, layout in enumerate(self._layouts) if layout.text]
         self._texts: list[tuple[int, int, int, dict[bytes, float]]] = []
         for i, view in enumerate(views):
@@ -106,12 +111,13 @@ class NumberRows:
                     codes_by_bytes = {word.encode(): code for word, code in words.items()}
                     self._texts.append((refs.index(ref), i, position, codes_by_bytes))
 
-    def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
+    def vectors(self, rows: Sequence[bytes | None], t: int, known_to: Sequence[int] = ()) -> NumberVectors | None:
         """Return the vectors at time ``t``; None if a row is corrupt: ``RowCodec.decode`` then finds out which.
 
         Args:
             rows: the rows of the first entity in each view, then of the second entity, and so on.
             t: microseconds.
+            known_to: per windowed view, the time up to which all events are in its features, microseconds.
         """
         n_views = len(self._blanks)
         n = len(rows) // n_views
@@ -120,7 +126,7 @@ class NumberRows:
             return None
         packed, texts = found
         if 0 < n <= _FEW:
-            return self._decode_few(packed, t, texts)
+            return self._decode_few(packed, t, known_to, texts)
         raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
         event_ts = raw.take(self._event, axis=1).view(np.int64) ^ _SIGN
         ages = (t - event_ts).view(np.uint64)  # the age of a future row wraps to a number beyond any ttl
@@ -143,7 +149,11 @@ class NumberRows:
             if not present:
                 blank |= (status != _PRESENT).take(self._view, axis=1)
             matrix[blank.view(np.bool_)] = np.nan
-        return NumberVectors(matrix, status, event_ts, PackedReads(self._record, packed))
+        if self._windows:
+            windows = NumberVectors.of_windows(self._windows, known_to, n)
+            status = np.concatenate([status, windows.status], axis=1)
+            event_ts = np.concatenate([event_ts, windows.event_ts], axis=1)
+        return self._build_vectors(matrix, status, event_ts, packed)
 
     def _pack(self, rows: Sequence[bytes | None]) -> tuple[bytes, list[_TextCodes]] | None:
         """Return the rows end to end without their texts, and the codes of the texts; None if a row is corrupt."""
@@ -177,7 +187,9 @@ class NumberRows:
             first += layout.width
         return block if self._order is None else block.take(self._order, axis=1)
 
-    def _decode_few(self, packed: bytes, t: int, texts: Sequence[_TextCodes]) -> NumberVectors | None:
+    def _decode_few(
+        self, packed: bytes, t: int, known_to: Sequence[int], texts: Sequence[_TextCodes]
+    ) -> NumberVectors | None:
         """Return the vectors as ``vectors`` does, in a Python loop: faster for a few rows."""
         matrix: list[list[float]] = []
         status: list[list[int]] = []
@@ -203,18 +215,18 @@ class NumberRows:
                 times.append(event_us)
                 start += length
             matrix.append(values if self._order is None else [values[position] for position in self._positions])
-            status.append(codes)
-            event_ts.append(times)
+            status.append(codes + [0] * len(known_to))  # windows are PRESENT
+            event_ts.append([*times, *known_to])
         for column, text_codes in texts:
             for values, text_code in zip(matrix, text_codes, strict=True):
                 if values[column] == values[column]:
                     values[column] = text_code
-        return NumberVectors(
-            np.array(matrix, dtype=np.float64),
-            np.array(status, dtype=np.uint8),
-            np.array(event_ts, dtype=np.int64),
-            PackedReads(self._record, packed),
-        )
+        arrays = np.array(matrix, dtype=np.float64), np.array(status, dtype=np.uint8), np.array(event_ts, np.int64)
+        return self._build_vectors(*arrays, packed)
+
+    def _build_vectors(self, matrix: Matrix, status: StatusArray, event_ts: Int64Array, packed: bytes) -> NumberVectors:
+        versions = PackedReads(self._record, packed, self._windows, event_ts[:, len(self._blanks) :])
+        return NumberVectors(matrix, status, event_ts, versions)
 
     def _bytes(self, *names: str, step: int = 1) -> npt.NDArray[np.intp]:
         """Return the byte positions of head fields of all views, in their concatenated rows."""

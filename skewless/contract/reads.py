@@ -12,8 +12,6 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
 
-_NO_TIMES = np.empty((0, 0), dtype=np.int64)
-
 
 class PackedReads(Mapping[str, Versions]):
     """The versions of the rows of several views, decoded on access, and of the features of windowed views.
@@ -25,9 +23,7 @@ class PackedReads(Mapping[str, Versions]):
         known_to: time up to which all events are in these features, microseconds, shape ``(n, n_windows)``.
     """
 
-    def __init__(
-        self, record: np.dtype[np.void], packed: bytes, windows: Sequence[str] = (), known_to: Int64Array = _NO_TIMES
-    ) -> None:
+    def __init__(self, record: np.dtype[np.void], packed: bytes, windows: Sequence[str], known_to: Int64Array) -> None:
         self.record = record
         self.packed = packed
         self.windows = windows
@@ -58,8 +54,7 @@ def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str
     packed = [part for part in parts if isinstance(part, PackedReads)]
     if len(packed) == len(parts):
         first, rows = packed[0], b"".join([part.packed for part in packed])
-        known_to = np.concatenate([part.known_to for part in packed]) if first.windows else _NO_TIMES
-        return PackedReads(first.record, rows, first.windows, known_to)
+        return PackedReads(first.record, rows, first.windows, np.concatenate([part.known_to for part in packed]))
     return {name: Versions.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

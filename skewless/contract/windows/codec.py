@@ -22,12 +22,11 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.state_layout import EVER, StateLayout
-from skewless.contract.windows.tiles import CODE, KIND_BITS, LEVEL, AppliedPositions, Tiles
+from skewless.contract.windows.tiles import CODE, KIND_BITS, LEVEL, SLOT_WORDS, StoredPositions, Tiles
 from skewless.contract.windows.view import WindowView
 
 _HEAD = struct.Struct("<qIIq")
 _NO_HEAD = (None, 0, 0, 0)
-_SLOT_WORDS = 2
 _HEAD_WORDS = 3
 _PREFIX_WORDS = 5
 ROLL_RECORDS = 64  # records of single milliseconds that a state may have in addition to its tiles
@@ -46,14 +45,14 @@ class TileCodec:
         self._views = (view, *others)
         self._record = 1 + layout.width + len(layout.hashed)
         self._hashes = [int.from_bytes(bytes.fromhex(each.hash)[:8], "little", signed=True) for each in self._views]
-        self._view_hash = self._hashes[0]
-        codes = np.arange(CODE + 1)
+        codes = np.arange(CODE + 1, dtype=np.uint8)
         level, kind = codes & LEVEL, codes >> KIND_BITS
-        self._is_code = (level <= len(view.hops)) & (kind <= len(layout.hashed)) & ((level > 0) | (kind == 0))
+        is_possible = (level <= len(view.hops)) & (kind <= len(layout.hashed)) & ((level > 0) | (kind == 0))
+        self._codes = codes[is_possible].tobytes()
 
     def size_of(self, records: float, slots: int = 1) -> float:
         """Return the bytes of a state of so many records, of events from so many partitions."""
-        return 8 * (_HEAD_WORDS + _SLOT_WORDS * slots + self._record * records)
+        return 8 * (_HEAD_WORDS + SLOT_WORDS * slots + self._record * records)
 
     def updates(self, tiles: Tiles) -> pa.LargeBinaryArray:
         """Return the update of each entity.
@@ -65,7 +64,7 @@ class TileCodec:
         counts = np.bincount(tiles.entity, minlength=tiles.n)
         sizes = _PREFIX_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
-        flat[begins], flat[begins + 1] = self._view_hash, ROLL_RECORDS * 8 * self._record
+        flat[begins], flat[begins + 1] = self._hashes[0], ROLL_RECORDS * 8 * self._record
         flat[begins + 2], flat[begins + 3], flat[begins + 4] = slots.partition, slots.first, slots.seq
         self._put_records(flat, begins + _PREFIX_WORDS, counts, tiles)
         return _binary(flat, sizes)
@@ -74,15 +73,15 @@ class TileCodec:
         """Return complete states after a roll-up."""
         counts = np.bincount(tiles.entity, minlength=tiles.n)
         slots = np.bincount(tiles.slots.entity, minlength=tiles.n)
-        sizes = _HEAD_WORDS + slots * _SLOT_WORDS + counts * self._record
+        sizes = _HEAD_WORDS + slots * SLOT_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
-        flat[begins] = self._view_hash
+        flat[begins] = self._hashes[0]
         # Two u32 in one little-endian word: the number of slots in its low half, the size in its high half.
         flat[begins + 1] = slots | (sizes * 8) << 32
         flat[begins + 2] = tiles.m
-        positions = _item_starts(begins + _HEAD_WORDS, slots, _SLOT_WORDS)
+        positions = _item_starts(begins + _HEAD_WORDS, slots, SLOT_WORDS)
         flat[positions], flat[positions + 1] = tiles.slots.partition, tiles.slots.seq
-        self._put_records(flat, begins + _HEAD_WORDS + slots * _SLOT_WORDS, counts, tiles)
+        self._put_records(flat, begins + _HEAD_WORDS + slots * SLOT_WORDS, counts, tiles)
         return _binary(flat, sizes)
 
     def unpack(self, states: Sequence[bytes | None]) -> Tiles:
@@ -106,16 +105,14 @@ class TileCodec:
         """Return the records of all readable states, and which states are readable; unreadable states become empty."""
         tiles, unreadable = self._decode(states)
         is_readable = np.ones(len(states), dtype=np.bool_)
-        if unreadable:
-            is_readable[list(unreadable)] = False
-            tiles, _ = self._decode([None if i in unreadable else state for i, state in enumerate(states)])
+        is_readable[list(unreadable)] = False
         return tiles, is_readable
 
     def _decode(self, states: Sequence[bytes | None]) -> tuple[Tiles, set[int]]:
-        """Return the records, and the positions of unreadable states; with any, the records are wrong."""
+        """Return the records, and the positions of unreadable states, which have no records."""
         n, size = len(states), 8 * self._record
-        times, slots, counts = [int(EVER)] * n, [0] * n, [0] * n
-        heads: list[bytes] = []
+        times, counts = [int(EVER)] * n, [0] * n
+        slots = [b""] * n
         bodies: list[memoryview] = []
         unreadable: set[int] = set()
         # A loop: these few steps for each state take less time than numpy's for all of them.
@@ -123,26 +120,25 @@ class TileCodec:
             if state is None:
                 continue
             view_hash, n_slots, _, m = _HEAD.unpack_from(state) if len(state) >= _HEAD.size else _NO_HEAD
-            end = _HEAD.size + 8 * _SLOT_WORDS * n_slots
+            end = _HEAD.size + 8 * SLOT_WORDS * n_slots
             n_records, rest = divmod(len(state) - end, size)
-            if rest or n_records < 0 or view_hash != self._hashes[i * len(self._hashes) // n]:
+            is_own = view_hash == self._hashes[i * len(self._hashes) // n]
+            # A state of another view can have the right length: the lowest byte of each tag must be possible, too.
+            if rest or n_records < 0 or not is_own or state[end::size].translate(None, self._codes):
                 unreadable.add(i)
                 continue
-            times[i], slots[i], counts[i] = m, n_slots, n_records
-            heads.append(state[_HEAD.size : end])
+            times[i], slots[i], counts[i] = m, state[_HEAD.size : end], n_records
             bodies.append(memoryview(state)[end:])  # slicing bytes would copy long states twice
-        slot_words = np.frombuffer(b"".join(heads), dtype="<i8").reshape(-1, _SLOT_WORDS)
         records = np.frombuffer(b"".join(bodies), dtype="<i8").reshape(-1, self._record)
-        positions = np.arange(n)
-        entity, tag = positions.repeat(counts), records[:, 0]
-        # A state of another view can have the right length: check that all tags are possible in this view.
-        is_possible = self._is_code.take(tag & CODE)
-        if not is_possible.all():
-            unreadable.update(entity[~is_possible].tolist())
-        seq = slot_words[:, 1]
-        applied = AppliedPositions(entity=positions.repeat(slots), partition=slot_words[:, 0], first=seq, seq=seq)
-        times_us = np.array(times, dtype=np.int64)
-        return Tiles(n=n, m=times_us, slots=applied, entity=entity, tag=tag, words=records[:, 1:]), unreadable
+        tiles = Tiles(
+            n=n,
+            m=np.array(times, dtype=np.int64),
+            slots=StoredPositions(slots),
+            entity=np.arange(n).repeat(counts),
+            tag=records[:, 0],
+            words=records[:, 1:],
+        )
+        return tiles, unreadable
 
     @staticmethod
     def head(state: bytes | None) -> bytes:
@@ -150,7 +146,7 @@ class TileCodec:
         if state is None or len(state) < _HEAD.size:
             return state or b""
         slots = _HEAD.unpack_from(state)[1]
-        return state[: 8 * (_HEAD_WORDS + _SLOT_WORDS * slots)]
+        return state[: 8 * (_HEAD_WORDS + SLOT_WORDS * slots)]
 
     def _put_records(self, flat: Int64Array, begins: Int64Array, counts: Int64Array, tiles: Tiles) -> None:
         positions = _item_starts(begins, counts, self._record)

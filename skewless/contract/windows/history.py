@@ -107,7 +107,7 @@ class WindowHistory:
         self._layout = StateLayout(view)
         self._finaliser = Finaliser(view)
         self._items = [
-            [(i, item) for i, item in enumerate(view.aggregates) if (item.window_us, item.hop_us) == window]
+            {i: item for i, item in enumerate(view.aggregates) if (item.window_us, item.hop_us) == window}
             for window in view.windows
         ]
         # Bound the memory of a batch of queries, whatever the width of states and sketches.
@@ -118,7 +118,7 @@ class WindowHistory:
         """Return the features of an entity without events, shape ``(n_features,)``."""
         none = dict.fromkeys(self._layout.hashed, np.zeros(1))
         words = self._layout.empty(1)
-        return np.array([self._finaliser.compute_feature(item, words, none)[0] for item in self._view.aggregates])
+        return np.concatenate([*self._finaliser.compute_features(self._view.aggregates, words, none)])
 
     def features(self, timeline: Timeline, entity: Int64Array, t: Int64Array, limits: Sequence[Limit] = ()) -> Floats:
         """Return the features of entities at times ``t``, shape ``(m, n_features)``; NaN is null.
@@ -180,8 +180,9 @@ class WindowHistory:
     def _finish(self, result: Floats, rows: _Rows, window: int, words: Int64Array, sketches: _Sketches) -> None:
         k = self._view.sketch_size
         distincts = {column: estimate_distinct(len(rows), *some, k) for column, some in sketches.items()}
-        for i, item in self._items[window]:
-            result[rows, i] = self._finaliser.compute_feature(item, words, distincts)
+        items = self._items[window]
+        for i, feature in zip(items, self._finaliser.compute_features(items.values(), words, distincts), strict=True):
+            result[rows, i] = feature
 
     def _compute(
         self, timeline: Timeline, entity: Int64Array, t: Int64Array, limits: Sequence[Limit]
@@ -198,7 +199,7 @@ class WindowHistory:
                 batches += np.array_split(rows, 2)
                 continue
             for window, (low, items) in enumerate(zip(lows, self._items, strict=True)):
-                hashed = any(item.function is Function.COUNT_DISTINCT for _, item in items)
+                hashed = any(item.function is Function.COUNT_DISTINCT for item in items.values())
                 yield rows, window, *queries.compute(low, high, excluded, hashed=hashed)
 
     def _ranges(self, timeline: Timeline, entity: Int64Array, t: Int64Array) -> tuple[list[Int64Array], Int64Array]:

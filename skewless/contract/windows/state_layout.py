@@ -12,7 +12,7 @@ For ``count_distinct``, an event has hashes next to its words; see ``skewless.co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from skewless.contract.names import partition_hash
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.aggregate_inputs import AggregateInputs
-from skewless.contract.windows.fixed_point import Floats, carry_words, quotient, square_words, sum_words, variance
+from skewless.contract.windows.fixed_point import Floats, carry_words, square_words, sum_words, sums_and_means, variance
 from skewless.contract.windows.view import SQUARED, SUMMED, Aggregate, Function, WindowView
 
 NEVER = np.int64(2**63 - 1)  # later than any time
@@ -153,21 +153,22 @@ class StateLayout:
         position, places = self.first_last[key], self.places[key]
         return words[position : position + places * FIRST_LAST_WORDS].reshape(places, FIRST_LAST_WORDS, -1)
 
-    def merge(self, words: Int64Array, starts: npt.NDArray[np.intp]) -> Int64Array:
+    def merge(self, words: Int64Array, starts: npt.NDArray[np.intp], *, carry: bool = True) -> Int64Array:
         """Return the merged states of groups of adjacent states, shape ``(width, n_groups)``.
 
         Args:
             words: shape ``(width, n)``, n at least 1 if there are groups.
             starts: start of each group, growing from 0; no group is empty.
+            carry: make low words smaller than 2^32 again, so that a later merge may add 2^30 of them.
         """
         n = words.shape[1]
         result = np.empty((self.width, len(starts)), dtype=np.int64)
         if not len(starts):
             return result
         if self.added:
-            result[: self.added] = np.add.reduceat(words[: self.added], starts, axis=1)
-            # Low words are below 2^32 again, so that a later merge may add 2^30 of them without an overflow.
-            self.carry(result)
+            np.add.reduceat(words[: self.added], starts, axis=1, out=result[: self.added])
+            if carry:
+                self.carry(result)
         for (_, function), position in self.extremes.items():
             better = np.fmin if function is _MIN else np.fmax
             # fmin and fmax ignore NaN, which is the state without a value.
@@ -222,39 +223,39 @@ class Finaliser:
         self._view = view
         self._layout = StateLayout(view)
 
-    def compute_feature(self, item: Aggregate, words: Int64Array, distincts: Mapping[str, Floats]) -> Floats:
-        """Return one feature, shape ``(n,)``; NaN is null. Of an empty window, all features but counts are null.
+    def compute_features(
+        self, items: Iterable[Aggregate], words: Int64Array, distincts: Mapping[str, Floats]
+    ) -> Iterator[Floats]:
+        """Yield features, each of shape ``(n,)``; NaN is null. Of an empty window, all but counts are null.
 
         Args:
-            words: merged states over the feature's window, shape ``(width, n)``.
+            words: merged states over the features' window, shape ``(width, n)``.
             distincts: per column of ``count_distinct``, the number of distinct values in the windows.
         """
-        function, column = item.function, item.column
-        if function is _DISTINCT:
-            return distincts[column]
-        if function in _COUNTED:
-            return self._compute_sum(item, words)
-        if function in _EXTREMES:
-            return _floats(words[self._layout.extremes[column, function]])
-        return _floats(self._layout.sequence(words, (column, function))[item.place - 1, 3])
+        layout, quotients = self._layout, {}
+        for item in items:
+            function, column = item.function, item.column
+            if function is _DISTINCT:
+                yield distincts[column]
+            elif function is _COUNT:
+                yield words[layout.sums[column]].astype(np.float64)
+            elif function in SQUARED:
+                yield self._compute_variance(item, words)
+            elif function in SUMMED:
+                if column not in quotients:
+                    position = layout.sums[column]
+                    quotients[column] = sums_and_means(words[position : position + 3], self._view.scales.get(column, 0))
+                yield quotients[column][function is not _SUM]
+            elif function in _EXTREMES:
+                yield words[layout.extremes[column, function]].view(np.float64)
+            else:
+                yield layout.sequence(words, (column, function))[item.place - 1, 3].view(np.float64)
 
-    def _compute_sum(self, item: Aggregate, words: Int64Array) -> Floats:
-        position = self._layout.sums[item.column]
-        n, scale = words[position], self._view.scales.get(item.column, 0)
-        if item.function is _COUNT:
-            return np.asarray(n, dtype=np.float64)
-        if item.function not in SQUARED:
-            divisor = 1 if item.function is _SUM else np.maximum(n, 1)
-            result = quotient(words[position + 1 : position + 3], divisor, scale)
-            result[n < 1] = np.nan
-            return result
-        result = np.full(len(n), np.nan)
-        defined = np.flatnonzero(n > 1)
+    def _compute_variance(self, item: Aggregate, words: Int64Array) -> Floats:
+        position, scale = self._layout.sums[item.column], self._view.scales.get(item.column, 0)
+        defined = np.flatnonzero(words[position] > 1)
         chosen = words[position : position + 6, defined]
+        result = np.full(words.shape[1], np.nan)
         values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
         result[defined] = np.sqrt(values) if item.function is _STD else values
         return result
-
-
-def _floats(bits: Int64Array) -> Floats:
-    return np.array(bits).view(np.float64)

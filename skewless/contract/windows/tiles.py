@@ -17,7 +17,9 @@ one column in a tile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ CODE_BITS = 8
 KIND_BITS = 4
 LEVEL = (1 << KIND_BITS) - 1  # mask of the level in a tag
 CODE = (1 << CODE_BITS) - 1  # mask of kind and level in a tag
+SLOT_WORDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,18 @@ class AppliedPositions:
         entity, partition, first, seq = (own[part] for own in (self.entity, self.partition, self.first, self.seq))
         return AppliedPositions(entity=entity - start, partition=partition, first=first, seq=seq)
 
+    @staticmethod
+    def concatenate(parts: Sequence[AppliedPositions], sizes: Int64Array) -> AppliedPositions:
+        """Return the positions of groups of entities of some sizes, numbered one group after the other."""
+        stored = [part for part in parts if isinstance(part, StoredPositions)]
+        if len(stored) == len(parts):
+            return StoredPositions([slots for part in stored for slots in part.slots])
+        before = np.repeat(np.cumsum(sizes) - sizes, [len(part.seq) for part in parts])
+        entity, partition, first, seq = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("entity", "partition", "first", "seq")
+        )
+        return AppliedPositions(entity=entity + before, partition=partition, first=first, seq=seq)
+
     def extend(self, later: AppliedPositions) -> AppliedPositions:
         """Return the first and last positions of both."""
         entity, partition = (
@@ -79,6 +94,28 @@ class AppliedPositions:
         )
         seq = np.concatenate([self.first, self.seq, later.first, later.seq])
         return self.from_events(entity, EventOrigins(ts=seq, partition=partition, seq=seq))
+
+
+class StoredPositions(AppliedPositions):
+    """The applied positions of states, decoded on access: a prediction only logs them.
+
+    Args:
+        slots: per entity, the slots of its state, each a partition and a position as little-endian int64.
+    """
+
+    def __init__(self, slots: Sequence[bytes]) -> None:
+        # Past the frozen dataclass, which allows no assignment; fields that are not set yet go to `__getattr__`.
+        self.__dict__["slots"] = slots
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of AppliedPositions
+        words = np.frombuffer(b"".join(self.slots), dtype="<i8").reshape(-1, SLOT_WORDS)
+        entity = np.arange(len(self.slots)).repeat([len(slots) // (8 * SLOT_WORDS) for slots in self.slots])
+        self.__dict__.update(entity=entity, partition=words[:, 0], first=words[:, 1], seq=words[:, 1])
+        return self.__dict__[name]
+
+    def of_entities(self, start: int, stop: int) -> AppliedPositions:
+        """Return the positions of some entities."""
+        return StoredPositions(self.slots[start:stop])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
-from skewless.contract.windows.hops import MILLISECOND, window_start
+from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
 from skewless.contract.windows.state_layout import EVER, Finaliser, StateLayout
 from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
@@ -27,6 +27,8 @@ class WindowReader:
         self._view = view
         self._layout = StateLayout(view)
         self._finaliser = Finaliser(view)
+        # Columns with an entry for each window, so that an operation with an array concerns all windows.
+        self._lengths, self._hops = np.array(view.windows, dtype=np.int64).T[:, :, None]
         self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
         # By code, since one look-up is faster than arithmetic on the level: the hop, and the windows that count it. A
         # window counts the tiles of its own level, and the records of milliseconds.
@@ -52,7 +54,7 @@ class WindowReader:
         code = tiles.tag & CODE
         inside, counts = self._find_counted(tiles, code, t)
         window, rows = _find_records(counts)
-        words = self._merge(tiles, window * tiles.n + tiles.entity.take(rows), rows)
+        words = self._merge(tiles, window, rows)
         distincts = self._count_distinct(tiles, inside, code, window, rows) if self._layout.hashed else {}
         return self._finalise(words, distincts, tiles.n)
 
@@ -76,7 +78,7 @@ class WindowReader:
             words: states of the further events, shape ``(width, n_events)``.
         """
         windows, n = len(self._view.windows), len(base)
-        edges = np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
+        edges = self._find_edges(t)
         is_fine = (tiles.tag & CODE) == 0
         latest = np.full(tiles.n, EVER)
         np.maximum.at(latest, tiles.entity[is_fine], (tiles.tag[is_fine] >> CODE_BITS) * MILLISECOND)
@@ -86,7 +88,8 @@ class WindowReader:
         _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
         grouped = tiles.take(base[first])
         # Rows of a group may differ in t, but the records before the latest one are the same.
-        merged = self._states(grouped, t[first])
+        _, counts = self._find_counted(grouped, grouped.tag & CODE, t[first])
+        merged = self._merge(grouped, *_find_records(counts))
         begin = ts // MILLISECOND * MILLISECOND
         window, event = np.nonzero((begin >= edges[:, row]) & (begin < t[row]))
         states = np.arange(windows * n)
@@ -95,47 +98,46 @@ class WindowReader:
         column = np.concatenate([of_group, merged.shape[1] + event])
         order = np.argsort(state, kind="stable")
         chosen = np.concatenate([merged, words], axis=1)[:, column[order]]
-        together = self._layout.merge(np.ascontiguousarray(chosen), find_run_starts(state[order]))
+        together = self._layout.merge(np.ascontiguousarray(chosen), find_run_starts(state[order]), carry=False)
         return self._finalise(together, {}, n)
-
-    def _states(self, tiles: Tiles, t: Int64Array) -> Int64Array:
-        """Return the states of all windows at a time for each entity, shape ``(width, n_windows * n)``."""
-        _, counts = self._find_counted(tiles, tiles.tag & CODE, t)
-        window, rows = _find_records(counts)
-        return self._merge(tiles, window * tiles.n + tiles.entity.take(rows), rows)
 
     def _find_counted(self, tiles: Tiles, code: Int64Array, t: int | Int64Array) -> tuple[BoolArray, BoolArray]:
         """Return which records begin inside each window, and which of them it counts, ``(n_windows, n_records)``."""
         begin = (tiles.tag >> CODE_BITS) * self._hop_of_code.take(code)
         # One time for all is the common case.
         times = t[tiles.entity] if isinstance(t, np.ndarray) else np.array([t], dtype=np.int64)
-        inside = begin >= np.array([window_start(times, *window) for window in self._view.windows], dtype=np.int64)
+        inside = begin >= self._find_edges(times)
         counts = self._counts_code.take(code, axis=1)
         counts &= inside
         counts &= begin < times  # tiles end before `m`, so before t
         return inside, counts
 
+    def _find_edges(self, times: Int64Array) -> Int64Array:
+        """Return the left edges of all windows at some times, as ``window_start``; shape ``(n_windows, n)``."""
+        edges: Int64Array = (times - self._lengths) // self._hops * self._hops
+        return edges
+
     def _finalise(self, words: Int64Array, distincts: dict[str, Floats], n: int) -> Floats:
         """Return the features of n entities from the states of all windows."""
-        values = [self._finaliser.compute_feature(item, words, distincts) for item in self._groups]
-        windows = len(values) * len(self._view.windows)
-        features: Floats = np.concatenate(values).reshape(windows, n).take(self._order, axis=0).T
+        values = np.concatenate([*self._finaliser.compute_features(self._groups, words, distincts)])
+        features: Floats = values.reshape(len(self._groups) * len(self._view.windows), n).take(self._order, axis=0).T
         return features
 
-    def _merge(self, tiles: Tiles, state: _Rows, rows: _Rows) -> Int64Array:
+    def _merge(self, tiles: Tiles, window: _Rows, rows: _Rows) -> Int64Array:
         """Return the states of all windows, shape ``(width, n_windows * n)``.
 
         Args:
-            state: for each counted record, the position of its state; growing.
-            rows: the counted records.
+            window, rows: the counted records, window by window.
         """
         width, n_states = self._layout.width, len(self._view.windows) * tiles.n
         if not (len(rows) and width):
             return self._layout.empty(n_states)
+        # The position of each record's state, which grows.
+        state = window if tiles.n == 1 else window * tiles.n + tiles.entity.take(rows)
         starts = find_run_starts(state)
         # "clip" never clips here; unlike "raise", it copies no array that is not contiguous.
         chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0, mode="clip")[:, :width].T)
-        merged = self._layout.merge(chosen, starts)
+        merged = self._layout.merge(chosen, starts, carry=False)
         if len(starts) == n_states:
             return merged
         words = self._layout.empty(n_states)

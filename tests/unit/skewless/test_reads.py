@@ -24,7 +24,8 @@ Part = Mapping[str, Versions]
 
 
 def side_by_side(n: int, seed: int) -> Part:
-    return PackedReads(RECORD, np.random.default_rng(seed).bytes(n * RECORD.itemsize))
+    packed = np.random.default_rng(seed).bytes(n * RECORD.itemsize)
+    return PackedReads(RECORD, packed, (), np.empty((n, 0), dtype=np.int64))
 
 
 def packed(n: int, seed: int) -> Part:
