@@ -81,6 +81,13 @@ def test_a_type_may_be_used_by_its_name_after_its_definition(schemas: Registry) 
         avro_values(schemas, schema, RECORD | {"first": {"x": 1}, "shop": {"x": 1}})
 
 
+def test_a_schema_that_claims_to_be_parsed_is_parsed(schemas: Registry) -> None:
+    marked = avro_schema() | {"__fastavro_parsed": True, "__named_schemas": {"long": {"type": "string"}}}
+    number = schemas.add(SUBJECT, "AVRO", json.dumps(marked))
+    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
+    assert reader.read(avro_message(number, avro_schema(), RECORD)) == RECORD
+
+
 SHOP: dict[str, Any] = {"type": "enum", "name": "Shop", "namespace": "world", "symbols": ["a", "b"]}
 PLACE: dict[str, Any] = {
     "type": "record",
