@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 
 from skewless.contract.errors import StoreError
+from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.host.processes import ProcessRecord
@@ -30,7 +31,6 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.access.gate import Access, OpenAccess, open_access
-from skewless.serving.access.needs import is_loopback
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.grpc.start import start_grpc

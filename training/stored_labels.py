@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.status import Int64Array
+from skewless.infra.log.reading import regroup
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.entity_file import EntityFileRows, rebatch
+from skewless.infra.offline.entity_file import EntityFileRows
 from skewless.infra.offline.labels import entity_rows, request_arrays
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 from skewless.training.dataset import count_contradictions, select_usable
@@ -73,7 +74,7 @@ class StoredLabels:
     def read(self, rows: int) -> Iterator[EntityFileRows]:
         """Yield all rows in order, exactly ``rows`` at a time."""
         with self._open() as file:
-            for table in rebatch(file.iter_batches(_BATCH_ROWS), rows):
+            for table in regroup(file.iter_batches(_BATCH_ROWS), rows):
                 yield EntityFileRows(
                     own=pa.table({_PART_TIME: table[TIME]}),
                     keys=entity_rows(self.plan, table),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from skewless.contract.loopback import is_loopback
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ _UNKNOWN_S = 10.0  # at least between two fetches, however many tokens name unkn
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _RSA_BITS = range(2_048, 8_193)  # larger keys would make each verification slow
 _PUBLIC_TYPES = {"RSA", "EC", "OKP"}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _log = EventLogger()
 
 
@@ -62,7 +62,7 @@ def is_safe_url(url: str) -> bool:
         return False
     if not parts.hostname or "@" in parts.netloc:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
 async def fetch_keys(issuer: Issuer) -> list[Key]:

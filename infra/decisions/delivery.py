@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.sinks import ParquetSink, Sink
@@ -64,10 +64,6 @@ class SinkCounts:
     waiting: int | None = None
     letters: int | None = None
     trouble: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values, ready for JSON."""
-        return asdict(self)
 
 
 class SinkDelivery:

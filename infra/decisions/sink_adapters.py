@@ -11,7 +11,7 @@ from skewless.contract.columns import digest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
+from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
 from skewless.infra.decisions.decision import JsonMessages, MessageSchema, MessageWriter
 from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
 from skewless.infra.decisions.outbox import DecisionSink, Outbox
@@ -57,15 +57,15 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
     if isinstance(sink, KafkaSink):
         from skewless.infra.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
 
-        options = kafka_options(
-            context.settings.kafka if sink.options_env is None else _secret(context, sink, sink.options_env)
-        )
-        sender = KafkaSender(sink.servers, sink.topic, settings=options, timeout_s=sink.timeout_s)
+        options = context.settings.kafka
+        if sink.options_env is not None:
+            options = read_secret(sink, sink.options_env, context.environment)
+        sender = KafkaSender(sink.servers, sink.topic, settings=kafka_options(options), timeout_s=sink.timeout_s)
         return KafkaDelivery(sink, writer, sender, hosts)
     if isinstance(sink, RedisStreamSink):
         if sink.url_env is None:
             return RedisDelivery(sink, writer, context.redis_url())
-        url = _secret(context, sink, sink.url_env)
+        url = read_secret(sink, sink.url_env, context.environment)
         hosts.check(sink, RedisAddress.parse(url).host_names)
         return RedisDelivery(sink, writer, url)
     return WebhookDelivery(sink, writer, context.environment, hosts=hosts)
@@ -93,10 +93,3 @@ def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | Webhoo
     schema_id = schema.register(SchemaRegistry(context.settings.schema_registry), sink.registry_subject)
     outbox.remember({**known, "schema_id": schema_id})
     return schema.open(schema_id)
-
-
-def _secret(context: SinkContext, sink: Sink, variable: str) -> str:
-    value = context.environment.get(variable, "")
-    if not value:
-        raise DefinitionError(f"environment variable {variable!r} of sink {sink.name!r}", "is not set", fix="set it")
-    return value

@@ -21,7 +21,7 @@ from zlib import crc32
 
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.contract.sinks import WebhookSink
+from skewless.contract.sinks import WebhookSink, read_secret
 from skewless.infra.decisions.decision import LoggedDecision, MessageWriter
 from skewless.infra.decisions.outbox import DecisionBatch
 from skewless.infra.decisions.sink_positions import Refusal
@@ -65,7 +65,7 @@ class WebhookDelivery:
         self._secrets = _read_secrets(sink, environment)
         self._headers = {"Content-Type": writer.content_type, "User-Agent": "skewless", "Accept-Encoding": "identity"}
         if sink.token_env is not None:
-            self._headers["Authorization"] = f"Bearer {_read_variable(sink, sink.token_env, environment)}"
+            self._headers["Authorization"] = f"Bearer {read_secret(sink, sink.token_env, environment)}"
         self._runner = asyncio.Runner()
         self._session: Any = None
         # Of the present batch: the decisions with an answer, and the attempts that failed.
@@ -201,7 +201,7 @@ class WebhookDelivery:
 
 def _read_secrets(sink: WebhookSink, environment: Mapping[str, str]) -> list[bytes]:
     """Return the keys of the signatures; the variable may have several, for the time of a rotation."""
-    texts = _read_variable(sink, sink.secret_env, environment).split()
+    texts = read_secret(sink, sink.secret_env, environment).split()
     try:
         secrets = [base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True) for text in texts]
     except (binascii.Error, ValueError):
@@ -213,10 +213,3 @@ def _read_secrets(sink: WebhookSink, environment: Mapping[str, str]) -> list[byt
             fix="create it with `openssl rand -base64 32`",
         )
     return secrets
-
-
-def _read_variable(sink: WebhookSink, name: str, environment: Mapping[str, str]) -> str:
-    value = environment.get(name, "").strip()
-    if not value:
-        raise DefinitionError(f"environment variable {name!r} of sink {sink.name!r}", "is not set", fix="set it")
-    return value

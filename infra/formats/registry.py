@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import orjson
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.contract.sinks import is_loopback
+from skewless.contract.loopback import is_loopback
 from skewless.infra.formats.frame import PayloadError
 
 SchemaKind = Literal["AVRO", "PROTOBUF"]
@@ -144,14 +144,14 @@ class SchemaRegistry:
             text = reply.get("schema")
             if not isinstance(text, str) or not _is_id(found):
                 raise self._error("answered with a schema that is neither Avro nor Protobuf")
-            references: dict[_Reference, str] = {}
+            references: dict[_Reference, str | None] = {}
             # A schema that cannot be read must not let the events of others wait.
-            await self._read_references(session, f"schema {found}", reply.get("references"), references, ())
+            await self._read_references(session, f"schema {found}", reply.get("references"), references)
             return RegisteredSchema(
                 id=found,
                 kind=kind if kind in {"AVRO", "PROTOBUF"} else "neither Avro nor Protobuf",
                 text=text,
-                references=tuple((reference.name, text) for reference, text in references.items()),
+                references=tuple((reference.name, text or "") for reference, text in references.items()),
             )
 
     async def _read_references(
@@ -159,23 +159,22 @@ class SchemaRegistry:
         session: Any,  # noqa: ANN401 - aiohttp is imported late
         schema: str,
         references: object,
-        found: dict[_Reference, str],
-        above: tuple[_Reference, ...],
+        found: dict[_Reference, str | None],
     ) -> None:
         """Add the schemas that a schema references; a schema comes after its own references.
 
         Args:
             schema: the first of all, for errors.
-            above: the references that lead to this schema.
+            found: by reference its schema; None: it is being read.
         """
         for reference in _list_references(schema, references):
-            if reference in found:
+            if found.get(reference) is not None:
                 continue
-            if reference in above:
+            if reference in found:
                 raise PayloadError(f"{schema} has references that lead back to themselves")
-            if len(above) >= _MOST_DEPTH or len(found) >= _MOST_REFERENCES:
+            if len(found) >= _MOST_REFERENCES or sum(text is None for text in found.values()) >= _MOST_DEPTH:
                 raise PayloadError(f"{schema} has too many references")
-            if any(reference.name == other.name for other in (*found, *above)):
+            if any(reference.name == other.name for other in found):
                 raise PayloadError(f"{schema} references two schemas by one name")
             path = f"/subjects/{quote(reference.subject, safe='')}/versions/{reference.version}"
             reply = await self._get(session, path)
@@ -183,7 +182,9 @@ class SchemaRegistry:
                 reply = await self._get(session, f"{path}?format=serialized")
             if reply is None or not isinstance(reply.get("schema"), str):
                 raise PayloadError(f"{schema} references a schema that the registry does not have")
-            await self._read_references(session, schema, reply.get("references"), found, (*above, reference))
+            found[reference] = None
+            await self._read_references(session, schema, reply.get("references"), found)
+            del found[reference]  # to come after its own
             found[reference] = reply["schema"]
 
     async def _get(self, session: Any, path: str) -> dict[str, Any] | None:  # noqa: ANN401 - as above

@@ -63,12 +63,12 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def regroup(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of ``size`` rows; the last one may be smaller."""
+def regroup(batches: Iterable[pa.Table | pa.RecordBatch], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of exactly ``size`` rows; the last one may be smaller."""
     pending: list[pa.Table] = []
     count = 0
     for batch in batches:
-        pending.append(batch)
+        pending.append(batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch]))
         count += batch.num_rows
         while count >= size:
             rows = pa.concat_tables(pending)

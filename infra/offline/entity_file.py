@@ -17,6 +17,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.status import Int64Array
+from skewless.infra.log.reading import regroup
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import is_nullable, request_arrays, to_milliseconds
 from skewless.infra.offline.source_columns import check_columns
@@ -191,7 +192,8 @@ class EntityFile:
             cursor.execute("SET TimeZone = 'UTC'")
             try:
                 reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
-                for table in rebatch(reader.to_arrow_reader(_BATCH_ROWS), rows):
+                # In exact pieces: a dataset's parts must not depend on the batches in which DuckDB yields rows.
+                for table in regroup(reader.to_arrow_reader(_BATCH_ROWS), rows):
                     yield self._split(table)
             except duckdb.Error as error:
                 raise read_error(self.table.name, error) from error
@@ -221,20 +223,3 @@ def required_columns(plan: FeaturePlan, time_column: str) -> dict[str, DType]:
     """Return the columns that entity rows must have, with their types: keys, request fields and the time."""
     columns = {column.name: column.dtype for column in (*plan.join_keys, *plan.request)}
     return columns | {time_column: DType.TIMESTAMP}
-
-
-def rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Yield tables of exactly ``rows`` rows, the last one shorter."""
-    pending: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        pending.append(batch)
-        count += batch.num_rows
-        # Exactly: the limits of a dataset's parts must not depend on the batches in which DuckDB yields rows.
-        while count >= rows:
-            table = pa.Table.from_batches(pending)
-            yield table.slice(0, rows)
-            rest = table.slice(rows)
-            pending, count = rest.to_batches(), rest.num_rows
-    if count:
-        yield pa.Table.from_batches(pending)

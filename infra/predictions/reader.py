@@ -182,8 +182,7 @@ class PredictionLog:
             # A cursor of its own, because the caller may query the connection before the next batch.
             with closing(self._connection.cursor()) as cursor, translate_query_errors("prediction log"):
                 rows = cursor.sql(query, params={"files": self._files, "source": source, **values})
-                tables = (pa.Table.from_batches([batch]) for batch in rows.to_arrow_reader(BATCH_ROWS))
-                for table in regroup(tables, BATCH_ROWS):
+                for table in regroup(rows.to_arrow_reader(BATCH_ROWS), BATCH_ROWS):
                     yield _decode_predictions(source, table.sort_by([("t", "ascending"), ("id", "ascending")]))
 
     @cached_property

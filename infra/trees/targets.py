@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +45,17 @@ class ExportTarget:
     bound: float | None = None
 
 
-def _write_c(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
-    return {**c_source.write_c(model), **c_source.write_c_test(model, rows, margins)}
-
-
-def _score_c(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:
-    return toolchain.score([folder / f"{stem}.c", folder / f"{stem}_test.c"], rows)
+def _c_target(name: str, write: Callable[[ExportModel], Mapping[str, bytes]]) -> ExportTarget:
+    """Return a target of C sources, which a test program scores."""
+    return ExportTarget(
+        name=name,
+        write=lambda model, rows, margins: {**write(model), **c_source.write_c_test(model, rows, margins)},
+        score=lambda folder, stem, rows, toolchain: toolchain.score(
+            [folder / f"{stem}.c", folder / f"{stem}_test.c"], rows
+        ),
+        tools=_c_tools,
+        flags=c_source.FLAGS,
+    )
 
 
 def _c_tools(toolchain: Toolchain) -> Mapping[str, str]:
@@ -62,10 +67,6 @@ def _c_tools(toolchain: Toolchain) -> Mapping[str, str]:
     }
 
 
-def _write_edge(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:
-    return {**write_edge(model), **c_source.write_c_test(model, rows, margins)}
-
-
 def _measure_edge(model: ExportModel, rows: Matrix, toolchain: Toolchain) -> Mapping[str, str]:
     edge, other = (
         measure_c(write(model), model.identifier, rows, toolchain) for write in (write_edge, c_source.write_c)
@@ -73,85 +74,55 @@ def _measure_edge(model: ExportModel, rows: Matrix, toolchain: Toolchain) -> Map
     return {} if edge is None or other is None else edge.compared(other, "c")
 
 
-def _write_table(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
-    return {f"{model.identifier}.parquet": model.table.to_bytes()}
+def _target(
+    name: str,
+    suffix: str,
+    write: Callable[[ExportModel], Mapping[str, bytes] | bytes],
+    score: Callable[[Path, Matrix], Matrix],
+    tools: Callable[[], Mapping[str, str]],
+) -> ExportTarget:
+    """Return a target that needs no compiler, and no rows in its files.
 
+    Args:
+        suffix: of the file or folder that is scored.
+        write: returns all files, or the content of the only one.
+    """
 
-def _score_table(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
-    return table_margins(TreeTable.read(folder / f"{stem}.parquet"), rows)
+    def write_all(model: ExportModel, _rows: Matrix, _margins: Scores) -> Mapping[str, bytes]:
+        written = write(model)
+        return {f"{model.identifier}{suffix}": written} if isinstance(written, bytes) else written
 
-
-def _table_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
-    return {"numpy": np.__version__}
-
-
-def _write_onnx(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - of a target
-    return {f"{model.identifier}.onnx": onnx_model.write_onnx(model)}
-
-
-def _score_onnx(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
-    return onnx_model.score_onnx(folder / f"{stem}.onnx", rows)
-
-
-def _onnx_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
-    return onnx_model.onnx_tools()
-
-
-def _write_wasm(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
-    return wasm.write_wasm(model)
-
-
-def _score_wasm(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
-    return wasm.wasm_scores(folder / f"{stem}.wasm", rows)
-
-
-def _wasm_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
-    return wasm.wasm_tools()
-
-
-def _write_treelite(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
-    return {f"{model.identifier}.tl": treelite_model.write_treelite(model)}
-
-
-def _score_treelite(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
-    return treelite_model.score_treelite(folder / f"{stem}.tl", rows)
-
-
-def _treelite_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
-    return treelite_model.treelite_tools()
-
-
-def _write_triton(model: ExportModel, rows: Matrix, margins: Scores) -> Mapping[str, bytes]:  # noqa: ARG001 - as above
-    return triton_repository.write_triton(model)
-
-
-def _score_triton(folder: Path, stem: str, rows: Matrix, toolchain: Toolchain) -> Matrix:  # noqa: ARG001 - as above
-    return triton_repository.emulate_triton(folder / stem, rows)
-
-
-def _triton_tools(toolchain: Toolchain) -> Mapping[str, str]:  # noqa: ARG001 - as above
-    return {**treelite_model.treelite_tools(), "triton": triton_repository.EMULATION}
+    return ExportTarget(
+        name=name,
+        write=write_all,
+        score=lambda folder, stem, rows, _: score(folder / f"{stem}{suffix}", rows),
+        tools=lambda _: tools(),
+    )
 
 
 _TARGETS = (
-    ExportTarget(name="c", write=_write_c, score=_score_c, tools=_c_tools, flags=c_source.FLAGS),
-    ExportTarget(name="onnx", write=_write_onnx, score=_score_onnx, tools=_onnx_tools),
-    ExportTarget(
-        name="edge",
-        write=_write_edge,
-        score=_score_c,
-        tools=_c_tools,
-        flags=c_source.FLAGS,
-        measure=_measure_edge,
+    _c_target("c", c_source.write_c),
+    _target("onnx", ".onnx", onnx_model.write_onnx, onnx_model.score_onnx, onnx_model.onnx_tools),
+    replace(_c_target("edge", write_edge), measure=_measure_edge),
+    _target(
+        "table",
+        ".parquet",
+        lambda model: model.table.to_bytes(),
+        lambda path, rows: table_margins(TreeTable.read(path), rows),
+        lambda: {"numpy": np.__version__},
     ),
-    ExportTarget(name="table", write=_write_table, score=_score_table, tools=_table_tools),
-    ExportTarget(name="wasm", write=_write_wasm, score=_score_wasm, tools=_wasm_tools),
-    ExportTarget(name="treelite", write=_write_treelite, score=_score_treelite, tools=_treelite_tools),
-    ExportTarget(
-        name="triton",
-        write=_write_triton,
-        score=_score_triton,
-        tools=_triton_tools,
+    _target("wasm", ".wasm", wasm.write_wasm, wasm.wasm_scores, wasm.wasm_tools),
+    _target(
+        "treelite", ".tl", treelite_model.write_treelite, treelite_model.score_treelite, treelite_model.treelite_tools
+    ),
+    replace(
+        _target(
+            "triton",
+            "",
+            triton_repository.write_triton,
+            triton_repository.emulate_triton,
+            lambda: {**treelite_model.treelite_tools(), "triton": triton_repository.EMULATION},
+        ),
         restrict=triton_repository.single_precision_rows,
         bound=triton_repository.BOUND,
     ),

@@ -1,8 +1,7 @@
-"""What a request needs: its scope and the model that it names, both from its path; and which addresses are local."""
+"""What a request needs: its scope and the model that it names, both from its path."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Literal
 
@@ -62,24 +61,3 @@ def model_of(method: str, path: str) -> str | None:
     """
     match = _MODEL.fullmatch(path)
     return None if match is None or (method, path) in _ALL_MODELS else match[1]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address; False if in doubt.
-
-    Args:
-        host: a name or an address. The only loopback name is ``localhost``; ``0.0.0.0``, ``::`` and an empty host mean
-            all addresses of the machine.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "")]
-    [True, True, True, True, False, False, False]
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    # `::ffff:127.0.0.1` is loopback only by its IPv4 part.
-    ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address.is_loopback if ipv4 is None else ipv4.is_loopback

@@ -129,7 +129,7 @@ def _open_project(session: Session, option: str | None) -> Project:
 
 def _hint(config: ServerConfig, url: str) -> str:
     """Return a first step for the caller: a browser sends no API key, which a public server requires."""
-    from skewless.serving.access.needs import is_loopback
+    from skewless.contract.loopback import is_loopback
 
     if config.settings.platform != "none":
         return f"in a container of {config.settings.platform}"

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.sinks import KafkaSink, Sink, WebhookSink, is_loopback
+from skewless.contract.loopback import is_loopback
+from skewless.contract.sinks import KafkaSink, Sink, WebhookSink
 
 Address: TypeAlias = IPv4Address | IPv6Address
 _NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?")

@@ -5,7 +5,6 @@ A secret is never a field: a field ends in ``_env`` and names the environment va
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from skewless.contract.errors import DefinitionError
+from skewless.contract.loopback import is_loopback
 from skewless.contract.names import check_name
 from skewless.contract.plain_record import PlainRecord
 
@@ -20,7 +20,6 @@ MessageFormat = Literal["json", "avro", "protobuf"]
 _MOST_BATCH, _MOST_WAITING, _MOST_SECONDS, _MOST_LANES = 10_000, 10_000_000, 300.0, 64
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_LOOPBACK = {"localhost"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,13 +223,13 @@ def sink_from_dict(data: Mapping[str, Any]) -> Sink:
     return _KINDS[fields.pop("kind")](**fields)
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host of a URL is this machine, whatever a resolver says.
+def read_secret(sink: Sink, variable: str, environment: Mapping[str, str]) -> str:
+    """Return the value of an environment variable that a field of a sink names, without blanks around it.
 
-    >>> [is_loopback(host) for host in ("localhost", "127.0.0.9", "::1", "example.com", "127.0.0.1.example.com")]
-    [True, True, True, False, False]
+    Raises:
+        DefinitionError: it is not set, or empty.
     """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in _LOOPBACK
+    value = environment.get(variable, "").strip()
+    if not value:
+        raise DefinitionError(f"environment variable {variable!r} of sink {sink.name!r}", "is not set", fix="set it")
+    return value

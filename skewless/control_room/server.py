@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from skewless.contract.errors import DefinitionError, PlaceError
+from skewless.contract.loopback import is_loopback
 from skewless.control_room.access import Local
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.provider import Provider, ProviderSignIn
@@ -24,7 +25,6 @@ from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.access.provider_keys import is_safe_url
 from skewless.project import Project
 from skewless.serving.access.gate import Access, open_access
-from skewless.serving.access.needs import is_loopback
 
 SECRET = "SKEWLESS_UI_CLIENT_SECRET"  # noqa: S105 - its name
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,17 +14,15 @@ import numpy.typing as npt
 
 from skewless.contract.clock import to_us
 from skewless.contract.decisions import DecisionStream
-from skewless.contract.errors import PlaceError
 from skewless.contract.sinks import RedisStreamSink
 from skewless.demo.outcomes import SentOutcomes
-from skewless.demo.tour_state import TourState, json_rows
+from skewless.demo.tour_state import TourState, json_rows, wait_for
 from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.streams.redis_link import RedisLink
 
 Decision = dict[str, Any]  # a message of the sink
 _MILLISECOND = 1_000
-_PAUSE_S = 0.01
 _Entry = tuple[bytes, dict[bytes, bytes]]
 
 
@@ -99,12 +96,10 @@ class ReceivedDecisions:
         Raises:
             PlaceError: the sink took too long.
         """
-        deadline = time.monotonic() + seconds
-        while len(self.decisions) + self.unmatched < self._count_logged():
+        for _ in wait_for(f"sink of {self.stream.name!r}", "does not deliver in time", "stream.log", seconds):
+            if len(self.decisions) + self.unmatched >= self._count_logged():
+                return
             check()
-            if time.monotonic() > deadline:
-                raise PlaceError(f"sink of {self.stream.name!r}", "does not deliver in time", fix="read stream.log")
-            time.sleep(_PAUSE_S)
             self.receive()
 
     def scores(self) -> npt.NDArray[np.float64]:

@@ -6,7 +6,6 @@ They are in the folder ``live`` next to the history of their source: Parquet fil
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.contract.errors import PlaceError
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource
+from skewless.demo.tour_state import wait_for
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import OnlineStore
@@ -29,8 +28,6 @@ from skewless.infra.streams.port import EventSender, Partition
 from skewless.infra.streams.redis_link import EventKeys, RedisLink, parse_position
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
-
-_PAUSE_S = 0.003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +122,10 @@ class Feed:
         Raises:
             PlaceError: the worker took too long.
         """
-        deadline = time.monotonic() + seconds
-        while not all(self._has_arrived(feed.source, index) for feed in self.feeds for index in self._indices):
+        for _ in wait_for("stream worker", "does not apply the events in time", "stream.log", seconds):
+            if all(self._has_arrived(feed.source, index) for feed in self.feeds for index in self._indices):
+                return
             check()
-            if time.monotonic() > deadline:
-                raise PlaceError(
-                    "stream worker", "does not apply the events in time", fix="read stream.log in the state folder"
-                )
-            time.sleep(_PAUSE_S)
 
     def results(self) -> list[SendResult]:
         """Return the results of all sent messages, by the log."""

@@ -161,7 +161,7 @@ def serving(tour: TourState) -> Iterator[Client]:
         begin = time.perf_counter()
         process = _start(tour, "server.log", "serve", "--port", "0", "--json")
         try:
-            url = _wait_for(process, tour.project.state / "server.json")
+            url = _wait_for_url(process, tour.project.state / "server.json")
         except PlaceError:
             process.kill()
             raise
@@ -244,13 +244,29 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(_STOP_SECONDS)
 
 
-def _wait_for(process: subprocess.Popen[bytes], file: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+def wait_for(thing: str, problem: str, log: str = "server.log", seconds: float = START_SECONDS) -> Iterator[None]:
+    """Yield again and again, until the caller has seen what it waits for.
+
+    Args:
+        thing, problem, log: for the error: what it waits for, and the file that tells more.
+
+    Raises:
+        PlaceError: it took too long.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield None
+        time.sleep(0.01)
+    raise PlaceError(thing, problem, fix=f"read {log} in the state folder")
+
+
+def _wait_for_url(process: subprocess.Popen[bytes], file: Path) -> str:
+    for _ in wait_for("server", "did not start"):
+        if process.poll() is not None:
+            raise PlaceError("server", "has ended", value=process.poll(), fix=f"read {file.with_name('server.log')}")
         if file.exists() and (text := file.read_text()):
             return str(json.loads(text)["url"])
-        time.sleep(0.02)
-    raise PlaceError("server", "did not start", value=process.poll(), fix=f"read {file.with_name('server.log')}")
+    raise TypeError(file)  # `wait_for` ends with an error
 
 
 def _command(tour: TourState, *words: str) -> list[str]:

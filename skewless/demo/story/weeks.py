@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,7 @@ import pyarrow as pa
 
 from skewless.client import Client
 from skewless.contract.clock import from_us
-from skewless.contract.errors import PlaceError
-from skewless.demo.tour_state import HOUR_US, START_SECONDS, Row, TourState, json_rows, progress_bar
+from skewless.demo.tour_state import HOUR_US, Row, TourState, json_rows, progress_bar, wait_for
 from skewless.infra.jobs.run import Run
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
@@ -228,7 +226,7 @@ class Weeks:
         champion = self.timeline.aliases.get(self.model, "champion")
         policy = self.timeline.traffic.get(self.model)
         number = policy.number if policy is not None and policy.challenger is not None else None
-        for _ in _tries("server", "does not load a change of traffic"):
+        for _ in wait_for("server", "does not load a change of traffic"):
             served = self.client.model(self.model)
             traffic = served.raw["traffic"]
             if served.version == champion and (traffic["number"] if traffic else None) == number:
@@ -239,17 +237,9 @@ class Weeks:
         policy = self.timeline.traffic.get(self.model)
         if policy is None:
             return
-        for _ in _tries("server", "does not write its counts"):
+        for _ in wait_for("server", "does not write its counts"):
             counts = read_counts(self.tour.project.state, self.model, policy.number)
             rows = {version: item.rows for version, item in counts.items()}
             arms = rows.get(policy.champion, 0) + (rows.get(policy.challenger or "", 0) if policy.share else 0)
             if arms >= self._answered:
                 return
-
-
-def _tries(thing: str, problem: str) -> Iterator[None]:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        yield None
-        time.sleep(0.05)
-    raise PlaceError(thing, problem, fix="read server.log in the state folder")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.serving.access.needs import is_loopback, scope_of
+from skewless.contract.loopback import is_loopback
+from skewless.serving.access.needs import scope_of
 
 BEYOND = ["0.0.0.0", "::", "", "*", "::ffff:0.0.0.0", "::ffff:10.0.0.1"]  # noqa: S104 - no socket is opened
 BEYOND += ["10.0.0.1", "192.168.1.1", "fe80::1", "127.0.0.256", "1", " 127.0.0.1"]
