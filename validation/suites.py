@@ -99,7 +99,7 @@ def defer_imports() -> Iterator[None]:
 
 
 class _DeferredModule(ModuleType):
-    """A module that is imported when one of its attributes is read."""
+    """A module that is imported when an attribute of it is read."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute
         self.uncover()

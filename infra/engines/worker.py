@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sys
@@ -9,9 +10,12 @@ import threading
 
 from skewless.infra.engines.task import execute
 
+_YOUNG_OBJECTS = 50_000  # between two looks at the youngest objects: the imports of the first task keep all of theirs
+
 
 def main() -> None:
     """Run tasks until stdin ends: its driver has closed it, or was killed."""
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     # Libraries may print: only outcomes go to the pipe.
     with os.fdopen(os.dup(1), "wb", buffering=0) as outcomes:
         os.dup2(2, 1)

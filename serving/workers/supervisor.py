@@ -37,7 +37,7 @@ from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_cra
 
 LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follows
 STOP, NOW = b"stop\n", b"now\n"
-_COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
+_COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers")
 _KILL_SECONDS = 5.0
 _MIN_WAIT_S, _MAX_WAIT_S = 0.1, 30.0  # before a restart
 _STEADY_S = 10.0  # a process that lived so long is restarted soon

@@ -26,8 +26,7 @@ def main() -> int:
     output_fd, sys.stdout = os.dup(1), sys.stderr  # the supervisor parses stdout: prints of libraries go to stderr
     configure_logging()
     report_crashes()
-    gc.freeze()  # the modules, as in a server without workers
-    gc.disable()  # until `serve` has opened everything
+    gc.freeze()  # the modules, as in a server without workers; the collector is off until `serve` has opened everything
     try:
         uvloop.run(_work(output_fd))
     except SkewlessError as error:
@@ -79,7 +78,3 @@ async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -
 
 def _write_message(output_fd: int, body: dict[str, object]) -> None:
     os.write(output_fd, json.dumps(body).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

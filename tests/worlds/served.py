@@ -78,9 +78,9 @@ class ServedProject:
             text=True,
             check=False,
         )
-        return [
-            int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers.worker" in line
-        ] or [pid]
+        return [int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers" in line] or [
+            pid
+        ]
 
     def rss_mib(self) -> float:
         """Return the resident memory of all that answer."""

@@ -293,7 +293,7 @@ def test_workers_share_the_port_and_one_that_is_killed_comes_back(keyed: KeyedSe
         # Each count is that of the worker behind the channel.
         assert sum(counts) == 32 or counts == {16}, counts
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [int(pid) for pid in children if b"serving.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         assert replies().keys() <= {"OK", "UNAVAILABLE"}

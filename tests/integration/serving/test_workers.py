@@ -123,7 +123,7 @@ def workers_of(server: PredictionServer) -> list[int]:
         text=True,
         check=False,
     )
-    return [int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers.worker" in line]
+    return [int(line.split()[0]) for line in said.stdout.splitlines() if "skewless.serving.workers" in line]
 
 
 def value(text: str, name: str) -> float:
