@@ -19,6 +19,7 @@ from types import ModuleType
 from skewless.infra.compiler.compile_inputs import (
     CompileInputs,
     DefinitionCode,
+    Stamp,
     absolute_names,
     digest_environment,
     find_origin,
@@ -182,7 +183,7 @@ class InputRecorder:
         for path in paths:
             # Modules from elsewhere are loaded once in a process.
             is_read_now = path not in self.code or path in self.reloaded
-            _check_age(path, self.begun_ns if is_read_now else started)
+            _check_age(path, read_stamp(path), self.begun_ns if is_read_now else started)
         everything = any(code.all_variables for code in self.code.values()) or "$" in Path(config).read_text()
         names = None if everything else tuple(sorted({n for code in self.code.values() for n in code.variables}))
         folders = {self.repo, *(Path(path).parent for path in self.code)}
@@ -199,26 +200,34 @@ class InputRecorder:
         )
 
 
-def _libraries(own: set[str], started: int) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+def _libraries(own: set[str], started: int) -> Iterator[tuple[str, Stamp]]:
     standard = tuple(_with_slash(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
     packages = _package_folders()
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or path in own or (path.startswith(standard) and not path.startswith(packages)):
             continue
-        stamp = read_stamp(path)
+        stamp = _first_stamp(path)
         if stamp is not None:
-            _check_age(path, started)
+            _check_age(path, stamp, started)
             yield path, stamp
 
 
-def _check_age(path: str, limit_ns: int) -> None:
+@cache
+def _first_stamp(path: str) -> Stamp | None:
+    """Return the stamp of a library module when this process first asked; it is loaded once, thus stays as it was then.
+
+    If the file changes later, the recorded stamp differs from that of the file, as it should.
+    """
+    return read_stamp(path)
+
+
+def _check_age(path: str, stamp: Stamp | None, limit_ns: int) -> None:
     """Refuse a file that may have changed after it was read.
 
     Raises:
         UnknownInputError: it may have.
     """
-    stamp = read_stamp(path)
     if stamp is None:
         return
     changed = stamp[2]

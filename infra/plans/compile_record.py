@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str
         "version": __version__,
         "compiled": _identity(compiled),
         "tables": dict(tables),
-        "inputs": asdict(compiled.inputs),
+        "inputs": vars(compiled.inputs),  # thousands of plain values: not copied
     }
     with suppress(StoreError, OSError):  # the next plan compiles again
         replace_durable(path, json.dumps(body).encode("utf-8", "surrogateescape"))
