@@ -315,7 +315,7 @@ class Workspace:
         """Compares the definitions with the applied plan, and applies them."""
         from skewless.infra.plans.planning import Planner
 
-        return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
+        return Planner(repo=self.repo, state=self.state, connect=lambda: self.connection, settings=self.settings)
 
     @cached_property
     def materializer(self) -> Materializer:

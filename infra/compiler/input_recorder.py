@@ -207,10 +207,19 @@ def _libraries(own: set[str], started: int) -> Iterator[tuple[str, Stamp]]:
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or path in own or (path.startswith(standard) and not path.startswith(packages)):
             continue
-        stamp = read_stamp(path)
+        stamp = _first_stamp(path)
         if stamp is not None:
             _check_age(path, stamp, started)
             yield path, stamp
+
+
+@cache
+def _first_stamp(path: str) -> Stamp | None:
+    """Return the stamp of a library module when this process first asked; it is loaded once, thus stays as it was then.
+
+    If the file changes later, the recorded stamp differs from that of the file, as it should.
+    """
+    return read_stamp(path)
 
 
 def _check_age(path: str, stamp: Stamp | None, limit_ns: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +93,11 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Plans and applies the definitions of one repo."""
+    """Plans and applies the definitions of one repo; connects to DuckDB only to read tables."""
 
     repo: Path
     state: ProjectState
-    connection: duckdb.DuckDBPyConnection
+    connect: Callable[[], duckdb.DuckDBPyConnection]
     settings: Settings = field(default_factory=Settings)
 
     def plan(self) -> PlanReport:
@@ -218,7 +218,7 @@ class Planner:
             is_named = table is not None and self._is_named(label_source(table).path)
             tables[f"labels {spec.name}"] = find_labels(self.repo, table) if table is not None and is_named else None
         return {
-            key: ("", None) if table is None else (table.name, table.column_types(self.connection))
+            key: ("", None) if table is None else (table.name, table.column_types(self.connect()))
             for key, table in tables.items()
         }
 
@@ -231,7 +231,7 @@ class Planner:
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
-                check_sums(self.connection, view, read_log_partitions(self.state, view.source))
+                check_sums(self.connect(), view, read_log_partitions(self.state, view.source))
 
     def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
         """Return the effects of a plan, and the names of versions whose packages cannot be read."""
@@ -311,7 +311,7 @@ class Planner:
         """Return the number of rows that the source has more than the log; None: unknown without reading the source."""
         if not has_files(self.repo, view.source.path):
             return 0
-        rows = view_table(self.repo, view).count_rows(self.connection)
+        rows = view_table(self.repo, view).count_rows(self.connect())
         return None if rows is None else max(0, rows - PartitionLog(self.state, view.partition).next_seq())
 
     def _versions(self, versions: Mapping[str, str | None]) -> dict[str, Champion]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -198,7 +198,7 @@ class FeaturePlan:
         """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
         defaults: dict[str, Any] = {"windows": (), "sources": (), "buckets": BUCKETS}
         parts = {name: tuple(item.as_dict() for item in getattr(self, name)) for name in ("windows", "sources")}
-        data = {**asdict(self), **parts}
+        data = {**asdict(replace(self, windows=(), sources=())), **parts}
         return {name: value for name, value in data.items() if value != defaults.get(name)}
 
     @classmethod

@@ -49,7 +49,7 @@ def machines(project_database: Database, tmp_path: Path) -> Iterator[list[Planne
             write_sample(repo / "data", NOW)
             state = ProjectState(repo / ".skewless", address_of(project_database))
             connection = stack.enter_context(connect(repo / "spill", threads=1))
-            planners.append(Planner(repo=repo, state=state, connection=connection))
+            planners.append(Planner(repo=repo, state=state, connect=connection.cursor))
         yield planners
 
 

@@ -146,7 +146,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surrounding
 def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
     with connect(tmp_path / "spill", threads=1) as connection:
         yield Planner(
-            repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connection=connection
+            repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connect=lambda: connection
         )
     _forget()
 
@@ -315,7 +315,7 @@ def test_the_types_of_a_history_that_declares_the_columns_are_inputs(tmp_path: P
     write_history(repo)
     time.sleep(TICK_S)
     with connect(tmp_path / "spill", threads=1) as connection:
-        planner = Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
+        planner = Planner(repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: connection)
         planner.apply(NOW)
         assert reused(planner)
         pq.write_table(

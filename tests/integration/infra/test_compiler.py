@@ -53,7 +53,7 @@ def repo(tmp_path: Path) -> Path:
 def planner(repo: Path) -> Iterator[Planner]:
     write_sample(repo / "data", NOW)
     with connect(repo / "spill", threads=1) as connection:
-        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
+        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: connection)
 
 
 def append(repo: Path, text: str) -> None:

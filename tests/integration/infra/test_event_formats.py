@@ -103,7 +103,9 @@ def test_a_plan_is_checked_against_the_latest_schema(repo: Path, schemas: Regist
     source = declare(repo, "AvroFormat")
     with duckdb.connect() as connection:
         settings = Settings(schema_registry=schemas.url)
-        planner = Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection, settings=settings)
+        planner = Planner(
+            repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: connection, settings=settings
+        )
         with pytest.raises(DefinitionError, match=r"has no schema in the registry \(got 'air.landings-value'\)"):
             planner.plan()
         schemas.add("air.landings-value", "AVRO", schema_of(source))

@@ -49,7 +49,7 @@ def repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def planner(repo: Path) -> Iterator[Planner]:
     with connect(repo / "spill", threads=1) as connection:
-        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
+        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: connection)
 
 
 def edited(planner: Planner) -> list[str]:

@@ -153,7 +153,7 @@ def database(tmp_path: Path) -> Iterator[Any]:
 
 
 def planner_of(repo: Path, database: Any) -> Planner:  # noqa: ANN401 - of DuckDB
-    return Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=database)
+    return Planner(repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: database)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 12))])
