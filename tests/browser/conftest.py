@@ -9,17 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.browser.room import running_room
 from tests.browser.visitor import Visitor
+from tests.worlds.built_once import built_once
 from tests.worlds.command_line import done
 
 
 @pytest.fixture(scope="session")
-def fraud_project() -> Iterator[Path]:
+def fraud_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The sample project: trained, with predictions, outcomes and proofs; tests of pages only read it."""
+    made = built_once(tmp_path_factory, "room", _make_project)
     with tempfile.TemporaryDirectory(prefix="room-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKEWLESS_THREADS", "1")
-        repo = Path(folder) / "fraud"
+        yield Path(shutil.copytree(made / "fraud", Path(folder) / "fraud"))
+
+
+def _make_project(folder: Path) -> None:
+    folder.mkdir()
+    repo = folder / "fraud"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKEWLESS_THREADS", "1")
         done("init", repo)
         for words in (("apply",), ("import",), ("materialize",), ("train", "fraud")):
             done(*words, "--repo", repo)
@@ -28,7 +39,9 @@ def fraud_project() -> Iterator[Path]:
         )
         for words in (("parity",), ("freshness",)):
             done(*words, "--repo", repo)
-        yield repo
+    state = ProjectState(repo / ".skewless")
+    state.database.close()  # all its rows are in the file that is copied
+    PrivateServer(state.folder).stop()
 
 
 @pytest.fixture(scope="session")
