@@ -12,6 +12,6 @@ from tests.worlds.trained import Sandbox, opened_copy
 
 @pytest.fixture
 def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
-    """A copy with the rows of the online store."""
-    with opened_copy(trained, tmp_path / "p") as place:
+    """A copy with the rows of the online store, whose private server starts on first use."""
+    with opened_copy(trained, tmp_path / "p", start=False) as place:
         yield place

@@ -259,8 +259,12 @@ def opened(repo: Path) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def opened_copy(trained: Path, repo: Path) -> Iterator[Sandbox]:
-    """Copy a project and open the copy, whose store has the same rows; its private server starts on first use."""
+def opened_copy(trained: Path, repo: Path, *, start: bool = True) -> Iterator[Sandbox]:
+    """Copy a project and open the copy, whose store has the same rows.
+
+    Args:
+        start: start its private server, which runs until the block ends; otherwise it starts on first use.
+    """
     copy_project(trained, repo)
     rows = Path(".skewless/redis/appendonlydir")
     has_rows = (trained / rows).exists()
@@ -269,6 +273,8 @@ def opened_copy(trained: Path, repo: Path) -> Iterator[Sandbox]:
     with opened(repo) as place:
         if not has_rows:
             place.project.materialize(check=False)
+        if start:
+            place.project.private.ensure()
         yield place
 
 

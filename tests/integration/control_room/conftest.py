@@ -18,6 +18,7 @@ from starlette.requests import Request
 from skewless.control_room.access import Local, SignIn, Viewer
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.readers import Readers
+from tests.worlds.built_once import built_once
 from tests.worlds.rollouts import make_rollout
 from tests.worlds.trained import Sandbox, copy_project, opened
 
@@ -116,7 +117,8 @@ def pages(trained: Path, tmp_path: Path, open_pages: Callable[[Path], Pages]) ->
 
 @pytest.fixture(scope="session")
 def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rollout(trained, tmp_path_factory.mktemp("models") / "p")
+    """A second version; only ever copied."""
+    return built_once(tmp_path_factory, "two-versions", lambda repo: make_rollout(trained, repo))
 
 
 @pytest.fixture
