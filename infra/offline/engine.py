@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import DefinitionError
 from skewless.infra.host.priority import run_at_low_priority
+
+if TYPE_CHECKING:
+    import duckdb
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:
     """Return an in-memory database; work beyond the limit spills into ``spill``."""
+    import duckdb  # noqa: PLC0415 - commands that only ask for its limit do without
+
     config: dict[str, Any] = {
         "memory_limit": memory_limit,
         "temp_directory": str(spill),
