@@ -23,7 +23,8 @@ def test_every_result_is_reported(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    words = ["-n", "2", "--dist", "loadfile", "-k", "one", "-v", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    # Its own folder: pytest removes what older runs left in the shared one, which takes a minute after a whole run.
+    words = ["-n", "2", "--dist", "loadfile", "-k", "one", "-v", "-p", "no:cacheprovider", "--basetemp", ".base"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=tmp_path,
