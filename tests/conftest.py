@@ -32,6 +32,7 @@ from tests.worlds.built_once import built_once
 
 if TYPE_CHECKING:
     from tests.servers.object_storage import ObjectStorageServer
+    from tests.servers.registry import Registry
     from tools.postgres_server import PostgresServer
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
@@ -126,6 +127,15 @@ def postgres_url() -> Iterator[str]:
 
     with running_postgres() as url:
         yield url
+
+
+@pytest.fixture
+def schemas() -> Iterator[Registry]:
+    """An empty schema registry."""
+    from tests.servers.registry import schema_registry  # noqa: PLC0415 - as above
+
+    with schema_registry() as served:
+        yield served
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.plans.planning import Planner
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.redis_link import open_sender
-from tests.servers.registry import Registry, schema_registry
+from tests.servers.registry import Registry
 from tests.worlds.edits import edit
 from tests.worlds.windowed_types import KAFKA, PUSH, write_repo
 
@@ -38,12 +37,6 @@ TYPES = {
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     return write_repo(tmp_path / "repo")
-
-
-@pytest.fixture
-def schemas() -> Iterator[Registry]:
-    with schema_registry() as served:
-        yield served
 
 
 def declare(repo: Path, name: str) -> EventSource:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from skewless.infra.decisions.outbox import Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery, open_writer
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.storage.project_state import ProjectState
-from tests.servers.registry import Registry, schema_registry
+from tests.servers.registry import Registry
 from tests.worlds.decided import PARTITION, STREAM, T_US, decided_rows, decision_id
 
 DECISION = LoggedDecision(
@@ -118,12 +117,6 @@ def test_the_action_of_a_policy_is_delivered() -> None:
     first, second = (decision for _, decision in find_decisions(table, {STREAM}))
     assert (first.action, first.reasons) == ("review", ("new card",))
     assert (second.action, second.reasons) == (None, ())
-
-
-@pytest.fixture
-def schemas() -> Iterator[Registry]:
-    with schema_registry() as served:
-        yield served
 
 
 def outbox(root: Path) -> Outbox:

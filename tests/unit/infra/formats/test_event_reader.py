@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from skewless.infra.formats.frame import PayloadError
 from skewless.infra.formats.registry import SchemaRegistry
 from skewless.infra.log.log_columns import RAW, REJECT
 from skewless.infra.streams.decode import Decoder
-from tests.servers.registry import Registry, schema_registry
+from tests.servers.registry import Registry
 from tests.worlds.formats import (
     AVRO,
     MICROSECONDS,
@@ -36,12 +35,6 @@ from tests.worlds.streams import BASE
 
 RECORD = {"card": 7, "amount": 1.5, "shop": "a", "online": True, "at": BASE}
 SUBJECT = "payments-value"
-
-
-@pytest.fixture
-def schemas() -> Iterator[Registry]:
-    with schema_registry() as served:
-        yield served
 
 
 def avro_values(schemas: Registry, schema: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

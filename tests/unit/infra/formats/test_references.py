@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,12 @@ from skewless.infra.formats.frame import PayloadError
 from skewless.infra.formats.registry import SchemaRegistry
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.streams.decode import Decoder
-from tests.servers.registry import Registry, schema_registry
+from tests.servers.registry import Registry
 from tests.worlds.formats import AVRO, avro_message, avro_schema
 from tests.worlds.streams import BASE
 
 RECORD = {"card": 7, "amount": 1.5, "shop": "a", "online": True, "at": BASE}
 SUBJECT = "payments-value"
-
-
-@pytest.fixture
-def schemas() -> Iterator[Registry]:
-    with schema_registry() as served:
-        yield served
 
 
 SHOP: dict[str, Any] = {"type": "enum", "name": "Shop", "namespace": "world", "symbols": ["a", "b"]}
