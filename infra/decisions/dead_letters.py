@@ -10,7 +10,7 @@ from typing import Literal
 from skewless.contract.errors import ConflictError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.sinks import Sink
-from skewless.infra.decisions.decision import COLUMNS, LoggedDecision, find_decisions
+from skewless.infra.decisions.decision import LoggedDecision
 from skewless.infra.decisions.outbox import DecisionBatch, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
@@ -70,13 +70,7 @@ def _send(context: SinkContext, sink: Sink, ids: Collection[str], check: Callabl
     letters = {each.id: each for each in positions.dead_letters(sink.name) if not ids or each.id in ids}
     if not letters:
         return []
-    outbox = Outbox(
-        context.state,
-        sink.name,
-        columns=COLUMNS,
-        find_decisions=lambda rows: find_decisions(rows, None),
-        check=lambda: _refuse_write(sink),
-    )
+    outbox = Outbox(context.state, sink.name, streams=None, check=lambda: _refuse_write(sink))
     found = outbox.find(letters.values())
     sent = [_describe(letter, "missing", _GONE) for letter in letters.values() if letter.id not in found]
     waiting = [letters[name] for name in found]

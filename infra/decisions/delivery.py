@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.sinks import ParquetSink, Sink
-from skewless.infra.decisions.decision import COLUMNS, find_decisions
 from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions, SinkTrouble
@@ -159,8 +158,7 @@ class SinkDelivery:
             outbox = Outbox(
                 self._context.state,
                 self.sink.name,
-                columns=COLUMNS,
-                find_decisions=lambda rows: find_decisions(rows, self.streams),
+                streams=self.streams,
                 check=lambda: self._leases.check(lease),
             )
             adapter = self._open(self._context, self.sink, outbox)

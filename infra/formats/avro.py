@@ -17,7 +17,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import RegisteredSchema
+from skewless.infra.formats.registry import RegisteredSchema, SchemaKind
 
 Values = dict[str, Any]
 ReadBody = Callable[[bytes], Values]
@@ -134,6 +134,9 @@ class AvroWriter:
     Raises:
         DefinitionError: fastavro is not installed.
     """
+
+    kind: SchemaKind = "AVRO"
+    head = b""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         fastavro = import_fastavro()

@@ -57,15 +57,6 @@ def parse_frame(payload: bytes) -> Frame:
     return Frame(schema_id, payload[_HEAD.size :])
 
 
-def encode_indexes(indexes: tuple[int, ...]) -> bytes:
-    r"""Return the place of a Protobuf message in its file.
-
-    >>> encode_indexes((0,)), encode_indexes((1, 0))
-    (b'\x00', b'\x04\x02\x00')
-    """
-    return b"\0" if indexes == (0,) else b"".join(map(_zigzag, (len(indexes), *indexes)))
-
-
 def split_indexes(body: bytes) -> tuple[tuple[int, ...], bytes]:
     r"""Return the place of a Protobuf message in its file, and the bytes after it.
 
@@ -87,15 +78,6 @@ def split_indexes(body: bytes) -> tuple[tuple[int, ...], bytes]:
             raise PayloadError("a message index is out of range")
         indexes.append(index)
     return tuple(indexes), body[end:]
-
-
-def _zigzag(number: int) -> bytes:
-    rest, parts = number << 1, bytearray()
-    while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        parts.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    parts.append(rest)
-    return bytes(parts)
 
 
 def _read_zigzag(body: bytes, start: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.formats.avro import ReadBody, Values
 from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import RegisteredSchema
+from skewless.infra.formats.registry import RegisteredSchema, SchemaKind
 
 _MOST_FIELDS = 10_000
 _GOOGLE = re.compile(r"google/protobuf/([a-z]{1,30}(_[a-z]{1,30})?)\.proto")
@@ -130,6 +130,9 @@ class ProtobufWriter:
     Args:
         file: a FileDescriptorProto; its first message is written.
     """
+
+    kind: SchemaKind = "PROTOBUF"
+    head = b"\0"  # the place of the first message of a file
 
     def __init__(self, file: Any) -> None:  # noqa: ANN401 - an optional dependency
         from google.protobuf import message_factory  # noqa: PLC0415 - as above
