@@ -23,7 +23,6 @@ import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.arrow_types import arrow_type
-from skewless.contract.keys import window_marker
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Int64Array
@@ -132,10 +131,6 @@ class ExactWindows:
         self._join = WindowJoin(self.connection)
         self._selectors: dict[str, EventSelector] = {}
         self._codecs: dict[tuple[str, ...], TileCodec] = {}
-
-    def marker(self, project: str, reader: StateReader, partition: str) -> str:
-        """Return the name of the marker that tells how far a view's states include a partition."""
-        return window_marker(project, reader.view, reader.generation, partition)
 
     def read(
         self, stored: Sequence[StoredStates], rows: DecidedRows, pending: PendingEvents

@@ -44,17 +44,11 @@ class CurrentRows:
         return np.asarray(read.has_row & (read.versions.seq == events.seq), dtype=np.bool_), ()
 
 
-class CurrentTimes:
-    """Returns the clock as the time of each decision, as for a request; no row is late."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __call__(self, ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> EventTimes:
-        """Return the times of rows; see ``find_times``."""
-        del ingest, newest_us
-        t = self._clock.now_us() // _MILLISECOND * _MILLISECOND
-        return EventTimes(ts, np.full(len(ts), t, dtype=np.int64), np.zeros(len(ts), dtype=np.bool_))
+def find_current_times(clock: Clock, ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> EventTimes:
+    """Return the clock as the time of each decision, as for a request; no row is late. See ``find_times``."""
+    del ingest, newest_us
+    t = clock.now_us() // _MILLISECOND * _MILLISECOND
+    return EventTimes(ts, np.full(len(ts), t, dtype=np.int64), np.zeros(len(ts), dtype=np.bool_))
 
 
 class ChangeDecider:

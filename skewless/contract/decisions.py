@@ -139,13 +139,9 @@ class DecisionStream:
         when = self.when
         if when is not None and not isinstance(when, Transform | Crosses | Changes):
             raise TypeError(when)  # a function that was not compiled
-        return {
-            "name": self.name,
-            "model": self.model,
-            "source": self.source,
+        return vars(self) | {
             "columns": dict(self.columns),
             "when": None if when is None else {"kind": type(when).__name__, "value": plain_value(when)},
-            "late": self.late,
             "deadline": self.deadline_us,
             "sinks": [sink.as_dict() for sink in self.sinks],
         }
