@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import pyarrow as pa
+from prometheus_client.core import Metric
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.plan import FeaturePlan
@@ -129,6 +130,10 @@ class DeciderPool(Protocol):
 
     def is_idle(self) -> bool:
         """Return whether no decision waits for a sink that can be reached."""
+        ...
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of the sinks."""
         ...
 
     def close(self) -> None:

@@ -62,6 +62,7 @@ class Deciders:
 
     def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
         """Use the decision streams of a newly applied plan; see ``DeciderPool``."""
+        DecisionLog(self.streams.state).keep_only({stream.name for stream in decisions})
         self._deliveries.set_decisions(decisions)
         changes = []
         for stream in decisions:
