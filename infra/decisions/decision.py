@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from skewless.contract.clock import from_us
 from skewless.contract.sinks import MessageFormat
 from skewless.infra.formats.avro import AvroWriter
-from skewless.infra.formats.frame import add_frame
-from skewless.infra.formats.protobuf import ProtobufWriter, import_protobuf
+from skewless.infra.formats.frame import add_frame, import_format
+from skewless.infra.formats.protobuf import ProtobufWriter
 from skewless.infra.predictions.segments import EVENT, SCHEMA
 
 
@@ -187,9 +187,7 @@ def _avro_schema() -> Mapping[str, Any]:
 
 def _protobuf_file() -> Any:  # noqa: ANN401 - an optional dependency
     """Return ``skewless/decision.proto`` as a FileDescriptorProto; times are microseconds."""
-    import_protobuf()
-    from google.protobuf import descriptor_pb2  # noqa: PLC0415 - an optional dependency
-
+    descriptor_pb2 = import_format("protobuf")
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="skewless/decision.proto", package="skewless", syntax="proto3")
     message = file.message_type.add(name="Decision")

@@ -11,9 +11,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.formats.avro import ReadBody, Values, compile_avro, import_fastavro
-from skewless.infra.formats.frame import PayloadError, parse_frame, split_indexes
-from skewless.infra.formats.protobuf import compile_protobuf, import_protobuf
+from skewless.infra.formats.avro import ReadBody, Values, compile_avro
+from skewless.infra.formats.frame import PayloadError, import_format, parse_frame, split_indexes
+from skewless.infra.formats.protobuf import compile_protobuf
 from skewless.infra.formats.registry import RegisteredSchema, SchemaRegistry, open_registry
 
 _KINDS: dict[str, str] = {"avro": "AVRO", "protobuf": "PROTOBUF"}
@@ -31,10 +31,7 @@ def open_event_reader(source: EventSource, settings: Settings) -> EventReader | 
     if source.format == "json":
         return None
     registry = open_registry(settings, f"event source {source.name!r}", source.format)
-    if source.format == "avro":
-        import_fastavro()
-    else:
-        import_protobuf()
+    import_format(source.format)
     return EventReader(source, registry)
 
 
