@@ -42,8 +42,6 @@ class SinkCounts:
 
     Args:
         sink: name of the sink.
-        kind: of the sink.
-        streams: names of the decision streams.
         is_owner: whether this process delivers; another process may.
         delivered: decisions that the sink has stored.
         refused: decisions that the sink refused for good.
@@ -54,8 +52,6 @@ class SinkCounts:
     """
 
     sink: str
-    kind: str
-    streams: tuple[str, ...] = ()
     is_owner: bool = False
     delivered: int = 0
     refused: int = 0
@@ -83,7 +79,7 @@ class SinkDelivery:
         open_sink: Callable[[SinkContext, Sink, Outbox], DecisionSink] | None = None,
     ) -> None:
         self.sink, self.streams = sink, tuple(streams)
-        self.counts = SinkCounts(sink=sink.name, kind=sink.kind, streams=self.streams)
+        self.counts = SinkCounts(sink=sink.name)
         self._context, self._open = context, open_sink or open_delivery
         self._positions = SinkPositions(context.state.database)
         self._catalog = Catalog(context.state.database)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
@@ -42,10 +42,6 @@ class DecisionCounts:
     recomputed: int = 0
     lag: int | None = None
     trouble: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values, ready for JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 class EventDecider(Protocol):

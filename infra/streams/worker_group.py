@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from prometheus_client.core import Metric
@@ -298,7 +298,7 @@ class WorkerGroup(Collector):
             }
             for worker in list(self._workers.values())
         ]
-        decisions = [counts.as_dict() for counts in self.decision_counts]
+        decisions = [asdict(counts) for counts in self.decision_counts]
         self.process_record.send_heartbeat(self._plan_hash, {"sources": sources, "decisions": decisions})
 
 

@@ -18,7 +18,8 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DeadEvent
 from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.log_columns import EVENT
-from skewless.serving.decisions.events import AcceptedEvents, EventTimes
+from skewless.infra.predictions.record import DecidedEvents
+from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.decisions.reads import DecisionReads
 
 
@@ -26,7 +27,7 @@ class Condition(Protocol):
     """Tells which events a decision stream decides."""
 
     def find_matches(
-        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
         """Return which events meet the condition, shape ``(n,)``, and the events on which it fails.
 
@@ -49,7 +50,7 @@ class StreamCondition:
         self._view = plan.window(stream.when.view) if isinstance(stream.when, Crosses) else None
 
     def find_matches(
-        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
         """Return which events meet the condition; see ``Condition``."""
         if not len(events):

@@ -165,7 +165,7 @@ def test_every_column_of_the_prediction_log_is_documented() -> None:
 def test_every_metric_of_the_sinks_is_documented() -> None:
     rows = table(page("sinks-and-formats.md"), "sink metric", "type", "meaning")
     found = {names(row["sink metric"])[0]: row["type"] for row in rows}
-    families = collect_sinks([SinkCounts(sink="s", kind="kafka", waiting=1, letters=0)])
+    families = collect_sinks([SinkCounts(sink="s", waiting=1, letters=0)])
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
