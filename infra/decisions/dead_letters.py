@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from skewless.contract.errors import ConflictError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.sinks import Sink
-from skewless.infra.decisions.decision import COLUMNS, LoggedDecision, find_decisions
+from skewless.infra.decisions.decision import LoggedDecision
 from skewless.infra.decisions.outbox import DecisionBatch, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
@@ -70,18 +70,13 @@ def _send(context: SinkContext, sink: Sink, ids: Collection[str], check: Callabl
     letters = {each.id: each for each in positions.dead_letters(sink.name) if not ids or each.id in ids}
     if not letters:
         return []
-    outbox = Outbox(
-        context.state,
-        sink.name,
-        columns=COLUMNS,
-        find_decisions=lambda rows: find_decisions(rows, None),
-        check=lambda: _refuse_write(sink),
-    )
+    outbox = Outbox(context.state, sink.name, streams=None, check=lambda: _refuse_write(sink))
     found = outbox.find(letters.values())
     sent = [_describe(letter, "missing", _GONE) for letter in letters.values() if letter.id not in found]
     waiting = [letters[name] for name in found]
     if check is None or not waiting:
-        return _sorted([*sent, *(_describe(letter, "waiting", letter.reason) for letter in waiting)])
+        sent += [_describe(letter, "waiting", letter.reason) for letter in waiting]
+        return sorted(sent, key=lambda letter: letter.position)
     counts = DailyCounts(context.state.database)
     with closing(open_delivery(context, sink, outbox)) as adapter:
         for start in range(0, len(waiting), sink.batch):
@@ -94,7 +89,7 @@ def _send(context: SinkContext, sink: Sink, ids: Collection[str], check: Callabl
             for letter in part:
                 state: LetterState = "refused" if letter.id in reasons else "stored"
                 sent.append(_describe(letter, state, reasons.get(letter.id)))
-    return _sorted(sent)
+    return sorted(sent, key=lambda letter: letter.position)
 
 
 def _batch(letters: Sequence[Refusal], found: Mapping[str, LoggedDecision]) -> DecisionBatch:
@@ -105,10 +100,6 @@ def _batch(letters: Sequence[Refusal], found: Mapping[str, LoggedDecision]) -> D
 
 def _describe(letter: Refusal, state: LetterState, reason: str | None) -> SentLetter:
     return SentLetter(id=letter.id, position=letter.position, state=state, reason=reason)
-
-
-def _sorted(sent: Iterable[SentLetter]) -> list[SentLetter]:
-    return sorted(sent, key=lambda letter: letter.position)
 
 
 def _refuse_write(sink: Sink) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.sinks import ParquetSink, Sink
-from skewless.infra.decisions.decision import COLUMNS, find_decisions
 from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
 from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions, SinkTrouble
@@ -43,8 +42,6 @@ class SinkCounts:
 
     Args:
         sink: name of the sink.
-        kind: of the sink.
-        streams: names of the decision streams.
         is_owner: whether this process delivers; another process may.
         delivered: decisions that the sink has stored.
         refused: decisions that the sink refused for good.
@@ -55,8 +52,6 @@ class SinkCounts:
     """
 
     sink: str
-    kind: str
-    streams: tuple[str, ...] = ()
     is_owner: bool = False
     delivered: int = 0
     refused: int = 0
@@ -84,7 +79,7 @@ class SinkDelivery:
         open_sink: Callable[[SinkContext, Sink, Outbox], DecisionSink] | None = None,
     ) -> None:
         self.sink, self.streams = sink, tuple(streams)
-        self.counts = SinkCounts(sink=sink.name, kind=sink.kind, streams=self.streams)
+        self.counts = SinkCounts(sink=sink.name)
         self._context, self._open = context, open_sink or open_delivery
         self._positions = SinkPositions(context.state.database)
         self._catalog = Catalog(context.state.database)
@@ -159,8 +154,7 @@ class SinkDelivery:
             outbox = Outbox(
                 self._context.state,
                 self.sink.name,
-                columns=COLUMNS,
-                find_decisions=lambda rows: find_decisions(rows, self.streams),
+                streams=self.streams,
                 check=lambda: self._leases.check(lease),
             )
             adapter = self._open(self._context, self.sink, outbox)

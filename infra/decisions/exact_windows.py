@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.arrow_types import arrow_type
-from skewless.contract.keys import window_marker
+from skewless.contract.reads import build_window_read
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
-from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.sketch import Hashes
@@ -133,10 +133,6 @@ class ExactWindows:
         self._selectors: dict[str, EventSelector] = {}
         self._codecs: dict[tuple[str, ...], TileCodec] = {}
 
-    def marker(self, project: str, reader: StateReader, partition: str) -> str:
-        """Return the name of the marker that tells how far a view's states include a partition."""
-        return window_marker(project, reader.view, reader.generation, partition)
-
     def read(
         self, stored: Sequence[StoredStates], rows: DecidedRows, pending: PendingEvents
     ) -> list[tuple[ViewRead, StateProgress]]:
@@ -195,7 +191,8 @@ class ExactWindows:
             if not exact.all():
                 missing = np.flatnonzero(~exact)
                 logged, logged_progress = self._read_log(each.reader.view, rows, missing, pending)
-                read, progress = _merge(read, logged, missing), _merge_progress(progress, logged_progress, missing)
+                read = _merge(each.reader.view, read, logged, missing)
+                progress = _merge_progress(progress, logged_progress, missing)
             yield read, progress
 
     def _find_further(
@@ -309,30 +306,13 @@ def _slots_of(slots: AppliedPositions, base: Int64Array, own: int, before: Int64
     return AppliedPositions(entity=rows[order], partition=partitions, first=positions, seq=positions)
 
 
-def _merge(read: ViewRead, logged: ViewRead, rows: Int64Array) -> ViewRead:
-    """Return a read whose rows at some indices are those of another read."""
-
-    def put(old: BoolArray | None, new: BoolArray | None, default: bool) -> BoolArray:  # noqa: FBT001 - local
-        array = np.full(len(read.has_row), default) if old is None else old.copy()
-        array[rows] = default if new is None else new
-        return array
-
-    event_ts, has_row = read.versions.event_ts.copy(), read.has_row.copy()
-    event_ts[rows], has_row[rows] = logged.versions.event_ts, logged.has_row
-    block = np.array(read.block)
-    block[rows] = np.array(logged.block)
-    nulls = np.isnan(block) | ~has_row[:, None]
-    names = list(read.values)
-    return replace(
-        read,
-        has_row=has_row,
-        versions=replace(read.versions, event_ts=event_ts),
-        values={name: block[:, i] for i, name in enumerate(names)},
-        nulls={name: nulls[:, i] for i, name in enumerate(names)},
-        mask=nulls,
-        block=block,
-        unavailable=put(read.unavailable, logged.unavailable, default=False),
-    )
+def _merge(view: WindowView, read: ViewRead, logged: ViewRead, rows: Int64Array) -> ViewRead:
+    """Return a read of a view's states whose rows at some indices are those of a read of the log."""
+    known_to, has_row, features = read.versions.event_ts.copy(), read.has_row.copy(), np.array(read.block)
+    known_to[rows], has_row[rows], features[rows] = logged.versions.event_ts, logged.has_row, np.array(logged.block)
+    unavailable = np.zeros(len(has_row), dtype=np.bool_) if read.unavailable is None else read.unavailable.copy()
+    unavailable[rows] = False
+    return replace(build_window_read(view, features, known_to, has_row), unavailable=unavailable)
 
 
 def _merge_progress(progress: StateProgress, logged: StateProgress, rows: Int64Array) -> StateProgress:

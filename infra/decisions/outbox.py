@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.decisions.decision import LoggedDecision
+from skewless.infra.decisions.decision import COLUMNS, LoggedDecision, find_decisions
 from skewless.infra.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import read_tables
@@ -26,8 +26,6 @@ from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 
 _MOST_OFFERED, _FOUND_AT_A_TIME = 20_000, 10_000
-# The decisions among some rows of the prediction log: offset of the row, and its decision.
-FindDecisions = Callable[[pa.Table], list[tuple[int, LoggedDecision]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +78,14 @@ class Outbox:
     Args:
         state: of the project.
         sink: name of the sink.
-        columns: of the prediction log that ``find_decisions`` reads.
-        find_decisions: returns the sink's decisions among rows of the prediction log.
+        streams: names of its decision streams; None: all.
         check: the fence of every write; raises ConflictError if another process has the sink's lease.
     """
 
     def __init__(
-        self,
-        state: ProjectState,
-        sink: str,
-        *,
-        columns: pa.Schema,
-        find_decisions: FindDecisions,
-        check: Callable[[], None],
+        self, state: ProjectState, sink: str, *, streams: Collection[str] | None, check: Callable[[], None]
     ) -> None:
-        self._sink, self._columns, self._find, self._check = sink, columns, find_decisions, check
+        self._sink, self._streams, self._check = sink, streams, check
         self._log = PartitionLog(state, PREDICTIONS)
         self._positions = SinkPositions(state.database)
         self._offered: deque[DecisionBatch] = deque()
@@ -176,7 +167,7 @@ class Outbox:
         first, claimed = self.next, self.position.claimed
         last, positions, decisions = first - 1, list[int](), list[LoggedDecision]()
         for start, rows in self._scan(first, claimed, most):
-            found = self._find(rows)
+            found = find_decisions(rows, self._streams)
             room = most - len(decisions) if claimed is None else len(found)
             positions += [start + offset for offset, _ in found[:room]]
             decisions += [decision for _, decision in found[:room]]
@@ -194,7 +185,7 @@ class Outbox:
             path = Path(self._log.local_files([segment])[0])
             if begin > segment.first and _count_rows(path) < segment.rows:
                 begin = segment.first  # rows were erased, so that positions within the file are unknown
-            for rows in read_tables(path, segment.first, begin, end, self._columns):
+            for rows in read_tables(path, segment.first, begin, end, COLUMNS):
                 for offset in range(0, rows.num_rows, step):
                     yield begin + offset, rows.slice(offset, step)
                 begin += rows.num_rows
@@ -213,7 +204,8 @@ class Outbox:
             ids = {wanted[position] for position in positions[:n]}
             if segments:
                 for _, rows in self._scan(positions[0], positions[n - 1], _FOUND_AT_A_TIME):
-                    found |= {decision.id: decision for _, decision in self._find(rows) if decision.id in ids}
+                    decisions = (decision for _, decision in find_decisions(rows, self._streams))
+                    found |= {decision.id: decision for decision in decisions if decision.id in ids}
             del positions[:n]
         return found
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.columns import digest
 from skewless.contract.destinations import SinkHosts
-from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
-from skewless.infra.decisions.decision import JsonMessages, MessageSchema, MessageWriter
+from skewless.infra.decisions.decision import FramedMessages, JsonMessages, MessageWriter, open_schema
 from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
 from skewless.infra.decisions.outbox import DecisionSink, Outbox
 from skewless.infra.decisions.parquet_sink import ParquetDelivery
 from skewless.infra.decisions.webhook_sink import WebhookDelivery
-from skewless.infra.formats.registry import SchemaRegistry
+from skewless.infra.formats.registry import open_registry
 from skewless.infra.online.clients import RedisAddress
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.redis_link import kafka_options
@@ -79,17 +78,12 @@ def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | Webhoo
     """
     if sink.format == "json":
         return JsonMessages()
-    schema = MessageSchema.of(sink.format)
+    schema = open_schema(sink.format)
     known = {"subject": sink.registry_subject, "schema": digest(schema.text)}
     facts = outbox.position.facts
     if {name: facts.get(name) for name in known} == known:
-        return schema.open(facts["schema_id"])
-    if context.settings.schema_registry is None:
-        raise DefinitionError(
-            f"sink {sink.name!r}",
-            f"has the format {sink.format!r}, and the project has no schema registry",
-            fix="set 'schema_registry' to its URL",
-        )
-    schema_id = schema.register(SchemaRegistry(context.settings.schema_registry), sink.registry_subject)
+        return FramedMessages(schema, facts["schema_id"])
+    registry = open_registry(context.settings, f"sink {sink.name!r}", sink.format)
+    schema_id = registry.register(sink.registry_subject, schema.kind, schema.text)
     outbox.remember({**known, "schema_id": schema_id})
-    return schema.open(schema_id)
+    return FramedMessages(schema, schema_id)

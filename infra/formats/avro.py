@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import DefinitionError
-from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import RegisteredSchema
+from skewless.infra.formats.frame import PayloadError, import_format
+from skewless.infra.formats.registry import RegisteredSchema, SchemaKind
 
 Values = dict[str, Any]
 ReadBody = Callable[[bytes], Values]
@@ -99,7 +98,7 @@ def compile_avro(
         PayloadError: no event of the schema can be read.
         DefinitionError: fastavro is not installed.
     """
-    fastavro, name = import_fastavro(), f"schema {registered.id}"
+    fastavro, name = import_format("avro"), f"schema {registered.id}"
     record = _Record.of(name, registered)
     fields = [_find_field(name, column, record, latest) for column in columns]
     named: dict[str, Any] = {}
@@ -135,8 +134,11 @@ class AvroWriter:
         DefinitionError: fastavro is not installed.
     """
 
+    kind: SchemaKind = "AVRO"
+    head = b""
+
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        fastavro = import_fastavro()
+        fastavro = import_format("avro")
         self.text = json.dumps(schema, separators=(",", ":"))
         self._parsed = fastavro.parse_schema(json.loads(self.text))
         self._write = fastavro.schemaless_writer
@@ -146,21 +148,6 @@ class AvroWriter:
         stream = io.BytesIO()
         self._write(stream, self._parsed, record)
         return stream.getvalue()
-
-
-def import_fastavro() -> Any:  # noqa: ANN401 - an optional dependency
-    """Return the package fastavro.
-
-    Raises:
-        DefinitionError: it is not installed.
-    """
-    try:
-        import fastavro  # noqa: PLC0415 - an optional dependency
-    except ImportError as missing:
-        raise DefinitionError(
-            "format 'avro'", "needs the package fastavro", fix="pip install 'skewless[avro]'"
-        ) from missing
-    return fastavro
 
 
 def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON

@@ -11,10 +11,10 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.formats.avro import ReadBody, Values, compile_avro, import_fastavro
-from skewless.infra.formats.frame import PayloadError, parse_frame, split_indexes
-from skewless.infra.formats.protobuf import compile_protobuf, import_protobuf
-from skewless.infra.formats.registry import RegisteredSchema, SchemaRegistry
+from skewless.infra.formats.avro import ReadBody, Values, compile_avro
+from skewless.infra.formats.frame import PayloadError, import_format, parse_frame, split_indexes
+from skewless.infra.formats.protobuf import compile_protobuf
+from skewless.infra.formats.registry import RegisteredSchema, SchemaRegistry, open_registry
 
 _KINDS: dict[str, str] = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 _MOST_READERS = 1_000
@@ -30,17 +30,9 @@ def open_event_reader(source: EventSource, settings: Settings) -> EventReader | 
     """
     if source.format == "json":
         return None
-    if settings.schema_registry is None:
-        raise DefinitionError(
-            f"event source {source.name!r}",
-            f"has the format {source.format!r}, and the project has no schema registry",
-            fix="set 'schema_registry' to its URL",
-        )
-    if source.format == "avro":
-        import_fastavro()
-    else:
-        import_protobuf()
-    return EventReader(source, SchemaRegistry(settings.schema_registry))
+    registry = open_registry(settings, f"event source {source.name!r}", source.format)
+    import_format(source.format)
+    return EventReader(source, registry)
 
 
 def check_formats(sources: Sequence[EventSource], settings: Settings) -> None:

@@ -13,15 +13,39 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from skewless.contract.errors import DefinitionError
+from skewless.contract.sinks import MessageFormat
 
 _HEAD = struct.Struct(">bI")
 _MOST_LEVELS, _MOST_INDEX = 32, 1_000_000
 _VARINT_BYTES = 5
+_PACKAGES: Mapping[MessageFormat, tuple[str, str]] = {
+    "avro": ("fastavro", "fastavro"),
+    "protobuf": ("protobuf", "google.protobuf.descriptor_pb2"),
+}
 
 
 class PayloadError(ValueError):
     """A message cannot be read; the text says why, and has no value of the message."""
+
+
+def import_format(name: MessageFormat) -> Any:  # noqa: ANN401 - an optional dependency
+    """Return the module that reads and writes a format other than JSON.
+
+    Raises:
+        DefinitionError: its package is not installed.
+    """
+    package, module = _PACKAGES[name]
+    try:
+        return import_module(module)
+    except ImportError as missing:
+        raise DefinitionError(
+            f"format {name!r}", f"needs the package {package}", fix=f"pip install 'skewless[{name}]'"
+        ) from missing
 
 
 class Frame(NamedTuple):
@@ -57,15 +81,6 @@ def parse_frame(payload: bytes) -> Frame:
     return Frame(schema_id, payload[_HEAD.size :])
 
 
-def encode_indexes(indexes: tuple[int, ...]) -> bytes:
-    r"""Return the place of a Protobuf message in its file.
-
-    >>> encode_indexes((0,)), encode_indexes((1, 0))
-    (b'\x00', b'\x04\x02\x00')
-    """
-    return b"\0" if indexes == (0,) else b"".join(map(_zigzag, (len(indexes), *indexes)))
-
-
 def split_indexes(body: bytes) -> tuple[tuple[int, ...], bytes]:
     r"""Return the place of a Protobuf message in its file, and the bytes after it.
 
@@ -87,15 +102,6 @@ def split_indexes(body: bytes) -> tuple[tuple[int, ...], bytes]:
             raise PayloadError("a message index is out of range")
         indexes.append(index)
     return tuple(indexes), body[end:]
-
-
-def _zigzag(number: int) -> bytes:
-    rest, parts = number << 1, bytearray()
-    while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        parts.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    parts.append(rest)
-    return bytes(parts)
 
 
 def _read_zigzag(body: bytes, start: int) -> tuple[int, int]:

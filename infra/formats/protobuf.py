@@ -16,10 +16,9 @@ from typing import Any
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import DefinitionError
 from skewless.infra.formats.avro import ReadBody, Values
-from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import RegisteredSchema
+from skewless.infra.formats.frame import PayloadError, import_format
+from skewless.infra.formats.registry import RegisteredSchema, SchemaKind
 
 _MOST_FIELDS = 10_000
 _GOOGLE = re.compile(r"google/protobuf/([a-z]{1,30}(_[a-z]{1,30})?)\.proto")
@@ -69,7 +68,7 @@ def compile_protobuf(
         PayloadError: no event of the schema can be read.
         DefinitionError: protobuf is not installed.
     """
-    import_protobuf()
+    import_format("protobuf")
     from google.protobuf import message_factory  # noqa: PLC0415 - an optional dependency
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - as above
 
@@ -90,20 +89,10 @@ def compile_protobuf(
     return read_body
 
 
-def import_protobuf() -> None:
-    """Check that protobuf is installed; raise DefinitionError."""
-    try:
-        import_module("google.protobuf.descriptor_pb2")
-    except ImportError as missing:
-        raise DefinitionError(
-            "format 'protobuf'", "needs the package protobuf", fix="pip install 'skewless[protobuf]'"
-        ) from missing
-
-
 def find_message(schema: RegisteredSchema, indexes: tuple[int, ...] | None, message: str) -> Any:  # noqa: ANN401 - an optional dependency
     """Return the descriptor of a message in a schema; the arguments are those of ``compile_protobuf``."""
-    import_protobuf()
-    from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415 - an optional dependency
+    descriptor_pb2 = import_format("protobuf")
+    from google.protobuf import descriptor_pool  # noqa: PLC0415 - an optional dependency
 
     name = f"schema {schema.id}"
     pool = descriptor_pool.DescriptorPool()
@@ -130,6 +119,9 @@ class ProtobufWriter:
     Args:
         file: a FileDescriptorProto; its first message is written.
     """
+
+    kind: SchemaKind = "PROTOBUF"
+    head = b"\0"  # the place of the first message of a file
 
     def __init__(self, file: Any) -> None:  # noqa: ANN401 - an optional dependency
         from google.protobuf import message_factory  # noqa: PLC0415 - as above

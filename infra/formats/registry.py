@@ -22,6 +22,7 @@ import orjson
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.loopback import is_loopback
+from skewless.contract.settings import Settings
 from skewless.infra.formats.frame import PayloadError
 
 SchemaKind = Literal["AVRO", "PROTOBUF"]
@@ -240,6 +241,21 @@ class SchemaRegistry:
     def _error(self, problem: str) -> StoreError:
         host = urlsplit(self._url).hostname
         return StoreError(f"schema registry at {host!r}", problem, fix="start it, or correct 'schema_registry'")
+
+
+def open_registry(settings: Settings, thing: str, message_format: str) -> SchemaRegistry:
+    """Return the registry of a project for a sink or source of a format.
+
+    Raises:
+        DefinitionError: the project has no registry.
+    """
+    if settings.schema_registry is None:
+        raise DefinitionError(
+            thing,
+            f"has the format {message_format!r}, and the project has no schema registry",
+            fix="set 'schema_registry' to its URL",
+        )
+    return SchemaRegistry(settings.schema_registry)
 
 
 def _parse_url(url: str) -> tuple[str, dict[str, str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from skewless.contract.feedback import Outcome
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import translate_query_errors
@@ -148,7 +149,7 @@ def _rank(outcomes: str) -> str:
 
 
 @dataclass(frozen=True)
-class OutcomeCounts:
+class OutcomeCounts(PlainRecord):
     """Counts of outcomes. Each outcome after the first of its subject is in one class, and also in ``late`` if it was.
 
     Args:
@@ -168,10 +169,6 @@ class OutcomeCounts:
     contradictions: int = 0
     retractions: int = 0
     late: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Return plain values."""
-        return asdict(self)
 
 
 _COUNTS_SQL = f"""

@@ -30,20 +30,15 @@ class PredictionIds:
         return [f"{head}{number:x}" for number in itertools.islice(self._counter, n)]
 
 
-def decision_id(stream: str, partition: str, seq: int, t_us: int) -> str:
-    """Return the id of the decision of a stream for the event at a position of a log partition.
+def decision_ids(stream: str, partition: str, seqs: Iterable[int], times_us: Iterable[int]) -> list[str]:
+    """Return the ids of the decisions of a stream for the events at positions of a log partition.
 
     Args:
-        t_us: the time for which it is evaluated, UTC microseconds.
+        times_us: the times for which they are evaluated, UTC microseconds.
 
-    >>> decision_id("fraud", "events/payments/ab12/0", 31, 1764459266784000)
-    '19ad1f7c2e0-26e6dadb-1f'
+    >>> decision_ids("fraud", "events/payments/ab12/0", [31], [1764459266784000])
+    ['19ad1f7c2e0-26e6dadb-1f']
     """
-    return decision_ids(stream, partition, [seq], [t_us])[0]
-
-
-def decision_ids(stream: str, partition: str, seqs: Iterable[int], times_us: Iterable[int]) -> list[str]:
-    """Return the ``decision_id`` of each position and time."""
     origin = blake2b(f"{stream}/{partition}".encode(), digest_size=_PROCESS_BYTES).hexdigest()
     each = zip(seqs, times_us, strict=True)
     return [f"{t_us // _MILLISECOND_US:011x}-{origin}-{seq:x}" for seq, t_us in each]

@@ -106,9 +106,14 @@ class ServedScores:
         Raises:
             StoreError: a log file is corrupt.
         """
-        for batch in self._query(f"SELECT vector, score {_SERVED_SQL}"):
-            rows = pa.Table.from_batches([batch])
-            yield LivePredictions(vectors=decode_matrix(rows["vector"]), scores=numbers(rows["score"]))
+        if not self._files:
+            return
+        with translate_query_errors("prediction log"):
+            found = self.connection.sql(f"SELECT vector, score {_SERVED_SQL}", params=self._values)
+            for batch in found.to_arrow_reader(BATCH_ROWS):
+                if batch.num_rows:
+                    rows = pa.Table.from_batches([batch])
+                    yield LivePredictions(vectors=decode_matrix(rows["vector"]), scores=numbers(rows["score"]))
 
     def repeats(self) -> dict[str, float]:
         """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
@@ -163,13 +168,6 @@ class ServedScores:
             for i, (_, table) in enumerate(keys):
                 cursor.register(f"keys_{i}", table)
             return cursor.sql(query, params=self._values).to_arrow_table().cast(_WITH_OUTCOME)
-
-    def _query(self, query: str) -> Iterator[pa.RecordBatch]:
-        if not self._files:
-            return
-        with translate_query_errors("prediction log"):
-            rows = self.connection.sql(query, params=self._values)
-            yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
 
     @cached_property
     def _files(self) -> list[str]:

@@ -73,7 +73,7 @@ class DecidedEvents:
     t: Int64Array
     late: BoolArray
 
-    def take(self, rows: Int64Array) -> DecidedEvents:
+    def take(self, rows: Int64Array | BoolArray) -> DecidedEvents:
         """Return some of the events."""
         arrays = {name: getattr(self, name)[rows] for name in ("seq", "event_ts", "t", "late")}
         return DecidedEvents(stream=self.stream, partition=self.partition, **arrays)

@@ -1,4 +1,8 @@
-"""Finds predictions in a log of any size by reading a bounded part of it: one by its id, and the latest ones."""
+"""Finds predictions in a log of any size by reading a bounded part of it: one by its id, and the latest ones.
+
+A log of millions of predictions has thousands of segments. Their times and positions are in the catalog, so that most
+are neither opened nor fetched from the storage.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ from skewless.contract.columns import Column
 from skewless.contract.errors import RequestError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plain_record import PlainRecord
-from skewless.infra.log.catalog import Segment
+from skewless.infra.log.catalog import SEGMENT_FIELDS, Segment, decode_segment
 from skewless.infra.log.readers import register_reader
-from skewless.infra.log.segment_search import latest_segments, segments_between
 from skewless.infra.predictions.ids import find_id_time
 from skewless.infra.predictions.input_sql import json_field_sql
 from skewless.infra.predictions.reader import PredictionEntry, PredictionLog
 from skewless.infra.predictions.segments import PREDICTIONS, open_prediction_log
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import ProjectState
 
 # Each process has a segment with the time of an id, or soon after it: first those of a few processes are read.
@@ -110,26 +114,56 @@ def find_prediction(
     """
     log = open_prediction_log(state)
     total, times = log.catalog.count_rows(PREDICTIONS), find_id_time(prediction)
-    tries = () if times is None else (find_near(state, times.start, beyond=beyond) for beyond in _BEYOND_ID)
-    for near in tries:
-        entry = _open(state, connection, near).find(prediction)
-        if entry is not None:
-            return PredictionSearch(entry=entry, looked=0, total=total)
+    if times is not None:
+        for beyond in _BEYOND_ID:
+            near = find_near(state.database, times.start, times.start, beyond=beyond)
+            entry = _open(state, connection, near).find(prediction)
+            if entry is not None:
+                return PredictionSearch(entry=entry, looked=0, total=total)
     most = _EVERYTHING if most_rows is None else most_rows
-    segments = latest_segments(state.database, PREDICTIONS, most_rows=most, most=most_segments or 2**31)
+    segments = latest_segments(state.database, most_rows=most, most=most_segments or 2**31)
     entry = _open(state, connection, segments).find(prediction)
     return PredictionSearch(entry=entry, looked=_count(segments), total=total)
 
 
-def find_near(state: ProjectState, t_us: int, around_us: int = 0, beyond: int = _BEYOND) -> list[Segment]:
-    """Return the segments that probably have the predictions of a time, and of some time before and after it.
+def find_near(
+    database: Database, since_us: int, until_us: int, *, beyond: int = _BEYOND, most: int = _MOST_NEAR
+) -> list[Segment]:
+    """Return the segments that probably have the predictions of a time range, in no order.
+
+    A segment has the time of one of its last rows. So the range is in segments with a time in it, and in the first ones
+    after it. Writers add segments late while the database is down, so that rows may also be elsewhere.
 
     Args:
-        beyond: number of further segments before and after them.
+        since_us, until_us: the range, UTC microseconds, both included.
+        beyond: number of further segments before the range, and after it.
+        most: number of segments in the range.
     """
-    return segments_between(
-        state.database, PREDICTIONS, t_us - around_us, t_us + around_us, beyond=beyond, most=_MOST_NEAR
-    )
+    columns = f"SELECT {SEGMENT_FIELDS} FROM segments WHERE partition = ?"
+    between = f"{columns} AND at_us >= ? AND at_us <= ? ORDER BY at_us LIMIT ?"
+    rows = [
+        *database.query(f"{columns} AND at_us < ? ORDER BY at_us DESC LIMIT ?", PREDICTIONS, since_us, beyond),
+        *database.query(between, PREDICTIONS, since_us, until_us, most),
+        *database.query(f"{columns} AND at_us > ? ORDER BY at_us LIMIT ?", PREDICTIONS, until_us, beyond),
+    ]
+    return list(map(decode_segment, rows))
+
+
+def latest_segments(database: Database, *, most_rows: int, most: int, end: int | None = None) -> list[Segment]:
+    """Return the last segments of the log, the last one first; at least one, if there is one.
+
+    Args:
+        most_rows: of all of them, unless the first has more.
+        most: number of segments.
+        end: only segments that begin before this position; None: all.
+    """
+    sql = f"SELECT {SEGMENT_FIELDS} FROM segments WHERE partition = ? AND first_seq < ? ORDER BY first_seq DESC LIMIT ?"
+    segments: list[Segment] = []
+    for segment in map(decode_segment, database.query(sql, PREDICTIONS, _EVERYTHING if end is None else end, most)):
+        if segments and _count(segments) + segment.rows > most_rows:
+            break
+        segments.append(segment)
+    return segments
 
 
 def read_near(
@@ -152,7 +186,8 @@ def read_near(
     Raises:
         StoreError: the database or the storage is unavailable, or a file is corrupt.
     """
-    segments = find_near(state, t_us, around_us, _BEYOND if most_rows is None else _MOST_NEAR // 2)
+    beyond = _BEYOND if most_rows is None else _MOST_NEAR // 2
+    segments = find_near(state.database, t_us - around_us, t_us + around_us, beyond=beyond)
     if most_rows is not None:
         # A segment has the time of its last rows: the first one after a time is likely to have it.
         segments.sort(key=lambda segment: segment.at_us - t_us if segment.at_us >= t_us else 2 * (t_us - segment.at_us))
@@ -196,7 +231,7 @@ def list_predictions(
     while len(rows) <= most and len(read) < most_segments and (left := most_rows - _count(read)) > 0:
         end = read[-1].first if read else place.end
         chunk = min(chunk, most_segments - len(read))
-        segments = latest_segments(state.database, PREDICTIONS, most_rows=left, most=chunk, end=end)
+        segments = latest_segments(state.database, most_rows=left, most=chunk, end=end)
         segments = [segment for segment in segments if segment.first >= (place.first or 0)]
         if not segments:
             break

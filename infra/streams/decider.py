@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
+from prometheus_client.core import Metric
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.plan import FeaturePlan
@@ -41,10 +42,6 @@ class DecisionCounts:
     recomputed: int = 0
     lag: int | None = None
     trouble: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values, ready for JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 class EventDecider(Protocol):
@@ -129,6 +126,10 @@ class DeciderPool(Protocol):
 
     def is_idle(self) -> bool:
         """Return whether no decision waits for a sink that can be reached."""
+        ...
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of the sinks."""
         ...
 
     def close(self) -> None:

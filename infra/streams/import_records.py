@@ -22,6 +22,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import IMPORTED, source_logs
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
@@ -102,7 +103,7 @@ class ImportRecords:
 
     def log(self, key: str) -> PartitionLog:
         """Return the log of an import partition."""
-        return PartitionLog(self._state, f"{import_prefix(self._source)}/{key}")
+        return PartitionLog(self._state, f"{source_logs(self._source)}{IMPORTED}{key}")
 
     def add_pending(self, record: ImportRecord, file: HistoryFile) -> None:
         """Remember that a dry run would have imported a file."""
@@ -216,11 +217,6 @@ class ImportRecords:
                 return False
             start, seq = start + rows.num_rows, seq + logged.num_rows
         return True
-
-
-def import_prefix(source: str) -> str:
-    """Return the prefix of the names of a source's import partitions."""
-    return f"events/{source}/import"
 
 
 def _key(name: str) -> str:

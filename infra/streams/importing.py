@@ -25,7 +25,7 @@ from skewless.infra.log.daily_counts import DailyCounts, RowCounts
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends, log_partitions, source_logs
+from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_logs
 from skewless.infra.online.store import open_online_store
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.streams.decode import EventValidator
@@ -39,7 +39,7 @@ from skewless.infra.streams.history_file import (
     file_columns,
     history_files,
 )
-from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, import_prefix
+from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords
 from skewless.infra.streams.partition_worker import IdlePartitions
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
@@ -157,11 +157,7 @@ class Importer:
         """Apply all import partitions to the states."""
         if not any(self.streams.generations.list_written(view) for view in self.views):
             return "none"
-        names = [
-            name
-            for name in log_partitions(self.streams.state, self.source.name)
-            if name.startswith(f"{import_prefix(self.source.name)}/")
-        ]
+        names = [name for name in log_partitions(self.streams.state, self.source.name) if IMPORTED in name]
         try:
             with closing(open_online_store(self.streams.redis_url)) as store:
                 writer = self.streams.writer(self.source, store)

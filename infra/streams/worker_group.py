@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
@@ -68,7 +69,7 @@ _DECISION_GAUGES: dict[str, tuple[str, Callable[[DecisionCounts], float | None]]
 
 
 @dataclass(eq=False)
-class WorkerGroup:
+class WorkerGroup(Collector):
     """Starts, watches and stops the workers of some sources, and gives them each newly applied plan.
 
     Args:
@@ -77,7 +78,8 @@ class WorkerGroup:
         replay: Parquet files to read instead of the stream.
         speed: factor of real time for a replay; None: as fast as possible.
         process_record: records that this process runs; None: not recorded.
-        deciders: of its sources; None: no event is decided.
+        open_deciders: opens the deciders of its sources for the decision streams of a plan, at the first plan for which
+            it does not return None; None: no event is decided.
 
     Raises:
         RequestError: a source is unknown.
@@ -89,7 +91,7 @@ class WorkerGroup:
     replay: Path | None = None
     speed: float | None = None
     process_record: ProcessRecord | None = None
-    deciders: DeciderPool | None = None
+    open_deciders: Callable[[Sequence[DecisionStream]], DeciderPool | None] | None = None
 
     def __post_init__(self) -> None:
         """Open the stores and the workers, and build missing states."""
@@ -105,6 +107,7 @@ class WorkerGroup:
         self._idle_since = time.monotonic()
         self._last_read = 0
         self._decided_plan = 0
+        self._deciders: DeciderPool | None = None
         try:
             for source in sources:
                 self._add_worker(streams, source)
@@ -124,7 +127,13 @@ class WorkerGroup:
         """The counts of each decision stream."""
         deciders = [worker.decider for worker in list(self._workers.values())]
         counts = [each for decider in deciders if decider is not None for each in decider.counts]
-        return [*counts, *(() if self.deciders is None else self.deciders.counts)]
+        return [*counts, *(() if self._deciders is None else self._deciders.counts)]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of sources, decision streams and sinks."""
+        yield from collect_streams(self.source_counts, self.decision_counts)
+        if self._deciders is not None:
+            yield from self._deciders.collect()
 
     def start(self) -> None:
         """Start the threads."""
@@ -146,7 +155,7 @@ class WorkerGroup:
             counts.lag or counts.trouble or not counts.partitions for counts in source_counts
         )
         is_busy = is_busy or any(counts.lag != 0 for counts in self.decision_counts)
-        is_busy = is_busy or (self.deciders is not None and not self.deciders.is_idle())
+        is_busy = is_busy or (self._deciders is not None and not self._deciders.is_idle())
         self._last_read = read
         if is_busy:
             self._idle_since = time.monotonic()
@@ -161,8 +170,8 @@ class WorkerGroup:
         """Stop, and close all connections."""
         self._stop_workers()
         self._pool.shutdown()
-        if self.deciders is not None:
-            self.deciders.close()
+        if self._deciders is not None:
+            self._deciders.close()
         # After the threads, which use the stores.
         for store in self._stores:
             store.close()
@@ -181,8 +190,8 @@ class WorkerGroup:
         while not self._stop.wait(_POLL_S):
             self._log_errors("plan_not_loaded", self._load_plan)
             self._log_errors("decisions_not_loaded", self._load_decisions)
-            if self.deciders is not None:
-                self._log_errors("changes_not_decided", self.deciders.step)
+            if self._deciders is not None:
+                self._log_errors("changes_not_decided", self._deciders.step)
             written = sum(counts.batches for counts in self.source_counts)
             if time.monotonic() > housekeeping_at or written >= files:
                 housekeeping_at, files = time.monotonic() + _HOUSEKEEPING_S, written + _HOUSEKEEPING_FILES
@@ -224,16 +233,18 @@ class WorkerGroup:
 
     def _load_decisions(self) -> None:
         """Give the workers the decision streams of the current plan; failures are retried."""
-        number = 0 if self.deciders is None else read_plan_number(self.streams.state)
-        if self.deciders is None or number == self._decided_plan:
+        if self.open_deciders is None:
             return
-        applied = read_valid(self.streams.state)
+        number = read_plan_number(self.streams.state)
+        applied = None if number == self._decided_plan else read_valid(self.streams.state)
         if applied is None:
             return
-        self.deciders.load(applied.plan, applied.decisions, self._stores[0])
-        for worker in self._workers.values():
-            source, store = worker.assignment.source, worker.writer.store
-            worker.set_decider(self.deciders.open(applied.plan, source, applied.decisions, store))
+        self._deciders = self._deciders or self.open_deciders(applied.decisions)
+        if self._deciders is not None:
+            self._deciders.load(applied.plan, applied.decisions, self._stores[0])
+            for worker in self._workers.values():
+                source, store = worker.assignment.source, worker.writer.store
+                worker.set_decider(self._deciders.open(applied.plan, source, applied.decisions, store))
         self._decided_plan = number
 
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
@@ -287,25 +298,11 @@ class WorkerGroup:
             }
             for worker in list(self._workers.values())
         ]
-        decisions = [counts.as_dict() for counts in self.decision_counts]
+        decisions = [asdict(counts) for counts in self.decision_counts]
         self.process_record.send_heartbeat(self._plan_hash, {"sources": sources, "decisions": decisions})
 
 
-class SourceMetrics(Collector):
-    """Exposes the counts of stream workers."""
-
-    def __init__(
-        self,
-        source_counts: Callable[[], Sequence[SourceCounts]],
-        decision_counts: Callable[[], Sequence[DecisionCounts]] = lambda: (),
-        further: Callable[[], Iterable[Metric]] = lambda: (),
-    ) -> None:
-        self._read = source_counts
-        self._read_decisions = decision_counts
-        self._further = further
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield all metrics, each with one sample per source or decision stream."""
-        yield from collect_counts("skewless_stream", "source", self._read(), _COUNTED, _GAUGES)
-        yield from collect_counts("skewless_decisions", "stream", self._read_decisions(), _DECIDED, _DECISION_GAUGES)
-        yield from self._further()
+def collect_streams(sources: Sequence[SourceCounts], decisions: Sequence[DecisionCounts] = ()) -> Iterator[Metric]:
+    """Yield the metrics of event sources and decision streams, each with one sample per source or stream."""
+    yield from collect_counts("skewless_stream", "source", sources, _COUNTED, _GAUGES)
+    yield from collect_counts("skewless_decisions", "stream", decisions, _DECIDED, _DECISION_GAUGES)

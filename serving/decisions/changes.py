@@ -15,9 +15,10 @@ from skewless.infra.decisions.decision_log import DeadEvent
 from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import BlockingOnlineReader
+from skewless.infra.predictions.record import DecidedEvents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.decisions.decider import SourceDecider
-from skewless.serving.decisions.events import AcceptedEvents, EventTimes
+from skewless.serving.decisions.events import AcceptedEvents
 
 _MILLISECOND = 1_000
 
@@ -33,7 +34,7 @@ class CurrentRows:
         self._keys, self._rows = KeyCodec(project, view), RowCodec(view)
 
     def find_matches(
-        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
         """Return which rows are current; see ``Condition``."""
         del times, pending
@@ -44,17 +45,13 @@ class CurrentRows:
         return np.asarray(read.has_row & (read.versions.seq == events.seq), dtype=np.bool_), ()
 
 
-class CurrentTimes:
-    """Returns the clock as the time of each decision, as for a request; no row is late."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __call__(self, ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> EventTimes:
-        """Return the times of rows; see ``find_times``."""
-        del ingest, newest_us
-        t = self._clock.now_us() // _MILLISECOND * _MILLISECOND
-        return EventTimes(ts, np.full(len(ts), t, dtype=np.int64), np.zeros(len(ts), dtype=np.bool_))
+def find_current_times(
+    clock: Clock, ts: Int64Array, ingest: Int64Array, newest_us: int | None
+) -> tuple[Int64Array, BoolArray]:
+    """Return the clock as the time of each decision, as for a request; no row is late. See ``find_times``."""
+    del ingest, newest_us
+    t = clock.now_us() // _MILLISECOND * _MILLISECOND
+    return np.full(len(ts), t, dtype=np.int64), np.zeros(len(ts), dtype=np.bool_)
 
 
 class ChangeDecider:

@@ -11,32 +11,23 @@ from skewless.contract.columns import Transform
 from skewless.contract.decision_inputs import ConditionRunner, find_crossings
 from skewless.contract.decisions import Crosses, DecisionStream
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.status import BoolArray, Int64Array
+from skewless.contract.status import BoolArray
 from skewless.contract.window_events import plain_column
-from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.contract.windows.view import EventSource, WindowView
+from skewless.contract.windows.view import EventSource
 from skewless.infra.decisions.decision_log import DeadEvent
 from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.log_columns import EVENT
-from skewless.serving.decisions.events import AcceptedEvents, EventTimes
-
-
-class FeatureBeside(Protocol):
-    """Reads one feature of a windowed view on both sides of each event."""
-
-    def read_beside(
-        self, view: WindowView, feature: str, events: AcceptedEvents, t: Int64Array, pending: PendingEvents
-    ) -> tuple[Floats, Floats]:
-        """Return the feature at time ``t`` without and with each event, NaN for null; raises StoreError."""
-        ...
+from skewless.infra.predictions.record import DecidedEvents
+from skewless.serving.decisions.events import AcceptedEvents
+from skewless.serving.decisions.reads import DecisionReads
 
 
 class Condition(Protocol):
     """Tells which events a decision stream decides."""
 
     def find_matches(
-        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
         """Return which events meet the condition, shape ``(n,)``, and the events on which it fails.
 
@@ -53,13 +44,13 @@ class StreamCondition:
         reads: for a condition on a feature.
     """
 
-    def __init__(self, stream: DecisionStream, source: EventSource, plan: FeaturePlan, reads: FeatureBeside) -> None:
+    def __init__(self, stream: DecisionStream, source: EventSource, plan: FeaturePlan, reads: DecisionReads) -> None:
         self._when, self._source, self._reads = stream.when, source, reads
         self._runner = ConditionRunner(stream.when, source) if isinstance(stream.when, Transform) else None
         self._view = plan.window(stream.when.view) if isinstance(stream.when, Crosses) else None
 
     def find_matches(
-        self, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> tuple[BoolArray, Sequence[DeadEvent]]:
         """Return which events meet the condition; see ``Condition``."""
         if not len(events):

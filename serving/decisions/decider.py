@@ -22,6 +22,7 @@ from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import SEQ
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.predictions.record import DecidedEvents
 from skewless.infra.rollout.counts import write_counts
 from skewless.infra.streams.decider import DecisionCounts
 from skewless.infra.telemetry.logger import EventLogger
@@ -168,7 +169,9 @@ class SourceDecider:
     ) -> tuple[DecidedBatch | None, DecidedPosition, Sequence[DeadEvent]]:
         """Return the decisions of one stream, its new position, and its dead letters."""
         events = events.select(events.seq >= begin.next)
-        times = self.find_times(events.ts, events.ingest, begin.newest_us)
+        t, late = self.find_times(events.ts, events.ingest, begin.newest_us)
+        name, partition = stream.name, pending.partition
+        times = DecidedEvents(stream=name, partition=partition, seq=events.seq, event_ts=events.ts, t=t, late=late)
         matches, failures = condition.find_matches(events, times, pending)
         if stream.late == "skip":
             matches &= ~times.late
@@ -177,14 +180,14 @@ class SourceDecider:
         batch = None
         dead: Sequence[DeadEvent] = failures
         if len(chosen):
-            scored = self.scorer.score(stream, events.select(chosen), times.select(chosen), pending)
+            scored = self.scorer.score(stream, events.select(chosen), times.take(chosen), pending)
             batch, dead = scored.batch, [*failures, *scored.dead]
             if scored.undecided is not None:  # not all can be read yet: the others wait
                 next_seq = scored.undecided
                 is_done = events.seq < next_seq
-                times, matches = times.select(is_done), matches[is_done]
+                times, matches = times.take(is_done), matches[is_done]
                 dead = [event for event in dead if event.seq < next_seq]
-        newest = [value for value in (begin.newest_us, times.newest_us) if value is not None]
+        newest = [each for each in (begin.newest_us, *times.event_ts.tolist()) if each is not None]
         n = 0 if batch is None else batch.n
         after = replace(
             begin,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,47 +18,27 @@ _MILLISECOND = 1_000
 _NEVER = -(2**63)
 
 
-class EventTimes(NamedTuple):
-    """The times of n events, microseconds.
-
-    Args:
-        ts: their event times.
-        t: times for which they are decided, multiples of a millisecond.
-        late: which came after an event that is newer by more than two seconds.
-    """
-
-    ts: Int64Array
-    t: Int64Array
-    late: BoolArray
-
-    @property
-    def newest_us(self) -> int | None:
-        """Return the greatest event time; None: there is no event."""
-        return int(self.ts.max()) if len(self.ts) else None
-
-    def select(self, which: BoolArray | Int64Array) -> EventTimes:
-        """Return the times of some events."""
-        return EventTimes(self.ts[which], self.t[which], self.late[which])
+# The times for which events are decided, microseconds, and which events are late.
+FindTimes: TypeAlias = Callable[[Int64Array, Int64Array, int | None], tuple[Int64Array, BoolArray]]
 
 
-FindTimes: TypeAlias = Callable[[Int64Array, Int64Array, int | None], EventTimes]
+def find_times(ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> tuple[Int64Array, BoolArray]:
+    """Return the times for which consecutive accepted events of a partition are decided, and which are late.
 
-
-def find_times(ts: Int64Array, ingest: Int64Array, newest_us: int | None) -> EventTimes:
-    """Return the times of consecutive accepted events of a partition.
+    Times are multiples of a millisecond. A late event came after an event that is newer by more than two seconds.
 
     Args:
         ts: event times.
         ingest: times of acceptance.
         newest_us: greatest event time of the accepted events before them; None: there is none.
 
-    >>> find_times(np.array([5_000_900, 1_000_000]), np.array([6_000_001, 6_000_001]), None)[1:]
+    >>> find_times(np.array([5_000_900, 1_000_000]), np.array([6_000_001, 6_000_001]), None)
     (array([5000000, 6000000]), array([False,  True]))
     """
     newest = np.maximum.accumulate(np.append(_NEVER if newest_us is None else newest_us, ts))[:-1]
     late = (newest > _NEVER) & (ts < newest - PENDING_US)
     t = np.where(late, ingest, ts) // _MILLISECOND * _MILLISECOND
-    return EventTimes(ts, t, np.asarray(late, dtype=np.bool_))
+    return t, np.asarray(late, dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

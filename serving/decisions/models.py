@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from typing import NamedTuple
 
 from skewless.contract.errors import SkewlessError, StalePlanError
 from skewless.infra.online.port import BlockingOnlineReader
@@ -20,7 +20,7 @@ _REFRESH_S = 1.0
 _log = EventLogger()
 
 
-class DecidingModel:
+class DecidingModel(NamedTuple):
     """The versions of one model that decide events.
 
     Args:
@@ -28,10 +28,9 @@ class DecidingModel:
         routing: distributes entities over versions; None: the champion decides all.
     """
 
-    def __init__(self, champion: ServedModel, routing: Routing | None, versions: dict[str, ServedModel]) -> None:
-        self.champion = champion
-        self.routing = routing
-        self.versions = versions
+    champion: ServedModel
+    routing: Routing | None
+    versions: dict[str, ServedModel]
 
 
 class DecidingModels:
@@ -74,15 +73,12 @@ class DecidingModels:
 
     def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return the counts under the applied traffic policies, by model, for the guardrails of rollouts."""
-        return {name: routing.read_counts(at_us) for name, routing in self._routed()}
+        models = list(self._models.items())
+        return {name: model.routing.read_counts(at_us) for name, model in models if model.routing is not None}
 
     def close(self) -> None:
         """Forget all versions; their runtimes are closed with their last use."""
         self._models.clear()
-
-    def _routed(self) -> Iterator[tuple[str, Routing]]:
-        models = list(self._models.items())
-        return ((name, model.routing) for name, model in models if model.routing is not None)
 
     def _refresh(self, name: str) -> None:
         numbers = self._store.aliases.number(name, CHAMPION), self._store.traffic.number(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client.core import Metric
 
@@ -23,7 +24,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.streams.decider import DecisionCounts
 from skewless.infra.streams.streams import Streams
-from skewless.serving.decisions.changes import ChangeDecider, CurrentRows, CurrentTimes
+from skewless.serving.decisions.changes import ChangeDecider, CurrentRows, find_current_times
 from skewless.serving.decisions.conditions import Condition, StreamCondition
 from skewless.serving.decisions.decider import SourceDecider
 from skewless.serving.decisions.events import FindTimes, find_times
@@ -61,6 +62,7 @@ class Deciders:
 
     def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
         """Use the decision streams of a newly applied plan; see ``DeciderPool``."""
+        DecisionLog(self.streams.state).keep_only({stream.name for stream in decisions})
         self._deliveries.set_decisions(decisions)
         changes = []
         for stream in decisions:
@@ -74,7 +76,7 @@ class Deciders:
                     conditions=[CurrentRows(plan.project, view, reader)],
                     reader=reader,
                     store=store,
-                    find_times=CurrentTimes(self.streams.clock),
+                    find_times=partial(find_current_times, self.streams.clock),
                 )
                 changes.append(ChangeDecider(self.streams.state, plan.project, view, reader, decider))
         self._close_changes()

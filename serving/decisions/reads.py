@@ -11,6 +11,7 @@ import numpy as np
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
+from skewless.contract.keys import window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray, Int64Array
@@ -153,7 +154,11 @@ class DecisionReads:
     def read_beside(
         self, view: WindowView, feature: str, events: AcceptedEvents, t: Int64Array, pending: PendingEvents
     ) -> tuple[Floats, Floats]:
-        """Return a feature of a view of the source at time ``t`` without and with each event; see ``FeatureBeside``."""
+        """Return a feature of a view of the source at time ``t`` without and with each event, NaN for null.
+
+        Raises:
+            StoreError: the feature cannot be read.
+        """
         reader = self._state_reader(view)
         keys = {key.name: events.rows[key.name].to_pylist() for key in view.keys}
         request = ParsedRows(keys=keys, fields={})
@@ -202,7 +207,8 @@ class DecisionReads:
         return [None if name is None else by_key[name] for name in names], status, by_name
 
     def _own_marker(self, reader: StateReader, pending: PendingEvents) -> str:
-        return self.windows.marker(self.plan.project, reader, pending.partition)
+        """Return the name of the marker that tells how far a view's states include the events' partition."""
+        return window_marker(self.plan.project, reader.view, reader.generation, pending.partition)
 
     def _state_reader(self, view: WindowView) -> StateReader:
         """Return a reader of a view's live states, whose generation was read within the last second."""

@@ -21,7 +21,7 @@ from skewless.infra.predictions.ids import decision_ids
 from skewless.infra.predictions.record import DecidedEvents, LoadColumns, PredictionBatch
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.decisions.events import AcceptedEvents, EventTimes
+from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.decisions.inputs import EventInputs
 from skewless.serving.decisions.models import DecidingModels
 from skewless.serving.decisions.reads import DecisionReads, EventVectors
@@ -109,7 +109,7 @@ class EventScorer:
         self._inputs = EventInputs(self.event_column, self.metrics)
 
     def score(
-        self, stream: DecisionStream, events: AcceptedEvents, times: EventTimes, pending: PendingEvents
+        self, stream: DecisionStream, events: AcceptedEvents, times: DecidedEvents, pending: PendingEvents
     ) -> ScoredEvents:
         """Return the decisions of a stream for events, at least one.
 
@@ -120,7 +120,7 @@ class EventScorer:
         columns, valid, dead = self._inputs.parse(stream, model.champion, events, pending)
         if not len(valid):
             return ScoredEvents(batch=None, dead=dead)
-        events, times = events.select(valid), times.select(valid)
+        events, times = events.select(valid), times.take(valid)
         try:
             return self._score(stream, columns, events, times, pending, dead)
         except StoreError as error:
@@ -131,7 +131,7 @@ class EventScorer:
         stream: DecisionStream,
         columns: Mapping[str, Sequence[Any]],
         events: AcceptedEvents,
-        times: EventTimes,
+        times: DecidedEvents,
         pending: PendingEvents,
         dead: list[DeadEvent],
         error: StoreError,
@@ -147,7 +147,7 @@ class EventScorer:
         first = np.arange(n)
         undecided = int(events.seq[n]) if n < len(events) else None
         dead = [event for event in dead if undecided is None or event.seq < undecided]
-        events, times = events.select(first), times.select(first)
+        events, times = events.select(first), times.take(first)
         if self.models.get(stream.model).champion.package.spec.missing == "refuse":
             reason = f"the deadline has passed: {error.thing} {error.problem}"
             dead += [DeadEvent(partition=pending.partition, seq=seq, reason=reason) for seq in events.seq.tolist()]
@@ -161,7 +161,7 @@ class EventScorer:
         stream: DecisionStream,
         columns: Mapping[str, Sequence[Any]],
         events: AcceptedEvents,
-        times: EventTimes,
+        times: DecidedEvents,
         pending: PendingEvents,
         dead: list[DeadEvent],
         *,
@@ -170,20 +170,12 @@ class EventScorer:
         model = self.models.get(stream.model)
         request = ScoringRequest(model=model.champion, n=len(events), rows=ColumnRows(columns), columns=columns)
         parts = [(request, range(len(events)))] if model.routing is None else model.routing.split(request)
-        decided = DecidedEvents(
-            stream=stream.name,
-            partition=pending.partition,
-            seq=events.seq,
-            event_ts=times.ts,
-            t=times.t,
-            late=times.late,
-        )
         tables: list[pa.RecordBatch] = []
         shadows: list[pa.RecordBatch] = []
         scored: list[tuple[Arm | None, ScoredBatch, ModelCounts]] = []
         dead = list(dead)
         for part, rows in parts:
-            own = decided.take(np.array(rows, dtype=np.int64))
+            own = times.take(np.array(rows, dtype=np.int64))
             read = self._read(part, own, pending, degraded=degraded)
             dead += read.dead
             if read.vectors is None:

@@ -21,11 +21,6 @@ WHEN = "when"  # the output of a condition
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _is_finite(value: object) -> bool:
-    """Say whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Crosses:
     """Decide an event that takes a window feature of its entity across a bound (SEMANTICS 9.6).
@@ -47,7 +42,8 @@ class Crosses:
             raise DefinitionError(
                 "Crosses.feature", "is not a feature of a view", value=self.feature, fix="write VIEW:FEATURE"
             )
-        if not _is_finite(self.bound):
+        bound: object = self.bound
+        if not isinstance(bound, int | float) or isinstance(bound, bool) or not math.isfinite(bound):
             raise DefinitionError("Crosses.bound", "is not a finite number", value=self.bound, fix="give a number")
         if self.direction not in get_args(Direction):
             fix = f"use one of {', '.join(get_args(Direction))}"
@@ -139,13 +135,9 @@ class DecisionStream:
         when = self.when
         if when is not None and not isinstance(when, Transform | Crosses | Changes):
             raise TypeError(when)  # a function that was not compiled
-        return {
-            "name": self.name,
-            "model": self.model,
-            "source": self.source,
+        return vars(self) | {
             "columns": dict(self.columns),
             "when": None if when is None else {"kind": type(when).__name__, "value": plain_value(when)},
-            "late": self.late,
             "deadline": self.deadline_us,
             "sinks": [sink.as_dict() for sink in self.sinks],
         }

@@ -105,14 +105,8 @@ def build_labels(data: Mapping[str, Any]) -> AnyLabels:
     >>> build_labels({"maturity": 1_000_000}).maturity
     datetime.timedelta(seconds=1)
     """
-    if "path" in data:
-        return _build_table(data)
-    table = data.get("table")
-    values = {**data, "table": None if table is None else _build_table(table)}
-    return rebuild(Outcomes, values, ("maturity", "tolerance")) or Outcomes()
-
-
-def _build_table(data: Mapping[str, Any]) -> LabelSource:
-    table = rebuild(LabelSource, data, ("tolerance",))
-    assert table is not None  # noqa: S101 - only None gives None
-    return table
+    is_table = "path" in data
+    table = rebuild(LabelSource, data if is_table else data.get("table"), ("tolerance",))
+    if is_table and table is not None:
+        return table
+    return rebuild(Outcomes, {**data, "table": table}, ("maturity", "tolerance")) or Outcomes()

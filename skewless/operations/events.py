@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
-from skewless.contract.plan import FeaturePlan
-from skewless.contract.windows.view import EventSource, WindowView
+from skewless.contract.windows.view import WindowView
 from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
-from skewless.infra.streams.decider import DecisionCounts, EventDecider
+from skewless.infra.streams.decider import DeciderPool
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import SourceMetrics, WorkerGroup
+from skewless.infra.streams.worker_group import WorkerGroup
 from skewless.workspace import Workspace
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
-    from skewless.serving.decisions.opening import Deciders
 
 # Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
@@ -101,46 +94,14 @@ def import_events(
     return [importer.run(on_rows or (lambda _file, _done: None)) for importer in importers]
 
 
-class _ProjectDeciders:
-    """See ``DeciderPool``; a worker of a project without decision streams does not load the server's code."""
+def _open_deciders(project: Workspace, decisions: Sequence[DecisionStream]) -> DeciderPool | None:
+    """Return deciders; None: a worker of a project without decision streams does not load the server's code."""
+    if not decisions:
+        DecisionLog(project.state).keep_only(())
+        return None
+    from skewless.serving.decisions.opening import Deciders
 
-    def __init__(self, project: Workspace) -> None:
-        self._project = project
-        self._pool: Deciders | None = None
-
-    @property
-    def counts(self) -> Sequence[DecisionCounts]:
-        return () if self._pool is None else self._pool.counts
-
-    def load(self, plan: FeaturePlan, decisions: Sequence[DecisionStream], store: OnlineStore) -> None:
-        DecisionLog(self._project.state).keep_only({stream.name for stream in decisions})
-        if decisions and self._pool is None:
-            from skewless.serving.decisions.opening import Deciders
-
-            project = self._project
-            self._pool = Deciders(streams=project.streams, store=project.store)
-        if self._pool is not None:
-            self._pool.load(plan, decisions, store)
-
-    def open(
-        self, plan: FeaturePlan, source: EventSource, decisions: Sequence[DecisionStream], store: OnlineStore
-    ) -> EventDecider | None:
-        return None if self._pool is None else self._pool.open(plan, source, decisions, store)
-
-    def step(self) -> None:
-        if self._pool is not None:
-            self._pool.step()
-
-    def is_idle(self) -> bool:
-        return self._pool is None or self._pool.is_idle()
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metrics of the sinks."""
-        return () if self._pool is None else self._pool.collect()
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
+    return Deciders(streams=project.streams, store=project.store)
 
 
 def stream(
@@ -169,7 +130,6 @@ def stream(
         RequestError: the plan has no such source.
         StoreError: the store is unavailable.
     """
-    deciders = _ProjectDeciders(project)
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
     group = WorkerGroup(
         project.streams,
@@ -177,12 +137,11 @@ def stream(
         replay=replay,
         speed=speed,
         process_record=record,
-        deciders=deciders,
+        open_deciders=partial(_open_deciders, project),
     )
-    metrics = SourceMetrics(lambda: group.source_counts, lambda: group.decision_counts, deciders.collect)
-    with closing(group), report_metrics(metrics.collect):
+    with closing(group), report_metrics(group.collect):
         if metrics_port is not None:
-            serve_metrics(metrics, project.settings.metrics_host, metrics_port, "--metrics-port")
+            serve_metrics(group, project.settings.metrics_host, metrics_port, "--metrics-port")
         group.start()
         while not stop.wait(_IDLE_CHECK_SECONDS if until_idle else _CHECK_SECONDS):
             group.check()

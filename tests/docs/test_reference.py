@@ -30,7 +30,7 @@ from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.runtimes.certification import Reference
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import SourceMetrics
+from skewless.infra.streams.worker_group import collect_streams
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
@@ -74,7 +74,7 @@ def test_every_metric_of_the_stream_is_documented() -> None:
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
     rows = table(page("decide-on-events.md"), "decision metric", "type", "meaning")
     found |= {names(row["decision metric"])[0]: row["type"] for row in rows}
-    families = SourceMetrics(lambda: [SourceCounts(source="s", watermark_us=1, lag=1)]).collect()
+    families = collect_streams([SourceCounts(source="s", watermark_us=1, lag=1)])
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
@@ -165,7 +165,7 @@ def test_every_column_of_the_prediction_log_is_documented() -> None:
 def test_every_metric_of_the_sinks_is_documented() -> None:
     rows = table(page("sinks-and-formats.md"), "sink metric", "type", "meaning")
     found = {names(row["sink metric"])[0]: row["type"] for row in rows}
-    families = collect_sinks([SinkCounts(sink="s", kind="kafka", waiting=1, letters=0)])
+    families = collect_sinks([SinkCounts(sink="s", waiting=1, letters=0)])
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.infra.formats.avro import AvroWriter
 from skewless.infra.formats.events import EventReader
-from skewless.infra.formats.frame import PayloadError, add_frame, encode_indexes, parse_frame, split_indexes
+from skewless.infra.formats.frame import PayloadError, add_frame, parse_frame, split_indexes
 from skewless.infra.formats.registry import RegisteredSchema, SchemaRegistry
 from tests.worlds.formats import AVRO, PROTOBUF, avro_message, avro_schema, proto_file, proto_message, proto_text
 
@@ -108,6 +108,22 @@ def test_a_frame_has_all_bytes_of_its_message(payload: bytes) -> None:
         assert len(payload) < 5 or payload[0]
         return
     assert add_frame(*frame) == payload
+
+
+def encode_indexes(indexes: tuple[int, ...]) -> bytes:
+    """Return the place of a message in its file as zigzag varints, after their number; the first message is one 0."""
+    parts = bytearray()
+    for number in (len(indexes), *indexes) if indexes != (0,) else (0,):
+        rest = number << 1
+        while rest > 0x7F:
+            parts.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        parts.append(rest)
+    return bytes(parts)
+
+
+def test_the_first_message_of_a_file_is_one_byte() -> None:
+    assert (encode_indexes((0,)), encode_indexes((1, 0))) == (b"\x00", b"\x04\x02\x00")
 
 
 @given(st.lists(st.integers(0, 1_000_000), min_size=1, max_size=32).map(tuple), st.binary(max_size=5))

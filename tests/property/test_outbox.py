@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.decisions.decision import COLUMNS, find_decisions
+from skewless.infra.decisions.decision import find_decisions
 from skewless.infra.decisions.outbox import DecisionBatch, Outbox
 from skewless.infra.decisions.sink_positions import Refusal, SinkPositions
 from skewless.infra.log.compaction import compact
@@ -58,13 +58,7 @@ class World:
 
     def restart(self) -> None:
         """Continue in a new process."""
-        self.outbox = Outbox(
-            self.state,
-            "out",
-            columns=COLUMNS,
-            find_decisions=lambda rows: find_decisions(rows, {STREAM}),
-            check=lambda: None,
-        )
+        self.outbox = Outbox(self.state, "out", streams={STREAM}, check=lambda: None)
 
     def append(self, size: int, *, offer: bool) -> None:
         """Append decisions."""

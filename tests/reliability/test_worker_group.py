@@ -101,6 +101,7 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
             with world.generations.hold_build(changed.windows[0]):
                 needed.append(NeededViews(plan=changed, applied_hash="after", readers={}))
                 until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
+                until(lambda: read_processes(ProjectState(world.root)))  # another thread writes the heartbeat
                 (before,) = read_processes(ProjectState(world.root))
                 until(lambda: read_processes(ProjectState(world.root))[0].beat_s > before.beat_s + 0.2)
                 assert read_processes(ProjectState(world.root))[0].plan == plan.hash

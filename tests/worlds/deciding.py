@@ -35,7 +35,7 @@ from skewless.infra.packages.package import PackageContents, pin_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
 from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.predictions.ids import decision_id
+from skewless.infra.predictions.ids import decision_ids
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.runtimes.certification import Reference
@@ -265,7 +265,7 @@ class DecidingWorld(StreamWorld):
     ) -> None:
         seq, stream = event[SEQ], row["event"]["stream"]
         assert (row["t"], row["event"]["late"], row["event"]["event_ts"]) == (t, late, event[EVENT])
-        assert row["id"] == decision_id(stream, partition, seq, t)
+        assert [row["id"]] == decision_ids(stream, partition, [seq], [t])
         vector: list[float | None] = []
         for view, read in zip(self.views, row["reads"], strict=True):
             applied = {slot["partition"]: slot["seq"] for slot in read["applied"] or ()}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.log.log_columns import REJECT
@@ -20,7 +22,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams import importing
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import SourceMetrics
+from skewless.infra.streams.worker_group import collect_streams
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
@@ -197,9 +199,16 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
         assert said.body["error"]["fix"] == "use one of: landings"
 
 
+class WaitingSource(Collector):
+    """The metrics of a source whose worker cannot continue."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        return collect_streams([SourceCounts(source="s", read=3, accepted=2, trouble="disk")])
+
+
 def test_metrics_are_served_on_loopback() -> None:
-    source_counts = SourceMetrics(lambda: [SourceCounts(source="s", read=3, accepted=2, trouble="disk")])
-    port = serve_metrics(source_counts, "127.0.0.1", 0, "--metrics-port")
+    port = serve_metrics(WaitingSource(), "127.0.0.1", 0, "--metrics-port")
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text
     assert 'skewless_stream_waiting{source="s"} 1.0' in text

@@ -7,10 +7,15 @@ import pytest
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.infra.log.segment_search import latest_segments, segments_between
 from skewless.infra.predictions import ids
-from skewless.infra.predictions.search import PredictionList, find_prediction, list_predictions
-from skewless.infra.predictions.segments import PREDICTIONS, compact_predictions
+from skewless.infra.predictions.search import (
+    PredictionList,
+    find_near,
+    find_prediction,
+    latest_segments,
+    list_predictions,
+)
+from skewless.infra.predictions.segments import compact_predictions
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask
 
 DAY_S = 86_400
@@ -101,11 +106,11 @@ def test_a_prediction_is_found_by_its_id(place: Sandbox, monkeypatch: pytest.Mon
 def test_segments_are_found_by_time_and_from_the_end(place: Sandbox) -> None:
     made(place, 10, 2)
     database = place.project.state.database
-    log = latest_segments(database, PREDICTIONS, most_rows=1_000, most=100)
+    log = latest_segments(database, most_rows=1_000, most=100)
     assert [segment.first for segment in log] == list(range(18, -1, -2))
-    assert latest_segments(database, PREDICTIONS, most_rows=5, most=100) == log[:2]
-    assert latest_segments(database, PREDICTIONS, most_rows=1, most=100, end=4) == [log[-2]]
+    assert latest_segments(database, most_rows=5, most=100) == log[:2]
+    assert latest_segments(database, most_rows=1, most=100, end=4) == [log[-2]]
     times = [segment.at_us for segment in log[::-1]]
-    found = segments_between(database, PREDICTIONS, times[4], times[5], beyond=2, most=10)
+    found = find_near(database, times[4], times[5], beyond=2, most=10)
     assert sorted(segment.at_us for segment in found) == times[2:8]
-    assert len(segments_between(database, PREDICTIONS, times[0], times[9], beyond=2, most=3)) == 3
+    assert len(find_near(database, times[0], times[9], beyond=2, most=3)) == 3

@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, MessageFormat, RedisStreamSink, Sink
-from skewless.infra.decisions.decision import JsonMessages, LoggedDecision, MessageSchema, find_decisions
+from skewless.infra.decisions.decision import FramedMessages, JsonMessages, LoggedDecision, find_decisions, open_schema
 from skewless.infra.decisions.outbox import Outbox
 from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery, open_writer
 from skewless.infra.predictions.segments import SCHEMA
@@ -30,17 +30,17 @@ DECISION = LoggedDecision(
     model="m",
     version="000002",
     score=0.1,
-    scores=(0.1, 1e-300),
+    scores=[0.1, 1e-300],
+    action="review",
+    reasons=["high score", "new card"],
+    inputs='{"card":9007199254740993,"shop":"\\u00e9"}',
     partition="events/p/a/0",
     position=7,
-    event_us=1_760_000_000_000_001,
-    decided_us=1_760_000_000_250_000,
-    is_late=True,
-    inputs='{"card":9007199254740993,"shop":"\\u00e9"}',
-    action="review",
-    reasons=("high score", "new card"),
+    event_time=1_760_000_000_000_001,
+    decided_at=1_760_000_000_250_000,
+    late=True,
 )
-PLAIN = replace(DECISION, scores=None, action=None, reasons=(), is_late=False)
+PLAIN = DECISION._replace(scores=None, action=None, reasons=[], late=False)
 
 
 def test_json_has_numbers_and_inputs_as_they_were_logged() -> None:
@@ -62,30 +62,30 @@ def test_json_has_numbers_and_inputs_as_they_were_logged() -> None:
         "decided_at": "2025-10-09T08:53:20.250000+00:00",
         "late": True,
     }
-    assert json.loads(JsonMessages().write(replace(PLAIN, score=float("nan"))))["score"] is None
+    assert json.loads(JsonMessages().write(PLAIN._replace(score=float("nan"))))["score"] is None
 
 
 @pytest.mark.parametrize("decision", [DECISION, PLAIN])
 def test_other_readers_read_avro_and_protobuf(decision: LoggedDecision) -> None:
-    avro = MessageSchema.of("avro")
-    message = avro.open(258).write(decision)
+    avro = open_schema("avro")
+    message = FramedMessages(avro, 258).write(decision)
     assert message[:5] == b"\x00\x00\x00\x01\x02"
     schema = {**json.loads(avro.text)}
     for field in schema["fields"]:
         if isinstance(field["type"], dict) and "logicalType" in field["type"]:
             field["type"] = "long"
     assert (
-        fastavro.schemaless_reader(io.BytesIO(message[5:]), fastavro.parse_schema(schema), None) == decision.as_dict()
+        fastavro.schemaless_reader(io.BytesIO(message[5:]), fastavro.parse_schema(schema), None) == decision._asdict()
     )
 
-    protobuf = MessageSchema.of("protobuf")
+    protobuf = open_schema("protobuf")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(protobuf.text)))
     kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("skewless.Decision"))
-    message = protobuf.open(258).write(decision)
+    message = FramedMessages(protobuf, 258).write(decision)
     assert message[:6] == b"\x00\x00\x00\x01\x02\x00"
     read = kind.FromString(message[6:])
-    expected = decision.as_dict() | {"scores": list(decision.scores or ()), "action": decision.action or ""}
+    expected = decision._asdict() | {"scores": list(decision.scores or ()), "action": decision.action or ""}
     assert {
         name: list(value) if name in {"scores", "reasons"} else value
         for name, value in ((name, getattr(read, name)) for name in expected)
@@ -104,7 +104,7 @@ def test_decisions_are_found_among_requests_shadows_and_other_streams() -> None:
     found = find_decisions(table, {STREAM})
     assert [(offset, decision.id) for offset, decision in found] == [(1, decision_id(2)), (2, decision_id(3))]
     decision = found[0][1]
-    assert (decision.partition, decision.position, decision.event_us) == (PARTITION, 2, T_US + 2)
+    assert (decision.partition, decision.position, decision.event_time) == (PARTITION, 2, T_US + 2)
     assert (decision.key("card"), decision.key(None), decision.key("none")) == ("2", PARTITION, "null")
     assert find_decisions(table.slice(0, 1), {STREAM}) == []
 
@@ -115,12 +115,12 @@ def test_the_action_of_a_policy_is_delivered() -> None:
     reasons = pa.array([["new card"], None], pa.list_(pa.string()))
     table = kept.append_column("action", pa.array(["review", None])).append_column("reasons", reasons)
     first, second = (decision for _, decision in find_decisions(table, {STREAM}))
-    assert (first.action, first.reasons) == ("review", ("new card",))
-    assert (second.action, second.reasons) == (None, ())
+    assert (first.action, first.reasons) == ("review", ["new card"])
+    assert (second.action, second.reasons) == (None, [])
 
 
 def outbox(root: Path) -> Outbox:
-    return Outbox(ProjectState(root), "out", columns=SCHEMA, find_decisions=lambda _: [], check=lambda: None)
+    return Outbox(ProjectState(root), "out", streams=(), check=lambda: None)
 
 
 @pytest.mark.parametrize("name", ["avro", "protobuf"])
