@@ -1,10 +1,9 @@
-"""Builds the training set of a model: a point-in-time join of label rows with the feature views."""
+"""A training set in memory: a point-in-time join of label rows with the feature views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,24 +24,16 @@ from skewless.infra.offline.labels import (
     LABEL,
     PREDICTION,
     WEIGHT,
-    entity_rows,
     find_known_labels,
     find_servable,
-    read_labels,
     request_arrays,
 )
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.outcomes.label_rows import resolve_labels
-from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.packages.store import PackageStore
 from skewless.training.decision import SliceColumn
-from skewless.training.logged_vectors import LoggedVectors, has_logged_vectors, read_logged_vectors
-from skewless.training.mode_gap import measure_mode_gap
-from skewless.training.row_source import RowSource
+from skewless.training.logged_vectors import LoggedVectors
 from skewless.training.training_data import TrainingData
 
 if TYPE_CHECKING:
-    import duckdb
+    pass
 
 ReadColumn = Callable[[str], pa.ChunkedArray]
 
@@ -89,44 +80,7 @@ class Dataset(TrainingData):
         )
 
 
-def build_dataset(
-    *,
-    connection: duckdb.DuckDBPyConnection,
-    repo: Path,
-    plan: FeaturePlan,
-    spec: ModelSpec,
-    views: OfflineViews,
-    now_us: int,
-    store: PackageStore | None = None,
-) -> Dataset:
-    """Return the training set of a model as it could have been built at ``now_us``.
-
-    Args:
-        store: has the versions of logged vectors (``Outcomes.vectors``).
-
-    Raises:
-        SourceError: no label row is usable, the training or test rows are empty, or a view has never been filled.
-        DefinitionError: the spec's group or a slice is not a key or request field.
-    """
-    pinned = plan.select_service(spec.service)
-    views.check_filled(pinned)
-    log = LabelledLog(repo=repo, state=views.state, connection=connection, plan=pinned, spec=spec)
-    labels = resolve_labels(log, now_us)
-    rows, counts = select_usable(pinned, read_labels(connection, repo, pinned, labels.spec), now_us)
-    counts["contradicting"] = count_contradictions(rows)
-    counts |= labels.counts
-    check_usable(spec, counts)
-    entities = entity_rows(pinned, rows)
-    logged = None
-    if store is not None and has_logged_vectors(spec):
-        logged = read_logged_vectors(log, store, rows[PREDICTION])
-    dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us, logged)
-    source = RowSource(connection=connection, repo=repo, plan=pinned, spec=labels.spec, views=views, now_us=now_us)
-    gap = measure_mode_gap(pinned, views, entities.filter(pa.array(dataset.test)))
-    return replace(dataset, gap=gap, source=source)
-
-
-def _assemble(
+def assemble_dataset(
     plan: FeaturePlan,
     spec: ModelSpec,
     rows: pa.Table,
@@ -135,6 +89,18 @@ def _assemble(
     now_us: int,
     logged: LoggedVectors | None,
 ) -> Dataset:
+    """Return the training set of some label rows, as of ``now_us``; without the gap between the time modes.
+
+    Args:
+        rows: the usable label rows.
+        reads: per view, its read for them.
+        counts: numbers of label rows by their use.
+        logged: as of ``Dataset``.
+
+    Raises:
+        SourceError: the training or test rows are empty.
+        DefinitionError: the spec's group or a slice is not a key or request field.
+    """
     t = rows[TIME].to_numpy().astype(np.int64)
     known = rows[KNOWN].to_numpy().astype(np.int64)
     request = request_arrays(plan.request, rows)

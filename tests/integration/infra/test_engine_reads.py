@@ -33,7 +33,7 @@ from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds import engine_contract
 from tests.worlds.engines import ALL, WINDOWS, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
-from tests.worlds.shop import END, PLAN, SPEC
+from tests.worlds.shop import END, PLAN
 from tests.worlds.tasks import make_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -118,18 +118,9 @@ def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld,
 
 
 def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
-    from skewless.training.dataset import build_dataset  # noqa: PLC0415 - imports the trainers
-
     shop = engine_world.shop
     datasets = [
-        build_dataset(
-            connection=shop.connection,
-            repo=shop.root,
-            plan=plan_of(buckets, PLAN),
-            spec=SPEC,
-            views=engine_world.views(executor),
-            now_us=END,
-        )
+        shop.training_builder(plan=plan_of(buckets, PLAN), views=engine_world.views(executor)).build()
         for buckets in BUCKETS
     ]
     assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
