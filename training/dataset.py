@@ -101,15 +101,12 @@ def assemble_dataset(
         SourceError: the training or test rows are empty.
         DefinitionError: the spec's group or a slice is not a key or request field.
     """
-    t = rows[TIME].to_numpy().astype(np.int64)
-    known = rows[KNOWN].to_numpy().astype(np.int64)
+    fields = read_label_fields(spec, rows.column_names, rows.column, now_us)
     request = request_arrays(plan.request, rows)
-    train, validation, test = split_rows(spec, t, known, now_us)
-    check_not_empty(spec, train, test)
     # Vocabularies come from training rows only, so that test rows can have unknown words, as live requests do.
-    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
+    vocabularies = Assembler(plan, {}).collect_vocabularies(fields["t"], reads, request, fields["train"])
     assembler = Assembler(plan, vocabularies)
-    vectors = assembler.assemble(t, reads, request)
+    vectors = assembler.assemble(fields["t"], reads, request)
     if logged is not None:
         different = logged.replace_in(vectors.matrix, assembler)
         counts = {**counts, "logged_vectors": len(logged.rows), "different_vectors": different}
@@ -118,20 +115,12 @@ def assemble_dataset(
         names=assembler.labels,
         vocabularies=vocabularies,
         matrix=vectors.matrix,
-        labels=rows[LABEL].to_numpy().astype(np.float64),
-        weights=rows[WEIGHT].to_numpy().astype(np.float64),
-        t=t,
-        known=known,
-        train=train,
-        validation=validation,
-        test=test,
         counts=counts,
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
         logged=logged,
-        groups=find_groups(spec, rows.column_names, rows.column),
-        slices=find_slices(spec, rows.column_names, rows.column),
+        **fields,
     )
 
 
@@ -172,22 +161,32 @@ def count_contradictions(rows: pa.Table) -> int:
     return int(pc.sum(groups.filter(is_different)[f"{LABEL}_count"]).as_py() or 0)
 
 
-def find_groups(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> Int64Array | None:
-    """Return the query of each label row, numbered by first appearance; None unless the task is ranking.
+def read_label_fields(spec: ModelSpec, names: Sequence[str], read: ReadColumn, now_us: int) -> dict[str, Any]:
+    """Return the fields of ``TrainingData`` that come from the label rows alone.
 
     Args:
         names: columns of the label rows.
         read: returns a column.
+        now_us: the time of the training.
 
     Raises:
-        DefinitionError: the spec's group is not a key or request field.
+        SourceError: the training or test rows are empty.
+        DefinitionError: the spec's group or a slice is not a key or request field.
     """
-    return None if spec.group is None else _slice_column(spec, "group", spec.group, names, read).codes
-
-
-def find_slices(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> dict[str, SliceColumn]:
-    """Return the columns of ``ModelSpec.slices``; arguments and errors as for ``find_groups``."""
-    return {name: _slice_column(spec, "slices", name, names, read) for name in spec.slices}
+    t, known = (np.asarray(read(name).to_numpy(), np.int64) for name in (TIME, KNOWN))
+    train, validation, test = _split_rows(spec, t, known, now_us)
+    _check_not_empty(spec, train, test)
+    return {
+        "t": t,
+        "known": known,
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "labels": np.asarray(read(LABEL).to_numpy(), np.float64),
+        "weights": np.asarray(read(WEIGHT).to_numpy(), np.float64),
+        "groups": None if spec.group is None else _slice_column(spec, "group", spec.group, names, read).codes,
+        "slices": {name: _slice_column(spec, "slices", name, names, read) for name in spec.slices},
+    }
 
 
 def _slice_column(spec: ModelSpec, field_name: str, name: str, names: Sequence[str], read: ReadColumn) -> SliceColumn:
@@ -202,7 +201,7 @@ def _slice_column(spec: ModelSpec, field_name: str, name: str, names: Sequence[s
     return SliceColumn.of(read(name))
 
 
-def split_rows(
+def _split_rows(
     spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Return the masks of training, validation (for early stopping) and test rows.
@@ -226,12 +225,7 @@ def split_rows(
     return (t <= train_end) & was_known, (t > train_end) & (t <= fit_end) & was_known, t > start
 
 
-def check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
-    """Check that the train and the test period have rows.
-
-    Raises:
-        SourceError: one of them has none.
-    """
+def _check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
             raise SourceError(

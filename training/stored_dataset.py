@@ -17,13 +17,9 @@ from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.infra.engines.job import delete_spilled, spill_folder
-from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.engine import read_memory_limit
 from skewless.infra.offline.labels import (
-    KNOWN,
-    LABEL,
     PREDICTION,
-    WEIGHT,
     entity_rows,
     find_labels,
     query_labels,
@@ -37,13 +33,10 @@ from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.dataset import (
     Dataset,
     assemble_dataset,
-    check_not_empty,
     check_usable,
     count_contradictions,
-    find_groups,
-    find_slices,
+    read_label_fields,
     select_usable,
-    split_rows,
 )
 from skewless.training.dataset_files import DatasetFiles, OnRows
 from skewless.training.dataset_folder import merge_status
@@ -207,37 +200,25 @@ class TrainingDataBuilder(RowSource):
     def _build(self, parts: StoredParts, group_rows: int) -> StoredDataset:
         pinned, spec = self._pinned, self.spec
         labels = self._write_labels(parts)
-        t = labels.read_times(TIME)
-        known = labels.read_times(KNOWN)
         # The split by the time of the start, so that a continued training has the same test rows.
-        train, validation, test = split_rows(spec, t, known, parts.as_of_us)
-        check_not_empty(spec, train, test)
-        groups = find_groups(spec, labels.column_names, labels.read_column)
-        slices = find_slices(spec, labels.column_names, labels.read_column)
+        fields = read_label_fields(spec, labels.column_names, labels.read_column, parts.as_of_us)
         files = self._join(labels, parts, group_rows)
-        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, files, train)
+        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, files, fields["train"])
         assembler = Assembler(pinned, vocabularies)
-        sample = np.flatnonzero(test)[spread_indices(int(test.sum()))]
+        test = np.flatnonzero(fields["test"])
+        sample = test[spread_indices(len(test))]
         return StoredDataset(
             plan=pinned,
             names=names,
             vocabularies=vocabularies,
             matrix=StoredMatrix(files, names, assembler.codes),
             files=files,
-            labels=labels.read_numbers(LABEL),
-            weights=labels.read_numbers(WEIGHT),
-            t=t,
-            known=known,
-            train=train,
-            validation=validation,
-            test=test,
             counts={**parts.counts, **self._labels.counts},
             status=merge_status(parts.parts),
-            groups=groups,
-            slices=slices,
             gap=measure_mode_gap(pinned, self.views, labels.take(sample)) if pinned.windows else None,
             source=self._source(parts.as_of_us),
             as_of_us=parts.as_of_us,
+            **fields,
         )
 
     def _write_labels(self, parts: StoredParts) -> StoredLabels:
