@@ -112,9 +112,9 @@ def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld,
     expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
         plan, entities.slice(300, 200), "knowledge"
     )
-    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as search:
-        assert bits_of(search.read(300, 200)) == bits_of(expected)
-        assert len(search.read(900, 500)["v"].has_row) == 100
+    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as read_rows:
+        assert bits_of(read_rows(300, 200)) == bits_of(expected)
+        assert len(read_rows(900, 500)["v"].has_row) == 100
 
 
 def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
@@ -269,8 +269,8 @@ def test_results_are_in_a_bucket_if_the_project_has_one(
             log = PartitionLog(world.state, view.partition)
             for segment in log.segments():
                 state.storage.put_file(segment.stored.name, log.storage.local_path(segment.stored))
-        with views.search(plan, entities, "event_time", LogExtents()) as search:
-            found = search.read(0, 300)
+        with views.search(plan, entities, "event_time", LogExtents()) as read_rows:
+            found = read_rows(0, 300)
             assert [item.name for item in state.storage.list_objects(FOLDER)] != []
         assert bits_of(found) == bits_of(OfflineViews(state, world.shop.connection).read(plan, entities, "event_time"))
         assert [item.name for item in state.storage.list_objects(FOLDER)] == []
