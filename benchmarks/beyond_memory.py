@@ -98,27 +98,19 @@ def trained(meter: Meter, *, repo: str, algorithm: Algorithm, way: str) -> str:
     import hashlib
     import json
     import os
-    from contextlib import ExitStack
+    from contextlib import ExitStack, nullcontext
 
     from skewless import Project
     from skewless.training.quality import measure
-    from skewless.training.stored_dataset import TrainingDataBuilder
     from skewless.training.stored_matrix import score_rows
     from skewless.training.train import find_trainer
     from skewless.training.trainers.port import StreamTrainer
 
     spec = _spec(algorithm)
     with Project(repo, memory_limit=_MEMORY_LIMIT) as project, ExitStack() as stack, meter.lap():
-        builder = TrainingDataBuilder(
-            connection=project.connection,
-            repo=project.repo,
-            plan=project.applied.plan,
-            spec=spec,
-            views=project.views,
-            now_us=project.clock.now_us(),
-        )
+        builder = project.training_builder(spec)
         with meter.lap("rows"):
-            data = stack.enter_context(builder.open_stored() if way == "storage" else builder.open_in_memory())
+            data = stack.enter_context(builder.open_stored() if way == "storage" else nullcontext(builder.build()))
         trainer = cast("StreamTrainer", find_trainer(spec.algorithm, os.cpu_count() or 1))
         with meter.lap("training"):
             model = trainer.train(data.training_rows(data.train), spec, data.training_rows(data.validation))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from skewless.infra.streams.streams import Streams
     from skewless.serving.server_config import ServerConfig
     from skewless.training.dataset import Dataset
+    from skewless.training.stored_dataset import TrainingDataBuilder
     from skewless.training.training_data import TrainingData
     from skewless.validation.checks import SourceChecks
 
@@ -202,34 +203,26 @@ class Workspace:
 
     def training_set(self, model: str) -> Dataset:
         """Return a model's current training set, in memory; ``.table()`` gives Arrow."""
-        from skewless.training.dataset import build_dataset
-
-        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
-        return build_dataset(
-            connection=self.connection,
-            repo=self.repo,
-            plan=plan,
-            spec=spec,
-            views=self.views,
-            now_us=now_us,
-            store=self.store,
-        )
+        return self.training_builder(self.applied.model(model)).build()
 
     def open_training_data(self, model: str) -> AbstractContextManager[TrainingData]:
         """Return a model's current training set; its features are in the storage if they exceed ``memory_limit``."""
+        return self.training_builder(self.applied.model(model)).open()
+
+    def training_builder(self, spec: ModelSpec) -> TrainingDataBuilder:
+        """Return the builder of the current training set of a spec."""
         from skewless.training.stored_dataset import TrainingDataBuilder
 
-        plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
         return TrainingDataBuilder(
             connection=self.connection,
             repo=self.repo,
-            plan=plan,
+            plan=self.applied.plan,
             spec=spec,
             views=self.views,
-            now_us=now_us,
+            now_us=self.clock.now_us(),
             store=self.store,
             on_rows=lambda done, total: self.on_progress("joining rows", done, total),
-        ).open()
+        )
 
     @cached_property
     def readiness(self) -> VersionReadiness:

@@ -1,10 +1,9 @@
-"""Builds the training set of a model: a point-in-time join of label rows with the feature views."""
+"""A training set in memory: a point-in-time join of label rows with the feature views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,24 +24,16 @@ from skewless.infra.offline.labels import (
     LABEL,
     PREDICTION,
     WEIGHT,
-    entity_rows,
     find_known_labels,
     find_servable,
-    read_labels,
     request_arrays,
 )
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.outcomes.label_rows import resolve_labels
-from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.packages.store import PackageStore
 from skewless.training.decision import SliceColumn
-from skewless.training.logged_vectors import LoggedVectors, has_logged_vectors, read_logged_vectors
-from skewless.training.mode_gap import measure_mode_gap
-from skewless.training.row_source import RowSource
+from skewless.training.logged_vectors import LoggedVectors
 from skewless.training.training_data import TrainingData
 
 if TYPE_CHECKING:
-    import duckdb
+    pass
 
 ReadColumn = Callable[[str], pa.ChunkedArray]
 
@@ -89,44 +80,7 @@ class Dataset(TrainingData):
         )
 
 
-def build_dataset(
-    *,
-    connection: duckdb.DuckDBPyConnection,
-    repo: Path,
-    plan: FeaturePlan,
-    spec: ModelSpec,
-    views: OfflineViews,
-    now_us: int,
-    store: PackageStore | None = None,
-) -> Dataset:
-    """Return the training set of a model as it could have been built at ``now_us``.
-
-    Args:
-        store: has the versions of logged vectors (``Outcomes.vectors``).
-
-    Raises:
-        SourceError: no label row is usable, the training or test rows are empty, or a view has never been filled.
-        DefinitionError: the spec's group or a slice is not a key or request field.
-    """
-    pinned = plan.select_service(spec.service)
-    views.check_filled(pinned)
-    log = LabelledLog(repo=repo, state=views.state, connection=connection, plan=pinned, spec=spec)
-    labels = resolve_labels(log, now_us)
-    rows, counts = select_usable(pinned, read_labels(connection, repo, pinned, labels.spec), now_us)
-    counts["contradicting"] = count_contradictions(rows)
-    counts |= labels.counts
-    check_usable(spec, counts)
-    entities = entity_rows(pinned, rows)
-    logged = None
-    if store is not None and has_logged_vectors(spec):
-        logged = read_logged_vectors(log, store, rows[PREDICTION])
-    dataset = _assemble(pinned, spec, rows, views.read(pinned, entities, spec.time_mode), counts, now_us, logged)
-    source = RowSource(connection=connection, repo=repo, plan=pinned, spec=labels.spec, views=views, now_us=now_us)
-    gap = measure_mode_gap(pinned, views, entities.filter(pa.array(dataset.test)))
-    return replace(dataset, gap=gap, source=source)
-
-
-def _assemble(
+def assemble_dataset(
     plan: FeaturePlan,
     spec: ModelSpec,
     rows: pa.Table,
@@ -135,15 +89,24 @@ def _assemble(
     now_us: int,
     logged: LoggedVectors | None,
 ) -> Dataset:
-    t = rows[TIME].to_numpy().astype(np.int64)
-    known = rows[KNOWN].to_numpy().astype(np.int64)
+    """Return the training set of some label rows, as of ``now_us``; without the gap between the time modes.
+
+    Args:
+        rows: the usable label rows.
+        reads: per view, its read for them.
+        counts: numbers of label rows by their use.
+        logged: as of ``Dataset``.
+
+    Raises:
+        SourceError: the training or test rows are empty.
+        DefinitionError: the spec's group or a slice is not a key or request field.
+    """
+    fields = read_label_fields(spec, rows.column_names, rows.column, now_us)
     request = request_arrays(plan.request, rows)
-    train, validation, test = split_rows(spec, t, known, now_us)
-    check_not_empty(spec, train, test)
     # Vocabularies come from training rows only, so that test rows can have unknown words, as live requests do.
-    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
+    vocabularies = Assembler(plan, {}).collect_vocabularies(fields["t"], reads, request, fields["train"])
     assembler = Assembler(plan, vocabularies)
-    vectors = assembler.assemble(t, reads, request)
+    vectors = assembler.assemble(fields["t"], reads, request)
     if logged is not None:
         different = logged.replace_in(vectors.matrix, assembler)
         counts = {**counts, "logged_vectors": len(logged.rows), "different_vectors": different}
@@ -152,20 +115,12 @@ def _assemble(
         names=assembler.labels,
         vocabularies=vocabularies,
         matrix=vectors.matrix,
-        labels=rows[LABEL].to_numpy().astype(np.float64),
-        weights=rows[WEIGHT].to_numpy().astype(np.float64),
-        t=t,
-        known=known,
-        train=train,
-        validation=validation,
-        test=test,
         counts=counts,
         status={name: count_statuses(status) for name, status in vectors.status.items()},
         reads=reads,
         request=request,
         logged=logged,
-        groups=find_groups(spec, rows.column_names, rows.column),
-        slices=find_slices(spec, rows.column_names, rows.column),
+        **fields,
     )
 
 
@@ -206,22 +161,32 @@ def count_contradictions(rows: pa.Table) -> int:
     return int(pc.sum(groups.filter(is_different)[f"{LABEL}_count"]).as_py() or 0)
 
 
-def find_groups(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> Int64Array | None:
-    """Return the query of each label row, numbered by first appearance; None unless the task is ranking.
+def read_label_fields(spec: ModelSpec, names: Sequence[str], read: ReadColumn, now_us: int) -> dict[str, Any]:
+    """Return the fields of ``TrainingData`` that come from the label rows alone.
 
     Args:
         names: columns of the label rows.
         read: returns a column.
+        now_us: the time of the training.
 
     Raises:
-        DefinitionError: the spec's group is not a key or request field.
+        SourceError: the training or test rows are empty.
+        DefinitionError: the spec's group or a slice is not a key or request field.
     """
-    return None if spec.group is None else _slice_column(spec, "group", spec.group, names, read).codes
-
-
-def find_slices(spec: ModelSpec, names: Sequence[str], read: ReadColumn) -> dict[str, SliceColumn]:
-    """Return the columns of ``ModelSpec.slices``; arguments and errors as for ``find_groups``."""
-    return {name: _slice_column(spec, "slices", name, names, read) for name in spec.slices}
+    t, known = (np.asarray(read(name).to_numpy(), np.int64) for name in (TIME, KNOWN))
+    train, validation, test = _split_rows(spec, t, known, now_us)
+    _check_not_empty(spec, train, test)
+    return {
+        "t": t,
+        "known": known,
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "labels": np.asarray(read(LABEL).to_numpy(), np.float64),
+        "weights": np.asarray(read(WEIGHT).to_numpy(), np.float64),
+        "groups": None if spec.group is None else _slice_column(spec, "group", spec.group, names, read).codes,
+        "slices": {name: _slice_column(spec, "slices", name, names, read) for name in spec.slices},
+    }
 
 
 def _slice_column(spec: ModelSpec, field_name: str, name: str, names: Sequence[str], read: ReadColumn) -> SliceColumn:
@@ -236,7 +201,7 @@ def _slice_column(spec: ModelSpec, field_name: str, name: str, names: Sequence[s
     return SliceColumn.of(read(name))
 
 
-def split_rows(
+def _split_rows(
     spec: ModelSpec, t: Int64Array, known: Int64Array, now_us: int
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Return the masks of training, validation (for early stopping) and test rows.
@@ -260,12 +225,7 @@ def split_rows(
     return (t <= train_end) & was_known, (t > train_end) & (t <= fit_end) & was_known, t > start
 
 
-def check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
-    """Check that the train and the test period have rows.
-
-    Raises:
-        SourceError: one of them has none.
-    """
+def _check_not_empty(spec: ModelSpec, train: BoolArray, test: BoolArray) -> None:
     for name, mask in (("train", train), ("test", test)):
         if not mask.any():
             raise SourceError(

@@ -178,16 +178,16 @@ class DatasetFiles:
             if skip == search_rows.own.num_rows:
                 continue
             # Of all rows, also after an interruption: so an engine finds the results of the interrupted search.
-            with self.views.search(self.plan, search_rows.keys, self.mode, extents) as search:
+            with self.views.search(self.plan, search_rows.keys, self.mode, extents) as read_rows:
                 for first in range(skip, search_rows.own.num_rows, size):
-                    table, status = self._build_part(search_rows.slice(first, size), search.read(first, size))
+                    table, status = self._build_part(search_rows.slice(first, size), read_rows(first, size))
                     folder.add(table, status)
                     on_rows(folder.rows, total)
 
     def join(self, rows: EntityFileRows, extents: LogExtents) -> pa.Table:
         """Return entity rows with their features, in order."""
-        with self.views.search(self.plan, rows.keys, self.mode, extents) as search:
-            return self._build_part(rows, search.read(0, rows.own.num_rows))[0]
+        with self.views.search(self.plan, rows.keys, self.mode, extents) as read_rows:
+            return self._build_part(rows, read_rows(0, rows.own.num_rows))[0]
 
     def _build_part(
         self, rows: EntityFileRows, reads: Mapping[str, ViewRead]

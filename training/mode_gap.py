@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.windows.view import WindowView
@@ -24,7 +24,7 @@ _Ends = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModeGap:
+class ModeGap(PlainRecord):
     """The difference between ``event_time`` and ``knowledge`` for windowed features.
 
     Args:
@@ -36,10 +36,6 @@ class ModeGap:
     rows: int
     features: Mapping[str, Mapping[str, float]]
     sources: Mapping[str, Delays]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """Return lines for people: the worst features of each view, and the delays of events."""

@@ -33,8 +33,7 @@ def score_version(dataset: TrainingData, spec: ModelSpec, store: PackageStore, v
         SourceError: the label table lacks a key or request field that the version needs.
         StoreError: the log of one of its views is missing.
     """
-    model = load_model(store, spec.name, version)
-    try:
+    with load_model(store, spec.name, version) as model:
         trained = model.package.spec
         if (trained.task, trained.classes) != (spec.task, spec.classes):
             raise PackageError(
@@ -45,8 +44,6 @@ def score_version(dataset: TrainingData, spec: ModelSpec, store: PackageStore, v
             )
         batches = dataset.test_batches(model.assembler, trained.labels)
         return np.concatenate([model.runtime.score(np.ascontiguousarray(batch)) for batch in batches])
-    finally:
-        model.runtime.close()
 
 
 def quality_lines(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,52 +1,52 @@
-"""Builds training sets that are larger than memory: the features are in the storage, and are read in batches."""
+"""Builds the training set of a model: in memory, or in the storage if it is larger, where it is read in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from skewless.contract.clock import from_us
 from skewless.contract.columns import digest
 from skewless.contract.errors import SourceError, StoreError
 from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import ModelSpec
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.infra.engines.job import delete_spilled, spill_folder
-from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.engine import read_memory_limit
-from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, find_labels, query_labels, stream_labels
-from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.labels import (
+    PREDICTION,
+    entity_rows,
+    find_labels,
+    query_labels,
+    read_labels,
+    stream_labels,
+)
 from skewless.infra.outcomes.label_rows import ResolvedLabels, resolve_labels
 from skewless.infra.outcomes.labelled_log import LabelledLog
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.dataset import (
-    build_dataset,
-    check_not_empty,
+    Dataset,
+    assemble_dataset,
     check_usable,
-    find_groups,
-    find_slices,
-    split_rows,
+    count_contradictions,
+    read_label_fields,
+    select_usable,
 )
 from skewless.training.dataset_files import DatasetFiles, OnRows
 from skewless.training.dataset_folder import merge_status
-from skewless.training.logged_vectors import has_logged_vectors
+from skewless.training.logged_vectors import has_logged_vectors, read_logged_vectors
 from skewless.training.mode_gap import measure_mode_gap, spread_indices
 from skewless.training.row_source import RowSource
 from skewless.training.stored_labels import StoredLabels, UsableRows
 from skewless.training.stored_matrix import MatrixFiles, StoredMatrix, count_block_rows
 from skewless.training.stored_parts import StoredParts, delete_old_sets
 from skewless.training.training_data import TrainingData
-
-if TYPE_CHECKING:
-    import duckdb
 
 # Their trainers are StreamTrainers.
 STREAMED = ("lightgbm", "xgboost")
@@ -82,21 +82,15 @@ class StoredDataset(TrainingData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingDataBuilder:
+class TrainingDataBuilder(RowSource):
     """Builds the training set of a model as it could have been built at ``now_us``.
 
     Args:
         plan: all of the project.
-        store: as of ``build_dataset``.
+        store: has the versions of logged vectors (``Outcomes.vectors``).
         on_rows: called with the number of joined rows and of all rows, if they are joined for the storage.
     """
 
-    connection: duckdb.DuckDBPyConnection
-    repo: Path
-    plan: FeaturePlan
-    spec: ModelSpec
-    views: OfflineViews
-    now_us: int
     store: PackageStore | None = None
     on_rows: OnRows = lambda _done, _total: None
 
@@ -108,44 +102,53 @@ class TrainingDataBuilder:
         stays, and the next call continues it, as of its start.
 
         Raises:
-            SourceError, DefinitionError: as ``build_dataset``.
+            SourceError, DefinitionError: as ``build``.
             StoreError: the storage or the database is unavailable.
         """
-        pinned = self.plan.select_service(self.spec.service)
-        self.views.check_filled(pinned)
-        with self.open_stored() if self._is_large(pinned) else self.open_in_memory() as data:
+        self.views.check_filled(self._pinned)
+        with self.open_stored() if self._is_large() else nullcontext(self.build()) as data:
             yield data
 
-    @contextmanager
-    def open_in_memory(self) -> Iterator[TrainingData]:
-        """Build it in memory; see ``open``."""
-        yield build_dataset(
-            connection=self.connection,
-            repo=self.repo,
-            plan=self.plan,
-            spec=self.spec,
-            views=self.views,
-            now_us=self.now_us,
-            store=self.store,
-        )
+    def build(self) -> Dataset:
+        """Build it in memory.
+
+        Raises:
+            SourceError: no label row is usable, the training or test rows are empty, or a view has never been filled.
+            DefinitionError: the spec's group or a slice is not a key or request field.
+        """
+        pinned, spec, views = self._pinned, self.spec, self.views
+        views.check_filled(pinned)
+        label_rows = read_labels(self.connection, self.repo, pinned, self._labels.spec)
+        rows, counts = select_usable(pinned, label_rows, self.now_us)
+        counts["contradicting"] = count_contradictions(rows)
+        counts |= self._labels.counts
+        check_usable(spec, counts)
+        entities = entity_rows(pinned, rows)
+        logged = None
+        if self.store is not None and has_logged_vectors(spec):
+            logged = read_logged_vectors(self._log, self.store, rows[PREDICTION])
+        reads = views.read(pinned, entities, spec.time_mode)
+        dataset = assemble_dataset(pinned, spec, rows, reads, counts, self.now_us, logged)
+        gap = measure_mode_gap(pinned, views, entities.filter(pa.array(dataset.test)))
+        return replace(dataset, gap=gap, source=self._source(self.now_us))
 
     @contextmanager
     def open_stored(self) -> Iterator[StoredDataset]:
         """Build it in the storage; see ``open``."""
-        pinned, state = self.plan.select_service(self.spec.service), self.views.state
-        self.views.check_filled(pinned)
-        name = self._name(pinned)
+        state = self.views.state
+        self.views.check_filled(self._pinned)
+        name = self._name()
         # Another training of the same rows would delete them.
         with state.database.hold_lock(f"training set of {self.spec.name}"):
             delete_old_sets(state, self.now_us)
             delete_spilled(state)  # of killed trainings
-            group_rows = count_block_rows(len(pinned.services[0].features))
+            group_rows = count_block_rows(len(self._pinned.services[0].features))
             parts = StoredParts(state, name, self.now_us, group_rows)
             if parts.is_continued:
                 started = from_us(parts.as_of_us).isoformat()
                 _log.warning("interrupted_training_continues", model=self.spec.name, as_of=started)
             try:
-                yield self._build(pinned, parts, group_rows)
+                yield self._build(parts, group_rows)
             except SourceError:
                 # Other data will be the remedy, so these rows must not be used again.
                 parts.delete()
@@ -153,85 +156,87 @@ class TrainingDataBuilder:
             parts.delete()
 
     @cached_property
-    def _labels(self) -> ResolvedLabels:
-        plan = self.plan.select_service(self.spec.service)
-        log = LabelledLog(repo=self.repo, state=self.views.state, connection=self.connection, plan=plan, spec=self.spec)
-        return resolve_labels(log, self.now_us)
+    def _pinned(self) -> FeaturePlan:
+        return self.plan.select_service(self.spec.service)
 
-    def _is_large(self, pinned: FeaturePlan) -> bool:
+    @cached_property
+    def _log(self) -> LabelledLog:
+        views = self.views
+        return LabelledLog(
+            repo=self.repo, state=views.state, connection=self.connection, plan=self._pinned, spec=self.spec
+        )
+
+    @cached_property
+    def _labels(self) -> ResolvedLabels:
+        return resolve_labels(self._log, self.now_us)
+
+    def _source(self, now_us: int) -> RowSource:
+        return RowSource(
+            connection=self.connection,
+            repo=self.repo,
+            plan=self._pinned,
+            spec=self._labels.spec,
+            views=self.views,
+            now_us=now_us,
+        )
+
+    def _is_large(self) -> bool:
         if self.spec.algorithm not in STREAMED or has_logged_vectors(self.spec):
             return False
-        spec = self._labels.spec
-        counted = query_labels(self.connection, self.repo, pinned, spec, "SELECT count(*) AS n FROM labels")
+        pinned = self._pinned
+        counted = query_labels(
+            self.connection, self.repo, pinned, self._labels.spec, "SELECT count(*) AS n FROM labels"
+        )
         size = counted["n"][0].as_py() * 8 * len(pinned.services[0].features)
         return bool(size > read_memory_limit(self.connection))
 
-    def _name(self, pinned: FeaturePlan) -> str:
+    def _name(self) -> str:
         """Return a name that only trainings of the same rows have, but for the time of their start."""
         spec = self.spec.as_dict()
-        table = find_labels(self.repo, self._labels.spec, pinned)
+        table = find_labels(self.repo, self._labels.spec, self._pinned)
         inputs = {name: spec[name] for name in ("name", "labels", "horizon", "time_mode")}
-        return digest([pinned.hash, inputs, table.fingerprint()])
+        return digest([self._pinned.hash, inputs, table.fingerprint()])
 
-    def _build(self, pinned: FeaturePlan, parts: StoredParts, group_rows: int) -> StoredDataset:
-        spec, views = self.spec, self.views
-        labels = self._write_labels(pinned, parts)
-        t = labels.read_times(TIME)
-        known = labels.read_times(KNOWN)
+    def _build(self, parts: StoredParts, group_rows: int) -> StoredDataset:
+        pinned, spec = self._pinned, self.spec
+        labels = self._write_labels(parts)
         # The split by the time of the start, so that a continued training has the same test rows.
-        train, validation, test = split_rows(spec, t, known, parts.as_of_us)
-        check_not_empty(spec, train, test)
-        groups = find_groups(spec, labels.column_names, labels.read_column)
-        slices = find_slices(spec, labels.column_names, labels.read_column)
-        files = self._join(pinned, labels, parts, group_rows)
-        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, files, train)
+        fields = read_label_fields(spec, labels.column_names, labels.read_column, parts.as_of_us)
+        files = self._join(labels, parts, group_rows)
+        names, vocabularies = Assembler(pinned, {}).labels, _read_vocabularies(pinned, files, fields["train"])
         assembler = Assembler(pinned, vocabularies)
-        sample = np.flatnonzero(test)[spread_indices(int(test.sum()))]
+        test = np.flatnonzero(fields["test"])
+        sample = test[spread_indices(len(test))]
         return StoredDataset(
             plan=pinned,
             names=names,
             vocabularies=vocabularies,
             matrix=StoredMatrix(files, names, assembler.codes),
             files=files,
-            labels=labels.read_numbers(LABEL),
-            weights=labels.read_numbers(WEIGHT),
-            t=t,
-            known=known,
-            train=train,
-            validation=validation,
-            test=test,
             counts={**parts.counts, **self._labels.counts},
             status=merge_status(parts.parts),
-            groups=groups,
-            slices=slices,
-            gap=measure_mode_gap(pinned, views, labels.take(sample)) if pinned.windows else None,
-            source=RowSource(
-                connection=self.connection,
-                repo=self.repo,
-                plan=pinned,
-                spec=self._labels.spec,
-                views=views,
-                now_us=parts.as_of_us,
-            ),
+            gap=measure_mode_gap(pinned, self.views, labels.take(sample)) if pinned.windows else None,
+            source=self._source(parts.as_of_us),
             as_of_us=parts.as_of_us,
+            **fields,
         )
 
-    def _write_labels(self, pinned: FeaturePlan, parts: StoredParts) -> StoredLabels:
+    def _write_labels(self, parts: StoredParts) -> StoredLabels:
         """Return the label rows, which are written unless an interrupted training has done it."""
         if not parts.is_continued:
-            tables = stream_labels(self.connection, self.repo, pinned, self._labels.spec)
-            usable = UsableRows(pinned, tables, parts.as_of_us)
+            tables = stream_labels(self.connection, self.repo, self._pinned, self._labels.spec)
+            usable = UsableRows(self._pinned, tables, parts.as_of_us)
             parts.add_rows(usable, lambda: usable.counts)
         check_usable(self.spec, parts.counts)
         name = f"label table of model {self.spec.name!r}"
-        return StoredLabels(storage=self.views.state.storage, stored=parts.objects[0], plan=pinned, name=name)
+        return StoredLabels(storage=self.views.state.storage, stored=parts.objects[0], plan=self._pinned, name=name)
 
-    def _join(self, pinned: FeaturePlan, labels: StoredLabels, parts: StoredParts, group_rows: int) -> MatrixFiles:
+    def _join(self, labels: StoredLabels, parts: StoredParts, group_rows: int) -> MatrixFiles:
         """Return the files of the features, of which the missing ones are written."""
         files = DatasetFiles(
             connection=self.connection,
             views=self.views,
-            plan=pinned,
+            plan=self._pinned,
             entities=labels,
             mode=self.spec.time_mode,
             # Of a continued training set, the parts keep their limits, whatever the memory is now.

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.status import Int64Array
 from skewless.infra.log.reading import regroup
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.entity_file import EntityFileRows
@@ -85,14 +84,6 @@ class StoredLabels:
         """Return a column."""
         with self._open() as file:
             return file.read([name])[name]
-
-    def read_numbers(self, name: str) -> npt.NDArray[np.float64]:
-        """Return a column of numbers without nulls, float64."""
-        return np.asarray(self.read_column(name).to_numpy(), np.float64)
-
-    def read_times(self, name: str) -> Int64Array:
-        """Return a column of times without nulls, int64."""
-        return np.asarray(self.read_column(name).to_numpy(), np.int64)
 
     def take(self, rows: npt.NDArray[np.intp]) -> pa.Table:
         """Return keys and times of some rows, by their ascending numbers."""

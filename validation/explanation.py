@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from skewless.contract.columns import REQUEST
 from skewless.contract.errors import RequestError
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
@@ -66,7 +67,7 @@ class ExplainedRead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explanation:
+class Explanation(PlainRecord):
     """The explanation of one prediction.
 
     Args:
@@ -85,10 +86,6 @@ class Explanation:
     inputs: Any
     features: list[ExplainedFeature]
     reads: list[ExplainedRead]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def explain(model: ServedModel, entry: PredictionEntry) -> Explanation:

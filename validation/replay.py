@@ -50,12 +50,9 @@ def replay_log(
     report = ReplayReport()
     for version in log.versions():
         if model in {None, version.model}:
-            served = load_model(store, version.model, version.version)
-            try:
+            with load_model(store, version.model, version.version) as served:
                 for logged in log.batches(version):
                     replay_batch(report, served, views, logged)
-            finally:
-                served.runtime.close()
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -55,14 +54,14 @@ def replay_on_engine(
 
 def replay(task: Task) -> TaskResult:
     """Replay the predictions of a task's segments; the result is the report."""
-    project, began = open_project(task), time.perf_counter()
+    project = open_project(task)
     views = project.views
     log = PredictionLog(views.state, views.connection, only=task.inputs)
     store = PackageStore.of(views.state, project.settings)
     report = replay_log(log, views=views, store=store, model=task.parameters["model"])
     body = _encode(report)
     stored = write_json(views.state.storage, task.job, body)
-    return TaskResult(objects=(stored,), rows=log.rows, digest=digest(body), compute_s=time.perf_counter() - began)
+    return TaskResult(objects=(stored,), rows=log.rows, digest=digest(body))
 
 
 def _snapshot(views: OfflineViews) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from skewless.contract.columns import digest
 from skewless.contract.errors import SkewlessError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.storage.objects import StoredObject
 
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
@@ -76,7 +77,7 @@ class Task:
 
     def to_json(self) -> str:
         """Return the task as text; ``from_json`` reads it."""
-        return json.dumps(asdict(self) | {"inputs": list(map(list, self.inputs))}, allow_nan=False)
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -86,7 +87,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskResult:
+class TaskResult(PlainRecord):
     """The result of a task.
 
     Args:
@@ -114,13 +115,9 @@ class TaskResult:
     cpu_s: float = 0.0
     peak_bytes: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; ``from_dict`` reads them."""
-        return asdict(self) | {"objects": [list(stored) for stored in self.objects]}
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the result that plain JSON values hold."""
+        """Return the result that plain JSON values hold, as ``as_dict`` returns them."""
         return cls(**{**data, "objects": tuple(StoredObject(*stored) for stored in data["objects"])})
 
 

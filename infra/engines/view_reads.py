@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from skewless.infra.offline.as_of import ROW, TIME
 from skewless.infra.offline.engine import read_memory_limit
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.matched_rows import HistoryRows
-from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews, ViewSearch
+from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews, ReadRows
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
@@ -61,16 +61,16 @@ class EngineViews(OfflineViews):
         self.results: Sequence[TaskResult] = ()
 
     @contextmanager
-    def search(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> Iterator[ViewSearch]:
+    def search(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> Iterator[ReadRows]:
         """Search on the engine if there are many rows, otherwise in this process."""
         if not self._is_large(plan, entities):
-            with super().search(plan, entities, order, extents) as search:
-                yield search
+            with super().search(plan, entities, order, extents) as read_rows:
+                yield read_rows
             return
         total = entities.num_rows * len(plan.all_views)
         planned = partial(self._plan_tasks, plan, entities, order, extents)
         with self.engine.run(READ_VIEW, "reading views", total, planned) as self.results:
-            yield _EngineSearch(self.state, plan, entities, self.results)
+            yield partial(self._read_rows, plan, entities, self.results)
 
     def _is_large(self, plan: FeaturePlan, entities: pa.Table) -> bool:
         """Return whether the rows of entities and logs together are too many for this process alone."""
@@ -130,23 +130,16 @@ class EngineViews(OfflineViews):
         mark = extents.views.get(view.name) or self.take_snapshot(view)
         return asdict(mark) | {"files": digest([Path(file).name for file in self.log(view).files()])}
 
+    def _read_rows(
+        self, plan: FeaturePlan, entities: pa.Table, results: Sequence[TaskResult], first: int, count: int
+    ) -> dict[str, ViewRead]:
+        t = shared_numbers(entities.slice(first, count)[TIME].combine_chunks(), 0).astype(np.int64)
+        return {view.name: _decode(view, self._read_view(view, results, first, len(t)), t) for view in plan.all_views}
 
-@dataclass(frozen=True)
-class _EngineSearch:
-    state: ProjectState
-    plan: FeaturePlan
-    entities: pa.Table
-    results: Sequence[TaskResult]
-
-    def read(self, first: int, count: int) -> dict[str, ViewRead]:
-        part = self.entities.slice(first, count)
-        t = shared_numbers(part[TIME].combine_chunks(), 0).astype(np.int64)
-        return {view.name: _decode(view, self._rows(view, first, len(t)), t) for view in self.plan.all_views}
-
-    def _rows(self, view: View | WindowView, first: int, count: int) -> pa.Table:
+    def _read_view(self, view: View | WindowView, results: Sequence[TaskResult], first: int, count: int) -> pa.Table:
         """Return the results of a view for some entity rows, in their order."""
         parts, places = [], []
-        for result in self.results:
+        for result in results:
             if result.values["view"] == view.name:
                 table = read_table(self.state.storage, result.objects[0])
                 part = _select_range(table, ROW, first, first + count)

@@ -60,53 +60,45 @@ class RunId:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run, as the ledger records it; times are microseconds of the project's clock.
-
-    Args:
-        cause: why it started, as text.
-        token: fencing token of the scheduler that started it.
-        inputs: plain JSON values.
-        outputs: plain JSON values.
-        error: the problem, in a sentence.
-        log: the last log lines of its command, without secrets.
-    """
-
-    id: RunId
-    cause: str
-    token: int
-    started_us: int
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    state: State = "running"
-    ended_us: int | None = None
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
-    log: str = ""
-
-    @property
-    def seconds(self) -> float | None:
-        """Return its duration; None while it runs."""
-        return None if self.ended_us is None else (self.ended_us - self.started_us) / 1e6
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        body = asdict(self)
-        return body | {"id": str(self.id), "job": self.id.job, "attempt": self.id.attempt, "seconds": self.seconds}
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunSpan:
     """When a run was, and how it ended; times are microseconds of the project's clock.
 
     Args:
         cause: why it started, as text.
         ended_us: None: it runs.
-        error: its beginning, a few hundred characters; None: there was none.
+        error: the problem, in a sentence, or its beginning, a few hundred characters; None: there was none.
     """
 
     id: RunId
-    state: State
     cause: str
     started_us: int
-    ended_us: int | None
-    error: str | None
+    state: State = "running"
+    ended_us: int | None = None
+    error: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Return its duration; None while it runs."""
+        return None if self.ended_us is None else (self.ended_us - self.started_us) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(RunSpan):
+    """One run, as the ledger records it.
+
+    Args:
+        token: fencing token of the scheduler that started it.
+        inputs: plain JSON values.
+        outputs: plain JSON values.
+        log: the last log lines of its command, without secrets.
+    """
+
+    token: int
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    log: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        body = asdict(self)
+        return body | {"id": str(self.id), "job": self.id.job, "attempt": self.id.attempt, "seconds": self.seconds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 
 from skewless.contract.trace_context import TraceContext
@@ -63,8 +63,5 @@ def open_run_traces(project: str) -> Iterator[RunTraces]:
     if settings.traces is None:
         yield RunTraces(None, project)
         return
-    tracer = Tracer(settings)
-    try:
+    with closing(Tracer(settings)) as tracer:
         yield RunTraces(tracer, project)
-    finally:
-        tracer.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class EngineWriter:
 
 def write_rows(task: Task) -> TaskResult:
     """Write the latest rows of a task's buckets."""
-    plan, began = FeaturePlan.from_dict(task.parameters["plan"]), time.perf_counter()
+    plan = FeaturePlan.from_dict(task.parameters["plan"])
     project = open_project(task)
     views = project.views
     (view,) = plan.views
@@ -81,18 +80,13 @@ def write_rows(task: Task) -> TaskResult:
     )
     total = blake2b(digest_size=16)
     sent = written = 0
-    write_s = 0.0
     with closing(open_online_store(project.settings.redis_url or "")) as store:
         for keys, packed, _ in rows.batches(task.snapshot["first"], task.snapshot["last"]):
             for name, row in zip(keys.to_pylist(), packed.to_pylist(), strict=True):
                 total.update(name + row)
-            started = time.perf_counter()
             sent, written = sent + len(keys), written + store.put(keys, packed)
-            write_s += time.perf_counter() - started
     return TaskResult(
         rows=sent,
         digest=total.hexdigest(),
         values={"written": written, "buckets": task.end - task.first},
-        read_s=time.perf_counter() - began - write_s,
-        write_s=write_s,
     )

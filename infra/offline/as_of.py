@@ -21,7 +21,6 @@ from skewless.infra.offline.sql import quote, quote_all
 ROW = "__row"
 TIME = "__t"
 ID = "__id"
-FROM = "__from"
 _ID_BITS = 63
 
 
@@ -102,14 +101,13 @@ def rows_sql(history: History, ids: str, columns: Sequence[str]) -> str:
     return f"SELECT h.* FROM ({rows}) h SEMI JOIN {ids} w ON h.{ID} = w.{ID}"
 
 
-def as_of_sql(history: History, entities: str, ttl_us: int = 0) -> str:
+def as_of_sql(history: History, entities: str) -> str:
     """Return SQL for ``__row`` and the history's columns of the row that each entity row matches, null if none.
 
     One statement, ordered by ``__row``; the relation's parameters are bound twice, one list after the other.
 
     Args:
         entities: as for ``winners_sql``.
-        ttl_us: a row does not match later than this after it became valid; 0: no limit.
 
     >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="rowid", columns=["v"])
     >>> import duckdb
@@ -118,18 +116,14 @@ def as_of_sql(history: History, entities: str, ttl_us: int = 0) -> str:
     >>> _ = con.execute("CREATE TABLE entities AS FROM (VALUES (0, 1, 30), (1, 1, 9), (2, 1, 11)) t(__row, k, __t)")
     >>> con.sql(as_of_sql(log, "entities")).fetchall()
     [(0, 'b'), (1, None), (2, 'a')]
-    >>> con.sql(as_of_sql(log, "entities", ttl_us=5)).fetchall()
-    [(0, None), (1, None), (2, 'a')]
     """
     winners = f"winners AS MATERIALIZED ({winners_sql(history, entities)})"
     columns = "".join(f", {quote(column)}" for column in history.columns)
-    rows = f"SELECT {history.row_id} AS {ID}, {history.valid_from} AS {FROM}{columns} FROM {history.relation}"
-    # The ttl is part of the join and not a filter after it: an expired row becomes null, and the entity row stays.
-    fresh = f" AND e.{TIME} - h.{FROM} <= {ttl_us}" if ttl_us > 0 else ""
+    rows = f"SELECT {history.row_id} AS {ID}{columns} FROM {history.relation}"
     selected = "".join(f", h.{quote(column)}" for column in history.columns)
     return (
         f"WITH {winners} SELECT e.{ROW}{selected} FROM {entities} e LEFT JOIN winners f ON e.{ROW} = f.{ROW}"
-        f" LEFT JOIN ({rows}) h ON f.{ID} = h.{ID}{fresh} ORDER BY e.{ROW}"
+        f" LEFT JOIN ({rows}) h ON f.{ID} = h.{ID} ORDER BY e.{ROW}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Read the log partitions of an event source: files, applied times, and delays of events."""
+"""Read log partitions: files, applied times and delays of an event source, and rows by their positions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import IMPORTED, log_partitions
+from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
 from skewless.infra.storage.project_state import ProjectState
@@ -175,3 +176,26 @@ def latest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str])
     with translate_query_errors("log"):
         ((latest,),) = connection.execute(query, [list(files)]).fetchall()
     return None if latest is None else int(latest)
+
+
+def read_rows_at(
+    connection: duckdb.DuckDBPyConnection, state: ProjectState, partition: str, positions: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """Return the rows of a log partition at a few positions; a row whose segment was deleted is missing.
+
+    Row groups without the positions are skipped, and of the others only the columns of the found rows are read.
+
+    Raises:
+        StoreError: a file is missing or corrupt.
+    """
+    register_reader(state.database)
+    log = PartitionLog(state, partition)
+    segments = {segment.first: segment for at in positions for segment in log.segments(at, at)}
+    if not segments:
+        return {}
+    places = ", ".join(str(int(at)) for at in positions)
+    query = f"SELECT * FROM read_parquet(?, union_by_name = true) WHERE {SEQ} IN ({places})"
+    with translate_query_errors(f"log partition {partition!r}"):
+        files = log.local_files(list(segments.values()))
+        rows = connection.sql(query, params=[files]).to_arrow_table().to_pylist()
+    return {row[SEQ]: row for row in rows}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,12 +60,8 @@ class LogExtents:
     windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-class ViewSearch(Protocol):
-    """The result of a search for many entity rows."""
-
-    def read(self, first: int, count: int) -> dict[str, ViewRead]:
-        """Return the read of each view for ``count`` entity rows from number ``first`` on."""
-        ...
+ReadRows = Callable[[int, int], dict[str, ViewRead]]
+"""The result of a search for many entity rows: returns the read of each view for ``count`` rows from a number on."""
 
 
 class OfflineViews:
@@ -119,19 +115,27 @@ class OfflineViews:
 
     def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
         """Return the read of each view of the plan for each entity row at its time ``__t``."""
-        with self.search(plan, entities, order, LogExtents()) as search:
-            return search.read(0, entities.num_rows)
+        with self.search(plan, entities, order, LogExtents()) as read_rows:
+            return read_rows(0, entities.num_rows)
 
     @contextmanager
-    def search(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> Iterator[ViewSearch]:
+    def search(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> Iterator[ReadRows]:
         """Search the logs for the rows of many entity rows at once; their values are read part by part.
 
         Only positions are kept, 8 bytes per row and view. A window has no position, so it is computed with its part.
         """
-        rows = {
+        positions = {
             view.name: self.find_positions(view, entities, order, extents.views.get(view.name)) for view in plan.views
         }
-        yield _LogSearch(self, plan, entities, order, extents, rows)
+
+        def read_rows(first: int, count: int) -> dict[str, ViewRead]:
+            rows = {
+                view.name: self.read_positions(view, positions[view.name][first : first + count]) for view in plan.views
+            }
+            part, ends = entities.slice(first, count), extents.windows
+            return rows | {view.name: self.read_window(view, part, order, ends.get(view.name)) for view in plan.windows}
+
+        yield read_rows
 
     def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
         """Return the read of one view for each entity row at its time ``__t``."""
@@ -201,23 +205,3 @@ class OfflineViews:
     def read_columns(self, view: View, seq: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Return columns of the log rows at positions, in their order; null for -1."""
         return self._join.read_columns(view, self.log(view), seq, columns)
-
-
-@dataclass(frozen=True)
-class _LogSearch:
-    views: OfflineViews
-    plan: FeaturePlan
-    entities: pa.Table
-    order: Order
-    extents: LogExtents
-    positions: Mapping[str, Int64Array]
-
-    def read(self, first: int, count: int) -> dict[str, ViewRead]:
-        rows = {
-            view.name: self.views.read_positions(view, self.positions[view.name][first : first + count])
-            for view in self.plan.views
-        }
-        part, ends = self.entities.slice(first, count), self.extents.windows
-        return rows | {
-            view.name: self.views.read_window(view, part, self.order, ends.get(view.name)) for view in self.plan.windows
-        }

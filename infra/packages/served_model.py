@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,14 @@ class ServedModel:
     stored_lists: EntityLists | None = None
     trials: tuple[RuntimeTrial, ...] = ()
     row_time: RowTime = field(default_factory=RowTime)
+
+    def __enter__(self) -> Self:
+        """Return the model; leaving the block closes its runtime."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its runtime."""
+        self.runtime.close()
 
     @property
     def name(self) -> str:

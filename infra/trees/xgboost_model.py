@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -66,19 +67,13 @@ def read_xgboost(model: bytes, name: str) -> TreeTable:
 
 
 def _as_json(model: bytes, name: str) -> bytes:
-    runtime = XGBoostRuntime(model, name)
-    try:
+    with closing(XGBoostRuntime(model, name)) as runtime:
         return runtime.as_json()
-    finally:
-        runtime.close()
 
 
 def _base_margin(text: bytes, name: str) -> tuple[float, ...]:
-    link = XGBoostLink(text, name)
-    try:
+    with closing(XGBoostLink(text, name)) as link:
         return tuple(map(float, link.base))
-    finally:
-        link.close()
 
 
 def _read_facts(learner: Mapping[str, Any], base: tuple[float, ...]) -> TreeFacts:

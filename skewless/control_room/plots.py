@@ -99,9 +99,7 @@ def plot_lines(series: Sequence[TimeCurve], *, unit: str, limit: float | None = 
         parts += _band(item, x, y, style)
         parts += _paths(item, x, y, style)
     if limit is not None:
-        parts.append(
-            f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(limit):.1f}" y2="{y(limit):.1f}"/>'
-        )
+        parts.append(_level(y(limit), "limit"))
     return _frame_with_legend(parts, [item.name for item in drawn], label)
 
 
@@ -118,9 +116,7 @@ def plot_curves(curves: Sequence[Curve], *, x_unit: str, y_unit: str, label: str
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     x = _scale(left, right, _LEFT, _WIDTH - _RIGHT)
     y, parts = _value_axis(min(value for _, value in points), max(value for _, value in points), y_unit)
-    for value, anchor in ((left, "start"), ((left + right) / 2, "middle"), (right, "end")):
-        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
-    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, x_unit, "end", "soft"))
+    parts += _number_axis(left, right, x, x_unit)
     for index, curve in enumerate(curves):
         path = "L".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(curve.x, curve.y, strict=True))
         parts.append(f'<path class="line s{index % _STYLES + 1}" d="M{path}"/>')
@@ -145,10 +141,7 @@ def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]],
         for (left, share), right in zip(steps, edges[1:], strict=False):
             path += f"L{x(left):.1f},{y(share):.1f}L{x(right):.1f},{y(share):.1f}"
         parts.append(f'<path class="line s{index + 1}" d="{path}L{x(edges[-1]):.1f},{y(0.0):.1f}"/>')
-    for value in (edges[0], (edges[0] + edges[-1]) / 2, edges[-1]):
-        anchor = "start" if value == edges[0] else "end" if value == edges[-1] else "middle"
-        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor))
-    parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft"))
+    parts += _number_axis(edges[0], edges[-1], x, unit)
     return _frame_with_legend(parts, [name for name, _ in named], label)
 
 
@@ -244,15 +237,19 @@ def _value_axis(low: float, high: float, unit: str) -> tuple[Callable[[float], f
     parts = [_text(4, 10, unit, "start", "soft")]
     for index in range(round((top - bottom) / step) + 1):
         value = bottom + index * step
-        parts.append(
-            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-        )
+        parts.append(_level(y(value), "axis"))
         parts.append(_text(_LEFT - 4, y(value) + 4, f"{value:.6g}", "end"))
     return y, parts
 
 
 def _level(y: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _number_axis(left: float, right: float, x: Callable[[float], float], unit: str) -> list[str]:
+    ends = ((left, "start"), ((left + right) / 2, "middle"), (right, "end"))
+    labels = [_text(x(value), _HEIGHT - _BOTTOM + 14, f"{value:.4g}", anchor) for value, anchor in ends]
+    return [*labels, _text(_WIDTH - _RIGHT, _HEIGHT - 6, unit, "end", "soft")]
 
 
 def _step(span: float) -> float:

@@ -19,7 +19,6 @@ from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_EXACT_DIGITS = 17
 
 
 @cache

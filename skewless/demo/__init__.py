@@ -38,13 +38,10 @@ def run_demo(repo: Path) -> dict[str, Any]:
     OffsetClock.create(state / "clock")
     project = Project(repo, state=STATE, clock=f"file:{state}/clock", port=0)
     tour = TourState(project=project, console=Console())
-    try:
-        with log_to_file(tour.console, state / "demo.log"):
-            prepare(tour)
-            _run_test_period(tour)
-            replay(tour)
-    finally:
-        project.close()
+    with project, log_to_file(tour.console, state / "demo.log"):
+        prepare(tour)
+        _run_test_period(tour)
+        replay(tour)
     print_next_steps(tour)
     tour.facts["seconds"] = round(time.perf_counter() - start, 1)
     return tour.facts

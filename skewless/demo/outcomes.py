@@ -24,7 +24,6 @@ from skewless.demo.tour_state import TourState
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, read_labels, table_spec
 from skewless.infra.packages.package import open_package
-from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.quality import measure, quality_lines
 from skewless.training.stored_matrix import score_rows
 from skewless.training.train import find_trainer
@@ -93,7 +92,8 @@ def compare_with_table(tour: TourState, outcomes: SentOutcomes) -> None:
             f" {counts['predictions'] - counts['without_outcome']:,} of {counts['predictions']:,} predictions had an"
             " outcome, the other rows are those of earlier flights"
         )
-        table = _build(tour, replace(spec, labels=_write_table(tour, outcomes)), package.about["as_of_us"])
+        builder = tour.project.training_builder(replace(spec, labels=_write_table(tour, outcomes)))
+        table = replace(builder, now_us=package.about["as_of_us"]).build()
         rows: Any = table.training_rows(table.train)
         threads = tour.project.settings.threads or os.cpu_count() or 1
         model = find_trainer(spec.algorithm, threads).train(rows, spec, None)
@@ -113,18 +113,6 @@ def compare_with_table(tour: TourState, outcomes: SentOutcomes) -> None:
             **{f"equal_{name}": is_equal for name, is_equal in equal.items()},
             "auc": package.metrics.get("auc"),
         }
-
-
-def _build(tour: TourState, spec: ModelSpec, now_us: int) -> Dataset:
-    project = tour.project
-    return build_dataset(
-        connection=project.connection,
-        repo=project.repo,
-        plan=project.applied.plan,
-        spec=spec,
-        views=project.views,
-        now_us=now_us,
-    )
 
 
 def _write_table(tour: TourState, outcomes: SentOutcomes) -> LabelSource:

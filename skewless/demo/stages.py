@@ -181,11 +181,8 @@ def _train(tour: TourState, spec: ModelSpec) -> None:
 
 def _test_scores(tour: TourState, spec: ModelSpec, report: TrainReport) -> ScoredRows:
     dataset = report.dataset
-    model = load_model(tour.project.store, spec.name, report.trained.package.version)
-    try:
+    with load_model(tour.project.store, spec.name, report.trained.package.version) as model:
         scores = score_rows(model.runtime.score, dataset.select(dataset.test))
-    finally:
-        model.runtime.close()
     return ScoredRows(labels=dataset.labels[dataset.test], scores=scores)
 
 
@@ -243,13 +240,10 @@ def _infer(url: str, model: str, inputs: Sequence[dict[str, Any]], **parameters:
     names = [{"name": "score"}, {"name": "feature_values"}]
     request = json.dumps({"inputs": inputs, "outputs": names, "parameters": parameters})
     address = urlsplit(url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
-    try:
+    with closing(HTTPConnection(address.hostname or "", address.port, timeout=30)) as connection:
         connection.request("POST", f"/v2/models/{model}/infer", request, {"Content-Type": "application/json"})
         reply = connection.getresponse()
         body = json.loads(reply.read())
-    finally:
-        connection.close()
     if reply.status != _OK:
         raise StoreError(f"server at {url}", body["error"], fix="read server.log")
     return {output["name"]: output for output in body["outputs"]}

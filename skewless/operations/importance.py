@@ -115,16 +115,14 @@ def _contributions(
     project: Workspace, model: str, version: str, rows: pa.Table
 ) -> tuple[Sequence[str], npt.NDArray[np.float64]] | None:
     """Return the features, and the absolute contribution of each to each prediction, shape ``(n, n_features)``."""
-    served = load_model(project.store, model, version)
-    try:
+    with load_model(project.store, model, version) as served:
         flat = rows["vector"].combine_chunks().flatten()
         matrix = flat.to_numpy(zero_copy_only=False).reshape(rows.num_rows, served.runtime.n_features)
-        # Without the last column: the bias belongs to no feature.
-        contributions = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
-    except RequestError:
-        return None
-    finally:
-        served.runtime.close()
+        try:
+            # Without the last column: the bias belongs to no feature.
+            contributions = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
+        except RequestError:
+            return None
     return served.assembler.labels, contributions.sum(axis=1) if contributions.ndim > 2 else contributions  # noqa: PLR2004 - n, k, features
 
 

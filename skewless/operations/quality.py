@@ -94,14 +94,23 @@ def quality(
     since = until - _WINDOWS // 2 * length if since_us is None else since_us
     _check_times(since, until, length)
     rows = labelled_log(project, spec.name).read(since_us=since, until_us=until, known_by_us=now)
-    series = _QualitySeries(project, spec.name, rows, now)
+    delay_us = label_delay_us(project, spec.name, rows, now)
+    mature_until = None if delay_us is None else now - delay_us
+    packages = [open_package(project.store, spec.name, version) for version in rows["version"].unique().to_pylist()]
+    calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
+
+    def measure(start: int, end: int) -> QualityWindow:
+        part = rows.filter((pc.field("t") >= start) & (pc.field("t") < end))
+        versions = live_quality(part, spec, mature_until_us=mature_until, calibrations=calibrations)
+        return QualityWindow(since_us=start, until_us=end, versions=versions)
+
     return QualityReport(
         model=spec.name,
         metric=spec.gate.metric,
-        whole=series.window(since, until),
-        windows=[part for start, end in _parts(since, until, length) if (part := series.window(start, end)).versions],
-        trained=series.trained,
-        delay_us=series.delay_us,
+        whole=measure(since, until),
+        windows=[part for start, end in _parts(since, until, length) if (part := measure(start, end)).versions],
+        trained={package.version: package.metrics for package in packages},
+        delay_us=delay_us,
         outcomes=OutcomeLog(project.state, project.connection).counts(now),
     )
 
@@ -131,29 +140,6 @@ def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us
         times = pa.concat_tables([times, known])
     predicted_at, known_at = times["t"].to_numpy(), times["known_at"].to_numpy()
     return delay_quantile(known_at - predicted_at, now_us - predicted_at)
-
-
-class _QualitySeries:
-    """The windows of a quality report; packages and the label delay are read once."""
-
-    def __init__(self, project: Workspace, model: str, rows: pa.Table, now_us: int) -> None:
-        self._spec = project.applied.model(model)
-        self._rows = rows
-        self.delay_us = label_delay_us(project, model, rows, now_us)
-        self._mature_until = None if self.delay_us is None else now_us - self.delay_us
-        packages = [open_package(project.store, model, version) for version in rows["version"].unique().to_pylist()]
-        self.trained = {package.version: package.metrics for package in packages}
-        self._calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
-
-    def window(self, since_us: int, until_us: int) -> QualityWindow:
-        time = pc.field("t")
-        versions = live_quality(
-            self._rows.filter((time >= since_us) & (time < until_us)),
-            self._spec,
-            mature_until_us=self._mature_until,
-            calibrations=self._calibrations,
-        )
-        return QualityWindow(since_us=since_us, until_us=until_us, versions=versions)
 
 
 def _check_times(since: int, until: int, length: int) -> None:

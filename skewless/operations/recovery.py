@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -193,10 +193,8 @@ def _find_ahead(project: Workspace) -> list[dict[str, Any]]:
     online, store = open_online(project)
     if store is None:
         raise StoreError("online store", f"cannot be read: {online.reason}", fix="start it, then run it again")
-    try:
+    with closing(store):
         positions = [store.marker(marker) for _, _, marker in markers]
-    finally:
-        store.close()
     found = []
     for (view, partition, _), position in zip(markers, positions, strict=True):
         end = catalog.next_seq(partition) - 1

@@ -5,7 +5,7 @@ Counts come from documents that the writers of the logs keep, so a log of any si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -19,7 +19,6 @@ from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.quarantine import list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.materialization.skipped_rows import SkippedRows, read_last_skipped
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.workspace import Workspace
 
@@ -206,7 +205,7 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
         letters = SinkPositions(project.state.database).dead_letters(name, most)
         return [_dead_row(letter) for letter in letters]
     places = list(islice(_places(DailyCounts(project.state.database).read(log)), most))
-    from skewless.infra.offline.log_rows import read_rows_at
+    from skewless.infra.offline.log_parts import read_rows_at
 
     found: dict[Place, dict[str, Any]] = {}
     for partition in dict.fromkeys(partition for partition, _ in places):
@@ -329,8 +328,3 @@ def sample_batch(project: Workspace, batch: RefusedBatch, *, most: int = 5) -> l
         )
         for row in rows
     ]
-
-
-def list_skipped(project: Workspace) -> Sequence[SkippedRows]:
-    """Return the rows that the last materialization and the last push of each view skipped, by view."""
-    return read_last_skipped(project.state)

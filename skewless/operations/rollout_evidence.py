@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 from skewless.contract.errors import PackageError, StalePlanError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.package import read_pinned_plan
-from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.store import versions_of
 from skewless.infra.rollout.counts import (
     PolicyCounts,
@@ -101,9 +101,9 @@ def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
     """
     with ExitStack() as stack:
         new = [version for version in versions_of(policy) if version != policy.champion]
-        models = {version: stack.enter_context(_opened(project, model, version)) for version in new}
+        models = {version: stack.enter_context(load_model(project.store, model, version)) for version in new}
         try:
-            models[policy.champion] = stack.enter_context(_opened(project, model, policy.champion))
+            models[policy.champion] = stack.enter_context(load_model(project.store, model, policy.champion))
         except (PackageError, StalePlanError):
             return  # servers still have the loaded champion; a new version is the remedy
         Routing(policy, models, Metrics())
@@ -111,14 +111,5 @@ def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
 
 def check_version(project: Workspace, model: str, version: str) -> None:
     """Load a version as a server does, and unload it; raises as ``check_policy``."""
-    with _opened(project, model, version):
+    with load_model(project.store, model, version):
         pass
-
-
-@contextmanager
-def _opened(project: Workspace, model: str, version: str) -> Iterator[ServedModel]:
-    served = load_model(project.store, model, version)
-    try:
-        yield served
-    finally:
-        served.runtime.close()

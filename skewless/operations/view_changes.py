@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import StalePlanError, StoreError
 from skewless.contract.plain_record import PlainRecord, plain_value
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
-from skewless.infra.plans.view_history import read_definitions
+from skewless.infra.plans.applied_plan import read_plan_bodies
 from skewless.operations.drift import latest_distributions, latest_drift
 from skewless.workspace import Workspace
 
@@ -151,21 +151,36 @@ def read_history(project: Workspace, name: str, *, before: int | None = None) ->
     Args:
         name: of the view, without a hash.
         before: only plans with smaller numbers; None: the latest.
+
+    Raises:
+        StalePlanError: a plan is corrupt.
+        StoreError: the database is unavailable.
     """
-    stored = list(read_definitions(project.state, name, most=_MOST_PLANS + 1, before=before))
+    # One plan more than the page shows is read, to compare the last one with it.
+    bodies = read_plan_bodies(project.state, most=_MOST_PLANS + 1, before=before)
+    stored = [(number, *_find_definition(number, body, name)) for number, body in bodies]
     has_more = len(stored) > _MOST_PLANS
     changes = []
-    # One plan more than the page shows is read, to compare the last one with it.
-    for plan, old in zip(stored[:_MOST_PLANS], [*(item.definition for item in stored[1:]), None], strict=False):
-        new = plan.definition
+    olds = [*(definition for _, _, definition in stored[1:]), None]
+    for (number, applied_us, new), old in zip(stored[:_MOST_PLANS], olds, strict=False):
         if old != new:
             action: Literal["added", "changed", "removed"] = (
                 "added" if old is None else "removed" if new is None else "changed"
             )
             diff = list(_diff(old, new))[:_MOST_LINES]
-            changes.append(DefinitionChange(plan=plan.number, applied_us=plan.applied_us, action=action, diff=diff))
+            changes.append(DefinitionChange(plan=number, applied_us=applied_us, action=action, diff=diff))
     compared = stored[:_MOST_PLANS]
-    return DefinitionHistory(changes=changes, plans=len(compared), before=compared[-1].number if has_more else None)
+    return DefinitionHistory(changes=changes, plans=len(compared), before=compared[-1][0] if has_more else None)
+
+
+def _find_definition(number: int, body: Mapping[str, Any], view: str) -> tuple[int, Mapping[str, Any] | None]:
+    """Return when a plan was applied, and its definition of a view; None: it has no such view."""
+    try:
+        views = [*body["plan"]["views"], *body["plan"].get("windows", ())]
+        return int(body["applied_us"]), next((item for item in views if item["name"] == view), None)
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "restore the database from a backup"
+        raise StalePlanError(f"applied plan {number}", f"cannot be read: {error}", fix=fix) from error
 
 
 def definition_lines(view: View | WindowView) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Literal
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
-from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.partition_log import PartitionLog
@@ -299,9 +299,5 @@ def list_readers(project: Workspace, view: View | WindowView) -> list[ViewReader
             models=sorted(spec.name for spec in project.applied.models if spec.service == service.name),
         )
         for service in sorted(plan.services, key=lambda item: item.name)
-        if _reads(plan, service.name, view.name)
+        if any(item.name == view.name for item in plan.select_service(service.name).all_views)
     ]
-
-
-def _reads(plan: FeaturePlan, service: str, view: str) -> bool:
-    return any(item.name == view for item in plan.select_service(service).all_views)

@@ -103,8 +103,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             value=prediction,
             fix="give the id of a reply, or wait until the log is flushed",
         )
-    model = load_model(project.store, entry.model_version.model, entry.model_version.version)
-    try:
+    with load_model(project.store, entry.model_version.model, entry.model_version.version) as model:
         bound, declared = find_bound(model, entry)
         transforms = [item.name for item in model.plan.transforms]
         explanation, outcome = explain(model, entry), find_outcome(project, entry)
@@ -121,8 +120,6 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
             outcome=None if outcome is None else {name: getattr(outcome, name) for name in _OUTCOME},
             proof=prove(project, model, entry) if proof else None,
         )
-    finally:
-        model.runtime.close()
 
 
 def prove(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:

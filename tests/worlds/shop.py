@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource
-from skewless.contract.plan import View
+from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.storage.project_state import ProjectState
-from skewless.training.dataset import Dataset, build_dataset
+from skewless.training.dataset import Dataset
+from skewless.training.stored_dataset import TrainingDataBuilder
 from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestWorld, times
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -63,12 +63,22 @@ class Shop(LatestWorld):
             self.run(*views)
 
     def dataset(self, spec: ModelSpec = SPEC, now_us: int = END) -> Dataset:
-        return build_dataset(
+        return self.training_builder(spec, now_us=now_us).build()
+
+    def training_builder(
+        self,
+        spec: ModelSpec = SPEC,
+        plan: FeaturePlan = PLAN,
+        *,
+        now_us: int = END,
+        views: OfflineViews | None = None,
+    ) -> TrainingDataBuilder:
+        return TrainingDataBuilder(
             connection=self.connection,
             repo=self.root,
-            plan=PLAN,
+            plan=plan,
             spec=spec,
-            views=OfflineViews(ProjectState(self.state), self.connection),
+            views=views or OfflineViews(self.project_state, self.connection),
             now_us=now_us,
         )
 

@@ -9,7 +9,6 @@ from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Known, Page, Part, Query, read_part
 from skewless.infra.access.audit import AuditLog, AuditRecord
-from skewless.infra.packages.store import AliasMove
 from skewless.operations.status import CHAMPION
 from skewless.project import Project
 
@@ -71,15 +70,11 @@ def _may_see(query: Query, record: AuditRecord) -> bool:
 def _read_moves(project: Project, query: Query) -> list[ChampionMove]:
     models = [model for model in project.packages.list_models() if query.models is None or model in query.models]
     moves = [
-        _to_move(model, move)
+        ChampionMove(model=model, at_us=move.at_us, before=move.expect, after=move.to, reason=move.reason)
         for model in models[:_MODELS]
         for move in project.store.aliases.read_latest_first(model, CHAMPION, _MOVES)
     ]
     return sorted(moves, key=lambda move: -move.at_us)[:_PAGE]
-
-
-def _to_move(model: str, move: AliasMove) -> ChampionMove:
-    return ChampionMove(model=model, at_us=move.at_us, before=move.expect, after=move.to, reason=move.reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,6 @@ class RunRow(PlainRecord):
     @classmethod
     def of(cls, run: RunSpan) -> RunRow:
         """Return the row of a run."""
-        seconds = None if run.ended_us is None else (run.ended_us - run.started_us) / 1e6
         return cls(
             id=str(run.id),
             job=run.id.job,
@@ -61,7 +60,7 @@ class RunRow(PlainRecord):
             cause=run.cause,
             due_us=run.id.tick_us,
             started_us=run.started_us,
-            seconds=seconds,
+            seconds=run.seconds,
             error=run.error,
         )
 

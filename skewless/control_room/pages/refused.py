@@ -9,15 +9,13 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.page import Known, Page, Part, Query, read_part
-from skewless.infra.jobs.run import Run
-from skewless.infra.materialization.skipped_rows import SkippedRows
+from skewless.infra.materialization.skipped_rows import SkippedRows, read_last_skipped
 from skewless.operations.refused import (
     RefusedBatch,
     RefusedLog,
     RefusedRow,
     list_batches,
     list_refused,
-    list_skipped,
     sample_batch,
     sample_refused,
 )
@@ -153,15 +151,14 @@ def _batch_sample(project: Project, batches: Part[RefusedBatches], name: str) ->
 
 def _runs(project: Project) -> list[RefusedRun]:
     runs = project.runs.list("materialize", state="refused", limit=_MOST_RUNS)[::-1]
-    return [RefusedRun(run=str(run.id), ended_us=run.ended_us, error=_error(run)) for run in runs]
-
-
-def _error(run: Run) -> str:
-    return run.error or "the run states no reason"
+    return [
+        RefusedRun(run=str(run.id), ended_us=run.ended_us, error=run.error or "the run states no reason")
+        for run in runs
+    ]
 
 
 def _skipped(project: Project) -> Skipped:
-    skipped = list_skipped(project)
+    skipped = read_last_skipped(project.state)
     return Skipped(shown=list(skipped[:_MOST_SKIPPED]), total=len(skipped))
 
 

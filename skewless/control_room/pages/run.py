@@ -14,7 +14,7 @@ from skewless.control_room.database_state import ask_database
 from skewless.control_room.page import Page, Part, Query, read_part
 from skewless.control_room.pages.jobs import RunRow, may_see, planned_jobs
 from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import RunId, RunSpan
+from skewless.infra.jobs.run import RunId
 from skewless.infra.storage.leases import Leases
 from skewless.project import Project
 from skewless.training.scheduling.job import find_job
@@ -65,13 +65,10 @@ def read_run(project: Project, query: Query) -> OneRun:
     ask_database(project)  # the wait for a database that is down is short
     ledger = Ledger(project.state)
     run = ledger.get(run_id)
-    span = RunSpan(
-        id=run.id, state=run.state, cause=run.cause, started_us=run.started_us, ended_us=run.ended_us, error=run.error
-    )
     words = run.inputs.get("words")
     return OneRun(
         at_us=project.clock.now_us(),
-        run=RunRow.of(span),
+        run=RunRow.of(run),
         attempt=run.id.attempt,
         token=run.token,
         error=run.error,

@@ -186,11 +186,8 @@ def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str,
     start = time.perf_counter()
     story = StoryProject.create(repo)
     tour = TourState(project=Project(story.repo), console=Console())
-    try:
-        with log_to_file(tour.console, story.repo / "demo.log"):
-            _play(tour, story, StorySpan(days=days, after=after), invoke)
-    finally:
-        tour.project.close()
+    with tour.project, log_to_file(tour.console, story.repo / "demo.log"):
+        _play(tour, story, StorySpan(days=days, after=after), invoke)
     tour.facts["seconds"] = round(time.perf_counter() - start, 1)
     return tour.facts
 

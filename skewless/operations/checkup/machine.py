@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from skewless.contract.clock import open_clock
@@ -184,11 +185,8 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
 def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
     """Return whether a store is reachable, stores values, and agrees with this machine's clock."""
     try:
-        store = open_online_store(url)
-        try:
+        with closing(open_online_store(url)) as store:
             offset_ms = store.clock_offset_us() / 1e3
-        finally:
-            store.close()
     except SkewlessError as error:
         return [from_error("online store", error)]
     return [good("online store", f"{display_url(url)} is reachable"), judge_clock(offset_ms, limit_ms)]
@@ -238,12 +236,8 @@ def check_windows(state: ProjectState, settings: Settings) -> list[CheckupFindin
     except SkewlessError as error:
         return [from_error("clock", error)]
     try:
-        reader = None if url is None else open_blocking_reader(url)
-        try:
+        with nullcontext() if url is None else closing(open_blocking_reader(url)) as reader:
             return [judge_window(needed, view, state, reader, now_us) for view in needed.plan.windows]
-        finally:
-            if reader is not None:
-                reader.close()
     except StoreError as error:
         return [from_error("windows", error)]
 

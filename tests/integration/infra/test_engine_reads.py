@@ -33,7 +33,7 @@ from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds import engine_contract
 from tests.worlds.engines import ALL, WINDOWS, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
-from tests.worlds.shop import END, PLAN, SPEC
+from tests.worlds.shop import END, PLAN
 from tests.worlds.tasks import make_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -112,24 +112,15 @@ def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld,
     expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
         plan, entities.slice(300, 200), "knowledge"
     )
-    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as search:
-        assert bits_of(search.read(300, 200)) == bits_of(expected)
-        assert len(search.read(900, 500)["v"].has_row) == 100
+    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as read_rows:
+        assert bits_of(read_rows(300, 200)) == bits_of(expected)
+        assert len(read_rows(900, 500)["v"].has_row) == 100
 
 
 def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
-    from skewless.training.dataset import build_dataset  # noqa: PLC0415 - imports the trainers
-
     shop = engine_world.shop
     datasets = [
-        build_dataset(
-            connection=shop.connection,
-            repo=shop.root,
-            plan=plan_of(buckets, PLAN),
-            spec=SPEC,
-            views=engine_world.views(executor),
-            now_us=END,
-        )
+        shop.training_builder(plan=plan_of(buckets, PLAN), views=engine_world.views(executor)).build()
         for buckets in BUCKETS
     ]
     assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
@@ -278,8 +269,8 @@ def test_results_are_in_a_bucket_if_the_project_has_one(
             log = PartitionLog(world.state, view.partition)
             for segment in log.segments():
                 state.storage.put_file(segment.stored.name, log.storage.local_path(segment.stored))
-        with views.search(plan, entities, "event_time", LogExtents()) as search:
-            found = search.read(0, 300)
+        with views.search(plan, entities, "event_time", LogExtents()) as read_rows:
+            found = read_rows(0, 300)
             assert [item.name for item in state.storage.list_objects(FOLDER)] != []
         assert bits_of(found) == bits_of(OfflineViews(state, world.shop.connection).read(plan, entities, "event_time"))
         assert [item.name for item in state.storage.list_objects(FOLDER)] == []

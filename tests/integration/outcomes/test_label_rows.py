@@ -11,7 +11,6 @@ from skewless.contract.labels import Outcomes
 from skewless.contract.spec import Split
 from skewless.infra.outcomes.label_rows import count_labels, read_latest_labels
 from skewless.operations.quality import labelled_log
-from skewless.training.stored_dataset import TrainingDataBuilder
 from skewless.training.train import train
 from tests.integration.outcomes.conftest import DAY, Loop, microseconds
 from tests.worlds.trained import MODEL, Row, ask
@@ -33,15 +32,7 @@ def test_equal_rows_give_an_equal_model(outcome_loop: Loop) -> None:
     assert by_outcome.counts["without_outcome"] == 30
     # Beyond memory, the rows are the same.
     spec, now = project.applied.model(MODEL), outcome_loop.place.now_us()
-    builder = TrainingDataBuilder(
-        connection=project.connection,
-        repo=project.repo,
-        plan=project.applied.plan,
-        spec=spec,
-        views=project.views,
-        now_us=now,
-    )
-    with builder.open_stored() as stored:
+    with project.training_builder(spec).open_stored() as stored:
         assert stored.counts == by_outcome.counts
         assert len({data.fingerprint for data in (by_table, by_outcome, logged, stored)}) == 1
     first, second = (train(data, spec, project.store, threads=1, now_us=now) for data in (by_outcome, by_table))

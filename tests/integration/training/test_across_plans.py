@@ -16,9 +16,7 @@ from skewless.contract.errors import SkewlessError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.offline.labels import label_source
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.storage.project_state import ProjectState
-from skewless.training.dataset import Dataset, build_dataset
+from skewless.training.dataset import Dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import score_version
 from skewless.training.train import TrainedVersion, train
@@ -53,8 +51,7 @@ CHANGES: dict[str, FeaturePlan] = {
 
 
 def build(shop: Shop, plan: FeaturePlan, spec: ModelSpec = SPEC) -> Dataset:
-    views = OfflineViews(ProjectState(shop.state), shop.connection)
-    return build_dataset(connection=shop.connection, repo=shop.root, plan=plan, spec=spec, views=views, now_us=END)
+    return shop.training_builder(spec, plan).build()
 
 
 def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, TrainedVersion]:

@@ -20,9 +20,7 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
-from skewless.training.dataset import build_dataset
 from tests.worlds.latest import times
 from tests.worlds.ledger_runs import known_ranges, read_runs
 from tests.worlds.planted import rewrite
@@ -230,14 +228,7 @@ def test_rows_that_serving_would_refuse_are_left_out_and_counted(shop: Shop) -> 
     labels = shop.read("labels.parquet")
     amounts = [None if i % 10 == 0 else 1.5 if i % 10 == 1 else 2.0 for i in range(labels.num_rows)]
     shop.write("labels.parquet", labels.set_column(4, "amount", pa.array(amounts)))
-    dataset = build_dataset(
-        connection=shop.connection,
-        repo=shop.root,
-        plan=plan,
-        spec=SPEC,
-        views=OfflineViews(ProjectState(shop.state), shop.connection),
-        now_us=END,
-    )
+    dataset = shop.training_builder(plan=plan).build()
     assert dataset.counts["not_askable"] > 0
     assert set(dataset.request["amount"].tolist()) == {2}
 

@@ -22,19 +22,17 @@ import pytest
 
 from skewless.contract.errors import SourceError
 from skewless.contract.lifecycle import Search
-from skewless.contract.plan import FeaturePlan
-from skewless.contract.spec import Gate, ModelSpec, Split
+from skewless.contract.spec import Gate, Split
 from skewless.infra.engines.job import TRAINING_SET, delete_results
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.offline.engine import connect
-from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training import dataset_files, stored_dataset
 from skewless.training.dataset import Dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import score_version
-from skewless.training.stored_dataset import StoredDataset, TrainingDataBuilder
+from skewless.training.stored_dataset import StoredDataset
 from skewless.training.stored_parts import StoredParts
 from skewless.training.train import TrainedVersion, train
 from skewless.training.training_data import TrainingData
@@ -79,24 +77,6 @@ def finite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop whose ratio never divides by 0: XGBoost trains on no infinity."""
     with open_shop(tmp_path_factory.mktemp("finite"), fewest=1) as shop:
         yield shop
-
-
-def builder_of(
-    shop: Shop,
-    spec: ModelSpec = SPEC,
-    plan: FeaturePlan = PLAN,
-    *,
-    now_us: int = END,
-    views: OfflineViews | None = None,
-) -> TrainingDataBuilder:
-    return TrainingDataBuilder(
-        connection=shop.connection,
-        repo=shop.root,
-        plan=plan,
-        spec=spec,
-        views=views or OfflineViews(shop.project_state, shop.connection),
-        now_us=now_us,
-    )
 
 
 def give_contradictions(shop: Shop) -> None:
@@ -149,7 +129,7 @@ def test_the_rows_are_those_of_memory(shop: Shop, mode: Any) -> None:  # noqa: A
     spec = replace(SPEC, time_mode=mode, slices=("id",), split=replace(SPEC.split, validation=timedelta(days=2)))
     memory = shop.dataset(spec)
     assert memory.counts["contradicting"] > 50
-    with builder_of(shop, spec).open_stored() as stored:
+    with shop.training_builder(spec).open_stored() as stored:
         assert len(stored.files.objects) > 5
         check_same(memory, stored)
     assert leftovers(shop) == []
@@ -158,13 +138,13 @@ def test_the_rows_are_those_of_memory(shop: Shop, mode: Any) -> None:  # noqa: A
 @pytest.mark.parametrize("workers", [0, 2])
 def test_windows_and_engines_give_the_rows_of_memory(tmp_path: Path, workers: int) -> None:
     with open_engine_world(tmp_path) as world:
-        memory = builder_of(world.shop, plan=WINDOWED)
+        memory = world.shop.training_builder(plan=WINDOWED)
         executor = ProcessExecutor(workers or 1)
         views = world.views(executor) if workers else None
-        with memory.open_in_memory() as expected:
-            assert expected.gap is not None
-            with builder_of(world.shop, plan=WINDOWED, views=views).open_stored() as stored:
-                check_same(expected, stored)
+        expected = memory.build()
+        assert expected.gap is not None
+        with world.shop.training_builder(plan=WINDOWED, views=views).open_stored() as stored:
+            check_same(expected, stored)
         executor.close()
         assert leftovers(world.shop) == []
 
@@ -178,7 +158,7 @@ def test_the_package_and_the_decision_are_those_of_memory(
     params = {"early_stopping_rounds": 4}
     spec = replace(SPEC, algorithm=algorithm, rounds=10, split=split, params=params, slices=("id",), **FIELDS[task])
     memory, stores = finite.dataset(spec), [store_at(tmp_path / name) for name in ("memory", "stored")]
-    with builder_of(finite, spec).open_stored() as stored:
+    with finite.training_builder(spec).open_stored() as stored:
         for _ in range(2):
             data: list[TrainingData] = [memory, stored]
             versions = [train(one, spec, store, threads=1, now_us=END) for one, store in zip(data, stores, strict=True)]
@@ -196,10 +176,10 @@ def test_the_package_and_the_decision_are_those_of_memory(
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_champion_of_another_plan_has_the_scores_of_memory(shop: Shop, tmp_path: Path, change: str) -> None:
     accept(shop, CHANGES[change])
-    with builder_of(shop, plan=CHANGES[change]).open_in_memory() as other:
-        train(other, SPEC, store_at(tmp_path), threads=1, now_us=END)
+    other = shop.training_builder(plan=CHANGES[change]).build()
+    train(other, SPEC, store_at(tmp_path), threads=1, now_us=END)
     memory = shop.dataset()
-    with builder_of(shop).open_stored() as stored:
+    with shop.training_builder().open_stored() as stored:
         expected = score_version(memory, SPEC, store_at(tmp_path), "000001")
         assert score_version(stored, SPEC, store_at(tmp_path), "000001").tobytes() == expected.tobytes()
 
@@ -209,17 +189,18 @@ def test_the_rows_can_be_in_a_bucket(tmp_path: Path, bucket_url: str) -> None:
     addresses = ProjectAddresses(storage_url=bucket_url)
     with open_shop(tmp_path, 1, addresses) as shop:
         state = shop.project_state
+        memory = shop.training_builder().build()
         with (
-            builder_of(shop).open_in_memory() as memory,
             suppress(KeyboardInterrupt),
-            builder_of(shop).open_stored() as stored,
+            shop.training_builder().open_stored() as stored,
         ):
             shutil.rmtree(shop.state / "cache")
             check_same(memory, stored)
             raise KeyboardInterrupt
         shutil.rmtree(shop.state / "cache")
         assert len(list(state.storage.list_objects("work"))) == len(stored.files.objects) + 1
-        with builder_of(shop).open_in_memory() as memory, builder_of(shop, now_us=END + 9).open_stored() as again:
+        memory = shop.training_builder().build()
+        with shop.training_builder(now_us=END + 9).open_stored() as again:
             assert again.files.objects == stored.files.objects
             check_same(memory, again)
         assert list(state.storage.list_objects("work")) == []
@@ -235,7 +216,7 @@ def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -
         split=replace(SPEC.split, validation=timedelta(days=4)),
         search=Search(space={"num_leaves": (2, 9)}, trials=3),
     )
-    with builder_of(finite, spec).open_stored() as stored:
+    with finite.training_builder(spec).open_stored() as stored:
         versions = [
             train(data, spec, store_at(tmp_path / name), threads=1, now_us=END)
             for name, data in (("memory", finite.dataset(spec)), ("stored", stored))
@@ -257,13 +238,13 @@ def test_an_interrupted_training_continues_as_of_its_start(
         written.append(self.objects[-1].name)
 
     monkeypatch.setattr(StoredParts, "add", dying)
-    with suppress(Killed), builder_of(shop).open_stored():
+    with suppress(Killed), shop.training_builder().open_stored():
         raise Killed
     monkeypatch.setattr(StoredParts, "add", add)
     # Later, more rows and labels are known; they do not count.
     memory = shop.dataset()
     shop.materialize(END + DAY // 2)
-    with builder_of(shop, now_us=END + DAY // 2).open_stored() as stored:
+    with shop.training_builder(now_us=END + DAY // 2).open_stored() as stored:
         assert stored.as_of_us == END
         assert [item.name for item in stored.files.objects][: len(written)] == written
         check_same(replace(memory, as_of_us=END), stored)
@@ -285,7 +266,7 @@ def die(root: str) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch, connect(Path(root) / "spill", threads=1) as connection:
         make_small_parts(monkeypatch)
         monkeypatch.setattr(StoredParts, "add", dying)
-        with builder_of(Shop(root=Path(root), opened=connection)).open_stored():
+        with Shop(root=Path(root), opened=connection).training_builder().open_stored():
             pass
 
 
@@ -298,7 +279,7 @@ def test_a_killed_training_continues(shop: Shop) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     (document,) = Documents(ProjectState(shop.state).database, TRAINING_SET).list_all().values()
     assert len(document["parts"]) == 3
-    with builder_of(shop, now_us=END + 1).open_stored() as stored:
+    with shop.training_builder(now_us=END + 1).open_stored() as stored:
         assert [list(item) for item in stored.files.objects][:3] == document["objects"][1:]
         check_same(shop.dataset(), stored)
     assert leftovers(shop) == []
@@ -307,7 +288,7 @@ def test_a_killed_training_continues(shop: Shop) -> None:
 
 def test_a_day_later_or_after_an_erasure_it_begins_again(shop: Shop) -> None:
     def interrupt(now_us: int) -> int | None:
-        with suppress(KeyboardInterrupt), builder_of(shop, now_us=now_us).open_stored() as stored:
+        with suppress(KeyboardInterrupt), shop.training_builder(now_us=now_us).open_stored() as stored:
             raise KeyboardInterrupt
         return stored.as_of_us
 
@@ -322,16 +303,16 @@ def test_a_day_later_or_after_an_erasure_it_begins_again(shop: Shop) -> None:
 
 def test_an_error_of_the_data_keeps_nothing(shop: Shop, tmp_path: Path) -> None:
     spec = replace(SPEC, split=Split(test=timedelta(days=400)))
-    with pytest.raises(SourceError, match="has no row in the train period"), builder_of(shop, spec).open_stored():
+    with pytest.raises(SourceError, match="has no row in the train period"), shop.training_builder(spec).open_stored():
         pass
-    with pytest.raises(SourceError, match="has no usable row"), builder_of(shop, now_us=0).open_stored():
+    with pytest.raises(SourceError, match="has no usable row"), shop.training_builder(now_us=0).open_stored():
         pass
     spec = replace(
         SPEC, task="multiclass", classes=("a", "b", "c", "d"), gate=Gate(metric="auc_macro"), params={"x": 1}
     )
     labels = shop.read("labels.parquet")
     shop.write("labels.parquet", labels.set_column(3, "y", pa.array([0] * labels.num_rows)))
-    with pytest.raises(SourceError, match="are not at least two"), builder_of(shop, spec).open_stored() as stored:
+    with pytest.raises(SourceError, match="are not at least two"), shop.training_builder(spec).open_stored() as stored:
         train(stored, spec, store_at(tmp_path), threads=1, now_us=END)
     assert leftovers(shop) == []
 
@@ -345,5 +326,5 @@ def test_the_size_of_the_matrix_decides(shop: Shop, monkeypatch: pytest.MonkeyPa
         (size - 1, "sklearn", False),
     ):
         monkeypatch.setattr(stored_dataset, "read_memory_limit", lambda _connection, limit=limit: limit)
-        with builder_of(shop, replace(SPEC, algorithm=algorithm)).open() as data:
+        with shop.training_builder(replace(SPEC, algorithm=algorithm)).open() as data:
             assert data.is_stored is is_stored
