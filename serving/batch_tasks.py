@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -117,7 +116,7 @@ def _describe_model(served: ServedModel) -> dict[str, str]:
 
 def predict_chunks(task: Task) -> TaskResult:
     """Predict the rows of a task's chunks; the result has them with their predictions."""
-    project, began = open_project(task), time.perf_counter()
+    project = open_project(task)
     settings, state = project.settings, project.views.state
     config = ServerConfig(
         repo=Path(task.repo),
@@ -132,7 +131,7 @@ def predict_chunks(task: Task) -> TaskResult:
         stored = state.storage.put_file(f"{FOLDER}/{task.job}/{uuid.uuid4().hex}.parquet", path)
     finally:
         path.unlink(missing_ok=True)
-    return replace(done, objects=(stored,), compute_s=time.perf_counter() - began)
+    return replace(done, objects=(stored,))
 
 
 async def _predict_chunks(config: ServerConfig, task: Task, target: Path) -> TaskResult:

@@ -98,7 +98,8 @@ class TaskResult(PlainRecord):
         basis: digest of what the task has read that can change between two attempts, such as values in the online
             store; empty if its inputs and the log are all that it reads.
         values: further results, such as counts; plain JSON, and small.
-        read_s, compute_s, write_s: seconds of reading the log, of computing, and of writing the result.
+        read_s, compute_s, write_s: of tasks that read views: seconds of reading the log, of computing, and of writing
+            the result; 0 of others.
         cpu_s: seconds of CPU of the worker's process.
         peak_bytes: largest memory of the worker so far.
     """

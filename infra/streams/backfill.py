@@ -233,7 +233,7 @@ class Backfiller:
 def write_states(task: Task) -> TaskResult:
     """Write the states of the entities of a task's buckets."""
     plan, snapshot = FeaturePlan.from_dict(task.parameters["plan"]), task.snapshot
-    project, began, write_s = open_project(task, plan.buckets), time.perf_counter(), 0.0
+    project = open_project(task, plan.buckets)
     views = project.views
     (view,) = plan.windows
     keys = read_buckets(views.state.storage, task).select([column.name for column in view.keys])
@@ -241,18 +241,14 @@ def write_states(task: Task) -> TaskResult:
     generation, ends = snapshot["generation"], snapshot["ends"]
     markers = [window_marker(plan.project, view, generation, part) for part, end in ends.items() if end >= 0]
     states = StateView(plan.project, view, generation)
-    views.join.read_s = 0.0
     with closing(open_online_store(project.settings.redis_url or "")) as store:
         for own, tiles in views.join.states(view, parts, task.parameters["m"], ends, keys):
-            started = time.perf_counter()
             written = states.create(store, own, tiles, markers)
-            write_s += time.perf_counter() - started
             count += tiles.n
             # DuckDB numbers the keys in any order, so the digest does not depend on the order.
             for name, value in zip(*(column.to_pylist() for column in written), strict=True):
                 total += int.from_bytes(blake2b(name + value, digest_size=16).digest())
-    seconds = time.perf_counter() - began - write_s
-    return TaskResult(rows=count, digest=f"{total % 2**128:032x}", compute_s=seconds, write_s=write_s)
+    return TaskResult(rows=count, digest=f"{total % 2**128:032x}")
 
 
 @dataclass(frozen=True, kw_only=True)
