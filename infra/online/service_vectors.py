@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows, NumberVectors
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.reads import PackedReads
 from skewless.contract.request import ParsedRows, RowParser
 from skewless.contract.rows import RowCodec, Versions, ViewRead, empty_read
 from skewless.contract.status import Int64Array, StatusArray
@@ -56,21 +55,6 @@ class ServiceVectors(NamedTuple):
     versions: Mapping[str, Versions]
     applied: Mapping[str, StateProgress]
     corrupt: int = 0
-
-    def split(self, sizes: Sequence[int]) -> list[ServiceVectors | None]:
-        """Return the vectors of the first rows, of the next rows, and so on; None: views were decoded one by one."""
-        return [self._cut(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
-
-    def _cut(self, start: int, stop: int) -> ServiceVectors | None:
-        if not isinstance(self.versions, PackedReads):
-            return None
-        applied = {
-            name: replace(progress, slots=progress.slots.of_entities(start, stop))
-            for name, progress in self.applied.items()
-        }
-        rows = slice(start, stop)
-        matrix, status, event_ts = self.matrix[rows], self.status[rows], self.event_ts[rows]
-        return ServiceVectors(matrix, status, event_ts, self.watermark, self.versions.cut(start, stop), applied)
 
 
 class VectorReader:

@@ -23,6 +23,7 @@ from skewless.infra.online.state_reader import StateProgress
 from skewless.infra.predictions.record import (
     DecidedEvents,
     LoadColumns,
+    Origins,
     PredictionBatch,
     Source,
     checksums,
@@ -34,6 +35,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us")
 _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
 _TEXT_COLUMNS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
+_VERSION_COLUMNS = ("version", "runtime_id", "role")
 
 
 class ConstantColumns:
@@ -45,7 +47,7 @@ class ConstantColumns:
     """
 
     def __init__(self, origin: LoadColumns, source: Source) -> None:
-        self._origin, self._source = origin, source
+        self.origin, self._source = origin, source
         self.views = origin.views if source == "entities" else ()
         self._columns: Mapping[str, pa.Array] = {}
         self._read_columns: Mapping[str, pa.Array] = {}
@@ -63,7 +65,7 @@ class ConstantColumns:
 
     def _grow(self, n: int) -> None:
         if n > self._n:
-            origin, hashes, policy = self._origin, self._origin.transform_hashes, self._origin.policy
+            origin, hashes, policy = self.origin, self.origin.transform_hashes, self.origin.policy
             self._n = n
             self._columns = {
                 **{name: repeat_words([getattr(origin, name)], n) for name in _TEXT_COLUMNS},
@@ -85,11 +87,12 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     fields = dict(zip(PredictionBatch._fields, zip(*records, strict=True), strict=True))
     lengths = np.fromiter(map(len, fields["ids"]), dtype=np.int64, count=len(records))
     columns = constants.columns(int(lengths.sum())) | _outputs(fields["matrix"], fields["scores"])
+    columns |= _versions(fields["origins"], lengths, constants.origin)
     for name in _NUMBER_COLUMNS:
         columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
     columns["narrow"] = booleans(np.repeat(np.array(fields["narrow"], dtype=np.bool_), lengths))
-    columns["trace_id"] = _trace_ids(fields["trace_ids"], lengths)
-    columns["action"] = _actions(fields["actions"], lengths)
+    columns["trace_id"] = _words([[each or None for each in ids] for ids in fields["trace_ids"]], lengths)
+    columns["action"] = _words(fields["actions"], lengths)
     columns["propensity"] = _propensities(fields["propensities"], lengths)
     columns["reasons"] = _reasons(fields["reasons"], lengths)
     columns["lists"] = _list_numbers(fields["lists"], lengths)
@@ -101,11 +104,14 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _trace_ids(ids: Sequence[Sequence[str]], lengths: Int64Array) -> pa.StringArray:
-    if not any(ids):
-        return pa.nulls(int(lengths.sum()), pa.string())
-    words = list(chain.from_iterable(of or [""] * n for of, n in zip(ids, lengths.tolist(), strict=True)))
-    return texts(words, np.fromiter(map(len, words), dtype=np.int64, count=len(words)) > 0)
+def _versions(origins: Sequence[Origins], lengths: Int64Array, origin: LoadColumns) -> dict[str, pa.Array]:
+    """Return the columns in which versions differ; none if ``origin`` scored all rows."""
+    parts = [part for of, n in zip(origins, lengths.tolist(), strict=True) for part in of or [(origin, n)]]
+    if all(own is origin for own, _ in parts):
+        return {}
+    rows = [own for own, n in parts for _ in range(n)]
+    columns = {name: texts([getattr(own, name) for own in rows]) for name in _VERSION_COLUMNS}
+    return {**columns, "tolerance": numbers(np.array([own.tolerance for own in rows]))}
 
 
 def _events(events: Sequence[DecidedEvents | None], lengths: Int64Array) -> dict[str, pa.Array]:
@@ -123,11 +129,10 @@ def _events(events: Sequence[DecidedEvents | None], lengths: Int64Array) -> dict
     return {"event": event, "t": joined("t")}
 
 
-def _actions(actions: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa.StringArray:
-    if not any(actions):
+def _words(parts: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa.StringArray:
+    if not any(parts):
         return pa.nulls(int(lengths.sum()), pa.string())
-    words = chain.from_iterable(of or [None] * n for of, n in zip(actions, lengths.tolist(), strict=True))
-    return optional_texts(list(words))
+    return optional_texts([word for of, n in zip(parts, lengths.tolist(), strict=True) for word in of or [None] * n])
 
 
 def _reasons(reasons: Sequence[Sequence[Sequence[str]]], lengths: Int64Array) -> pa.Array:
@@ -142,8 +147,7 @@ def _list_numbers(lists: Sequence[Mapping[str, int]], lengths: Int64Array) -> pa
     if not any(lists):
         return pa.nulls(int(lengths.sum()), pa.string())
     encoded = [orjson.dumps(of, option=orjson.OPT_SORT_KEYS).decode() for of in lists]
-    words = [word for word, n in zip(encoded, lengths.tolist(), strict=True) for _ in range(n)]
-    return texts(words)
+    return texts([word for word, n in zip(encoded, lengths.tolist(), strict=True) for _ in range(n)])
 
 
 def _propensities(parts: Sequence[Sequence[float]], lengths: Int64Array) -> pa.Array:

@@ -79,11 +79,14 @@ class DecidedEvents:
         return DecidedEvents(stream=self.stream, partition=self.partition, **arrays)
 
 
+Origins = Sequence[tuple[LoadColumns, int]]
+
+
 class PredictionBatch(NamedTuple):
-    """The predictions of one model version in one call, as arrays of ``n`` entries.
+    """The predictions of one model in one call, as arrays of ``n`` entries.
 
     Args:
-        origin: the columns of the loaded model; the same object in all its records.
+        origin: the columns of the loaded model; the same object in all records that are converted together.
         ids: prediction ids.
         t: the time for which everything was evaluated, microseconds; of decisions, that of the last one.
         asked_at: the clock at the request; ``t`` to the millisecond, except for ``as_of`` requests and decisions.
@@ -108,6 +111,8 @@ class PredictionBatch(NamedTuple):
             model does not explore, or its actions are not taken.
         reasons: per row, the codes of the policy's reasons. An empty sequence: the model has no policy.
         lists: number of the version of each list that the policy read.
+        origins: the columns of each version that scored rows, which have the views of ``origin``, and the number of its
+            rows, in their order. An empty sequence: ``origin`` scored all.
     """
 
     origin: LoadColumns
@@ -132,6 +137,7 @@ class PredictionBatch(NamedTuple):
     propensities: Sequence[float] = ()
     reasons: Sequence[Sequence[str]] = ()
     lists: Mapping[str, int] = {}
+    origins: Origins = ()
 
 
 def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

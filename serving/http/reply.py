@@ -94,32 +94,33 @@ def scores_json(scored_slice: ScoredSlice) -> bytes | None:
     A float is written as the shortest text that parses to the same bits. Formatting the text directly is several times
     faster than building objects for a JSON encoder, and nearly all replies have this form.
     """
-    scored, start, stop, _ = scored_slice
+    scored, start, stop, _, part = scored_slice
     # Rendered once for all requests of the batch.
     texts = scored.texts
     if texts is None:
         texts = scored.texts = _score_texts(scored)
     if not texts:
         return None
-    head, rows = texts[0], texts[start + 1] if stop - start == 1 else ",".join(texts[start + 1 : stop + 1])
-    return f"{head}{rows}]}}".encode()
+    first = start + 1 + len(scored.others)
+    rows = texts[first] if stop - start == 1 else ",".join(texts[first : first + stop - start])
+    return f"{texts[part]}{rows}]}}".encode()
 
 
 def _score_texts(scored: ScoredBatch) -> Sequence[str]:
-    """Return the head of the reply to each request of a batch, then each row; empty: some have more than scores."""
+    """Return the head of the reply of each version of a batch, then each row; empty: some have more than scores."""
     if scored.scores.ndim != 1 or scored.extras or scored.outside is not None or scored.model.package.spec.actions:
         return ()
     scores = scored.scores.tolist()
     if not all(map(math.isfinite, scores)):
         return ()
-    model, log = scored.model, scored.model.package.spec.log
-    head = (
-        f'{{"model":"{model.name}","version":"{model.version}","t":"{_iso(scored.t)}","t_us":{scored.t},'
+    name, log = scored.model.name, scored.model.package.spec.log
+    rest = (
+        f'"t":"{_iso(scored.t)}","t_us":{scored.t},'
         f'"log":"{log}","degraded":{"true" if scored.degraded else "false"},"predictions":['
     )
     return [
-        head,
-        *[f'{{"id":"{name}","score":{score!r}}}' for name, score in zip(scored.ids, scores, strict=True)],
+        *[f'{{"model":"{name}","version":"{model.version}",{rest}' for model in (scored.model, *scored.others)],
+        *[f'{{"id":"{row}","score":{score!r}}}' for row, score in zip(scored.ids, scores, strict=True)],
     ]
 
 

@@ -35,6 +35,7 @@ class Arm:
     Args:
         policy: number of the policy.
         shadows: versions that score the rows of this arm again.
+        lead: arm with the same shadows whose rows are scored in one batch with those of this arm; None: none.
 
     Attributes:
         origin: columns of the prediction log that identify the version and its role.
@@ -42,10 +43,17 @@ class Arm:
     """
 
     def __init__(
-        self, model: ServedModel, role: Role, policy: int, metrics: Metrics, shadows: tuple[Arm, ...] = ()
+        self,
+        model: ServedModel,
+        role: Role,
+        policy: int,
+        metrics: Metrics,
+        shadows: tuple[Arm, ...] = (),
+        lead: Arm | None = None,
     ) -> None:
         self.model = model
         self.shadows = shadows
+        self.lead = lead or self
         self.origin = replace(model.origin, role=role, policy=policy)
         self.counts = ArmCounts(metrics, model, role)
         self._is_same_plan: dict[str, bool] = {}
@@ -76,21 +84,25 @@ class ArmCounts:
         self._n_requests = self._failed = self._rows = self._missing = self._values = 0
         self._compared, self._difference = 0, 0.0
         self._pairs: deque[list[float]] = deque(maxlen=_MAX_PAIRS)
-        self._pending: list[ScoredBatch] = []
+        self._pending: list[tuple[Floats, Floats, StatusArray]] = []
         self._latencies: list[float] = []
         self._pending_rows = 0
 
-    def count(self, scored: ScoredBatch, requests: int, seconds: Sequence[float] = ()) -> None:
+    def count(
+        self, scored: ScoredBatch, requests: int, seconds: Sequence[float] = (), rows: slice = slice(None)
+    ) -> None:
         """Count the rows of a scored batch that served a number of requests.
 
         Args:
             seconds: latency of each request; empty for shadows, which no caller waits for.
+            rows: of this version.
         """
         self._requests.value += requests
         self._n_requests += requests
-        self._pending.append(scored)
+        scores = scored.scores[rows]
+        self._pending.append((scores, scored.matrix[rows], scored.status[rows]))
         self._latencies += seconds
-        self._pending_rows += len(scored.ids)
+        self._pending_rows += len(scores)
         if self._pending_rows >= _MAX_PENDING_ROWS:
             self._count_pending()
 
@@ -139,9 +151,9 @@ class ArmCounts:
     def _count_pending(self) -> None:
         if not self._pending:
             return
-        scores = np.concatenate([largest_output(scored.scores) for scored in self._pending])
-        matrix = np.concatenate([scored.matrix for scored in self._pending])
-        status = np.concatenate([scored.status for scored in self._pending])
+        outputs, matrices, statuses = zip(*self._pending, strict=True)
+        scores = largest_output(np.concatenate(outputs))
+        matrix, status = np.concatenate(matrices), np.concatenate(statuses)
         self._scores.observe_many(scores[~np.isnan(scores)])
         self._latency.observe_many(np.array(self._latencies, dtype=np.float64))
         self._missing += int(np.isnan(matrix).sum())
@@ -168,11 +180,19 @@ class ModelCounts:
 
     def count(self, scored: ScoredBatch, requests: int) -> None:
         """Count the rows of a scored batch that served a number of requests."""
+        self.count_requests(scored, requests, 0, len(scored.ids))
+        self.count_views(scored)
+
+    def count_requests(self, scored: ScoredBatch, requests: int, start: int, stop: int) -> None:
+        """Count the requests that the rows ``start`` to ``stop``, end exclusive, served."""
         (self._degraded if scored.degraded else self._ok).inc(requests)
-        self._rows.inc(len(scored.ids))
+        self._rows.inc(stop - start)
         if scored.outside is not None:
-            for count, n in zip(self._outside, scored.outside.sum(axis=0).tolist(), strict=True):
+            for count, n in zip(self._outside, scored.outside[start:stop].sum(axis=0).tolist(), strict=True):
                 count.inc(n)
+
+    def count_views(self, scored: ScoredBatch) -> None:
+        """Count the status and age of each view; the series of a view are shared by all versions."""
         vectors = scored.vectors
         if vectors is None:
             return

@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.service_vectors import ServiceVectors
@@ -25,11 +27,11 @@ from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
+from skewless.serving.prediction.group import Group, GroupPart, ReadTimes, group_tickets, make_batch, make_record
 from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,
     fail_ticket,
-    find_out_of_bounds,
     incomplete_view_error,
     reject_corrupt_rows,
     stored_bounds_error,
@@ -37,17 +39,7 @@ from skewless.serving.prediction.rejections import (
 from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scores, Scoring
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.ticket import (
-    Group,
-    ReadTimes,
-    Ticket,
-    VectorBuilder,
-    combine_groups,
-    group_tickets,
-    make_batch,
-    make_record,
-    share_vectors,
-)
+from skewless.serving.prediction.ticket import Ticket
 
 _MILLISECOND = 1_000
 _log = EventLogger()
@@ -113,12 +105,11 @@ class Evaluator:
         """Score requests that contain entity keys; one store read serves the complete batch."""
         now_us = self._observe_start(tickets)
         groups = group_tickets(tickets, _floor(now_us), traced=self.traced)
-        combined = [pair for pair in combine_groups(groups) if self._try_group(pair[0], lambda g: g.keys)]
-        groups = [group for _, parts in combined for group in parts]
+        groups = [group for group in groups if self._try_group(group, lambda g: g.keys)]
         start_s = time.perf_counter()
         try:
             # Shadows are read in the same round trip: they must score the rows that the serving version saw.
-            stored = await self._read([*dict(combined), *self.shadows.shadow_groups(groups)], now_us)
+            stored = await self._read([*groups, *self.shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
             for group in groups:
                 self._try_group(group, lambda g, error=error: self._score_without_store(g, now_us, error))  # type: ignore[misc]
@@ -128,10 +119,8 @@ class Evaluator:
                 fail_group(group, error)
             return
         self._redis.observe(time.perf_counter() - start_s)
-        for whole, parts in combined:
-            build = share_vectors(whole, parts, stored)
-            for group in parts:
-                self._try_group(group, lambda g, build=build: self._score_stored(g, stored, now_us, build))  # type: ignore[misc]
+        for group in groups:
+            self._try_group(group, lambda g: self._score_stored(g, stored, now_us))
 
     async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain feature vectors."""
@@ -195,9 +184,9 @@ class Evaluator:
                 if group.traces:
                     group.add_stage("redis", start_s)
 
-    def _score_stored(self, group: Group, stored: StoredRows, now_us: int, build: VectorBuilder) -> None:
-        group = group.pending  # deadlines may have passed during the read
-        if not group.tickets:
+    def _score_stored(self, whole: Group, stored: StoredRows, now_us: int) -> None:
+        group = whole.pending  # deadlines may have passed during the read
+        if group is None:
             return
         group.stored = stored
         marker_status = group.model.reader.check_ages(stored.marker_status, group.t)
@@ -205,46 +194,61 @@ class Evaluator:
             raise incomplete_view_error(group.model, stored.marker_status, group.t)
         group.times = ReadTimes(now_us, stored.read_start, stored.read_end, self.skew_us)
         group.degraded = bool(marker_status.lost)
-        self._evaluate(group, build)
+        self._evaluate(group)
 
-    def _score_without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
-        group = group.pending
-        if group.model.package.spec.missing == "refuse":
+    def _score_without_store(self, whole: Group, now_us: int, error: SkewlessError) -> None:
+        group = whole.pending
+        if whole.model.package.spec.missing == "refuse":
             raise error
-        if group.tickets:
+        if group is not None:
             group.times = ReadTimes(now_us, now_us, self.clock.now_us(), self.skew_us)
             group.degraded = True
-            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows))
+            self._evaluate(group)
 
-    def _evaluate(self, group: Group, vectors_of: VectorBuilder) -> None:
-        """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
+    def _evaluate(self, group: Group) -> None:
+        """Assemble and score a group; if that fails, score its versions, then its requests, each alone.
+
+        So a bad version or request fails no other, and a version that takes long delays no other.
+        """
+        if len(group.parts) > 1 and not all(self.scoring.is_quick(part.model, part.n) for part in group.parts):
+            self._evaluate_apart(group)
+            return
         start_s = time.perf_counter()
         try:
-            vectors = vectors_of(group)
+            vectors = group.build_vectors()
             reject_corrupt_rows(group, vectors.corrupt)
         except Exception:
             if len(group.tickets) == 1:
                 raise
-            for single_group in group.ticket_groups:
-                self._try_group(single_group, lambda g: self._evaluate(g, vectors_of))
+            self._evaluate_apart(group)
             return
         self._assemble.observe(time.perf_counter() - start_s)
         group.add_stage("assemble", start_s)
         group.degraded = group.degraded or vectors.corrupt > 0
         self._score(group, vectors, vectors.matrix)
 
+    def _evaluate_apart(self, group: Group) -> None:
+        for smaller in group.smaller_groups:
+            self._try_group(smaller, self._evaluate)
+
     def _score(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         # A short call runs on the event loop: the hand-over to a thread takes longer than the scores of a few rows.
-        if group.extras or not self.scoring.is_quick(group.model, group.n):
+        if len(group.parts) == 1 and (group.extras or not self.scoring.is_quick(group.model, group.n)):
             group.claim()
             self._start_task(self._score_in_thread(group, vectors, matrix))
             return
         start_s = time.perf_counter()
-        scores = self.scoring.score(group.model, matrix)
+        try:
+            scores = [self.scoring.score(part.model, matrix[part.start : part.stop]) for part in group.parts]
+        except Exception:
+            if len(group.parts) == 1:
+                raise
+            self._evaluate_apart(group)
+            return
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        ids, outside = self._ids.take(group.t, group.n), find_out_of_bounds(group, matrix)
-        self._finish(group, make_batch(group, ids, vectors, matrix, scores, outside))
+        whole = scores[0] if len(scores) == 1 else np.concatenate(scores)
+        self._finish(group, make_batch(group, self._ids.take(group.t, group.n), vectors, matrix, whole))
 
     async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         start_s = time.perf_counter()
@@ -255,8 +259,7 @@ class Evaluator:
             return
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        ids, outside = self._ids.take(group.t, group.n), find_out_of_bounds(group, matrix)
-        scored = make_batch(group, ids, vectors, matrix, scores, outside, extras)
+        scored = make_batch(group, self._ids.take(group.t, group.n), vectors, matrix, scores, extras)
         self._try_group(group, lambda g: self._finish(g, scored))
 
     def _finish(self, group: Group, scored: ScoredBatch) -> None:
@@ -284,10 +287,22 @@ class Evaluator:
         self._try_group(group, lambda g: self._reply(g, scored))
 
     def _reply(self, group: Group, scored: ScoredBatch) -> None:
-        start, served = 0, []
-        for ticket in group.tickets:
+        served = [self._reply_part(part, scored, index) for index, part in enumerate(group.parts)]
+        self._defer(group, partial(self._count, group.parts, scored, [len(tickets) for tickets in served]))
+        now_s = time.perf_counter()
+        for part, tickets in zip(group.parts, served, strict=True):
+            if part.arm is not None:
+                seconds = [now_s - ticket.started_at for ticket in tickets]
+                part.arm.counts.count(scored, len(tickets), seconds, slice(part.start, part.stop))
+        if group.shadows:
+            self._defer(group, partial(self.shadows.put, group, scored))
+
+    def _reply_part(self, part: GroupPart, scored: ScoredBatch, index: int) -> list[Ticket]:
+        """Reply to the tickets of a part and return the tickets that received scores."""
+        start, served = part.start, []
+        for ticket in part.tickets:
             stop = start + ticket.n
-            scored_slice = ScoredSlice(scored, start, stop, ticket.request.options.max_age_us)
+            scored_slice = ScoredSlice(scored, start, stop, ticket.request.options.max_age_us, index)
             age_error = None if scored_slice.max_age_us is None else age_limit_error(scored_slice)
             bounds_error = None if scored.outside is None else stored_bounds_error(scored_slice)
             if bounds_error is not None:
@@ -295,18 +310,15 @@ class Evaluator:
             elif ticket.settle(age_error or scored_slice) and age_error is None:
                 served.append(ticket)
             start = stop
-        self._defer(group, partial(self._count, scored, len(served)))
-        if group.arm is not None:
-            now_s = time.perf_counter()
-            group.arm.counts.count(scored, len(served), [now_s - ticket.started_at for ticket in served])
-            if group.arm.shadows:
-                self._defer(group, partial(self.shadows.put, group, scored))
+        return served
 
-    def _count(self, scored: ScoredBatch, served: int) -> None:
-        counts = self._counts.get(scored.model)
-        if counts is None:
-            counts = self._counts[scored.model] = ModelCounts(self.metrics, scored.model)
-        counts.count(scored, served)
+    def _count(self, parts: Sequence[GroupPart], scored: ScoredBatch, served: Sequence[int]) -> None:
+        for part, requests in zip(parts, served, strict=True):
+            counts = self._counts.get(part.model)
+            if counts is None:
+                counts = self._counts[part.model] = ModelCounts(self.metrics, part.model)
+            counts.count_requests(scored, requests, part.start, part.stop)
+        self._counts[scored.model].count_views(scored)
 
     def _defer(self, group: Group, work: Callable[[], object]) -> None:
         """Run work that no caller waits for: deferred in a batch, at once for a single request.

@@ -8,16 +8,15 @@ model rejects missing features too, otherwise the reply flags it.
 from __future__ import annotations
 
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
-from skewless.contract.status import BoolArray
-from skewless.contract.vector import Matrix
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.group import Group
 from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.ticket import Group, Ticket
+from skewless.serving.prediction.ticket import Ticket
 
 _log = EventLogger()
 
@@ -99,14 +98,6 @@ def incomplete_view_error(model: ServedModel, marker_status: MarkerStatus, t: in
     return StoreError(
         f"view {view.name!r}", "is incomplete because the store lost writes", fix=f"run {command}, which rewrites them"
     )
-
-
-def find_out_of_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
-    """Return where values of a group are outside its model's bounds, as ``BoundsCheck.outside``; None: no bounds."""
-    bounds = group.model.bounds
-    if bounds is None:
-        return None
-    return bounds.find_outside(matrix, None if group.tickets[0].request.columns is None else group.parsed_rows)
 
 
 def reject_out_of_bounds(request: ScoringRequest, metrics: Metrics) -> None:

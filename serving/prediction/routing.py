@@ -21,6 +21,8 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.scored_batch import ScoredSlice
 
+_RULES = ("missing", "log", "bounds", "classes", "decisions", "policy", "explore")  # of a spec
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
@@ -115,9 +117,11 @@ class Routing:
         serving, shadows = _split_versions(policy)
         self._shadows = tuple(Arm(models[version], "shadow", policy.number, metrics) for version in shadows)
         self._champion = Arm(champion, "champion", policy.number, metrics, self._shadows)
-        self._challenger = (
-            None if serving is None else Arm(models[serving], "challenger", policy.number, metrics, self._shadows)
-        )
+        self._challenger = None
+        if serving is not None:
+            model = models[serving]
+            lead = self._champion if _has_same_rules(champion, model) else None
+            self._challenger = Arm(model, "challenger", policy.number, metrics, self._shadows, lead)
 
     @property
     def has_one_version(self) -> bool:
@@ -264,6 +268,14 @@ def _check_interface(champion: ServedModel, model: ServedModel) -> None:
                 value=actual,
                 fix="promote it at once instead, and change the callers",
             )
+
+
+def _has_same_rules(champion: ServedModel, model: ServedModel) -> bool:
+    """Return whether two versions differ only in their scores: one batch can have rows of both."""
+    one, other = champion.package, model.package
+    return (one.plan, one.bounds) == (other.plan, other.bounds) and all(
+        getattr(one.spec, name) == getattr(other.spec, name) for name in _RULES
+    )
 
 
 def _inputs(model: ServedModel) -> dict[str, str]:

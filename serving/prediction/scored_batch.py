@@ -38,6 +38,7 @@ class ScoredBatch:
     """Rows of one model that were evaluated at one time, together.
 
     Args:
+        model: the version that scored the first rows.
         ids: prediction ids in the log.
         t: evaluation time of all rows, microseconds.
         scores: float64, shape ``(n,)``, or ``(n, k)`` for k outputs.
@@ -50,6 +51,7 @@ class ScoredBatch:
         narrow: float64 inputs arrived as floats of fewer bits, which the model's spec accepts.
         explored: which rows explore; None: the model does not, or its actions are not taken.
         rows: keys and request fields, for a policy; None: the model has none, or the caller sent vectors.
+        others: the versions that scored the rows after them, which treat all but the scores as ``model`` does.
 
     Attributes:
         texts: what replies render once for all requests of the batch; None: nothing yet.
@@ -67,6 +69,7 @@ class ScoredBatch:
     narrow: bool = False
     explored: Sequence[bool] | None = None
     rows: ParsedRows | None = None
+    others: Sequence[ServedModel] = ()
     texts: Sequence[str] | None = field(default=None, init=False)
     _actions: RowActions | None = field(default=None, init=False)
 
@@ -121,12 +124,17 @@ class ScoredBatch:
 
 
 class ScoredSlice(NamedTuple):
-    """Rows ``start`` to ``stop``, end exclusive, of a scored batch: the scores of one request."""
+    """Rows ``start`` to ``stop``, end exclusive, of a scored batch: the scores of one request.
+
+    Args:
+        part: index of the version that scored them: 0 is ``scored.model``, 1 the first of the others.
+    """
 
     scored: ScoredBatch
     start: int
     stop: int
     max_age_us: int | None = None
+    part: int = 0
 
     def __repr__(self) -> str:
         """Return a short text: asyncio writes the result of a task as text, and a batch has thousands of values."""
@@ -135,7 +143,7 @@ class ScoredSlice(NamedTuple):
     @property
     def model(self) -> ServedModel:
         """Model version that scored the rows."""
-        return self.scored.model
+        return self.scored.others[self.part - 1] if self.part else self.scored.model
 
     @property
     def n(self) -> int:

@@ -12,9 +12,9 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
+from skewless.serving.prediction.group import Group, make_record
 from skewless.serving.prediction.scored_batch import ScoredBatch
 from skewless.serving.prediction.scoring import Scoring
-from skewless.serving.prediction.ticket import Group, make_record
 
 _MAX_PENDING_ROWS = 10_000
 _PAUSE_S = 0.002
@@ -43,8 +43,8 @@ class Shadows:
         return self._rows + n <= _MAX_PENDING_ROWS
 
     def put(self, group: Group, scored: ScoredBatch) -> None:
-        """Add served rows, for each shadow of their arm."""
-        for arm in group.arm.shadows if group.arm is not None else ():
+        """Add served rows, for each of their shadows."""
+        for arm in group.shadows:
             # If the serving version scored nulls, a difference says nothing about the shadow.
             if scored.degraded:
                 self._skip(arm, group.n, "store")
@@ -60,11 +60,8 @@ class Shadows:
         """Yield the groups of shadows that need more values from the store than the serving version."""
         for group in groups:
             # A shadow that will be skipped must not cost reads.
-            if group.arm is None or not self.has_room(group.n):
-                continue
-            for arm in group.arm.shadows:
-                if not arm.has_same_vectors(group.model):
-                    yield group.for_arm(arm)
+            if self.has_room(group.n):
+                yield from (group.for_arm(arm) for arm in group.shadows if not arm.has_same_vectors(group.model))
 
     async def close(self) -> None:
         """Return when all added rows are scored."""
@@ -129,4 +126,4 @@ def _shadow_vectors(arm: Arm, group: Group, served: ScoredBatch) -> ServiceVecto
     stored = group.stored
     if stored is None or not stored.values.keys() >= {name for name in group.keys if name is not None}:
         return None
-    return group.build_vectors(stored)
+    return group.build_vectors()

@@ -41,13 +41,6 @@ class PackedReads(Mapping[str, Versions]):
     def __len__(self) -> int:
         return len(self.record.names or ()) + len(self.windows)
 
-    def cut(self, start: int, stop: int) -> PackedReads:
-        """Return the versions of the rows ``start`` to ``stop``, end exclusive."""
-        size = self.record.itemsize
-        return PackedReads(
-            self.record, self.packed[start * size : stop * size], self.windows, self.known_to[start:stop]
-        )
-
 
 def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
     """Return the versions of several parts, concatenated; all parts have the same views."""

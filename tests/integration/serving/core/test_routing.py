@@ -13,6 +13,7 @@ import pytest
 from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.input_texts import input_texts
 from skewless.serving.prediction.routing import MergedSlices, Routing
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
@@ -104,15 +105,13 @@ def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedM
         await told(desk, rows, routed(desk, CANARY, models))
         await desk.answer(desk.request(ask(1), models[TWO]))
         await desk.predictor.close()
-        found = [(record.origin.version, record.origin.role, record.origin.policy) for record in desk.log.offered]
+        routed_record, other = desk.log.offered
+        found = [(origin.version, origin.role, origin.policy) for origin, _ in (*routed_record.origins, *other.origins)]
         assert sorted(found[:2]) == [(ONE, "champion", 4), (TWO, "challenger", 4)]
         assert found[2:] == [(TWO, "champion", None)]
-        logged = {
-            text: record.origin.version
-            for record in desk.log.offered[:2]
-            for text in (bytes(item) for item in record.inputs)
-        }
-        assert sorted(logged.values()) == sorted(expected_versions(rows, CANARY))
+        logged = [origin.version for origin, n in routed_record.origins for _ in range(n)]
+        expected = dict(zip(input_texts(rows), expected_versions(rows, CANARY), strict=True))
+        assert logged == [expected[bytes(text)] for text in routed_record.inputs]
 
     at_a_desk(shared, steps)
 

@@ -155,20 +155,22 @@ def test_vectors_without_decoding_view_by_view(n: int, *, has_windows: bool, mon
 
 @pytest.mark.parametrize("sizes", [(1, 6), (3, 4), (7, 0), (2, 2, 3)])
 @pytest.mark.parametrize("has_windows", [True, False])
-def test_vectors_of_several_versions_are_those_of_each(sizes: tuple[int, ...], *, has_windows: bool) -> None:
+def test_vectors_of_a_batch_are_the_vectors_of_its_parts(sizes: tuple[int, ...], *, has_windows: bool) -> None:
     service = MadeService.of(sum(sizes), VIEWS if has_windows else ())
-    parts = service.vectors(range(service.n)).split(sizes)
-    for part, stop, size in zip(parts, accumulate(sizes), sizes, strict=True):
-        alone = service.vectors(range(stop - size, stop))
-        assert part is not None
-        for name in ("matrix", "status", "event_ts", "watermark"):
-            np.testing.assert_array_equal(getattr(part, name), getattr(alone, name))
+    whole = service.vectors(range(service.n))
+    for stop, size in zip(accumulate(sizes), sizes, strict=True):
+        start = stop - size
+        alone = service.vectors(range(start, stop))
+        for name in ("matrix", "status", "event_ts"):
+            np.testing.assert_array_equal(getattr(whole, name)[start:stop], getattr(alone, name))
+        np.testing.assert_array_equal(whole.watermark, alone.watermark)
         for view, own in alone.versions.items():
             for field in fields(own):
-                np.testing.assert_array_equal(getattr(part.versions[view], field.name), getattr(own, field.name))
+                values = getattr(whole.versions[view], field.name)[start:stop]
+                np.testing.assert_array_equal(values, getattr(own, field.name))
         for view, progress in alone.applied.items():
-            assert part.applied[view].generation == progress.generation
-            assert_same_slots(part.applied[view].slots, progress.slots)
+            assert whole.applied[view].generation == progress.generation
+            assert_same_slots(whole.applied[view].slots.of_entities(start, stop), progress.slots)
 
 
 @dataclass(frozen=True, kw_only=True)

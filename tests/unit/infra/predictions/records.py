@@ -70,7 +70,8 @@ def rows_of(given: PredictionBatch) -> list[dict[str, Any]]:
 
 
 def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
-    of, scores = given.origin, given.scores[i].tolist()
+    of = [own for own, n in given.origins for _ in range(n)][i] if given.origins else given.origin
+    scores = given.scores[i].tolist()
     several = isinstance(scores, list)
     return {
         "id": given.ids[i],

@@ -71,6 +71,24 @@ def test_records_become_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(spooled(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("piece", [1, 3, 1_000])
+def test_rows_of_several_versions_have_the_columns_of_their_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(module, "_BATCH_ROWS", piece)
+    champion = replace(origin(), policy=4)
+    challenger = replace(champion, version="000002", runtime_id="other", tolerance=0.5, role="challenger")
+    records = [
+        record(champion, 5, 1)._replace(origins=[(challenger, 2), (champion, 3)]),
+        record(champion, 1, 2)._replace(origins=[(champion, 1)]),
+        record(champion, 4, 3)._replace(origins=[(challenger, 4)]),
+        record(champion, 2, 4),
+    ]
+    rows = written(tmp_path, *records)
+    assert rows == expected(*records)
+    assert sum(row["version"] == "000002" for row in rows) == 6
+
+
 def test_windowed_views_keep_generation_and_applied_positions(tmp_path: Path) -> None:
     of = origin(views=("card", "spend", "shop", "visits"))
     records = [record(of, n, n, windowed=("spend", "visits")) for n in (3, 1, 4)]

@@ -13,8 +13,8 @@ from skewless.contract.trace_context import TraceContext
 from skewless.infra.otel.trace import Trace
 from skewless.serving.access.caller import ANYONE
 from skewless.serving.http.hot_routes import JSON, Exchange, call_handler
+from skewless.serving.prediction.group import Group
 from skewless.serving.prediction.rejections import fail_group
-from skewless.serving.prediction.ticket import Group
 
 CONTEXT = TraceContext(0xABC, 0xDEF, is_sampled=True)
 
