@@ -47,6 +47,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 # Read when a boosting library loads: threads that spin while they wait would starve the other test workers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by each process that a test starts: pydantic would look for plugins in all installed packages, 15 ms.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def pytest_configure(config: pytest.Config) -> None:

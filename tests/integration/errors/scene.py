@@ -140,7 +140,7 @@ class Stage:
         if self._served is None:
             repo = Path(shutil.copytree(self.kept, self.kept.parent / "served"))
             scene = Scene(repo=repo, place=repo, stage=self, patch=patch)
-            scene.server = PredictionServer.start(scene.repo, SKEWLESS_MAX_BATCH="50")
+            scene.server = PredictionServer.start(scene.repo, SKEWLESS_MAX_BATCH="50", SKEWLESS_RELOAD_SECONDS="1")
             self.stack.callback(scene.server.stop)
             self._served = scene
         return self._served

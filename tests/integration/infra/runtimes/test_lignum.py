@@ -18,7 +18,6 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes import lignum as subject
@@ -73,9 +72,9 @@ def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
     assert ours.margin(rows[:0]).shape == ours.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
 
     @settings(max_examples=5, suppress_health_check=list(HealthCheck))
-    @given(data=st.data())
-    def any_row(data: st.DataObject) -> None:
-        check(ours, case, data.draw(any_rows(case.thresholds)))
+    @given(rows=any_rows(case.thresholds))
+    def any_row(rows: Matrix) -> None:
+        check(ours, case, rows)
 
     any_row()
     ours.close()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
@@ -56,9 +55,9 @@ def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
         assert child.margin(rows[:0]).shape == child.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
 
         @settings(max_examples=30, suppress_health_check=list(HealthCheck))
-        @given(data=st.data())
-        def any_row(data: st.DataObject) -> None:
-            check(child, case, data.draw(any_rows(case.thresholds)))
+        @given(rows=any_rows(case.thresholds))
+        def any_row(rows: Matrix) -> None:
+            check(child, case, rows)
 
         any_row()
     case.runtime.close()
