@@ -221,6 +221,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with a declared rollout and a second version; only ever copied."""
+    from tests.worlds.rollouts import make_rollout  # noqa: PLC0415 - as above
+
+    return built_once(tmp_path_factory, "two-versions", lambda repo: make_rollout(trained, repo))
+
+
+@pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a tracking store without runs, whose tables take MLflow a second; only ever copied."""
     from skewless.infra.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy

@@ -18,8 +18,8 @@ from tests.reliability.kills import SIDES, Side, Victims, kind_of, table_of, vic
 from tests.reliability.rollout_kills import do
 from tests.unit.training.rollout.arms import arm
 from tests.worlds.addresses import ProjectAddresses, read_tables, replace_tables
-from tests.worlds.rollouts import NEW, champion, count, make_rollout, standing
-from tests.worlds.trained import MODEL, Sandbox, move_project, opened
+from tests.worlds.rollouts import NEW, champion, count, standing
+from tests.worlds.trained import MODEL, Sandbox, copy_project, move_project, opened
 
 TEN_MINUTES = 600
 Case = tuple[str, str, Side]
@@ -97,9 +97,9 @@ def state(place: Sandbox) -> State:
 
 @pytest.fixture(scope="module")
 def kill_scene(
-    trained: Path, tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses
+    two_versions: Path, tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses
 ) -> Iterator[KillScene]:
-    repo = move_project(make_rollout(trained, tmp_path_factory.mktemp("kills") / "p"), addresses)
+    repo = move_project(copy_project(two_versions, tmp_path_factory.mktemp("kills") / "p"), addresses)
     with opened(repo) as place, victims("tests.reliability.rollout_kills") as dying:
         kill_scene = KillScene(place=place, victims=dying, kept={}, before={}, after={}, points={})
         kill_scene.keep("new")

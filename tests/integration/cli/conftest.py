@@ -13,6 +13,7 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
+from tests.worlds.built_once import built_once
 from tests.worlds.command_line import done
 from tests.worlds.payments_data import write_payments
 from tests.worlds.trained import NOW
@@ -21,30 +22,44 @@ SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
-def clock_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the clock of all four projects; leave it alone."""
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four projects and the time at which they were ready; only ever copied."""
+    return built_once(tmp_path_factory, "cli", _make_projects)
+
+
+@pytest.fixture(scope="session")
+def clock_file(projects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the clock of all four projects, which continues from that time; leave it alone."""
     path = tmp_path_factory.mktemp("clock") / "clock"
-    OffsetClock.create(path).set(NOW)
+    OffsetClock.create(path).set(int((projects / "ready").read_text()))
     return path
 
 
 @pytest.fixture(scope="session")
-def places(clock_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def places(projects: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Four projects: ``new`` after init, ``applied``, ``walked`` to a champion, and ``unasked``, as walked was then."""
-    root = tmp_path_factory.mktemp("cli")
-    stages = {name: root / name for name in ("new", "applied", "walked", "unasked")}
+    root = shutil.copytree(projects, tmp_path_factory.mktemp("cli"), dirs_exist_ok=True)
+    yield {name: root / name for name in ("new", "applied", "walked", "unasked")}
+    PrivateServer(root / "walked/.skewless").stop()
+
+
+def _make_projects(root: Path) -> None:
+    root.mkdir()
+    new, applied, walked, unasked = (root / name for name in ("new", "applied", "walked", "unasked"))
+    clock = OffsetClock.create(root / "clock")
+    clock.set(NOW)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings(clock_file).items():
+        for name, value in settings(root / "clock").items():
             patch.setenv(name, value)
-        write_payments(stages["new"])
-        shutil.copytree(stages["new"], stages["applied"])
-        done("apply", "--repo", stages["applied"])
-        shutil.copytree(stages["applied"], stages["walked"])
-        done("materialize", "--repo", stages["walked"])
-        done("train", "--repo", stages["walked"])
-        shutil.copytree(stages["walked"], stages["unasked"], ignore=shutil.ignore_patterns("redis"))
-    yield stages
-    PrivateServer(stages["walked"] / ".skewless").stop()
+        write_payments(new)
+        shutil.copytree(new, applied)
+        done("apply", "--repo", applied)
+        shutil.copytree(applied, walked)
+        done("materialize", "--repo", walked)
+        done("train", "--repo", walked)
+        shutil.copytree(walked, unasked, ignore=shutil.ignore_patterns("redis"))
+    PrivateServer(walked / ".skewless").stop()
+    (root / "ready").write_text(str(clock.now_us()))
 
 
 @pytest.fixture(autouse=True)

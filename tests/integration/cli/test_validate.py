@@ -60,9 +60,10 @@ def test_data_docs_are_written_and_linked(applied: Path, tmp_path: Path) -> None
     assert body["docs"] in run("validate", "--repo", applied, "--docs", tmp_path / "docs").stdout.replace("\n", "")
 
 
-def test_labels_that_trained_are_not_judged_again(walked: Path) -> None:
+def test_labels_that_trained_are_not_judged_again(unasked: Path) -> None:
+    done("train", "fraud", "--repo", unasked)
     new, everything = (
-        json.loads(run("validate", "fraud", "--repo", walked, *more, "--json").stdout)["reports"][0]
+        json.loads(run("validate", "fraud", "--repo", unasked, *more, "--json").stdout)["reports"][0]
         for more in ((), ("--all",))
     )
     assert new["since_us"] is not None

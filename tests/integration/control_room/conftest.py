@@ -18,8 +18,6 @@ from starlette.requests import Request
 from skewless.control_room.access import Local, SignIn, Viewer
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.readers import Readers
-from tests.worlds.built_once import built_once
-from tests.worlds.rollouts import make_rollout
 from tests.worlds.trained import Sandbox, copy_project, opened
 
 TOKEN = "the-token-of-this-session"  # noqa: S105 - of tests
@@ -113,12 +111,6 @@ def open_pages() -> Iterator[Callable[[Path], Pages]]:
 def pages(trained: Path, tmp_path: Path, open_pages: Callable[[Path], Pages]) -> Pages:
     """The pages of a copy of a project with a champion."""
     return open_pages(copy_project(trained, tmp_path / "p"))
-
-
-@pytest.fixture(scope="session")
-def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second version; only ever copied."""
-    return built_once(tmp_path_factory, "two-versions", lambda repo: make_rollout(trained, repo))
 
 
 @pytest.fixture

@@ -19,15 +19,10 @@ from skewless.project import Project
 from skewless.training.train import train
 from tests.unit.training.rollout.arms import arm
 from tests.worlds.command_line import done, run
-from tests.worlds.rollouts import NEW, OLD, champion, count, make_rollout, standing
+from tests.worlds.rollouts import NEW, OLD, champion, count, standing
 from tests.worlds.trained import MODEL, Sandbox, copy_project, opened
 
 TEN_MINUTES = 600
-
-
-@pytest.fixture(scope="session")
-def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rollout(trained, tmp_path_factory.mktemp("rollout") / "p")
 
 
 @pytest.fixture
