@@ -65,7 +65,7 @@ class ServiceVectors(NamedTuple):
         if not isinstance(self.versions, PackedReads):
             return None
         applied = {
-            name: replace(progress, slots=progress.slots.of_entities(start, stop))
+            name: progress._replace(slots=progress.slots.of_entities(start, stop))
             for name, progress in self.applied.items()
         }
         rows = slice(start, stop)
