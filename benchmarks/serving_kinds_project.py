@@ -1,4 +1,4 @@
-"""The project of ``serving_kinds``: cards, and shops as numbers, as texts, with a transform, or as windows of cards."""
+"""The project of ``serving_kinds``: cards, and shops as numbers, as texts, with a transform, or as windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 NUMBERS = "of numbers"
 KINDS = (NUMBERS, "with texts", "with a transform", "with windows")
-_N_SHOWN, _N_TEXTS, _EVENTS_PER_CARD, _DAYS = 20, 2, 40, 8
+_N_SHOWN, _N_TEXTS, _EVENTS_PER_SHOP, _DAYS = 20, 2, 40, 8
 _DAY = 86_400_000_000
 _TIME = pa.timestamp("us", tz="UTC")
 _STORE = """project: bench
@@ -69,12 +69,12 @@ compared = on_demand_view(
 payments = event_source(
     "payments",
     history=FileSource(path="data/payments.parquet", timestamp_field="ts"),
-    columns={"card_id": "int64", "amount": "float64"},
+    columns={"shop_id": "int64", "amount": "float64"},
     scales={"amount": 2},
 )
 live = windowed_view(
     "live",
-    entities=[card],
+    entities=[shop],
     source=payments,
     aggregations=[
         aggregate(function, "amount", hours * HOUR, name=f"{function}_{hours}h")
@@ -87,7 +87,7 @@ _SERVICES = {
     KINDS[0]: "[cards, shops]",
     KINDS[1]: "[cards, texts]",
     KINDS[2]: '[cards, shops[[f"shops_{i:02}" for i in range(18)]], compared]',
-    KINDS[3]: "[cards, live, shops[['shops_00']]]",
+    KINDS[3]: "[cards, live]",
 }
 _MODELS = """from datetime import timedelta
 
@@ -127,9 +127,9 @@ def write_project(repo: Path, n_cards: int, n_trees: int, kinds: Sequence[str]) 
         pq.write_table(
             pa.table({key: np.arange(n_cards), "event_time": times, **columns}), repo / f"data/{name}.parquet"
         )
-    n = n_cards * _EVENTS_PER_CARD
+    n = n_cards * _EVENTS_PER_SHOP
     paid = np.sort(now - rng.integers(0, _DAYS * _DAY, n))
-    payments = {"card_id": rng.integers(0, n_cards, n), "amount": np.round(rng.gamma(2.0, 40.0, n), 2)}
+    payments = {"shop_id": rng.integers(0, n_cards, n), "amount": np.round(rng.gamma(2.0, 40.0, n), 2)}
     pq.write_table(pa.table({**payments, "ts": pa.array(paid, _TIME)}), repo / "data/payments.parquet")
     labels = np.sort(now - rng.integers(0, 10 * _DAY // 24, 20_000))
     pq.write_table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from skewless.infra.log.generations import read_pointer
 from skewless.infra.online.marker_history import MarkerStatus
 
 
-@dataclass(frozen=True, kw_only=True)
-class StateProgress:
+class StateProgress(NamedTuple):
     """The log positions that a read of states includes.
 
     Args:
@@ -29,8 +28,8 @@ class StateProgress:
         slots: per entity row and log partition with events of the entity, the last applied position.
     """
 
-    generation: int
-    slots: AppliedPositions
+    generation: int = 0
+    slots: AppliedPositions = AppliedPositions.empty()
 
 
 class StateReader:

@@ -22,7 +22,7 @@ from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
+from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.contract.windows.window_reader import WindowReader
 from skewless.infra.log.generations import ViewVersion
@@ -155,7 +155,7 @@ class WindowStates:
         for i, (name, reader) in enumerate(self._readers.items()):
             if reader.is_lost(marker_status):
                 reads[name] = empty_read(reader.view, n, available=False)
-                applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
+                applied[name] = StateProgress()
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = marker_status.watermark(reader.markers)
@@ -169,10 +169,9 @@ class WindowStates:
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
         return ViewReads(
             reads={name: empty_read(reader.view, n, available=False) for name, reader in self._readers.items()},
-            applied=dict.fromkeys(self._readers, no_progress),
+            applied=dict.fromkeys(self._readers, StateProgress()),
         )
 
 

@@ -71,13 +71,13 @@ def test_pinned_log(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> 
 @FEWER
 @given(case=CASES)
 def test_bootstrapped_state(connection: duckdb.DuckDBPyConnection, case: WindowCase) -> None:
-    times = sorted({t // 1_000 * 1_000 for _, t in case.asks})
+    times, reader = sorted({t // 1_000 * 1_000 for _, t in case.asks}), WindowReader(case.view)
     with tempfile.TemporaryDirectory() as folder:
         parts = case.parts(Path(folder))
         for m in {times[0], times[-1]}:
             states = packed(WindowJoin(connection), case, parts, m)
             for t in (t for t in times if t >= m):
-                online(case, states, t)
+                online(case, states, t, reader)
 
 
 @given(case=CASES, order=st.randoms(use_true_random=False), steps=st.lists(st.integers(0, 90), max_size=3))
@@ -164,13 +164,22 @@ def packed(
     return states
 
 
-def online(case: WindowCase, states: dict[Key, bytes], t: int) -> None:
-    """Compare what packed states answer at t with brute force; an absent one is that of no events."""
+def online(case: WindowCase, states: dict[Key, bytes], t: int, reader: WindowReader | None = None) -> None:
+    """Compare what packed states answer at t with brute force; an absent one is that of no events.
+
+    Args:
+        reader: may have answered at other times.
+    """
+    reader = reader or WindowReader(case.view)
     keys = list(dict.fromkeys(key for key, _ in case.asks if None not in key))
+    events = {key: [event for event in case.events if event.key == key] for key in keys}
+    expected = [bits(features(case.view, events[key], t)) for key in keys]
     tiles = TileCodec(case.view).unpack([states.get(key) for key in keys])
-    for key, read in zip(keys, WindowReader(case.view).features(tiles, t), strict=True):
-        chosen = [event for event in case.events if event.key == key]
-        assert bits(read.tolist()) == bits(features(case.view, chosen, t)), (key, t)
+    assert [bits(read.tolist()) for read in reader.features(tiles, t)] == expected, t
+    each = np.full(len(keys), t, dtype=np.int64)
+    assert [bits(read.tolist()) for read in reader.features(tiles, each)] == expected, t
+    for key, one in zip(keys, expected, strict=True):
+        assert bits(reader.features(TileCodec(case.view).unpack([states.get(key)]), t)[0].tolist()) == one, (key, t)
 
 
 def table_of(case: WindowCase, events: list[Event]) -> pa.Table:

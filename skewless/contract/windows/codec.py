@@ -134,7 +134,7 @@ class TileCodec:
             n=n,
             m=np.array(times, dtype=np.int64),
             slots=StoredPositions(slots),
-            entity=np.arange(n).repeat(counts),
+            entity=np.arange(n).repeat(counts) if n > 1 else np.zeros(len(records), dtype=np.int64),
             tag=records[:, 0],
             words=records[:, 1:],
         )

@@ -8,8 +8,6 @@ A sum is stored in words of 32 bits, each in an int64 that has room for carries:
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +22,7 @@ _LOW = np.int64(0xFFFFFFFF)
 _HALF_BITS = 23
 _HALF = np.int64((1 << _HALF_BITS) - 1)
 _EXACT = 2**53
+_FEW = 32  # numbers up to which integers of Python are faster than the calls of numpy
 
 
 def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[Int64Array, BoolArray]:
@@ -95,11 +94,6 @@ def to_integers(words: Int64Array) -> list[int]:
     return total
 
 
-@cache
-def _exact_limits(scale: int) -> Int64Array:
-    return np.array([[_EXACT // 10**scale], [2**52], [2**20]], dtype=np.int64)
-
-
 def sums_and_means(words: Int64Array, scale: int) -> tuple[Floats, Floats]:
     """Return ``S1 / 10^scale`` and ``S1 / (n * 10^scale)``, each rounded once to float64; NaN where n is 0.
 
@@ -109,19 +103,29 @@ def sums_and_means(words: Int64Array, scale: int) -> tuple[Floats, Floats]:
     >>> [each.tolist() for each in sums_and_means(np.array([[4, 0], [1, 0], [0, 0]]), 0)]
     [[1.0, nan], [0.25, nan]]
     """
+    if words.shape[1] <= _FEW:
+        sums, means = _divide_integers(words, scale)
+        return sums, means
     n, low, high = words
     unit = float(10**scale)
     numbers = np.where(n, high * 4294967296.0 + low, np.nan)
     sums, means = numbers / unit, numbers / (n * unit)
     # If both sides are exact in float64, the float64 division rounds only once.
-    small = np.abs(words) < _exact_limits(scale)
+    small = np.abs(words) < np.array([[_EXACT // 10**scale], [2**52], [2**20]])
     if b"\0" in small.tobytes():  # `all` takes ten times as long for few numbers
-        large = np.flatnonzero(~small.all(axis=0) & (n != 0))
-        # Python divides integers of any size, and rounds the quotient once.
-        exact, by = to_integers(words[1:, large]), n[large].tolist()
-        sums[large] = [number / 10**scale for number in exact]
-        means[large] = [number / (10**scale * count) for number, count in zip(exact, by, strict=True)]
+        large = np.flatnonzero(~small.all(axis=0))
+        sums[large], means[large] = _divide_integers(words[:, large], scale)
     return sums, means
+
+
+def _divide_integers(words: Int64Array, scale: int) -> Floats:
+    """Return ``sums_and_means``, ``(2, m)``: Python divides integers of any size, and rounds the quotient once."""
+    unit, sums, means = 10**scale, [], []
+    for n, low, high in zip(*words.tolist(), strict=True):
+        total = (high << 32) + low
+        sums.append(total / unit if n else np.nan)
+        means.append(total / (unit * n) if n else np.nan)
+    return np.array([sums, means], dtype=np.float64)
 
 
 def variance(n: Int64Array, s1: Int64Array, s2: Int64Array, scale: int) -> Floats:

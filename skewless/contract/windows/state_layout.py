@@ -107,20 +107,19 @@ class StateLayout:
                 self.places[column, function] = most
                 position += most * FIRST_LAST_WORDS
         self.width = position
+        self._nothing = np.zeros((self.width, 1), dtype=np.int64)
+        self._nothing[list(self.extremes.values())] = NOTHING
+        for key in self.first_last:
+            values = self.sequence(self._nothing, key)
+            values[:, 0] = NEVER if key[1] is _FIRST else EVER
+            values[:, 3] = NOTHING
         self.hashed = tuple(
             column for column, functions in functions_of.items() if Function.COUNT_DISTINCT in functions
         )
 
     def empty(self, n: int) -> Int64Array:
         """Return n states without events."""
-        words = np.zeros((self.width, n), dtype=np.int64)
-        for position in self.extremes.values():
-            words[position] = NOTHING
-        for key in self.first_last:
-            values = self.sequence(words, key)
-            values[:, 0] = NEVER if key[1] is _FIRST else EVER
-            values[:, 3] = NOTHING
-        return words
+        return self._nothing.repeat(n, axis=1)
 
     def build_states(self, measured: Mapping[str, AggregateInputs], origin: EventOrigins) -> Int64Array:
         """Return the state of each event alone, shape ``(width, n)``.

@@ -18,8 +18,8 @@ one column in a tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,8 +118,7 @@ class StoredPositions(AppliedPositions):
         return StoredPositions(self.slots[start:stop])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
+class Tiles(NamedTuple):
     """The records of n entities.
 
     Args:
@@ -188,7 +187,7 @@ class Tiles:
             starts = find_run_starts(entity, tag)
             entity, tag, words = entity[starts], tag[starts], layout.merge(np.ascontiguousarray(words.T), starts).T
         slots, rows = self.slots.extend(later.slots), np.ascontiguousarray(words)
-        return replace(self, m=np.maximum(self.m, later.m), slots=slots, entity=entity, tag=tag, words=rows)
+        return self._replace(m=np.maximum(self.m, later.m), slots=slots, entity=entity, tag=tag, words=rows)
 
 
 def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
@@ -197,9 +196,9 @@ def find_run_starts(*columns: Int64Array) -> npt.NDArray[np.intp]:
     >>> find_run_starts(np.array([1, 1, 2]), np.array([5, 5, 5])).tolist()
     [0, 2]
     """
-    new = np.zeros(len(columns[0]), dtype=np.bool_)
-    new[:1] = True
-    for column in columns:
+    new = np.ones(len(columns[0]), dtype=np.bool_)
+    np.not_equal(columns[0][1:], columns[0][:-1], out=new[1:])
+    for column in columns[1:]:
         new[1:] |= column[1:] != column[:-1]
     return new.nonzero()[0]
 
@@ -237,7 +236,7 @@ class Roller:
         entity, tag = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         rows = np.concatenate([part[2] for part in parts])
         order = np.argsort(entity, kind="stable")
-        return replace(tiles, m=rolled_to, entity=entity[order], tag=tag[order], words=rows[order])
+        return tiles._replace(m=rolled_to, entity=entity[order], tag=tag[order], words=rows[order])
 
     def _split_into_levels(
         self, tiles: Tiles, is_due: npt.NDArray[np.bool_], begin: Int64Array

@@ -9,7 +9,7 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
-from skewless.contract.windows.state_layout import EVER, Finaliser, StateLayout
+from skewless.contract.windows.state_layout import EVER, NEVER, Finaliser, StateLayout
 from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
 from skewless.contract.windows.view import WindowView
 
@@ -29,13 +29,12 @@ class WindowReader:
         self._finaliser = Finaliser(view)
         # Columns with an entry for each window, so that an operation with an array concerns all windows.
         self._lengths, self._hops = np.array(view.windows, dtype=np.int64).T[:, :, None]
-        self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
-        # By code, since one look-up is faster than arithmetic on the level: the hop, and the windows that count it. A
-        # window counts the tiles of its own level, and the records of milliseconds.
-        codes = np.arange(CODE + 1)
-        levels = np.minimum(codes & LEVEL, len(view.hops))
-        self._hop_of_code = np.array([MILLISECOND, *view.hops], dtype=np.int64)[levels]
-        self._counts_code = (codes == 0) | (codes == self._level)
+        # A window counts the tiles of its own level, and the records of milliseconds.
+        levels = [{0, view.level(hop)} for _, hop in view.windows]
+        self._counts_level = np.array([[level in own for level in range(len(view.hops) + 1)] for own in levels])
+        self._hop_of_level = np.array([MILLISECOND, *view.hops], dtype=np.int64)
+        self._step = int(np.gcd.reduce(view.windows, axis=None))
+        self._first_tags = (-1, np.empty(0, dtype=np.int64))  # before any step
         # Features with the same function and column are computed together for all windows.
         keys = [(item.function, item.column, item.place) for item in view.aggregates]
         windows = [view.windows.index((item.window_us, item.hop_us)) for item in view.aggregates]
@@ -51,12 +50,13 @@ class WindowReader:
             t: microseconds, at a whole millisecond, and not before the ``m`` of a state; one time for all entities, or
                 one for each, shape ``(n,)``.
         """
-        code = tiles.tag & CODE
-        inside, counts = self._find_counted(tiles, code, t)
-        window, rows = _find_records(counts)
-        words = self._merge(tiles, window, rows)
-        distincts = self._count_distinct(tiles, inside, code, window, rows) if self._layout.hashed else {}
-        return self._finalise(words, distincts, tiles.n)
+        inside = self._find_inside(tiles, t)
+        if not self._layout.hashed:
+            return self._finalise(self._merge(tiles, *_find_records(inside)), {}, tiles.n)
+        is_state = (tiles.tag & CODE) <= LEVEL
+        window, rows = _find_records(inside & is_state)
+        distincts = self._count_distinct(tiles, inside & ~is_state, window, rows)
+        return self._finalise(self._merge(tiles, window, rows), distincts, tiles.n)
 
     @property
     def is_mergeable(self) -> bool:
@@ -88,8 +88,7 @@ class WindowReader:
         _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
         grouped = tiles.take(base[first])
         # Rows of a group may differ in t, but the records before the latest one are the same.
-        _, counts = self._find_counted(grouped, grouped.tag & CODE, t[first])
-        merged = self._merge(grouped, *_find_records(counts))
+        merged = self._merge(grouped, *_find_records(self._find_inside(grouped, t[first])))
         begin = ts // MILLISECOND * MILLISECOND
         window, event = np.nonzero((begin >= edges[:, row]) & (begin < t[row]))
         states = np.arange(windows * n)
@@ -101,16 +100,28 @@ class WindowReader:
         together = self._layout.merge(np.ascontiguousarray(chosen), find_run_starts(state[order]), carry=False)
         return self._finalise(together, {}, n)
 
-    def _find_counted(self, tiles: Tiles, code: Int64Array, t: int | Int64Array) -> tuple[BoolArray, BoolArray]:
-        """Return which records begin inside each window, and which of them it counts, ``(n_windows, n_records)``."""
-        begin = (tiles.tag >> CODE_BITS) * self._hop_of_code.take(code)
-        # One time for all is the common case.
-        times = t[tiles.entity] if isinstance(t, np.ndarray) else np.array([t], dtype=np.int64)
+    def _find_inside(self, tiles: Tiles, t: int | Int64Array) -> BoolArray:
+        """Return which records of milliseconds and of its own tiles are in each window, ``(n_windows, n_records)``."""
+        tag, level = tiles.tag, tiles.tag & LEVEL
+        if isinstance(t, int) and t >= 0:  # one time for all is the common case
+            inside = tag >= self._find_first_tags(t).take(level, axis=1)
+            # Tiles end before `m`, so before t, and their tags are less than those of milliseconds.
+            return inside & (tag < t // MILLISECOND << CODE_BITS)
+        times = t[tiles.entity] if isinstance(t, np.ndarray) else np.array([t])
+        begin = (tag >> CODE_BITS) * self._hop_of_level.take(level)
         inside = begin >= self._find_edges(times)
-        counts = self._counts_code.take(code, axis=1)
-        counts &= inside
-        counts &= begin < times  # tiles end before `m`, so before t
-        return inside, counts
+        inside &= begin < times
+        inside &= self._counts_level.take(level, axis=1)
+        return inside
+
+    def _find_first_tags(self, t: int) -> Int64Array:
+        """Return the first tag of each level in each window at one time; they change when a window may move."""
+        step, tags = self._first_tags
+        if step != t // self._step:
+            tags = self._find_edges(np.array([t])) // self._hop_of_level << CODE_BITS
+            tags = np.where(self._counts_level, tags, NEVER)
+            self._first_tags = t // self._step, tags
+        return tags
 
     def _find_edges(self, times: Int64Array) -> Int64Array:
         """Return the left edges of all windows at some times, as ``window_start``; shape ``(n_windows, n)``."""
@@ -129,28 +140,24 @@ class WindowReader:
         Args:
             window, rows: the counted records, window by window.
         """
-        width, n_states = self._layout.width, len(self._view.windows) * tiles.n
-        if not (len(rows) and width):
-            return self._layout.empty(n_states)
         # The position of each record's state, which grows.
         state = window if tiles.n == 1 else window * tiles.n + tiles.entity.take(rows)
         starts = find_run_starts(state)
         # "clip" never clips here; unlike "raise", it copies no array that is not contiguous.
-        chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0, mode="clip")[:, :width].T)
+        chosen = tiles.words.take(rows, axis=0, mode="clip").T
         merged = self._layout.merge(chosen, starts, carry=False)
+        n_states = len(self._view.windows) * tiles.n
         if len(starts) == n_states:
             return merged
         words = self._layout.empty(n_states)
         words[:, state[starts]] = merged
         return words
 
-    def _count_distinct(
-        self, tiles: Tiles, inside: BoolArray, code: Int64Array, window: _Rows, rows: _Rows
-    ) -> dict[str, Floats]:
+    def _count_distinct(self, tiles: Tiles, sketches: BoolArray, window: _Rows, rows: _Rows) -> dict[str, Floats]:
         """Return, per column of ``count_distinct``, the counts of all windows, shape ``(n_windows * n,)``."""
         k, size, n = self._view.sketch_size, tiles.words.shape[1], tiles.n
-        sketch_windows, sketched = _find_records(inside & (code > LEVEL) & ((code & LEVEL) == self._level))
-        kind, counts = code[sketched] >> KIND_BITS, {}
+        sketch_windows, sketched = _find_records(sketches)
+        kind, counts = (tiles.tag[sketched] & CODE) >> KIND_BITS, {}
         for c, column in enumerate(self._layout.hashed):
             chosen = np.flatnonzero(kind == c + 1)
             records = sketched[chosen]
