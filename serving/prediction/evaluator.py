@@ -240,6 +240,7 @@ class Evaluator:
         start_s = time.perf_counter()
         try:
             scores = [self.scoring.score(part.model, matrix[part.start : part.stop]) for part in group.parts]
+            whole = scores[0] if len(scores) == 1 else np.concatenate(scores)
         except Exception:
             if len(group.parts) == 1:
                 raise
@@ -247,7 +248,6 @@ class Evaluator:
             return
         self._predict.observe(time.perf_counter() - start_s)
         group.add_stage("predict", start_s)
-        whole = scores[0] if len(scores) == 1 else np.concatenate(scores)
         self._finish(group, make_batch(group, self._ids.take(group.t, group.n), vectors, matrix, whole))
 
     async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:

@@ -194,6 +194,27 @@ def test_a_version_that_fails_fails_no_other(shared: Sandbox, versions: dict[str
     at_a_desk(shared, steps)
 
 
+def test_a_version_with_scores_of_another_shape_fails_no_other(
+    shared: Sandbox, versions: dict[str, ServedModel]
+) -> None:
+    class WideRuntime:
+        n_outputs, runtime_id = 1, "wide"
+
+        def score(self, matrix: Matrix) -> Scores:
+            return np.zeros((len(matrix), 2))
+
+    async def steps(desk: Desk) -> None:
+        wide = replace(versions[TWO], runtime=WideRuntime())  # type: ignore[arg-type]
+        routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: wide}, desk.metrics)
+        answers = await asyncio.gather(*(submit(desk, routing, [row]) for row in ask(40)))
+        good = [a for a in answers if isinstance(a, ScoredSlice) and a.model.version == ONE]
+        found = routing.read_counts(1).versions[ONE]
+        assert (found.requests, found.failed) == (len(good), 0)
+        assert 0 < len(good) < 40
+
+    at_a_desk(shared, steps)
+
+
 def test_a_version_that_takes_long_delays_no_other(shared: Sandbox, versions: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         slow = replace(versions[TWO], row_time=row_time_of(10.0))
