@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from benchmarks.result import Result, more_is_better
@@ -72,7 +73,8 @@ notes at the end (`benchmarks/notes/`) are written by hand.
 Each contestant runs in a fresh process, they take turns, and their results are compared before their times: a
 difference fails the run. Values are medians; *ours / peer* is the median over the rounds (`state_layout`:
 the ratio of the medians). Memory is the greatest resident size of the complete process, imports included. Less is
-better, except for rates (`/s`).
+better, except for rates (`/s`). A table that was measured on another machine than most names it: its values do not
+compare with those of other tables, its ratios do.
 """
 _TABLE = "| work | ours | against | ours / peer | target | met |\n|---|---|---|---|---|---|"
 
@@ -86,7 +88,8 @@ def write(results: Sequence[Result], folder: Path = FOLDER) -> None:
     path = folder / "results.json"
     kept: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     fresh = {work_of(item.name) for item in results}
-    rows = [row for row in kept if work_of(row["name"]) not in fresh] + [item.as_dict() for item in results]
+    measured = [{**item.as_dict(), "machine": _machine()} for item in results]
+    rows = [row for row in kept if work_of(row["name"]) not in fresh] + measured
     rows.sort(key=lambda row: WORKS.index(work_of(row["name"])))
     path.write_text(json.dumps(rows, indent=1) + "\n")
     notes = [note.read_text(encoding="utf-8").strip() for note in sorted((folder / "notes").glob("*.md"))]
@@ -112,10 +115,14 @@ def work_of(name: str) -> str:
 
 def page(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], plots: Sequence[str]) -> str:
     """Return RESULTS.md: machine, the table of each work with its command, plots, notes."""
-    parts = [_HEAD, _machine(), _summary(rows)]
+    usual = mode(row["machine"] for row in rows)
+    parts = [_HEAD, f"Machine: {usual}, {_software()}.\n", _summary(rows)]
     for work in dict.fromkeys(work_of(row["name"]) for row in rows):
-        lines = "\n".join(_line(row) for row in rows if work_of(row["name"]) == work)
-        parts.append(f"## {work}\n\n`make bench ONLY={work}`\n\n{_TABLE}\n{lines}\n")
+        of_work = [row for row in rows if work_of(row["name"]) == work]
+        lines = "\n".join(_line(row) for row in of_work)
+        machine = of_work[0]["machine"]
+        elsewhere = "" if machine == usual else f", on {machine}"
+        parts.append(f"## {work}\n\n`make bench ONLY={work}`{elsewhere}\n\n{_TABLE}\n{lines}\n")
         parts += [f"![{work}]({plot})\n" for plot in plots if Path(plot).stem == work]
     if notes:
         parts.append("# Notes\n")
@@ -161,11 +168,14 @@ def _number(value: float) -> str:
 
 
 def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB"
+
+
+def _software() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     system = f"{platform.system()} {platform.release().partition('-')[0]}, Python {platform.python_version()}"
-    hardware = f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB"
-    return f"Machine: {hardware}, {system}, {server_version()}, {packages}.\n"
+    return f"{system}, {server_version()}, {packages}"
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.page import write
 from benchmarks.result import Result
 
-KEYS = ["name", "value", "unit", "against", "ratio", "target", "met"]
+KEYS = ["name", "value", "unit", "against", "ratio", "target", "met", "machine"]
 
 
 def result(name: str, ratio: float | None = 0.04, target: float | None = 0.05, unit: str = "s") -> Result:
@@ -69,3 +69,16 @@ def test_the_page_tells_the_machine_the_command_the_judgement_and_the_notes(tmp_
     assert "| bad | 1.5 s | peer (37.5 s) | 0.5 | ≤ 0.05 (1/20) | **no** |" in text
     assert "Two costs: a, b." in text
     assert "![join](join.svg)" in text
+
+
+def test_a_table_of_another_machine_names_it(tmp_path: Path) -> None:
+    write([result("join: a"), result("join: b"), result("serving: a")], tmp_path)
+    path = tmp_path / "results.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, "machine": "64 cores (Z80), 1 GiB"} for row in rows if "join" in row["name"]]))
+    write([result("serving: a")], tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "Machine: 64 cores (Z80), 1 GiB, " in text
+    (served,) = (line for line in text.splitlines() if line.startswith("`make bench ONLY=serving`"))
+    assert served == f"`make bench ONLY=serving`, on {rows[-1]['machine']}"
+    assert "`make bench ONLY=join`\n" in text
