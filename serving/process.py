@@ -33,6 +33,7 @@ from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
+from skewless.serving.garbage import QuietCollector, start_collector
 from skewless.serving.grpc.start import start_grpc
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
@@ -52,8 +53,7 @@ from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 
-_YOUNG_OBJECTS = 20_000  # a batch creates thousands of objects, which reference counting frees
-_SWITCH_S = 1e-3
+_SWITCH_S = 1e-3  # the threads of the log yield to the event loop sooner
 _CLOCK_SECONDS = 60.0  # between two measurements of the clock's offset
 _LAST_SECONDS = 30  # for requests in progress after the server stops listening
 
@@ -116,7 +116,7 @@ async def serve(
         limits = WireLimits.of(settings, events.max_bytes)
         listeners, queue = _listeners(serving, sock, limits, watch_certificate(settings, config.repo, metrics))
         start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
-        _tune_interpreter()
+        start_collector()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
 
@@ -151,19 +151,6 @@ def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHi
     )
 
 
-def _tune_interpreter() -> None:
-    """Exclude existing objects from garbage collection, and let threads yield to the event loop sooner.
-
-    Models and libraries live as long as the process. Without this, each full collection would scan all of them, and
-    requests would wait for it. Until here the collector is off: the modules were frozen before the models were loaded.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-    sys.setswitchinterval(_SWITCH_S)
-
-
 def _predictor(
     config: ServerConfig,
     online: OnlineReader,
@@ -191,6 +178,7 @@ def _open_logs(
     config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
 ) -> tuple[PredictionWriter, OutcomeWriter, Shipper]:
     """Return the writers of predictions and outcomes, and the thread that ships their files."""
+    sys.setswitchinterval(_SWITCH_S)
     settings, spools = config.settings, (prediction_spool(config.state), outcome_spool(config.state))
     shipper = Shipper(spools, int(settings.local_log_mb * 1e6) if settings.local_log_mb else None)
     stack.callback(shipper.close)
@@ -203,12 +191,18 @@ def _open_logs(
 
     is_shipped = settings.log_durability == "storage"  # before a file counts as durable
     make_durable = [partial(shipper.ship, spool) if is_shipped else shipper.wake for spool in spools]
+    collector = QuietCollector(loop)
+
+    def on_stored() -> None:
+        collector.notify()
+        make_durable[0]()
+
     writer = PredictionWriter(
         spools[0],
         capacity=settings.log_capacity,
         flush_seconds=settings.log_flush_seconds,
         on_drop=count_dropped,
-        on_stored=make_durable[0],
+        on_stored=on_stored,
     )
     stack.callback(writer.close)
     return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
@@ -330,7 +324,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
-    gc.freeze()  # see _tune_interpreter
+    gc.freeze()  # see start_collector
     uvloop.run(_serve(config, on_ready))
 
 

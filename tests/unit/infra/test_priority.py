@@ -71,6 +71,16 @@ def test_idle_time_is_inherited_and_gives_way_where_it_is_refused(monkeypatch: p
     assert run_at_low_priority(priority, use_idle_time) >= LOW
 
 
+def test_a_thread_of_low_priority_interrupts_none_when_it_wakes_and_never_gains_priority() -> None:
+    def policy() -> int:
+        lower_priority()
+        return os.sched_getscheduler(0)
+
+    assert run_at_low_priority(policy) == os.SCHED_BATCH
+    assert run_at_low_priority(policy, use_idle_time) == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 def test_the_threads_of_duckdb_give_way(tmp_path: Path) -> None:
     def threads() -> set[int]:
         return {int(path.name) for path in Path("/proc/self/task").iterdir()}
