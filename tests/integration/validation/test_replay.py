@@ -62,7 +62,7 @@ def test_the_log_is_read_in_pieces(place: Sandbox, monkeypatch: pytest.MonkeyPat
     for first in (0, 40):
         place.predict(ask(40, first))
     whole = place.project.replay()
-    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 29)
     pieces = place.project.replay()
     assert pieces.as_dict() == whole.as_dict()
     assert pieces.compared == 80
