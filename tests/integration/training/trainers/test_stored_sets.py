@@ -113,7 +113,7 @@ def make_matrix(n: int, seed: int, kinds: tuple[str, ...] = ("plain", "few", "co
     )
 
 
-@settings(max_examples=settings().max_examples // 4, deadline=None)
+@settings(max_examples=1 + settings().max_examples // 4, deadline=None)
 @given(
     kinds=st.lists(
         st.sampled_from(["plain", "few", "constant", "missing", "rare", "huge", "gaps"]), min_size=1, max_size=4
