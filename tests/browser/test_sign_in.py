@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -29,14 +30,24 @@ def guarded_project(fraud_project: Path, tmp_path: Path) -> Path:
     return repo
 
 
-@pytest.fixture
-def keys(guarded_project: Path) -> dict[str, str]:
-    """A key with each right, and one for predictions only."""
-    scopes = {"vera": "view", "olga": "operate", "ada": "admin", "shop": "predict"}
-    return {
-        name: done("keys", "add", name, "--scope", scope, "--repo", guarded_project)["key"]
-        for name, scope in scopes.items()
-    }
+@dataclass(frozen=True, kw_only=True)
+class GuardedRoom:
+    """A control room that needs a key, its project, and a key with each right and one for predictions only."""
+
+    url: str
+    repo: Path
+    keys: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def guarded_room(fraud_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedRoom]:
+    """Its tests revoke only keys that no other has."""
+    repo = tmp_path_factory.mktemp("guarded") / "guarded"
+    shutil.copytree(fraud_project, repo, ignore=shutil.ignore_patterns("redis"))
+    scopes = {"vera": "view", "eva": "view", "olga": "operate", "ada": "admin", "shop": "predict"}
+    keys = {name: done("keys", "add", name, "--scope", scope, "--repo", repo)["key"] for name, scope in scopes.items()}
+    with running_room(repo, SKEWLESS_AUTH="required") as url:
+        yield GuardedRoom(url=url, repo=repo, keys=keys)
 
 
 def _status(url: str, key: str = "") -> int:
@@ -56,24 +67,23 @@ def test_a_room_that_others_can_reach_needs_a_key(guarded_project: Path) -> None
         project.ui(port=0)
 
 
-def test_a_person_signs_in_with_a_key_until_it_is_revoked(
-    visitor: Visitor, guarded_project: Path, keys: dict[str, str]
-) -> None:
-    with running_room(guarded_project, SKEWLESS_AUTH="required") as url, visitor.visit(f"{url}/changes") as page:
+def test_a_person_signs_in_with_a_key_until_it_is_revoked(visitor: Visitor, guarded_room: GuardedRoom) -> None:
+    url, keys = guarded_room.url, guarded_room.keys
+    with visitor.visit(f"{url}/changes") as page:
         assert page.get_by_role("heading", level=1).inner_text() == "Sign in"
         assert not accessibility_problems(page)
-        page.get_by_label("API key").fill("sk_vera_wrong")
+        page.get_by_label("API key").fill("sk_eva_wrong")
         page.get_by_role("button", name="Sign in").click()
         assert "is unknown" in page.get_by_role("alert").inner_text()
         page.goto(f"{url}/sign-in?to=/changes")
-        page.get_by_label("API key").fill(keys["vera"])
+        page.get_by_label("API key").fill(keys["eva"])
         page.get_by_role("button", name="Sign in").click()
         assert page.url == f"{url}/changes"
-        assert "vera (view)" in page.get_by_role("banner").inner_text()
+        assert "eva (view)" in page.get_by_role("banner").inner_text()
         (cookie,) = page.context.cookies()
         assert cookie["httpOnly"]
-        assert keys["vera"] not in cookie["value"]
-        done("keys", "revoke", "vera", "--repo", guarded_project)
+        assert keys["eva"] not in cookie["value"]
+        done("keys", "revoke", "eva", "--repo", guarded_room.repo)
 
         def is_out() -> bool:
             page.goto(f"{url}/changes")
@@ -82,18 +92,18 @@ def test_a_person_signs_in_with_a_key_until_it_is_revoked(
         eventually(is_out)
 
 
-def test_rights_are_kept(visitor: Visitor, guarded_project: Path, keys: dict[str, str]) -> None:
-    with running_room(guarded_project, SKEWLESS_AUTH="required") as url:
-        expected = {"vera": 200, "olga": 200, "ada": 200, "shop": 403, "": 303}
-        assert {name: _status(f"{url}/changes.json", keys.get(name, "")) for name in expected} == expected
-        assert _status(f"{url}/changes.json", "sk_vera_" + "x" * 43) == 401
-        with visitor.visit(f"{url}/sign-in?to=https://evil.example") as page:
-            page.get_by_label("API key").fill(keys["olga"])
-            page.get_by_role("button", name="Sign in").click()
-            assert page.url == f"{url}/"
-            page.get_by_role("button", name="Sign out").click()
-            page.goto(f"{url}/changes")
-            assert page.get_by_role("heading", level=1).inner_text() == "Sign in"
+def test_rights_are_kept(visitor: Visitor, guarded_room: GuardedRoom) -> None:
+    url, keys = guarded_room.url, guarded_room.keys
+    expected = {"vera": 200, "olga": 200, "ada": 200, "shop": 403, "": 303}
+    assert {name: _status(f"{url}/changes.json", keys.get(name, "")) for name in expected} == expected
+    assert _status(f"{url}/changes.json", "sk_vera_" + "x" * 43) == 401
+    with visitor.visit(f"{url}/sign-in?to=https://evil.example") as page:
+        page.get_by_label("API key").fill(keys["olga"])
+        page.get_by_role("button", name="Sign in").click()
+        assert page.url == f"{url}/"
+        page.get_by_role("button", name="Sign out").click()
+        page.goto(f"{url}/changes")
+        assert page.get_by_role("heading", level=1).inner_text() == "Sign in"
 
 
 @pytest.fixture

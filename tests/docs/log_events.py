@@ -28,7 +28,8 @@ def logged_events() -> dict[str, LogEvent]:
     """Return each event of the code by its name."""
     events: defaultdict[str, LogEvent] = defaultdict(LogEvent)
     for path in _modules():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text if "_log" in text or "EventLogger" in text else "")
         for call, function in _log_calls(tree):
             for name in _names(call, function, tree):
                 event, method = events[name], call.func.attr  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,23 @@ def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Return the lock file of a peer named ``own``."""
     monkeypatch.setattr(environments, "_LOCKS", tmp_path)
     return tmp_path / "requirements-own.txt"
+
+
+@pytest.fixture(scope="module")
+def empty_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with pip alone, which takes seconds to make; only copied."""
+    folder = tmp_path_factory.mktemp("environment") / "empty"
+    venv.create(folder, with_pip=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _copied(monkeypatch: pytest.MonkeyPatch, empty_environment: Path) -> None:
+    def create(folder: Path, *, with_pip: bool, clear: bool) -> None:
+        assert (with_pip, clear) == (True, True)
+        shutil.copytree(empty_environment, folder, symlinks=True)
+
+    monkeypatch.setattr(venv, "create", create)
 
 
 def test_an_environment_is_made_once_and_is_not_ours(lock: Path, tmp_path: Path) -> None:

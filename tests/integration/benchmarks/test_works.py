@@ -16,11 +16,11 @@ import redis
 from benchmarks import __main__ as bench
 from benchmarks.contestant import ContestantError
 from benchmarks.page import WORKS
-from benchmarks.programs import run_skewless
-from benchmarks.repo import Table, applied_repo
+from benchmarks.repo import Table, write_repo
 from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
+from tests.worlds.command_line import done
 
 FOREIGN = {"serving_peers", "drift", "frames"}  # need peers
 KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
@@ -39,8 +39,8 @@ def tier(work: str) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("work", [pytest.param(work, marks=tier(work)) for work in WORKS])
 def test_a_work_runs_and_its_contestants_agree(work: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.integration.benchmarks.one_process", work, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
     rows = json.loads((tmp_path / "results.json").read_text())
     assert rows
     for row in rows:
@@ -52,12 +52,16 @@ def test_a_work_runs_and_its_contestants_agree(work: str, tmp_path: Path) -> Non
     assert f"ONLY={work}" in (tmp_path / "RESULTS.md").read_text()
 
 
-def test_the_digest_of_what_is_stored_sees_one_value_of_one_row(tmp_path: Path) -> None:
+def test_the_digest_of_what_is_stored_sees_one_value_of_one_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     table = Table(name="wide", n_entities=20, n_features=3)
     table.write(tmp_path)
-    repo = applied_repo(tmp_path / "repo", [table], tmp_path)
+    repo = write_repo(tmp_path / "repo", [table], tmp_path)
     with own_server() as url, redis.Redis.from_url(url) as client:
-        run_skewless(repo, "materialize", url=url)
+        monkeypatch.setenv("SKEWLESS_REDIS_URL", url)
+        done("apply", "--repo", repo)
+        done("materialize", "--repo", repo)
         before = stored_digest(repo, url, table.n_entities)
         assert stored_digest(repo, url, table.n_entities) == before
         key = next(key for key in client.scan_iter() if b"}" in key)

@@ -135,22 +135,28 @@ def test_the_rows_are_those_of_memory(shop: Shop, mode: Any) -> None:  # noqa: A
     assert leftovers(shop) == []
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_windows_and_engines_give_the_rows_of_memory(tmp_path: Path, workers: int) -> None:
+def test_windows_and_engines_give_the_rows_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_dataset, "count_block_rows", lambda _columns: 100)  # of some 500
     with open_engine_world(tmp_path) as world:
-        memory = world.shop.training_builder(plan=WINDOWED)
-        executor = ProcessExecutor(workers or 1)
-        views = world.views(executor) if workers else None
-        expected = memory.build()
+        expected = world.shop.training_builder(plan=WINDOWED).build()
         assert expected.gap is not None
-        with world.shop.training_builder(plan=WINDOWED, views=views).open_stored() as stored:
-            check_same(expected, stored)
+        executor = ProcessExecutor(2)
+        for views in (None, world.views(executor)):
+            with world.shop.training_builder(plan=WINDOWED, views=views).open_stored() as stored:
+                check_same(expected, stored)
+            assert leftovers(world.shop) == []
         executor.close()
-        assert leftovers(world.shop) == []
 
 
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
-@pytest.mark.parametrize("task", FIELDS)
+# Each algorithm and each task once; test_stored_sets.py has the model of each pair.
+@pytest.mark.parametrize(
+    ("task", "algorithm"),
+    [
+        pytest.param(task, algorithm, marks=[pytest.mark.soak] if (i + j) % 2 else [])
+        for i, task in enumerate(FIELDS)
+        for j, algorithm in enumerate(["lightgbm", "xgboost"])
+    ],
+)
 def test_the_package_and_the_decision_are_those_of_memory(
     finite: Shop, tmp_path: Path, algorithm: str, task: str
 ) -> None:
@@ -172,8 +178,14 @@ def test_the_package_and_the_decision_are_those_of_memory(
     assert leftovers(finite) == []
 
 
+# test_across_plans.py has each change; of them, rows in the storage read other views, other types and transforms.
+OFTEN = {"a view renamed", "a feature's type", "a transform"}
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.soak) for name in CHANGES]
+)
 def test_a_champion_of_another_plan_has_the_scores_of_memory(shop: Shop, tmp_path: Path, change: str) -> None:
     accept(shop, CHANGES[change])
     other = shop.training_builder(plan=CHANGES[change]).build()
@@ -224,7 +236,8 @@ def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -
     check_same_package(*versions)
 
 
-@pytest.mark.parametrize("parts", [0, 1, 3, 100])
+# Below, a process is killed after its third part.
+@pytest.mark.parametrize("parts", [0, 1, pytest.param(3, marks=pytest.mark.soak), 100])
 def test_an_interrupted_training_continues_as_of_its_start(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 import great_expectations.expectations as gxe
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,23 +70,22 @@ def test_pages_are_replaced(tmp_path: Path) -> None:
     assert Browser((tmp_path / "index.html").read_text()).links == ["labels%253Alate.html"]
 
 
-@pytest.mark.parametrize("markup", MARKUP)
-def test_a_row_of_a_source_is_text(tmp_path: Path, markup: str) -> None:
+def test_rows_of_a_source_are_text(tmp_path: Path) -> None:
     connection = duckdb.connect()
-    connection.execute("CREATE TABLE rows AS SELECT unnest([?, 'fine']) AS colour, 1 AS n", [markup])
+    connection.execute("CREATE TABLE rows AS SELECT unnest(?) AS colour, 1 AS n", [[*MARKUP, "fine"]])
     suite = [
         gxe.ExpectColumnValuesToBeInSet(column="colour", value_set=["fine"]),
         gxe.ExpectColumnDistinctValuesToBeInSet(column="colour", value_set=["fine"]),
         gxe.ExpectColumnMostCommonValueToBeInSet(column="colour", value_set=["fine"]),
         gxe.ExpectColumnValuesToMatchRegex(column="colour", regex="^<b>fine"),
-        gxe.ExpectTableColumnsToMatchSet(column_set=[markup]),
+        gxe.ExpectTableColumnsToMatchSet(column_set=list(MARKUP)),
     ]
     report = check_batch("rides", "SELECT * FROM rows", connection, suite)
     assert not report.success
     index = write_data_docs([report], tmp_path, site="s", now_us=NOW_US)
     page = Browser((index.parent / "rides.html").read_text())
     assert page.dangers == []
-    assert repr(markup)[1:-1] in page.text
+    assert [markup for markup in MARKUP if repr(markup)[1:-1] not in page.text] == []
 
 
 @given(

@@ -81,7 +81,7 @@ def test_which_entities_are_compared_follows_from_the_seed(parity_world: ParityW
     assert sum(item["carrier"].startswith("nobody") for item in first) == 3
 
 
-@pytest.mark.parametrize("bit", [0, 5, 62])
+@pytest.mark.parametrize("bit", [0, pytest.param(5, marks=pytest.mark.soak), pytest.param(62, marks=pytest.mark.soak)])
 def test_a_flipped_bit_of_a_value_is_found_and_repaired(parity_world: ParityWorld, bit: int) -> None:
     _flip(parity_world, bit)
     report = parity_world.compare()

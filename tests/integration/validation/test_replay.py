@@ -62,7 +62,7 @@ def test_the_log_is_read_in_pieces(place: Sandbox, monkeypatch: pytest.MonkeyPat
     for first in (0, 40):
         place.predict(ask(40, first))
     whole = place.project.replay()
-    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 29)
     pieces = place.project.replay()
     assert pieces.as_dict() == whole.as_dict()
     assert pieces.compared == 80
@@ -70,7 +70,7 @@ def test_the_log_is_read_in_pieces(place: Sandbox, monkeypatch: pytest.MonkeyPat
         place.project.replay(model="other")
 
 
-@pytest.mark.parametrize("bit", [0, 31, 63])
+@pytest.mark.parametrize("bit", [0, pytest.param(31, marks=pytest.mark.soak), pytest.param(63, marks=pytest.mark.soak)])
 def test_a_flipped_bit_in_a_logged_value(place: Sandbox, bit: int) -> None:
     place.predict(ask(20))
     column = place.model.assembler.labels.index("shop_risk__refund_share")
@@ -198,7 +198,7 @@ def test_a_score_that_the_model_does_not_give(place: Sandbox) -> None:
     assert report.different == int((honest != answer.scores).sum()) > 0
 
 
-@pytest.mark.parametrize("bit", [0, 55, 63])
+@pytest.mark.parametrize("bit", [0, pytest.param(55, marks=pytest.mark.soak), pytest.param(63, marks=pytest.mark.soak)])
 def test_a_flipped_bit_in_a_stored_value(place: Sandbox, bit: int) -> None:
     place.flip("card_days", place.key("card_days", FIRST_CARD + 2), feature=1, bit=bit)
     place.predict(ask(10))

@@ -59,7 +59,7 @@ import sys, time
 from pathlib import Path
 from skewless.contract.clock import OffsetClock
 clock = OffsetClock(Path(sys.argv[1]))
-end = time.monotonic() + 1
+end = time.monotonic() + 0.4
 n = 0
 while time.monotonic() < end:
     n += 1
@@ -73,7 +73,7 @@ def test_who_reads_an_offset_clock_while_it_is_moved_sees_the_time_before_or_aft
     with subprocess.Popen([sys.executable, "-c", _MOVER, str(tmp_path / "clock")], cwd=ROOT) as mover:
         seen = []
         while mover.poll() is None:
-            seen += [abs(clock.now_us() - SystemClock().now_us()) for _ in range(10_000)]
+            seen += [abs(clock.now_us() - SystemClock().now_us()) for _ in range(1_000)]
     assert mover.returncode == 0
     assert len(seen) > 10_000
     assert [distance for distance in seen if abs(distance - far) > 60 * SECOND] == []

@@ -113,7 +113,7 @@ def make_matrix(n: int, seed: int, kinds: tuple[str, ...] = ("plain", "few", "co
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=1 + settings().max_examples // 4, deadline=None)
 @given(
     kinds=st.lists(
         st.sampled_from(["plain", "few", "constant", "missing", "rare", "huge", "gaps"]), min_size=1, max_size=4
@@ -150,9 +150,9 @@ def test_many_pages_give_the_model_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, task: str
 ) -> None:
     monkeypatch.setattr(xgboost_trainer, "_PAGE_BYTES", 8_000)
-    matrix = make_matrix(3_000, 1)
+    matrix = make_matrix(1_500, 1)  # ten pages
     spec = replace(make_spec(**TASKS[task]), algorithm=algorithm, rounds=6, params={"early_stopping_rounds": 3})
-    check_equal(*both_ways(matrix, store_matrix(matrix, tmp_path, [1_000, 1_001], 100, {1: "w"}), spec))
+    check_equal(*both_ways(matrix, store_matrix(matrix, tmp_path, [500, 501], 100, {1: "w"}), spec))
     assert not (tmp_path / "scratch").exists() or not list((tmp_path / "scratch").iterdir())
 
 

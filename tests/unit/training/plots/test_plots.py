@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -29,6 +30,12 @@ def some_curves(task: Task) -> dict[str, Any]:
     }
 
 
+@cache
+def drawn_plots(task: Task) -> list[Plot]:
+    """The plots of a task: drawn once, as each takes a tenth of a second."""
+    return evaluation_plots(some_curves(task))
+
+
 def texts(plot: Plot) -> list[str]:
     """Return the words in a plot, read by another parser."""
     root = ET.fromstring(plot.svg)  # noqa: S314 - our own
@@ -45,7 +52,7 @@ def texts(plot: Plot) -> list[str]:
     ],
 )
 def test_each_curve_of_a_task_becomes_a_plot(task: Task, names: list[str]) -> None:
-    plots = evaluation_plots(some_curves(task))
+    plots = drawn_plots(task)
     assert [plot.name for plot in plots] == [*names, "importance_gain", "importance_permutation", "learning"]
     for plot in plots:
         assert plot.title in texts(plot)
@@ -60,7 +67,7 @@ def test_what_is_not_there_is_not_plotted() -> None:
 
 
 def test_a_plot_takes_the_colour_of_its_surroundings_and_needs_nothing_from_elsewhere() -> None:
-    for plot in evaluation_plots(some_curves("binary")):
+    for plot in drawn_plots("binary"):
         assert "prefers-color-scheme:dark" in plot.svg
         assert "currentColor" in plot.svg
         assert "#010203" not in plot.svg
@@ -71,8 +78,7 @@ def test_a_plot_takes_the_colour_of_its_surroundings_and_needs_nothing_from_else
 
 @pytest.mark.long
 def test_the_same_values_give_the_same_text() -> None:
-    first, again = (evaluation_plots(some_curves("binary")) for _ in range(2))
-    assert first == again
+    assert evaluation_plots(some_curves("binary")) == drawn_plots("binary")
 
 
 def test_a_line_goes_through_the_values() -> None:

@@ -27,12 +27,22 @@ def of_rows(losses: Floats) -> LossSummary:
     return LossSummary.of(losses, np.arange(losses.size, dtype=np.uint64))
 
 
+def of_looks(losses: Floats) -> list[LossSummary]:
+    """The summaries of the first losses, at each look."""
+    n = np.arange(1, losses.size + 1)
+    means = np.cumsum(losses) / n
+    squares = np.cumsum(losses**2) - n * means**2
+    at = slice(LOOK_EVERY - 1, None, LOOK_EVERY)
+    found = zip(n[at].tolist(), means[at].tolist(), squares[at].tolist(), strict=True)
+    return [LossSummary(n=each, mean=mean, squares=square) for each, mean, square in found]
+
+
 def peeked(champion: Floats, challenger: Floats) -> tuple[Winner | None, int]:
     """The first winner that any look names, and after how many labels of an arm."""
-    for n in range(LOOK_EVERY, champion.size + 1, LOOK_EVERY):
-        found = analyse(Losses(champion=of_rows(champion[:n]), challenger=of_rows(challenger[:n])), ALPHA)
+    for first, second in zip(of_looks(champion), of_looks(challenger), strict=True):
+        found = analyse(Losses(champion=first, challenger=second), ALPHA)
         if found.winner:
-            return found.winner, n
+            return found.winner, first.n
     return None, champion.size
 
 
@@ -113,6 +123,9 @@ def test_without_repeats_units_change_nothing() -> None:
     named = of_rows(losses)
     assert (named.n, named.mean) == (500, losses.mean())
     assert named.squares == pytest.approx(((losses - losses.mean()) ** 2).sum(), rel=1e-12)
+    for look in of_looks(losses):
+        of_part = of_rows(losses[: look.n])
+        assert (look.mean, look.squares) == pytest.approx((of_part.mean, of_part.squares), rel=1e-9)
 
 
 def test_nothing_is_said_of_few_labels() -> None:

@@ -36,7 +36,7 @@ def drawn(shape: str, rows: int, columns: int, seed: int) -> npt.NDArray[np.int6
     return np.random.default_rng(seed).multinomial(rows, SHAPES[shape], columns).astype(np.int64)
 
 
-@pytest.mark.parametrize("n", [50, 200, 2_000])
+@pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.soak), 2_000])
 @pytest.mark.parametrize("trained", [2_000, 50_000])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_without_drift_p_values_are_not_too_small(shape: str, trained: int, n: int) -> None:
@@ -58,7 +58,7 @@ def test_the_means_without_drift_are_those_of_the_papers(shape: str, n: int) -> 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("n", [50, 200, 2_000])
+@pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.soak), 2_000])
 @pytest.mark.parametrize(
     "watch", [Watch(least_rows=1), Watch(least_rows=1, psi=0.01, ks=0.01, js=0.01)], ids=["", "low"]
 )
