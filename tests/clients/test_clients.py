@@ -101,13 +101,14 @@ def test_odd_sessions(name: str, played: dict[str, tuple[int, str]]) -> None:
     assert failed == 0, said
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(10, marks=pytest.mark.soak)])  # beside those that cover a schema
 def test_every_route_answers_as_the_openapi_document_says(
-    foreign: str, server: PredictionServer, tmp_path: Path
+    foreign: str, server: PredictionServer, tmp_path: Path, examples: int
 ) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     options = [
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
-        *("--max-examples", "10", "--seed", "1", "--generation-database", "none"),
+        *("--max-examples", str(examples), "--seed", "1", "--generation-database", "none"),
         *("--exclude-path", "/v2/repository/models/{name}/unload"),
     ]
     said = run(

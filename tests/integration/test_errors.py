@@ -59,7 +59,9 @@ def scene(case: Case, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         stage.store.fill(stage.rows)
 
 
-@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=pytest.mark.soak if case.soak else ()) for case in TABLE]
+)
 def test_bad_input(case: Case, scene: Scene) -> None:
     case.arrange(scene)
     files, rows = scene.files(), scene.stage.store.rows()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.architecture.test_import_budget import OFFLINE, ROOT, packages
 from tests.integration.cli.conftest import SETTINGS, settings
 from tests.worlds.command_line import ROWS, done
@@ -67,7 +68,11 @@ def first_apply(
     environment = {**os.environ, **SETTINGS, **settings(clock_file)}
     edit(repo, "rounds=50", "rounds=51", file="models.py")
     (modules,) = loaded_by(repo, environment, ("apply",))
-    loaded_by(repo, environment, ("materialize",))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings(clock_file).items():
+            patch.setenv(name, value)
+        done("materialize", "--repo", repo)
+    ProjectState((repo / ".skewless").resolve()).database.close()  # other processes follow
     yield repo, environment, modules
     PrivateServer(repo / ".skewless").stop()
 

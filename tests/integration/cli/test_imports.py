@@ -189,7 +189,8 @@ def test_an_event_in_quarantine_claims_no_id(named: Path) -> None:
     assert (done_["accepted"], done_["rejected"], done_["duplicates"]) == (2, 1, 1)
 
 
-@pytest.mark.parametrize("with_ids", [False, True])
+# In make test, with ids: its steps are those without, and rows that are left out.
+@pytest.mark.parametrize("with_ids", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_an_import_that_is_killed_anywhere_goes_on(
     repo: Path, monkeypatch: pytest.MonkeyPatch, *, with_ids: bool
 ) -> None:

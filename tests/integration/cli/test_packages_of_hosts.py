@@ -77,6 +77,9 @@ def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_data
     until(lambda: served(server) == "000002")
 
     own_postgres.stop()
+    eventually(lambda: server.get("/metrics"), lambda text: "\nskewless_database_down 1.0\n" in text)
+    findings = run("doctor", "--repo", serving_host, "--json").body["checks"]
+    assert [item["verdict"] for item in findings if item["name"] == "server"] == ["warn"]
     bucket.stop()
     assert served(server) == "000002"
     server.stop()

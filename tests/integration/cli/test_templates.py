@@ -46,9 +46,9 @@ def test_a_template_leads_to_a_prediction(
     body = done("predict", template, "--repo", repo, "--row", json.dumps(ROWS[template]))
     features = body["predictions"][0]["features"]
     assert sum(value is not None for value in features.values()) >= len(features) - 2
-    (modules,) = loaded_by(repo, dict(os.environ), ("why", body["predictions"][0]["id"]))
-    assert packages(modules) & (OFFLINE | SLOW | ONLINE) == set()
     if template == "fraud":
+        (modules,) = loaded_by(repo, dict(os.environ), ("why", body["predictions"][0]["id"]))
+        assert packages(modules) & (OFFLINE | SLOW | ONLINE) == set()
         drift_is_found(repo)
 
 

@@ -264,22 +264,8 @@ def test_replay_proves_and_finds(walked: Path, tmp_path: Path) -> None:
 
 
 def test_one_round_of_the_scheduler_moves_the_alias(walked: Path) -> None:
-    # A process of its own: the scheduler takes the signals of the main thread.
     before = done("status", "--repo", walked)["models"][0]["moves"]
-    command = [
-        sys.executable,
-        "-c",
-        MAIN,
-        "scheduler",
-        "--only",
-        "materialize",
-        "--only",
-        "retrain",
-        "--repo",
-        str(walked),
-        "--json",
-    ]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    jobs = {job["job"]: job["ok"] for job in json.loads(said.stdout)["jobs"]}
+    said = done("scheduler", "--only", "materialize", "--only", "retrain", "--repo", walked)
+    jobs = {job["job"]: job["ok"] for job in said["jobs"]}
     assert jobs == {"materialize": True, "retrain fraud": True}
     assert done("status", "--repo", walked)["models"][0]["moves"] == before + 1

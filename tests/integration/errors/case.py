@@ -71,6 +71,7 @@ class Case:
         writes_rows: whether it may bring other views up to date in the store.
         shared: whether the server that all requests share answers.
         usage: whether the command line itself refuses, in its own words.
+        soak: whether it runs only in `make soak`: another case has the same error by the same code.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Case:
     writes_rows: bool = False
     shared: bool = False
     usage: bool = False
+    soak: bool = False
 
 
 LEDGER = ".skewless/skewless.db*"

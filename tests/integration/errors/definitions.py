@@ -27,8 +27,10 @@ def rewritten(file: str, column: str, kind: pa.DataType | None, name: str | None
 
 
 def _each(name: str, arrange: Arrange, code: int = 2, **parts: Any) -> Iterator[Case]:  # noqa: ANN401 - fields of Case
+    """Both compile alike: in make test, `plan` meets the first error of each exit code."""
     for word in ("plan", "apply"):
-        yield Case(name=f"{word}: {name}", ask=verb(word), code=code, arrange=arrange, **parts)
+        soak = word == "plan" and name not in {"missing column", "two features of one name"}
+        yield Case(name=f"{word}: {name}", ask=verb(word), code=code, arrange=arrange, soak=soak, **parts)
 
 
 CASES: tuple[Case, ...] = (

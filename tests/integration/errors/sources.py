@@ -74,18 +74,22 @@ VIEW_VERBS = (
 LABEL_VERBS = (("plan",), ("apply",), ("validate",), ("train", "fraud"))
 
 
+# In make test, these meet each damage, and each other verb meets one.
+_ALL_DAMAGE = ("materialize",), ("train", "fraud")
+
+
 def _damaged() -> Iterator[Case]:
-    for what, (shops, labels, problem) in DAMAGE.items():
+    for i, (what, (shops, labels, problem)) in enumerate(DAMAGE.items()):
         # What is not there yet is no error of definitions.
         declares = ("plan",), ("apply",)
-        for words in VIEW_VERBS:
-            if problem == "has no file" and words in declares:
-                continue
-            yield _at(words, f"{what} of a view", shops, thing="view 'shop_risk'", says=(problem,))
-        for words in LABEL_VERBS:
-            if problem == "has no file" and words in declares:
-                continue
-            yield _at(words, f"{what} of labels", labels, thing="label table of model 'fraud'", says=(problem,))
+        views = f"{what} of a view", shops, "view 'shop_risk'"
+        tables = f"{what} of labels", labels, "label table of model 'fraud'"
+        for verbs, (name, arrange, thing) in ((VIEW_VERBS, views), (LABEL_VERBS, tables)):
+            for j, words in enumerate(verbs):
+                if problem == "has no file" and words in declares:
+                    continue
+                soak = words not in _ALL_DAMAGE and j % len(DAMAGE) != i
+                yield _at(words, name, arrange, thing=thing, says=(problem,), soak=soak)
 
 
 def _at(words: tuple[str, ...], what: str, arrange: Arrange, **parts: Any) -> Case:  # noqa: ANN401 - fields of Case

@@ -99,9 +99,14 @@ def versions(server: PredictionServer, n: int = 100) -> set[str]:
     return found
 
 
+# In make test, test_routing.py has what a server counts of latency and scores, and test_guardrails.py what is judged.
 @pytest.mark.parametrize(
     ("fault", "guardrails"),
-    [("fails", {"errors"}), ("slow", {"latency", "latency_median"}), ("shifts", {"score_shift"})],
+    [
+        ("fails", {"errors"}),
+        pytest.param("slow", {"latency", "latency_median"}, marks=pytest.mark.soak),
+        pytest.param("shifts", {"score_shift"}, marks=pytest.mark.soak),
+    ],
 )
 def test_a_fault_is_rolled_back(
     spot: Sandbox, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]

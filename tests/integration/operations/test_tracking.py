@@ -91,8 +91,9 @@ def test_without_a_setting_nothing_is_published(place: Sandbox) -> None:
 
 
 def test_training_by_command_goes_on_while_the_store_is_away(
-    place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mlflow_store: Path
 ) -> None:
+    shutil.copy(mlflow_store, tmp_path / "elsewhere.db")
     monkeypatch.setenv("SKEWLESS_THREADS", "1")
     monkeypatch.setenv("SKEWLESS_TRACKING_URI", "http://127.0.0.1:1")
     said = run("train", "--repo", place.repo)

@@ -136,7 +136,16 @@ def test_the_imported_logs_can_be_written_and_merged(logged_before: ProjectState
     assert values["outcomes"] == old["outcomes"]
 
 
-@pytest.mark.parametrize("point", ["_import_all", "_move", "remove_leftovers", "adopt"])
+# In make test, two points are of each layout: what comes after the reading is the same code.
+@pytest.mark.parametrize(
+    ("logged_before", "point"),
+    [
+        pytest.param(layout, point, marks=pytest.mark.soak if (i + j) % 2 else ())
+        for i, point in enumerate(("_import_all", "_move", "remove_leftovers", "adopt"))
+        for j, layout in enumerate(LAYOUTS)
+    ],
+    indirect=["logged_before"],
+)
 def test_a_killed_import_of_logs_is_run_again(
     logged_before: ProjectState, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,21 +181,30 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
+    ("log/batch/card_days-41680bd7e8103439/00000000000000000003.parquet", _remove, "is missing"),
+    ("log/batch/card_days-41680bd7e8103439/00000000000000000003.parquet", _alter, "is corrupt"),
+    (f"log/{STREAM}/4/c00000000000000000000-00000000000000000007.parquet", _remove, "is missing"),
+    (f"log/{STREAM}/4/manifest.json", _remove, "is missing"),
+    (f"log/{STREAM}/4/manifest.json", _alter, "is corrupt"),
+    (f"log/{STREAM}/0/ends.bin", _remove, "is missing"),
+    (f"log/{STREAM}/0/ends.bin", _alter, "is corrupt"),
+    ("predictions/*-merged-*.parquet", _cut, "is corrupt"),
+    ("predictions/*-000007.parquet", _remove, "is missing"),
+    ("outcomes/*-merged.parquet", _alter, "is corrupt"),
+    ("outcomes/*-merged.parquet", _remove, "is missing"),
+]
+
+
+# In make test, each damage is of one layout: the files of both are read by the same code.
 @pytest.mark.parametrize(
-    ("name", "damage", "message"),
+    ("logged_before", "name", "damage", "message"),
     [
-        ("log/batch/card_days-41680bd7e8103439/00000000000000000003.parquet", _remove, "is missing"),
-        ("log/batch/card_days-41680bd7e8103439/00000000000000000003.parquet", _alter, "is corrupt"),
-        (f"log/{STREAM}/4/c00000000000000000000-00000000000000000007.parquet", _remove, "is missing"),
-        (f"log/{STREAM}/4/manifest.json", _remove, "is missing"),
-        (f"log/{STREAM}/4/manifest.json", _alter, "is corrupt"),
-        (f"log/{STREAM}/0/ends.bin", _remove, "is missing"),
-        (f"log/{STREAM}/0/ends.bin", _alter, "is corrupt"),
-        ("predictions/*-merged-*.parquet", _cut, "is corrupt"),
-        ("predictions/*-000007.parquet", _remove, "is missing"),
-        ("outcomes/*-merged.parquet", _alter, "is corrupt"),
-        ("outcomes/*-merged.parquet", _remove, "is missing"),
+        pytest.param(layout, *case, marks=pytest.mark.soak if (i + j) % 2 else ())
+        for i, case in enumerate(DAMAGE)
+        for j, layout in enumerate(LAYOUTS)
     ],
+    indirect=["logged_before"],
 )
 def test_a_missing_or_altered_file_is_named_and_nothing_is_imported(
     logged_before: ProjectState, name: str, damage: Callable[[Path], None], message: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,10 +15,21 @@ from skewless.infra.storage.database import Database
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import parse_events, parse_push
 from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving
+from tests.servers.node import Node
 from tests.worlds.edits import edit
-from tests.worlds.windowed_feast import WindowedFeastProject, columns, landing, some
+from tests.worlds.windowed_feast import WindowedFeastProject, columns, landing, open_windowed, some
 
 LINES = "application/x-ndjson; charset=utf-8"
+
+
+@pytest.fixture(scope="module")
+def refusing_routes(tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[EventRoutes]:
+    """The routes over a project to which no test sends an event that is taken."""
+    windowed = open_windowed(tmp_path_factory.mktemp("refusing") / "repo", valkey.url)
+    windowed.build()
+    with serving(windowed, windowed.project.redis_url) as event_routes:
+        yield event_routes
+    windowed.close()
 
 
 def seen(windowed: WindowedFeastProject) -> tuple[int, int]:
@@ -96,9 +108,9 @@ def test_many_clients_at_once(windowed: WindowedFeastProject, event_routes: Even
     ],
 )
 def test_what_cannot_be_taken_is_refused(
-    event_routes: EventRoutes, path: str, body: str, status: int, said: str
+    refusing_routes: EventRoutes, path: str, body: str, status: int, said: str
 ) -> None:
-    found, _, text = event_routes.post(path, body.encode())
+    found, _, text = refusing_routes.post(path, body.encode())
     assert (found, said in json.loads(text)["error"]["message"]) == (status, True), text
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
 from tests.servers.prediction import ROOT, PredictionServer
-from tests.worlds.trained import MODEL, Sandbox, ask
+from tests.worlds.trained import MODEL, Sandbox, ask, open_project
 from tests.worlds.waiting import eventually
 
 pytestmark = ONLY_LINUX
@@ -186,21 +186,21 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> Non
 
 def test_a_file_has_the_same_scores_with_and_without_it(place: Sandbox, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ask(3_000)), tmp_path / "in.parquet")
-    found = {}
-    for second in ("cpu", "none"):
-        target = tmp_path / f"{second}.parquet"
-        command = [sys.executable, "-m", PROGRAM, "predict", "--repo", str(place.repo), "--json"]
-        done = subprocess.run(
-            [*command, "--in", str(tmp_path / "in.parquet"), "--out", str(target)],
-            cwd=ROOT,
-            env=environment(place, SKEWLESS_SECOND_RUNTIME=second),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found[second] = pq.read_table(target)["score"].to_numpy()
-    assert found["cpu"].tobytes() == found["none"].tobytes()
+    with_it, without = tmp_path / "with.parquet", tmp_path / "without.parquet"
+    command = [sys.executable, "-m", PROGRAM, "predict", "--repo", str(place.repo), "--json"]
+    done = subprocess.run(
+        [*command, "--in", str(tmp_path / "in.parquet"), "--out", str(with_it)],
+        cwd=ROOT,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with closing(open_project(place.repo, second_runtime="none")) as project:
+        project.predict_file(MODEL, tmp_path / "in.parquet", without)
+    found = [pq.read_table(target)["score"].to_numpy().tobytes() for target in (with_it, without)]
+    assert found[0] == found[1]
     logged = {pq.read_table(path, columns=["runtime_id"])["runtime_id"][0].as_py() for path in place.log_files()}
     assert len(logged) == 2
     assert any("|nvforest-cpu-" in runtime for runtime in logged)

@@ -43,8 +43,16 @@ def test_every_step_answers_as_it_is_shown(repo: Path) -> None:
             assert re.fullmatch(".*".join(map(re.escape, step.shown.strip().split("..."))), said), (step, said)
 
 
+def check_unknown_versions(server: PredictionServer) -> None:
+    """What nobody trained cannot be loaded."""
+    for path, known in (("nobody", "fraud"), ("fraud", "000001, 000002")):
+        status, _, text = server.ask("POST", f"/v2/repository/models/{path}/load", b'{"parameters": {"version": "9"}}')
+        assert (status, text.endswith(f'Fix: use one of: {known}"}}')) == (404, True), text
+
+
 def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: Path) -> None:
     with serving(repo) as server:
+        check_unknown_versions(server)
         load(server)
         server.ask("POST", "/models/fraud/rollback")
         server.ask("POST", "/models/fraud/rollback")
@@ -60,12 +68,3 @@ def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: 
         status, _, text = server.ask("POST", "/predict", b'{"rows": [{}]}')
         assert (status, "load a model: none is served now" in text) == (404, True)
         load(server)
-
-
-def test_what_nobody_trained_cannot_be_loaded(repo: Path) -> None:
-    with serving(repo) as server:
-        for path, known in (("nobody", "fraud"), ("fraud", "000001, 000002")):
-            status, _, text = server.ask(
-                "POST", f"/v2/repository/models/{path}/load", b'{"parameters": {"version": "9"}}'
-            )
-            assert (status, text.endswith(f'Fix: use one of: {known}"}}')) == (404, True), text

@@ -130,8 +130,7 @@ def test_all_predictions_are_logged_and_proven(place: Sandbox, source: Path, tmp
         project.predict_file(MODEL, source, tmp_path / "out.parquet")
     report = place.project.replay()
     assert (report.compared, report.different) == (ROWS, 0)
-    ids = pq.read_table(tmp_path / "out.parquet")["id"].to_pylist()
-    assert len(set(ids)) == ROWS
+    assert len(set(pq.read_table(tmp_path / "out.parquet")["id"].to_pylist())) == ROWS
 
 
 def test_csv_keeps_its_texts(place: Sandbox, tmp_path: Path) -> None:
@@ -151,6 +150,7 @@ def test_csv_keeps_its_texts(place: Sandbox, tmp_path: Path) -> None:
     assert '"007"' in first[1]
 
 
+@pytest.mark.soak  # in make test, test_engine_reads.py has killed workers; tasks that are run twice are below
 def test_killed_workers_do_not_change_the_file(
     place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
