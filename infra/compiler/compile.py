@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, OnDemandFeatureView, StreamFeatureView
-from feast.repo_config import load_repo_config
 from feast.transformation.python_transformation import PythonTransformation
 
 from skewless.contract.columns import Transform
@@ -31,7 +30,8 @@ from skewless.contract.transforms import TransformRunner, input_dtype
 from skewless.infra.compiler import array_calls
 from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.decisions import compile_decisions
-from skewless.infra.compiler.input_recorder import InputRecorder, repo_modules
+from skewless.infra.compiler.feast_settings import load_settings
+from skewless.infra.compiler.input_recorder import CONFIG, InputRecorder, repo_modules
 from skewless.infra.compiler.services import (
     check_event_transform,
     check_inputs,
@@ -163,13 +163,13 @@ def _find_line(error: BaseException, repo: Path) -> str | None:
 
 
 def _project_name(repo: Path) -> str:
-    path = repo / "feature_store.yaml"
+    path = repo / CONFIG
     if not path.exists():
         raise DefinitionError(
             f"file {path}", "does not exist", fix="pass --repo DIR, or start with `skewless init DIR`"
         )
     try:
-        return str(load_repo_config(repo, path).project)
+        return str(load_settings(repo).project)
     except Exception as error:
         raise DefinitionError(f"file {path}", str(error), fix="correct the Feast configuration") from error
 

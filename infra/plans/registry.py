@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from feast import FeatureStore
-from feast.repo_config import RepoConfig, load_repo_config
+from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.compiler.feast_settings import load_settings
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def register_objects(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
         DefinitionError: Feast rejects a definition.
         StoreError: the disk failed.
     """
-    config = _config(repo)
+    config = load_settings(repo)
     if not _is_file(config):
         _apply(repo, config, objects)
         yield
@@ -58,7 +59,7 @@ def check_registration(repo: Path, objects: Sequence[Any]) -> None:
         DefinitionError: Feast rejects a definition.
         StoreError: the disk failed.
     """
-    config, scratch = _config(repo), _config(repo)
+    config, scratch = load_settings(repo), load_settings(repo)
     # With these, Feast would also prepare the online store and notify other services.
     scratch.online_config = scratch.openlineage_config = scratch.mlflow_config = None
     with TemporaryDirectory(prefix="skewless-registry-") as folder:
@@ -71,11 +72,7 @@ def check_registration(repo: Path, objects: Sequence[Any]) -> None:
 
 def registry_path(repo: Path) -> str:
     """Return the registry's file, relative to the repo."""
-    return str(_config(repo).registry.path)
-
-
-def _config(repo: Path) -> RepoConfig:
-    return load_repo_config(repo, repo / "feature_store.yaml")
+    return str(load_settings(repo).registry.path)
 
 
 def _is_file(config: RepoConfig) -> bool:

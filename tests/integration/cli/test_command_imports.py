@@ -129,6 +129,12 @@ def test_definitions_that_changed_are_compiled(first_apply: tuple[Path, dict[str
     assert "feast" in OFFLINE
 
 
+def test_to_register_definitions_feast_does_not_load_its_store_of_files(
+    first_apply: tuple[Path, dict[str, str], set[str]],
+) -> None:
+    assert packages(first_apply[2]) & {"dask", "scipy"} == set()
+
+
 def test_a_proof_imports_neither_pandas_nor_a_client(
     trained_project: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
