@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +124,76 @@ def _hide(folder: Path) -> None:
     shutil.copy(f"{folder}.py", folder / "__init__.py")
 
 
+@dataclass(frozen=True)
+class AppliedOnce:
+    """Where each test finds the project, and two copies: as it was written, and as an apply left it."""
+
+    place: Path
+    written: Path
+    applied: Path
+
+
+@pytest.fixture(scope="module")
+def applied_once(tmp_path_factory: pytest.TempPathFactory) -> AppliedOnce:
+    folder = tmp_path_factory.mktemp("applied")
+    once = AppliedOnce(folder / "place", folder / "written", folder / "applied")
+    write_project(once.place)
+    shutil.copytree(once.place, once.written)
+    with pytest.MonkeyPatch.context() as patch, open_planner(surround(once.place, patch), folder / "spill") as planner:
+        patch.setattr(input_recorder, "started_ns", time.time_ns)  # as for each test: see `_trust_modules`
+        apply(planner)
+        planner.state.database.close()  # its file is copied
+    shutil.copytree(once.place, once.applied)
+    return once
+
+
 @pytest.fixture
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
-    repo, outside = tmp_path / "repo", tmp_path / "outside"
+def surroundings(applied_once: AppliedOnce, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """A project that was never applied."""
+    return restore(applied_once, applied_once.written, monkeypatch)
+
+
+@pytest.fixture
+def applied_surroundings(applied_once: AppliedOnce, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """A project that was applied, with its record; always in one place, as the record names its inputs by paths."""
+    return restore(applied_once, applied_once.applied, monkeypatch)
+
+
+@pytest.fixture
+def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
+    with open_planner(surroundings, tmp_path / "spill") as planner:
+        yield planner
+
+
+@pytest.fixture
+def applied_planner(applied_surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
+    with open_planner(applied_surroundings, tmp_path / "spill") as planner:
+        yield planner
+
+
+def restore(once: AppliedOnce, copy: Path, patch: pytest.MonkeyPatch) -> Surroundings:
+    shutil.rmtree(once.place)
+    shutil.copytree(copy, once.place)
+    return surround(once.place, patch)
+
+
+def surround(place: Path, patch: pytest.MonkeyPatch) -> Surroundings:
+    patch.syspath_prepend(str(place / "outside"))
+    patch.setenv("PROJECT_DAYS", "30")
+    return Surroundings(place / "repo", place / "outside", patch)
+
+
+@contextmanager
+def open_planner(surroundings: Surroundings, spill: Path) -> Iterator[Planner]:
+    with connect(spill, threads=1) as connection:
+        yield Planner(
+            repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connect=lambda: connection
+        )
+    _forget()
+
+
+def write_project(place: Path) -> None:
+    repo, outside = place / "repo", place / "outside"
     shutil.copytree(TEMPLATE, repo)
     write_sample(repo / "data", NOW)
     with (repo / "definitions.py").open("a") as file:
@@ -137,18 +204,6 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surrounding
     (repo / "parts" / "days.py").write_text("TTL_DAYS = 1\n")
     outside.mkdir()
     (outside / "company.py").write_text("DAYS = 0\n")
-    monkeypatch.syspath_prepend(str(outside))
-    monkeypatch.setenv("PROJECT_DAYS", "30")
-    return Surroundings(repo, outside, monkeypatch)
-
-
-@pytest.fixture
-def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
-    with connect(tmp_path / "spill", threads=1) as connection:
-        yield Planner(
-            repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connect=lambda: connection
-        )
-    _forget()
 
 
 def _forget() -> None:
@@ -183,12 +238,13 @@ def reused(planner: Planner) -> bool:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_plan_is_reused_only_if_no_input_changed(change: str, surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
-    assert planner._unchanged() is not None
+def test_a_plan_is_reused_only_if_no_input_changed(
+    change: str, applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    assert applied_planner._unchanged() is not None
     make, may_reuse = CHANGES[change]
-    make(surroundings)
-    assert reused(planner) is may_reuse
+    make(applied_surroundings)
+    assert reused(applied_planner) is may_reuse
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
@@ -220,16 +276,20 @@ def test_an_apply_without_a_change_writes_nothing(planner: Planner) -> None:
     assert {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()} == before
 
 
-def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
+def test_an_apply_takes_note_of_files_that_are_not_loaded(
+    applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    surroundings, planner = applied_surroundings, applied_planner
     (surroundings.repo / "expectations.py").write_text("SUITES = {}\n")
     assert planner.plan().notes
     apply(planner)
     assert not planner.plan().notes
 
 
-def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
+def test_a_plan_that_is_not_the_recorded_one_is_compiled(
+    applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    surroundings, planner = applied_surroundings, applied_planner
     records = Records(planner.state.database, "plan")
     before = records.latest("applied")
     assert before is not None
@@ -240,11 +300,12 @@ def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundi
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": 1}', b'{"format": 1, "inputs": {}}', b"[]"])
-def test_a_corrupt_record_counts_as_none(damage: bytes, planner: Planner) -> None:
-    apply(planner)
-    (planner.state / FILE).write_bytes(damage)
-    assert read_record(planner.state) is None
-    assert planner.plan().changes == []
+def test_a_corrupt_record_counts_as_none(damage: bytes, applied_planner: Planner) -> None:
+    state = applied_planner.state
+    assert read_record(state) is not None
+    (state / FILE).write_bytes(damage)
+    assert read_record(state) is None
+    assert applied_planner.plan().changes == []
 
 
 @pytest.mark.parametrize(
@@ -283,9 +344,11 @@ def test_a_file_that_changes_while_it_is_compiled_is_compiled_again(
     assert read_record(planner.state) is None
 
 
-def test_libraries_and_packages_are_inputs(surroundings: Surroundings, tmp_path: Path, planner: Planner) -> None:
-    apply(planner)
-    record = read_record(planner.state)
+def test_libraries_and_packages_are_inputs(
+    applied_surroundings: Surroundings, tmp_path: Path, applied_planner: Planner
+) -> None:
+    surroundings = applied_surroundings
+    record = read_record(applied_planner.state)
     assert record is not None
     path, stamp = next(iter(record.inputs.libraries.items()))
     assert compile_inputs.read_stamp(path) == stamp
