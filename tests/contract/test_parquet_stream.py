@@ -72,11 +72,12 @@ def test_each_row_comes_once(folder: Path) -> None:
     assert stream.trouble is None
 
 
-@pytest.mark.parametrize("position", [0, 1, 9_999, 10_000, 10_001, 29_999, 30_000])
-def test_reading_goes_on_where_the_owner_says(folder: Path, position: int) -> None:
+def test_reading_goes_on_where_the_owner_says(folder: Path) -> None:
     whole = drained(ParquetStream(folder, RecordingListener(), time_column="t"))
     assert [at for at, _ in whole] == list(range(30_000))
-    assert drained(ParquetStream(folder, RecordingListener(position), time_column="t")) == whole[position:]
+    for position in (0, 1, 9_999, 10_000, 10_001, 29_999, 30_000):
+        rest = drained(ParquetStream(folder, RecordingListener(position), time_column="t"))
+        assert rest == whole[position:], position
 
 
 def test_rows_are_ordered_by_a_column_and_equal_ones_as_they_stand(folder: Path) -> None:

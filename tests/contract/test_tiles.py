@@ -146,12 +146,12 @@ def test_a_state_of_another_plan_is_refused(store: OnlineStore) -> None:
 
 def test_3_7_rolling_up_under_two_writers_loses_nothing(store: OnlineStore, online_place: StorePlace) -> None:
     states = States(store)
-    parts = {name: made(name, 0, 600, ids=4) for name in "ab"}
+    parts = {name: made(name, 0, 300, ids=4) for name in "ab"}
 
     def write(name: str) -> None:
         with online_place.store() as writer:
             own = States(writer)
-            for first in range(0, 600, 15):
+            for first in range(0, 300, 15):
                 own.append(name, parts[name][first : first + 15])
                 own.view.roll(own.store, own.names(range(4)), M + first * 1_000)
 

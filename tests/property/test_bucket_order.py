@@ -26,7 +26,7 @@ from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogSnapshot, OfflineViews
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.storage.project_state import ProjectState
-from tests.property.fewer import FEWER
+from tests.property.fewer import FEWER, FEWEST
 from tests.property.test_join import ASKS, BATCHES, VIEW, EntityTime, batches, entities, write
 from tests.property.test_window_join import CASES, PLACES, packed, same
 from tests.windows.cases import Key, WindowCase
@@ -97,7 +97,7 @@ def _schema_of(case: WindowCase) -> pa.Schema:
     return case.entities.schema
 
 
-@FEWER
+@FEWEST
 @given(st.data(), BATCHES, ASKS, BLOCKS, TASKS)
 def test_latest_values(
     connection: duckdb.DuckDBPyConnection,

@@ -19,6 +19,7 @@ from skewless.infra.log.log_columns import EVENT, KNOWN_AT, REJECT, SEQ
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.offline.window_positions import rebuild_states
+from tests.property.fewer import FEWER
 from tests.property.test_window_join import CASES, PLACES, packed, same
 from tests.windows.cases import ONE_KEY, Key, WindowCase
 from tests.windows.oracle import counts_by
@@ -26,6 +27,7 @@ from tests.windows.oracle import counts_by
 PARTS = st.integers(1, 5)
 
 
+@FEWER
 @given(case=CASES, rows=PARTS)
 def test_features_of_parts(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: int) -> None:
     """SEMANTICS 3.6: chunks of a few events, and of a few entity rows of a key."""
@@ -39,6 +41,7 @@ def test_features_of_parts(connection: duckdb.DuckDBPyConnection, case: WindowCa
         same(case, read, lambda row, event: event.seq <= case.applied[row][PLACES[event.partition]])
 
 
+@FEWER
 @given(case=CASES, rows=PARTS)
 def test_states_of_parts(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: int) -> None:
     """SEMANTICS 3.7: the states of parts, merged, have the bytes of states of all events."""
@@ -51,6 +54,7 @@ def test_states_of_parts(connection: duckdb.DuckDBPyConnection, case: WindowCase
                 assert packed(WindowJoin(connection, chunk_rows=chunk_rows), case, parts, m) == expected
 
 
+@FEWER
 @given(case=CASES, rows=PARTS)
 def test_rebuilt_states_of_parts(connection: duckdb.DuckDBPyConnection, case: WindowCase, rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
-from tests.property.fewer import FEWER
+from tests.property.fewer import FEWEST
 from tests.worlds.latest import LatestWorld, seen
 from tests.worlds.plans import make_view
 
@@ -100,7 +100,7 @@ def in_file_order(files: dict[str, list[Row]], suffix: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@FEWER
+@FEWEST
 @given(first=FILES, second=FILES)
 def test_2_1_ties_keep_file_order(
     connection: duckdb.DuckDBPyConnection, kind: str, first: dict[str, list[Row]], second: dict[str, list[Row]]
@@ -127,7 +127,7 @@ def test_2_1_ties_keep_file_order(
 
 
 @pytest.mark.parametrize("what", ["table", "view"])
-@FEWER
+@FEWEST
 @given(first=st.lists(ROW, min_size=1, max_size=30), second=st.lists(ROW, max_size=30))
 def test_2_1_ties_of_a_database_keep_its_order(
     connection: duckdb.DuckDBPyConnection, what: str, first: list[Row], second: list[Row]

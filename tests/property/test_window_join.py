@@ -102,9 +102,9 @@ def test_online_state_in_any_order(case: WindowCase, order: random.Random, steps
 
 @pytest.mark.long
 def test_hot_keys_in_small_chunks(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    """SEMANTICS 3.6: windows of thousands of events, over many chunks, are those of the online state."""
+    """SEMANTICS 3.6: windows of a thousand events, over many chunks, are those of the online state."""
     case = hot_case(random.Random(11))
-    join, parts = WindowJoin(connection, chunk_rows=1_000), case.parts(tmp_path)
+    join, parts = WindowJoin(connection, chunk_rows=500), case.parts(tmp_path)
     applied = np.array(case.applied, dtype=np.int64)
     reads = (
         (join.read(case.view, parts, case.entities, mode="event_time"), lambda _row, _event: True),
@@ -124,7 +124,7 @@ def test_hot_keys_in_small_chunks(connection: duckdb.DuckDBPyConnection, tmp_pat
 
 
 def hot_case(rng: random.Random) -> WindowCase:
-    """Return a log of 4,000 events of four keys within two minutes."""
+    """Return a log of 2,000 events of four keys within two minutes."""
 
     def row(partition: int) -> LoggedEvent:
         ts = rng.randrange(120 * SECOND)
@@ -133,10 +133,10 @@ def hot_case(rng: random.Random) -> WindowCase:
         delay = rng.choice([0, 0, 0, 5, 500, 40_000]) * 1_000 if partition else 70 * SECOND
         return LoggedEvent(key=(rng.choice([1, 1, 1, 2, 3, 4]),), ts=ts, values=values, recorded=ts + delay)
 
-    rows = [[row(partition) for _ in range(2_000)] for partition in (0, 1)]
+    rows = [[row(partition) for _ in range(1_000)] for partition in (0, 1)]
     asks: list[tuple[Key, int]] = [((rng.randrange(1, 6),), rng.randrange(121 * SECOND)) for _ in range(15)]
-    applied = [[rng.randrange(-1, 2_000), rng.randrange(1_950, 2_000)] for _ in asks]
-    return WindowCase(view=ONE_KEY, rows=rows, ends=[[], []], cuts=[2_000, 2_000], asks=asks, applied=applied)
+    applied = [[rng.randrange(-1, 1_000), rng.randrange(950, 1_000)] for _ in asks]
+    return WindowCase(view=ONE_KEY, rows=rows, ends=[[], []], cuts=[1_000, 1_000], asks=asks, applied=applied)
 
 
 def same(case: WindowCase, read: ViewRead, counts: Callable[[int, Event], bool]) -> None:

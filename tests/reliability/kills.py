@@ -7,6 +7,7 @@ A point is ``NAME#NUMBER``.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -223,7 +224,10 @@ def lanes(module: str, n: int) -> Iterator[Sequence[Victims]]:
 
 
 def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[str]]:
+    """Follow an order in a process of its own; load here what it has loaded, so that the next one need not."""
     point, side, order = json.loads(line)
+    gc.freeze()  # no look at all objects in each process
+    known = set(sys.modules)
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
@@ -232,7 +236,7 @@ def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[s
             steps = Steps(point, side)
             act(steps, order)
             with os.fdopen(into, "w") as report:
-                json.dump(steps.passed, report)
+                json.dump([steps.passed, sorted(set(sys.modules) - known)], report)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -241,8 +245,16 @@ def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[s
             os._exit(code)
     os.close(into)
     with os.fdopen(out) as report:
-        passed = json.loads(report.read() or "[]")
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), passed
+        passed, loaded = json.loads(report.read() or "[[], []]")
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    _load(loaded)
+    return status, passed
+
+
+def _load(modules: Iterable[str]) -> None:
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def main(module: str, *ends: int) -> None:
@@ -253,9 +265,7 @@ def main(module: str, *ends: int) -> None:
         ends: of each lane: where orders come from, and where answers go.
     """
     act = import_module(module).act
-    for name in ("pandas", "pyarrow.compute", "psycopg", "obstore.store"):  # once, and not in each process
-        with suppress(ImportError):
-            import_module(name)
+    _load(("pandas", "pyarrow.compute", "psycopg", "obstore.store"))  # once, and not in each lane
     children = []
     for orders, answers in zip(ends[::2], ends[1::2], strict=True):
         child = os.fork()

@@ -22,7 +22,7 @@ from tests.worlds.command_line import run
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS, trained_repo
 
-SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 200))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 200))]
 VERBS = (
     ("parity",),
     ("status",),

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.log_columns import SEQ
-from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
+from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, lanes, table_of, victims
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds
 from tests.reliability.materialize_kills import order_of
 from tests.servers.node import Node
@@ -107,12 +107,11 @@ def test_1_4_four_runs_at_once_accept_each_row_once(latest: LatestRedisWorld) ->
     write_rounds(latest, 4, KEYS)
     orders = [order_of(latest) | {"now_us": FIRST + number} for number in range(2, 6)]
 
-    def run(order: dict[str, object]) -> list[str]:
-        with victims("tests.reliability.materialize_kills") as dying:
-            return dying.points(**order)
+    def run(one: Victims, order: dict[str, object]) -> list[str]:
+        return one.points(**order)
 
-    with ThreadPoolExecutor(4) as pool:
-        passed = list(pool.map(run, orders))
+    with lanes("tests.reliability.materialize_kills", 4) as dying, ThreadPoolExecutor(4) as pool:
+        passed = list(pool.map(run, dying, orders))
     # One of them found the new rows, the others nothing to do.
     step, _ = STORED["shared" if latest.addresses.is_shared else "defaults"]
     assert [sum(kind_of(point) == step for point in each) for each in passed].count(1) == 1

@@ -87,6 +87,10 @@ def cases_of(points: Sequence[str], n: int, seed: int) -> list[tuple[str, Side]]
     return [(chance.choice(by_kind[wanted[i % len(wanted)][0]]), wanted[i % len(wanted)][1]) for i in range(n)]
 
 
+# On PostgreSQL, schedulers are killed in test_schedulers.py, too.
+@pytest.mark.parametrize(
+    "project_database", ["sqlite", pytest.param("postgres", marks=pytest.mark.soak)], indirect=True
+)
 def test_kills_around_the_claim_and_the_end_of_a_run(terms: KilledTerms) -> None:
     terms.points()
     kinds = {point.partition("#")[0] for point in terms.points()}

@@ -137,7 +137,7 @@ def test_a_store_that_comes_back_with_an_older_snapshot_gets_the_rest_again(tmp_
         one.run()
 
 
-@pytest.mark.parametrize("at", [0, 2, 4, 7, 9])
+@pytest.mark.parametrize("at", [0, 4, 9, *(pytest.param(at, marks=pytest.mark.soak) for at in (2, 7))])
 def test_a_store_that_is_emptied_in_the_middle_of_a_batch(
     tmp_path: Path, node: Node, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

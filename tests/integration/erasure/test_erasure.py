@@ -120,10 +120,9 @@ def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRep
         assert (again.rows, again.events, again.predictions, again.outcomes) == (0, 0, 0, 0)
 
 
-def test_a_dry_run_counts_and_changes_nothing(make_repo: MakeRepo) -> None:
-    repo = make_repo("dry")
+def test_a_dry_run_counts_and_changes_nothing(filled_repo: Path) -> None:
+    repo = filled_repo
     with Project(repo) as project:
-        fill(project)
         delete_in_sources(repo)
         before = values(project)
         receipt = project.erase(ENTITY, dry_run=True)
@@ -136,10 +135,9 @@ def test_a_dry_run_counts_and_changes_nothing(make_repo: MakeRepo) -> None:
         assert "not covered: backups" in said.stdout
 
 
-def test_it_is_refused_while_a_source_has_the_entity(make_repo: MakeRepo) -> None:
-    repo = make_repo("refused")
+def test_it_is_refused_while_a_source_has_the_entity(filled_repo: Path) -> None:
+    repo = filled_repo
     with Project(repo) as project:
-        fill(project)
         with pytest.raises(SourceError, match=r"still has \d+ rows of the entity"):
             project.erase(ENTITY)
         for keys in ({"nobody": "x"}, {}):
@@ -152,10 +150,9 @@ def test_it_is_refused_while_a_source_has_the_entity(make_repo: MakeRepo) -> Non
         assert (said.code, said.body["error"]["problem"]) == (6, "needs a confirmation")
 
 
-def test_more_keys_erase_fewer_rows(make_repo: MakeRepo) -> None:
-    repo = make_repo("pairs")
+def test_more_keys_erase_fewer_rows(filled_repo: Path) -> None:
+    repo = filled_repo
     with Project(repo) as project:
-        fill(project)
         for name in ("visits", "pairs"):
             path = repo / f"data/{name}.parquet"
             rows = pq.read_table(path).to_pandas()

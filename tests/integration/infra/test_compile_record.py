@@ -7,8 +7,8 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,125 +26,76 @@ from skewless.infra.plans.planning import Planner
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.test_window_compiler import write_history
+from tests.worlds.compile_changes import CHANGES, Surroundings, write_project
 from tests.worlds.edits import edit
-from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.windowed_types import COLUMNS, write_repo
 
 NOW = 1_750_000_000_000_000
 TICK_S = 0.05  # files that are younger are not trusted
-INPUTS = """
-import json
-import os
-
-import company
-from parts.days import TTL_DAYS
-
-LIMITS = json.loads((Path(__file__).parent / "limits.json").read_text())
-DAYS = int(os.environ.get("PROJECT_DAYS", "30"))
-more = FeatureView(
-    name="more",
-    entities=[shop],
-    ttl=timedelta(days=DAYS + TTL_DAYS + LIMITS["days"] + company.DAYS),
-    schema=[Field(name="shop_id", dtype=String), Field(name="refund_share", dtype=Float64)],
-    source=shop_risk.batch_source,
-)
-"""
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """A project, and a module outside of it."""
+class AppliedOnce:
+    """Where each test finds the project, and two copies: as it was written, and as an apply left it."""
 
-    repo: Path
-    outside: Path
-    patch: pytest.MonkeyPatch
-
-    def rewrite(self, name: str, old: str, new: str, *, keep_time: bool = False) -> None:
-        path = self.repo / name
-        stat = path.stat()
-        edit(path.parent, old, new, file=path.name)
-        if keep_time:
-            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-    def table(self, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
-        path = self.repo / "data" / name
-        rows = change(pq.read_table(path))
-        path.unlink()
-        pq.write_table(rows, path)
+    place: Path
+    written: Path
+    applied: Path
 
 
-def cast(column: str, kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
-    def change(rows: pa.Table) -> pa.Table:
-        at = rows.schema.get_field_index(column)
-        return rows.set_column(at, column, rows[column].cast(kind, safe=False))
-
-    return change
-
-
-# What each change is, and whether the plan may be reused after it.
-CHANGES: dict[str, tuple[Callable[[Surroundings], object], bool]] = {
-    "nothing": (lambda _: None, True),
-    "newer time": (lambda p: os.utime(p.repo / "definitions.py"), True),
-    "more rows": (
-        lambda p: p.table("card_days.parquet", lambda rows: pa.concat_tables([rows, rows.slice(0, 3)])),
-        True,
-    ),
-    "other variable": (lambda p: p.patch.setenv("UNRELATED", "1"), True),
-    "expectations": (lambda p: (p.repo / "expectations.py").write_text("SUITES = {}\n"), True),
-    "definitions": (lambda p: p.rewrite("definitions.py", "timedelta(days=30)", "timedelta(days=3)"), False),
-    "same size and time": (
-        lambda p: p.rewrite("definitions.py", '"skewless.delay": "1h"', '"skewless.delay": "2h"', keep_time=True),
-        False,
-    ),
-    "transform": (lambda p: p.rewrite("transforms.py", "3_600_000_000 % 24", "3_600_000_000 % 12"), False),
-    "models": (lambda p: p.rewrite("models.py", "rounds=50", "rounds=60"), False),
-    "no models": (lambda p: (p.repo / "models.py").unlink(), False),
-    "config": (lambda p: p.rewrite("feature_store.yaml", "project: payments", "project: other"), False),
-    "opened file": (lambda p: (p.repo / "limits.json").write_text('{"days": 5}'), False),
-    "no opened file": (lambda p: (p.repo / "limits.json").unlink(), False),
-    "variable": (lambda p: p.patch.setenv("PROJECT_DAYS", "7"), False),
-    "no variable": (lambda p: p.patch.delenv("PROJECT_DAYS"), False),
-    "package": (lambda p: (p.repo / "parts" / "days.py").write_text("TTL_DAYS = 9\n"), False),
-    "module outside": (lambda p: (p.outside / "company.py").write_text("DAYS = 3\n"), False),
-    "module that hides another": (lambda p: (p.repo / "company.py").write_text("DAYS = 4\n"), False),
-    "package that hides a module": (lambda p: _hide(p.repo / "transforms"), False),
-    "column type": (lambda p: p.table("card_days.parquet", cast("payments_7d", pa.float32())), False),
-    "refused type": (lambda p: p.table("shop_risk.parquet", cast("refund_share", pa.string())), False),
-    "column": (lambda p: p.table("card_days.parquet", lambda rows: rows.append_column("x", rows["country"])), False),
-    "no source": (lambda p: (p.repo / "data" / "shop_risk.parquet").unlink(), False),
-    "label type": (lambda p: p.table("payments.parquet", cast("fraud", pa.int32())), False),
-    "registry": (lambda p: (p.repo / ".skewless" / "registry.db").write_bytes(b""), False),
-    "no registry": (lambda p: (p.repo / ".skewless" / "registry.db").unlink(), False),
-    "syntax": (lambda p: (p.repo / "models.py").write_text("MODELS = ["), False),
-}
-
-
-def _hide(folder: Path) -> None:
-    folder.mkdir()
-    shutil.copy(f"{folder}.py", folder / "__init__.py")
+@pytest.fixture(scope="module")
+def applied_once(tmp_path_factory: pytest.TempPathFactory) -> AppliedOnce:
+    folder = tmp_path_factory.mktemp("applied")
+    once = AppliedOnce(folder / "place", folder / "written", folder / "applied")
+    write_project(once.place, NOW)
+    shutil.copytree(once.place, once.written)
+    with pytest.MonkeyPatch.context() as patch, open_planner(surround(once.place, patch), folder / "spill") as planner:
+        patch.setattr(input_recorder, "started_ns", time.time_ns)  # as for each test: see `_trust_modules`
+        apply(planner)
+        planner.state.database.close()  # its file is copied
+    shutil.copytree(once.place, once.applied)
+    return once
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
-    repo, outside = tmp_path / "repo", tmp_path / "outside"
-    shutil.copytree(TEMPLATE, repo)
-    write_sample(repo / "data", NOW)
-    with (repo / "definitions.py").open("a") as file:
-        file.write(INPUTS)
-    (repo / "limits.json").write_text('{"days": 2}')
-    (repo / "parts").mkdir()
-    (repo / "parts" / "__init__.py").write_text("")
-    (repo / "parts" / "days.py").write_text("TTL_DAYS = 1\n")
-    outside.mkdir()
-    (outside / "company.py").write_text("DAYS = 0\n")
-    monkeypatch.syspath_prepend(str(outside))
-    monkeypatch.setenv("PROJECT_DAYS", "30")
-    return Surroundings(repo, outside, monkeypatch)
+def surroundings(applied_once: AppliedOnce, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """A project that was never applied."""
+    return restore(applied_once, applied_once.written, monkeypatch)
+
+
+@pytest.fixture
+def applied_surroundings(applied_once: AppliedOnce, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """A project that was applied, with its record; always in one place, as the record names its inputs by paths."""
+    return restore(applied_once, applied_once.applied, monkeypatch)
 
 
 @pytest.fixture
 def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
-    with connect(tmp_path / "spill", threads=1) as connection:
+    with open_planner(surroundings, tmp_path / "spill") as planner:
+        yield planner
+
+
+@pytest.fixture
+def applied_planner(applied_surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
+    with open_planner(applied_surroundings, tmp_path / "spill") as planner:
+        yield planner
+
+
+def restore(once: AppliedOnce, copy: Path, patch: pytest.MonkeyPatch) -> Surroundings:
+    shutil.rmtree(once.place)
+    shutil.copytree(copy, once.place)
+    return surround(once.place, patch)
+
+
+def surround(place: Path, patch: pytest.MonkeyPatch) -> Surroundings:
+    patch.syspath_prepend(str(place / "outside"))
+    patch.setenv("PROJECT_DAYS", "30")
+    return Surroundings(place / "repo", place / "outside", patch)
+
+
+@contextmanager
+def open_planner(surroundings: Surroundings, spill: Path) -> Iterator[Planner]:
+    with connect(spill, threads=1) as connection:
         yield Planner(
             repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connect=lambda: connection
         )
@@ -183,12 +134,13 @@ def reused(planner: Planner) -> bool:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_plan_is_reused_only_if_no_input_changed(change: str, surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
-    assert planner._unchanged() is not None
+def test_a_plan_is_reused_only_if_no_input_changed(
+    change: str, applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    assert applied_planner._unchanged() is not None
     make, may_reuse = CHANGES[change]
-    make(surroundings)
-    assert reused(planner) is may_reuse
+    make(applied_surroundings)
+    assert reused(applied_planner) is may_reuse
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])
@@ -220,16 +172,20 @@ def test_an_apply_without_a_change_writes_nothing(planner: Planner) -> None:
     assert {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()} == before
 
 
-def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
+def test_an_apply_takes_note_of_files_that_are_not_loaded(
+    applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    surroundings, planner = applied_surroundings, applied_planner
     (surroundings.repo / "expectations.py").write_text("SUITES = {}\n")
     assert planner.plan().notes
     apply(planner)
     assert not planner.plan().notes
 
 
-def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundings, planner: Planner) -> None:
-    apply(planner)
+def test_a_plan_that_is_not_the_recorded_one_is_compiled(
+    applied_surroundings: Surroundings, applied_planner: Planner
+) -> None:
+    surroundings, planner = applied_surroundings, applied_planner
     records = Records(planner.state.database, "plan")
     before = records.latest("applied")
     assert before is not None
@@ -240,11 +196,12 @@ def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundi
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": 1}', b'{"format": 1, "inputs": {}}', b"[]"])
-def test_a_corrupt_record_counts_as_none(damage: bytes, planner: Planner) -> None:
-    apply(planner)
-    (planner.state / FILE).write_bytes(damage)
-    assert read_record(planner.state) is None
-    assert planner.plan().changes == []
+def test_a_corrupt_record_counts_as_none(damage: bytes, applied_planner: Planner) -> None:
+    state = applied_planner.state
+    assert read_record(state) is not None
+    (state / FILE).write_bytes(damage)
+    assert read_record(state) is None
+    assert applied_planner.plan().changes == []
 
 
 @pytest.mark.parametrize(
@@ -283,9 +240,11 @@ def test_a_file_that_changes_while_it_is_compiled_is_compiled_again(
     assert read_record(planner.state) is None
 
 
-def test_libraries_and_packages_are_inputs(surroundings: Surroundings, tmp_path: Path, planner: Planner) -> None:
-    apply(planner)
-    record = read_record(planner.state)
+def test_libraries_and_packages_are_inputs(
+    applied_surroundings: Surroundings, tmp_path: Path, applied_planner: Planner
+) -> None:
+    surroundings = applied_surroundings
+    record = read_record(applied_planner.state)
     assert record is not None
     path, stamp = next(iter(record.inputs.libraries.items()))
     assert compile_inputs.read_stamp(path) == stamp

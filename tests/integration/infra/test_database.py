@@ -131,8 +131,8 @@ def _add_records(url: str, name: str, count: int) -> None:
 
 def test_processes_share_one_series_of_numbers(project_database: Database) -> None:
     processes = [
-        multiprocessing.get_context("spawn").Process(target=_add_records, args=(address_of(project_database), "n", 25))
-        for _ in range(4)
+        multiprocessing.get_context("spawn").Process(target=_add_records, args=(address_of(project_database), "n", 50))
+        for _ in range(2)
     ]
     for process in processes:
         process.start()

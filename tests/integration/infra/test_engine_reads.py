@@ -72,7 +72,7 @@ def test_each_number_of_buckets_gives_the_bits_of_one_read(
     entities = engine_world.entities(2_000)
     expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
     views = engine_world.views(executor if workers == 2 else ProcessExecutor(1))
-    for buckets in BUCKETS:
+    for buckets in BUCKETS if workers == 2 else BUCKETS[1:3]:
         assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
         assert sum(result.rows for result in views.results) == 4 * 2_000
         # At most a task per worker and view; no more tasks than buckets.
@@ -94,7 +94,7 @@ def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, executor: Pr
         alone = OfflineViews(world.state, world.shop.connection)
         assert bits_of(alone.read(plan_of(1), entities, order)) == expected
         views = world.views(executor)
-        for buckets in BUCKETS:
+        for buckets in (64, 4_096):  # another number than that of the files, and theirs
             assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
 
 
@@ -121,7 +121,7 @@ def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, e
     shop = engine_world.shop
     datasets = [
         shop.training_builder(plan=plan_of(buckets, PLAN), views=engine_world.views(executor)).build()
-        for buckets in BUCKETS
+        for buckets in BUCKETS[1:3]
     ]
     assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
 
@@ -205,7 +205,7 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
 
 @pytest.mark.long
 def test_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
-    engine_contract.check_killed_reads(executor, tmp_path, kills=3)
+    engine_contract.check_killed_reads(executor, tmp_path, kills=2)
 
 
 @pytest.mark.soak

@@ -69,11 +69,11 @@ def lightgbm_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
     booster = lgb.train(
         {"verbosity": -1, "num_threads": 1, "learning_rate": 0.3, **params},
         data,
-        80,
+        40,
         valid_sets=[held_out] if stop else [],
         callbacks=[lgb.early_stopping(3, verbose=False)] if stop else [],
     )
-    assert (0 < booster.best_iteration < 80) is stop
+    assert (0 < booster.best_iteration < 40) is stop
     path = folder / "model.txt"
     path.write_text(booster.model_to_string())
     return ModelCase(
@@ -96,7 +96,7 @@ def xgboost_case(folder: Path, params: dict[str, Any], suffix: str = "json", *, 
         return xgb.DMatrix(matrix, feature_types=types, enable_categorical=categorical, **more)
 
     group = {"group": np.full(300, 10)} if params["objective"].startswith("rank") else {}
-    booster = xgb.train({"nthread": 1, "verbosity": 0, **params}, matrix_of(rows, label=label, **group), 60)
+    booster = xgb.train({"nthread": 1, "verbosity": 0, **params}, matrix_of(rows, label=label, **group), 30)
     path = folder / f"model.{suffix}"
     booster.save_model(path)
     text = folder / "dump.json"
@@ -120,7 +120,7 @@ def catboost_case(folder: Path, params: dict[str, Any], *, categorical: bool = F
         return catboost.Pool(catboost_table(matrix, columns), label, cat_features=list(columns))
 
     options = {"thread_count": 1, "allow_writing_files": False, "logging_level": "Silent", "max_ctr_complexity": 1}
-    model = catboost.CatBoost({**options, "iterations": 60, **params}).fit(pool_of(rows, (target > 0).astype(float)))
+    model = catboost.CatBoost({**options, "iterations": 30, **params}).fit(pool_of(rows, (target > 0).astype(float)))
     path = folder / "model.json"
     path.write_bytes(export_json(model, [rows], columns))
     table = read_trees("catboost", path.read_bytes(), "the model")

@@ -54,7 +54,7 @@ def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
             check(child, case, rows[:1])
         assert child.margin(rows[:0]).shape == child.score(rows[:0]).shape == case.runtime.score(rows[:0]).shape
 
-        @settings(max_examples=30, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=10, suppress_health_check=list(HealthCheck))
         @given(rows=any_rows(case.thresholds))
         def any_row(rows: Matrix) -> None:
             check(child, case, rows)
