@@ -27,6 +27,7 @@ from skewless.project import Project
 from tests.worlds.engines import EngineWorld, bits_of, leftovers, open_engine_world, plan_of
 from tests.worlds.killer import killing_workers
 from tests.worlds.tasks import make_tasks
+from tests.worlds.waiting import is_alive
 from tests.worlds.windowed import NOW, write_repo
 
 ROOT = Path(__file__).parents[2]
@@ -103,13 +104,6 @@ def check_killed_driver(name: str) -> None:
     while left := _marked(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-
-
-def is_alive(pid: int) -> bool:
-    """Say whether a process runs; a zombie does not."""
-    with suppress(OSError):
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    return False
 
 
 def _marked(mark: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
@@ -29,3 +30,12 @@ def eventually(look: Callable[[], T], good: Callable[[T], object] = bool) -> T:
         time.sleep(min(max(_STEP_S, 2 * (end - begin)), _LONG_STEP_S))
         begin = time.monotonic()
     return seen
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # it may end between opening and reading
+        return False
+    return state not in {"Z", "X"}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from skewless.infra.engines.port import open_executor
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.task import Task, TaskResult
 from tests.worlds.tasks import make_tasks
+from tests.worlds.waiting import is_alive
 
 ROOT = Path(__file__).parents[3]
 DRIVER = """
@@ -129,13 +129,6 @@ def wait_for_end(pids: list[int]) -> None:
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(OSError):
-        # A zombie has ended: this process is not its parent and cannot collect it.
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    return False
 
 
 def test_an_unknown_engine_is_rejected() -> None:

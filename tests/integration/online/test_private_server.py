@@ -21,7 +21,7 @@ import redis
 from skewless.contract.errors import PlaceError, StoreError
 from skewless.infra.online import private_address
 from skewless.infra.online.private_server import PrivateServer
-from tests.worlds.waiting import until
+from tests.worlds.waiting import is_alive, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,16 +86,6 @@ def state_of(private: PrivateServer) -> Path:
     return private.folder.parent
 
 
-def alive(pid: int) -> bool:
-    """Say whether the process runs; one that only waits to be reaped does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat_file = Path(f"/proc/{pid}/stat")
-    return not (stat_file.exists() and stat_file.read_text().rsplit(")", 1)[1].split()[0] == "Z")
-
-
 def config_of(connection: redis.Redis) -> dict[str, str]:
     return cast("dict[str, str]", connection.config_get("*"))
 
@@ -157,7 +147,7 @@ def test_outlives_its_killed_starter_and_ends_after_the_last_user(private: Priva
             with client(url) as connection:
                 connection.set("kept", "yes")
             assert running_pids(private) == pids
-        until(lambda: not any(alive(pid) for pid in pids))
+        until(lambda: not any(is_alive(pid) for pid in pids))
     assert not private.status().running
     with client(private.ensure()) as connection:
         assert connection.get("kept") == "yes"
@@ -172,7 +162,7 @@ def test_a_released_lease_ends_the_server_and_a_new_one_keeps_it(private: Privat
     assert running_pids(private) == first
     private.release()
     until(lambda: not private.status().running)
-    until(lambda: not any(alive(pid) for pid in first))
+    until(lambda: not any(is_alive(pid) for pid in first))
 
 
 def test_a_killed_server_is_started_again_with_its_data_on_the_same_address(private: PrivateServer) -> None:
@@ -197,7 +187,7 @@ def test_a_killed_watcher_leaves_no_second_writer(private: PrivateServer) -> Non
     until(lambda: private.status().watcher_pid is None)
     with client(private.ensure()) as connection:
         assert connection.get("k") == "1"
-    assert not alive(old_server)
+    assert not is_alive(old_server)
     assert running_pids(private)[0] != old_server
 
 
@@ -209,7 +199,7 @@ def test_everything_killed_at_once_leaves_no_orphan_and_starts_again(private: Pr
         some[0].kill()
         os.kill(pids[1], signal.SIGKILL)
     if sys.platform == "linux":
-        until(lambda: not alive(pids[0]))
+        until(lambda: not is_alive(pids[0]))
     with client(private.ensure()) as connection:
         assert connection.get("k") == "1"
 
@@ -218,8 +208,8 @@ def test_stop_is_clean_and_may_be_repeated(private: PrivateServer) -> None:
     private.ensure()
     pids = running_pids(private)
     private.stop()
-    assert not alive(pids[0])
-    until(lambda: not alive(pids[1]))
+    assert not is_alive(pids[0])
+    until(lambda: not is_alive(pids[1]))
     assert "ready to exit" in (private.folder / "server.log").read_text()
     private.stop()
     assert not private.status().running
@@ -251,7 +241,7 @@ def test_a_removed_state_folder_gets_a_new_server_and_ends_the_old(private: Priv
     shutil.rmtree(private.folder)
     private.ensure()
     assert running_pids(private) != pids
-    until(lambda: not any(alive(pid) for pid in pids))
+    until(lambda: not any(is_alive(pid) for pid in pids))
     assert private.status().running
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.child import ChildRuntime
-from tests.worlds.waiting import until
+from tests.worlds.waiting import is_alive, until
 
 FOLDER = Path(f"{sys.prefix}-nvforest")
 ENVIRONMENT = {"PYTHONPATH": str(FOLDER)}
@@ -39,15 +39,6 @@ def child_of(algorithm: str, path: Path, timeout_s: float = 60.0) -> Iterator[Ch
 
 def candidate(algorithm: str, path: Path) -> RuntimeCandidate:
     return RuntimeCandidate(name="nvforest-cpu", open=lambda: open_child(algorithm, path), reopens=True)
-
-
-def is_alive(process: int) -> bool:
-    """Say whether a process runs; one that ended and was not waited for does not."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def wait_for(process: int) -> None:

@@ -25,13 +25,13 @@ from tests.integration.infra.runtimes.children import (
     ONLY_LINUX,
     child_of,
     children_of,
-    is_alive,
     mapped,
     open_child,
     open_files,
     wait_for,
 )
 from tests.integration.infra.runtimes.conftest import ModelCase, xgboost_case
+from tests.worlds.waiting import is_alive
 
 pytestmark = [ONLY_LINUX]
 NO_GPU = pytest.mark.skipif(driver().problem is None, reason="there is a GPU")

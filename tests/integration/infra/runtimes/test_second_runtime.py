@@ -24,13 +24,12 @@ from tests.integration.infra.runtimes.children import (
     ONLY_LINUX,
     candidate,
     children_of,
-    is_alive,
     mapped,
     open_files,
     wait_for,
 )
 from tests.integration.infra.runtimes.conftest import ModelCase
-from tests.worlds.waiting import until
+from tests.worlds.waiting import is_alive, until
 
 pytestmark = ONLY_LINUX
 

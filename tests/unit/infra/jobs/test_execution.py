@@ -14,7 +14,7 @@ import pytest
 
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.execution import Completion, ProcessExecution, decode_outputs
-from tests.worlds.waiting import eventually, until
+from tests.worlds.waiting import eventually, is_alive, until
 
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
@@ -34,14 +34,6 @@ def ended_of(item: ProcessExecution) -> Completion:
 
 def pid_in(path: Path) -> int:
     return int(eventually(lambda: path.exists() and path.read_text()))
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
 
 
 def test_the_answer_and_the_code_come_back() -> None:
@@ -90,7 +82,7 @@ def test_work_is_asked_to_end(tmp_path: Path) -> None:
     pid = pid_in(tmp_path / "pid")
     item.terminate()
     assert ended_of(item).code not in {0, lifeline.LIFELINE_CUT}
-    until(lambda: is_gone(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_work_that_does_not_listen_is_killed(tmp_path: Path) -> None:
@@ -100,7 +92,7 @@ def test_work_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     assert item.poll() is None
     item.kill()
     assert ended_of(item).state == "lost"
-    until(lambda: is_gone(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_work_ends_when_nobody_beats(tmp_path: Path) -> None:
@@ -110,7 +102,7 @@ def test_work_ends_when_nobody_beats(tmp_path: Path) -> None:
         time.sleep(0.05)
     pid = pid_in(begun)
     assert ended_of(item).state == "lost"
-    until(lambda: is_gone(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_work_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
@@ -122,7 +114,7 @@ def test_work_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     with subprocess.Popen(command) as process:
         pid = pid_in(tmp_path / "pid")
         process.send_signal(signal.SIGKILL)
-    until(lambda: is_gone(pid))
+    until(lambda: not is_alive(pid))
 
 
 def test_beating_work_that_has_ended_does_nothing() -> None:
