@@ -204,7 +204,7 @@ def test_a_version_with_scores_of_another_shape_fails_no_other(
             return np.zeros((len(matrix), 2))
 
     async def steps(desk: Desk) -> None:
-        wide = replace(versions[TWO], runtime=WideRuntime())  # type: ignore[arg-type]
+        wide = replace(versions[TWO], runtime=WideRuntime())  # type: ignore[arg-type]  # only scored
         routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: wide}, desk.metrics)
         answers = await asyncio.gather(*(submit(desk, routing, [row]) for row in ask(40)))
         good = [a for a in answers if isinstance(a, ScoredSlice) and a.model.version == ONE]
