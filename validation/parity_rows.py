@@ -98,7 +98,7 @@ class _RowComparison:
         self._seq = self._online.versions.seq.astype(np.int64)
         self._exists = np.array([row is not None for row in result.stored], dtype=np.bool_) & self._is_valid
         self._winner = _winners(view, views, result.keys, min(marker + 1, self._end))
-        self._is_other_log = marker >= self._end
+        self._marker, self._is_other_log = marker, marker >= self._end
         positions = np.where(self._exists & (self._seq < self._end), self._seq, -1)
         self._winner_read = views.read_positions(view, self._winner)
         self._log_read = views.read_positions(view, positions)
@@ -117,13 +117,18 @@ class _RowComparison:
             return self._mismatch(row, ParityFault.DAMAGED, detail=f"{len(value):,} bytes, {value[:_BYTES].hex()}")
         if not self._exists[row]:
             if self._winner[row] < 0:
-                return None
+                return self._find_other_log(row)
             return self._mismatch(row, ParityFault.LOST_ROW, detail=f"log position {self._winner[row]} was applied")
         if self._seq[row] >= self._end:
             return self._mismatch(row, ParityFault.AHEAD, detail=f"the log ends at {self._end - 1}")
         if _rank(self._online.versions, row) < _rank(self._winner_read.versions, row):
             return self._mismatch(row, ParityFault.STALE_ROW, detail=f"log position {self._winner[row]} was applied")
-        return self._compare_values(row)
+        return self._compare_values(row) or self._find_other_log(row)
+
+    def _find_other_log(self, row: int) -> Mismatch | None:
+        # A run would skip the log's next rows up to such a marker, so an equal row proves nothing.
+        detail = f"the log ends at {self._end - 1}, the store's marker is at {self._marker}"
+        return self._mismatch(row, ParityFault.AHEAD, detail=detail) if self._is_other_log else None
 
     def _compare_values(self, row: int) -> Mismatch | None:
         entity = entity_of(self._checked.keys, row)

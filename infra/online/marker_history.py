@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import NamedTuple
 
 from skewless.contract.errors import StoreError
@@ -81,6 +82,13 @@ class LogPositions:
                 if live and (end := self._ends.get(partition, -1)) >= 0:
                     positions[window_marker(project, view, live.number, partition)] = end
         return positions
+
+    def read_ends(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the last position in the log by marker name, for views of latest values; empty: it cannot be read."""
+        partitions = {marker_key(plan.project, view): view.partition for plan in self._plans for view in plan.views}
+        with suppress(StoreError):
+            return {name: self._catalog.next_seq(partitions[name]) - 1 for name in names if name in partitions}
+        return {}
 
 
 class MarkerStatus(NamedTuple):
@@ -191,6 +199,7 @@ class MarkerHistory:
         import asyncio  # noqa: PLC0415 - a command that reads no store does without
 
         positions = await asyncio.to_thread(self._read_positions)
+        self._last = None  # a position may have been forgotten
         # Positions that a read has seen were checked together with its rows.
         new_positions = {
             name: position for name, position in positions.items() if position > self._highest.get(name, -1)
@@ -236,7 +245,17 @@ class MarkerHistory:
         return lost_names
 
     def _read_positions(self) -> dict[str, int]:
-        return self._log.read() if self._log is not None else {}
+        """Return the applied positions in the log; forget positions of markers that the log does not have.
+
+        Such a marker was corrupt, or of another log; its view would count as lost for ever after a repair.
+        """
+        if self._log is None:
+            return {}
+        seen, positions = dict(self._highest), self._log.read()
+        ends = self._log.read_ends(each for each in positions if seen.get(each, -1) > positions[each])
+        # A log only grows, so a marker that was seen before its end was read cannot be beyond it.
+        self._highest |= {name: end for name, end in ends.items() if seen[name] > end}
+        return positions
 
     def _expect_all(self, positions: Mapping[str, int]) -> None:
         for name, position in positions.items():

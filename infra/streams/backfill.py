@@ -44,7 +44,13 @@ DRAIN_US = 60_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class BackfillResult:
-    """The number of a built generation, and its initial number of states and events; None: no generation was built."""
+    """The built states of a view.
+
+    Args:
+        generation: of a windowed view; None: the view has none.
+        states: initial states of the generation, or written rows; None: nothing was built.
+        events: events, or rows, in the log.
+    """
 
     view: str
     generation: int | None

@@ -37,7 +37,7 @@ MetricsPort = Annotated[
     int | None, option("--metrics-port PORT", "Serve Prometheus metrics on this port.", min=0, max=65535)
 ]
 LatestViews = Annotated[list[str] | None, argument("VIEW", "Latest-value views; default: all.")]
-WindowedViews = Annotated[list[str] | None, argument("VIEW", "Windowed views; default: all.")]
+BuiltViews = Annotated[list[str] | None, argument("VIEW", "Views; default: all windowed views.")]
 ViewOrService = Annotated[str, argument("VIEW|SERVICE", "Name of a feature view or a feature service.")]
 Key = Annotated[list[str] | None, option("--key NAME=VALUE", "Value of a join key; once for each key.")]
 AsOf = Annotated[
@@ -192,11 +192,12 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@command("Build window states from the log.", "carrier_now --repo my-project", "--dry-run", has_engine=True)
-def backfill(session: Session, views: WindowedViews = None, *, dry_run: DryRun = False) -> None:
-    """Build the states of windowed views from the log, and switch servers to them.
+@command("Build online states from the log.", "carrier_now --repo my-project", "--dry-run", has_engine=True)
+def backfill(session: Session, views: BuiltViews = None, *, dry_run: DryRun = False) -> None:
+    """Build the online states of views from the log.
 
-    Servers read the current states until the new ones are complete. The stream continues meanwhile.
+    Servers read the current states of a windowed view until the new ones are complete. The stream continues meanwhile.
+    A view of latest values is unavailable until its rows are written again.
     """
     project = session.project
     with session.progress("reading the log") as on_progress:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from skewless.contract.decisions import DecisionStream
+from skewless.contract.keys import marker_key
 from skewless.contract.names import check_known
+from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
+from skewless.infra.storage.leases import Leases
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.decider import DeciderPool
 from skewless.infra.streams.importing import ImportResult
@@ -33,40 +38,61 @@ _CHECK_SECONDS, _IDLE_CHECK_SECONDS = 0.5, 0.05
 def backfill(
     project: Workspace, views: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
 ) -> list[BackfillResult]:
-    """Build the states of windowed views from the log, and switch servers to them when they are complete.
+    """Build the online states of views from the log.
+
+    Servers read the current states of a windowed view until the new ones are complete. The rows of a view of latest
+    values are deleted first, so until they are written again, by this or by any later run, it is unavailable.
 
     Args:
-        views: names, with ``@HASH`` for versions that only models need; empty: all.
+        views: names, with ``@HASH`` for versions that only models need; empty: all windowed views.
         dry_run: build nothing; return the current generation and the number of events.
 
     Raises:
         RequestError: the plan has no such view.
-        StoreError: the store or the disk failed; servers keep the current states.
+        StoreError: the store or the disk failed; servers keep the current states of windowed views.
     """
-    windows = _windowed(project, views)
-    if not dry_run:
-        with closing(open_online_store(project.redis_url)) as store:
-            builder = Backfiller(streams=project.streams, store=store)
-            return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in windows]
-    results = []
-    for view in windows:
-        live = project.streams.generations.find_live(view)
-        events = sum(end + 1 for end in log_ends(project.state, view.source).values())
-        generation = None if live is None else live.number
-        results.append(
-            BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
-        )
-    return results
+    selected = _select_views(project, views)
+    if dry_run:
+        return [_describe(project, view) for view in selected]
+    with closing(open_online_store(project.redis_url)) as store:
+        builder = Backfiller(streams=project.streams, store=store)
+        return [
+            builder.build(view, on_rows or (lambda _view, _done: None))
+            if isinstance(view, WindowView)
+            else _write_again(project, store, view)
+            for view in selected
+        ]
 
 
-def _windowed(project: Workspace, names: Sequence[str]) -> list[WindowView]:
+def _select_views(project: Workspace, names: Sequence[str]) -> Sequence[View | WindowView]:
     needed = project.needed
-    by_name = {needed.label(view): view for view in needed.plan.windows} | {
-        view.name: needed.plan.window(view.name) for view in needed.plan.windows
-    }
+    views: tuple[View | WindowView, ...] = (*needed.plan.views, *needed.plan.windows)
+    by_name = {needed.label(view): view for view in views}
+    by_name |= {view.name: needed.plan.window(view.name) for view in needed.plan.windows}
     for name in names:
-        check_known("windowed view", name, by_name)
-    return [by_name[name] for name in names] or list(needed.plan.windows)
+        check_known("view", name, by_name)
+    return [by_name[name] for name in names] or needed.plan.windows
+
+
+def _describe(project: Workspace, view: View | WindowView) -> BackfillResult:
+    generation = None
+    if isinstance(view, WindowView):
+        live = project.streams.generations.find_live(view)
+        generation = None if live is None else live.number
+        events = sum(end + 1 for end in log_ends(project.state, view.source).values())
+    else:
+        events = project.views.log(view).next_seq()
+    return BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
+
+
+def _write_again(project: Workspace, store: OnlineStore, view: View) -> BackfillResult:
+    name = project.needed.plan.project
+    with Leases(project.state.database).hold("materialize"):
+        # The markers first: without them, no reader takes missing rows for complete.
+        store.delete(marker_key(name, view))
+        store.delete(f"sk:{name}:{view.hash}:")
+    (report,) = project.materializer.run([view], project.checks.check_rows)
+    return replace(_describe(project, view), states=report.written)
 
 
 def import_events(

@@ -207,11 +207,11 @@ def _list_markers(project: Workspace) -> Iterator[tuple[str, str, str]]:
     """Yield view, log partition and name of each marker."""
     plan, generations = project.needed.plan, Generations(project.state)
     for view in plan.views:
-        yield view.name, view.partition, marker_key(plan.project, view)
+        yield project.needed.label(view), view.partition, marker_key(plan.project, view)
     for window in plan.windows:
         for generation in generations.list_written(window):
             for name in {*generation.partitions, *log_partitions(project.state, window.source)}:
-                yield window.name, name, window_marker(plan.project, window, generation.number, name)
+                yield project.needed.label(window), name, window_marker(plan.project, window, generation.number, name)
 
 
 def _find_unknown_versions(project: Workspace) -> list[str]:

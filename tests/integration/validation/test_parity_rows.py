@@ -132,6 +132,13 @@ def test_a_row_that_is_newer_than_the_log_is_not_repaired(parity_world: ParityWo
     assert parity_world.stored(parity_world.row_key(1)) == row
 
 
+def test_4_5_a_marker_that_the_log_does_not_have_is_a_mismatch_of_each_row(parity_world: ParityWorld) -> None:
+    parity_world.redis.set(marker_key(parity_world.plan.project, ROWS), b"10000 1")
+    report = parity_world.compare("facts", repair=True)
+    assert (report.ok, report.views[0].by_cause) == (False, {"ahead": report.views[0].compared})
+    assert any("marker is at 10000" in line for line in report.lines())
+
+
 def test_rows_that_were_put_before_the_marker_moved_are_no_mismatch(parity_world: ParityWorld) -> None:
     key = marker_key(parity_world.plan.project, ROWS)
     before = parity_world.redis.get(key)

@@ -9,11 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
+from skewless.contract.keys import marker_key
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.online.marker_history import LogPositions
+from skewless.infra.online.marker_history import LogPositions, MarkerHistory
+from skewless.infra.online.port import Marker
 from skewless.infra.storage.database import Row, Value
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
@@ -81,6 +83,26 @@ def test_4_5_a_database_that_was_never_available_is_an_error(tmp_path: Path, mon
     lose(monkeypatch)
     with pytest.raises(StoreError, match="unavailable"):
         positions.read()
+
+
+def test_4_5_a_marker_that_the_log_never_had_is_forgotten_and_a_true_one_is_not(tmp_path: Path) -> None:
+    state, name = ProjectState(tmp_path), marker_key("p", VIEW)
+    log = PartitionLog(state, VIEW.partition)
+    log.append(pa.table({"x": [1, 2, 3]}))
+    cover(state, 1)
+    history = MarkerHistory.from_runs(state, [plan_of(windows=False)])
+
+    def find_lost(position: int) -> set[str]:
+        return history.find_lost([name], [Marker(position)])
+
+    assert not find_lost(2)  # a run writes before it is recorded
+    history.refresh()
+    assert find_lost(1) == {name}
+    assert not find_lost(9_000)  # of a corrupt store
+    assert find_lost(2) == {name}
+    history.refresh()
+    assert not find_lost(2)  # repaired
+    assert find_lost(1) == {name}
 
 
 def test_all_partitions_are_read_with_one_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
