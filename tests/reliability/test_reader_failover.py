@@ -72,7 +72,7 @@ def test_a_reader_that_was_left_with_a_former_master_finds_the_new_one_when_it_w
         # By hand, so that nobody closes the reader's connection for it.
         replica = watched.replicas()[0]
         old.ask("REPLICAOF", "127.0.0.1", replica.port)
-        with pytest.raises(StoreError, match="is a replica"):
+        with pytest.raises(StoreError, match="is a read-only replica"):
             await reader.mark_in_use([b"sign"], 100)
         replica.ask("REPLICAOF", "NO", "ONE")
         end = time.monotonic() + PATIENCE_S
