@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # Styles are inline in the page and in its plots. The policy is a second defence: HTML that a bug fails to escape
 # cannot run scripts, load resources or send data.
@@ -17,6 +22,11 @@ def render_page(package: str, name: str, **values: object) -> str:
         name: file of the template, which extends ``base.html``.
         values: the template's variables; each is escaped unless the template marks it as safe.
     """
+    return _load_template(package, name).render(values, policy=POLICY)
+
+
+@cache
+def _load_template(package: str, name: str) -> Template:
     from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415 - only for pages
 
     sources = {
@@ -26,4 +36,4 @@ def render_page(package: str, name: str, **values: object) -> str:
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(name).render(values, policy=POLICY)
+    return environment.get_template(name)

@@ -28,6 +28,7 @@ GOOD = post(PREDICT, BODY)
 RATE = 200.0
 GROWTH_MIB = 64.0
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_REPLIES = re.compile(rb"(?=HTTP/1\.1 \d{3} )")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,11 @@ def test_lengths_that_are_not_true(
 ) -> None:
     with others(served_project, tell):
         said = hostile.told(socket_address, hostile.longer_than_said(PREDICT, BODY))
-        check_refusal(said, PREDICT, 400)  # the following bytes are not a request, and may be reported first
+        # The bytes after the body are not a request, so they may have a reply of their own.
+        _, *replies = _REPLIES.split(said)
+        assert len(replies) in {1, 2}, said[:500]
+        for reply in replies:
+            check_refusal(reply, PREDICT, 400)
         for promised, sent in (
             (8, b"abc"),
             (8, b""),
