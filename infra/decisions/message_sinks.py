@@ -13,7 +13,7 @@ from skewless.infra.decisions.decision import MessageWriter
 from skewless.infra.decisions.outbox import DecisionBatch
 from skewless.infra.decisions.sink_positions import Refusal
 from skewless.infra.online.clients import translate_errors
-from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.redis_link import RedisLink, add_entries
 
 if TYPE_CHECKING:
     from skewless.infra.streams.kafka_client import KafkaSender
@@ -85,18 +85,14 @@ class RedisDelivery:
     retry_after_s: float | None = None
 
     def __init__(self, sink: RedisStreamSink, writer: MessageWriter, url: str) -> None:
-        self._writer, self._url = writer, url
-        limit = () if sink.most_entries is None else ("MAXLEN", "~", sink.most_entries)
-        self._command = ("XADD", sink.stream, *limit, "*", "id")
+        self._sink, self._writer, self._url = sink, writer, url
         self._link = RedisLink(url, sink.timeout_s)
 
     def send(self, batch: DecisionBatch) -> Sequence[Refusal]:
         """Deliver a batch; see ``DecisionSink``."""
         with translate_errors(self._url):
-            pipe = self._link.client().pipeline(transaction=False)
-            for decision in batch.decisions:
-                pipe.execute_command(*self._command, decision.id, "decision", self._writer.write(decision))
-            pipe.execute()
+            entries = [("id", decision.id, "decision", self._writer.write(decision)) for decision in batch.decisions]
+            add_entries(self._link.client(), self._sink.stream, entries, self._sink.most_entries)
         return ()
 
     def close(self) -> None:

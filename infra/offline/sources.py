@@ -267,7 +267,16 @@ def _files(path: Path) -> Iterable[Path]:
     if path.exists():
         # The file of the user is never rewritten: rows that Feast appends are in a folder next to it.
         return [path, *Path(f"{path}{PARTS}").glob("*.parquet")]
-    return Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return glob_files(path)
+
+
+def glob_files(path: Path) -> Iterator[Path]:
+    """Yield the files of an absolute glob, in any order.
+
+    Two asterisks within a name are one, as in Python 3.13; before, they were a ValueError.
+    """
+    parts = [part if part == "**" else re.sub(r"\*{2,}", "*", part) for part in path.parts[1:]]
+    return Path(path.anchor).glob(str(Path(*parts)))
 
 
 def _root(path: Path) -> Path:

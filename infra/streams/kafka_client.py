@@ -58,7 +58,11 @@ _OWN_SETTINGS = {
 }
 # How soon a new topic or partition is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
-_RESERVED = {*_OWN_SETTINGS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
+# No message expires alone, because later ones could be stored without it: a call gives up all that it has left.
+_OWN_PRODUCER_SETTINGS = {"acks": "all", "enable.idempotence": True, "message.timeout.ms": 0}
+_RESERVED = {
+    *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
+}  # fmt: skip
 
 _log = EventLogger()
 UNKNOWN_LIFE = "t0"
@@ -113,17 +117,14 @@ def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> d
 
 
 def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a producer that stores each message once, on all in-sync replicas.
+    """Return the settings of a producer that stores each message once, in order, on all in-sync replicas.
 
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
-    settings = {
-        "partitioner": "murmur2_random",
-        **_check_settings(extra),
-    }  # the same partition per key as Java's producers
-    own = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
-    return {**settings, **own}
+    # The same partition for a key as Java's producers.
+    settings = {"partitioner": "murmur2_random", **_check_settings(extra)}
+    return {**settings, **_OWN_PRODUCER_SETTINGS, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
 def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,11 +269,13 @@ def _file_name(topic_id: str) -> str:
 class KafkaSender:
     """Implements ``EventSender``: a message is stored once per call, on all in-sync replicas.
 
+    After a failed call, a part of the messages may be stored: those of a key up to one of them, and none after it.
+
     Args:
         bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
         topic: must exist, unless the broker creates topics automatically.
         settings: of librdkafka, for example for TLS and passwords; never logged.
-        timeout_s: delivery timeout of a message, in seconds.
+        timeout_s: how long a call waits until all of its messages are stored, in seconds.
 
     Raises:
         DefinitionError: the settings are invalid.
@@ -283,9 +286,7 @@ class KafkaSender:
     ) -> None:
         self._topic = topic
         self._timeout_s = timeout_s
-        self._settings = producer_settings(
-            bootstrap, {"message.timeout.ms": int(timeout_s * 1_000), **(settings or {})}
-        )
+        self._settings = producer_settings(bootstrap, settings or {})
         self._errors: list[kafka.KafkaError] = []
         self._producer = self._open_producer()
 
@@ -295,7 +296,7 @@ class KafkaSender:
         try:
             for number, payload in enumerate(payloads):
                 self._produce(payload, None if keys is None else keys[number])
-            n_undelivered = self._producer.flush(self._timeout_s + _GRACE_S)
+            n_undelivered = self._producer.flush(self._timeout_s)
         except kafka.KafkaException as error:
             raise self._abort(error.args[0]) from error
         if n_undelivered or self._errors:

@@ -21,6 +21,7 @@ from skewless.contract.arrow_types import cast_times
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.infra.offline.engine import connect
+from skewless.infra.offline.sources import glob_files
 from skewless.infra.offline.sql import quote
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 
@@ -54,10 +55,7 @@ def _encode_other(value: object) -> str:
 def _find_files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         return path.rglob("*.parquet")
-    if path.is_file():
-        return iter([path])
-    anchor = Path(path.anchor)
-    return anchor.glob(str(path.relative_to(anchor)))
+    return iter([path]) if path.is_file() else glob_files(path)
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ All keys of one partition have one hash tag, so that a cluster stores them in on
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ _TEMPORARY = (
 )
 _log = EventLogger()
 _CHUNK = 1_000
+# Arguments: the stream's largest length or nothing, the number of strings of an entry, and the strings of all entries.
+_ADD_ENTRIES = """
+for i = 3, #ARGV, ARGV[2] do
+  local entry = {unpack(ARGV, i, i + ARGV[2] - 1)}
+  if ARGV[1] == '' then
+    redis.call('XADD', KEYS[1], '*', unpack(entry))
+  else
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(entry))
+  end
+end
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +110,25 @@ def format_entry_id(position: int) -> str:
     '3-5'
     """
     return f"{position >> _SEQ_BITS}-{position & _MOST_SEQ}"
+
+
+def add_entries(
+    client: Any,  # noqa: ANN401 - redis-py's clients are untyped
+    stream: str,
+    entries: Sequence[Sequence[bytes | str]],
+    most: int | None = None,
+) -> None:
+    """Append entries to a stream: all or none, so that their order stays if a call is repeated.
+
+    Of several commands, a server that is loading or busy can refuse the first and take the next.
+
+    Args:
+        client: of ``RedisLink``.
+        entries: at least one; each has as many names and values as the others.
+        most: the stream is cut to about so many entries; None: it is not.
+    """
+    strings = [string for entry in entries for string in entry]
+    client.eval(_ADD_ENTRIES, 1, stream, "" if most is None else most, len(entries[0]), *strings)
 
 
 class RedisLink:
@@ -234,11 +265,12 @@ class RedisSender:
         with translate_errors(self._url):
             client = self._link.client()
             for start in range(0, len(payloads), _CHUNK):
-                pipe = client.pipeline(transaction=False)
+                entries: dict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
                 for number in range(start, min(start + _CHUNK, len(payloads))):
                     stream = self._streams[self._index(None if keys is None else keys[number])]
-                    pipe.execute_command("XADD", stream, "*", FIELD, payloads[number])
-                pipe.execute()
+                    entries[stream].append((FIELD, payloads[number]))
+                for stream, each in entries.items():
+                    add_entries(client, stream, each)
 
     def close(self) -> None:
         """Close the connection."""

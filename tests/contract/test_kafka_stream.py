@@ -7,7 +7,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import Partition
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
+from tests.worlds.waiting import eventually
 
 NOWHERE = "127.0.0.1:1"
 
@@ -210,6 +212,37 @@ def test_a_sender_without_a_broker_says_so() -> None:
     with pytest.raises(StoreError, match="Kafka topic 't'"):
         sender.send([b"x"])
     sender.close()
+
+
+@pytest.mark.parametrize(
+    "away_s", [0.1, *(pytest.param(each, marks=pytest.mark.soak) for each in (0.2, 0.35, 0.5, 1.0, 1.25, 1.5, 1.75))]
+)
+def test_what_a_broker_takes_only_in_part_keeps_its_order(tmp_path: Path, away_s: float) -> None:
+    """A broker hangs until some time after the sender has given up, and perhaps has begun again."""
+    count, timeout_s = 30_000, 2.0
+    with kafka_broker(tmp_path) as broker, ThreadPoolExecutor(1) as pool:
+        broker.make("t", 1)
+        sender = KafkaSender(broker.bootstrap, "t", timeout_s=timeout_s)
+        eventually(partial(was_sent, sender, [b"0"]), bool)
+
+        def come_back() -> None:
+            time.sleep(timeout_s + away_s)
+            broker.thaw()
+
+        broker.freeze()
+        pool.submit(come_back)
+        eventually(partial(was_sent, sender, [b"%d" % number for number in range(1, count)]), bool)
+        sender.close()
+        (received,) = broker.read("t")
+    assert list(dict.fromkeys(map(int, received))) == list(range(count))
+
+
+def was_sent(sender: KafkaSender, payloads: list[bytes]) -> bool:
+    try:
+        sender.send(payloads, ["k"] * len(payloads))
+    except StoreError:
+        return False
+    return True
 
 
 def test_what_the_broker_forbids_is_an_error(kafka_place: KafkaPlace) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 
@@ -18,7 +22,7 @@ from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet
-from tests.worlds.waiting import until
+from tests.worlds.waiting import eventually, until
 
 
 @pytest.fixture
@@ -277,3 +281,37 @@ def test_a_worker_without_redis_lets_others_have_its_partitions(own_stream: Redi
     other = LeaseGroup(own_stream.database, f"stream {own_stream.source} g", N, LEASE_S)
     assert len(other.send_heartbeat([]).acquired) == N
     worker.stream.close()
+
+
+def test_what_a_server_takes_only_in_part_keeps_its_order(tmp_path: Path) -> None:
+    """A busy server refuses the first commands that reach it, and takes those that reach it later."""
+    busy = "local t repeat t = redis.call('TIME') until t[1] * 1e6 + t[2] > tonumber(ARGV[1])"
+    done, count = Event(), 3_000
+    with running(Node(program("valkey"), tmp_path, {"busy-reply-threshold": "5"})) as node:
+
+        def work() -> None:
+            with node.client() as client:
+                while not done.is_set():
+                    client.eval(busy, 0, str(time.time_ns() // 1_000 + 30_000))
+
+        sender = RedisSender(node.url, project="p", source="s", n_partitions=1)
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work)
+            for start in range(0, count, 500):
+                payloads = [b"%06d" % number + 5_000 * b"x" for number in range(start, start + 500)]
+                eventually(partial(_was_sent, sender, payloads), bool)
+            done.set()
+            working.result()
+        sender.close()
+        with node.client() as client:
+            entries: Any = client.xrange("sk:p:events:{s:0}")
+    firsts = list(dict.fromkeys(int(fields[b"e"][:6]) for _, fields in entries))
+    assert firsts == list(range(count))
+
+
+def _was_sent(sender: RedisSender, payloads: list[bytes]) -> bool:
+    try:
+        sender.send(payloads, ["k"] * len(payloads))
+    except StoreError:
+        return False
+    return True

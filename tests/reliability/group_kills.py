@@ -195,11 +195,12 @@ class DecidingGroup:
         repeated = 0
         entries = self._delivered_entries()
         kafka = [] if isinstance(self.broker, Node) else [self._delivered_messages(self.broker)]
-        for received in ([entries], [files], *kafka):
+        for sink, received in enumerate(([entries], [files], *kafka)):
             seen: dict[str, Any] = {}
             for lane in received:
                 firsts = [place[name] for name in dict.fromkeys(name for name, _ in lane)]
-                assert firsts == sorted(firsts), "decisions were delivered in another order than that of the log"
+                wrong = [pair for pair in pairwise(firsts) if pair[0] > pair[1]]
+                assert not wrong, f"decisions were delivered in another order than that of the log: {sink}, {wrong}"
                 for name, message in lane:
                     assert seen.setdefault(name, message) == message, "a repeated decision differs"
                     assert message["score"] == scores[name]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
+from skewless.infra.offline.sources import glob_files
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 
@@ -156,13 +162,27 @@ def test_a_csv_file_with_times_without_zone_is_refused(latest: LatestRedisWorld)
         latest.run(make_view(path="v.csv"))
 
 
-@pytest.mark.parametrize("path", ["parts", "parts/*.parquet", "parts/**/*.parquet"])
+@pytest.mark.parametrize("path", ["parts", "parts/*.parquet", "parts/**/*.parquet", "parts/**.parquet"])
 def test_a_folder_or_glob_that_grows(latest: LatestRedisWorld, path: str) -> None:
     view = make_view(created=None, path=path)
     latest.write("parts/one.parquet", {"id": [1], "event": times(HOUR), "x": [1.0], "extra": ["a"]})
     latest.run(view)
     latest.write("parts/two.parquet", {"x": [2.0], "event": times(2 * HOUR), "id": pa.array([1], pa.int32())})
     assert check_both(latest, view, [1]).values["x"].tolist() == [2.0]
+
+
+@given(st.lists(st.text("*?[]!-.a", min_size=1, max_size=6), min_size=1, max_size=2))
+@example(["..**"])
+@example(["***", "**a"])
+def test_a_glob_finds_files_or_none_and_two_asterisks_in_a_name_are_one(parts: list[str]) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name, "a", "a")
+        folder.mkdir(parents=True)
+        (folder / "a.a").write_text("")
+        found = set(glob_files(folder.joinpath(*parts)))
+        assert all(path.exists() for path in found)
+        if not {"**"} & {*parts}:
+            assert found == set(Path(name).glob("/".join(["a", "a", *(re.sub(r"\*+", "*", part) for part in parts)])))
 
 
 @pytest.mark.parametrize(
