@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
@@ -156,11 +157,15 @@ class _Line:
 def load(url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> Iterator[OpenLoad]:
     """Send while the block runs; all is answered afterwards, or counted as hung."""
     sender = OpenLoad(url, requests, rate=rate, connections=connections)
+    # To look at all objects of the tests for garbage takes a second, in which nothing would be sent or received.
+    gc.collect()
+    gc.freeze()
     sender.start()
     try:
         yield sender
     finally:
         sender.stop()
+        gc.unfreeze()
 
 
 def statuses(replies: Sequence[TimedReply]) -> Counter[int]:
