@@ -9,6 +9,9 @@ import time
 # Records that wait for the log are up to 70,000 objects. They have no cycles, so a collection meanwhile frees nothing.
 _YOUNG_OBJECTS = 200_000
 _COLLECT_S = 5.0
+# Modules that the first requests import, and models that were loaded since, are looked at no more than once. What is in
+# work at that time, and becomes a cycle later, is lost: some kilobytes for each connection.
+_OLD_OBJECTS = 5_000
 
 
 def start_collector() -> None:
@@ -37,4 +40,10 @@ class QuietCollector:
         """Collect soon, but not more often than every five seconds; any thread may call this."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _COLLECT_S
-            self._loop.call_soon_threadsafe(gc.collect)
+            self._loop.call_soon_threadsafe(_collect)
+
+
+def _collect() -> None:
+    gc.collect()
+    if len(gc.get_objects()) > _OLD_OBJECTS:
+        gc.freeze()
