@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from types import FunctionType
 from typing import Any
+
+_parsing = RLock()  # in Python 3.11, `ast.parse` fails with a SystemError if threads call it at the same time
 
 
 @contextmanager
@@ -52,7 +55,8 @@ def _defer(function: Callable[..., Any], owner: type, check: Callable[[type], ty
     def checked() -> Callable[..., Any]:
         # A class with this method alone: typeguard decides by the class whether a function is a method to check.
         names = {"__module__": owner.__module__, "__qualname__": owner.__qualname__, "method": function}
-        method: Callable[..., Any] = vars(check(type(owner.__name__, (), names)))["method"]
+        with _parsing:
+            method: Callable[..., Any] = vars(check(type(owner.__name__, (), names)))["method"]
         return method
 
     @functools.wraps(function)

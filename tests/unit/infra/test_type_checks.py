@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -147,3 +150,27 @@ def test_a_check_is_compiled_once_and_when_it_is_called(monkeypatch: pytest.Monk
     assert compiled == []
     assert [TwoMethods().size(), TwoMethods().size()] == [1, 1]
     assert len(compiled) == 1
+
+
+def test_methods_that_threads_call_first_are_compiled_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 counts the depth of all trees that threads parse in one number, and fails if they change places."""
+    count = 100
+    methods = "".join(f"    def method_{number}(self) -> int:\n        return {number}\n" for number in range(count))
+    (tmp_path / "called_by_threads.py").write_text(
+        f"from typeguard import typechecked\n\n\n@typechecked\nclass Many:\n{methods}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with defer_type_checks():
+        many = importlib.import_module("called_by_threads").Many()
+    threshold, change_places = gc.get_threshold(), lambda *_: time.sleep(1e-5)
+    gc.set_threshold(60)
+    gc.callbacks.append(change_places)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(getattr(many, f"method_{number}")) for number in range(count)]
+            assert [call.result() for call in calls] == list(range(count))
+    finally:
+        gc.callbacks.remove(change_places)
+        gc.set_threshold(*threshold)
