@@ -123,12 +123,13 @@ def add_entries(
     Of several commands, a server that is loading or busy can refuse the first and take the next.
 
     Args:
-        client: of ``RedisLink``.
+        client: of ``RedisLink``, or its pipeline, which may call this once for each stream.
         entries: at least one; each has as many names and values as the others.
         most: the stream is cut to about so many entries; None: it is not.
     """
     strings = [string for entry in entries for string in entry]
-    client.eval(_ADD_ENTRIES, 1, stream, "" if most is None else most, len(entries[0]), *strings)
+    # Not its method `eval`, which a cluster's pipeline does not have.
+    client.execute_command("EVAL", _ADD_ENTRIES, 1, stream, "" if most is None else most, len(entries[0]), *strings)
 
 
 class RedisLink:
@@ -269,8 +270,10 @@ class RedisSender:
                 for number in range(start, min(start + _CHUNK, len(payloads))):
                     stream = self._streams[self._index(None if keys is None else keys[number])]
                     entries[stream].append((FIELD, payloads[number]))
+                pipe = client.pipeline(transaction=False)
                 for stream, each in entries.items():
-                    add_entries(client, stream, each)
+                    add_entries(pipe, stream, each)
+                pipe.execute()
 
     def close(self) -> None:
         """Close the connection."""
