@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import prometheus_client.values
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
@@ -18,7 +19,9 @@ from tests.worlds.waiting import until
 
 
 @pytest.fixture
-def registry() -> CollectorRegistry:
+def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    # In a process that has loaded Feast first, values are in files, which all registries share.
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.MutexValue)
     registry = CollectorRegistry()
     reads = Counter("reads", "Rows", ("view",), registry=registry)
     reads.labels("cards").inc(3)
