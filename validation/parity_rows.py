@@ -126,7 +126,7 @@ class _RowComparison:
         return self._compare_values(row) or self._find_other_log(row)
 
     def _find_other_log(self, row: int) -> Mismatch | None:
-        # A run would skip the log's next rows up to such a marker, so an equal row proves nothing.
+        # No run continues after such a marker, so the view stays as it is, equal or not.
         detail = f"the log ends at {self._end - 1}, the store's marker is at {self._marker}"
         return self._mismatch(row, ParityFault.AHEAD, detail=detail) if self._is_other_log else None
 

@@ -58,11 +58,10 @@ _CHUNK = 1_000
 # Arguments: the stream's largest length or nothing, the number of strings of an entry, and the strings of all entries.
 _ADD_ENTRIES = """
 for i = 3, #ARGV, ARGV[2] do
-  local entry = {unpack(ARGV, i, i + ARGV[2] - 1)}
   if ARGV[1] == '' then
-    redis.call('XADD', KEYS[1], '*', unpack(entry))
+    redis.call('XADD', KEYS[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
   else
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(entry))
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
   end
 end
 """
