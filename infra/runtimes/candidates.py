@@ -53,15 +53,17 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     """
     if not model_file.is_file():
         raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
-    openers: dict[str, Callable[[Path], Runtime]] = {
-        "lightgbm": LightGBMRuntime.from_file,
-        "xgboost": XGBoostRuntime.from_file,
-        "sklearn": TreeArraysRuntime.from_file,
-        "catboost": CatBoostRuntime.from_file,
+    own: dict[str, Callable[[bytes, str], Runtime]] = {
+        "lightgbm": LightGBMRuntime,
+        "xgboost": XGBoostRuntime,
+        "sklearn": TreeArraysRuntime,
+        "catboost": CatBoostRuntime,
     }
-    opener = openers.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
+    if algorithm in own:
+        return own[algorithm](model_file.read_bytes(), f"model file {model_file.name!r}")
+    opener = find_plugin("skewless.runtimes", algorithm)
     if opener is None:
-        fix = f"use one of {', '.join(openers)}, or install a package that registers it in skewless.runtimes"
+        fix = f"use one of {', '.join(own)}, or install a package that registers it in skewless.runtimes"
         raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
     runtime: Runtime = opener(model_file)
     return runtime

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,17 +54,14 @@ class CatBoostRuntime:
         self._rows = LightGBMRuntime(write_lightgbm(model), name)
         is_symmetric = bool(model.trees) and all(tree.depth is not None for tree in model.trees)
         self._batch = SymmetricTrees(model) if is_symmetric else None
-        self._shap = ShapValues(model) if is_symmetric and _has_contributions(model) else None
+        is_shallow = all((tree.depth or 0) <= DEEPEST for tree in model.trees)
+        has_weights = all(len(tree.weights) == len(tree.leaves) for tree in model.trees)
+        self._shap = ShapValues(model) if is_symmetric and is_shallow and has_weights else None
         self._categories = _CategoryTables(model) if model.columns else None
         self._nan_right = sorted(model.nan_right)
         self.runtime_id = f"catboost-by-{self._rows.runtime_id}-numpy-{np.__version__}"
         self.n_features = model.n_features
         self.n_outputs = model.n_outputs
-
-    @classmethod
-    def from_file(cls, path: Path) -> CatBoostRuntime:
-        """Load a model file."""
-        return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return CatBoost's ``RawFormulaVal``, bit for bit."""
@@ -112,10 +108,6 @@ class CatBoostRuntime:
         return (
             inputs if self._categories is None else np.concatenate([inputs, self._categories.compute(inputs)], axis=1)
         )
-
-
-def _has_contributions(model: CatBoostModel) -> bool:
-    return all((tree.depth or 0) <= DEEPEST and len(tree.weights) == len(tree.leaves) for tree in model.trees)
 
 
 def link_scores(loss: str, margins: Scores) -> Scores:

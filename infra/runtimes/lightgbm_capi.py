@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -81,11 +80,6 @@ class LightGBMRuntime:
         self._cells = ctypes.c_double * self.n_outputs
         # Threads may share it, because LightGBM writes the same number at every call.
         self._length = ctypes.byref(ctypes.c_int64())
-
-    @classmethod
-    def from_file(cls, path: Path) -> LightGBMRuntime:
-        """Load a model file."""
-        return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return the result of ``Booster.predict(matrix, raw_score=True)``, bit for bit."""

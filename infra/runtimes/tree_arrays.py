@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, fields
-from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
@@ -121,27 +120,21 @@ class TreeArraysRuntime:
     scikit-learn. numpy holds the GIL for most of the time.
 
     Args:
-        trees: the model.
+        model: the model file, an ``.npz`` without pickles.
         name: its name in errors.
+
+    Raises:
+        PackageError: it is not such a model.
     """
 
     runtime_id = f"tree-arrays-{np.__version__}"
     n_outputs = 1
 
-    def __init__(self, trees: TreeArrays, name: str) -> None:
+    def __init__(self, model: bytes, name: str) -> None:
+        trees = TreeArrays.from_bytes(model, name)
         self._trees: TreeArrays | None = trees
         self._name = name
         self.n_features = len(trees.known)
-
-    @classmethod
-    def from_file(cls, path: Path) -> TreeArraysRuntime:
-        """Load a model file, an ``.npz`` without pickles.
-
-        Raises:
-            PackageError: the file is not such a model.
-        """
-        name = f"model file {path.name!r}"
-        return cls(TreeArrays.from_bytes(path.read_bytes(), name), name)
 
     def margin(self, matrix: Matrix) -> Vector:
         """Return the baseline plus the leaf of every tree, in order."""

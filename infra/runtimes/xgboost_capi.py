@@ -6,8 +6,6 @@ import ctypes
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,11 +138,6 @@ class XGBoostRuntime:
         except PackageError:
             self.close()
             raise
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """Load a model file."""
-        return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return the result of ``Booster.inplace_predict(matrix, predict_type="margin")`` as float64."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -61,6 +62,11 @@ class XGBoostCudaRuntime(XGBoostRuntime):
         except PackageError:
             self.close()
             raise
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Load a model file."""
+        return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return the margins of XGBoost on the device."""

@@ -16,7 +16,7 @@ import xgboost as xgb
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from skewless.infra.runtimes.certification import neighbours
-from skewless.infra.runtimes.tree_arrays import TreeArrays, TreeArraysRuntime
+from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.infra.trees.table import TreeFacts, TreeNode, TreeTable
 from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.sklearn import export_trees
@@ -215,7 +215,7 @@ def library_margins(sample: SampleModel, rows: Matrix) -> Matrix:
         own.load_model(blob=sample.exact)
         margins = own.predict(catboost_table(rows, sample.categorical), prediction_type="RawFormulaVal", thread_count=1)
     else:
-        margins = TreeArraysRuntime(TreeArrays.from_bytes(sample.model, "m"), "m").margin(rows)
+        margins = TreeArraysRuntime(sample.model, "m").margin(rows)
     return np.asarray(margins, dtype=np.float64).reshape(len(rows), -1)
 
 
