@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,6 @@ from skewless.training.decision import SliceColumn
 from skewless.training.logged_vectors import LoggedVectors
 from skewless.training.training_data import TrainingData
 
-if TYPE_CHECKING:
-    pass
-
 ReadColumn = Callable[[str], pa.ChunkedArray]
 
 
@@ -43,7 +40,6 @@ class Dataset(TrainingData):
     """A training set in memory.
 
     Args:
-        matrix: float64, shape ``(n, n_features)``, equal to the server's vectors.
         reads: per view, its read for the rows.
         request: per request field, its values.
         logged: vectors that replace the recomputed ones.
@@ -53,11 +49,6 @@ class Dataset(TrainingData):
     reads: Mapping[str, ViewRead] = field(repr=False)
     request: Mapping[str, npt.NDArray[Any]] = field(repr=False)
     logged: LoggedVectors | None = field(default=None, repr=False)
-
-    @property
-    def features(self) -> Matrix:
-        """The matrix."""
-        return self.matrix
 
     def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""

@@ -58,17 +58,12 @@ class StoredDataset(TrainingData):
     """A training set with its features in the storage.
 
     Args:
-        matrix: the features; of the dataset's own words.
-        files: of the features.
+        matrix: the vectors; of the dataset's own words.
+        files: of the vectors.
     """
 
     matrix: StoredMatrix = field(repr=False)
     files: MatrixFiles = field(repr=False)
-
-    @property
-    def features(self) -> StoredMatrix:
-        """The matrix."""
-        return self.matrix
 
     def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
         """Yield the vectors of the test rows by the pinned plan of another model; see ``TrainingData``."""

@@ -69,32 +69,14 @@ class StoredParts(DatasetParts):
         Raises:
             StoreError: the storage refused the write.
         """
-        path, writer = self._state.storage.staging_path(), None
-        try:
-            for table in tables:
-                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
-            self.objects = [self._state.storage.put_file(self._new_name(), path)]
-        except (OSError, pa.ArrowException) as error:
-            raise _write_error(error) from error
-        finally:
-            path.unlink(missing_ok=True)
+        self.objects = [self._put(tables)]
         self.counts = dict(count())
         self._save()
 
     def add(self, table: pa.Table, status: Mapping[str, Mapping[str, int]]) -> None:
         """Write the next part to its own object."""
-        name, path = f"part-{len(self.parts):06d}.parquet", self._state.storage.staging_path()
-        try:
-            pq.write_table(table, path, compression="zstd", row_group_size=self._group_rows)
-            stored = self._state.storage.put_file(self._new_name(), path)
-        except (OSError, pa.ArrowException) as error:
-            raise _write_error(error) from error
-        finally:
-            path.unlink(missing_ok=True)
-        self.objects.append(stored)
+        self.objects.append(self._put([table], self._group_rows))
+        name = f"part-{len(self.parts):06d}.parquet"
         self.parts.append(DatasetPart(name=name, rows=table.num_rows, status=status))
         self._save()
 
@@ -111,8 +93,21 @@ class StoredParts(DatasetParts):
         storage.delete([item.name for item in storage.list_objects(self._folder)])
         shutil.rmtree(self._state / self._folder, ignore_errors=True)
 
-    def _new_name(self) -> str:
-        return f"{self._folder}/{uuid.uuid4().hex}.parquet"
+    def _put(self, tables: Iterable[pa.Table], group_rows: int | None = None) -> StoredObject:
+        """Write tables to one object; returns it."""
+        path, writer = self._state.storage.staging_path(), None
+        try:
+            for table in tables:
+                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+                writer.write_table(table, group_rows)
+            if writer is not None:
+                writer.close()
+            return self._state.storage.put_file(f"{self._folder}/{uuid.uuid4().hex}.parquet", path)
+        except (OSError, pa.ArrowException) as error:
+            fix = "free disk space, then run it again"
+            raise StoreError("training set", f"cannot be written: {error}", fix=fix) from error
+        finally:
+            path.unlink(missing_ok=True)
 
     @property
     def _folder(self) -> str:
@@ -166,7 +161,3 @@ def delete_old_sets(state: ProjectState, now_us: int) -> None:
         if body["as_of_us"] < now_us - 7 * KEPT_US:
             state.storage.delete([StoredObject(*stored).name for stored in body["objects"]])
             documents.delete(name)
-
-
-def _write_error(error: Exception) -> StoreError:
-    return StoreError("training set", f"cannot be written: {error}", fix="free disk space, then run it again")

@@ -29,6 +29,7 @@ class TrainingData(ABC):
     """Rows in the order of their prediction times; every array has shape ``(n, ...)``.
 
     Args:
+        matrix: the vectors, float64, shape ``(n, n_features)``, equal to the server's.
         labels: float64.
         weights: float64.
         t: prediction times, microseconds.
@@ -46,6 +47,7 @@ class TrainingData(ABC):
     plan: FeaturePlan
     names: tuple[str, ...]
     vocabularies: Vocabularies
+    matrix: AnyMatrix
     labels: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     t: Int64Array
@@ -60,11 +62,6 @@ class TrainingData(ABC):
     slices: Mapping[str, SliceColumn] = field(default_factory=dict)
     source: RowSource | None = field(default=None, repr=False)
     as_of_us: int | None = None
-
-    @property
-    @abstractmethod
-    def features(self) -> AnyMatrix:
-        """The vectors of all rows, float64, shape ``(n, n_features)``, equal to the server's."""
 
     @abstractmethod
     def test_batches(self, assembler: Assembler, labels: AnyLabels) -> Iterator[Matrix]:
@@ -81,17 +78,17 @@ class TrainingData(ABC):
     @property
     def is_stored(self) -> bool:
         """Return whether the features are in the storage, and not in memory."""
-        return isinstance(self.features, StoredMatrix)
+        return isinstance(self.matrix, StoredMatrix)
 
     def select(self, mask: BoolArray) -> AnyMatrix:
         """Return the vectors of the rows of a mask."""
-        features = self.features
-        return features.select(mask) if isinstance(features, StoredMatrix) else features[mask]
+        matrix = self.matrix
+        return matrix.select(mask) if isinstance(matrix, StoredMatrix) else matrix[mask]
 
     def take(self, rows: npt.NDArray[np.intp]) -> Matrix:
         """Return the vectors of a few rows, by their numbers."""
-        features = self.features
-        return features.select(rows).read(0, len(rows)) if isinstance(features, StoredMatrix) else features[rows]
+        matrix = self.matrix
+        return matrix.select(rows).read(0, len(rows)) if isinstance(matrix, StoredMatrix) else matrix[rows]
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +97,7 @@ class TrainingData(ABC):
         total = hashlib.sha256(json.dumps(list(self.names)).encode())
         for array in (self.labels, self.weights, self.t, self.known):
             total.update(np.ascontiguousarray(array).data)
-        for batch in read_batches(self.features):
+        for batch in read_batches(self.matrix):
             total.update(np.ascontiguousarray(batch).data)
         if self.groups is not None:
             total.update(np.ascontiguousarray(self.groups).data)
@@ -141,7 +138,7 @@ class TrainingData(ABC):
 
     def table(self) -> pa.Table:
         """Return the data as Arrow, in memory: features by name, ``label``, ``t`` and ``split``."""
-        matrix = np.concatenate(list(read_batches(self.features)))
+        matrix = np.concatenate(list(read_batches(self.matrix)))
         columns = {name: matrix[:, i] for i, name in enumerate(self.names)}
         masks = [self.train, self.validation, self.test]
         split = np.select(masks, ["train", "validation", "test"], "embargo")

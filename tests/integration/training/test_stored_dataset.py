@@ -95,7 +95,7 @@ def leftovers(shop: Shop) -> list[str]:
 def check_same(memory: TrainingData, stored: StoredDataset) -> None:
     assert isinstance(memory, Dataset)
     assert stored.fingerprint == memory.fingerprint
-    assert np.concatenate(list(stored.features.batches())).tobytes() == memory.matrix.tobytes()
+    assert np.concatenate(list(stored.matrix.batches())).tobytes() == memory.matrix.tobytes()
     assert (stored.names, stored.vocabularies) == (memory.names, memory.vocabularies)
     assert (stored.counts, stored.status, stored.gap) == (memory.counts, memory.status, memory.gap)
     for mask in ("train", "validation", "test"):
