@@ -11,13 +11,12 @@ import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import FeatureRef
-from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
-from skewless.contract.status import StatusArray, count_statuses
+from skewless.contract.status import count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows, EntitySource
 from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
@@ -199,7 +198,9 @@ class DatasetFiles:
         table = rows.own
         for ref in self._refs:
             if ref.group in reads:
-                column = _feature_column(reads[ref.group], status[ref.group], ref.name, self.plan.dtype(ref))
+                read = reads[ref.group]
+                is_null = null_mask(read, status[ref.group], ref.name)  # unless its status is PRESENT
+                column = pa.array(read.values[ref.name], arrow_type(self.plan.dtype(ref)), mask=is_null)
             else:
                 column = pa.array(transformed[ref.label])
             table = table.append_column(ref.label, column)
@@ -297,8 +298,3 @@ def open_dataset_files(
 def _rows_in_bytes(size: int, columns: int) -> int:
     """Return how many rows with a number of columns fit into ``size`` bytes."""
     return max(LEAST_ROWS, size // (8 * columns))
-
-
-def _feature_column(read: ViewRead, status: StatusArray, name: str, dtype: DType) -> pa.Array:
-    """Return one feature in its own type; null unless its status is PRESENT."""
-    return pa.array(read.values[name], arrow_type(dtype), mask=null_mask(read, status, name))

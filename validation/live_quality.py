@@ -145,11 +145,6 @@ def live_quality(
     ]
 
 
-def select_mature(rows: pa.Table, mature_until_us: int | None) -> pa.Table:
-    """Return the predictions that are old enough to have most labels."""
-    return rows.slice(0, 0) if mature_until_us is None else rows.filter(pc.field("t") <= mature_until_us)
-
-
 def _quality(
     version: str, rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
 ) -> Quality:
@@ -165,7 +160,7 @@ def _quality(
     return Quality(
         version=version,
         predictions=rows.num_rows,
-        mature=select_mature(rows, mature_until_us).num_rows,
+        mature=0 if mature_until_us is None else rows.filter(pc.field("t") <= mature_until_us).num_rows,
         labelled=int(has_label.sum()),
         unusable=int((has_label & ~is_usable).sum()),
         effective=effective_size(weights[is_usable]),

@@ -74,13 +74,15 @@ def _compare(
         own: their offsets.
         numbers: version of each list.
     """
-    lists, at = model.past_lists(numbers), own.tolist()
+    versions, at = model.past_lists(numbers), own.tolist()
+    lists = {name: (version.number, frozenset(version.values)) for name, version in versions.items()}
     act = _open_policy(model, logged, own)
     before, after = [_Action.of_log(logged, i) for i in at], act(lists)
     different = [k for k, i in enumerate(at) if before[k] != after[k] and logged.formats[i] >= _FIRST_FORMAT]
     if not different:
         return
-    others = [act(other) for other in _restore_lists(lists, model.erased_lists(numbers))]
+    erased = [name for name, version in versions.items() if version.erased]
+    others = [act(other) for other in _restore_lists(lists, erased)]
     for k in different:
         cause = Cause.ERASED_LIST if any(before[k] == other[k] for other in others) else Cause.ACTION
         findings.add(logged.ids[at[k]], cause, model.package.spec.name, f"{before[k]} logged, {after[k]} recomputed")

@@ -106,8 +106,9 @@ class StoredStates:
 
     def are_behind(self, pending: PendingEvents) -> bool:
         """Return whether the states may lack events from before the pending ones."""
-        is_known = self.reader.keys is not None and self.states is not None and self.marker is not None
-        return not is_known or self.marker is None or self.marker.position < pending.first - 1
+        if self.reader.keys is None or self.states is None or self.marker is None:
+            return True
+        return self.marker.position < pending.first - 1
 
     @property
     def structure(self) -> object:

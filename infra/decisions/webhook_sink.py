@@ -135,7 +135,8 @@ class WebhookDelivery:
             return None
         if status in _REFUSED or self._is_last(decision, status):
             return f"the receiver answered with status {status}"
-        self._note_wait(wait)
+        if wait.isascii() and wait.isdigit():
+            self.retry_after_s = max(min(float(wait[:9]), _LONGEST_WAIT_S), self.retry_after_s or 0.0)
         raise self._error(f"answered with status {status}")
 
     def _is_last(self, decision: LoggedDecision, status: int) -> bool:
@@ -143,11 +144,6 @@ class WebhookDelivery:
             return False
         self._attempts[decision.id] = self._attempts.get(decision.id, 0) + 1
         return self._sink.most_attempts is not None and self._attempts[decision.id] >= self._sink.most_attempts
-
-    def _note_wait(self, text: str) -> None:
-        if text.isascii() and text.isdigit():
-            seconds = min(float(text[:9]), _LONGEST_WAIT_S)
-            self.retry_after_s = max(seconds, self.retry_after_s or 0.0)
 
     def _sign(self, name: str, body: bytes) -> dict[str, str]:
         at = str(int(self._now_s()))

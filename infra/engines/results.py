@@ -89,7 +89,7 @@ def digest_table(table: pa.Table) -> str:
 def _value_arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
     if pa.types.is_boolean(column.type):
         return [filled_numbers(column.cast(pa.uint8()), 0)]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or _is_binary(column.type)):
+    if column.type not in {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}:
         return [filled_numbers(column, 0)]
     texts = pc.fill_null(column.cast(pa.large_binary()), binary_scalar(b""))
     lengths = filled_numbers(pc.binary_length(texts), 0).astype(np.int64)
@@ -100,7 +100,3 @@ def _bytes(chunk: pa.LargeBinaryArray) -> np.ndarray:
     _, offsets, data = chunk.buffers()
     ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
     return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -188,7 +188,8 @@ def _encode(views: OfflineViews, view: View | WindowView, entities: pa.Table, ta
         return pa.table(columns | {_HAS_KEY: int64_array(read.has_row.astype(np.int64))})
     mark = LogSnapshot(end=task.snapshot["end"], run_id=task.snapshot["run_id"])
     positions = views.find_positions(view, entities, order, mark)
-    return views.read_columns(view, positions, _read_names(view))
+    names = [EVENT, CREATED, SEQ, RUN, TOMBSTONE, *(column.name for column in view.features)]
+    return views.read_columns(view, positions, names)
 
 
 def _decode(view: View | WindowView, rows: pa.Table, t: Int64Array) -> ViewRead:
@@ -202,10 +203,6 @@ def _decode(view: View | WindowView, rows: pa.Table, t: Int64Array) -> ViewRead:
         return empty_read(view, len(t), available=True)
     matched = HistoryRows(table=rows, at=np.where(has_match, np.arange(len(t)), len(t)))
     return build_view_read(view, int(has_match.sum()), lambda _: matched)
-
-
-def _read_names(view: View) -> list[str]:
-    return [EVENT, CREATED, SEQ, RUN, TOMBSTONE, *(column.name for column in view.features)]
 
 
 def plan_of(view: View | WindowView, project: str, buckets: int) -> FeaturePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from feast import Entity
@@ -37,7 +37,6 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _log = EventLogger()
 BATCH_ROWS = 20_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Feast passes the current time in seconds, and the engine reads its clock a little later.
 _NOW_SLACK = timedelta(minutes=1)
 _NO_TTL = timedelta(weeks=52)  # Feast's default start for a view without ttl that was never materialized
@@ -133,7 +132,7 @@ class SkewlessComputeEngine(ComputeEngine):
     ) -> None:
         """Write the latest rows of a view with types that only Feast's messages support."""
         now_us = open_clock(settings_of(self.repo_config).clock).now_us()
-        start = _EPOCH if is_incremental(task, from_us(now_us)) else task.start_time
+        start = from_us(0) if is_incremental(task, from_us(now_us)) else task.start_time
         # A future row would hide the current row; the first run after its time writes it.
         task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
         table = read_latest_rows(self.get_execution_context(registry, task), registry, task, start)

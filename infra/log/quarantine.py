@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import shorten
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.storage.durable import translate_disk_errors
@@ -42,12 +43,12 @@ def describe_rejection(reasons: Mapping[int, str], failed: Sequence[str]) -> dic
 
 
 @dataclass(frozen=True, kw_only=True)
-class RejectedBatch:
+class RejectedBatch(PlainRecord):
     """A batch that the gate of a view has rejected as a whole.
 
     Args:
         view: name of the view.
-        name: of its file, without the ending.
+        batch: name of its file, without the ending.
         rejected_us: when it was last rejected, by the disk's clock, UTC microseconds.
         rows: all rows of the batch.
         bad_rows: rows that violate an expectation about single rows; None: an older release wrote the file.
@@ -56,12 +57,12 @@ class RejectedBatch:
     """
 
     view: str
-    name: str
+    batch: str
     rejected_us: int
     rows: int
     bad_rows: int | None
-    failed: Sequence[str]
-    reasons: Mapping[str, int]
+    failed: list[str]
+    reasons: dict[str, int]
 
 
 def list_rejected(state: ProjectState, *, most: int) -> tuple[list[RejectedBatch], int]:
@@ -79,29 +80,30 @@ def list_rejected(state: ProjectState, *, most: int) -> tuple[list[RejectedBatch
     return batches, len(latest)
 
 
-def read_bad_rows(state: ProjectState, view: str, name: str, *, most: int) -> list[dict[str, Any]]:
+def read_bad_rows(state: ProjectState, view: str, batch: str, *, most: int) -> list[dict[str, Any]]:
     """Return rows of a rejected batch with a reason in ``__reject``, or its first rows if none has a reason.
 
     Args:
-        view, name: of the batch, as ``list_rejected`` returned them.
+        view, batch: as ``list_rejected`` returned them.
         most: number of rows. At most 100,000 rows are read.
 
     Raises:
         StoreError: the file is missing or corrupt.
     """
-    path = state / _FOLDER / view / f"{name}.parquet"
+    path = state / _FOLDER / view / f"{batch}.parquet"
     rows: list[dict[str, Any]] = []
     try:
         with pq.ParquetFile(path) as file:
-            bad_rows = _has_bad_rows(file)
-            for batch in _first_batches(file):
-                table = pa.Table.from_batches([batch])
-                rows += (table.filter(table[REJECT].is_valid()) if bad_rows else table).slice(0, most).to_pylist()
+            described = _rejection(file.schema_arrow)
+            has_bad_rows = described is None or bool(described["bad_rows"])
+            for part in _first_batches(file):
+                table = pa.Table.from_batches([part])
+                rows += (table.filter(table[REJECT].is_valid()) if has_bad_rows else table).slice(0, most).to_pylist()
                 if len(rows) >= most:
                     break
     except (OSError, pa.ArrowException) as error:
         fix = "delete the file: the next run of `skewless materialize` writes the batch again"
-        raise StoreError(f"rejected batch {name!r}", f"cannot be read: {error}", fix=fix) from error
+        raise StoreError(f"rejected batch {batch!r}", f"cannot be read: {error}", fix=fix) from error
     return rows[:most]
 
 
@@ -114,11 +116,6 @@ def _first_batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
             return
 
 
-def _has_bad_rows(file: pq.ParquetFile) -> bool:
-    described = _rejection(file.schema_arrow)
-    return described is None or bool(described["bad_rows"])
-
-
 def _describe(path: Path, rejected_us: int) -> RejectedBatch:
     rows, described = 0, None
     try:
@@ -129,7 +126,7 @@ def _describe(path: Path, rejected_us: int) -> RejectedBatch:
     described = described or {}
     return RejectedBatch(
         view=path.parent.name,
-        name=path.stem,
+        batch=path.stem,
         rejected_us=rejected_us,
         rows=rows,
         bad_rows=described.get("bad_rows"),

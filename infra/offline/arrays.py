@@ -65,7 +65,9 @@ def build_view_read(view: View, count: int, read_rows: Callable[[Sequence[str]],
     first, *others = _groups(view.features, count)
     rows = read_rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
     is_match = rows.at < rows.table.num_rows
-    versions = _spread_versions(to_versions(rows.table), rows.at)
+    compact, none = to_versions(rows.table), Versions.empty(1)
+    names = [item.name for item in fields(Versions)]
+    versions = Versions(**{name: _spread(getattr(compact, name), rows.at, getattr(none, name)[0]) for name in names})
     # A tombstone reads as no row, but keeps its version: the log of a prediction names the row that was read (2.7).
     has_row = is_match & ~versions.tombstone
     absent = ~has_row
@@ -88,12 +90,6 @@ def _groups(features: Sequence[Column], rows: int) -> list[list[str]]:
     names = [column.name for column in features]
     size = max(1, _GROUP_BYTES // (8 * rows + 1))
     return [names[first : first + size] for first in range(0, len(names), size)] or [[]]
-
-
-def _spread_versions(versions: Versions, at: Int64Array) -> Versions:
-    none = Versions.empty(1)
-    names = [item.name for item in fields(Versions)]
-    return Versions(**{name: _spread(getattr(versions, name), at, getattr(none, name)[0]) for name in names})
 
 
 def _spread(compact: npt.NDArray[Any], at: Int64Array, fill: object) -> npt.NDArray[Any]:

@@ -85,15 +85,11 @@ def read_labels(
     spec: ModelSpec,
     *,
     between: tuple[int, int] | None = None,
-    other: FeaturePlan | None = None,
 ) -> pa.Table:
     """Return the rows of a model's label table, ordered by prediction time.
 
-    The order does not depend on ``other``: rows of equal order are equal in all columns of the plan.
-
     Args:
         between: earliest and latest ``__t`` of the rows to read; None: all rows.
-        other: a second plan, whose keys and request fields are read, too; ``select_columns`` selects them.
 
     Returns:
         Key and request columns in the plan's types (times as int64 microseconds), ``__t``
@@ -103,7 +99,7 @@ def read_labels(
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
     """
-    return query_labels(connection, repo, plan, spec, _ordered_sql(plan, spec, between), other)
+    return query_labels(connection, repo, plan, spec, _ordered_sql(plan, spec, between))
 
 
 def stream_labels(
@@ -117,7 +113,12 @@ def stream_labels(
 ) -> Iterator[pa.Table]:
     """Yield the rows of ``read_labels``, some at a time; DuckDB sorts them on disk beyond its memory limit.
 
-    The connection can be used between two tables.
+    The connection can be used between two tables. The order does not depend on ``other``: rows of equal order are equal
+    in all columns of the plan.
+
+    Args:
+        between: as of ``read_labels``.
+        other: a second plan, whose keys and request fields are read, too; ``select_columns`` selects them.
 
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
@@ -149,19 +150,14 @@ def select_columns(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
 
 
 def query_labels(
-    connection: duckdb.DuckDBPyConnection,
-    repo: Path,
-    plan: FeaturePlan,
-    spec: ModelSpec,
-    query: str,
-    other: FeaturePlan | None = None,
+    connection: duckdb.DuckDBPyConnection, repo: Path, plan: FeaturePlan, spec: ModelSpec, query: str
 ) -> pa.Table:
     """Return the result of a SQL query on ``labels``, a table with the columns of ``read_labels``.
 
     Raises:
         SourceError: the table is missing or corrupt, or has no such column.
     """
-    table, sql = _labels_sql(connection, repo, plan, spec, other)
+    table, sql = _labels_sql(connection, repo, plan, spec, None)
     try:
         with table.open(connection):
             return connection.sql(f"WITH labels AS ({sql}) {query}", params=table.parameters).to_arrow_table()

@@ -27,7 +27,7 @@ from skewless.infra.packages.kept_certificates import certify_once
 from skewless.infra.packages.package import ALL_DOCUMENTS, Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns, largest_output
-from skewless.infra.rollout.entity_lists import EntityLists
+from skewless.infra.rollout.entity_lists import EntityLists, ListVersion
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
@@ -155,19 +155,13 @@ class ServedModel:
         if self.policy is not None and self.policy.policy.lists and self.stored_lists is not None:
             object.__setattr__(self, "lists", self.stored_lists.refresh(self.policy.policy.lists, self.lists))
 
-    def past_lists(self, numbers: Mapping[str, int]) -> ListValues:
+    def past_lists(self, numbers: Mapping[str, int]) -> Mapping[str, ListVersion]:
         """Return some versions of lists.
 
         Raises:
             StoreError: one is not there, or the database is unavailable.
         """
-        found = {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
-        return {name: (version.number, frozenset(version.values)) for name, version in found.items()}
-
-    def erased_lists(self, numbers: Mapping[str, int]) -> list[str]:
-        """Return the names of those versions of lists that have lost values of erased entities; raises StoreError."""
-        found = {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
-        return [name for name, version in found.items() if version.erased]
+        return {} if self.stored_lists is None else self.stored_lists.read_all(numbers)
 
     @property
     def version(self) -> str:

@@ -79,7 +79,7 @@ class LignumRuntime:
         self._name = f"model file {path.name!r}"
         self._model: Any = None
         content = path.read_bytes()
-        self._replaces_infinity = _needs_finite_rows(algorithm, content)
+        self._replaces_infinity = algorithm == "lightgbm" and _INFINITE_THRESHOLD.search(content) is not None
         self._link: _Link | None = _LINKS[algorithm](content, self._name)
         try:
             self._model, version = _load(algorithm, path, self._name)
@@ -122,10 +122,6 @@ class LignumRuntime:
         if self._link is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._link
-
-
-def _needs_finite_rows(algorithm: str, content: bytes) -> bool:
-    return algorithm == "lightgbm" and _INFINITE_THRESHOLD.search(content) is not None
 
 
 def _count_features(content: bytes, link: _Link) -> int:

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from skewless.contract.clock import to_us
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.file_cache import FileCache
@@ -106,7 +107,6 @@ _UPLOADS = 4  # parts of 5 MiB at the same time: on a slow line, more of them wo
 _DOWNLOADS = 8  # at the same time
 _CHUNK_BYTES = 4 << 20  # of a download
 _LOCKS = 64
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Za-z]+)*)")
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
@@ -217,8 +217,7 @@ class CloudStorage(ObjectStorage):
         with self._translate_errors():
             for batch in self._obstore.list(self._store, prefix):
                 for item in batch:
-                    modified_us = (item["last_modified"] - _EPOCH) // timedelta(microseconds=1)
-                    yield ListedObject(item["path"], item["size"], modified_us)
+                    yield ListedObject(item["path"], item["size"], to_us(item["last_modified"]))
 
     def _upload(self, name: str, content: memoryview | Path) -> str:
         """Store an object; return the storage's tag of its content."""

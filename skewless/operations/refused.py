@@ -17,7 +17,7 @@ from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ, TOMBSTONE
-from skewless.infra.log.quarantine import list_rejected, read_bad_rows
+from skewless.infra.log.quarantine import RejectedBatch, list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.workspace import Workspace
@@ -267,25 +267,13 @@ def _text(value: object) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefusedBatch(PlainRecord):
+class RefusedBatch(RejectedBatch):
     """A batch that a gate rejected on this machine.
 
     Args:
-        batch: name of its file.
-        rejected_us: when it was last rejected, UTC microseconds.
-        bad_rows: rows that violate an expectation; None: unknown.
-        failed: the expectations that failed.
-        reasons: number of bad rows by reason.
         accepted_later: whether a later run read the source of the view and accepted its rows; None: unknown.
     """
 
-    view: str
-    batch: str
-    rejected_us: int
-    rows: int
-    bad_rows: int | None
-    failed: list[str]
-    reasons: dict[str, int]
     accepted_later: bool | None
 
 
@@ -297,18 +285,8 @@ def list_batches(project: Workspace, *, most: int = 20) -> tuple[list[RefusedBat
     shown = []
     for item in batches:
         read = progress.get(item.view)
-        shown.append(
-            RefusedBatch(
-                view=item.view,
-                batch=item.name,
-                rejected_us=item.rejected_us,
-                rows=item.rows,
-                bad_rows=item.bad_rows,
-                failed=list(item.failed),
-                reasons=dict(item.reasons),
-                accepted_later=None if item.view not in views else read is not None and read.upto_us > item.rejected_us,
-            )
-        )
+        is_later = None if item.view not in views else read is not None and read.upto_us > item.rejected_us
+        shown.append(RefusedBatch(**vars(item), accepted_later=is_later))
     return shown, total
 
 

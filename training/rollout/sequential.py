@@ -109,12 +109,8 @@ def _radius(losses: Losses, alpha: float) -> float:
         return math.inf
     # The difference of means has the variance of a mean of n terms with this variance.
     variance = n * sum(arm.variance / arm.n for arm in arms)
-    rho2 = _rho2(alpha)
+    # The mixture's variance for which the sequence is narrowest at `_TUNED_FOR` units (appendix B.2).
+    log_term = -2 * math.log(alpha)
+    rho2 = (log_term + math.log(log_term) + 1) / _TUNED_FOR
     grown = n * rho2 + 1
     return math.sqrt(variance) * math.sqrt(2 * grown / (n * n * rho2) * math.log(math.sqrt(grown) / alpha))
-
-
-def _rho2(alpha: float) -> float:
-    """Return the mixture's variance for which the sequence is narrowest at ``_TUNED_FOR`` units (appendix B.2)."""
-    log_term = -2 * math.log(alpha)
-    return (log_term + math.log(log_term) + 1) / _TUNED_FOR

@@ -231,11 +231,6 @@ def expected_psi(trained: Counts, live: Counts) -> Floats:
     return np.asarray((_count_used_bins(trained, live) - 1) * _inverse_sizes(trained, live))
 
 
-def expected_js(trained: Counts, live: Counts) -> Floats:
-    """Return the mean of the squared Jensen-Shannon distance without drift; an eighth of PSI's, in bits."""
-    return np.asarray(expected_psi(trained, live) / (8 * np.log(2)))
-
-
 def expected_ks(trained: Counts, live: Counts) -> Floats:
     """Return the mean of the Kolmogorov-Smirnov distance without drift; an upper bound for bins."""
     return np.asarray(_KS_MEAN * np.sqrt(_inverse_sizes(trained, live)))

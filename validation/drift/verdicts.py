@@ -19,7 +19,6 @@ from skewless.validation.drift.histograms import (
     Counts,
     Floats,
     Histograms,
-    expected_js,
     expected_ks,
     expected_psi,
     holm,
@@ -217,10 +216,11 @@ def _distances(trained: Counts, live: Counts) -> dict[str, Floats]:
 def _limits(trained: Counts, live: Counts, watch: Watch) -> dict[str, Floats]:
     # Two samples of one distribution differ too. The declared limit is for the drift beyond that, at any number of
     # rows.
-    limits = {"psi": watch.psi + expected_psi(trained, live)}
+    by_chance = expected_psi(trained, live)
+    limits = {"psi": watch.psi + by_chance}
     if watch.js is not None:
-        # Squares are added here, because the expectation is that of the squared distance.
-        limits["js"] = np.sqrt(watch.js**2 + expected_js(trained, live))
+        # Squares are added: the expectation is that of the squared distance, an eighth of PSI's, in bits.
+        limits["js"] = np.sqrt(watch.js**2 + by_chance / (8 * np.log(2)))
     if watch.ks is not None:
         limits["ks"] = watch.ks + expected_ks(trained[:, 1:], live[:, 1:])
     return limits
