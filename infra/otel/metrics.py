@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Metric
@@ -75,11 +75,8 @@ def report_metrics(read: Callable[[], Iterable[Metric]]) -> Iterator[None]:
     if settings.metrics is None:
         yield
         return
-    reporter = MetricsReporter(settings, read)
-    try:
+    with closing(MetricsReporter(settings, read)):
         yield
-    finally:
-        reporter.close()
 
 
 def encode_metrics(families: Iterable[Metric], resource: Mapping[str, str], start_ns: int, now_ns: int) -> bytes:

@@ -5,9 +5,10 @@ Nothing here imports OpenTelemetry.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -121,6 +122,10 @@ def read_otel_settings(variables: Mapping[str, str] = os.environ) -> OtelSetting
     )
 
 
+def _is_positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
 class _Variables:
     """Reads variables; an empty one counts as not set."""
 
@@ -136,14 +141,14 @@ class _Variables:
     def words(self, name: str, default: str) -> list[str]:
         return [word.strip() for word in self.word(name, default).split(",")]
 
-    def number(self, name: str, default: float) -> float:
-        """Return a positive number."""
+    def number(self, name: str, default: float, is_valid: Callable[[float], bool] = _is_positive) -> float:
+        """Return a number, by default a positive one."""
         text = self.text(name)
         try:
             value = float(text) if text else default
         except ValueError:
-            value = 0.0
-        if 0 < value < float("inf"):
+            value = math.nan  # which is in no range
+        if is_valid(value):
             return value
         self.ignore(name, text)
         return default
@@ -205,19 +210,9 @@ def _sampling(given: _Variables) -> Sampling:
         given.ignore("OTEL_TRACES_SAMPLER", name)
         name = _DEFAULT_SAMPLER
     rate = _SAMPLERS[name.removeprefix(_PARENT_BASED)]
-    return Sampling(rate=_rate(given) if rate is None else rate, follows_parent=name.startswith(_PARENT_BASED))
-
-
-def _rate(given: _Variables) -> float:
-    text = given.text("OTEL_TRACES_SAMPLER_ARG")
-    try:
-        rate = float(text) if text else 1.0
-    except ValueError:
-        rate = -1.0
-    if 0 <= rate <= 1:
-        return rate
-    given.ignore("OTEL_TRACES_SAMPLER_ARG", text)
-    return 1.0
+    if rate is None:
+        rate = given.number("OTEL_TRACES_SAMPLER_ARG", 1.0, lambda share: 0 <= share <= 1)
+    return Sampling(rate=rate, follows_parent=name.startswith(_PARENT_BASED))
 
 
 def _resource(given: _Variables) -> dict[str, str]:
