@@ -78,7 +78,9 @@ def compile_windows(
                 f"event source {source.name!r}", "is defined twice", fix="rename or remove one of them"
             )
         windows[item.name] = _window(item, entities, source)
-        _complete_schema(item, windows[item.name])
+        if not item.features:
+            # Feast would infer them from a file. In place, as Feast does: services and on-demand views share the list.
+            item.features.extend(Field(name=column.name, dtype=Float64) for column in windows[item.name].features)
     return windows, sources
 
 
@@ -105,15 +107,6 @@ def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: Eve
         freshness_us=parse_duration_us(owner, TAG_FRESHNESS, view.tags, _FRESHNESS_DEFAULT),
         max_age_us=parse_duration_us(owner, TAG_MAX_AGE, view.tags),
     )
-
-
-def _complete_schema(feast_view: StreamFeatureView, view: WindowView) -> None:
-    """Set the features of a Feast view without declared features, which Feast would infer from a file.
-
-    The list is changed in place, as Feast does: services and on-demand views share it.
-    """
-    if not feast_view.features:
-        feast_view.features.extend(Field(name=column.name, dtype=Float64) for column in view.features)
 
 
 def _check_kind(owner: str, view: StreamFeatureView) -> None:
