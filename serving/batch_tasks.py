@@ -24,6 +24,7 @@ from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.storage.durable import remove_at_end
 from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_file
 from skewless.serving.batch import (
     add_results,
@@ -125,12 +126,9 @@ def predict_chunks(task: Task) -> TaskResult:
         clock=open_clock(settings.clock),
         settings=settings,
     )
-    path = state.storage.staging_path()
-    try:
+    with remove_at_end(state.storage.staging_path()) as path:
         done = run_coroutine(_predict_chunks(config, task, path))
         stored = state.storage.put_file(f"{FOLDER}/{task.job}/{uuid.uuid4().hex}.parquet", path)
-    finally:
-        path.unlink(missing_ok=True)
     return replace(done, objects=(stored,))
 
 
@@ -181,16 +179,14 @@ def _store_chunks(
     storage: ObjectStorage, source: InputRows, settings: Settings
 ) -> tuple[tuple[StoredObject, ...], list[int]]:
     """Store all rows with a row group per chunk, for workers anywhere; return as ``_list_chunks``."""
-    path, numbers = storage.staging_path(), []
-    try:
+    numbers = []
+    with remove_at_end(storage.staging_path()) as path:
         with open_target(path) as write:
             for number, chunk in source.read_chunks(chunk_rows(settings)):
                 write(chunk)
                 numbers.append(number)
         name = digest_file(path)
         return (storage.put_file(f"{FOLDER}/inputs-{name}/{name}.parquet", path),), numbers
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _read_chunks(storage: ObjectStorage, task: Task) -> Iterator[pa.Table]:

@@ -15,6 +15,7 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.engines.job import TRAINING_SET
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import remove_at_end
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset_folder import DatasetPart, DatasetParts
@@ -95,19 +96,18 @@ class StoredParts(DatasetParts):
 
     def _put(self, tables: Iterable[pa.Table], group_rows: int | None = None) -> StoredObject:
         """Write tables to one object; returns it."""
-        path, writer = self._state.storage.staging_path(), None
+        writer = None
         try:
-            for table in tables:
-                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-                writer.write_table(table, group_rows)
-            if writer is not None:
-                writer.close()
-            return self._state.storage.put_file(f"{self._folder}/{uuid.uuid4().hex}.parquet", path)
+            with remove_at_end(self._state.storage.staging_path()) as path:
+                for table in tables:
+                    writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+                    writer.write_table(table, group_rows)
+                if writer is not None:
+                    writer.close()
+                return self._state.storage.put_file(f"{self._folder}/{uuid.uuid4().hex}.parquet", path)
         except (OSError, pa.ArrowException) as error:
             fix = "free disk space, then run it again"
             raise StoreError("training set", f"cannot be written: {error}", fix=fix) from error
-        finally:
-            path.unlink(missing_ok=True)
 
     @property
     def _folder(self) -> str:

@@ -33,7 +33,7 @@ from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.label_rows import resolve_labels
 from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.durable import make_folder, remove_at_end
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, check_batch, find_failed_rows
@@ -207,15 +207,12 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str], failed: Seq
         failed: the expectations that failed, which the file states with the numbers of rows by reason.
     """
     make_folder(folder)
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
+    with remove_at_end(folder / f".{uuid.uuid4().hex}.tmp") as temporary:
         _copy(rows, temporary, reasons, failed)
         # The name is the content's hash, so a repeated rejection of the same rows replaces the same file.
         with temporary.open("rb") as file:
             name = file_digest(file, "sha256").hexdigest()[:16]
         temporary.replace(folder / f"{name}.parquet")
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _copy(rows: Path, target: Path, reasons: Mapping[int, str], failed: Sequence[str]) -> None:

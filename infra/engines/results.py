@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.arrow_numbers import binary_scalar, filled_numbers, find_nulls
+from skewless.infra.storage.durable import remove_at_end
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 
 FOLDER = "work"  # in the storage
@@ -27,14 +28,11 @@ def write_table(storage: ObjectStorage, folder: str, table: pa.Table, name: str 
     Raises:
         StoreError: the storage refused the write.
     """
-    path = storage.staging_path()
-    try:
+    with remove_at_end(storage.staging_path()) as path:
         # Not compressed, so that readers map it and share its memory.
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=_BATCH_ROWS)
         return storage.put_file(f"{FOLDER}/{folder}/{name or uuid.uuid4().hex}.arrow", path)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def read_table(storage: ObjectStorage, stored: StoredObject) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from skewless.infra.offline.database_table import DatabaseTable, parse_database_
 from skewless.infra.offline.sources import PARTS, Table
 from skewless.infra.offline.sql import quote
 from skewless.infra.sources.source_schema import read_schema, readable_path, repo_of
-from skewless.infra.storage.durable import disk_error, sync_folder
+from skewless.infra.storage.durable import remove_at_end, sync_file, sync_folder, translate_disk_errors
 
 _FIRST = "rows-"
 _APPENDED = re.compile(r"(.*)rows-(?!9{6})(\d{6})-[0-9a-f]{32}\.parquet", re.DOTALL)
@@ -67,21 +66,15 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
     Raises:
         StoreError: the disk failed.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    with translate_disk_errors(path), remove_at_end(unfinished) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as handle:
-            with pq.ParquetWriter(handle, rows.schema) as writer:
-                for batch in rows:
-                    writer.write_batch(batch)
-            handle.flush()
-            os.fsync(handle.fileno())
+        with pq.ParquetWriter(temporary, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+        sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _save_table(repo: Path, warehouse: DatabaseTable, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:

@@ -24,7 +24,7 @@ from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import KNOWN_AT, fill_known_at, merged_options, sorted_options
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
-from skewless.infra.storage.durable import translate_disk_errors
+from skewless.infra.storage.durable import remove_at_end, translate_disk_errors
 from skewless.infra.storage.objects import ObjectStorage, StoredObject, corrupt_error
 
 # Returns the options of the Parquet writer for a schema.
@@ -50,19 +50,17 @@ def write_rows(
     Raises:
         StoreError: the disk refused it.
     """
-    path, rows, group_rows = storage.staging_path(), 0, GROUP_ROWS
+    rows, group_rows = 0, GROUP_ROWS
     if order is not None:
         tables, group_rows = map(order.sort, regroup(tables, order.block_rows)), order.group_rows
         schema, options = order.extend(schema), sorted_options
-    try:
+    with remove_at_end(storage.staging_path()) as path:
         with translate_disk_errors(path), pq.ParquetWriter(path, schema, **options(schema)) as writer:
             for table in tables:
                 rows += table.num_rows
                 if table.num_rows:
                     writer.write_table(table, row_group_size=group_rows)
         yield path, rows
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def replace_segments(

@@ -28,7 +28,7 @@ from skewless.infra.outcomes.labelled_log import BEST_SQL, TABLE_BATCH, Labelled
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.infra.predictions.input_sql import json_value_sql
 from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.durable import make_folder, remove_at_end
 from skewless.infra.storage.project_state import ProjectState
 
 FOLDER = "label_rows"  # of the state folder
@@ -236,8 +236,7 @@ def _write(cursor: duckdb.DuckDBPyConnection, rows: str, values: Mapping[str, fl
     for old in folder.glob("*.parquet"):
         if now_s - old.stat().st_atime > _KEPT_S:
             old.unlink(missing_ok=True)
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
+    with remove_at_end(folder / f".{uuid.uuid4().hex}.tmp") as temporary:
         query = f"COPY ({rows} ORDER BY ALL) TO {sql_literal(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"
         cursor.execute(query, dict(values))
         with temporary.open("rb") as file:
@@ -247,6 +246,4 @@ def _write(cursor: duckdb.DuckDBPyConnection, rows: str, values: Mapping[str, fl
             os.utime(path, (now_s, path.stat().st_mtime))
         else:
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from skewless.contract.clock import to_us
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.storage.durable import translate_disk_errors
+from skewless.infra.storage.durable import remove_at_end, translate_disk_errors
 from skewless.infra.storage.file_cache import FileCache
 from skewless.infra.storage.objects import (
     ListedObject,
@@ -162,15 +162,11 @@ class CloudStorage(ObjectStorage):
         """Download the object into the copies, and return it with its current tag."""
         with self._translate_errors(name):
             head = self._obstore.head(self._store, name)
-        path = self.staging_path()
-        try:
-            with translate_disk_errors(path):
-                self._fetch(name, path)
-                stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
-                with self._cache.add(stored) as copy:
-                    path.replace(copy)
-        finally:
-            path.unlink(missing_ok=True)
+        with remove_at_end(self.staging_path()) as path, translate_disk_errors(path):
+            self._fetch(name, path)
+            stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
+            with self._cache.add(stored) as copy:
+                path.replace(copy)
         return stored
 
     def local_path(self, stored: StoredObject) -> Path:

@@ -103,6 +103,15 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         raise disk_error(path, error) from error
 
 
+@contextmanager
+def remove_at_end(path: Path) -> Iterator[Path]:
+    """Yield the path of an unfinished file; if it is still there at the end of the block, it is removed."""
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def sync_file(path: Path) -> None:
     """Wait until the content of a file is on disk."""
     with path.open("rb") as handle:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
-from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, translate_disk_errors
+from skewless.infra.storage.durable import hold_lock, make_folder, remove_at_end, sync_file, translate_disk_errors
 from skewless.infra.storage.objects import StoredObject, digest_file
 
 _VERIFIED_NS = 946_684_800 * 10**9  # modification time of a file whose digest was compared; a write changes it
@@ -55,17 +55,14 @@ class FileCache:
             StoreError: the disk failed; nothing is left behind.
         """
         path = self.path(stored)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with translate_disk_errors(path):
-                make_folder(self._folder)
-                yield temporary
-                sync_file(temporary)
-                _mark_used(temporary)
-                temporary.replace(path)
-                self._count(stored.size)
-        finally:
-            temporary.unlink(missing_ok=True)
+        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with remove_at_end(unfinished) as temporary, translate_disk_errors(path):
+            make_folder(self._folder)
+            yield temporary
+            sync_file(temporary)
+            _mark_used(temporary)
+            temporary.replace(path)
+            self._count(stored.size)
 
     def delete(self, stored: StoredObject) -> None:
         """Delete the copy of an object, if there is one.
