@@ -182,14 +182,14 @@ class RefusedRow(PlainRecord):
         message: of the stream, or the row of the source, as text, shortened; None: none was kept.
     """
 
-    partition: str | None
-    position: int | None
+    partition: str | None = None
+    position: int | None = None
     reason: str
-    at_us: int | None
-    event_us: int | None
-    stream_position: int | None
+    at_us: int | None = None
+    event_us: int | None = None
+    stream_position: int | None = None
     values: dict[str, str]
-    message: str | None
+    message: str | None = None
 
 
 def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[RefusedRow]:
@@ -220,11 +220,7 @@ def _dead_row(letter: Refusal) -> RefusedRow:
         partition=PREDICTIONS,
         position=letter.position,
         reason=shorten(letter.reason, 1_000),
-        at_us=None,
-        event_us=None,
-        stream_position=None,
         values={"prediction": letter.id},
-        message=None,
     )
 
 
@@ -317,14 +313,10 @@ def sample_batch(project: Workspace, batch: RefusedBatch, *, most: int = 5) -> l
     rows = read_bad_rows(project.state, batch.view, batch.batch, most=most)
     return [
         RefusedRow(
-            partition=None,
-            position=None,
             reason=shorten(str(row.get(REJECT) or "a good row of a bad batch"), 1_000),
             at_us=batch.rejected_us,
             event_us=row.get(EVENT),
-            stream_position=None,
             values=_values(row),
-            message=None,
         )
         for row in rows
     ]

@@ -37,7 +37,7 @@ from skewless.infra.plans.applied_plan import (
     read_plan_number,
     read_registry_state,
 )
-from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.plans.needed_views import CHAMPION, NeededViews
 from skewless.infra.plans.retirement import read_lifecycles
 from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
@@ -45,8 +45,6 @@ from skewless.infra.telemetry.redaction import display_url
 from skewless.operations.server_status import read_server
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 from skewless.workspace import Workspace
-
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
