@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
-from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
+from skewless.infra.decisions.sink_positions import SINK_COUNTS, SinkPositions
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
@@ -203,7 +203,15 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     folder, _, name = log.partition("/")
     if folder == SINK_COUNTS:
         letters = SinkPositions(project.state.database).dead_letters(name, most)
-        return [_dead_row(letter) for letter in letters]
+        return [
+            RefusedRow(
+                partition=PREDICTIONS,
+                position=letter.position,
+                reason=shorten(letter.reason, 1_000),
+                values={"prediction": letter.id},
+            )
+            for letter in letters
+        ]
     places = list(islice(_places(DailyCounts(project.state.database).read(log)), most))
     from skewless.infra.offline.log_parts import read_rows_at
 
@@ -211,17 +219,8 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     for partition in dict.fromkeys(partition for partition, _ in places):
         positions = [at for name, at in places if name == partition]
         rows = read_rows_at(project.connection, project.state, partition, positions)
-        found |= {(partition, at): row for at, row in rows.items()}
-    return [_row(place, found[place]) for place in places if place in found and _is_refused(found[place])]
-
-
-def _dead_row(letter: Refusal) -> RefusedRow:
-    return RefusedRow(
-        partition=PREDICTIONS,
-        position=letter.position,
-        reason=shorten(letter.reason, 1_000),
-        values={"prediction": letter.id},
-    )
+        found |= {(partition, at): row for at, row in rows.items() if row.get(REJECT) not in {None, ERASED}}
+    return [_row(place, found[place]) for place in places if place in found]
 
 
 def _places(days: ByDay) -> Iterator[Place]:
@@ -230,10 +229,6 @@ def _places(days: ByDay) -> Iterator[Place]:
         lists = [places[::-1] for _, places in sorted(counts.places.items())]
         for rank in range(max(map(len, lists), default=0)):
             yield from (places[rank] for places in lists if rank < len(places))
-
-
-def _is_refused(row: Mapping[str, Any]) -> bool:
-    return row.get(REJECT) not in {None, ERASED}
 
 
 def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
