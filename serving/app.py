@@ -19,7 +19,7 @@ from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
-from skewless.serving.access.gate import Access, Headers, OpenAccess
+from skewless.serving.access.gate import Access, Headers, OpenAccess, follow_keys
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
@@ -56,7 +56,6 @@ _NO_TELEMETRY: Any = {
     "operation_spans": False,
     "auto_configure": False,
 }
-_KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
 InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
@@ -142,7 +141,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watchers = [asyncio.create_task(_watch_aliases(serving)), asyncio.create_task(_watch_keys(serving.access))]
+        watchers = [asyncio.create_task(_watch_aliases(serving)), asyncio.create_task(follow_keys(serving.access))]
         yield
         for watcher in watchers:
             watcher.cancel()
@@ -207,12 +206,6 @@ async def _watch_aliases(serving: ServingContext) -> None:
             await asyncio.to_thread(serving.events.refresh)
         except Exception as error:  # noqa: BLE001 - a defect must not end the task: the server would never reload again
             _log.error("reload_failed", exc_info=error)
-
-
-async def _watch_keys(access: Access) -> None:
-    while True:
-        await asyncio.sleep(_KEYS_SECONDS)
-        await asyncio.to_thread(access.refresh)
 
 
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:

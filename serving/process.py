@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -248,11 +248,8 @@ def _options(
 
 
 def _skew_us(redis_url: str) -> int:
-    probe = open_online_store(redis_url)
-    try:
+    with closing(open_online_store(redis_url)) as probe:
         return abs(probe.clock_offset_us())
-    finally:
-        probe.close()
 
 
 async def _watch_clock(predictor: Predictor, redis_url: str) -> None:
@@ -331,6 +328,6 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
     with bind(config.settings.host, config.settings.port) as sock, on_signals(shutdown):
-        config = config.with_port(sock.getsockname()[1])
+        config = config.with_ports(port=sock.getsockname()[1])
         with reserve_grpc_port(config) as config, announce_server(config, on_ready) as ready:
             await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

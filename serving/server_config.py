@@ -29,13 +29,9 @@ class ServerConfig:
     clock: Clock
     settings: Settings
 
-    def with_port(self, port: int) -> ServerConfig:
-        """Return the configuration with the port that the system chose for port 0."""
-        return replace(self, settings=self.settings.model_copy(update={"port": port}))
-
-    def with_grpc_port(self, port: int) -> ServerConfig:
-        """Return the configuration with the port for gRPC that the system chose for port 0."""
-        return replace(self, settings=self.settings.model_copy(update={"grpc_port": port}))
+    def with_ports(self, **ports: int) -> ServerConfig:
+        """Return the configuration with ports that the system chose for port 0: ``port`` or ``grpc_port``."""
+        return replace(self, settings=self.settings.model_copy(update=ports))
 
     @property
     def store(self) -> PackageStore:

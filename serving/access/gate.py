@@ -6,6 +6,7 @@ connection.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ from skewless.serving.access.tokens import NewBucket, TokenRules, TokenVerifier
 
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _KEY_START = b"sk_"
+_KEYS_SECONDS = 0.5
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -208,6 +210,13 @@ class KeyAccess:
         if not first_us <= now_us <= last_us or (caller.expires_us is not None and now_us >= caller.expires_us):
             raise key_error("has expired, or the client certificate has")
         return caller
+
+
+async def follow_keys(access: Access) -> None:
+    """Read changed keys twice a second, until it is cancelled: a revoked key is rejected within a second."""
+    while True:
+        await asyncio.sleep(_KEYS_SECONDS)
+        await asyncio.to_thread(access.refresh)
 
 
 def _read_secret(headers: Headers) -> bytes | None:

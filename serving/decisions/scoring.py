@@ -18,7 +18,7 @@ from skewless.infra.decisions.pending_events import PendingEvents
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.ids import decision_ids
-from skewless.infra.predictions.record import DecidedEvents, LoadColumns, PredictionBatch
+from skewless.infra.predictions.record import DecidedEvents, LoadColumns
 from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.decisions.events import AcceptedEvents
@@ -27,6 +27,7 @@ from skewless.serving.decisions.models import DecidingModels
 from skewless.serving.decisions.reads import DecisionReads, EventVectors
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm, ModelCounts
+from skewless.serving.prediction.group import ReadTimes, make_record
 from skewless.serving.prediction.input_texts import ColumnRows, input_texts
 from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredBatch
@@ -236,7 +237,12 @@ class EventScorer:
             explored=None if explore is None else explore.choose_rows(model.name, ids, part.columns),
         )
         origin = model.origin if part.arm is None else part.arm.origin
-        return scored, self._record(origin, scored, own, vectors, input_texts(part.rows))
+        times = ReadTimes(self.clock.now_us(), vectors.read_start, vectors.read_end, vectors.skew_us)
+        record = make_record(scored, origin, times, input_texts(part.rows), events=own)
+        if id(origin) not in self._constants:
+            # With the origin, which keeps its identity taken.
+            self._constants[id(origin)] = origin, ConstantColumns(origin, "entities")
+        return scored, to_batch([record], self._constants[id(origin)][1])
 
     def _score_shadows(
         self,
@@ -262,44 +268,6 @@ class EventScorer:
             arm.counts.compare(served, scored)
             rows.append(record)
         return rows
-
-    def _record(
-        self,
-        origin: LoadColumns,
-        scored: ScoredBatch,
-        events: DecidedEvents,
-        vectors: EventVectors,
-        inputs: Sequence[bytes],
-    ) -> pa.RecordBatch:
-        assembled = scored.vectors
-        if assembled is None:
-            raise TypeError(scored)
-        actions = scored.actions
-        record = PredictionBatch(
-            origin=origin,
-            ids=scored.ids,
-            t=scored.t,
-            asked_at=self.clock.now_us(),
-            read_start=vectors.read_start,
-            read_end=vectors.read_end,
-            skew_us=vectors.skew_us,
-            inputs=inputs,
-            matrix=scored.matrix,
-            scores=scored.scores,
-            status=scored.status,
-            versions=assembled.versions,
-            applied=assembled.applied,
-            watermarks=assembled.watermark,
-            events=events,
-            actions=actions.taken,
-            propensities=actions.propensities,
-            reasons=actions.reasons,
-            lists=actions.lists,
-        )
-        if id(origin) not in self._constants:
-            # With the origin, which keeps its identity taken.
-            self._constants[id(origin)] = origin, ConstantColumns(origin, "entities")
-        return to_batch([record], self._constants[id(origin)][1])
 
     def _find_refused(self, model: ServedModel, vectors: EventVectors) -> dict[int, str]:
         """Return the rows that the model rejects, with the reasons."""

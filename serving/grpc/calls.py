@@ -150,9 +150,7 @@ class GrpcCall:
 
     def reply(self, message: bytes, metadata: Sequence[tuple[str, str]] = ()) -> None:
         """Send the only message of the reply, and end the call."""
-        if not self.disconnected and not self._is_ending:
-            self._is_ending = True
-            self._finish((cygrpc.SendMessageOperation(message, 0),), _STATUS.ok, b"", metadata)
+        self._end((cygrpc.SendMessageOperation(message, 0),), _STATUS.ok, b"", metadata)
 
     def send(self, message: bytes) -> None:
         """Send a message of a stream."""
@@ -164,7 +162,9 @@ class GrpcCall:
 
     def fail(self, error: SkewlessError, status: int | None = None) -> None:
         """End the call with an error; its code is that of an HTTP status, None: of the status of its kind."""
-        self._end(_CODES.get(status or http_status(error), _STATUS.internal), error)
+        code = _CODES.get(status or http_status(error), _STATUS.internal)
+        wait = tuple((name.lower(), value) for name, value in retry_after(error).items())
+        self._end((), code, _details(error_json(error, PATH)["error"]), wait)
 
     def end(self) -> None:
         """End a stream without an error."""
@@ -198,15 +198,14 @@ class GrpcCall:
         metadata = tuple((name.decode(), value.decode()) for name, value in headers if name in _TRAILERS)
         if status == _OK:
             self.reply(body, metadata)
-        elif not self.disconnected and not self._is_ending:
-            self._is_ending = True
-            self._finish((), _CODES.get(status, _STATUS.internal), _details(orjson.loads(body)["error"]), metadata)
+        else:
+            self._end((), _CODES.get(status, _STATUS.internal), _details(orjson.loads(body)["error"]), metadata)
 
-    def _end(self, code: int, error: SkewlessError) -> None:
+    def _end(self, operations: Sequence[Any], code: int, details: bytes, metadata: Sequence[Any]) -> None:
+        """End the call, unless it has ended."""
         if not self.disconnected and not self._is_ending:
             self._is_ending = True
-            wait = tuple((name.lower(), value) for name, value in retry_after(error).items())
-            self._finish((), code, _details(error_json(error, PATH)["error"]), wait)
+            self._finish(operations, code, details, metadata)
 
     def _receive(self) -> None:
         self.client_since = asyncio.get_running_loop().time()

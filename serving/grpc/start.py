@@ -6,7 +6,6 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
@@ -20,7 +19,7 @@ from skewless.serving.access.gate import Headers
 from skewless.serving.app import ServingContext, admit
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.http_server import Listener
-from skewless.serving.http.tls import Stamp, check_certificates, check_pair, read_stamp
+from skewless.serving.http.tls import TlsFiles
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown
@@ -101,51 +100,27 @@ def tls_credentials(options: uvicorn.Config) -> Any:  # noqa: ANN401 - grpcio ha
 
     if options.ssl_certfile is None:
         return None
-    authority = None if options.ssl_ca_certs is None else str(options.ssl_ca_certs)
-    files = _TlsFiles(str(options.ssl_certfile), str(options.ssl_keyfile), authority)
-    return grpc.dynamic_ssl_server_credentials(
-        files.read(), files.read_if_changed, require_client_authentication=options.ssl_ca_certs is not None
-    )
+    files = TlsFiles(options)
 
-
-class _TlsFiles:
-    """The files of a certificate, its key and, for client certificates, their authority; None: no authority."""
-
-    def __init__(self, cert: str, key: str, authority: str | None) -> None:
-        self._cert = Path(cert)
-        self._key = Path(key)
-        self._authority = None if authority is None else Path(authority)
-        self._stamps = self._read_stamps()
-
-    def read(self) -> Any:  # noqa: ANN401 - grpcio has no types
-        """Return the files as a certificate configuration.
-
-        Raises:
-            DefinitionError: they do not match.
-            OSError: one cannot be read.
-        """
-        import grpc  # noqa: PLC0415 - only if the port is set
-
-        check_certificates("tls_cert", str(self._cert))
-        check_pair(str(self._cert), str(self._key))
-        authority = None if self._authority is None else self._authority.read_bytes()
-        pair = (self._key.read_bytes(), self._cert.read_bytes())
+    def read() -> Any:  # noqa: ANN401 - grpcio has no types
+        files.check()
+        authority = None if files.authority is None else files.authority.read_bytes()
+        pair = (files.key.read_bytes(), files.cert.read_bytes())
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
-    def read_if_changed(self) -> Any:  # noqa: ANN401 - grpcio has no types
+    def read_if_changed() -> Any:  # noqa: ANN401 - as above
         """Return the files, if they have changed and match; None: the last ones stay in use.
 
         A thread of gRPC calls this for each new connection.
         """
-        stamps = self._read_stamps()
-        if stamps == self._stamps:
+        if not files.have_changed():
             return None
-        self._stamps = stamps
         try:
-            return self.read()
+            return read()
         except (DefinitionError, OSError) as error:
             _log.error("tls_certificate_unchanged", error=str(error))
             return None
 
-    def _read_stamps(self) -> list[Stamp | None]:
-        return [None if path is None else read_stamp(path) for path in (self._cert, self._key, self._authority)]
+    return grpc.dynamic_ssl_server_credentials(
+        read(), read_if_changed, require_client_authentication=files.authority is not None
+    )

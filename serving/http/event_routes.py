@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.errors import RequestError
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.predict_route import load_json
 from skewless.serving.http.reply import json_response
 from skewless.serving.http.wire_limits import BodyTooLongError
 
@@ -189,10 +190,7 @@ def _parse_lines(body: bytes) -> list[bytes]:
 
 
 def _parse_object(text: bytes, thing: str, fix: str) -> dict[str, Any]:
-    try:
-        decoded = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(thing, f"is not JSON: {error}", fix=fix) from error
+    decoded = load_json(text, thing, fix)
     if not isinstance(decoded, dict):
         raise RequestError(thing, "is not a JSON object", fix=fix)
     return decoded

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +20,7 @@ from skewless.serving.events import GroupCommit
 from skewless.serving.http.event_routes import parse_in_thread
 from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.openapi import RequestBody
+from skewless.serving.http.predict_route import load_json
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -141,10 +141,7 @@ def read_rows(body: bytes) -> list[Any]:
     Raises:
         RequestError: the body does not have this format.
     """
-    try:
-        decoded = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError("request body", f"is not JSON: {error}", fix=_FIX) from error
+    decoded = load_json(body, fix=_FIX)
     if not isinstance(decoded, dict) or decoded.keys() != FeedbackRequest.model_fields.keys():
         raise RequestError("request body", "is not an object with the single field 'feedback'", fix=_FIX)
     if not isinstance(decoded["feedback"], list):

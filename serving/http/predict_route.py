@@ -321,18 +321,18 @@ def parse_body(body: bytes) -> dict[str, Any]:
     return check_body(load_json(body))
 
 
-def load_json(body: bytes) -> object:
-    """Return the value of a JSON body.
+def load_json(
+    body: bytes, thing: str = "request body", fix: str = "send valid JSON, with null for NaN and Infinity"
+) -> object:
+    """Return the value of a JSON body, or of a part of it.
 
     Raises:
-        RequestError: the body is not JSON.
+        RequestError: it is not JSON.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestError(
-            "request body", f"is not JSON: {error}", fix="send valid JSON, with null for NaN and Infinity"
-        ) from error
+        raise RequestError(thing, f"is not JSON: {error}", fix=fix) from error
 
 
 def check_body(data: object) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def reserve_grpc_port(config: ServerConfig) -> Iterator[ServerConfig]:
         return
     with bind(settings.host, settings.grpc_port, setting="grpc_port") as sock:
         allow_sharing(sock)
-        yield config.with_grpc_port(sock.getsockname()[1])
+        yield config.with_ports(grpc_port=sock.getsockname()[1])
 
 
 def reject_new_connections(sock: socket.socket) -> None:

@@ -66,6 +66,38 @@ def certificate_end(path: Path) -> float:
         return 0.0
 
 
+class TlsFiles:
+    """The files of a certificate, of its key and, for client certificates, of their authority; None: no authority.
+
+    Args:
+        options: of a server with TLS.
+    """
+
+    def __init__(self, options: uvicorn.Config) -> None:
+        self.cert, self.key = Path(str(options.ssl_certfile)), Path(str(options.ssl_keyfile))
+        self.authority = None if options.ssl_ca_certs is None else Path(options.ssl_ca_certs)
+        self._stamps = self._read_stamps()
+
+    def have_changed(self) -> bool:
+        """Return whether a file has changed since the last call: wrong files are reported once, not at every check."""
+        before, self._stamps = self._stamps, self._read_stamps()
+        return self._stamps != before
+
+    def check(self) -> None:
+        """Check that the files are certificates, and that the key belongs to its certificate.
+
+        Raises:
+            DefinitionError: they are not, or it does not.
+        """
+        check_certificates("tls_cert", str(self.cert))
+        check_pair(str(self.cert), str(self.key))
+        if self.authority is not None:
+            check_certificates("tls_ca", str(self.authority))
+
+    def _read_stamps(self) -> list[Stamp | None]:
+        return [None if path is None else read_stamp(path) for path in (self.cert, self.key, self.authority)]
+
+
 class CertificateRenewal:
     """Loads renewed certificate files for new connections; existing connections keep their certificate.
 
@@ -81,7 +113,7 @@ class CertificateRenewal:
     def __init__(self, options: uvicorn.Config) -> None:
         self._options = options
         # Before the load: if the files change during it, the next check sees the change.
-        self._stamps = self._read_stamps()
+        self._files = TlsFiles(options)
         options.load()
         context = cast("ssl.SSLContext", options.ssl)
         context.sni_callback = self._select_context
@@ -89,11 +121,8 @@ class CertificateRenewal:
 
     def reload_if_changed(self) -> None:
         """Load the files if they have changed since the last check."""
-        stamps = self._read_stamps()
-        if stamps == self._stamps:
+        if not self._files.have_changed():
             return
-        # Even if the load fails: wrong files are reported once, not at every check.
-        self._stamps = stamps
         try:
             self.context = self._load_context()
         except (DefinitionError, OSError) as error:
@@ -108,25 +137,16 @@ class CertificateRenewal:
 
     def _load_context(self) -> ssl.SSLContext:
         config = self._options
-        cert, key, authority = str(config.ssl_certfile), str(config.ssl_keyfile), config.ssl_ca_certs
-        check_certificates("tls_cert", cert)
-        check_pair(cert, key)
-        if authority is not None:
-            check_certificates("tls_ca", str(authority))
+        self._files.check()
         return create_ssl_context(
-            certfile=cert,
-            keyfile=key,
+            certfile=self._files.cert,
+            keyfile=self._files.key,
             password=None,
             ssl_version=config.ssl_version,
             cert_reqs=config.ssl_cert_reqs,
-            ca_certs=authority,
+            ca_certs=config.ssl_ca_certs,
             ciphers=config.ssl_ciphers,
         )
-
-    def _read_stamps(self) -> tuple[Stamp | None, ...]:
-        config = self._options
-        files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        return tuple(None if name is None else read_stamp(Path(name)) for name in files)
 
 
 def read_stamp(path: Path) -> Stamp | None:

@@ -27,7 +27,7 @@ from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
-from skewless.serving.prediction.group import Group, GroupPart, ReadTimes, group_tickets, make_batch, make_record
+from skewless.serving.prediction.group import Group, GroupPart, ReadTimes, group_tickets, make_batch, make_group_record
 from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,
@@ -267,13 +267,13 @@ class Evaluator:
         log = self.log
         if log is not None and scored.model.package.spec.log == "required":
             # From here on only the log decides: a deadline that passes meanwhile must not reply a second time.
-            record = make_record(scored, group)
+            record = make_group_record(scored, group)
             group.claim()
             self._start_task(self._reply_after_write(asyncio.wrap_future(log.require(record)), group, scored))
             return
         self._reply(group, scored)
         if log is not None:
-            self._defer(group, lambda: log.offer(make_record(scored, group)))
+            self._defer(group, lambda: log.offer(make_group_record(scored, group)))
 
     async def _reply_after_write(self, log_write: asyncio.Future[None], group: Group, scored: ScoredBatch) -> None:
         start_s = time.perf_counter()

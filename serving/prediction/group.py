@@ -17,7 +17,7 @@ from skewless.contract.vector import Matrix
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.otel.trace import Trace
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import LoadColumns, PredictionBatch
+from skewless.infra.predictions.record import DecidedEvents, LoadColumns, Origins, PredictionBatch
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
 from skewless.serving.prediction.input_texts import input_texts
@@ -273,20 +273,40 @@ def make_batch(
     )
 
 
-def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
+def make_group_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
     """Return the log rows of a scored batch of a group."""
-    vectors, times = scored.vectors, group.times
-    actions = scored.actions
     arm = group.parts[0].arm
+    return make_record(
+        scored,
+        group.model.origin if arm is None else arm.lead.origin,
+        group.times,
+        [text for ticket in group.tickets for text in input_texts(ticket.request.rows)],
+        trace_ids=_trace_ids(group) if group.traces else (),
+        origins=[(part.origin, part.n) for part in group.parts],
+    )
+
+
+def make_record(
+    scored: ScoredBatch,
+    origin: LoadColumns,
+    times: ReadTimes,
+    inputs: Sequence[bytes],
+    *,
+    trace_ids: Sequence[str] = (),
+    events: DecidedEvents | None = None,
+    origins: Origins = (),
+) -> PredictionBatch:
+    """Return the log rows of a scored batch; the other arguments as those of ``PredictionBatch``."""
+    vectors, actions = scored.vectors, scored.actions
     return PredictionBatch(
-        origin=group.model.origin if arm is None else arm.lead.origin,
+        origin=origin,
         ids=scored.ids,
         t=scored.t,
         asked_at=times.requested_at,
         read_start=times.read_start,
         read_end=times.read_end,
         skew_us=times.skew_us,
-        inputs=[text for ticket in group.tickets for text in input_texts(ticket.request.rows)],
+        inputs=inputs,
         matrix=scored.matrix,
         scores=scored.scores,
         status=scored.status,
@@ -295,12 +315,13 @@ def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
         watermarks=vectors.watermark if vectors else _NO_WATERMARKS,
         source="entities" if vectors else "vectors",
         narrow=scored.narrow,
-        trace_ids=_trace_ids(group) if group.traces else (),
+        trace_ids=trace_ids,
+        events=events,
         actions=actions.taken,
         propensities=actions.propensities,
         reasons=actions.reasons,
         lists=actions.lists,
-        origins=[(part.origin, part.n) for part in group.parts],
+        origins=origins,
     )
 
 

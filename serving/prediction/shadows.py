@@ -12,7 +12,7 @@ from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
-from skewless.serving.prediction.group import Group, make_record
+from skewless.serving.prediction.group import Group, make_group_record
 from skewless.serving.prediction.scored_batch import ScoredBatch
 from skewless.serving.prediction.scoring import Scoring
 
@@ -110,7 +110,7 @@ class Shadows:
         arm.counts.count(shadow, len(group.tickets))
         arm.counts.compare(served, shadow)
         if self._log is not None:
-            self._log.offer(make_record(shadow, group))
+            self._log.offer(make_group_record(shadow, group))
 
     def _skip(self, arm: Arm, n: int, reason: str) -> None:
         self._metrics.shadow_skipped(arm.model.name, arm.model.version, reason).inc(n)

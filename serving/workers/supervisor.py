@@ -140,7 +140,7 @@ async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> N
     settings = config.settings
     with bind(settings.host, settings.port) as sock, on_signals(shutdown), _control_folder() as folder:
         # With port 0 the system chose one, which all workers must share.
-        config = config.with_port(sock.getsockname()[1])
+        config = config.with_ports(port=sock.getsockname()[1])
         allow_sharing(sock)
         with reserve_grpc_port(config) as config, announce_server(config, on_ready) as ready:
             await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)

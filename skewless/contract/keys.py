@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from skewless.contract.arrow_numbers import binary_scalar
 from skewless.contract.columns import Column
@@ -12,9 +13,6 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KeyValue = int | str
 KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
@@ -145,7 +143,6 @@ def join_keys(prefix: bytes, columns: Sequence[pa.Array]) -> pa.LargeBinaryArray
 
 
 def _part(column: pa.Array) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415 - as in pack
     import pyarrow.compute as pc  # noqa: PLC0415 - as in pack
 
     if pa.types.is_integer(column.type):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -154,14 +154,10 @@ class RowLayout:
 
     def fill(self, block: npt.NDArray[np.float64], records: Records) -> None:
         """Write the features into the columns of a block, without regard to nulls; text columns are unchanged."""
-        with self._ignore_nan_warnings:
+        # Without numpy's warning about widening a signalling NaN to a quiet NaN.
+        with np.errstate(invalid="ignore") if self._narrow else nullcontext():
             for run in self._number_runs:
                 np.copyto(block[:, run.columns], records[run.name], where=run.where)
-
-    @property
-    def _ignore_nan_warnings(self) -> AbstractContextManager[object]:
-        """Return a context without numpy's warning about widening a signalling NaN to a quiet NaN."""
-        return np.errstate(invalid="ignore") if self._narrow else nullcontext()
 
     def _find_number_runs(self) -> list[_NumberRun]:
         dtypes = ["" if i in self.text else self.dtype[f"f{i}"].str for i in range(self.width)]

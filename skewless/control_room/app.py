@@ -122,23 +122,18 @@ class ControlRoom:
                 self._check_host(request)
                 return await answer(request)
             except SkewlessError as error:
-                return self._error(request, None, error)
+                return self._error(request, error)
 
         return handle
 
     def _guard(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            viewer = None
-            try:
-                self._check_host(request)
-                viewer = self.sign_in.viewer(request)
-                if viewer is None:
-                    return RedirectResponse(to_url("/sign-in", to=_own_path(request)), 303, HEADERS)
-                return await answer(request, viewer)
-            except SkewlessError as error:
-                return self._error(request, viewer, error)
+        async def sign_in_first(request: Request) -> Response:
+            viewer = request.state.viewer = self.sign_in.viewer(request)
+            if viewer is None:
+                return RedirectResponse(to_url("/sign-in", to=_own_path(request)), 303, HEADERS)
+            return await answer(request, viewer)
 
-        return handle
+        return self.guard_open(sign_in_first)
 
     def _check_host(self, request: Request) -> None:
         host = request.headers.get("host", "")
@@ -209,17 +204,18 @@ class ControlRoom:
 
     async def _missing(self, request: Request, _: Exception) -> Response:
         error = RequestError("page", "does not exist", value=request.url.path, fix="open another page of the menu")
-        return self._error(request, None, error)
+        return self._error(request, error)
 
     async def _failed(self, request: Request, failure: Exception) -> Response:
         _log.error("page_failed", path=request.url.path, error=f"{type(failure).__name__}: {failure}")
         fix = "report it, with the log of the control room"
-        return self._error(request, None, SkewlessError("control room", "has a defect: the page failed", fix=fix))
+        return self._error(request, SkewlessError("control room", "has a defect: the page failed", fix=fix))
 
-    def _error(self, request: Request, viewer: Viewer | None, error: SkewlessError) -> Response:
+    def _error(self, request: Request, error: SkewlessError) -> Response:
         status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         if request.url.path.endswith(".json"):
             return _reply(to_json({"error": error.as_dict()}), "application/json", status)
+        viewer = getattr(request.state, "viewer", None)
         return self.page(request, "error.html", "This page has no answer", viewer, error=error, status=status)
 
 

@@ -24,7 +24,7 @@ from skewless.control_room.sign_in import SignInPages
 from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.access.provider_keys import is_safe_url
 from skewless.project import Project
-from skewless.serving.access.gate import Access, open_access
+from skewless.serving.access.gate import Access, follow_keys, open_access
 
 SECRET = "SKEWLESS_UI_CLIENT_SECRET"  # noqa: S105 - its name
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -77,7 +77,7 @@ def _build(project: Project, host: str, readers: Readers, stack: ExitStack) -> S
 
     @asynccontextmanager
     async def follow(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(sessions.follow_keys())
+        task = asyncio.create_task(follow_keys(access))
         yield
         task.cancel()
 

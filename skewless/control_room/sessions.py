@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ COOKIE = "skewless_session"
 _BYTES = 32
 _MOST = 1_000
 _IDLE_S = 12 * 3_600.0
-_REFRESH_S = 1.0
 
 
 @dataclass
@@ -86,12 +84,6 @@ class Sessions(SignIn):
     def end(self, request: Request) -> None:
         """End the session of a request, if there is one."""
         self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
-
-    async def follow_keys(self) -> None:
-        """Read changed keys every second, until it is cancelled."""
-        while True:
-            await asyncio.sleep(_REFRESH_S)
-            await asyncio.to_thread(self._access.refresh)
 
     def _find(self, request: Request) -> _Session | None:
         session = self._sessions.get(_digest(request.cookies.get(COOKIE, "")))

@@ -135,15 +135,13 @@ class Hours:
     def _run_hours(self, hours: Sequence[Hour]) -> None:
         tour, killing = self.tour, self._hours[len(self._hours) // 3]
         with progress_bar(tour.console) as bar:
-            task = bar.add_task("hours", total=len(hours))
-            for number, hour in enumerate(hours):
+            for hour in bar.track(hours, description="hours"):
                 due = {spec.name: self._due(spec, hour) for spec in self._requested if spec.name in hour.rows}
                 self._remaining -= sum(map(len, due.values()))
                 racing = bool(due) and self._remaining < self._total // _RACING_PART
                 self._run_hour(hour, due, racing=racing, killing=hour is killing)
                 if due and hour is self._sampled:
                     _sample(tour, self.client, due)
-                bar.update(task, completed=number + 1)
         tour.facts["predictions"] = sum(len(tour.scores.get(spec.name, ())) for spec in self._requested)
         tour.facts["asked"] = {name: len(rows) for name, rows in tour.asked.items()}
 

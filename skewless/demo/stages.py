@@ -47,7 +47,6 @@ from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.decode import FUTURE_US
-from skewless.infra.streams.importing import Importer
 from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
@@ -155,10 +154,8 @@ def _materialize(tour: TourState) -> None:
 def _import(tour: TourState) -> None:
     project, streams = tour.project, tour.project.streams
     with tour.stage("Event history -> accepted log") as print_line:
-        for source in streams.sources():
-            if source.history is not None:
-                result = Importer(streams=streams, source=source, repo=project.repo).run()
-                print_line(f"{result.source}: {result.accepted:,} events accepted, {result.rejected} quarantined")
+        for result in project.import_events():
+            print_line(f"{result.source}: {result.accepted:,} events accepted, {result.rejected} quarantined")
     with tour.stage("Events -> window states") as print_line, closing(open_online_store(streams.redis_url)) as store:
         for built in Backfiller(streams=streams, store=store).build_missing(project.applied.plan.windows):
             print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skewless.contract.clock import from_us
 from skewless.contract.plain_record import PlainRecord, plain_value
 from skewless.infra.packages.approvals import Approval, PackageOrigin
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.signing import SIGNATURE, read_signer
-from skewless.operations.readable import length_text
+from skewless.operations.readable import iso_text, length_text
 from skewless.operations.versions import latest_version
 from skewless.training.constraints import constraint_rows
 from skewless.workspace import Workspace
@@ -142,7 +141,7 @@ def _lines(card: ModelCard) -> Iterator[str]:
         yield "\n## Limits of inputs\n"
         yield from _table(("input", "least", "most", "allowed"), [_limit(*item) for item in sorted(limits.items())])
     yield "\n## Approvals\n"
-    approved = [(time(item.at_us), item.by, item.reason) for item in card.approvals]
+    approved = [(iso_text(item.at_us), item.by, item.reason) for item in card.approvals]
     yield from _table(("at", "by", "reason"), approved) if approved else ["None."]
 
 
@@ -187,7 +186,7 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, object]]:
 
 def _decision(decision: Mapping[str, Any]) -> str:
     verdict = "Passed" if decision["promote"] else "Not passed"
-    return f"{verdict} at {time(decision['at_us'])}: {_escape(decision['reason'])}."
+    return f"{verdict} at {iso_text(decision['at_us'])}: {_escape(decision['reason'])}."
 
 
 def _slice(item: Mapping[str, Any]) -> tuple[object, ...]:
@@ -198,11 +197,6 @@ def _slice(item: Mapping[str, Any]) -> tuple[object, ...]:
 def _limit(name: str, limit: Mapping[str, Any]) -> tuple[object, ...]:
     allowed = limit.get("allowed")
     return name, limit.get("low"), limit.get("high"), None if allowed is None else ", ".join(map(str, allowed))
-
-
-def time(at_us: int) -> str:
-    """Return a time in ISO 8601, to the second."""
-    return from_us(at_us).isoformat(timespec="seconds")
 
 
 def _table(columns: Sequence[str], rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> Iterator[str]:

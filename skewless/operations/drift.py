@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from skewless.infra.packages.package import pinned_plan
+from skewless.infra.storage.documents import Documents, Records
 from skewless.operations.versions import open_champion
 
 if TYPE_CHECKING:
-    from skewless.infra.storage.documents import Documents, Records
     from skewless.validation.drift.verdicts import DriftReport
     from skewless.workspace import Workspace
 
@@ -43,7 +44,6 @@ def _measure(
     project: Workspace, model: str, until_us: int | None, window_us: int | None
 ) -> tuple[DriftReport, dict[str, Any]]:
     """Return the report of a window, and the distributions of the features."""
-    from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live_predictions import ServedScores
     from skewless.operations.quality import labelled_log
     from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window, describe_distributions
@@ -112,14 +112,10 @@ def latest_distributions(project: Workspace, model: str) -> dict[str, Any] | Non
 
 
 def _distributions(project: Workspace) -> Documents:
-    from skewless.infra.storage.documents import Documents
-
     return Documents(project.state.database, "drift_distributions")
 
 
 def _drift_records(project: Workspace) -> Records:
-    from skewless.infra.storage.documents import Records
-
     return Records(project.state.database, "drift_check")
 
 

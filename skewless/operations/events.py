@@ -24,7 +24,7 @@ from skewless.infra.otel.metrics import report_metrics
 from skewless.infra.storage.leases import Leases
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.decider import DeciderPool
-from skewless.infra.streams.importing import ImportResult
+from skewless.infra.streams.importing import Importer, ImportResult
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.worker_group import WorkerGroup
 from skewless.workspace import Workspace
@@ -110,8 +110,6 @@ def import_events(
         StoreError: the disk failed.
         ConflictError: another process imports the same source.
     """
-    from skewless.infra.streams.importing import Importer
-
     importers = [
         Importer(streams=project.streams, source=source, repo=project.repo, dry_run=dry_run)
         for source in project.streams.sources(sources)

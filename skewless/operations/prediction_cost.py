@@ -46,6 +46,10 @@ class Prices:
             if not is_valid:
                 raise RequestError(f"option {option}", "is out of range", value=value, fix=fix)
 
+    def cost_of_cpu(self, cpu_s: float) -> float | None:
+        """Return the cost of seconds of a core; None: no price was given."""
+        return cpu_s / _HOUR_S / self.utilization * self.core_hour if self.core_hour else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class MillionCost:
@@ -84,54 +88,35 @@ def million_costs(
     request, row = costs.REQUESTS[near], costs.ROWS[many]
     slope = (row.value * _MANY_ROWS - costs.REQUESTS[many].value) / (_MANY_ROWS - 1)
     server_s = (request.value - slope) / batch + slope  # us a prediction, so seconds a million
-    yield _part(
-        "server",
-        prices,
+    yield MillionCost(
+        name="server",
         cpu_s=server_s,
+        cost=prices.cost_of_cpu(server_s),
         formula=f"({request.name} - slope) / batch + slope, slope = (100 x {row.name} - request_{many}) / 99",
-        used=[request.name, f"request_{many}", row.name],
+        costs=list(dict.fromkeys([request.name, f"request_{many}", row.name])),
         tested=_ONE_ROW if batch == 1 else _MORE_ROWS,
     )
     views = len(plan.all_views)
     if views:
         read = costs.REDIS_READS[near]
-        yield _part(
-            "reads of Redis",
-            prices,
-            cpu_s=read.value * views / _VIEWS,
+        read_s = read.value * views / _VIEWS
+        yield MillionCost(
+            name="reads of Redis",
+            cpu_s=read_s,
+            cost=prices.cost_of_cpu(read_s),
             size_bytes=reply_bytes * _MILLION,
             formula=f"{read.name} x views / 2; bytes of the rows and states of the plan",
-            used=[read.name],
+            costs=[read.name],
             tested="rows of 2 views, one row a request; other views, windows and batches are arithmetic, at most",
         )
-    yield _part(
-        "prediction log, kept for a month",
-        prices,
-        size_bytes=costs.LOGGED.value * _MILLION,
+    logged_bytes = costs.LOGGED.value * _MILLION
+    yield MillionCost(
+        name="prediction log, kept for a month",
+        size_bytes=logged_bytes,
+        cost=logged_bytes / _GB * prices.storage_gb_month if prices.storage_gb_month else None,
         formula="logged x predictions, before merging",
-        used=["logged"],
+        costs=["logged"],
         tested="2 views, one process; long keys take more",
-    )
-
-
-def _part(
-    name: str,
-    prices: Prices,
-    *,
-    cpu_s: float | None = None,
-    size_bytes: float | None = None,
-    formula: str,
-    used: Sequence[str],
-    tested: str,
-) -> MillionCost:
-    cost = None
-    if cpu_s is not None and prices.core_hour:
-        cost = cpu_s / _HOUR_S / prices.utilization * prices.core_hour
-    if cpu_s is None and size_bytes is not None and prices.storage_gb_month:
-        cost = size_bytes / _GB * prices.storage_gb_month
-    used = list(dict.fromkeys(used))
-    return MillionCost(
-        name=name, cpu_s=cpu_s, size_bytes=size_bytes, cost=cost, formula=formula, costs=used, tested=tested
     )
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
+from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.errors import RequestError
 from skewless.contract.keys import parse_key
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from skewless.contract.columns import Column
     from skewless.contract.keys import KeyValue
     from skewless.infra.outcomes.labelled_log import FoundOutcome, LabelledLog
@@ -145,11 +147,6 @@ def with_outcomes(project: Workspace, rows: Sequence[PredictionRow]) -> list[Log
         StoreError: a file of a log is corrupt.
         SourceError: the label table cannot be read.
     """
-    import numpy as np
-    import pyarrow as pa
-
-    from skewless.contract.arrow_numbers import int64_array, typed_array
-
     found: dict[tuple[str, str, str], FoundOutcome] = {}
     for model in sorted({row.model for row in rows}):
         log = _open_log(project, model)

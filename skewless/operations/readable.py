@@ -46,6 +46,11 @@ def time_text(value: int | str | None) -> str | None:
     return f"{utc:%Y-%m-%d %H:%M:%S}Z"
 
 
+def iso_text(at_us: int) -> str:
+    """Return a time in ISO 8601, to the second."""
+    return from_us(at_us).isoformat(timespec="seconds")
+
+
 def length_text(us: int) -> str:
     """Return a duration in microseconds exactly: two texts differ if the durations differ.
 

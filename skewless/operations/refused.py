@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
-from skewless.infra.decisions.sink_positions import SINK_COUNTS, Refusal, SinkPositions
+from skewless.infra.decisions.sink_positions import SINK_COUNTS, SinkPositions
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
@@ -182,14 +182,14 @@ class RefusedRow(PlainRecord):
         message: of the stream, or the row of the source, as text, shortened; None: none was kept.
     """
 
-    partition: str | None
-    position: int | None
+    partition: str | None = None
+    position: int | None = None
     reason: str
-    at_us: int | None
-    event_us: int | None
-    stream_position: int | None
+    at_us: int | None = None
+    event_us: int | None = None
+    stream_position: int | None = None
     values: dict[str, str]
-    message: str | None
+    message: str | None = None
 
 
 def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[RefusedRow]:
@@ -203,7 +203,15 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     folder, _, name = log.partition("/")
     if folder == SINK_COUNTS:
         letters = SinkPositions(project.state.database).dead_letters(name, most)
-        return [_dead_row(letter) for letter in letters]
+        return [
+            RefusedRow(
+                partition=PREDICTIONS,
+                position=letter.position,
+                reason=shorten(letter.reason, 1_000),
+                values={"prediction": letter.id},
+            )
+            for letter in letters
+        ]
     places = list(islice(_places(DailyCounts(project.state.database).read(log)), most))
     from skewless.infra.offline.log_parts import read_rows_at
 
@@ -211,21 +219,8 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     for partition in dict.fromkeys(partition for partition, _ in places):
         positions = [at for name, at in places if name == partition]
         rows = read_rows_at(project.connection, project.state, partition, positions)
-        found |= {(partition, at): row for at, row in rows.items()}
-    return [_row(place, found[place]) for place in places if place in found and _is_refused(found[place])]
-
-
-def _dead_row(letter: Refusal) -> RefusedRow:
-    return RefusedRow(
-        partition=PREDICTIONS,
-        position=letter.position,
-        reason=shorten(letter.reason, 1_000),
-        at_us=None,
-        event_us=None,
-        stream_position=None,
-        values={"prediction": letter.id},
-        message=None,
-    )
+        found |= {(partition, at): row for at, row in rows.items() if row.get(REJECT) not in {None, ERASED}}
+    return [_row(place, found[place]) for place in places if place in found]
 
 
 def _places(days: ByDay) -> Iterator[Place]:
@@ -234,10 +229,6 @@ def _places(days: ByDay) -> Iterator[Place]:
         lists = [places[::-1] for _, places in sorted(counts.places.items())]
         for rank in range(max(map(len, lists), default=0)):
             yield from (places[rank] for places in lists if rank < len(places))
-
-
-def _is_refused(row: Mapping[str, Any]) -> bool:
-    return row.get(REJECT) not in {None, ERASED}
 
 
 def _row(place: Place, row: Mapping[str, Any]) -> RefusedRow:
@@ -295,14 +286,10 @@ def sample_batch(project: Workspace, batch: RefusedBatch, *, most: int = 5) -> l
     rows = read_bad_rows(project.state, batch.view, batch.batch, most=most)
     return [
         RefusedRow(
-            partition=None,
-            position=None,
             reason=shorten(str(row.get(REJECT) or "a good row of a bad batch"), 1_000),
             at_us=batch.rejected_us,
             event_us=row.get(EVENT),
-            stream_position=None,
             values=_values(row),
-            message=None,
         )
         for row in rows
     ]

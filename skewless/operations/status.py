@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from skewless.contract.clock import from_us
 from skewless.contract.decisions import Changes
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
@@ -37,16 +36,15 @@ from skewless.infra.plans.applied_plan import (
     read_plan_number,
     read_registry_state,
 )
-from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.plans.needed_views import CHAMPION, NeededViews
 from skewless.infra.plans.retirement import read_lifecycles
 from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.redaction import display_url
+from skewless.operations.readable import iso_text
 from skewless.operations.server_status import read_server
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 from skewless.workspace import Workspace
-
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +239,7 @@ def running_processes(state: ProjectState) -> list[ProcessStatus]:
             host=item.host,
             pid=item.pid,
             plan=item.plan or None,
-            started_at=_iso(int(item.started_s * 1e6)),
+            started_at=iso_text(int(item.started_s * 1e6)),
             silent_s=round(item.silent_s(now_s), 1),
             lives=not item.is_silent(now_s),
             detail=dict(item.detail),
@@ -251,12 +249,8 @@ def running_processes(state: ProjectState) -> list[ProcessStatus]:
 
 
 def _skipped(item: SkippedRows) -> dict[str, Any]:
-    seen = None if item.at_us is None else _iso(item.at_us)
+    seen = None if item.at_us is None else iso_text(item.at_us)
     return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
-
-
-def _iso(time_us: int) -> str:
-    return from_us(time_us).isoformat(timespec="seconds")
 
 
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
@@ -274,7 +268,7 @@ def plan_status(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     return PlanStatus(
         hash=applied.plan.hash,
         number=read_plan_number(project.state),
-        applied_at=_iso(applied.applied_us),
+        applied_at=iso_text(applied.applied_us),
         state=state,
         current=state == "unchanged since apply",
     )
@@ -300,7 +294,7 @@ def _view(
         rejected=count_rejected(log.files()),
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
-        last_run=None if last_end_us is None else _iso(last_end_us),
+        last_run=None if last_end_us is None else iso_text(last_end_us),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -260,10 +261,7 @@ def _import_all(
 
 
 def _count(files: list[tuple[_FileKind, Path]], logs: list[old_logs.OldLog]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for kind, _ in files:
-        if kind.load is not _skip:
-            counts[kind.noun] = counts.get(kind.noun, 0) + 1
+    counts = Counter(kind.noun for kind, _ in files if kind.load is not _skip)
     segments = sum(len(log.segments) for log in logs)
     return counts | ({"segments of logs": segments} if segments else {})
 

@@ -15,6 +15,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import RunLedger
+from skewless.infra.offline.log_parts import measure_latest_delays
 from skewless.infra.plans.needed_views import PLAN, NeededViews
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.operations.freshness import read_watermarks
@@ -264,8 +265,6 @@ def read_view_delay(project: Workspace, view: View | WindowView) -> ViewDelay:
     if isinstance(view, View):
         delay = project.views.observed_delay_us(view, rows=_DELAY_ROWS)
         return ViewDelay(declared_s=view.delay_us / 1e6, p50_s=None if delay is None else delay / 1e6)
-    from skewless.infra.offline.log_parts import measure_latest_delays
-
     delays = measure_latest_delays(
         project.connection, project.state, view.source, partitions=_DELAY_PARTITIONS, rows=_DELAY_ROWS
     )

@@ -9,7 +9,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Known, Page, Part, Query, read_part
 from skewless.infra.access.audit import AuditLog, AuditRecord
-from skewless.operations.status import CHAMPION
+from skewless.infra.plans.needed_views import CHAMPION
 from skewless.project import Project
 
 _PAGE = 50

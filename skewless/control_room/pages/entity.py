@@ -17,7 +17,7 @@ from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_p
 from skewless.control_room.pages.predictions import cut_inputs
 from skewless.infra.predictions.search import PredictionList
 from skewless.operations.entity_values import Entity, EntityRow, read_logged, read_online, select_views
-from skewless.operations.erasure.erase import NOT_COVERED, ErasureReceipt
+from skewless.operations.erasure.erase import NOT_COVERED
 from skewless.operations.predictions import LoggedPrediction, list_of_models, parse_entity, with_outcomes
 from skewless.project import Project
 
@@ -239,17 +239,11 @@ def _preview(project: Project, values: Values) -> list[str]:
     named = ", ".join(f"{name} = {value}" for name, value in keys.items())
     return [
         f"Everything that this project has stored about {named} is erased. It cannot be undone.",
-        *_counts(receipt),
-        "Rows and states in the online store are deleted. Windowed views with its events are built again.",
-        f"Not covered: {'; '.join(NOT_COVERED)}.",
-    ]
-
-
-def _counts(receipt: ErasureReceipt) -> list[str]:
-    return [
         f"{count_text(receipt.rows, 'row')} of views and {count_text(receipt.events, 'event')} lose their values.",
         f"{count_text(receipt.predictions, 'prediction')} and {count_text(receipt.outcomes, 'outcome')} are removed.",
         f"{count_text(receipt.lists, 'version')} of lists lose its value.",
+        "Rows and states in the online store are deleted. Windowed views with its events are built again.",
+        f"Not covered: {'; '.join(NOT_COVERED)}.",
     ]
 
 

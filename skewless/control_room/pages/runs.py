@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -24,7 +25,6 @@ _MOST_SPANS = 5_000  # runs of a day that the timeline reads
 _MOST_LANES = 24  # with more jobs, a lane has all jobs of a kind
 _MOST_RUNS, _MOST_OPEN = 50, 50
 _SLOT_US = _DAY_US // 288  # runs of one lane and result that are closer are one bar
-_MOST_BODY = 20_000  # characters of inputs or outputs
 _STATES = ("running", "done", "failed", "refused", "cancelled", "lost")
 # The worst is drawn last, so that nothing hides it.
 _ORDER = ("good", "plain", "unknown", "warning", "bad")
@@ -129,13 +129,9 @@ class _View:
     day: str
     now_us: int
 
-    def may_see(self, job: str) -> bool:
-        """Return whether the reader may see a job."""
-        return may_see(self.query, job)
-
     def read_open(self, ledger: Ledger) -> list[RunRow]:
         """Return the runs in progress."""
-        return [RunRow.of(run) for run in ledger.read_open(_MOST_OPEN) if self.may_see(run.id.job)]
+        return [RunRow.of(run) for run in ledger.read_open(_MOST_OPEN) if may_see(self.query, run.id.job)]
 
     def read_timeline(self, ledger: Ledger) -> Day:
         """Return the day by lanes."""
@@ -143,16 +139,14 @@ class _View:
         spans = ledger.read_spans(
             self.since_us, until_us, job=self.job or None, kind=self.kind or None, limit=_MOST_SPANS
         )
-        shown = [run for run in spans if self.may_see(run.id.job)]
+        shown = [run for run in spans if may_see(self.query, run.id.job)]
         jobs = sorted({run.id.job for run in shown})
         by_kind = len(jobs) > _MOST_LANES and not self.kind
         lanes: dict[str, list[RunSpan]] = {}
         for run in reversed(shown):
             lanes.setdefault(run.id.job.partition(" ")[0] if by_kind else run.id.job, []).append(run)
         names = sorted(lanes)
-        counts: dict[str, int] = {}
-        for run in shown:
-            counts[run.state] = counts.get(run.state, 0) + 1
+        counts: Counter[str] = Counter(run.state for run in shown)
         return Day(
             since_us=self.since_us,
             until_us=until_us,
@@ -177,7 +171,7 @@ class _View:
         )
         page = runs[:_MOST_RUNS]
         return RunList(
-            runs=[RunRow.of(run) for run in page if self.may_see(run.id.job)],
+            runs=[RunRow.of(run) for run in page if may_see(self.query, run.id.job)],
             before=str(page[-1].id) if len(runs) > _MOST_RUNS else "",
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -162,13 +162,6 @@ WEEK_US = 7 * DAY_US
 Weekly = Sequence[Mapping[str, Any]]
 
 
-class StorySpan(NamedTuple):
-    """The length of the story in days, and the weeks of flights before it."""
-
-    days: int
-    after: int
-
-
 def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str, Any]:
     """Run weeks of flights with one model, hour by hour; return the facts.
 
@@ -187,21 +180,21 @@ def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str,
     story = StoryProject.create(repo)
     tour = TourState(project=Project(story.repo), console=Console())
     with tour.project, log_to_file(tour.console, story.repo / "demo.log"):
-        _play(tour, story, StorySpan(days=days, after=after), invoke)
+        _play(tour, story, invoke, days=days, after=after)
     tour.facts["seconds"] = round(time.perf_counter() - start, 1)
     return tour.facts
 
 
-def _play(tour: TourState, story: StoryProject, span: StorySpan, invoke: Invoke) -> None:
+def _play(tour: TourState, story: StoryProject, invoke: Invoke, *, days: int, after: int) -> None:
     project = tour.project
     project.apply()
     spec, control = project.models
     rows = _rows(project)
-    begin = int(pc.min(rows[TIME]).as_py()) // WEEK_US * WEEK_US + span.after * WEEK_US
-    end = begin + span.days * DAY_US
+    begin = int(pc.min(rows[TIME]).as_py()) // WEEK_US * WEEK_US + after * WEEK_US
+    end = begin + days * DAY_US
     tour.clock.set(begin - 2 * HOUR_US)
     _prepare(tour)
-    title = f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour"
+    title = f"{days} days from {from_us(begin):%Y-%m-%d}, hour by hour"
     with serving(tour) as client, tour.stage(title) as print_line:
         traffic, aliases = project.store.traffic, project.store.aliases
         timeline = RunTimeline(model=spec.name, traffic=traffic, aliases=aliases, on_line=print_line)

@@ -166,13 +166,11 @@ class Weeks:
         times = self.rows[TIME].to_numpy()
         plan = self.tour.project.applied.plan.select_service(self.tour.project.models[0].service)
         with progress_bar(self.tour.console) as bar:
-            task = bar.add_task("hours", total=len(hours))
-            for number, hour_us in enumerate(hours):
+            for number, hour_us in enumerate(bar.track(hours, description="hours")):
                 first, last = times.searchsorted([hour_us, hour_us + HOUR_US]).tolist()
                 self._run_jobs(hour_us, number)
                 part = self.rows.slice(first, last - first)
                 self._request(json_rows(plan, part), part)
-                bar.update(task, completed=number + 1)
 
     @property
     def is_settled(self) -> bool:

@@ -107,7 +107,11 @@ def check_disk(state: Path) -> CheckupFinding:
     folder = next(path for path in (state, *state.parents) if path.exists())
     name = f"folder {state}"
     try:
-        _try_links(folder)
+        # The log names its files by hard links.
+        with tempfile.TemporaryDirectory(prefix=".skewless-doctor-", dir=folder) as tested:
+            first = Path(tested, "a")
+            first.write_bytes(b"x")
+            os.link(first, Path(tested, "b"))
     except OSError as error:
         fix = "make it writable on a file system with hard links, or set 'state' to another folder"
         return bad(name, f"cannot be used: {error.strerror}", fix)
@@ -118,14 +122,6 @@ def check_disk(state: Path) -> CheckupFinding:
     if free < _LITTLE_DISK:
         return doubt(name, detail, "free disk space: joins beyond memory_limit spill there")
     return good(name, detail)
-
-
-def _try_links(parent: Path) -> None:
-    # The log names its files by hard links.
-    with tempfile.TemporaryDirectory(prefix=".skewless-doctor-", dir=parent) as folder:
-        first = Path(folder, "a")
-        first.write_bytes(b"x")
-        os.link(first, Path(folder, "b"))
 
 
 def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFinding]:

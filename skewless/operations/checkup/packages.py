@@ -198,9 +198,6 @@ def _first(names: Sequence[str], version: Version) -> str | None:
     return next((f"{name} {version(name)}" for name in names if version(name)), None)
 
 
-_CHAMPION = "champion"
-
-
 def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | None = None) -> list[CheckupFinding]:
     """Return the runtimes of each champion; a model is loaded only if it has a second runtime.
 
@@ -212,7 +209,7 @@ def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | N
 
     target = target or ScoringTarget(second=second)
     try:
-        champions = [(name, store.aliases.get(name, _CHAMPION)) for name in store.packages.list_models()]
+        champions = [(name, store.aliases.get(name, "champion")) for name in store.packages.list_models()]
     except SkewlessError:
         return []  # the database is down: the check of the plan reports it
     return list(_findings(store, champions, target))
