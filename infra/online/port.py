@@ -171,8 +171,7 @@ def delete_rows(store: OnlineWriter, project: str, view_hash: str) -> int:
     suspended, a run may have set them meanwhile.
     """
     prefix = f"sk:{project}:{view_hash}:"
-    marker = f"{prefix}applied"
-    return sum(store.delete(each) for each in (marker, prefix, marker))
+    return sum(store.delete(prefix + rest) for rest in ("applied", "", "applied"))
 
 
 # Awaited for each new connection, before anything is read over it. Its errors go to the caller of the read.
