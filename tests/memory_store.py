@@ -46,6 +46,17 @@ class MemoryStore:
                 old = self.markers.get(name, mark)
                 self.markers[name] = Marker(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 
+    def delete(self, prefix: str) -> int:
+        """Delete all keys and markers with a prefix."""
+        with self._alone:
+            keys = [key for key in self.rows if key.startswith(prefix.encode())]
+            names = [name for name in self.markers if name.startswith(prefix)]
+            for key in keys:
+                del self.rows[key]
+            for name in names:
+                del self.markers[name]
+        return len(keys) + len(names)
+
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""
         return 0

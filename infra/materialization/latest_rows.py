@@ -26,6 +26,8 @@ from skewless.infra.online.port import OnlineWriter
 if TYPE_CHECKING:
     import duckdb
 
+# Kind of the documents that request to write a view's online rows again, by its log partition.
+BACKFILLS = "backfills"
 # One byte and one narrow row in DuckDB for each position: what bounds the memory, whatever the log holds.
 _RANGE_ROWS = 8_000_000
 _BATCH_ROWS = 50_000

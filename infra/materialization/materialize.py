@@ -25,14 +25,15 @@ from skewless.infra.log.log_columns import INGEST, REJECT, RUN
 from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, Kind, RunLedger
-from skewless.infra.materialization.latest_rows import LatestRows
+from skewless.infra.materialization.latest_rows import BACKFILLS, LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
 from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.engine import leave_memory
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.online.port import Marker, OnlineWriter
+from skewless.infra.online.port import Marker, OnlineWriter, delete_rows
 from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
@@ -202,26 +203,31 @@ class _RunJob:
         self.now_us = self.parent.clock.now_us()
 
     def view(self, view: View) -> ViewReport:
+        backfills = Documents(self.parent.state.database, BACKFILLS)
+        if is_backfill := backfills.get(view.partition) is not None:
+            delete_rows(self.parent.online(), self.parent.project, view.hash)
         self._check_log(view)
+        error: GateError | SourceError | None = None
         try:
             accepted, rejected, skipped = self._accept(view)
-        except (GateError, SourceError):
-            # Rows that are already in the log are served even if the source failed.
-            self._apply(view, accepted=False)
-            raise
-        applied, written = self._apply(view, accepted=True)
+        except (GateError, SourceError) as raised:
+            error = raised
+        # Rows that are already in the log are served even if the source failed.
+        applied, written = self._apply(view, accepted=error is None)
+        if is_backfill:
+            backfills.delete(view.partition)
+        if error is not None:
+            raise error
         label = self.parent.label(view)
         return ViewReport(
             view=label, accepted=accepted, rejected=rejected, applied=applied, written=written, left_out=skipped
         )
 
     def finish(self) -> None:
-        if self.run is None:
-            return
-        if not self.has_written and not self.covers:
-            self.withdraw()
-        else:
+        if self.run is not None and (self.has_written or self.covers):
             self.parent.ledger.finish(self.run, self.covers, self.parent.clock.now_us(), self.lease)
+        else:
+            self.withdraw()
 
     def withdraw(self) -> None:
         """Remove the run from the ledger if it failed before it wrote any row."""

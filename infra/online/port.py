@@ -82,6 +82,13 @@ class OnlineWriter(Protocol):
         """
         ...
 
+    def delete(self, prefix: str) -> int:
+        """Delete all keys and markers with a prefix, in batches; return how many there were.
+
+        After an interruption, call it again to delete the rest.
+        """
+        ...
+
     def clock_offset_us(self) -> int:
         """Return the store's clock minus this machine's clock, in microseconds, measured now."""
         ...
@@ -156,12 +163,15 @@ class OnlineStore(OnlineWriter, Protocol):
         """Delete the values of keys, if they have any; return how many had one."""
         ...
 
-    def delete(self, prefix: str) -> int:
-        """Delete all keys and markers with a prefix, in batches; return how many there were.
 
-        After an interruption, call it again to delete the rest.
-        """
-        ...
+def delete_rows(store: OnlineWriter, project: str, view_hash: str) -> int:
+    """Delete the rows and markers of a view of latest values; return how many there were.
+
+    The markers first: without them, no reader takes the other rows for complete. And last: if this process was
+    suspended, a run may have set them meanwhile.
+    """
+    prefix = f"sk:{project}:{view_hash}:"
+    return sum(store.delete(prefix + rest) for rest in ("applied", "", "applied"))
 
 
 # Awaited for each new connection, before anything is read over it. Its errors go to the caller of the read.

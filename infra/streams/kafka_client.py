@@ -34,17 +34,6 @@ MISSING_TOPIC = {
     kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
 }
 TIMED_OUT = kafka.KafkaError._TIMED_OUT  # noqa: SLF001
-# Errors that waiting cannot repair.
-FINAL = {
-    kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,
-    kafka.KafkaError.SASL_AUTHENTICATION_FAILED,
-    kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    kafka.KafkaError.TOPIC_EXCEPTION,
-    kafka.KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    kafka.KafkaError._AUTHENTICATION,  # noqa: SLF001
-    kafka.KafkaError._FATAL,  # noqa: SLF001
-}
 
 # The listener decides where to continue, so lost positions must be reported. The end of a partition must be reported
 # too, because the marker at the end of a transaction has a position and is not a message.
@@ -58,8 +47,10 @@ _OWN_SETTINGS = {
 }
 # How soon a new topic or partition is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
-# No message expires alone, because later ones could be stored without it: a call gives up all that it has left.
-_OWN_PRODUCER_SETTINGS = {"acks": "all", "enable.idempotence": True, "message.timeout.ms": 0}
+# No message expires or is refused alone, because later ones could be stored without it: a call gives up all that it has
+# left. A refusal ends the client.
+_GAPLESS = "enable.gapless.guarantee"
+_OWN_PRODUCER_SETTINGS = {"acks": "all", "enable.idempotence": True, _GAPLESS: True, "message.timeout.ms": 0}
 _RESERVED = {
     *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
 }  # fmt: skip
@@ -72,7 +63,8 @@ _ANSWER_S = 10.0
 _ENDS_S = 0.5
 _ENDS_ANSWER_S = 2.0
 _ENDS_OLD_S = 1.8
-_NO_ID = str(kafka.Uuid(0, 0))
+_FILE_NAME = str.maketrans("+/", "-_", "=")  # from Base64
+_NO_ID = str(kafka.Uuid(0, 0)).translate(_FILE_NAME)
 _GRACE_S = 2.0
 
 
@@ -81,7 +73,9 @@ class ClientLog:
 
     def log(self, level: int, form: str, *parts: object) -> None:
         """Log one line; ``level`` as in the standard library."""
-        _log.log(min(max(level, 10), 50), "kafka_client_logged", line=form % parts)
+        line = form % parts
+        if f"{_GAPLESS} is experimental" not in line:  # since 2018
+            _log.log(min(max(level, 10), 50), "kafka_client_logged", line=line)
 
 
 def broker_error(topic: str, error: kafka.KafkaError) -> StoreError:
@@ -123,7 +117,7 @@ def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
     # The same partition for a key as Java's producers.
-    settings = {"partitioner": "murmur2_random", **_check_settings(extra)}
+    settings = {"partitioner": "murmur2_random", "linger.ms": 0, **_check_settings(extra)}
     return {**settings, **_OWN_PRODUCER_SETTINGS, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
@@ -243,7 +237,7 @@ def describe_topic(topic: str, bootstrap: str, extra: Mapping[str, Any], timeout
         description = admin.describe_topics(collection, request_timeout=timeout_s)[topic].result(timeout_s)
     except kafka.KafkaException as error:
         raise broker_error(topic, error.args[0]) from error
-    has_id = str(description.topic_id) != _NO_ID
+    has_id = str(description.topic_id).translate(_FILE_NAME) != _NO_ID
     return TopicFacts(partitions=len(description.partitions), brokers=len(metadata.brokers), has_id=has_id)
 
 
@@ -253,17 +247,8 @@ def _parse_reply(request: Future[Any]) -> BrokerReply:
     except kafka.KafkaException as error:
         reply: kafka.KafkaError = error.args[0]
         return reply
-    epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _file_name(str(topic.topic_id))
-    return epoch, tuple(str(partition.id) for partition in topic.partitions)
-
-
-def _file_name(topic_id: str) -> str:
-    """Return an id, which is Base64, with characters that file names allow.
-
-    >>> _file_name("a+/b==")
-    'a-_b'
-    """
-    return topic_id.translate(str.maketrans("+/", "-_", "="))
+    topic_id = str(topic.topic_id).translate(_FILE_NAME)
+    return UNKNOWN_LIFE if topic_id == _NO_ID else topic_id, tuple(str(partition.id) for partition in topic.partitions)
 
 
 class KafkaSender:
@@ -293,14 +278,17 @@ class KafkaSender:
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
         """Send messages; see ``EventSender``."""
         self._errors.clear()
+        error = kafka.KafkaError(TIMED_OUT)
         try:
             for number, payload in enumerate(payloads):
                 self._produce(payload, None if keys is None else keys[number])
-            n_undelivered = self._producer.flush(self._timeout_s)
-        except kafka.KafkaException as error:
-            raise self._abort(error.args[0]) from error
-        if n_undelivered or self._errors:
-            raise self._abort(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
+            if self._wait(self._timeout_s):
+                if not self._errors:
+                    return
+                error = self._errors[0]
+        except kafka.KafkaException as raised:
+            error = raised.args[0]
+        raise self._abort(error)
 
     def broker_hosts(self) -> list[str]:
         """Return the hosts that the brokers of the cluster advertise; the sender connects to them.
@@ -316,7 +304,17 @@ class KafkaSender:
 
     def close(self) -> None:
         """Flush and close; see ``EventSender``."""
-        self._producer.flush(_GRACE_S)
+        with suppress(kafka.KafkaException):
+            self._wait(_GRACE_S)
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait until no message is left; return whether none is. The client's ``flush`` cannot raise its end."""
+        deadline = time.monotonic() + timeout_s
+        while len(self._producer):
+            if (rest_s := deadline - time.monotonic()) <= 0:
+                return False
+            self._producer.poll(rest_s)
+        return True
 
     def _open_producer(self) -> kafka.Producer:
         with translate_settings_errors(self._topic):
@@ -340,6 +338,8 @@ class KafkaSender:
     def _abort(self, error: kafka.KafkaError) -> StoreError:
         """Return the error to raise, and discard queued messages: they must not be delivered after later ones."""
         self._producer.purge()
-        self._producer.flush(_GRACE_S)
+        self.close()
         self._producer = self._open_producer()  # a fatal error ends a producer
-        return broker_error(self._topic, error)
+        # Whatever is raised first: the broker's own error is the cause.
+        causes = (each for each in self._errors if not each.name().startswith("_"))
+        return broker_error(self._topic, next(causes, error))

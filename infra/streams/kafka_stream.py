@@ -9,7 +9,6 @@ from typing import Any
 
 from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
-    FINAL,
     MISSING_TOPIC,
     OUT_OF_RANGE,
     AdminClient,
@@ -24,6 +23,17 @@ from skewless.infra.streams.kafka_client import (
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.telemetry.logger import EventLogger
 
+# Errors that waiting cannot repair.
+_FINAL = {
+    kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,
+    kafka.KafkaError.SASL_AUTHENTICATION_FAILED,
+    kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    kafka.KafkaError.TOPIC_EXCEPTION,
+    kafka.KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    kafka.KafkaError._AUTHENTICATION,  # noqa: SLF001
+    kafka.KafkaError._FATAL,  # noqa: SLF001
+}
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0
 _log = EventLogger()
@@ -269,7 +279,7 @@ class KafkaStream:
         self._handle_error(error)
 
     def _handle_error(self, error: kafka.KafkaError) -> None:
-        if error.fatal() or error.code() in FINAL:
+        if error.fatal() or error.code() in _FINAL:
             self._final_error = error
             return
         if self._trouble is None:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from skewless.contract.decisions import DecisionStream
-from skewless.contract.keys import marker_key
 from skewless.contract.names import check_known
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
@@ -18,10 +17,10 @@ from skewless.infra.decisions.decision_log import DecisionLog
 from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.online.port import OnlineStore
+from skewless.infra.materialization.latest_rows import BACKFILLS
 from skewless.infra.online.store import open_online_store
 from skewless.infra.otel.metrics import report_metrics
-from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.documents import Documents
 from skewless.infra.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.streams.decider import DeciderPool
 from skewless.infra.streams.importing import Importer, ImportResult
@@ -59,7 +58,7 @@ def backfill(
         return [
             builder.build(view, on_rows or (lambda _view, _done: None))
             if isinstance(view, WindowView)
-            else _write_again(project, store, view)
+            else _write_again(project, view)
             for view in selected
         ]
 
@@ -85,12 +84,9 @@ def _describe(project: Workspace, view: View | WindowView) -> BackfillResult:
     return BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
 
 
-def _write_again(project: Workspace, store: OnlineStore, view: View) -> BackfillResult:
-    name = project.needed.plan.project
-    with Leases(project.state.database).hold("materialize"):
-        # The markers first: without them, no reader takes missing rows for complete.
-        store.delete(marker_key(name, view))
-        store.delete(f"sk:{name}:{view.hash}:")
+def _write_again(project: Workspace, view: View) -> BackfillResult:
+    # The run deletes the rows first. If it is stopped, the next one begins again.
+    Documents(project.state.database, BACKFILLS).put(view.partition, {})
     (report,) = project.materializer.run([view], project.checks.check_rows)
     return replace(_describe(project, view), states=report.written)
 

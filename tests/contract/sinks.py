@@ -43,9 +43,9 @@ class SinkKind(Protocol):
 
 
 class KafkaSinkKind:
-    def __init__(self, broker: KafkaBroker) -> None:
+    def __init__(self, broker: KafkaBroker, *, most_bytes: int | None = None) -> None:
         self._broker, topic = broker, f"d{uuid.uuid4().hex}"
-        broker.make(topic, 2)
+        broker.make(topic, 2, most_bytes=most_bytes)
         self.sink: Sink = KafkaSink(name="out", topic=topic, servers=broker.bootstrap, key="card", batch=50)
         self._topic = topic
 

@@ -237,6 +237,43 @@ def test_what_a_broker_takes_only_in_part_keeps_its_order(tmp_path: Path, away_s
     assert list(dict.fromkeys(map(int, received))) == list(range(count))
 
 
+@pytest.mark.parametrize(
+    ("most_bytes", "sizes"),
+    [
+        pytest.param(900_000, [1_000] * 2_500, id="the last batch is smaller"),
+        pytest.param(2_000, [10] * 5 + [3_000] + [10] * 20_000, id="one message is too large"),
+    ],
+)
+def test_of_messages_after_a_batch_that_the_broker_refuses_none_is_stored(
+    kafka_place: KafkaPlace, most_bytes: int, sizes: list[int]
+) -> None:
+    """The topic's limit is below the client's."""
+    topic = f"{kafka_place.topic}-small"
+    kafka_place.broker.make(topic, 1, most_bytes=most_bytes)
+    sender = KafkaSender(kafka_place.broker.bootstrap, topic)
+    payloads = [(b"%d " % number).ljust(size, b".") for number, size in enumerate(sizes)]
+    with capture_logs() as logs, pytest.raises(StoreError, match="too large") as caught:
+        sender.send(payloads, ["k"] * len(payloads))
+    assert caught.value.value == "MSG_SIZE_TOO_LARGE"
+    (stored,) = kafka_place.broker.read(topic)
+    assert stored == payloads[: len(stored)]
+    sender.send([b"next"], ["k"])
+    sender.close()
+    assert kafka_place.broker.read(topic) == [[*stored, b"next"]]
+    assert not [entry for entry in logs if "experimental" in entry["line"]]
+
+
+def test_a_sender_whose_client_has_ended_says_so_and_goes_on(kafka_place: KafkaPlace) -> None:
+    """The client ends where the topic was deleted: a new one does not know the numbers of its messages."""
+    sender = KafkaSender(kafka_place.broker.bootstrap, kafka_place.topic, timeout_s=2.0)
+    sender.send([b"0"], ["k"])
+    kafka_place.broker.delete(kafka_place.topic)
+    with pytest.raises(StoreError, match="was rejected"):
+        sender.send([b"1"], ["k"])
+    eventually(partial(was_sent, sender, [b"2"]), bool)
+    sender.close()
+
+
 def was_sent(sender: KafkaSender, payloads: list[bytes]) -> bool:
     try:
         sender.send(payloads, ["k"] * len(payloads))

@@ -224,6 +224,22 @@ def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(si
     assert (delivery.counts.delivered, delivery.counts.refused) == (39, 1)
 
 
+def test_a_batch_that_the_broker_refuses_is_sent_again_before_later_decisions(
+    tmp_path: Path, kafka: KafkaBroker, valkey: Node
+) -> None:
+    """The broker takes less than the client, which sends 50 decisions in several batches."""
+    sink_world = SinkWorld(tmp_path, KafkaSinkKind(kafka, most_bytes=400_000), valkey.url)
+    delivery = sink_world.delivery()
+    append_decisions(sink_world.state, range(20), note="x" * 30_000)
+    append_decisions(sink_world.state, [20], note="x" * 450_000)
+    append_decisions(sink_world.state, range(21, 100), note="x" * 30_000)
+    delivery.start()
+    until(sink_world.has_delivered(100))
+    delivery.stop()
+    assert_delivered(sink_world.kind.stored(), [*range(20), *range(21, 100)])
+    assert [letter.position for letter in sink_world.positions.dead_letters("out")] == [20]
+
+
 def test_kafka_gets_nothing_while_a_broker_advertises_a_host_that_is_not_allowed(
     tmp_path: Path, kafka: KafkaBroker, valkey: Node
 ) -> None:

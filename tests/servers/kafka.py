@@ -41,10 +41,14 @@ class KafkaBroker:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
-    def make(self, topic: str, n_partitions: int = 4) -> None:
-        """Make a topic, and wait until it is there."""
-        admin = self._admin()
-        admin.create_topics([NewTopic(topic, n_partitions, 1)])[topic].result(_ANSWER_S)
+    def make(self, topic: str, n_partitions: int = 4, *, most_bytes: int | None = None) -> None:
+        """Make a topic, and wait until it is there.
+
+        Args:
+            most_bytes: in one batch of messages; the broker refuses larger ones.
+        """
+        admin, config = self._admin(), {} if most_bytes is None else {"max.message.bytes": str(most_bytes)}
+        admin.create_topics([NewTopic(topic, n_partitions, 1, config=config)])[topic].result(_ANSWER_S)
         until(lambda: topic in admin.list_topics(timeout=_ANSWER_S).topics)
 
     def delete(self, topic: str) -> None:

@@ -114,6 +114,9 @@ class HalfWriter:
     def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         self._inner.set_markers(marks, expected)
 
+    def delete(self, prefix: str) -> int:
+        return self._inner.delete(prefix)
+
     def clock_offset_us(self) -> int:
         return self._inner.clock_offset_us()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
+import redis
 
 from skewless.contract.clock import OffsetClock
+from skewless.infra.online import redis_store
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
-from tests.worlds.command_line import done
+from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit
 from tests.worlds.windowed import HOUR, MEAN, trained_repo
 
@@ -78,6 +81,38 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         assert {lives(repo)[name] for name in old} == {"needed"}
         assert done("parity", "--repo", repo)["ok"]
         assert done("replay", "--repo", repo)["ok"]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_retirement_that_was_stopped_leaves_no_marker_beside_missing_rows(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The store may give a marker after the rows: a view with it would not be filled again."""
+    with Project(repo) as project:
+        old = project.needed.plan.views[0].hash
+        done("housekeeping", "--repo", repo)
+        edit(repo, FLEET, f'{FLEET}, Field(name="more", dtype=Float64)')
+        add_column(repo)
+        done("apply", "--repo", repo)
+        done("train", "--repo", repo)
+        done("housekeeping", "--repo", repo)
+        pass_hours(repo, 11)
+        real, steps = redis_store.remove_keys, count(1)
+
+        def remove_one(client: object, names: Iterable[bytes]) -> int:
+            own = sorted((name for name in names if old.encode() in name), key=lambda name: b":applied" in name)
+            if own and next(steps) == step:
+                real(client, own[:1])
+                raise redis.ConnectionError
+            return real(client, names)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_store, "remove_keys", remove_one)
+            assert run("housekeeping", "--repo", repo).code != 0
+        assert next(steps) > step
+        done("rollback", "late", "--repo", repo)
+        assert project.store.aliases.get("late", "champion") == "000001"
+        assert done("parity", "--repo", repo)["ok"]
 
 
 def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
