@@ -52,7 +52,6 @@ from skewless.infra.feast_plugins.stored_views import (
 )
 from skewless.infra.feast_plugins.values import key_columns, with_row_keys
 from skewless.infra.materialization.skipped_rows import record_skipped
-from skewless.infra.online.port import delete_rows
 from skewless.infra.sources.source_schema import settings_of, state_of
 
 if TYPE_CHECKING:
@@ -261,7 +260,7 @@ class SkewlessOnlineStore(OnlineStore):
         for table in tables_to_delete:
             view_hash = build_stored_view(table, config, lambda: entities).view.hash
             if view_hash not in used_hashes:
-                delete_rows(self.connections(config).writer, config.project, view_hash)
+                self.connections(config).writer.delete(f"sk:{config.project}:{view_hash}:")
         # A new dict: another thread may be reading the old one.
         self._forms = {}
 

@@ -31,7 +31,7 @@ from skewless.infra.materialization.skipped_rows import reject_skipped, save_ski
 from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.engine import leave_memory
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.online.port import Marker, OnlineWriter, delete_rows
+from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
@@ -205,7 +205,7 @@ class _RunJob:
     def view(self, view: View) -> ViewReport:
         backfills = Documents(self.parent.state.database, BACKFILLS)
         if is_backfill := backfills.get(view.partition) is not None:
-            delete_rows(self.parent.online(), self.parent.project, view.hash)
+            self.parent.online().delete(f"sk:{self.parent.project}:{view.hash}:")
         self._check_log(view)
         error: GateError | SourceError | None = None
         try:

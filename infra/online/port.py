@@ -85,7 +85,7 @@ class OnlineWriter(Protocol):
     def delete(self, prefix: str) -> int:
         """Delete all keys and markers with a prefix, in batches; return how many there were.
 
-        After an interruption, call it again to delete the rest.
+        Markers go first: after an interruption, no marker is left without its keys. Call it again to delete the rest.
         """
         ...
 
@@ -162,16 +162,6 @@ class OnlineStore(OnlineWriter, Protocol):
     def remove(self, keys: Sequence[bytes]) -> int:
         """Delete the values of keys, if they have any; return how many had one."""
         ...
-
-
-def delete_rows(store: OnlineWriter, project: str, view_hash: str) -> int:
-    """Delete the rows and markers of a view of latest values; return how many there were.
-
-    The markers first: without them, no reader takes the other rows for complete. And last: if this process was
-    suspended, a run may have set them meanwhile.
-    """
-    prefix = f"sk:{project}:{view_hash}:"
-    return sum(store.delete(prefix + rest) for rest in ("applied", "", "applied"))
 
 
 # Awaited for each new connection, before anything is read over it. Its errors go to the caller of the read.

@@ -48,6 +48,7 @@ _REPLACED = ord("Y")
 _POLICY = "noeviction"
 _REMOVED_KEYS = 1_000
 _SCAN_COUNT = 1_000
+_MARKER = "applied"  # in the keys of markers, see skewless.contract.keys
 _NO_MASTER = (ReadOnlyError, MasterDownError)
 
 
@@ -100,9 +101,11 @@ class RedisWriter(MarkerClient):
             return sum(remove_keys(self._servers.client, batch) for batch in batches)
 
     def delete(self, prefix: str) -> int:
-        """Delete every key with a prefix, in batches; return how many there were."""
+        """Delete every key with a prefix, markers first, in batches; return how many there were."""
         with translate_errors(self._url):
-            return sum(delete_keys(client, prefix) for client in self._servers.masters())
+            clients = self._servers.masters()
+            # Markers again at the end: if this process was suspended, a run may have set them meanwhile.
+            return sum(delete_keys(client, prefix, part) for part in (_MARKER, "", _MARKER) for client in clients)
 
     def clock_offset_us(self) -> int:
         """Return the clock offset in microseconds: of the server with the largest, each the best of three."""
@@ -203,9 +206,12 @@ def _measure_offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients ar
     return int(seconds * 1_000_000 + microseconds - (old_value + new_values) // 2)
 
 
-def delete_keys(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
-    """Delete every key of one server with a prefix; return how many there were. It can be repeated after a failure."""
-    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+def delete_keys(client: Any, prefix: str, part: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    """Delete every key of one server with a prefix and a part after it; return how many there were.
+
+    It can be repeated after a failure.
+    """
+    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + f"*{part}*"
     cursor, deleted = 0, 0
     while True:
         cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)

@@ -16,7 +16,7 @@ from typing import Literal
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import Generations
-from skewless.infra.online.port import OnlineStore, delete_rows
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.documents import Documents
@@ -129,7 +129,7 @@ class Retirement:
         """Delete a view's rows or states; return False if a server still reads them."""
         project = self.needed.plan.project
         if life.source is None:
-            delete_rows(self.store, project, life.hash)
+            self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
         numbers = [item.number for item in generations.list_all(life)]

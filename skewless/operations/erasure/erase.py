@@ -19,7 +19,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.changes import count_matching
 from skewless.infra.offline.source_columns import NO_ENTITY
 from skewless.infra.offline.sources import Table, find_table, has_files, view_table
-from skewless.infra.online.port import OnlineStore, delete_rows
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.outcomes.label_rows import delete_label_rows
 from skewless.infra.packages.package import read_spec
@@ -241,7 +241,7 @@ class _Erasure:
         view = next((each for each in needed.views if each.partition == partition), None)
         if view is None:
             # No reader needs this version. If one does later, the next run fills it from the log.
-            return delete_rows(store, needed.project, partition.rpartition("-")[2])
+            return store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
         codec = KeyCodec(needed.project, view)
         return store.remove(_encode(codec, found.values(codec.names)))
 

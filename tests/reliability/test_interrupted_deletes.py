@@ -1,0 +1,111 @@
+"""SEMANTICS 4.5: a store that was stopped while it deleted keys has no marker beside missing keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from itertools import count
+
+import pytest
+import redis
+
+from skewless.contract.errors import StoreError
+from skewless.infra.online import redis_store
+from skewless.infra.online.port import Marker, OnlineStore, RowsAndMarkers
+from skewless.infra.online.store import open_online_store
+from tests.contract.store import RowStore, ranked
+from tests.servers.cluster import Cluster
+from tests.servers.node import Node
+
+# Of a view of latest values, and of a generation of states with two partitions.
+KEYS = [b"sk:p:h%s:{id|%d}" % (generation, number) for generation in (b"", b".3") for number in range(20)]
+MARKERS = ["sk:p:h:applied", "sk:p:h.3:applied/orders-0", "sk:p:h.3:applied/orders-1"]
+OTHER_KEY, OTHER_MARKER = b"sk:other:h:{id|1}", "sk:other:h:applied"
+
+
+@pytest.fixture(params=["valkey", "nodes"])
+def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the address of a server or a cluster, of which a few keys are deleted in a step."""
+    monkeypatch.setattr(redis_store, "_SCAN_COUNT", 4)
+    server: Node | Cluster = request.getfixturevalue(request.param)
+    return server.url
+
+
+def write(store: OnlineStore) -> None:
+    """Write all keys and then the markers, as runs do."""
+    store.put([*KEYS, OTHER_KEY], [ranked(1)] * (len(KEYS) + 1))
+    store.set_markers(dict.fromkeys([*MARKERS, OTHER_MARKER], Marker(2)))
+
+
+def read_both(rows: RowStore, keys: Sequence[bytes], names: Sequence[str]) -> list[RowsAndMarkers]:
+    """Return what each reader finds. On a cluster they read different copies of a marker, so they may differ."""
+
+    async def read() -> RowsAndMarkers:
+        reader = rows.reader()
+        try:
+            return await reader.get_with_markers(keys, names)
+        finally:
+            await reader.close()
+
+    with closing(rows.blocking_reader()) as reader:
+        return [reader.get_with_markers(keys, names), asyncio.run(read())]
+
+
+@pytest.mark.parametrize("prefix", ["sk:p:", "sk:p:h:", "sk:p:h.3:"])  # a project, a view, a generation
+def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
+    small_steps: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, names = [key for key in KEYS if key.startswith(prefix.encode())], [n for n in MARKERS if n.startswith(prefix)]
+    rows, real, stops = RowStore.at(small_steps), redis_store.remove_keys, 0
+    with closing(open_online_store(small_steps)) as store:
+        for last in count():
+            write(store)
+            left = [last]
+
+            def remove_some(client: object, keys: Iterable[bytes], left: list[int] = left) -> int:
+                some = sorted(keys, key=lambda key: b"applied" in key)
+                if some and not left[0]:
+                    real(client, some[:1])  # of a step, too, a part may be done: in the worst order
+                    raise redis.ConnectionError
+                left[0] -= bool(some)
+                return real(client, some)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_store, "remove_keys", remove_some)
+                try:
+                    store.delete(prefix)
+                except StoreError:
+                    stops += 1
+                    for found, marks in read_both(rows, gone, names):
+                        assert None not in found or marks == [None] * len(names), last
+                else:
+                    break
+        assert stops > 3
+        kept = [*(each for each in KEYS if each not in gone), OTHER_KEY]
+        assert rows.marked(gone, names) == ([None] * len(gone), [None] * len(names))
+        assert rows.marked(kept, [OTHER_MARKER]) == ([ranked(1)] * len(kept), [Marker(2)])
+
+
+def test_4_5_a_run_that_writes_while_a_deletion_is_suspended_leaves_no_marker(
+    small_steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, real = RowStore.at(small_steps), redis_store.remove_keys
+    with closing(open_online_store(small_steps)) as store:
+        for step in range(8):
+            write(store)
+            steps = count()
+
+            def remove_and_wait(
+                client: object, names: Iterable[bytes], steps: count[int] = steps, at: int = step
+            ) -> int:
+                keys = list(names)
+                if keys and next(steps) == at:
+                    write(store)
+                return real(client, keys)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_store, "remove_keys", remove_and_wait)
+                store.delete("sk:p:")
+            assert next(steps) > step
+            assert rows.marked([], MARKERS)[1] == [None] * len(MARKERS), step
