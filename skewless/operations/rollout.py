@@ -172,7 +172,9 @@ def rollback(
     """
     if dry_run:
         return _outcome(model, plan_rollback(project, model, reason))
-    _settle(project, model)
+    holder, settled = project.store.aliases.get(model, CHAMPION), _settle(project, model)
+    if settled is not None and settled.champion != holder and settled.reason == reason:
+        return RolloutOutcome(model=model, policy=settled, change="back")  # it was interrupted; it is not a second one
     change = plan_rollback(project, model, reason)
     _prepare(project, model, change.policy.champion)
     return RolloutOutcome(model=model, policy=_apply(project, model, change), change=change.kind)

@@ -175,6 +175,17 @@ def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) 
     assert sum(kill_at(kill_scene, cases).values()) == len(cases)
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_a_rollback_by_hand_that_is_killed_is_repeated_and_goes_back_once(kill_scene: KillScene, side: Side) -> None:
+    kill_scene.prepare("return by hand")
+    repo = str(kill_scene.place.repo)
+    assert kill_scene.victims.killed("commit-alias_move#1", side, repo=repo, deed="rollback")
+    if side == "before":  # the alias is the old one, so that a person does it again
+        do(kill_scene.place.project, "rollback")
+    assert state(kill_scene.place) == kill_scene.after["return by hand"]
+    _check_books(kill_scene.place, side)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
