@@ -17,7 +17,7 @@ from skewless.infra.packages.package import (
 )
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import create_durable, sync_folder, translate_disk_errors, write_durable
+from skewless.infra.storage.durable import sync_folder, translate_disk_errors, write_durable
 from skewless.infra.storage.names import MANIFEST
 from skewless.infra.storage.package_folder import sync_files
 
@@ -88,14 +88,18 @@ def sign_package(store: PackageStore, name: str, version: str, *, dry: bool = Fa
     folder = store.packages.version_folder(name, version)
     package = verify_folder(folder, name, version, replace(store.trust, unsigned=True))
     if not dry:
-        with suppress(FileExistsError):
-            create_durable(folder / SIGNATURE, store.signer.sign(package.manifest))
+        # Staged outside of the package, which a kill would leave with a file that nothing has signed.
+        with translate_disk_errors(folder), store.packages.stage(name, "sign") as staging:
+            write_durable(staging / SIGNATURE, store.signer.sign(package.manifest))
+            if not (folder / SIGNATURE).exists():
+                (staging / SIGNATURE).replace(folder / SIGNATURE)
+                sync_folder(folder)
         store.packages.register(name, version, store.packages.upload(name, folder))
 
 
 def is_signed(store: PackageStore, name: str, version: str) -> bool:
-    """Return whether a package has a signature, trusted or not."""
-    return (store.packages.version_folder(name, version) / SIGNATURE).exists()
+    """Return whether a package has a signature, trusted or not, here and for other machines."""
+    return store.packages.has_file(name, version, SIGNATURE)
 
 
 def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, dict[str, bytes]]) -> str:

@@ -106,6 +106,11 @@ class PackageFolder:
                 raise PackageError(package_label(model, version), "has a copy with another manifest", fix=fix)
         return folder
 
+    def has_file(self, model: str, version: str, name: str) -> bool:
+        """Return whether a version has a file, here and in the registry, if there is one; raises as above."""
+        package, path = self._find(model, version), self.version_folder(model, version) / name
+        return path.exists() and (package is None or name in package["files"])
+
     def manifest_digest(self, model: str, version: str) -> str:
         """Return the digest of a package, which identifies all its files.
 

@@ -21,7 +21,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.package import PackageContents, open_package, read_pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import sign_package, write_package
+from skewless.infra.packages.writer import is_signed, sign_package, write_package
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.project import check_package_objects
@@ -266,7 +266,13 @@ def test_contents_of_any_size_are_shared(host_store: HostStore) -> None:
 def test_a_package_that_was_signed_later_is_shared_with_its_signature(host_store: HostStore) -> None:
     one, two = host_store("one"), host_store("two")
     folder = write_package(one, "late", package_contents()).path
-    (folder / "signature.json").unlink()
+    signature = folder / "signature.json"
+    text = signature.read_bytes()
+    signature.unlink()
     one.packages.register("late", "000001", one.packages.upload("late", folder))
+    assert not is_signed(one, "late", "000001")
+    signature.write_bytes(text)  # killed before the other machines got it
+    assert not is_signed(one, "late", "000001")
     sign_package(one, "late", "000001")
+    assert is_signed(one, "late", "000001")
     assert open_package(two, "late", "000001").version == "000001"

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,27 @@ def test_packages_from_before_load_where_a_setting_says_so_or_once_signed(
         open_package(store, "late", "000001")
     sign_package(store, "late", "000001")
     assert open_package(store, "late", "000001").version == "000001"
+
+
+@pytest.mark.parametrize("step", ["replace", "link", "unlink"])
+def test_a_package_whose_signing_was_killed_has_no_other_file(
+    tmp_path: Path, contents: PackageContents, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    (write_package(store_at(tmp_path), "late", contents).path / "signature.json").unlink()
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        # What a killed process does not clean up.
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, stop)
+        patch.setattr(os, step, stop)
+        sign_package(store_at(tmp_path), "late", "000001")
+    assert open_package(store_at(tmp_path, unsigned=True), "late", "000001").version == "000001"
+    sign_package(store_at(tmp_path), "late", "000001")
+    assert open_package(store_at(tmp_path), "late", "000001").version == "000001"
+    assert {path.name for path in folder_of(tmp_path).parent.iterdir() if path.is_dir()} == {"000001"}
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
