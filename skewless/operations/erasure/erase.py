@@ -11,7 +11,6 @@ from typing import Any
 from skewless.contract.columns import Column
 from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.keys import KeyCodec, parse_key
-from skewless.contract.windows.view import WindowView
 from skewless.infra.engines.job import delete_results
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import decode_columns
@@ -222,8 +221,10 @@ class _Erasure:
                 # Online first: after an interruption, the log still has the keys.
                 self._online += self._delete_view(store, partition, rows)
             else:
+                source = partition.split("/")[1]
                 with self._pending.edit(_BUILDS, []) as sources:
-                    sources[:] = sorted({*sources, partition.split("/")[1]})
+                    sources[:] = sorted({*sources, source})
+                self._delete_states(store, source, [rows], live=True)
             self._check()
             self._replaced += rows.erase()
             if is_view:
@@ -257,20 +258,22 @@ class _Erasure:
                 if view.source == source and streams.generations.list_all(view):
                     Backfiller(streams=streams, store=store).build(view)
                     self._built += 1
-                    self._online += self._delete_states(store, view, found)
+            # Workers may have written states of former generations, which servers read for a minute, again meanwhile.
+            self._delete_states(store, source, found, live=False)
             self._retire_unneeded(store, source)
             with self._pending.edit(_BUILDS, []) as sources:
                 sources[:] = [each for each in sources if each != source]
 
-    def _delete_states(self, store: OnlineStore, view: WindowView, found: Sequence[LoggedEntity]) -> int:
-        """Delete the entity's own states in former generations, which servers may read for a minute."""
-        deleted = 0
-        for item in self._project.streams.generations.list_all(view):
-            if item.stage != "live":
-                codec = KeyCodec(self._project.needed.plan.project, view, item.number)
-                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
-                deleted += store.remove(sorted(keys))
-        return deleted
+    def _delete_states(self, store: OnlineStore, source: str, found: Sequence[LoggedEntity], *, live: bool) -> None:
+        """Delete the entity's own states; those of other entities with its events stay until they are built again."""
+        for view in self._project.needed.plan.windows:
+            if view.source != source or not self._entity.keys.keys() <= {key.name for key in view.keys}:
+                continue
+            for item in self._project.streams.generations.list_all(view):
+                if live or item.stage != "live":
+                    codec = KeyCodec(self._project.needed.plan.project, view, item.number)
+                    keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
+                    self._online += store.remove(sorted(keys))
 
     def _retire_unneeded(self, store: OnlineStore, source: str) -> None:
         """Delete the states of views of a source that are not needed any more."""

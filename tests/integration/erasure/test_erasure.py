@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import pytest
 
 from skewless import ManualClock, workspace
 from skewless.contract.errors import RequestError, SourceError
+from skewless.contract.keys import KeyCodec
 from skewless.infra.engines.task import TaskResult
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import REJECT, rejected_reasons
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.streams.backfill import Backfiller
 from skewless.project import Project
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import run
@@ -118,6 +122,35 @@ def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRep
         assert values(project, is_short=is_short).items() <= after.items()
         again = project.erase(ENTITY)
         assert (again.rows, again.events, again.predictions, again.outcomes) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_former_states_lack_the_entity_and_nobody_else(
+    make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
+) -> None:
+    """Servers may read them for a minute, so that a shop without a state would have no visits."""
+    repo = make_repo("former")
+    with Project(repo) as project:
+        fill(project)
+        delete_in_sources(repo)
+        plan, asked = project.applied.plan, {"user": [ERASED, "ann"], "shop": SHOPS[:2]}
+        views = sorted(plan.windows, key=lambda view: view.name, reverse=True)
+        names = [KeyCodec(plan.project, view, 1).encode_columns(asked) for view in views]
+        keys = [key for each in names for key in each if key is not None]
+        with closing(RedisWriter(project.redis_url)) as store:
+            before = store.get(keys)
+            assert None not in before
+            if is_interrupted:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Backfiller, "build", interrupt)
+                    with pytest.raises(KeyboardInterrupt):
+                        project.erase(ENTITY)
+            project.erase(ENTITY)
+            assert store.get(keys) == [None, *before[1:]]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_dry_run_counts_and_changes_nothing(filled_repo: Path) -> None:
