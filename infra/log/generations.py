@@ -178,8 +178,14 @@ class Generations:
                 item["partitions"] = sorted({*item["partitions"], *partitions})
         return True
 
+    def give_up(self, view: ViewVersion, number: int) -> None:
+        """Let no process write to a generation any more, while no other process applies its events."""
+        with self._edit(view) as data:
+            for item in data["generations"]:
+                item["stage"] = "given up" if item["number"] == number else item["stage"]
+
     def retire(self, view: ViewVersion, number: int) -> None:
-        """Remove a generation that no server reads."""
+        """Remove a generation whose states are deleted: an interruption before leaves none that is not listed."""
         with self._edit(view) as data:
             data["generations"] = [item for item in data["generations"] if item["number"] != number]
 

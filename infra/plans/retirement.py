@@ -138,8 +138,10 @@ class Retirement:
         # Wait until no worker applies events to these states: a worker could write them again after the deletion.
         with generations.hold_apply_lock(life.source, alone=True):
             for number in numbers:
-                generations.retire(life, number)
+                generations.give_up(life, number)
         # Pointers and markers of a view follow a colon, its states, which have a generation, a dot.
         for separator in (":", "."):
             self.store.delete(f"sk:{project}:{life.hash}{separator}")
+        for number in numbers:
+            generations.retire(life, number)
         return True

@@ -292,8 +292,9 @@ class Housekeeper:
         for item in [] if dry_run else unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
             with self.streams.generations.hold_apply_lock(view.source, alone=True):
-                self.streams.generations.retire(view, item.number)
+                self.streams.generations.give_up(view, item.number)
             self.store.delete(f"sk:{self.streams.plan.project}:{view.hash}.{item.number}:")
+            self.streams.generations.retire(view, item.number)
         return len(unread)
 
     def _is_unread(self, view: WindowView, item: Generation) -> bool:

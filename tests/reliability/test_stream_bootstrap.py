@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import redis
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
@@ -18,6 +19,7 @@ from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.online import redis_store
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
@@ -110,7 +112,7 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
 
 
 def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gone(
-    world: StreamWorld, store: OnlineStore, valkey: Node
+    world: StreamWorld, store: OnlineStore, valkey: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ensure()
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
@@ -135,6 +137,10 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     world.clock.set(world.clock.now_us() + 2 * SECOND)
     assert keeper.retire(VIEW) == 0
     valkey.ask("DEL", lease.decode())
+    with monkeypatch.context() as patch:
+        patch.setattr(redis_store, "remove_keys", refuse)
+        with pytest.raises(StoreError):
+            keeper.retire(VIEW)
     assert keeper.retire(VIEW) == 1
     assert [item.number for item in world.generations.list_all(VIEW)] == [2]
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
@@ -252,6 +258,10 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
     one.retire(VIEW, 1)
     assert one.begin(VIEW, [], 6).number == 3
     assert [item.number for item in Generations(ProjectState(tmp_path)).list_written(VIEW)] == [2]
+
+
+def refuse(*_: object) -> int:
+    raise redis.ConnectionError
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
