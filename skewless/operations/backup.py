@@ -81,8 +81,9 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
         return Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(sizes), size=sum(sizes))
     partial = folder.with_name(f"{folder.name}.partial")
     make_folder(partial / _FILES)
-    for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"):
-        (partial / name).unlink(missing_ok=True)
+    for path in sorted(partial.iterdir()):  # of an interrupted backup: first its description, so that none is wrong
+        if path.is_file():
+            path.unlink()
     rows, copies = _copy_state(state, partial, on_file)
     size = sum(path.stat().st_size for path in copies)
     backup = Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(copies), size=size)

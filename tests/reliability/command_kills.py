@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless import ManualClock, Project, workspace
-from skewless.infra.log.catalog import Catalog
-from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN
-from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.readers import forget_readers
+from skewless.infra.online import redis_store
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.outcomes.log import OutcomeLog, outcome_spool
-from skewless.infra.packages.package import open_package
+from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.schema import KEYS, count_rows
 from skewless.infra.streams import importing
+from skewless.operations.bundle import digest_of
 from skewless.operations.housekeeping import run_housekeeping
+from skewless.training import dataset_files
+from tests.reliability.command_answers import (
+    adopted,
+    applied,
+    backed_up,
+    backup_of,
+    bundled,
+    champion,
+    dataset_of,
+    dataset_rows,
+    exported,
+    features,
+    forgotten,
+    merged,
+    needed_only,
+    opened,
+    outcomes,
+    restored,
+    rows_of_logs,
+    see_all_or_nothing,
+    see_bundle,
+    see_export,
+    see_truth,
+    signed,
+    traffic,
+    written_records,
+)
 from tests.reliability.kills import Steps
 from tests.worlds.edits import edit
-from tests.worlds.erasures import ERASED, NOW, delete_in_sources, values
+from tests.worlds.erasures import ERASED, NOW, delete_in_sources
 
-LATER = 2**62
-_LOGS = ("log", "predictions", "outcomes", "staging")
 Answer = Any
 Stage = Callable[[Project], object]
+_RETIRED_US = 2 * 86_400_000_000  # longer than views stay online
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,70 +64,15 @@ class KilledCommand:
         stage: the name of the stage before it.
         run: the command.
         read: returns what does not depend on kills.
+        see: checks what may be seen after a kill, before anything else.
+        rest: the command that does the rest; None: the same.
     """
 
     stage: str
     run: Stage
     read: Callable[[Project], Answer]
-
-
-def rows_of_logs(project: Project) -> Counter[str]:
-    """Return all rows of all logs; without the times and numbers of runs, which differ from run to run."""
-    spool = outcome_spool(project.state)
-    spool.ship()
-    rows = Counter[str]()
-    for name in Catalog(project.state.database).partitions():
-        log = PartitionLog(project.state, name)
-        columns = [column for column in log.schema().names if column not in {INGEST, RUN, KNOWN_AT}]
-        for part in log.read(columns=columns):
-            rows.update(f"{name} {row}" for row in part.to_pylist())
-    return rows
-
-
-def features(project: Project) -> Answer:
-    """Return some features of all users and shops, which are the same online and offline, and all logs."""
-    assert project.parity(sample=100).ok
-    return values(project, is_short=True), rows_of_logs(project)
-
-
-def outcomes(project: Project) -> Answer:
-    """Return the latest outcome of each prediction."""
-    outcome_spool(project.state).ship()
-    rows = OutcomeLog(project.state, project.connection).latest(LATER).to_pylist()
-    return sorted((row["prediction_id"], row["label"]) for row in rows)
-
-
-def applied(project: Project) -> Answer:
-    """Return the applied plan, which is that of the definitions."""
-    project.refresh()
-    assert not project.plan().changes
-    return project.applied.plan.hash
-
-
-def champion(project: Project) -> Answer:
-    """Return whether each version is complete, and the last one is champion."""
-    store = project.store
-    versions = store.packages.list_versions("both")
-    assert all(open_package(store, "both", version).version == version for version in versions)
-    assert store.aliases.get("both", "champion") == versions[-1]
-    assert not list(project.state.folder.rglob(".new-*"))
-    return None
-
-
-def merged(project: Project) -> Answer:
-    """Return all rows and the bounds of the segments; no object is left that no log has."""
-    catalog, storage = Catalog(project.state.database), project.state.storage
-    rows = rows_of_logs(project)
-    run_housekeeping(project)
-    forget_readers(project.state.database)
-    catalog.delete_unread(storage)
-    storage.delete([name for folder in _LOGS for name in catalog.find_orphans(storage, folder, LATER)])
-    segments = [(name, segment) for name in catalog.partitions() for segment in catalog.segments(name)]
-    for _, segment in segments:
-        storage.verify(segment.stored)
-    stored = {item.name for folder in _LOGS for item in storage.list_objects(folder)}
-    assert stored == {segment.stored.name for _, segment in segments}
-    return rows, {(name, segment.first, segment.last) for name, segment in segments}
+    see: Stage = lambda _: None
+    rest: Stage | None = None
 
 
 def backup(project: Project) -> None:
@@ -111,19 +80,6 @@ def backup(project: Project) -> None:
     target = backup_of(project)
     if not target.exists():
         project.backup(target)
-
-
-def backup_of(project: Project) -> Path:
-    """Return the folder of the backup."""
-    return project.repo.with_name(f"{project.repo.name}-backup")
-
-
-def backed_up(project: Project) -> Answer:
-    """Return the files of the backup and the rows that it says that it has."""
-    folder = backup_of(project)
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert not folder.with_name(f"{folder.name}.partial").exists()
-    return {name for name in files if not name.startswith("files/log/")}, rows_of_logs(project)
 
 
 def give_outcomes(project: Project, start: int = 0) -> None:
@@ -138,11 +94,127 @@ def log_outcomes(project: Project) -> None:
     """Give outcomes several times, so that their log has segments to merge."""
     for i in range(4):
         give_outcomes(project, 4 * i)
+    project.backfill()  # a generation of states is not needed any more, a minute later
 
 
 def change(project: Project) -> None:
     """Edit the definitions: another window."""
     edit(project.repo, "time_window=timedelta(hours=6)", "time_window=timedelta(hours=5)")
+
+
+def change_views(project: Project) -> None:
+    """Apply other versions of all views, and let housekeeping see that nothing needs the former ones."""
+    change(project)
+    edit(project.repo, 'Field(name="value", dtype=Float64)', 'Field(name="value", dtype=Float32)')
+    edit(project.repo, "import Float64", "import Float32, Float64")
+    run_housekeeping(project)
+    project.apply()
+    project.refresh()
+    project.materialize()
+    project.backfill()
+    run_housekeeping(project)
+
+
+def retire(project: Project) -> None:
+    """Compact logs, and delete the views and generations that nothing needs, some days later."""
+    clock = project.clock
+    assert isinstance(clock, ManualClock)
+    clock.set(NOW + _RETIRED_US)
+    run_housekeeping(project)
+    clock.set(NOW)
+
+
+def need_again(project: Project) -> None:
+    """Apply the former versions of the views again."""
+    edit(project.repo, "time_window=timedelta(hours=5)", "time_window=timedelta(hours=6)")
+    edit(project.repo, 'Field(name="value", dtype=Float32)', 'Field(name="value", dtype=Float64)')
+    project.apply()
+    project.refresh()
+    see_truth(project)
+    project.materialize()
+    project.backfill()
+
+
+def take_signature(project: Project) -> None:
+    """Make the package one of a release that did not sign."""
+    folder = project.packages.version_folder("both", "000001")
+    (folder / SIGNATURE).unlink()
+    project.packages.register("both", "000001", project.packages.upload("both", folder))
+
+
+def bundle(project: Project) -> None:
+    """Write a bundle into the folder of the project."""
+    if not (project.repo / "bundle").exists():
+        project.bundle(project.repo / "bundle")
+
+
+def forget_version(project: Project) -> None:
+    """Keep a bundle of a version that the project does not have."""
+    bundle(project)
+    shutil.rmtree(project.state.folder / "packages/both")
+    Documents(project.state.database, "package").delete("both/000001")
+
+
+def adopt(project: Project) -> None:
+    """Adopt the version of the bundle."""
+    project.adopt(project.repo / "bundle", "both", digest=digest_of(project.repo / "bundle"))
+
+
+def lose(project: Project) -> None:
+    """Keep a backup of the project in its folder, and nothing else."""
+    project.backup(project.repo / "kept")
+    project.private.stop()
+    project.close()
+    state = project.state
+    for name in KEYS:
+        state.database.execute(f"DELETE FROM {name}")
+    state.storage.delete([item.name for item in state.storage.list_objects("")])
+    state.database.close()
+    for path in state.folder.iterdir():
+        if path.name != "clock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def restore(project: Project) -> None:
+    """Restore the backup, unless it was done before the kill."""
+    if not any(count_rows(project.state.database).values()):
+        project.restore(project.repo / "kept")
+
+
+def write_dataset(project: Project) -> None:
+    """Write a dataset of several parts."""
+    project.dataset(project.repo / "data/labels.parquet", "visits", dataset_of(project), time="at")
+
+
+def export(project: Project) -> None:
+    """Export the version."""
+    if not (project.repo / "export").exists():
+        project.export("both", to="table", out=project.repo / "export")
+
+
+def train_again(project: Project) -> None:
+    """Train a second and a third version, which become champion."""
+    project.train("both")
+    project.train("both")
+
+
+def roll_back(project: Project) -> None:
+    """Go back from the third version to the second; a person who sees the third one does it again."""
+    if project.store.aliases.get("both", "champion") == "000003":
+        project.rollback("both")
+
+
+def promote(project: Project) -> None:
+    """Promote the third version."""
+    project.promote("both", "000003")
+
+
+def write_records(project: Project) -> None:
+    """Write a list, an API key and an approval."""
+    project.lists.set("blocked", ["ann", "bob"], reason="a test")
+    if not project.keys.list():
+        project.keys.add("web")
+    project.approve("both", by="ann", reason="a test")
 
 
 STAGES: Mapping[str, tuple[str | None, Stage]] = {
@@ -155,20 +227,37 @@ STAGES: Mapping[str, tuple[str | None, Stage]] = {
     "without": ("filled", lambda project: delete_in_sources(project.repo)),
     "logged": ("filled", log_outcomes),
     "trained": ("filled", lambda project: project.train("both")),
+    "unneeded": ("filled", change_views),
+    "unsigned": ("trained", take_signature),
+    "forgotten": ("trained", forget_version),
+    "lost": ("trained", lose),
+    "thrice": ("trained", train_again),
+    "back": ("thrice", roll_back),
 }
 COMMANDS: Mapping[str, KilledCommand] = {
     "apply": KilledCommand(stage="written", run=lambda project: project.apply(), read=applied),
     "apply a change": KilledCommand(stage="changed", run=lambda project: project.apply(), read=applied),
     "import": KilledCommand(stage="applied", run=lambda project: project.import_events(), read=rows_of_logs),
     "backfill": KilledCommand(stage="imported", run=lambda project: project.backfill(), read=rows_of_logs),
-    "materialize": KilledCommand(stage="built", run=lambda project: project.materialize(), read=features),
+    "materialize": KilledCommand(
+        stage="built", run=lambda project: project.materialize(), read=features, see=see_truth
+    ),
     "feedback": KilledCommand(stage="filled", run=give_outcomes, read=outcomes),
-    "housekeeping": KilledCommand(stage="logged", run=run_housekeeping, read=merged),
+    "housekeeping": KilledCommand(stage="logged", run=retire, read=merged),
     "train": KilledCommand(stage="filled", run=lambda project: project.train("both"), read=champion),
     "backup": KilledCommand(stage="trained", run=backup, read=backed_up),
-    "erase": KilledCommand(
-        stage="without", run=lambda project: project.erase({"user": ERASED}), read=lambda p: values(p, is_short=True)
-    ),
+    "erase": KilledCommand(stage="without", run=lambda project: project.erase({"user": ERASED}), read=forgotten),
+    "retire": KilledCommand(stage="unneeded", run=retire, read=needed_only, see=see_truth),
+    "retire what is needed again": KilledCommand(stage="unneeded", run=retire, rest=need_again, read=features),
+    "sign": KilledCommand(stage="unsigned", run=lambda project: project.sign(), read=signed),
+    "bundle": KilledCommand(stage="trained", run=bundle, read=bundled, see=see_bundle),
+    "adopt": KilledCommand(stage="forgotten", run=adopt, read=adopted, see=opened),
+    "restore": KilledCommand(stage="lost", run=restore, read=restored, see=see_all_or_nothing),
+    "dataset": KilledCommand(stage="filled", run=write_dataset, read=dataset_rows),
+    "export": KilledCommand(stage="trained", run=export, read=exported, see=see_export),
+    "rollback": KilledCommand(stage="thrice", run=roll_back, read=traffic),
+    "promote": KilledCommand(stage="back", run=promote, read=traffic),
+    "lists, keys, approve": KilledCommand(stage="trained", run=write_records, read=written_records),
 }
 
 
@@ -176,14 +265,18 @@ def hasten() -> None:
     """Stop the clock of projects, and make batches of an import small, in this process."""
     workspace.open_clock = lambda setting: ManualClock(NOW)  # type: ignore[attr-defined]  # noqa: ARG005
     importing.BATCH_ROWS = 150
+    dataset_files.PART_BYTES = dataset_files.SEARCH_BYTES = 1
+    dataset_files.LEAST_ROWS = 150
 
 
 def act(steps: Steps, order: dict[str, str]) -> None:
     """Run one command."""
     hasten()
     with Project(order["repo"]) as project:
-        steps.watch(project.state.folder)
-        for name in ("remove", "replace", "put", "set_markers", "publish"):
+        steps.watch(project.repo.parent)  # also what a command writes beside the state
+        steps.wrap_copies(project.repo.parent)
+        steps.wrap(redis_store, "remove_keys", lambda _, keys: "online-delete" if keys else "")
+        for name in ("replace", "put", "set_markers", "publish"):
             steps.wrap(RedisWriter, name, lambda *_, name=name: f"online-{name}")
         steps.wrap(PrivateServer, "rewrite_file", lambda *_: "rewrite-file")
         COMMANDS[order["command"]].run(project)

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -102,6 +103,10 @@ class Steps:
         self.wrap(os, "unlink", lambda path: label("unlink", Path(path)) if Path(path).exists() else "")
         for verb in ("link", "replace", "rename"):
             self.wrap(os, verb, lambda _, target, verb=verb: label(verb, Path(target)))
+
+    def wrap_copies(self, root: Path) -> None:
+        """Count copies of files below a folder, under the kinds of the files."""
+        self.wrap(shutil, "copyfile", lambda _, target: (kind := _kind(Path(target), root)) and f"copy-{kind}")
 
     def wrap_commits(self) -> None:
         """Count the commits of the database, under the tables, or kinds of documents and records, that they change."""

@@ -15,6 +15,7 @@ from skewless import ManualClock, workspace
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import importing
 from skewless.project import Project
+from skewless.training import dataset_files
 from tests.reliability.command_kills import COMMANDS, STAGES
 from tests.reliability.kills import SIDES, Case, Hits, Victims, ends_of_each_kind, kind_of, table_of, victims
 from tests.worlds.addresses import ProjectAddresses, copy_state
@@ -65,7 +66,7 @@ class StagedRepos:
     def complete(self, command: str, repo: Path) -> Any:  # noqa: ANN401 - of a command
         """Run a command to its end; return what it must have done."""
         with Project(repo) as project:
-            COMMANDS[command].run(project)
+            (COMMANDS[command].rest or COMMANDS[command].run)(project)
             answer = COMMANDS[command].read(project)
             project.private.stop()
         state_of(repo).database.close()
@@ -85,6 +86,8 @@ class StagedRepos:
         for point, side in cases:
             repo = self.copy(source, self.root / f"{command}-{next(self.numbers)}".replace(" ", "-"))
             hits[kind_of(point), side] += self.dying.killed(point, side, repo=str(repo), command=command)
+            with Project(repo) as project:
+                COMMANDS[command].see(project)
             assert self.complete(command, repo) == expected, f"{command}, killed {side} {point}"
             shutil.rmtree(repo)
         return hits
@@ -95,6 +98,8 @@ def staged_repos(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAdd
     with pytest.MonkeyPatch.context() as patch, victims("tests.reliability.command_kills") as dying:
         patch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
         patch.setattr(importing, "BATCH_ROWS", 150)
+        for name, value in (("PART_BYTES", 1), ("SEARCH_BYTES", 1), ("LEAST_ROWS", 150)):
+            patch.setattr(dataset_files, name, value)
         yield StagedRepos(root=tmp_path_factory.mktemp("commands"), addresses=addresses, dying=dying)
 
 
