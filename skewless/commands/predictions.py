@@ -105,7 +105,10 @@ def _similar(report: WhyReport) -> list[str]:
         )
         if item is not None
     ]
-    return [f"decision: {similar.decision}", *lines] if similar.decision else lines
+    reasons = f", for {', '.join(report.reasons)}" if report.reasons else ""
+    propensity = report.facts["propensity"]
+    chance = "" if propensity is None else f", propensity {propensity:g}"
+    return [f"decision: {similar.decision}{reasons}{chance}", *lines] if similar.decision else lines
 
 
 def _compared(item: SimilarPrediction) -> str:

@@ -30,6 +30,7 @@ class WhyReport:
 
     Args:
         facts: columns of the log with one text or number.
+        reasons: codes of the policy.
         package: of the version that answered.
         transforms: transform names and hashes.
         bound: the bound that the vector breaks, or comes nearest to.
@@ -42,6 +43,7 @@ class WhyReport:
 
     prediction: str
     facts: dict[str, Any]
+    reasons: list[str]
     explanation: Explanation
     package: Package
     transforms: dict[str, str]
@@ -67,6 +69,9 @@ class WhyReport:
             "source": facts["source"],
             "narrow": facts["narrow"],
             "trace_id": facts["trace_id"],
+            "decision": self.similar.decision,
+            "reasons": self.reasons,
+            "propensity": facts["propensity"],
             **self.explanation.as_dict(),
             "nearest_bound": self.bound
             and {**asdict(self.bound), "broken": self.bound.broken, "declared": self.declared},
@@ -110,6 +115,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
+            reasons=list(entry.logged.reasons[0] or ()),
             explanation=explanation,
             package=model.package,
             transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),

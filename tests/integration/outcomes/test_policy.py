@@ -20,6 +20,8 @@ from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.policy import Policy
 from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
+from skewless.control_room.page import Query
+from skewless.control_room.pages.prediction import PAGE
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.plans.needed_views import CHAMPION
@@ -37,6 +39,7 @@ from tests.servers.prediction import PredictionServer
 from tests.worlds import payment_policy
 from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions
+from tests.worlds.shown_pages import show
 from tests.worlds.trained import MODEL, ask, serving
 from tests.worlds.waiting import until
 
@@ -253,3 +256,29 @@ def test_a_list_is_bounded(outcome_loop: Loop, name: str, values: list[str], pro
     with pytest.raises(RequestError, match=problem):
         outcome_loop.place.project.lists.set(name, values, reason="test")
     assert outcome_loop.place.project.lists.list() == []
+
+
+def test_why_page_and_card_say_what_the_policy_decided(outcome_loop: Loop) -> None:
+    project, rows = outcome_loop.place.project, ask(40)
+    project.lists.set("stolen", [str(rows[0]["card_id"])], reason="test")
+    explore = Explore(share=0.5, action="approve", sticky=("card_id",))
+    model = deciding(outcome_loop, explore=explore)
+    answer = outcome_loop.place.predict(rows, model=model)
+    decided = dict(zip(answer.ids, answer.decisions or (), strict=True))
+    every = logged(outcome_loop, model.version)
+    for name in answer.ids[:12]:
+        report, row = project.why(name, proof=False), every[name]
+        body, expect = report.as_dict(), (decided[name], row["reasons"], row["propensity"])
+        assert (body["decision"], body["reasons"], body["propensity"]) == expect
+        near, other = report.similar.nearest, report.similar.other_decision
+        assert near is not None
+        assert near.decision == decided[near.id]
+        assert other is None or decided[name] != other.decision == decided[other.id]
+    name = answer.ids[0]
+    said = run("why", name, "--repo", outcome_loop.place.repo)
+    assert f"decision: {decided[name]}, for stolen_card" in said.stdout
+    html = show(project, PAGE, f"/predictions/{name}", Query(path={"prediction": name}, values={}))
+    assert f"the decision is <bdi>{decided[name]}</bdi>, for <bdi>stolen_card" in html
+    assert "<dt>propensity of the decision</dt>" in html
+    card = project.card(MODEL, model.version).text
+    assert "| policy | act: approve, review, decline; reads amount, card_days__mean_amount_7d; lists: stolen (" in card
