@@ -68,10 +68,12 @@ def show_lines(text: str) -> Markup:
 
 
 def show_number(value: float | str | None) -> Markup:
-    """Return a number, short, with all its digits in the tooltip; a missing one as "null".
+    """Return a number, short, with all its digits in the tooltip; a missing one as "null"; whole numbers in full.
 
     >>> show_number(0.1 + 0.2), show_number(3), show_number(None)
     (Markup('<data value="0.30000000000000004" title="0.30000000000000004">0.3</data>'), Markup('3'), Markup('null'))
+    >>> show_number(1_796_017_173_469_000.0).striptags(), show_number(1e300).striptags()
+    ('1,796,017,173,469,000', '1e+300')
     """
     if value is None:
         return Markup("null")
@@ -79,7 +81,9 @@ def show_number(value: float | str | None) -> Markup:
         return isolate(value)
     if isinstance(value, int):
         return Markup(f"{value:,}")  # noqa: S704 - digits
-    exact, short = repr(value), f"{value:.6g}"
+    # Microseconds since 1970 with six digits would be any time of some days.
+    is_whole = 1e6 <= abs(value) < 2**53 and value.is_integer()
+    exact, short = repr(value), f"{value:,.0f}" if is_whole else f"{value:.6g}"
     return Markup('<data value="{0}" title="{0}">{1}</data>').format(exact, short) if exact != short else escape(exact)
 
 
