@@ -18,6 +18,7 @@ from skewless.operations.readable import duration_text, time_text
 from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300
+_SIX_DIGITS, _EXACT = 1e6, 2**53  # bounds of whole floats that are shown in full
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -82,7 +83,7 @@ def show_number(value: float | str | None) -> Markup:
     if isinstance(value, int):
         return Markup(f"{value:,}")  # noqa: S704 - digits
     # Microseconds since 1970 with six digits would be any time of some days.
-    is_whole = 1e6 <= abs(value) < 2**53 and value.is_integer()
+    is_whole = value.is_integer() and _SIX_DIGITS <= abs(value) < _EXACT
     exact, short = repr(value), f"{value:,.0f}" if is_whole else f"{value:.6g}"
     return Markup('<data value="{0}" title="{0}">{1}</data>').format(exact, short) if exact != short else escape(exact)
 
