@@ -172,8 +172,8 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, object]]:
     policy = spec.get("policy")
     if policy is not None:
         lists = ", ".join(f"{name} ({column})" for name, column in policy["lists"].items()) or "none"
-        actions, reads = (", ".join(policy[name]) for name in ("actions", "reads"))
-        yield "policy", f"{policy['function']['function']}: {actions}; reads {reads or 'score'}; lists: {lists}"
+        actions, reads = ", ".join(policy["actions"]), ", ".join(("score", *policy["reads"]))
+        yield "policy", f"{policy['function']['function']}: {actions}; reads {reads}; lists: {lists}"
     explore = spec.get("explore")
     if explore is not None:
         yield "exploration", f"{explore['share']:.2%} of the predictions get {explore['action']}"

@@ -58,13 +58,11 @@ class ProjectLists:
         looked_up = {spec.policy.lists.get(name) for spec in applied.models if spec.policy} - {None}
         if not looked_up:
             _log.warning("list_not_read", list=name, fix="correct the name, or apply a policy that reads it")
-        columns = [item for item in (*applied.plan.join_keys, *applied.plan.request) if item.name in looked_up]
-        if columns and all(column.dtype in _INTEGERS for column in columns):
-            for value in values:
-                if not _INTEGER.fullmatch(value):
-                    names = " or ".join(repr(column.name) for column in columns)
-                    problem, fix = f"has a value that no {names} has", "write integers without blanks and leading zeros"
-                    raise RequestError(f"list {name!r}", problem, value=value, fix=fix)
+        types = {item.dtype for item in (*applied.plan.join_keys, *applied.plan.request) if item.name in looked_up}
+        wrong = next((value for value in values if not _INTEGER.fullmatch(value)), None)
+        if wrong is not None and types and types <= _INTEGERS:
+            problem, fix = f"has a value that no {' or '.join(map(repr, looked_up))} has", "write integers, such as 42"
+            raise RequestError(f"list {name!r}", problem, value=wrong, fix=fix)
 
 
 def _read_lines(path: Path) -> list[str]:

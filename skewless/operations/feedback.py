@@ -27,10 +27,7 @@ _READERS = {
     ".csv": "SELECT * FROM read_csv(?)",
     ".jsonl": "SELECT * FROM read_json(?, format = 'newline_delimited')",
 }
-_TYPED = {
-    ".csv": "SELECT * FROM read_csv(?, types = ?)",
-    ".jsonl": "SELECT * FROM read_json(?, format = 'newline_delimited', columns = ?)",
-}
+_TYPES = {".csv": "types", ".jsonl": "columns"}  # their option of types, which DuckDB guesses otherwise
 _OWN = frozenset({"prediction_id", "event_time", "label", "value", "known_at"})
 _MOST = 5_000_000
 
@@ -81,8 +78,7 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
 
     inputs = () if model is None else (*plan_of(model).join_keys, *plan_of(model).request)
     rows = _rows(project, path, {"prediction_id"} | {column.name for column in inputs if column.dtype.is_text})
-    if model is not None:
-        rows = [_by_entity(row, model) for row in rows]
+    rows = rows if model is None else [_by_entity(row, model) for row in rows]
     return parse_feedback(rows, plan_of, project.clock.now_us(), _MOST)
 
 
@@ -93,13 +89,11 @@ def _rows(project: Workspace, path: Path, texts: set[str]) -> list[dict[str, Any
         raise SourceError(f"feedback table {path}", problem, fix="name a Parquet, CSV or JSON-lines file")
     try:
         found = project.connection.sql(reader, params=[str(path)])
-        if path.suffix in _TYPED:
-            # DuckDB takes the texts 42, true and 2026-01-02 for a number, a bool and a date, if all of a column are.
-            types = {
-                name: "VARCHAR" if name in texts else str(dtype)
-                for name, dtype in zip(found.columns, found.types, strict=True)
-            }
-            found = project.connection.sql(_TYPED[path.suffix], params=[str(path), types])
+        if path.suffix in _TYPES:
+            # It takes the texts 42, true and 2026-01-02 for a number, a bool and a date, if all of a column are.
+            types = dict(zip(found.columns, map(str, found.types), strict=True))
+            types |= dict.fromkeys(texts & types.keys(), "VARCHAR")
+            found = project.connection.sql(f"{reader[:-1]}, {_TYPES[path.suffix]} = ?)", params=[str(path), types])
         table = found.to_arrow_table()
     except duckdb.Error as error:
         raise SourceError(f"feedback table {path}", f"cannot be read: {error}", fix="correct the file") from error

@@ -95,9 +95,5 @@ def find_similar(project: Workspace, model: ServedModel, entry: PredictionEntry)
 
 def _decide(model: ServedModel, scores: Scores, actions: Sequence[str | None]) -> list[str | None]:
     """Return the logged actions: the policy's, or that of exploration; of a log without actions, by thresholds."""
-    decisions = model.package.spec.decisions
-    return (
-        [action or decision for action, decision in zip(actions, decide(decisions, scores), strict=True)]
-        if decisions
-        else list(actions)
-    )
+    by_score = decide(model.package.spec.decisions, scores)
+    return [action or decision for action, decision in zip(actions, by_score, strict=True)]

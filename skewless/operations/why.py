@@ -29,8 +29,7 @@ class WhyReport:
     """The explanation of one prediction.
 
     Args:
-        facts: columns of the log with one text or number.
-        reasons: codes of the policy.
+        facts: columns of the log with one text or number, and ``reasons``.
         package: of the version that answered.
         transforms: transform names and hashes.
         bound: the bound that the vector breaks, or comes nearest to.
@@ -43,7 +42,6 @@ class WhyReport:
 
     prediction: str
     facts: dict[str, Any]
-    reasons: list[str]
     explanation: Explanation
     package: Package
     transforms: dict[str, str]
@@ -70,7 +68,7 @@ class WhyReport:
             "narrow": facts["narrow"],
             "trace_id": facts["trace_id"],
             "decision": self.similar.decision,
-            "reasons": self.reasons,
+            "reasons": facts["reasons"],
             "propensity": facts["propensity"],
             **self.explanation.as_dict(),
             "nearest_bound": self.bound
@@ -114,8 +112,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         explanation, outcome = explain(model, entry), find_outcome(project, entry)
         return WhyReport(
             prediction=prediction,
-            facts=dict(entry.facts),
-            reasons=list(entry.logged.reasons[0] or ()),
+            facts={**entry.facts, "reasons": list(entry.logged.reasons[0] or ())},
             explanation=explanation,
             package=model.package,
             transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),

@@ -283,7 +283,10 @@ def test_why_page_and_card_say_what_the_policy_decided(outcome_loop: Loop) -> No
     assert f"the decision is <bdi>{decided[name]}</bdi>, for <bdi>stolen_card" in html
     assert "<dt>propensity of the decision</dt>" in html
     card = project.card(MODEL, model.version).text
-    assert "| policy | act: approve, review, decline; reads amount, card_days__mean_amount_7d; lists: stolen (" in card
+    assert (
+        "| policy | act: approve, review, decline; reads score, amount, card_days__mean_amount_7d; lists: stolen ("
+        in card
+    )
 
 
 def test_a_file_of_values_has_what_requests_have(outcome_loop: Loop) -> None:
