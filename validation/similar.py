@@ -31,7 +31,7 @@ class SimilarPrediction(PlainRecord):
     """A prediction that is compared with another.
 
     Args:
-        decision: by the model's spec; None: the model has no decisions, or the score reaches none.
+        decision: the action about it; None: the model does not decide, or the score reaches no threshold.
         distance: between 0 (the same vector) and 1.
         differences: the largest first.
     """

@@ -102,7 +102,8 @@ class ModelTable(LoadedModels):
         await self._read_current_versions(await asyncio.to_thread(self._packages.list_models))
         names = [name for name, current in self._current.items() if current.champions]
         if not names:
-            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
+            fix = "declare a model in models.py, if there is none, and run `skewless train`"
+            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
         names_to_load = [name for name in names if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:

@@ -291,7 +291,8 @@ def dataset(
 
 def _dataset_parts(report: DatasetReport, out: Path, *, dry_run: bool) -> list[Part]:
     result = "would be written" if dry_run else "written"
-    line = f"{report.written:,} of {count_text(report.rows, 'row')} {result} to {out}, {report.parts} parts in all"
+    all_parts = f"{count_text(report.parts, 'part')} in all"
+    line = f"{report.written:,} of {count_text(report.rows, 'row')} {result} to {out}, {all_parts}"
     rows = [(view, name, count) for view, counts in report.status.items() for name, count in counts.items()]
     parts = [TextTable(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
     return [*parts, *(report.mode_gap.lines() if report.mode_gap else []), line]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from skewless.commands.command import UNCHANGED, DryRun, argument, command, option
 from skewless.commands.output import Session, records_table
+from skewless.contract.render import count_text
 
 ListName = Annotated[str, argument("NAME", "Name of the list: letters, digits, hyphens.")]
 ValuesFile = Annotated[Path, argument("FILE", "Text file with one value per line.")]
@@ -26,7 +27,7 @@ def set_list(session: Session, name: ListName, values: ValuesFile, *, reason: Re
     """
     version = session.project.lists.set(name, values, reason=reason, dry_run=dry_run)
     done = "would have" if dry_run else "has"
-    line = f"list {name} {done} {len(version.values):,} values in version {version.number}"
+    line = f"list {name} {done} {count_text(len(version.values), 'value')} in version {version.number}"
     session.show({"dry_run": dry_run, **version.as_dict()}, line, *([UNCHANGED] if dry_run else []))
 
 

@@ -105,7 +105,9 @@ def _similar(report: WhyReport) -> list[str]:
         )
         if item is not None
     ]
-    return [f"decision: {similar.decision}", *lines] if similar.decision else lines
+    reasons, propensity = (report.facts[name] for name in ("reasons", "propensity"))
+    cause = (f", for {', '.join(reasons)}" if reasons else "") + (f", propensity {propensity:g}" if propensity else "")
+    return [f"decision: {similar.decision}{cause}", *lines] if similar.decision else lines
 
 
 def _compared(item: SimilarPrediction) -> str:

@@ -74,7 +74,8 @@ def train(session: Session, models: PlannedModels = None) -> None:
             tracking_error = tracking_error or report.untracked
         errors += [] if error is None else [error]
     tracking = {} if tracking_error is None else {"tracking": error_body(tracking_error)["error"]}
-    session.show({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *parts)
+    lines = parts if names else ["the applied plan has no model: declare one in models.py, and run `skewless apply`"]
+    session.show({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *lines)
     if tracking_error is not None:
         typer.echo(f"not published: {sentence(tracking_error)}", err=True)
     for error in () if session.as_json else errors:

@@ -18,6 +18,7 @@ from skewless.operations.readable import duration_text, time_text
 from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300
+_EXACT = 2**53  # below it, a float has all digits of a whole number, such as microseconds
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -68,10 +69,12 @@ def show_lines(text: str) -> Markup:
 
 
 def show_number(value: float | str | None) -> Markup:
-    """Return a number, short, with all its digits in the tooltip; a missing one as "null".
+    """Return a number, short, with all its digits in the tooltip; a missing one as "null"; whole numbers in full.
 
     >>> show_number(0.1 + 0.2), show_number(3), show_number(None)
     (Markup('<data value="0.30000000000000004" title="0.30000000000000004">0.3</data>'), Markup('3'), Markup('null'))
+    >>> show_number(1_796_017_173_469_000.0)
+    Markup('<data value="1796017173469000.0" title="1796017173469000.0">1,796,017,173,469,000</data>')
     """
     if value is None:
         return Markup("null")
@@ -79,7 +82,7 @@ def show_number(value: float | str | None) -> Markup:
         return isolate(value)
     if isinstance(value, int):
         return Markup(f"{value:,}")  # noqa: S704 - digits
-    exact, short = repr(value), f"{value:.6g}"
+    exact, short = repr(value), f"{value:,.0f}" if value.is_integer() and abs(value) < _EXACT else f"{value:.6g}"
     return Markup('<data value="{0}" title="{0}">{1}</data>').format(exact, short) if exact != short else escape(exact)
 
 

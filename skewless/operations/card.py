@@ -149,7 +149,8 @@ def _label_sentences(labels: Mapping[str, Any]) -> Iterator[str]:
     table = labels if "path" in labels else labels["table"]
     if "path" not in labels:
         maturity = length_text(labels["maturity"])
-        yield f"Labels are outcomes of logged predictions, known when they {labels['known']}, mature after {maturity}."
+        known = "when they arrived" if labels["known"] == "arrived" else "as their sender declared"
+        yield f"Labels are outcomes of logged predictions, known {known}, mature after {maturity}."
         missing = labels["missing"]
         yield f"A prediction without an outcome {'is skipped' if missing is None else f'has the label {missing:g}'}."
         yield f"The vectors are {labels['vectors']}."
@@ -168,6 +169,11 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, object]]:
     yield "trained at", about.get("trained_at")
     yield "time mode", about.get("time_mode")
     yield "decisions", ", ".join(f"{name} from {least}" for name, least in spec["decisions"].items()) or None
+    policy = spec.get("policy")
+    if policy is not None:
+        lists = ", ".join(f"{name} ({column})" for name, column in policy["lists"].items()) or "none"
+        actions, reads = ", ".join(policy["actions"]), ", ".join(("score", *policy["reads"]))
+        yield "policy", f"{policy['function']['function']}: {actions}; reads {reads}; lists: {lists}"
     explore = spec.get("explore")
     if explore is not None:
         yield "exploration", f"{explore['share']:.2%} of the predictions get {explore['action']}"

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ _READERS = {
     ".csv": "SELECT * FROM read_csv(?)",
     ".jsonl": "SELECT * FROM read_json(?, format = 'newline_delimited')",
 }
+_TYPES = {".csv": "types", ".jsonl": "columns"}  # their option of types, which DuckDB guesses otherwise
 _OWN = frozenset({"prediction_id", "event_time", "label", "value", "known_at"})
 _MOST = 5_000_000
 
@@ -70,26 +71,30 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
         SourceError: the file cannot be read.
         RequestError: the plan has no such model, or a row is invalid; the error has its number, from 0.
     """
-    if model is not None:
-        project.applied.model(model)
-    rows = _rows(project, path)
-    if model is not None:
-        rows = [_by_entity(row, model) for row in rows]
 
     @cache
     def plan_of(model: str) -> FeaturePlan:
         return project.applied.plan.select_service(project.applied.model(model).service)
 
+    inputs = () if model is None else (*plan_of(model).join_keys, *plan_of(model).request)
+    rows = _rows(project, path, {"prediction_id"} | {column.name for column in inputs if column.dtype.is_text})
+    rows = rows if model is None else [_by_entity(row, model) for row in rows]
     return parse_feedback(rows, plan_of, project.clock.now_us(), _MOST)
 
 
-def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:
+def _rows(project: Workspace, path: Path, texts: set[str]) -> list[dict[str, Any]]:
     reader = _READERS.get(path.suffix)
     if reader is None or not path.is_file():
         problem = "is missing" if reader else "is not a .parquet, .csv or .jsonl file"
         raise SourceError(f"feedback table {path}", problem, fix="name a Parquet, CSV or JSON-lines file")
     try:
-        table = project.connection.sql(reader, params=[str(path)]).to_arrow_table()
+        found = project.connection.sql(reader, params=[str(path)])
+        if path.suffix in _TYPES:
+            # It takes the texts 42, true and 2026-01-02 for a number, a bool and a date, if all of a column are.
+            types = dict(zip(found.columns, map(str, found.types), strict=True))
+            types |= dict.fromkeys(texts & types.keys(), "VARCHAR")
+            found = project.connection.sql(f"{reader[:-1]}, {_TYPES[path.suffix]} = ?)", params=[str(path), types])
+        table = found.to_arrow_table()
     except duckdb.Error as error:
         raise SourceError(f"feedback table {path}", f"cannot be read: {error}", fix="correct the file") from error
     return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
@@ -101,11 +106,11 @@ def _by_entity(row: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - of any column
-    """Return a value that JSON can hold; times without a zone are UTC, NaN is null."""
-    if isinstance(value, datetime):
-        return to_us(value if value.tzinfo else value.replace(tzinfo=UTC))
-    if isinstance(value, date):
-        return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    """Return a value that JSON can hold; a time without a zone is text, which is rejected, and NaN is null."""
+    if isinstance(value, datetime) and value.tzinfo:
+        return to_us(value)
+    if isinstance(value, date):  # a datetime is one
+        return value.isoformat()
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, float) and math.isnan(value):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from skewless.contract.actions import decide
@@ -24,7 +26,7 @@ MOST = 2_000
 _MOST_DIFFERENCES = 5
 _AROUND_US = 86_400_000_000
 _SQL = """
-    SELECT id, t, score, vector FROM rows
+    SELECT id, t, score, vector, action FROM rows
     WHERE model = $model AND version = $version AND role <> 'shadow' AND id <> $id AND abs(t - $t) <= $around
     ORDER BY abs(t - $t), id LIMIT $most
 """
@@ -50,7 +52,7 @@ def find_similar(project: Workspace, model: ServedModel, entry: PredictionEntry)
         around=_AROUND_US,
         most=MOST,
     )
-    decision = _decide(model, logged.score)[0]
+    decision = _decide(model, logged.score, logged.actions)[0]
     if not rows.num_rows:
         return SimilarPredictions(decision=decision, compared=0, nearest=None, other_decision=None)
     others, labels = decode_matrix(rows["vector"]), model.assembler.labels
@@ -59,7 +61,7 @@ def find_similar(project: Workspace, model: ServedModel, entry: PredictionEntry)
     distances = parts.mean(axis=1)
     scores: Scores = numbers(rows["score"])
     words = model.package.plan["vocabularies"]
-    decisions = _decide(model, scores)
+    decisions = _decide(model, scores, rows["action"].to_pylist())
 
     def describe(i: int) -> SimilarPrediction:
         largest = np.argsort(-parts[i], kind="stable")[:_MOST_DIFFERENCES].tolist()
@@ -91,6 +93,7 @@ def find_similar(project: Workspace, model: ServedModel, entry: PredictionEntry)
     )
 
 
-def _decide(model: ServedModel, scores: Scores) -> list[str | None]:
-    spec = model.package.spec
-    return decide(spec.decisions, scores) if spec.decisions else [None] * len(scores)
+def _decide(model: ServedModel, scores: Scores, actions: Sequence[str | None]) -> list[str | None]:
+    """Return the logged actions: the policy's, or that of exploration; of a log without actions, by thresholds."""
+    by_score = decide(model.package.spec.decisions, scores)
+    return [action or decision for action, decision in zip(actions, by_score, strict=True)]

@@ -29,7 +29,7 @@ class WhyReport:
     """The explanation of one prediction.
 
     Args:
-        facts: columns of the log with one text or number.
+        facts: columns of the log with one text or number, and ``reasons``.
         package: of the version that answered.
         transforms: transform names and hashes.
         bound: the bound that the vector breaks, or comes nearest to.
@@ -67,6 +67,9 @@ class WhyReport:
             "source": facts["source"],
             "narrow": facts["narrow"],
             "trace_id": facts["trace_id"],
+            "decision": self.similar.decision,
+            "reasons": facts["reasons"],
+            "propensity": facts["propensity"],
             **self.explanation.as_dict(),
             "nearest_bound": self.bound
             and {**asdict(self.bound), "broken": self.bound.broken, "declared": self.declared},
@@ -109,7 +112,7 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         explanation, outcome = explain(model, entry), find_outcome(project, entry)
         return WhyReport(
             prediction=prediction,
-            facts=dict(entry.facts),
+            facts={**entry.facts, "reasons": list(entry.logged.reasons[0] or ())},
             explanation=explanation,
             package=model.package,
             transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),

@@ -41,6 +41,7 @@ class Facts(PlainRecord):
     Args:
         role: champion, challenger or shadow.
         policy: number of the traffic policy that gave the role; None: there was none.
+        reasons, propensity: of its action; None: the model does not explore.
         t_us, asked_us: time of evaluation, and the clock at the request, UTC microseconds.
         trace_id: of the trace of its request; None: it was not traced.
         source: whether the caller sent keys, or a vector.
@@ -56,6 +57,8 @@ class Facts(PlainRecord):
     score: float
     role: str
     policy: int | None
+    reasons: list[str]
+    propensity: float | None
     t_us: int
     asked_us: int
     trace_id: str | None
@@ -201,6 +204,8 @@ def _facts(project: Project, entry: PredictionEntry) -> Facts:
         score=facts["score"],
         role=facts["role"],
         policy=facts["policy"],
+        reasons=list(entry.logged.reasons[0] or ()),
+        propensity=facts["propensity"],
         t_us=facts["t"],
         asked_us=facts["asked_at"],
         trace_id=facts["trace_id"],

@@ -51,6 +51,15 @@ def test_a_template_is_chosen_by_name(template: str, tmp_path: Path) -> None:
     assert get_repo_files(tmp_path / "p") == [tmp_path / "p/definitions.py"]  # what `feast apply` loads
 
 
+def test_without_models_train_and_serve_say_what_to_declare(tmp_path: Path) -> None:
+    done("init", tmp_path / "p", "--template", "empty")
+    done("apply", "--repo", tmp_path / "p")
+    trained = run("train", "--repo", tmp_path / "p")
+    assert (trained.code, "the applied plan has no model: declare one in models.py" in trained.stdout) == (0, True)
+    refused = run("serve", "--port", "0", "--repo", tmp_path / "p")
+    assert (refused.code, "Fix: declare a model in models.py" in refused.stderr) == (8, True)
+
+
 def test_an_unknown_template_is_refused(tmp_path: Path) -> None:
     assert run("init", tmp_path / "p", "--template", "shop").code == 2
     with pytest.raises(DefinitionError, match=r"template: is unknown .got 'shop'.*fraud, delay, churn, empty"):

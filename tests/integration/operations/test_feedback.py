@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from skewless.client import AsyncClient, Client
 from skewless.contract.errors import RequestError
 from skewless.infra.outcomes.log import OutcomeLog
+from skewless.operations.feedback import read_feedback
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, run
@@ -151,6 +153,28 @@ def test_a_table_of_entities(place: Sandbox, tmp_path: Path) -> None:
     said = run("quality", "--since", "2d", "--window", "1d", "--repo", place.repo)
     assert (said.code, "100%" in said.stdout) == (0, True), said
     assert "feedback: 3 rows of 3 predictions" in said.stdout
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_text_key_stays_text_whatever_it_looks_like(place: Sandbox, tmp_path: Path, ending: str) -> None:
+    """DuckDB guesses the types of these files: alone in a column, such texts were a number, a bool and a date."""
+    for shop in ("42", "true", "2026-01-02", "1e5", "nan"):
+        path, at = tmp_path / f"said{ending}", "2026-01-01T00:00:00+01:00"
+        write(path, {"card_id": [9007199254740993], "shop_id": [shop], "event_time": [at], "label": [1]})
+        (outcome,) = read_feedback(place.project, path, MODEL)
+        assert dict(outcome.keys) == {"card_id": "9007199254740993", "shop_id": shop}
+        assert (outcome.event_time, outcome.label) == (1_767_222_000_000_000, 1.0)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_time_of_a_table_needs_a_zone(place: Sandbox, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"said{ending}"
+    for text in ("2026-01-01 10:00:00", "2026-01-01"):
+        at = [datetime.fromisoformat(text)] if ending == ".parquet" else [text]
+        write(path, {"prediction_id": ["a"], "label": [1], "known_at": at})
+        refused = run("feedback", path, "--repo", place.repo)
+        assert refused.code == 6
+        assert "feedback 0 field 'known_at': is not a time (got '2026-01-01" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from skewless.contract.actions import Explore
 from skewless.contract.columns import Transform
@@ -20,11 +21,14 @@ from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.policy import Policy
 from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
+from skewless.control_room.page import Query
+from skewless.control_room.pages.prediction import PAGE
 from skewless.infra.compiler.services import module_source
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.rollout.entity_lists import MOST_VALUES
+from skewless.operations import entity_lists
 from skewless.serving.batch import add_results, result_names
 from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json
@@ -37,6 +41,7 @@ from tests.servers.prediction import PredictionServer
 from tests.worlds import payment_policy
 from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions
+from tests.worlds.shown_pages import show
 from tests.worlds.trained import MODEL, ask, serving
 from tests.worlds.waiting import until
 
@@ -253,3 +258,57 @@ def test_a_list_is_bounded(outcome_loop: Loop, name: str, values: list[str], pro
     with pytest.raises(RequestError, match=problem):
         outcome_loop.place.project.lists.set(name, values, reason="test")
     assert outcome_loop.place.project.lists.list() == []
+
+
+def test_why_page_and_card_say_what_the_policy_decided(outcome_loop: Loop) -> None:
+    project, rows = outcome_loop.place.project, ask(40)
+    project.lists.set("stolen", [str(rows[0]["card_id"])], reason="test")
+    explore = Explore(share=0.5, action="approve", sticky=("card_id",))
+    model = deciding(outcome_loop, explore=explore)
+    answer = outcome_loop.place.predict(rows, model=model)
+    decided = dict(zip(answer.ids, answer.decisions or (), strict=True))
+    every = logged(outcome_loop, model.version)
+    for name in answer.ids[:12]:
+        report, row = project.why(name, proof=False), every[name]
+        body, expect = report.as_dict(), (decided[name], row["reasons"], row["propensity"])
+        assert (body["decision"], body["reasons"], body["propensity"]) == expect
+        near, other = report.similar.nearest, report.similar.other_decision
+        assert near is not None
+        assert near.decision == decided[near.id]
+        assert other is None or decided[name] != other.decision == decided[other.id]
+    name = answer.ids[0]
+    said = run("why", name, "--repo", outcome_loop.place.repo)
+    assert f"decision: {decided[name]}, for stolen_card" in said.stdout
+    html = show(project, PAGE, f"/predictions/{name}", Query(path={"prediction": name}, values={}))
+    assert f"the decision is <bdi>{decided[name]}</bdi>, for <bdi>stolen_card" in html
+    assert "<dt>propensity of the decision</dt>" in html
+    card = project.card(MODEL, model.version).text
+    assert (
+        "| policy | act: approve, review, decline; reads score, amount, card_days__mean_amount_7d; lists: stolen ("
+        in card
+    )
+
+
+def test_a_file_of_values_has_what_requests_have(outcome_loop: Loop) -> None:
+    """A mark of byte order, line ends of Windows, and separators inside of a value are not cut or added."""
+    project = outcome_loop.place.project
+    file = outcome_loop.place.repo / "values.txt"
+    file.write_bytes("\ufeffone\r\ntwo\u2028half\x85\r\n\r\n three ".encode())
+    assert list(project.lists.set("names", file, reason="test").values) == [" three ", "one", "two\u2028half\x85"]
+
+
+def test_a_list_names_values_that_no_request_can_have(outcome_loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, spec = outcome_loop.place.project, outcome_loop.place.project.applied.model(MODEL)
+    with capture_logs() as lines:
+        project.lists.set("stoln", ["anything"], reason="test")
+    assert [(line["event"], line["list"]) for line in lines] == [("list_not_read", "stoln")]
+    outcome_loop.use(spec.labels, decisions={}, policy=compiled(outcome_loop, POLICY))
+    monkeypatch.setattr(entity_lists, "read_valid", lambda _: project.applied)
+    with capture_logs() as lines:
+        project.lists.set("stolen", ["-7", "0", "9007199254740993"], reason="test")
+        for value in ("abc", "007", "7.0", " 7", "+7", "-0", "\u0667"):
+            with pytest.raises(RequestError, match="value that no 'card_id' has") as caught:
+                project.lists.set("stolen", ["8", value], reason="test", dry_run=True)
+            assert caught.value.value == value
+    assert lines == []
+    assert [len(version.values) for version in project.lists.list() if version.name == "stolen"] == [3]
