@@ -231,8 +231,11 @@ class ModelSpec:
         return DefinitionError(f"model {self.name!r} {name}", problem, value=value, fix=fix)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values; durations are microseconds."""
-        return {key: plain_value(value) for key, value in asdict(self).items()}
+        """Return the spec as plain JSON values; durations are microseconds.
+
+        What is None is omitted, so that an older release can read a spec that does not use newer fields.
+        """
+        return {key: plain_value(value) for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:

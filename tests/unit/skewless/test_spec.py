@@ -47,6 +47,11 @@ def test_a_spec_of_before_has_none_of_the_new_fields() -> None:
     assert ModelSpec.from_dict(data) == SPEC
 
 
+def test_a_spec_names_only_what_it_uses_so_that_an_older_release_reads_it() -> None:
+    assert None not in SPEC.as_dict().values()
+    assert {"group", "policy", "explore", "rollout", "search"}.isdisjoint(SPEC.as_dict())
+
+
 def test_an_algorithm_of_another_package_may_be_named() -> None:
     assert replace(SPEC, algorithm="my-forest").algorithm == "my-forest"
 
