@@ -78,7 +78,7 @@ def test_a_package_of_a_spec_without_the_newer_fields_opens(tmp_path: Path, cont
     del files["manifest.json"]
     old = json.loads(files["spec.json"])
     for name in ("classes", "group", "decisions"):
-        del old[name]
+        old.pop(name, None)
     files["spec.json"] = json.dumps(old).encode()
     (path / "spec.json").write_bytes(files["spec.json"])
     (path / "manifest.json").write_bytes(encode_manifest("late", "000001", "model.txt", files))
