@@ -64,6 +64,22 @@ class Parity:
         save_last(self.state, LastParity, [view.verdict() for view in report.views])
         return report
 
+    def restore(self, view: View, keys: pa.Table, store: OnlineStore) -> int:
+        """Let the online rows of some keys be those of the log; return how many were deleted: the log has none of them.
+
+        Args:
+            keys: key columns, without nulls, distinct.
+
+        Raises:
+            StoreError: the store does not answer, or a log file is corrupt.
+        """
+        checker = open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
+        _repair(checker, checker.check(keys), store)
+        result = checker.check(keys)
+        return store.remove(
+            [name for row, name in enumerate(result.names) if row in result.faults or not result.available[row]]
+        )
+
     def select_views(self, names: Sequence[str]) -> list[View | WindowView]:
         """Return the views of some names; all views without names.
 

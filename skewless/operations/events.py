@@ -84,6 +84,17 @@ def _describe(project: Workspace, view: View | WindowView) -> BackfillResult:
     return BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
 
 
+def complete_backfills(project: Workspace) -> None:
+    """Let a run write the views of latest values again of which a backfill was requested, and stopped.
+
+    Raises:
+        SourceError, GateError, StoreError, ConflictError: as ``skewless materialize``.
+    """
+    requested = Documents(project.state.database, BACKFILLS)
+    if views := [view for view in project.needed.plan.views if requested.get(view.partition) is not None]:
+        project.materializer.run(views, project.checks.check_rows)
+
+
 def _write_again(project: Workspace, view: View) -> BackfillResult:
     # The run deletes the rows first. If it is stopped, the next one begins again.
     Documents(project.state.database, BACKFILLS).put(view.partition, {})

@@ -21,6 +21,20 @@ ALL = "all models"
 _EXAMPLES = 3
 
 
+def open_parity(project: Workspace) -> Parity:
+    """Return the parity of all views that something needs."""
+    return Parity(
+        plan=project.needed.plan,
+        labels=project.needed.label,
+        state=project.state,
+        views=project.views,
+        reader=project.online_reader,
+        clock=project.clock,
+        engine=project.engine,
+        redis_url=project.redis_url,
+    )
+
+
 def run_parity(
     project: Workspace,
     views: Sequence[str] = (),
@@ -40,19 +54,9 @@ def run_parity(
         RequestError: the plan has no such view.
         StoreError: the store is unavailable, or a log file is corrupt.
     """
-    parity = Parity(
-        plan=project.needed.plan,
-        labels=project.needed.label,
-        state=project.state,
-        views=project.views,
-        reader=project.online_reader,
-        clock=project.clock,
-        engine=project.engine,
-        redis_url=project.redis_url,
-    )
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_online_store(project.redis_url))) if repair else None
-        report = parity.run(views, sample=sample, seed=seed, repair=store)
+        report = open_parity(project).run(views, sample=sample, seed=seed, repair=store)
     changes = []
     for view in report.views:
         # Without a compared entity, the alert does not change.

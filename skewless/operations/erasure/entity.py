@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
@@ -140,6 +141,10 @@ class Entity:
         """Return whether a value of a list of keys is the entity; several keys are not a single value."""
         return len(self.keys) == 1 and all(self._is_value(name, text) for name in self.keys)
 
+    def owns_keys(self, keys: Iterable[Column]) -> bool:
+        """Return whether all rows of a key of these columns belong to one entity such as this."""
+        return self.keys.keys() <= {key.name for key in keys}
+
     def _is_value(self, name: str, value: object) -> bool:
         if name in self.integers:
             text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
@@ -227,6 +232,12 @@ class LoggedEntity:
         tables = [table for table in self._distinct if set(names) <= set(table.column_names)]
         rows = {row for table in tables for row in zip(*(table[name].to_pylist() for name in names), strict=True)}
         return sorted(row for row in rows if None not in row)
+
+    def keys(self, columns: Sequence[Column]) -> pa.Table:
+        """Return the distinct values of key columns of integers or texts, in their types, without nulls."""
+        names = [column.name for column in columns]
+        rows = [dict(zip(names, row, strict=True)) for row in self.values(names)]
+        return pa.Table.from_pylist(rows, pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]))
 
     def erase(self) -> list[StoredObject]:
         """Erase the rows; return the objects that had them.

@@ -15,6 +15,7 @@ from skewless.infra.engines.job import delete_results
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import decode_columns
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.materialization.latest_rows import BACKFILLS
 from skewless.infra.offline.changes import count_matching
 from skewless.infra.offline.source_columns import NO_ENTITY
 from skewless.infra.offline.sources import Table, find_table, has_files, view_table
@@ -31,6 +32,8 @@ from skewless.infra.storage.objects import StoredObject
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.history_file import file_columns
 from skewless.operations.erasure.entity import Entity, LoggedEntity, find_accepted_rows, find_outcomes, find_predictions
+from skewless.operations.events import complete_backfills
+from skewless.operations.proof import open_parity
 from skewless.workspace import Workspace
 
 
@@ -155,7 +158,10 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
 
         check_sources(project, parsed)
         partitions = [name for name, schema in columns.items() if parsed.values(schema) is not None]
-        return _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
+        receipt = _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
+    if not dry_run:
+        complete_backfills(project)
+    return receipt
 
 
 def find_lists(project: Workspace, entity: Entity) -> list[str]:
@@ -190,7 +196,10 @@ class _Erasure:
         self._outcomes = find_outcomes(state, entity, self._predictions)
         self._list_names = find_lists(project, entity)
         self._lists = self._erase_lists(dry_run=True)
-        self._pending = Documents(state.database, _KIND)
+        self._pending, self._backfills = Documents(state.database, _KIND), Documents(state.database, BACKFILLS)
+        # Views of other entities, whose rows may name this one; a run writes all rows of one with a backfill anyway.
+        views = [view for view in project.needed.plan.views if self._backfills.get(view.partition) is None]
+        self._others = {view.partition: view for view in views if not entity.owns_keys(view.keys)}
         self._online = self._built = 0
         self._replaced: list[StoredObject] = []
 
@@ -204,6 +213,7 @@ class _Erasure:
             self._replaced += self._outcomes.erase() + self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
             objects = self._delete_objects()
+            self._restore(store)
             self._build(store)
         if self._project.settings.redis_url is None:
             self._project.private.rewrite_file()
@@ -216,8 +226,11 @@ class _Erasure:
         for partition, rows in self._accepted.items():
             if not rows.rows:
                 continue
-            is_view = partition.startswith(_VIEWS)
-            if is_view:
+            is_own = partition.startswith(_VIEWS) and partition not in self._others
+            if partition in self._others:
+                # Until `_restore`: after an interruption, the next run writes all rows of the view again.
+                self._backfills.put(partition, {})
+            elif is_own:
                 # Online first: after an interruption, the log still has the keys.
                 self._online += self._delete_view(store, partition, rows)
             else:
@@ -227,7 +240,7 @@ class _Erasure:
                 self._delete_states(store, source, [rows], live=True)
             self._check()
             self._replaced += rows.erase()
-            if is_view:
+            if is_own:
                 # A repair from the log may have written a row again meanwhile.
                 self._online += self._delete_view(store, partition, rows)
 
@@ -245,6 +258,15 @@ class _Erasure:
             return store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
         codec = KeyCodec(needed.project, view)
         return store.remove(_encode(codec, found.values(codec.names)))
+
+    def _restore(self, store: OnlineStore) -> None:
+        """Let the rows of other entities be the log's, which lost the rows with the name of the entity."""
+        for partition in sorted(self._others.keys() & self._accepted.keys()):
+            view = self._others[partition]
+            keys = self._accepted[partition].keys(view.keys)
+            if keys.num_rows:
+                self._online += open_parity(self._project).restore(view, keys, store)
+                self._backfills.delete(partition)
 
     def _build(self, store: OnlineStore) -> None:
         """Build the states of the sources with erased events, also of an interrupted erasure, and delete the entity's.
@@ -267,7 +289,7 @@ class _Erasure:
     def _delete_states(self, store: OnlineStore, source: str, found: Sequence[LoggedEntity], *, live: bool) -> None:
         """Delete the entity's own states; those of other entities with its events stay until they are built again."""
         for view in self._project.needed.plan.windows:
-            if view.source != source or not self._entity.keys.keys() <= {key.name for key in view.keys}:
+            if view.source != source or not self._entity.owns_keys(view.keys):
                 continue
             for item in self._project.streams.generations.list_all(view):
                 if live or item.stage != "live":

@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,10 +28,12 @@ from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.streams.backfill import Backfiller
 from skewless.project import Project
+from skewless.validation.parity import Parity
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import run
 from tests.worlds.edits import edit
-from tests.worlds.erasures import ERASED, NOW, SHOPS, delete_in_sources, fill, values, write_repo
+from tests.worlds.erasures import DAY, ERASED, NOW, SECOND, SHOPS, delete_in_sources, fill, values, write_repo
+from tests.worlds.latest import times
 
 ENTITY = {"user": ERASED}
 READER = """\
@@ -54,6 +57,11 @@ from tests.worlds.erasures import fill
 
 with Project(Path(sys.argv[1])) as project:
     fill(project)
+"""
+# Rows of shops that name users.
+LAST_VISITS = """\
+last_visits = table("last_visits", [shop], ["shop", "user"])
+lasts = FeatureService(name="lasts", features=[last_visits])
 """
 MakeRepo = Callable[..., Path]
 
@@ -263,3 +271,55 @@ def _command(repo: Path, *words: str) -> Any:  # noqa: ANN401 - JSON
 def _files_with(folder: Path, text: str) -> list[str]:
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return [str(path) for path in files if text.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_rows_of_others_that_name_the_entity_are_as_if_it_had_never_been_there(
+    make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
+) -> None:
+    found = []
+    for name in ("named", "unnamed"):
+        repo = make_repo(name)
+        edit(repo, "service = ", f"{LAST_VISITS}service = ")
+        write_last_visits(repo, (ERASED, ERASED, "ann") if name == "named" else (None, None, "ann"))
+        with Project(repo) as project:
+            fill(project)
+            if name == "named":
+                delete_in_sources(repo)
+                write_last_visits(repo, (None, None, "ann"))
+                if is_interrupted:
+                    with monkeypatch.context() as patch:
+                        patch.setattr(Parity, "restore", interrupt)
+                        with pytest.raises(KeyboardInterrupt):
+                            project.erase(ENTITY)
+                receipt = project.erase(ENTITY)
+                assert receipt.online >= 2 or is_interrupted
+            found.append(last_visits(project))
+            assert project.parity(sample=100).ok
+            assert ERASED not in str(found)
+    assert found[0] == found[1]
+    assert [status for status, *_ in found[0].values()] == ["NOT_FOUND", "PRESENT", "PRESENT"]
+
+
+def write_last_visits(repo: Path, last: Sequence[str | None]) -> None:
+    """Write the visits of each shop: of the entity, if it is there; of another user, but in the first; and the last."""
+    visits = [
+        (shop, user, at)
+        for number, shop in enumerate(SHOPS)
+        for at, user in enumerate((ERASED if last[0] else None, "bob" if number else None, last[number]))
+        if user
+    ]
+    shops, users, at = zip(*visits, strict=True)
+    moments = times(*(NOW - DAY + each * SECOND for each in at))
+    columns = {"shop": shops, "user": users, "value": list(map(float, at)), "at": moments, "created": moments}
+    pq.write_table(pa.table(columns), repo / "data/last_visits.parquet")
+
+
+def last_visits(project: Project) -> dict[tuple[str, str], Any]:
+    """Return the online row of each shop."""
+    return {
+        (shop, side): (row.status, row.event_time, row.features)
+        for shop in SHOPS
+        for view in project.get("lasts", {"shop": shop}).views
+        for side, row in view.sides.items()
+    }
