@@ -19,7 +19,6 @@ from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.durable import sync_folder, translate_disk_errors, write_durable
 from skewless.infra.storage.names import MANIFEST
-from skewless.infra.storage.package_folder import sync_files
 
 
 def write_package(store: PackageStore, name: str, contents: PackageContents) -> Package:
@@ -69,8 +68,7 @@ def _write(store: PackageStore, name: str, model_file: str, files: dict[str, byt
                 (staging / path).parent.mkdir(exist_ok=True)
                 write_durable(staging / path, data)
             version = _claim(staging, store, name, encoded=(model_file, files))
-        for parent in (folder, store.packages.root):
-            sync_folder(parent)
+        sync_folder(store.packages.root)
     return open_package(store, name, version)
 
 
@@ -114,6 +112,5 @@ def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, di
         for file, data in proof.items():
             (staging / file).unlink(missing_ok=True)
             write_durable(staging / file, data)
-        sync_files(staging)
         if packages.add_version(name, version, staging, {**stored, **packages.upload(name, staging, proof)}):
             return version

@@ -127,6 +127,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def rename_durable(staging: Path, target: Path) -> None:
+    """Rename a file or a folder: first all of it is on disk, and at the end its new name, too; raises OSError."""
+    for path in (staging, *staging.rglob("*")):
+        (sync_folder if path.is_dir() else sync_file)(path)
+    os.rename(staging, target)  # noqa: PTH104 - Path.rename would first need a check
+    sync_folder(target.parent)
+
+
 def disk_error(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that cannot be written, with the reason."""
     return StoreError(

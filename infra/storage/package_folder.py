@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import tempfile
 import uuid
@@ -20,7 +19,7 @@ from typing import Any
 from skewless.contract.errors import PackageError, StoreError
 from skewless.contract.names import is_name
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, rename_durable
 from skewless.infra.storage.names import (
     MANIFEST,
     check_file_name,
@@ -235,9 +234,7 @@ class PackageFolder:
                     target = staging.joinpath(*map(check_file_name, path.split("/")))
                     make_folder(target.parent)
                     shutil.copyfile(shared.storage.local_path(StoredObject(*stored)), target)
-                sync_files(staging)
                 _rename(staging, folder)
-                sync_folder(folder.parent)
         except OSError as error:
             raise disk_error(folder, error) from error
         except StoreError as error:
@@ -257,17 +254,10 @@ def _encode(folder: Path, files: Mapping[str, StoredObject]) -> _Json:
     return {"manifest": digest, "files": {path: list(stored) for path, stored in files.items()}}
 
 
-def sync_files(staging: Path) -> None:
-    """Wait until the files of a staged folder, and their names, are on disk."""
-    for path in staging.rglob("*"):
-        (sync_folder if path.is_dir() else sync_file)(path)
-    sync_folder(staging)
-
-
 def _rename(staging: Path, folder: Path) -> bool:
     """Rename a folder; return False, and change nothing, if the other folder exists."""
     try:
-        os.rename(staging, folder)  # noqa: PTH104 - Path.rename would first need a check
+        rename_durable(staging, folder)
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
             raise

@@ -14,7 +14,7 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
 from skewless.infra.storage.database import Database
-from skewless.infra.storage.durable import disk_error, make_folder, replace_durable
+from skewless.infra.storage.durable import disk_error, make_folder, rename_durable, replace_durable
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage, StoredObject, corrupt_error
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
@@ -88,7 +88,7 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
     size = sum(path.stat().st_size for path in copies)
     backup = Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(copies), size=size)
     replace_durable(partial / _DESCRIPTION, (json.dumps(backup.as_dict()) + "\n").encode())
-    partial.rename(folder)
+    rename_durable(partial, folder)
     return backup
 
 
@@ -223,7 +223,7 @@ def _copy_file(path: Path, target: Path, source: Path) -> Path | None:
         shutil.copy2(path, staging)
     except FileNotFoundError:
         return None
-    staging.replace(copy)
+    rename_durable(staging, copy)
     return copy
 
 

@@ -25,7 +25,7 @@ from skewless.infra.packages.store import AliasMove
 from skewless.infra.plans.applied_plan import export_applied, import_applied, read_plan_number
 from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.storage.documents import Documents, Records
-from skewless.infra.storage.durable import make_folder, translate_disk_errors
+from skewless.infra.storage.durable import make_folder, rename_durable, translate_disk_errors
 from skewless.infra.storage.names import alias_name, is_version
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
@@ -98,7 +98,7 @@ def bundle(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_
                 _pack(built, partial)
             else:
                 shutil.copytree(built, partial)
-            partial.rename(target)
+            rename_durable(partial, target)
     return bundle
 
 

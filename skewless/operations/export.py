@@ -22,7 +22,7 @@ from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify as certify_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.storage.durable import make_folder, translate_disk_errors
+from skewless.infra.storage.durable import make_folder, rename_durable, translate_disk_errors
 from skewless.infra.trees import standalone
 from skewless.infra.trees.edge_log import read_edge_log
 from skewless.infra.trees.export_certificate import (
@@ -346,4 +346,4 @@ def _copy(built: Path, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(built, partial)
-    partial.rename(folder)
+    rename_durable(partial, folder)
