@@ -167,7 +167,7 @@ def open_raw(url: str) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
 
 
 def stored(url: str) -> dict[bytes, bytes]:
-    """Return all that a store has of the project."""
+    """Return all keys of the project in a store, and their values."""
     with closing(open_raw(url)) as client:
         return {key: client.get(key) for key in client.scan_iter(f"sk:{NAME}:*")}
 

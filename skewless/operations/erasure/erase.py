@@ -135,7 +135,8 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
 
     Raises:
         RequestError: a key is unknown, or its value is not of its type.
-        SourceError: a source still has rows of the entity.
+        SourceError: a source still has rows of the entity; or the run after an interrupted erasure failed.
+        GateError: the same run rejected new rows of a source; the entity is erased.
         StoreError: the store, the database or the disk failed; a repeated call continues.
         ConflictError: another process has taken over, because this one was suspended for too long.
     """
