@@ -135,18 +135,14 @@ class Project(Workspace):
 
     def plan(self) -> PlanReport:
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
-        from skewless.infra.host.processes import run_behind_servers
-
-        return run_behind_servers(self.state, self.planner.plan)
+        return self.planner.plan()
 
     @audited
     def apply(self, *, dry_run: bool = False) -> PlanReport:
         """Apply the definitions: update Feast's registry, then the plan."""
-        from skewless.infra.host.processes import run_behind_servers
-
         if dry_run:
             return self.plan()
-        report = run_behind_servers(self.state, lambda: self.planner.apply(self.clock.now_us()))
+        report = self.planner.apply(self.clock.now_us())
         self.refresh()
         return report
 

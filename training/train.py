@@ -270,6 +270,13 @@ def train(
         DefinitionError: the gate's metric is not part of the evaluation, or the search is invalid; nothing was written.
         PackageError: the serving runtime differs from the training library.
     """
+    return write_version(*fit(dataset, spec, threads=threads, now_us=now_us, bounds=bounds), store)
+
+
+def fit(
+    dataset: TrainingData, spec: ModelSpec, *, threads: int, now_us: int, bounds: Bounds | None = None
+) -> tuple[FittedModel, PackageContents]:
+    """Train a model and return it with the contents of its package; nothing is written. As ``train``."""
     trainer, rows = find_trainer(spec.algorithm, threads), dataset.training_rows(dataset.train)
     validation = dataset.training_rows(dataset.validation) if dataset.validation.any() else None
     check_features_present(spec, rows)
@@ -280,13 +287,17 @@ def train(
     model = _fit(trainer, rows, spec, validation)
     scores = score_rows(model.score, dataset.select(dataset.test))
     metrics = measure(dataset, spec, scores)
-    # Raises now, before anything is written, if the evaluation lacks the gate's metric.
-    gate_metric(spec, metrics)
+    gate_metric(spec, metrics)  # raises now, before anything is written, if the evaluation lacks the gate's metric
     fitted = FittedModel(spec=spec, model=model, scores=scores, metrics=metrics, search=result)
-    package = write_package(store, spec.name, build_package_contents(dataset, fitted, bounds or Bounds(), now_us))
+    return fitted, build_package_contents(dataset, fitted, bounds or Bounds(), now_us)
+
+
+def write_version(fitted: FittedModel, contents: PackageContents, store: PackageStore) -> TrainedVersion:
+    """Write the package of a model, and load it as the server would. As ``train``."""
+    name, package = fitted.spec.name, write_package(store, fitted.spec.name, contents)
     # A runtime that differs from the library in any bit must fail here, not at the first server (SEMANTICS 6.3).
-    load_model(store, spec.name, package.version).runtime.close()
-    return TrainedVersion(package=package, metrics=metrics, scores=scores)
+    load_model(store, name, package.version).runtime.close()
+    return TrainedVersion(package=package, metrics=fitted.metrics, scores=fitted.scores)
 
 
 def find_trainer(algorithm: Algorithm, threads: int = 1) -> Trainer:

@@ -9,11 +9,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
+from skewless.infra.telemetry.logger import EventLogger
+
 _T = TypeVar("_T")
+_PATIENCE_S = 10.0
+_log = EventLogger()
 _LOW = 10  # a tenth of a busy core
 
 
@@ -40,7 +45,8 @@ def use_idle_time() -> None:
 def run_at_low_priority(work: Callable[[], _T], lower: Callable[[], None] = lower_priority) -> _T:
     """Run work in a thread of lower priority and return its result; threads that it starts inherit the priority.
 
-    The calling thread waits and may be interrupted; then the other thread ends with the process.
+    The calling thread waits and may be interrupted; then the other thread ends with the process. If that thread has
+    mostly waited for a core, it is logged once.
 
     Args:
         lower: ``lower_priority``, if other threads may wait for locks of this thread; or ``use_idle_time``.
@@ -54,5 +60,16 @@ def run_at_low_priority(work: Callable[[], _T], lower: Callable[[], None] = lowe
         except BaseException as error:  # noqa: BLE001 - the caller gets it
             result.set_exception(error)
 
-    threading.Thread(target=run, name="low-priority", daemon=True).start()
+    thread = threading.Thread(target=run, name="low-priority", daemon=True)
+    thread.start()
+    if wait([result], _PATIENCE_S).not_done and (waited_s := _queued_s(thread)) > _PATIENCE_S / 2:
+        fix = "wait until other work ends, or run this on another machine"
+        _log.warning("waiting_for_a_core", waited_s=round(waited_s, 1), fix=fix)
     return result.result()
+
+
+def _queued_s(thread: threading.Thread) -> float:
+    """Return how long a thread could have run and had no core, seconds; 0 where that is unknown."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    return 0.0

@@ -18,6 +18,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.formats.events import check_formats
+from skewless.infra.host.processes import run_behind_servers
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -107,15 +108,17 @@ class Planner:
             DefinitionError: a definition is invalid, or Feast rejects it.
             SourceError: a source is missing, corrupt or has other columns.
         """
-        compiled = self._unchanged()
-        if compiled is None:
-            with defer_type_checks():
-                from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+        return run_behind_servers(self.state, self._plan)
 
-            compiled, _ = self._compile()
-            self._check_sums(compiled)
-            check_registration(self.repo, compiled.feast_objects)
-        return self._compare(compiled)
+    def _plan(self) -> PlanReport:
+        if (unchanged := self._unchanged()) is not None:
+            return self._compare(unchanged)
+        with defer_type_checks():
+            from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+
+        compiled, _, report = self._compile()
+        check_registration(self.repo, compiled.feast_objects)
+        return report
 
     def apply(self, now_us: int) -> PlanReport:
         """Register the definitions with Feast and apply the plan; return the changes.
@@ -131,7 +134,7 @@ class Planner:
         files = hash_definition_files(self.repo, applied.files if applied else ())
         # A registry that is not a file may have changed without a trace: it is written again.
         is_file = applied is not None and (self.repo / applied.registry).is_file()
-        unchanged = self._unchanged() if is_file else None
+        unchanged = run_behind_servers(self.state, self._unchanged) if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
         return self._apply(now_us, files, number + 1)
@@ -140,13 +143,11 @@ class Planner:
         with defer_type_checks():
             from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
-        compiled, tables = self._compile()
+        compiled, tables, report = run_behind_servers(self.state, self._compile)
         loaded = hash_definition_files(self.repo, compiled.files)
-        self._check_sums(compiled)
-        report = self._compare(compiled)
         make_folder(self.state.folder)
         registry = registry_path(self.repo)
-        # Held only now: definitions that do not compile change nothing, not even a lease.
+        # Held only now: what does not compile changes nothing, not even a lease. Not in idle time: others wait for it.
         with hold_apply(self.state) as lease, register_objects(self.repo, compiled.feast_objects):
             applied = AppliedPlan(
                 plan=compiled.plan,
@@ -179,8 +180,8 @@ class Planner:
             check_logged_types(self.state, source)
         return compiled
 
-    def _compile(self) -> tuple[CompiledRepo, dict[str, str]]:
-        """Return the definitions, checked against their tables, and the identities of the tables' types."""
+    def _compile(self) -> tuple[CompiledRepo, dict[str, str], PlanReport]:
+        """Return the definitions, checked against their tables, the identities of the tables' types, and changes."""
         with defer_type_checks():
             from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
@@ -201,7 +202,13 @@ class Planner:
             if types is not None:
                 part, own = compiled.plan.select_service(spec.service), table_spec(spec) or spec
                 check_columns(name, types, label_columns(part, own))
-        return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
+        # The events of the log were accepted without a check that new views can sum them.
+        applied = read_valid(self.state)
+        known = {view.hash for view in applied.plan.windows} if applied else set()
+        for window in compiled.plan.windows:
+            if window.hash not in known:
+                check_sums(self.connect(), window, read_log_partitions(self.state, window.source))
+        return compiled, {key: _identity(types) for key, (_, types) in tables.items()}, self._compare(compiled)
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
         """Return the name and the column types of the table behind each source; types None: there is no file."""
@@ -224,14 +231,6 @@ class Planner:
 
     def _is_named(self, path: str) -> bool:
         return has_files(self.repo, path) or is_remote(path)
-
-    def _check_sums(self, compiled: CompiledRepo) -> None:
-        """Check that new views can sum the events of the log, which were accepted without this check."""
-        applied = read_valid(self.state)
-        known = {view.hash for view in applied.plan.windows} if applied else set()
-        for view in compiled.plan.windows:
-            if view.hash not in known:
-                check_sums(self.connect(), view, read_log_partitions(self.state, view.source))
 
     def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
         """Return the effects of a plan, and the names of versions whose packages cannot be read."""

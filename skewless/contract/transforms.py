@@ -58,7 +58,9 @@ class TransformRunner:
             DefinitionError: an output is missing or has another shape.
         """
         n = len(next(iter(inputs.values())))
-        results = self._function({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        # numpy warns of 1 / 0 or raises, as the process has set it; the result must not depend on the process.
+        with np.errstate(all="ignore"):
+            results = self._function({name: np.ascontiguousarray(array) for name, array in inputs.items()})
         return {column.name: self._output(results, column.name, n) for column in self.transform.outputs}
 
     def _output(self, results: Columns, name: str, n: int) -> npt.NDArray[Any]:

@@ -24,9 +24,10 @@ from skewless.workspace import Workspace
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
     from skewless.infra.materialization.readiness import OnRows
+    from skewless.infra.packages.package import PackageContents
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
-    from skewless.training.train import TrainedVersion
+    from skewless.training.train import FittedModel
     from skewless.training.training_data import TrainingData
 
 CHAMPION = "champion"
@@ -154,10 +155,17 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     from skewless.operations.tracking import publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as promote_if_passed
+    from skewless.training.train import write_version
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
+    # First: an untrusted key would otherwise be found only after the training.
+    project.store.check_signer()
+    project.checks.check_labels(spec).raise_if_failed()
+    _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
     with ExitStack() as stack:
-        dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us, on_rows, stack))
+        # Nothing is written in idle time: others would wait for the lock until a core is idle.
+        dataset, fitted, contents = run_behind_servers(project.state, partial(_fit, project, spec, now_us, stack))
+        trained = write_version(fitted, contents, project.store)
         ready = partial(project.readiness.prepare, on_rows=on_rows)
         decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)
@@ -166,20 +174,14 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
 
 
 def _fit(
-    project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None, stack: ExitStack
-) -> tuple[TrainingData, TrainedVersion]:
-    """Train a version; the training set exists until the stack ends."""
-    from skewless.training.train import train as fit
+    project: Workspace, spec: ModelSpec, now_us: int, stack: ExitStack
+) -> tuple[TrainingData, FittedModel, PackageContents]:
+    """Fit a model; the training set exists until the stack ends."""
+    from skewless.training.train import fit
 
-    # First: an untrusted key would otherwise be found only after the training.
-    project.store.check_signer()
-    project.checks.check_labels(spec).raise_if_failed()
-    _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
     dataset, threads = stack.enter_context(project.open_training_data(spec.name)), project.settings.threads
     bounds = project.checks.bounds(dataset.plan, spec)
-    return dataset, fit(
-        dataset, spec, project.store, threads=threads or os.cpu_count() or 1, now_us=now_us, bounds=bounds
-    )
+    return dataset, *fit(dataset, spec, threads=threads or os.cpu_count() or 1, now_us=now_us, bounds=bounds)
 
 
 def _fill_views(project: Workspace, plan: FeaturePlan, on_rows: OnRows | None) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
+from skewless.infra.host import priority as module
 from skewless.infra.host.priority import lower_priority, run_at_low_priority, use_idle_time
 from skewless.infra.offline.engine import connect
+from tests.worlds.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 LOW = 10
@@ -79,6 +85,33 @@ def test_a_thread_of_low_priority_interrupts_none_when_it_wakes_and_never_gains_
     assert run_at_low_priority(policy) == os.SCHED_BATCH
     assert run_at_low_priority(policy, use_idle_time) == os.SCHED_IDLE
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+def test_work_that_gets_no_core_is_logged(monkeypatch: pytest.MonkeyPatch, *, is_free: bool) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.5)
+    ended = threading.Event()
+    with ExitStack() as stack:
+        if not is_free:
+            core = str(min(os.sched_getaffinity(0)))
+            command = ["taskset", "-c", core, sys.executable, "-c", "while True: pass"]
+            busy = stack.enter_context(subprocess.Popen(command))
+            stack.callback(busy.kill)
+            until(lambda: Path(f"/proc/{busy.pid}/schedstat").read_text(encoding="ascii").split()[0] > "0")
+
+        def work() -> None:
+            if is_free:  # it waits, and not for a core
+                ended.wait(1.0)
+                return
+            os.sched_setaffinity(threading.get_native_id(), {int(core)})
+            end = time.monotonic() + 3.0
+            while time.monotonic() < end:
+                pass
+
+        with capture_logs() as logs:
+            run_at_low_priority(work, use_idle_time)
+    assert [line["event"] for line in logs] == ([] if is_free else ["waiting_for_a_core"])
+    assert all(line["waited_s"] > 0.25 for line in logs)
 
 
 def test_the_threads_of_duckdb_give_way(tmp_path: Path) -> None:

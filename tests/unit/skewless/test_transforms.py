@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,10 @@ from tests.worlds.plans import make_plan, make_transform, make_view, refs
 
 FIELDS = {f"a{i}": DType.FLOAT64 for i in range(8)}
 HEAD = "import numpy as np\ncalls = []\ndef f(inputs):\n    X = np.stack([inputs[f'a{i}'] for i in range(8)], axis=1)\n"
-QUIET = "    with np.errstate(all='ignore'):\n"
 
 
 def runner(body: str, outputs: dict[str, DType] | None = None) -> TransformRunner:
-    transform = make_transform(HEAD + QUIET + f"        {body}\n", [f"request.{name}" for name in FIELDS], outputs)
+    transform = make_transform(HEAD + f"    {body}\n", [f"request.{name}" for name in FIELDS], outputs)
     return TransformRunner.from_plan(make_plan(["made.out"], request=FIELDS, transforms=[transform]), transform)
 
 
@@ -35,6 +35,16 @@ def runner(body: str, outputs: dict[str, DType] | None = None) -> TransformRunne
 )
 def test_5_1_elementwise_work_passes(body: str) -> None:
     runner(body).check()
+
+
+def test_5_1_a_result_does_not_depend_on_how_the_process_treats_floating_point_errors() -> None:
+    divide = runner("return {'out': inputs['a0'] / inputs['a1'] + (inputs['a2'] * 1e300).astype(np.float32)}")
+    columns = {name: np.array([1.0, -1.0, 0.0, 1e300]) * (name != "a1") for name in FIELDS}
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        (out,) = divide.run(columns).values()
+        divide.check()
+    np.testing.assert_array_equal(out, [np.inf, np.nan, np.nan, np.inf])
 
 
 @pytest.mark.parametrize(
