@@ -53,13 +53,14 @@ class Approvals:
     def __init__(self, database: Database) -> None:
         self._records, self._origins = Records(database, "approval"), Documents(database, "origin")
 
-    def put_origin(self, model: str, version: str, origin: PackageOrigin) -> None:
-        """Store where a version comes from."""
-        self._origins.put(f"{check_model_name(model)}/{version}", asdict(origin))
+    def put_origin(self, model: str, digest: str, origin: PackageOrigin) -> None:
+        """Store where a package comes from, by its digest: so it is known before the package has a version."""
+        self._origins.put(f"{check_model_name(model)}/{digest}", asdict(origin))
 
-    def origin(self, model: str, version: str) -> PackageOrigin | None:
-        """Return where a version comes from; None: it was trained here."""
-        body = self._origins.get(f"{check_model_name(model)}/{version}")
+    def origin(self, model: str, version: str, digest: str) -> PackageOrigin | None:
+        """Return where a package comes from; None: it was trained here."""
+        # Older states have the version as the key.
+        body = self._origins.get(f"{check_model_name(model)}/{digest}") or self._origins.get(f"{model}/{version}")
         return None if body is None else PackageOrigin(**body)
 
     def add(self, model: str, approval: Approval) -> None:

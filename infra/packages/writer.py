@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from skewless.contract.errors import PackageError
+from skewless.infra.packages.approvals import PackageOrigin
 from skewless.infra.packages.package import (
     Package,
     PackageContents,
@@ -40,12 +42,14 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     return _write(store, name, contents.model_name, contents.files())
 
 
-def copy_package(store: PackageStore, name: str, source: VerifiedPackage) -> Package:
+def copy_package(store: PackageStore, name: str, source: VerifiedPackage, origin: PackageOrigin) -> Package:
     """Write the files of a verified package of another project as the next version of a model; return it.
+
+    The version and its origin are visible at the same time.
 
     Raises: as ``write_package``.
     """
-    return _write(store, name, source.model_file, dict(source.files))
+    return _write(store, name, source.model_file, dict(source.files), origin)
 
 
 def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | None:
@@ -58,7 +62,9 @@ def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | 
     return None
 
 
-def _write(store: PackageStore, name: str, model_file: str, files: dict[str, bytes]) -> Package:
+def _write(
+    store: PackageStore, name: str, model_file: str, files: dict[str, bytes], origin: PackageOrigin | None = None
+) -> Package:
     folder = store.packages.model_folder(name)
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
@@ -67,7 +73,7 @@ def _write(store: PackageStore, name: str, model_file: str, files: dict[str, byt
             for path, data in files.items():
                 (staging / path).parent.mkdir(exist_ok=True)
                 write_durable(staging / path, data)
-            version = _claim(staging, store, name, encoded=(model_file, files))
+            version = _claim(staging, store, name, encoded=(model_file, files), origin=origin)
         sync_folder(store.packages.root)
     return open_package(store, name, version)
 
@@ -100,7 +106,13 @@ def is_signed(store: PackageStore, name: str, version: str) -> bool:
     return store.packages.has_file(name, version, SIGNATURE)
 
 
-def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, dict[str, bytes]]) -> str:
+def _claim(
+    staging: Path,
+    store: PackageStore,
+    name: str,
+    encoded: tuple[str, dict[str, bytes]],
+    origin: PackageOrigin | None,
+) -> str:
     """Give the folder the next version; never overwrite a version that another machine wrote meanwhile."""
     packages = store.packages
     stored = packages.upload(name, staging)
@@ -112,5 +124,7 @@ def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, di
         for file, data in proof.items():
             (staging / file).unlink(missing_ok=True)
             write_durable(staging / file, data)
+        if origin is not None:
+            store.approvals.put_origin(name, hashlib.sha256(manifest).hexdigest(), origin)
         if packages.add_version(name, version, staging, {**stored, **packages.upload(name, staging, proof)}):
             return version

@@ -69,9 +69,8 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
         origin = PackageOrigin(bundle=digest, version=body["champions"][model]["version"], manifest=source.digest)
         known = find_copy(project.store, model, source)
         version = known
-        if not dry_run:
-            version = copy_package(project.store, model, source).version if known is None else known
-            project.store.approvals.put_origin(model, version, origin)
+        if not dry_run and known is None:
+            version = copy_package(project.store, model, source, origin).version
     return Adoption(model=model, version=version, content=source.content, is_new=known is None, origin=origin)
 
 
