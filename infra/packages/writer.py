@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from skewless.contract.errors import PackageError
-from skewless.infra.packages.approvals import PackageOrigin
 from skewless.infra.packages.package import (
     Package,
     PackageContents,
@@ -42,14 +40,12 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     return _write(store, name, contents.model_name, contents.files())
 
 
-def copy_package(store: PackageStore, name: str, source: VerifiedPackage, origin: PackageOrigin) -> Package:
+def copy_package(store: PackageStore, name: str, source: VerifiedPackage) -> Package:
     """Write the files of a verified package of another project as the next version of a model; return it.
-
-    The version and its origin are visible at the same time.
 
     Raises: as ``write_package``.
     """
-    return _write(store, name, source.model_file, dict(source.files), origin)
+    return _write(store, name, source.model_file, dict(source.files))
 
 
 def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | None:
@@ -62,9 +58,7 @@ def find_copy(store: PackageStore, name: str, source: VerifiedPackage) -> str | 
     return None
 
 
-def _write(
-    store: PackageStore, name: str, model_file: str, files: dict[str, bytes], origin: PackageOrigin | None = None
-) -> Package:
+def _write(store: PackageStore, name: str, model_file: str, files: dict[str, bytes]) -> Package:
     folder = store.packages.model_folder(name)
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
@@ -73,7 +67,7 @@ def _write(
             for path, data in files.items():
                 (staging / path).parent.mkdir(exist_ok=True)
                 write_durable(staging / path, data)
-            version = _claim(staging, store, name, encoded=(model_file, files), origin=origin)
+            version = _claim(staging, store, name, encoded=(model_file, files))
         sync_folder(store.packages.root)
     return open_package(store, name, version)
 
@@ -106,13 +100,7 @@ def is_signed(store: PackageStore, name: str, version: str) -> bool:
     return store.packages.has_file(name, version, SIGNATURE)
 
 
-def _claim(
-    staging: Path,
-    store: PackageStore,
-    name: str,
-    encoded: tuple[str, dict[str, bytes]],
-    origin: PackageOrigin | None,
-) -> str:
+def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, dict[str, bytes]]) -> str:
     """Give the folder the next version; never overwrite a version that another machine wrote meanwhile."""
     packages = store.packages
     stored = packages.upload(name, staging)
@@ -124,7 +112,5 @@ def _claim(
         for file, data in proof.items():
             (staging / file).unlink(missing_ok=True)
             write_durable(staging / file, data)
-        if origin is not None:
-            store.approvals.put_origin(name, hashlib.sha256(manifest).hexdigest(), origin)
         if packages.add_version(name, version, staging, {**stored, **packages.upload(name, staging, proof)}):
             return version

@@ -70,7 +70,8 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
         known = find_copy(project.store, model, source)
         version = known
         if not dry_run and known is None:
-            version = copy_package(project.store, model, source, origin).version
+            project.store.approvals.put_origin(model, source.content, origin)  # first: both are visible at once
+            version = copy_package(project.store, model, source).version
     return Adoption(model=model, version=version, content=source.content, is_new=known is None, origin=origin)
 
 

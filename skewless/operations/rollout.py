@@ -168,8 +168,7 @@ def rollback(
     Raises:
         PackageError: there is no earlier champion, or its package was altered.
         StalePlanError: the earlier champion cannot be served, because the online store lacks one of its views.
-        ConflictError: a rollback for the same reason has just ended the rollout, or another process changed the traffic
-            meanwhile.
+        ConflictError: a rollback for this reason has just ended the rollout, or another process changed the traffic.
     """
     if dry_run:
         return _outcome(model, plan_rollback(project, model, reason))
@@ -209,9 +208,8 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     moves = aliases.history(model, CHAMPION)
     if policy and before and before.challenger and (policy.champion, policy.reason) == (moves[-1].to, reason):
         # The end of a rollout is one write: a caller that was killed after it cannot know that it was made.
-        problem = "has ended the rollout already, for the same reason"
-        fix = "check `skewless rollout`; to go back to the champion before as well, give another --reason"
-        raise ConflictError(f"rollback of model {model!r}", problem, value=reason, fix=fix)
+        fix = "give another --reason to go back to the champion before, too"
+        raise ConflictError(f"rollback of {model!r}", "has ended the rollout, for this reason", value=reason, fix=fix)
     earlier = aliases.previous(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"

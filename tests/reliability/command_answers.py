@@ -175,7 +175,7 @@ def opened(project: Project) -> Answer:
 def adopted(project: Project) -> Answer:
     """Return the adopted version and its origin."""
     (version,) = opened(project)
-    return project.store.approvals.origin("both", version, project.packages.manifest_digest("both", version))
+    return project.card("both", version).origin
 
 
 def see_origins(project: Project) -> None:

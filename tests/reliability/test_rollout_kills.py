@@ -203,7 +203,7 @@ def test_a_rollback_that_ends_a_rollout_is_killed_and_repeated_and_ends_it_alone
     if side == "before":
         do(project, "rollback")
     for dry_run in (True, False):
-        with pytest.raises(ConflictError, match=r"ended the rollout already, for the same reason.*'by hand'"):
+        with pytest.raises(ConflictError, match=r"has ended the rollout, for this reason .got 'by hand'"):
             rollout.rollback(project, MODEL, reason="by hand", dry_run=dry_run)
     assert state(kill_scene.place) == kill_scene.after["end by hand"]
     assert rollout.rollback(project, MODEL, reason="the champion is bad, too").change == "back"
