@@ -212,9 +212,9 @@ def plain_value(value: object, dtype: DType) -> object:
         return to_us(value) if isinstance(value, datetime) and value.tzinfo else value.isoformat()
     if isinstance(value, str) and dtype is DType.BOOL:
         return {"true": True, "false": False}.get(value.lower(), value)
-    if isinstance(value, Decimal) or (
-        isinstance(value, str) and dtype in _FLOATS and value.isascii() and "_" not in value
-    ):
+    if isinstance(value, str) and dtype is DType.TIMESTAMP and _DIGITS.match(value):
+        return int(value)
+    if isinstance(value, str | Decimal) and dtype in _FLOATS and f"{value}".isascii() and "_" not in f"{value}":
         with suppress(ValueError):
             value = float(value)
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN

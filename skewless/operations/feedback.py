@@ -22,7 +22,7 @@ from skewless.serving.batch_files import CHUNK_ROWS, ENDINGS, open_input
 from skewless.workspace import Workspace
 
 _LINES = ".jsonl"
-_TYPES = dict.fromkeys(("label", "value"), DType.FLOAT64)
+_TYPES = dict.fromkeys(("label", "value"), DType.FLOAT64) | dict.fromkeys(("event_time", "known_at"), DType.TIMESTAMP)
 _OWN = frozenset({"prediction_id", "event_time", "label", "value", "known_at"})
 _MOST = 5_000_000
 
