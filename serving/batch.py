@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import check_count
+from skewless.contract.request import check_count, plain_value
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
@@ -43,7 +40,6 @@ _T = TypeVar("_T")
 _LEAVES = "leaves"
 _AHEAD = 2  # chunks in flight in addition to the first; a predictor accepts four
 _LOG_PAUSE_S = 2e-3
-_BOOLEANS = {"true": True, "false": False}
 
 
 def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -264,27 +260,7 @@ def _plain_values(column: pa.ChunkedArray, dtype: DType) -> list[Any]:
     is_parsed = dtype in {DType.FLOAT32, DType.FLOAT64, DType.BOOL}
     if pa.types.is_integer(column.type) or (pa.types.is_string(column.type) and not is_parsed):
         return values
-    return [_plain_value(value, dtype) for value in values]
-
-
-def _plain_value(value: object, dtype: DType) -> object:
-    if isinstance(value, datetime):
-        return to_us(value)
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, str) and dtype in {DType.FLOAT32, DType.FLOAT64}:
-        return _number(value)
-    if isinstance(value, str) and dtype is DType.BOOL:
-        return _BOOLEANS.get(value.lower(), value)
-    return value
-
-
-def _number(text: str) -> object:
-    try:
-        number = float(text)
-    except ValueError:
-        return text  # the request parser rejects it, with field and value
-    return None if math.isnan(number) else number
+    return [plain_value(value, dtype) for value in values]
 
 
 def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:

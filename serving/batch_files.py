@@ -163,7 +163,7 @@ def read_range(file: InputFile, first: int, end: int, chunk_rows: int) -> Iterat
     try:
         with pq.ParquetFile(file.path) as parquet:
             yield from regroup(_read_rows(parquet, first, end, chunk_rows), chunk_rows)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _read_error(file.path, error) from error
     file.check()
 
@@ -198,7 +198,7 @@ def _read_csv(file: InputFile, rows: int) -> Iterator[pa.Table]:
         for batch in pa_csv.open_csv(file.path, convert_options=convert):
             table = pa.Table.from_batches([batch])
             yield from (table.slice(i, rows) for i in range(0, table.num_rows, rows))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _read_error(file.path, error) from error
     file.check()
 
@@ -214,8 +214,10 @@ def _inspect(path: Path) -> tuple[InputFile, pa.Schema]:
             with path.open("rb") as file:
                 rows = sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
             schema = pa.schema([(name, pa.string()) for name in pa_csv.open_csv(path).schema.names])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _read_error(path, error) from error
+    if len(set(schema.names)) < len(schema.names):
+        raise _read_error(path, ValueError("it has two columns with one name"))
     return InputFile(str(path.resolve()), rows, stat.st_size, stat.st_mtime_ns), schema
 
 
@@ -245,14 +247,12 @@ def check_target(source: InputRows, target: Path) -> None:
     folder = target.parent
     if not folder.is_dir():
         raise PlaceError(f"folder {folder}", "does not exist", fix="create it, or choose another file")
-    if source.is_folder and source.source.resolve() in {folder.resolve(), target.resolve()}:
-        fix = "choose a target in another folder"
-        raise PlaceError(f"target {target}", "is in the folder of the input", fix=fix)
-    if writes_folder(source, target) and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        problem = "is not empty" if target.is_dir() else "is a file"
-        raise PlaceError(
-            f"target {target}", problem, fix="choose a new folder, or a file that ends in .parquet or .csv"
-        )
+    if source.source.resolve() in {folder.resolve(), target.resolve()}:
+        raise PlaceError(f"target {target}", "is the input, or in its folder", fix="choose another target")
+    is_folder = writes_folder(source, target)
+    if (target.is_file() or (target.is_dir() and any(target.iterdir()))) if is_folder else target.is_dir():
+        problem = "is a file" if target.is_file() else "is not empty" if is_folder else "is a folder"
+        raise PlaceError(f"target {target}", problem, fix="choose a new folder, or a .parquet or .csv file")
 
 
 def writes_folder(source: InputRows, target: Path) -> bool:

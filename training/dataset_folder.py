@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.storage.durable import sync_file, sync_folder
+from skewless.infra.storage.names import check_folder_name
 
 MANIFEST = "dataset.json"
 FORMAT = 1
@@ -123,6 +124,7 @@ class DatasetFolder(DatasetParts):
         Raises:
             PlaceError: the folder has other contents, or cannot be read.
         """
+        check_folder_name(self.path)
         manifest = self.path / MANIFEST
         if manifest.is_file():
             try:

@@ -156,7 +156,7 @@ def load_module(repo: Path, name: str) -> ModuleType:
 
 
 def _find_line(error: BaseException, repo: Path) -> str | None:
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename is not None:  # None: the file is not text
         return f"{error.filename}:{error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(repo))]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else None

@@ -16,10 +16,11 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import is_nullable
 from skewless.contract.status import Int64Array
 from skewless.infra.log.reading import regroup
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import is_nullable, request_arrays, to_milliseconds
+from skewless.infra.offline.labels import request_arrays, to_milliseconds
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table, read_error
 from skewless.infra.offline.sql import cast_sql, quote, to_microseconds

@@ -18,6 +18,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource, Outcomes
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import is_nullable
 from skewless.contract.spec import ModelSpec
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import TIME
@@ -217,11 +218,6 @@ def find_servable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bo
         if not is_nullable(column.dtype):
             servable &= ~find_nulls(rows[column.name])
     return servable
-
-
-def is_nullable(dtype: DType) -> bool:
-    """Say whether a request field of this type may be null."""
-    return dtype.is_text or dtype in {DType.FLOAT32, DType.FLOAT64}
 
 
 def request_arrays(fields: Sequence[Column], rows: pa.Table) -> dict[str, npt.NDArray[Any]]:

@@ -13,12 +13,14 @@ NO_ENTITY = (
 )
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"
+EXACT = "DECIMAL(38,18)"  # integers of text files; a value with a fraction is rejected when it is read
 _ALL_NULL = '"NULL"'  # type of a Parquet column without any value, as pandas writes it
+_SMALL = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT")
 # pandas converts integers with a null to floats, so DOUBLE is accepted for integers; a value with a fraction is
 # rejected when it is read.
 _ACCEPTED = {
-    DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
-    DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
+    DType.INT32: {*_SMALL, "BIGINT", "DOUBLE", EXACT},
+    DType.INT64: {*_SMALL, "BIGINT", "UINTEGER", "UBIGINT", "DOUBLE", EXACT},
     DType.FLOAT32: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER"},
     DType.FLOAT64: {"FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT"},
     DType.BOOL: {"BOOLEAN"},
@@ -98,12 +100,13 @@ def check_columns(
             )
         fits = types[column] in _ACCEPTED[dtype] | {_ALL_NULL}
         if not fits and not (column in converted and is_converted(types[column], dtype)):
-            raise SourceError(
-                f"{name} column {column!r}",
+            problem, fix = (
                 f"does not fit the declared type {dtype}",
-                value=types[column],
-                fix="correct the definition, or write the column with that type",
+                "correct the definition, or write that type",
             )
+            if types[column] == "BOOLEAN" and dtype in {DType.FLOAT32, DType.FLOAT64}:
+                problem, fix = f"has booleans, and must have numbers ({dtype})", "write true as 1 and false as 0"
+            raise SourceError(f"{name} column {column!r}", problem, value=types[column], fix=fix)
 
 
 def view_columns(view: View) -> dict[str, DType]:

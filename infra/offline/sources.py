@@ -16,7 +16,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import View
 from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
-from skewless.infra.offline.source_columns import view_columns
+from skewless.infra.offline.source_columns import EXACT, view_columns
 from skewless.infra.offline.sql import sql_literal
 
 _MISFIT = re.compile(
@@ -300,7 +300,9 @@ def _partitions(root: Path, files: Iterable[str]) -> tuple[str, ...]:
 def _types(option: str, declared: Mapping[str, DType], columns: Iterable[str]) -> str:
     """Return DuckDB's option for column types, without times: DuckDB must detect whether they have a zone."""
     known = [name for name in columns if declared.get(name, DType.TIMESTAMP) is not DType.TIMESTAMP]
-    pairs = ", ".join(f"{sql_literal(name)}: '{declared[name].sql}'" for name in known)
+    # DuckDB would round the text 1.5 to the integer 2, and read 0x10 as 16.
+    types = {name: EXACT if declared[name] in {DType.INT32, DType.INT64} else declared[name].sql for name in known}
+    pairs = ", ".join(f"{sql_literal(name)}: '{kind}'" for name, kind in types.items())
     return f", {option} = {{{pairs}}}" if known else ""
 
 
@@ -310,7 +312,7 @@ def read_error(name: str, error: Exception) -> SourceError:
     if misfit is not None:
         return SourceError(
             f"{name} column {misfit['column']!r}",
-            f"cannot be read as {misfit['type']} on line {misfit['line']}",
+            f"cannot be read as {misfit['type'].replace('DECIMAL', 'an integer')} on line {misfit['line']}",
             value=misfit["value"],
             fix="correct the file, or declare the column with the type that it has",
         )

@@ -53,13 +53,13 @@ class Approvals:
     def __init__(self, database: Database) -> None:
         self._records, self._origins = Records(database, "approval"), Documents(database, "origin")
 
-    def put_origin(self, model: str, version: str, origin: PackageOrigin) -> None:
-        """Store where a version comes from."""
-        self._origins.put(f"{check_model_name(model)}/{version}", asdict(origin))
+    def put_origin(self, model: str, content: str, origin: PackageOrigin) -> None:
+        """Store where the version comes from that will have these files."""
+        self._origins.put(f"{check_model_name(model)}/{content}", asdict(origin))
 
-    def origin(self, model: str, version: str) -> PackageOrigin | None:
-        """Return where a version comes from; None: it was trained here."""
-        body = self._origins.get(f"{check_model_name(model)}/{version}")
+    def origin(self, model: str, version: str, content: str) -> PackageOrigin | None:
+        """Return where a version comes from, in older states by its number; None: it was trained here."""
+        body = self._origins.get(f"{check_model_name(model)}/{content}") or self._origins.get(f"{model}/{version}")
         return None if body is None else PackageOrigin(**body)
 
     def add(self, model: str, approval: Approval) -> None:

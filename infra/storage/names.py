@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from skewless.contract.errors import PackageError
+from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.names import RULE, is_name
 
 MANIFEST = "manifest.json"
 _VERSION = re.compile(r"[0-9]{6,}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_FILES = re.compile(r"\.(tar|t?gz|bz2|xz|zst|zip|7z|parquet|csv|jsonl?|onnx|wasm)", re.IGNORECASE)
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -38,6 +40,12 @@ def alias_name(model: str, alias: str) -> str:
     if not _ALIAS.fullmatch(alias):
         raise PackageError("alias", "has an invalid name", value=alias, fix="use small letters, digits, '-' and '_'")
     return f"{check_model_name(model)}/{alias}"
+
+
+def check_folder_name(folder: Path) -> None:
+    """Raise RequestError if the name of a new folder is that of an archive or a table."""
+    if _FILES.fullmatch(folder.suffix) and not folder.is_dir():
+        raise RequestError(f"folder {folder}", "has the name of a file", value=folder.suffix, fix="name a folder")
 
 
 def number(value: int) -> str:

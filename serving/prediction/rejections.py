@@ -8,6 +8,7 @@ model rejects missing features too, otherwise the reply flags it.
 from __future__ import annotations
 
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
+from skewless.contract.readable import duration_text
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.packages.served_model import ServedModel
@@ -89,10 +90,10 @@ def incomplete_view_error(model: ServedModel, marker_status: MarkerStatus, t: in
     )
     command = "`skewless stream`" if isinstance(view, WindowView) else "`skewless materialize`"
     if marker_status.lost.isdisjoint(reader.markers_of(view)):
-        age = (t - marker_status.watermark(reader.markers_of(view))) // 1_000_000
+        age = duration_text((t - marker_status.watermark(reader.markers_of(view))) / 1e6)
         return StoreError(
             f"view {view.name!r}",
-            f"has not been updated for {age:,} s, longer than its skewless.max_age allows",
+            f"has not been updated for {age}, longer than its skewless.max_age allows",
             fix=f"run {command}, or find out why it stopped",
         )
     return StoreError(

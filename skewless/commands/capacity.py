@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from skewless.commands.command import command, option
 from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
-from skewless.operations.readable import duration_text
+from skewless.contract.readable import duration_text
 
 if TYPE_CHECKING:
     from skewless.operations.capacity import CapacityReport

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text
-from skewless.operations.readable import duration_text, time_text
 
 Tone = Literal["good", "warning", "bad", "plain"]
 _GOOD = "ok done passed current reachable present held open running alive yes"

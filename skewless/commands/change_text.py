@@ -13,10 +13,10 @@ from skewless.contract.changes import Change, Difference
 from skewless.contract.columns import Column, FeatureRef, Transform
 from skewless.contract.decisions import Changes, Crosses, DecisionStream
 from skewless.contract.plan import Service, Source, View
+from skewless.contract.readable import length_text, time_text
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.contract.windows.view import Aggregate, EventSource, WindowView
-from skewless.operations.readable import length_text, time_text
 
 _MARKS = {"add": "+", "change": "~", "remove": "-", "order": "~"}
 # Fields that hold named items, with the word that the label of an item begins with.

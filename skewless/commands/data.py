@@ -17,8 +17,8 @@ from skewless.commands.command import UNCHANGED, DryRun, argument, command, opti
 from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import RequestError, SkewlessError
+from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
-from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
     from skewless.infra.streams.importing import ImportResult

@@ -13,9 +13,9 @@ from skewless.commands.command import DryRun, argument, command, fail_if, option
 from skewless.commands.output import Part, Session
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import DefinitionError
+from skewless.contract.readable import duration_text, length_text
 from skewless.contract.render import count_text
 from skewless.operations.init import TemplateName
-from skewless.operations.readable import duration_text, length_text
 
 if TYPE_CHECKING:
     from skewless.infra.plans.plan_effects import Build

@@ -15,8 +15,8 @@ from skewless.commands.command import UNCHANGED, DryRun, argument, command, fail
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import StoreError
+from skewless.contract.readable import duration_text, time_text
 from skewless.operations import BY_HAND
-from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run, RunId

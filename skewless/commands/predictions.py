@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from skewless.commands.command import Model, argument, command, option
 from skewless.commands.output import Part, Session
 from skewless.commands.tables import TextTable
+from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text, shorten
-from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
     from skewless.operations.why import WhyReport

@@ -18,8 +18,8 @@ from skewless.commands.output import Part, Session, facts_table
 from skewless.commands.tables import TextTable
 from skewless.commands.train import read_rollout_lines
 from skewless.contract.errors import RequestError
+from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
-from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

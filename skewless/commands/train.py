@@ -14,8 +14,8 @@ from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModel
 from skewless.commands.output import Part, Session, error_body, sentence, show_error
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
+from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
-from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
     from skewless.contract.lifecycle import Rollout

@@ -26,8 +26,8 @@ from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.clock import from_us, parse_time
 from skewless.contract.errors import RequestError
+from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text
-from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
     from skewless.operations.importance import ImportanceReport

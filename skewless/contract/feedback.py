@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import AccessError, RequestError
 from skewless.contract.keys import parse_key
 from skewless.contract.plan import FeaturePlan
@@ -21,7 +21,6 @@ _SHAPES = (
     'send {"prediction_id": ..., "label": ...} or {"model": ..., "keys": {...}, "event_time": ..., "label": ...}, '
     "and value and known_at if they are known"
 )
-_TIME = "send an ISO 8601 time with a zone, or microseconds since the epoch"
 _CLOCK_SKEW_US = 60_000_000  # tolerated difference between the clocks of caller and server
 
 
@@ -180,9 +179,4 @@ def _parse_number(name: str, value: object) -> float | None:
 
 
 def _parse_time(name: str, value: object) -> int:
-    if type(value) is int and abs(value) < 2**63:
-        return value
-    parsed = parse_time(value) if isinstance(value, str) else None
-    if parsed is None or not parsed[1]:  # a time without a zone is ambiguous
-        raise RequestError(f"field {name!r}", "is not a time", value=value, fix=_TIME)
-    return parsed[0]
+    return cast("int", parse_field(Column(name=name, dtype=DType.TIMESTAMP), value))

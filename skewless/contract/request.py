@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.clock import parse_time
+from skewless.contract.clock import parse_time, to_us
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SkewlessError
@@ -56,7 +59,7 @@ class RowParser:
         self._request = plan.request
         self._parsers: list[tuple[Column, Any]] = [(column, parse_key) for column in plan.join_keys]
         self._parsers += [(column, parse_field) for column in plan.request]
-        self._names = {column.name: parse is parse_key or _may_be_null(column) for column, parse in self._parsers}
+        self._names = {column.name: parse is parse_key or is_nullable(column.dtype) for column, parse in self._parsers}
         limits = [(column.name, _INTEGER_LIMIT.get(column.dtype, 0)) for column in plan.join_keys]
         self._plain_keys = () if plan.request else tuple(limits)
 
@@ -185,9 +188,9 @@ def parse_field(column: Column, value: object) -> object:
         RequestError: the value has another type or is out of range.
     """
     if value is None:
-        if _may_be_null(column):
+        if is_nullable(column.dtype):
             return None if column.dtype.is_text else np.nan
-        raise _invalid(column, value, "send a value: only float and text fields may be null")
+        raise RequestError(f"field {column.name!r}", "is null", fix=f"send a value: a {column.dtype} has no null")
     if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
         return _parse_float(column, value)
     if column.dtype in _INTEGER_LIMIT:
@@ -199,8 +202,27 @@ def parse_field(column: Column, value: object) -> object:
     return _parse_text(column, value)
 
 
-def _may_be_null(column: Column) -> bool:
-    return column.dtype.is_text or column.dtype in {DType.FLOAT32, DType.FLOAT64}
+def plain_value(value: object, dtype: DType) -> object:
+    """Return a value of a table as JSON has it; a parser rejects times without a zone and other text.
+
+    >>> [plain_value(text, DType.FLOAT64) for text in ("1.50", "nan", "1_000", "yes")]
+    [1.5, None, '1_000', 'yes']
+    """
+    if isinstance(value, date):
+        return to_us(value) if isinstance(value, datetime) and value.tzinfo else value.isoformat()
+    if isinstance(value, str) and dtype is DType.BOOL:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    if isinstance(value, str) and dtype is DType.TIMESTAMP and _DIGITS.match(value):
+        return int(value)
+    if isinstance(value, str | Decimal) and dtype in _FLOATS and f"{value}".isascii() and "_" not in f"{value}":
+        with suppress(ValueError):
+            value = float(value)
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN
+
+
+def is_nullable(dtype: DType) -> bool:
+    """Say whether a request field of this type may be null."""
+    return dtype.is_text or dtype in _FLOATS
 
 
 def _check_names(thing: str, row: Any, names: Mapping[str, bool]) -> Mapping[str, Any]:  # noqa: ANN401 - of a request

@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import shorten
 from skewless.control_room import plots
 from skewless.control_room.page import Unknown
-from skewless.operations.readable import duration_text, time_text
 from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
+from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
 from skewless.demo.decided import ReceivedDecisions, prove
 from skewless.demo.feed import Feed
@@ -292,7 +293,4 @@ def _sample(tour: TourState, client: Client, due: _DueRows) -> None:
 
 
 def _age(read: ReplyView) -> str:
-    if read.status != "PRESENT" or read.age_s is None:
-        return read.status
-    hours = read.age_s / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} d"  # noqa: PLR2004 - two days
+    return read.status if read.status != "PRESENT" or read.age_s is None else duration_text(read.age_s)

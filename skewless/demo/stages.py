@@ -25,6 +25,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, GateError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
 from skewless.demo.decided import redis_sinks
 from skewless.demo.feed import live_folder
@@ -47,7 +48,6 @@ from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.decode import FUTURE_US
-from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs

@@ -69,9 +69,9 @@ def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run:
         origin = PackageOrigin(bundle=digest, version=body["champions"][model]["version"], manifest=source.digest)
         known = find_copy(project.store, model, source)
         version = known
-        if not dry_run:
-            version = copy_package(project.store, model, source).version if known is None else known
-            project.store.approvals.put_origin(model, version, origin)
+        if not dry_run and known is None:
+            project.store.approvals.put_origin(model, source.content, origin)  # first: both are visible at once
+            version = copy_package(project.store, model, source).version
     return Adoption(model=model, version=version, content=source.content, is_new=known is None, origin=origin)
 
 

@@ -15,6 +15,7 @@ from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.durable import disk_error, make_folder, rename_durable, replace_durable
+from skewless.infra.storage.names import check_folder_name
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage, StoredObject, corrupt_error
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
@@ -73,6 +74,7 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
     """
     if folder.exists():
         raise ConflictError(f"folder {folder}", "exists", fix="name a new one")
+    check_folder_name(folder)
     state, at_us = project.state, project.clock.now_us()
     if dry_run:
         sizes = [path.stat().st_size for path in _list_files(state.folder)]

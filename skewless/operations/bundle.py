@@ -26,7 +26,7 @@ from skewless.infra.plans.applied_plan import export_applied, import_applied, re
 from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder, rename_durable, translate_disk_errors
-from skewless.infra.storage.names import alias_name, is_version
+from skewless.infra.storage.names import alias_name, check_folder_name, is_version
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.version import __version__
@@ -73,7 +73,7 @@ def bundle(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_
         models: their names; empty: all models that have a champion.
 
     Raises:
-        RequestError: there is no such model.
+        RequestError: there is no such model, or the target has the name of another kind of file.
         ConflictError: the target exists.
         PackageError: there is no champion, or a package is altered or not trusted.
         StalePlanError: no plan is applied.
@@ -81,6 +81,8 @@ def bundle(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_
     """
     if target.exists():
         raise ConflictError(f"target {target}", "exists", fix="name a new one")
+    if not target.name.endswith(ARCHIVE):
+        check_folder_name(target)
     with tempfile.TemporaryDirectory() as folder, translate_disk_errors(target):
         built = Path(folder) / "bundle"
         champions = _write_contents(project, built, models)
@@ -91,14 +93,7 @@ def bundle(project: Workspace, target: Path, models: Sequence[str] = (), *, dry_
             size=sum(path.stat().st_size for path in built.rglob("*") if path.is_file()),
         )
         if not dry_run:
-            make_folder(target.absolute().parent)
-            partial = target.with_name(f"{target.name}.partial")
-            _remove(partial)
-            if target.name.endswith(ARCHIVE):
-                _pack(built, partial)
-            else:
-                shutil.copytree(built, partial)
-            rename_durable(partial, target)
+            publish(built, target)
     return bundle
 
 
@@ -175,11 +170,13 @@ def _pack(folder: Path, archive: Path) -> None:
             tar.add(path, path.relative_to(folder).as_posix(), recursive=False, filter=normalize)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def publish(built: Path, target: Path) -> None:
+    """Copy a folder to a new one, or pack it into an archive, which appears at the end."""
+    make_folder(target.absolute().parent)
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+    _pack(built, partial) if target.name.endswith(ARCHIVE) else shutil.copytree(built, partial)
+    rename_durable(partial, target)
 
 
 def load_bundle(state: ProjectState, folder: Path, now_us: int) -> None:

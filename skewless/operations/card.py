@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.contract.plain_record import PlainRecord, plain_value
+from skewless.contract.readable import iso_text, length_text
 from skewless.infra.packages.approvals import Approval, PackageOrigin
-from skewless.infra.packages.package import Package, open_package, pinned_plan
+from skewless.infra.packages.package import Package, open_package, pinned_plan, verify_folder
 from skewless.infra.packages.signing import SIGNATURE, read_signer
-from skewless.operations.readable import iso_text, length_text
 from skewless.operations.versions import latest_version
 from skewless.training.constraints import constraint_rows
 from skewless.workspace import Workspace
@@ -86,7 +86,7 @@ def card(project: Workspace, model: str, version: str | None = None) -> ModelCar
         bounds=dict(package.bounds),
         decision=next((item for item in decisions if item["version"] == version), None),
         aliases=[name for name in store.aliases.names(model) if store.aliases.get(model, name) == version],
-        origin=store.approvals.origin(model, version),
+        origin=store.approvals.origin(model, version, verify_folder(package.path, model, version, store.trust).content),
         approvals=store.approvals.read(model, version),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,7 +21,8 @@ from skewless.infra.plans.needed_views import CHAMPION
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify as certify_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.storage.durable import make_folder, rename_durable, translate_disk_errors
+from skewless.infra.storage.durable import translate_disk_errors
+from skewless.infra.storage.names import check_folder_name
 from skewless.infra.trees import standalone
 from skewless.infra.trees.edge_log import read_edge_log
 from skewless.infra.trees.export_certificate import (
@@ -41,6 +41,7 @@ from skewless.infra.trees.export_rows import ExportRows, export_rows
 from skewless.infra.trees.native import Toolchain
 from skewless.infra.trees.readers import read_trees
 from skewless.infra.trees.targets import ExportTarget, find_target
+from skewless.operations.bundle import publish
 from skewless.version import __version__
 from skewless.workspace import Workspace
 
@@ -51,7 +52,6 @@ _NAMED = 3  # rows in an error
 _SEED = 7
 _FIX = "use another compiler or target, and report it: exports must have the library's bits"
 _LOG_FIX = "find out which program and model the device runs, and whether the log has the inputs that it scored"
-_VECTOR = "The inputs are the model's vector."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,7 @@ def export(
     folder = Path(f"{model}-{version}-{to}") if out is None else out
     if folder.exists():
         raise ConflictError(f"folder {folder}", "exists", fix="name a new one with --out")
+    check_folder_name(folder)
     package = open_package(project.store, model, version)
     exported = _describe(package)
     sample = _training_sample(project, package, training_rows)
@@ -141,7 +142,7 @@ def export(
             project.store.check_signer()
             signature = project.store.signer.sign(certificate.to_bytes(), "export certificate")
             (built / SIGNATURE).write_bytes(signature)
-            _copy(built, folder)
+            publish(built, folder)
         size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
     return ModelExport(folder=str(folder), size=size, certificate=certificate)
 
@@ -229,7 +230,9 @@ def _describe(package: Package) -> ExportModel:
     table = read_trees(package.spec.algorithm, package.model_file.read_bytes(), name, assembler.labels)
     outputs = {f"{item.name}__{column.name}" for item in plan.transforms for column in item.outputs}
     computed = [label for label in assembler.labels if label in outputs]
-    note = _VECTOR
+    note = "The inputs are the model's vector."
+    if actions := [name for name in ("policy", "decisions", "explore") if getattr(package.spec, name)]:
+        note += f" It gives scores, and no actions: {' and '.join(actions)} of the model's spec are not in it."
     if computed:
         names = ", ".join(sorted(item.name for item in plan.transforms))
         note += f" It has the outputs of Python transforms ({names}), which the caller computes: {', '.join(computed)}."
@@ -339,11 +342,3 @@ def _read(folder: Path, name: str) -> bytes:
     except OSError as error:
         fix = "name a folder that `skewless export` has written"
         raise PlaceError(f"file {folder / name}", f"cannot be read: {error.strerror}", fix=fix) from error
-
-
-def _copy(built: Path, folder: Path) -> None:
-    make_folder(folder.absolute().parent)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(built, partial)
-    rename_durable(partial, folder)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import orjson
 
-from skewless.contract.clock import to_us
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.request import plain_value
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.serving.batch_files import CHUNK_ROWS, ENDINGS, open_input
 from skewless.workspace import Workspace
 
-_READERS = {
-    ".parquet": "SELECT * FROM read_parquet(?)",
-    ".csv": "SELECT * FROM read_csv(?)",
-    ".jsonl": "SELECT * FROM read_json(?, format = 'newline_delimited')",
-}
-_TYPES = {".csv": "types", ".jsonl": "columns"}  # their option of types, which DuckDB guesses otherwise
+_LINES = ".jsonl"
+_TYPES = dict.fromkeys(("label", "value"), DType.FLOAT64) | dict.fromkeys(("event_time", "known_at"), DType.TIMESTAMP)
 _OWN = frozenset({"prediction_id", "event_time", "label", "value", "known_at"})
 _MOST = 5_000_000
 
@@ -77,42 +72,28 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
         return project.applied.plan.select_service(project.applied.model(model).service)
 
     inputs = () if model is None else (*plan_of(model).join_keys, *plan_of(model).request)
-    rows = _rows(project, path, {"prediction_id"} | {column.name for column in inputs if column.dtype.is_text})
-    rows = rows if model is None else [_by_entity(row, model) for row in rows]
-    return parse_feedback(rows, plan_of, project.clock.now_us(), _MOST)
+    rows = _read_rows(path, {column.name: column.dtype for column in inputs} | _TYPES)
+    rows = rows if model is None else (_by_entity(row, model) if isinstance(row, dict) else row for row in rows)
+    return parse_feedback(list(rows), plan_of, project.clock.now_us(), _MOST)
 
 
-def _rows(project: Workspace, path: Path, texts: set[str]) -> list[dict[str, Any]]:
-    reader = _READERS.get(path.suffix)
-    if reader is None or not path.is_file():
-        problem = "is missing" if reader else "is not a .parquet, .csv or .jsonl file"
+def _read_rows(path: Path, types: Mapping[str, DType]) -> Iterator[Any]:
+    if path.suffix not in {*ENDINGS, _LINES} or not path.is_file():
+        problem = "is missing" if path.suffix in {*ENDINGS, _LINES} else "is not a .parquet, .csv or .jsonl file"
         raise SourceError(f"feedback table {path}", problem, fix="name a Parquet, CSV or JSON-lines file")
-    try:
-        found = project.connection.sql(reader, params=[str(path)])
-        if path.suffix in _TYPES:
-            # It takes the texts 42, true and 2026-01-02 for a number, a bool and a date, if all of a column are.
-            types = dict(zip(found.columns, map(str, found.types), strict=True))
-            types |= dict.fromkeys(texts & types.keys(), "VARCHAR")
-            found = project.connection.sql(f"{reader[:-1]}, {_TYPES[path.suffix]} = ?)", params=[str(path), types])
-        table = found.to_arrow_table()
-    except duckdb.Error as error:
-        raise SourceError(f"feedback table {path}", f"cannot be read: {error}", fix="correct the file") from error
-    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+    if path.suffix != _LINES:
+        for _, rows in open_input(path).read_chunks(CHUNK_ROWS):
+            for row in rows.to_pylist():
+                yield {name: plain_value(value, types.get(name, DType.STRING)) for name, value in row.items()}
+        return
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            yield from [orjson.loads(line)] if line.strip() else []
+        except orjson.JSONDecodeError as error:
+            problem = f"has a line {number} that is not JSON: {error}"
+            raise SourceError(f"feedback table {path}", problem, fix="correct the line") from error
 
 
 def _by_entity(row: Mapping[str, Any], model: str) -> dict[str, Any]:
     keys = {name: value for name, value in row.items() if name not in _OWN}
     return {**{name: row[name] for name in row.keys() & _OWN}, "model": model, "keys": keys}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - of any column
-    """Return a value that JSON can hold; a time without a zone is text, which is rejected, and NaN is null."""
-    if isinstance(value, datetime) and value.tzinfo:
-        return to_us(value)
-    if isinstance(value, date):  # a datetime is one
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value

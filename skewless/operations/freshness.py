@@ -9,6 +9,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.names import check_known
 from skewless.contract.plan import View
+from skewless.contract.readable import duration_text
 from skewless.contract.rows import RowCodec
 from skewless.contract.windows.view import WindowView
 from skewless.infra.alerts.alerts import Alert, Alerts, Severity, open_alerts
@@ -18,7 +19,6 @@ from skewless.infra.offline.log_parts import latest_event_us
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, save_last
-from skewless.operations.readable import duration_text
 from skewless.workspace import Workspace
 
 ALERT = "freshness"

@@ -168,7 +168,7 @@ def rollback(
     Raises:
         PackageError: there is no earlier champion, or its package was altered.
         StalePlanError: the earlier champion cannot be served, because the online store lacks one of its views.
-        ConflictError: another process changed the traffic meanwhile.
+        ConflictError: a rollback for this reason has just ended the rollout, or another process changed the traffic.
     """
     if dry_run:
         return _outcome(model, plan_rollback(project, model, reason))
@@ -201,10 +201,15 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
 
     check_known("model", model, project.packages.list_models())
     traffic, aliases = project.store.traffic, project.store.aliases
-    policy, now_us = traffic.get(model), project.clock.now_us()
+    before, policy = [None, None, *traffic.history(model, most=2)][-2:]
+    now_us = project.clock.now_us()
     if policy is not None and policy.challenger is not None:
         return plan.roll_back(policy, reason, now_us, {})
     moves = aliases.history(model, CHAMPION)
+    if policy and before and before.challenger and (policy.champion, policy.reason) == (moves[-1].to, reason):
+        # The end of a rollout is one write: a caller that was killed after it cannot know that it was made.
+        fix = "give another --reason to go back to the champion before, too"
+        raise ConflictError(f"rollback of {model!r}", "has ended the rollout, for this reason", value=reason, fix=fix)
     earlier = aliases.previous(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"

@@ -15,6 +15,7 @@ from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
+from skewless.contract.readable import iso_text
 from skewless.infra.decisions.decision_log import DecisionLog, DecisionStatus
 from skewless.infra.decisions.deliveries import SinkStatus, read_sinks
 from skewless.infra.host.processes import read_processes
@@ -41,7 +42,6 @@ from skewless.infra.plans.retirement import read_lifecycles
 from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.redaction import display_url
-from skewless.operations.readable import iso_text
 from skewless.operations.server_status import read_server
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 from skewless.workspace import Workspace

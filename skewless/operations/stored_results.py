@@ -9,10 +9,10 @@ from typing import Any, Literal
 from skewless.contract.lifecycle import Watch
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.plain_record import PlainRecord
+from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import Run
-from skewless.operations.readable import duration_text
 from skewless.workspace import Workspace
 
 

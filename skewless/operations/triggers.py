@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import PackageError
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.plain_record import PlainRecord
+from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.package import Package, open_package
@@ -173,10 +174,10 @@ def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> R
 
 def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     limit = spec.triggers.age
-    age = timedelta(microseconds=now - _trained_us(champion))
+    age = (now - _trained_us(champion)) * _MICROSECOND
     if limit is None or age < limit:
         return None
-    sentence = f"the champion was trained {age.days} days ago"
+    sentence = f"the champion was trained {duration_text(age.total_seconds())} ago"
     evidence = {"age_us": age // _MICROSECOND, "limit_us": limit // _MICROSECOND}
     return RetrainCause(name="age", sentence=sentence, evidence=evidence)
 

@@ -19,7 +19,7 @@ from skewless.infra.offline.log_parts import measure_latest_delays
 from skewless.infra.plans.needed_views import PLAN, NeededViews
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.operations.freshness import read_watermarks
-from skewless.operations.readable import duration_text
+from skewless.operations.report.cells import duration
 from skewless.operations.status import open_online
 from skewless.operations.window_status import read_window
 from skewless.workspace import Workspace
@@ -158,17 +158,17 @@ def judge_age(view: View | WindowView, check: Freshness | None, watermark_us: in
     limit_us, seen_us = view.freshness_us, watermark_us or (check.watermark_us if check else None)
     state: FreshState
     if limit_us and watermark_us is not None and now_us - watermark_us > limit_us:
-        state, why = "late", f"was not updated for {_length(now_us - watermark_us)}, the limit is {_length(limit_us)}"
+        state, why = "late", f"was not updated for {duration(now_us - watermark_us)}, the limit is {duration(limit_us)}"
     elif check is None:
         state, why = "unknown", "was never checked"
     elif now_us - check.at_us > _OLD_CHECK_US:
-        state, why = "unknown", f"was last checked {_length(now_us - check.at_us)} ago"
+        state, why = "unknown", f"was last checked {duration(now_us - check.at_us)} ago"
     elif not limit_us:
         state, why = "no limit", "declares no limit"
     elif replace(check, limit_us=limit_us).is_late:
         state, why = "late", _late_text(check, limit_us)
     else:
-        state, why = "fresh", f"is within its limit of {_length(limit_us)}"
+        state, why = "fresh", f"is within its limit of {duration(limit_us)}"
     return ViewAge(
         state=state,
         why=why,
@@ -190,11 +190,7 @@ def _age_s(now_us: int, at_us: int | None) -> float | None:
 def _late_text(check: Freshness, limit_us: int) -> str:
     if check.age_us is None:
         return "has no event"
-    return f"latest event was {_length(check.age_us)} old, the limit is {_length(limit_us)}"
-
-
-def _length(us: int) -> str:
-    return duration_text(us / 1e6)
+    return f"latest event was {duration(check.age_us)} old, the limit is {duration(limit_us)}"
 
 
 @dataclass(frozen=True, kw_only=True)

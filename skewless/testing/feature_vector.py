@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from skewless.contract.columns import PREDICTION, REQUEST, FeatureRef, Transform
 from skewless.contract.errors import DefinitionError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.readable import length_text
 from skewless.contract.windows.hops import window_start
 from skewless.testing.records import GivenEvent, RowRecords, WindowReads, row_text, time_text
 
@@ -66,7 +66,7 @@ class FeatureEvidence:
             return [f"view {view} has no row of this entity"]
         lines = [f"row of {view}: {row_text(winner.values)}"] if winner else [f"view {view}: no row is known yet"]
         if winner and 0 < records.view.ttl_us < self.t - winner.event_us:
-            lines[0] += f" (expired: older than {timedelta(microseconds=records.view.ttl_us)})"
+            lines[0] += f" (expired: older than {length_text(records.view.ttl_us)})"
         others = [row for row in given if row is not winner]
         lines += [
             f"not used: {row_text(row.values)}"
@@ -84,7 +84,7 @@ class FeatureEvidence:
         inside = [event for event in counted if event.ts >= start]
         span = f"from {time_text(start)} to {time_text(self.t)} (excluded)"
         lines = [
-            f"{item.text} over {timedelta(microseconds=item.window_us)}, {span}",
+            f"{item.text} over {length_text(item.window_us)}, {span}",
             f"{len(inside)} events of {reads.view.source} count:",
             *(f"  {self._event_text(reads, event)}" for event in inside),
         ]

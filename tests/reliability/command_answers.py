@@ -175,7 +175,12 @@ def opened(project: Project) -> Answer:
 def adopted(project: Project) -> Answer:
     """Return the adopted version and its origin."""
     (version,) = opened(project)
-    return project.store.approvals.origin("both", version)
+    return project.card("both", version).origin
+
+
+def see_origins(project: Project) -> None:
+    """See that each adopted version has its origin."""
+    assert all(project.card("both", version).origin for version in opened(project))
 
 
 def restored(project: Project) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.operations import rollout
@@ -58,6 +59,12 @@ def _by_hand(place: Sandbox) -> None:
     place.project.store.aliases.move(MODEL, "champion", expect="000001", to=NEW, reason="by hand", now_us=1)
 
 
+def _begun_after_a_promotion(place: Sandbox) -> None:
+    """Begin the rollout of the first version again, so that the champion has one before it."""
+    _returned(place)
+    rollout.begin_rollout(place.project, MODEL, "000001")
+
+
 # name -> the action, and its preparation
 DEEDS: Mapping[str, tuple[str, Callable[[Sandbox], None]]] = {
     "begin": ("begin", lambda _: None),
@@ -65,7 +72,7 @@ DEEDS: Mapping[str, tuple[str, Callable[[Sandbox], None]]] = {
     "won": ("step", _won),
     "back": ("step", _back),
     "follow": ("step", _by_hand),
-    "end by hand": ("rollback", lambda place: do(place.project, "begin")),
+    "end by hand": ("rollback", _begun_after_a_promotion),
     "return by hand": ("rollback", _returned),
 }
 
@@ -183,6 +190,24 @@ def test_a_rollback_by_hand_that_is_killed_is_repeated_and_goes_back_once(kill_s
     if side == "before":  # the alias is the old one, so that a person does it again
         do(kill_scene.place.project, "rollback")
     assert state(kill_scene.place) == kill_scene.after["return by hand"]
+    _check_books(kill_scene.place, side)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_rollback_that_ends_a_rollout_is_killed_and_repeated_and_ends_it_alone(
+    kill_scene: KillScene, side: Side
+) -> None:
+    kill_scene.prepare("end by hand")
+    repo, project = str(kill_scene.place.repo), kill_scene.place.project
+    assert kill_scene.victims.killed("commit-traffic_policy#1", side, repo=repo, deed="rollback")
+    if side == "before":
+        do(project, "rollback")
+    for dry_run in (True, False):
+        with pytest.raises(ConflictError, match=r"has ended the rollout, for this reason .got 'by hand'"):
+            rollout.rollback(project, MODEL, reason="by hand", dry_run=dry_run)
+    assert state(kill_scene.place) == kill_scene.after["end by hand"]
+    assert rollout.rollback(project, MODEL, reason="the champion is bad, too").change == "back"
+    assert champion(project) == "000001"
     _check_books(kill_scene.place, side)
 
 

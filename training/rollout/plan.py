@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.lifecycle import Rollout
+from skewless.contract.readable import duration_text, length_text
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
 from skewless.training.rollout.evidence import Evidence
@@ -84,7 +85,8 @@ def start_rollout(
             kind="won", policy=_end_rollout(replace(policy, reason="the model had no champion"), challenger)
         )
     if rollout.shadow > timedelta(0):
-        reason = f"version {challenger} runs as a shadow of the champion for {rollout.shadow}"
+        length = length_text(rollout.shadow // _MICROSECOND)
+        reason = f"version {challenger} runs as a shadow of the champion for {length}"
         return TrafficChange(kind="begin", policy=replace(policy, phase="shadow", shadows=(challenger,), reason=reason))
     change = _end_shadow(replace(policy, reason="the rollout starts"), rollout)
     return change if change.kind == "won" else replace(change, kind="begin")
@@ -116,7 +118,7 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
     # Time alone proves nothing: without requests the guardrails have judged nothing.
     if elapsed < phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
         return None
-    duration = timedelta(seconds=round(elapsed.total_seconds()))
+    duration = duration_text(elapsed.total_seconds())
     reason = f"all guardrails held for {duration} and {evidence.requests:,} requests of each arm"
     after = _next_policy(policy, now_us, reason, numbers)
     has_shadow = policy.phase == "shadow"
@@ -206,7 +208,8 @@ def _analyse_ab_test(
         return roll_back(policy, f"the champion's loss is lower: {_describe_analysis(analysis)}", now_us, numbers)
     # Without a decision the champion stays: the challenger has to prove that it is better.
     if elapsed >= rollout.longest:
-        return roll_back(policy, f"the A/B test has not decided within {rollout.longest}", now_us, numbers)
+        length = length_text(rollout.longest // _MICROSECOND)
+        return roll_back(policy, f"the A/B test has not decided within {length}", now_us, numbers)
     return None
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
+from skewless.contract.readable import length_text
 from skewless.contract.windows.view import WindowView
 from skewless.control_room.page import Page, Part, Query, Unknown, read_part
 from skewless.control_room.plots import TimeCurve
 from skewless.infra.log.daily_counts import DAY_US
 from skewless.infra.log.partitions import source_logs
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.operations.readable import length_text
 from skewless.operations.refused import DayCount, days_of
 from skewless.operations.view_changes import (
     DefinitionHistory,

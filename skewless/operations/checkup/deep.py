@@ -12,6 +12,7 @@ from pathlib import Path
 from skewless.client import Client, Limits, Retries
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
 from skewless.infra.host.processes import read_processes
@@ -22,7 +23,6 @@ from skewless.infra.storage.objects import STAGING
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.operations.checkup.peers import check_database, check_kafka, check_redis, check_storage
-from skewless.operations.readable import duration_text
 
 _DAY_S = 86_400.0
 _SOON_DAYS = 14.0  # as the alert SkewlessCertificateExpires

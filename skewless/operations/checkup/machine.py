@@ -16,6 +16,7 @@ from pathlib import Path
 from skewless.contract.clock import open_clock
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.keys import window_marker
+from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import WindowView
@@ -31,7 +32,6 @@ from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.redaction import display_url
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
-from skewless.operations.readable import duration_text
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)

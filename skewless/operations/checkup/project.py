@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.infra.host.processes import Process, read_processes
 from skewless.infra.log.catalog import Catalog
@@ -16,7 +17,6 @@ from skewless.infra.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
-from skewless.operations.readable import duration_text
 from skewless.operations.server_status import read_server_problems
 from skewless.operations.status import plan_state
 from skewless.workspace import CONFIG_FILE

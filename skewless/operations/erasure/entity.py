@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.keys import KeyValue, parse_key
 from skewless.contract.names import check_known
 from skewless.infra.log.compaction import Change, Options, rewrite_segments, visit_segments
@@ -41,9 +42,13 @@ from skewless.infra.log.log_columns import (
 )
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import open_outcome_log
+from skewless.infra.packages.package import read_spec
+from skewless.infra.plans.applied_plan import read_valid
 from skewless.infra.predictions.segments import WRITE_OPTIONS, open_prediction_log
+from skewless.infra.rollout.entity_lists import EntityLists
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
+from skewless.workspace import Workspace
 
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 _DTYPES = {
@@ -290,3 +295,22 @@ def _find_logged(
 
 def _may_be_key(column: pa.Field) -> bool:
     return not column.name.startswith("__") and (pa.types.is_integer(column.type) or pa.types.is_string(column.type))
+
+
+def find_lists(project: Workspace, entity: Entity) -> list[str]:
+    """Return the lists in which policies look up the key of an entity, and lists that no policy reads.
+
+    A policy may also look up another column in a list: then an equal value there is of something else.
+    """
+    applied = read_valid(project.state)
+    specs = [*(applied.models if applied else ())]
+    for model in project.packages.list_models():
+        for version in project.packages.list_versions(model):
+            with suppress(PackageError):  # it cannot be loaded either
+                specs.append(read_spec(project.store, model, version))
+    columns: dict[str, set[str]] = {}
+    for spec in specs:
+        for name, column in (spec.policy.lists if spec.policy else {}).items():
+            columns.setdefault(name, set()).add(column)
+    names = EntityLists(project.state.database).names()
+    return [name for name in names if not columns.get(name) or columns[name] & entity.keys.keys()]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from skewless.contract.columns import Column
-from skewless.contract.errors import PackageError, SourceError
+from skewless.contract.errors import SourceError
 from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.engines.job import delete_results
 from skewless.infra.log.catalog import Catalog
@@ -22,8 +23,6 @@ from skewless.infra.offline.sources import Table, find_table, has_files, view_ta
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.outcomes.label_rows import delete_label_rows
-from skewless.infra.packages.package import read_spec
-from skewless.infra.plans.applied_plan import read_valid
 from skewless.infra.plans.retirement import ViewLifecycle
 from skewless.infra.rollout.entity_lists import EntityLists
 from skewless.infra.storage.documents import Documents, Records
@@ -31,7 +30,14 @@ from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.history_file import file_columns
-from skewless.operations.erasure.entity import Entity, LoggedEntity, find_accepted_rows, find_outcomes, find_predictions
+from skewless.operations.erasure.entity import (
+    Entity,
+    LoggedEntity,
+    find_accepted_rows,
+    find_lists,
+    find_outcomes,
+    find_predictions,
+)
 from skewless.operations.events import complete_backfills
 from skewless.operations.proof import open_parity
 from skewless.workspace import Workspace
@@ -165,25 +171,6 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
     return receipt
 
 
-def find_lists(project: Workspace, entity: Entity) -> list[str]:
-    """Return the lists in which policies look up the key of an entity, and lists that no policy reads.
-
-    A policy may also look up another column in a list: then an equal value there is of something else.
-    """
-    applied = read_valid(project.state)
-    specs = [*(applied.models if applied else ())]
-    for model in project.packages.list_models():
-        for version in project.packages.list_versions(model):
-            with suppress(PackageError):  # it cannot be loaded either
-                specs.append(read_spec(project.store, model, version))
-    columns: dict[str, set[str]] = {}
-    for spec in specs:
-        for name, column in (spec.policy.lists if spec.policy else {}).items():
-            columns.setdefault(name, set()).add(column)
-    names = EntityLists(project.state.database).names()
-    return [name for name in names if not columns.get(name) or columns[name] & entity.keys.keys()]
-
-
 class _Erasure:
     """One erasure; ``check`` raises an error if this process has lost the right to write rows."""
 
@@ -205,9 +192,10 @@ class _Erasure:
         self._replaced: list[StoredObject] = []
 
     def run(self, *, dry_run: bool) -> ErasureReceipt:
-        if dry_run:
-            return self._receipt(dry_run=True)
         with closing(open_online_store(self._project.redis_url)) as store:
+            if dry_run:
+                self._count_online(store.get)
+                return self._receipt(dry_run=True)
             self._erase_accepted(store)
             self._erase_lists(dry_run=False)
             # Outcomes first: after an interruption, their predictions are still there to find them.
@@ -244,6 +232,19 @@ class _Erasure:
             if is_own:
                 # A repair from the log may have written a row again meanwhile.
                 self._online += self._delete_view(store, partition, rows)
+
+    def _count_online(self, get: Callable[[Sequence[bytes]], list[bytes | None]]) -> None:
+        """Count the entity's online rows and states, and views to build; not those of versions that nothing needs."""
+        found = SimpleNamespace(remove=lambda keys: sum(value is not None for value in get(keys)), delete=lambda _: 0)
+        store, sources = cast("OnlineStore", found), set(self._pending.get(_BUILDS) or [])
+        for partition, rows in self._accepted.items():
+            if rows.rows and partition.startswith(_EVENTS):
+                sources.add(source := partition.split("/")[1])
+                self._delete_states(store, source, [rows], live=True)
+            elif rows.rows and partition not in self._others:
+                self._online += self._delete_view(store, partition, rows)
+        views, generations = self._project.needed.plan.windows, self._project.streams.generations
+        self._built = sum(view.source in sources and bool(generations.list_all(view)) for view in views)
 
     def _erase_lists(self, *, dry_run: bool) -> int:
         lists, now_us = EntityLists(self._project.state.database), self._project.clock.now_us()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skewless.operations.readable import duration_text, time_text
+from skewless.contract.readable import duration_text, time_text
 
 NONE = "-"
 GUARDRAIL_COLUMNS = ("guardrail", "champion", "challenger", "worse by at least", "limit", "outcome")

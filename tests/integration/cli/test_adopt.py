@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.contract.errors import ConflictError, GateError, PackageError, PlaceError, RequestError
+from skewless.contract.errors import ConflictError, GateError, PackageError, PlaceError, RequestError, StoreError
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.packages.approvals import Approvals
 from skewless.infra.packages.package import open_package, verify_folder
 from skewless.operations import adoption
 from skewless.project import Project
@@ -78,6 +79,19 @@ def test_a_version_is_adopted_approved_and_promoted(
         assert (card["origin"], card["aliases"], card["digest"]) == (origin, ["champion"], taken.digest)
     finally:
         PrivateServer(production / ".skewless").stop()
+
+
+def test_an_adoption_that_cannot_store_the_origin_adds_no_version(
+    production: Path, bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("database", "is unavailable", fix="start it")
+
+    path, digest = bundle
+    monkeypatch.setattr(Approvals, "put_origin", fail)
+    assert run("adopt", path, "fraud", "--digest", digest, "--repo", production).code == StoreError.exit_code
+    with Project(production) as project:
+        assert project.packages.list_versions("fraud") == []
 
 
 def test_the_card_has_the_facts_of_the_package(staging: Path) -> None:

@@ -170,7 +170,12 @@ def test_a_dry_run_counts_and_changes_nothing(filled_repo: Path) -> None:
         assert receipt.dry_run
         assert receipt.rows > 0 < receipt.events
         assert values(project) == before
-        assert project.erase(ENTITY, dry_run=True).rows == receipt.rows == project.erase(ENTITY).rows
+        erased = project.erase(ENTITY)
+        counts = ("rows", "events", "predictions", "outcomes", "lists", "online", "built")
+        assert {name: getattr(receipt, name) for name in counts} == {name: getattr(erased, name) for name in counts}
+        assert receipt.online > 0 < receipt.built
+        again = project.erase(ENTITY, dry_run=True)
+        assert (again.rows, again.events, again.online, again.built) == (0, 0, 0, 0)
         said = run("erase", "--entity", f"user={ERASED}", "--repo", repo, "--yes")
         assert said.code == 0
         assert "not covered: backups" in said.stdout

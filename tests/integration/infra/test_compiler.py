@@ -258,7 +258,10 @@ def test_an_error_in_a_module_names_file_and_line(repo: Path, file: str, line: i
 
 
 @pytest.mark.parametrize("file", ["definitions.py", "feature_store.yaml"])
-def test_a_missing_file_is_named(repo: Path, file: str) -> None:
+def test_a_missing_file_and_one_that_is_not_text_are_named(repo: Path, file: str) -> None:
+    (repo / file).write_bytes(b"\xff\xfe\0")
+    with pytest.raises(DefinitionError, match=f"^file {repo / file}: "):
+        compile_repo(repo)
     (repo / file).unlink()
     with pytest.raises(DefinitionError, match=f"{file}: does not exist.*--repo DIR"):
         compile_repo(repo)

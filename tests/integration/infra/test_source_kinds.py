@@ -21,6 +21,7 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
 from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
+from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import view_table
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
@@ -227,6 +228,29 @@ def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(
     (world.root / "v.csv").write_text("id,event,x\n1,1970-01-01T02:00:00Z,1.5\n2,1970-01-01T02:00:00Z,lots\n")
     with pytest.raises(SourceError, match=r"column 'x': cannot be read as DOUBLE on line 3 .got 'lots'"):
         world.run(make_view(created=None, path="v.csv"))
+
+
+def test_booleans_where_a_number_belongs_are_called_booleans() -> None:
+    message = r"column 'y': has booleans, and must have numbers .float64. .got 'BOOLEAN'.. Fix: write true as 1 and"
+    with pytest.raises(SourceError, match=message):
+        check_columns("t", {"y": "BOOLEAN"}, {"y": DType.FLOAT64})
+    with pytest.raises(SourceError, match=r"does not fit the declared type bool .got 'DOUBLE'."):
+        check_columns("t", {"y": "DOUBLE"}, {"y": DType.BOOL})
+
+
+def test_an_integer_of_a_csv_file_is_never_rounded(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
+    """DuckDB reads 1.5 as the integer 2: the rows of keys and features would be those of others."""
+    _, world = worlds
+    rows = ["1.5,7", "2,1.5", "3,2.0", "4,9007199254740993", "5,9223372036854775808"]
+    lines = ["id,event,n", *(row.replace(",", ",1970-01-01T01:00:00Z,") for row in rows)]
+    (world.root / "v.csv").write_text("\n".join(lines) + "\n")
+    view = make_view(features={"n": DType.INT64}, created=None, path="v.csv")
+    read = filled(world, view, [[1], [2], [3], [4], [5]])
+    assert read.has_row.tolist() == [False, False, True, True, False]
+    assert read.values["n"].tolist()[2:4] == [2, 9007199254740993]
+    (world.root / "v.csv").write_text("id,event,n\n1,1970-01-01T01:00:00Z,0x10\n")
+    with pytest.raises(SourceError, match=r"column 'n': cannot be read as an integer on line 2 .got '0x10'"):
+        world.run(view)
 
 
 @pytest.mark.parametrize(

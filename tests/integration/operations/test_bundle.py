@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,23 @@ def test_equal_projects_give_equal_bytes_without_secrets(place: Sandbox, tmp_pat
         assert {item.name for item in tar if item.isfile()} == {
             path.relative_to(tmp_path / "bundle").as_posix() for path in files
         }
+
+
+@pytest.mark.parametrize("name", ["x.tgz", "x.zip", "x.TAR", "x.gz", "x.parquet"])
+def test_a_new_folder_does_not_get_the_name_of_a_file(place: Sandbox, tmp_path: Path, name: str) -> None:
+    project, target, entities = place.project, tmp_path / name, place.repo / "entities.csv"
+    entities.write_text("card_id,shop_id,amount,paid_at\n1,a,1.5,2025-01-01T00:00:00Z\n")
+    writers: tuple[Callable[[bool], object], ...] = (
+        lambda dry_run: project.bundle(target, dry_run=dry_run),
+        lambda dry_run: project.backup(target, dry_run=dry_run),
+        lambda dry_run: project.export(MODEL, to="table", out=target, dry_run=dry_run),
+        lambda dry_run: project.dataset(entities, MODEL, target, time="paid_at", dry_run=dry_run),
+    )
+    for write in writers:
+        for dry_run in (True, False):
+            with pytest.raises(RequestError, match=r"x\.\w+: has the name of a file .got '\.\w+'.. Fix: name a folder"):
+                write(dry_run)
+    assert not target.exists()
 
 
 def test_no_setting_of_a_bundle_is_a_place_or_an_address() -> None:

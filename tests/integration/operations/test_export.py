@@ -16,11 +16,13 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
+from skewless.infra.packages.package import open_package
 from skewless.infra.packages.signing import trusted_documents
 from skewless.infra.trees import targets, treelite_model, triton_repository
 from skewless.infra.trees.export_certificate import ExportCertificate
 from skewless.infra.trees.export_model import ExportModel
 from skewless.infra.trees.table import NumberType, Tree, TreeFacts, TreeTable
+from skewless.operations import export
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 from tests.worlds.tree_exports import find_toolchain
@@ -226,6 +228,16 @@ def test_exports_that_are_refused(place: Sandbox, tmp_path: Path) -> None:
     dry = export(MODEL, to="table", out=tmp_path / "out", training_rows=50, dry_run=True)
     assert dry.certificate.kinds["training"] == 50
     assert not list(tmp_path.glob("out*"))
+
+
+def test_an_export_says_which_actions_are_not_in_it(place: Sandbox) -> None:
+    package = open_package(place.project.store, MODEL, "000001")
+    assert "not in it" not in export._describe(package).note
+    deciding = replace(package, spec=replace(package.spec, decisions={"decline": 0.5}))
+    assert (
+        "It gives scores, and no actions: decisions of the model's spec are not in it."
+        in export._describe(deciding).note
+    )
 
 
 def test_a_certificate_is_read_as_it_was_written(place: Sandbox, tmp_path: Path) -> None:

@@ -174,7 +174,71 @@ def test_a_time_of_a_table_needs_a_zone(place: Sandbox, tmp_path: Path, ending: 
         write(path, {"prediction_id": ["a"], "label": [1], "known_at": at})
         refused = run("feedback", path, "--repo", place.repo)
         assert refused.code == 6
-        assert "feedback 0 field 'known_at': is not a time (got '2026-01-01" in refused.stderr
+        assert "feedback 0 field 'known_at': is not a valid timestamp (got '2026-01-01" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,label\na,1\n", "feedback 0 row: has an unknown field (got 'id')"),
+        *(
+            (f"prediction_id,label\n001,1\nb,{label}\n", f"feedback 1 field 'label': is not a number (got {got})")
+            for label, got in (
+                *((text, repr(text)) for text in ("yes", "t", "0x10", "1_000", "true", "\u0661", "2026-01-02")),
+                ('"1,000"', "'1,000'"),
+            )
+        ),
+        *(
+            (f"prediction_id,label\n001,1\nb,{label}\n", f"feedback 1 field 'label': is not finite (got {got})")
+            for label, got in (
+                ("inf", "inf"),
+                ("-Infinity", "-inf"),
+            )
+        ),
+        ("prediction_id,label\na,1\nb,1,7\n", "Expected 2 columns, got 3: b,1,7"),
+        ("prediction_id,label\na\n", "Expected 2 columns, got 1: a"),
+        ("prediction_id,label,label\na,1,0\n", "has two columns with one name"),
+        ("prediction_id,label\n\udce9,1\n", "invalid UTF8 data"),
+        ("prediction_id;label\na;1\n", "has an unknown field (got 'prediction_id;label')"),
+        ("", "cannot be read: Empty CSV file"),
+        ("prediction_id,label\n", "has no rows"),
+    ],
+)
+def test_nothing_of_a_csv_file_is_guessed(place: Sandbox, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "said.csv"
+    path.write_text(text, errors="surrogateescape")
+    refused = run("feedback", path, "--repo", place.repo)
+    assert (refused.code in {4, 6}, said in refused.stderr) == (True, True), refused
+    assert rows_kept(place.project) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"prediction_id": "a", "label": "1"}', "is not a number (got '1')"),
+        ('{"prediction_id": "a", "label": NaN}', "has a line 1 that is not JSON"),
+        ("\n[1]", "feedback 0 row: is not an object"),
+        ('{"prediction_id": "a", "label": 1}\n{', "has a line 2 that is not JSON"),
+    ],
+)
+def test_a_file_of_lines_is_read_as_a_request(place: Sandbox, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text(text)
+    refused = run("feedback", path, "--repo", place.repo)
+    assert (refused.code in {4, 6}, said in refused.stderr) == (True, True), refused
+    entity = {"model": MODEL, "keys": ask(1)[0], "event_time": "2026-01-01T00:00:00Z", "label": None}
+    path.write_text("\n" + json.dumps(entity) + "\n")
+    assert done("feedback", path, "--repo", place.repo)["kinds"] == {"retraction": 1}
+
+
+def test_numbers_and_texts_of_a_csv_file(place: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "said.csv"
+    lines = ["prediction_id,model,label,known_at", f'"a,b",{MODEL},-1.5e-1,7', "007,,,", "1e5,,01,"]
+    path.write_text("\ufeff" + "\r\n".join(lines))
+    outcomes = read_feedback(place.project, path, None)
+    assert [outcome.prediction_id for outcome in outcomes] == ["a,b", "007", "1e5"]
+    assert [outcome.label for outcome in outcomes] == [-0.15, None, 1.0]
+    assert (outcomes[0].model, outcomes[0].known_at, outcomes[1].model) == (MODEL, 7, None)
 
 
 @pytest.mark.parametrize(

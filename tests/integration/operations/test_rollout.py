@@ -48,7 +48,7 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None
     assert champion(project) == NEW
     last = project.store.aliases.history(MODEL, "champion")[-1]
     assert last.reason == standing(project).reason
-    assert "all guardrails held for 0:10:0" in last.reason
+    assert "all guardrails held for 10 min" in last.reason
     assert not rollout.needs_step(project, MODEL)
     assert open_alerts(project.state) == []
 

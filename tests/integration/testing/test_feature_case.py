@@ -48,7 +48,7 @@ def test_a_failed_comparison_shows_the_events(feature_case: FeatureCase) -> None
     assert str(failure.value).splitlines() == [
         "all at 2026-01-15T12:00:00Z for card=1 amount=5.0",
         "  card_now__spent_1h: expected 20.5, got 12.5",
-        "    sum of amount over 1:00:00, from 2026-01-15T11:00:00Z to 2026-01-15T12:00:00Z (excluded)",
+        "    sum of amount over 1 h, from 2026-01-15T11:00:00Z to 2026-01-15T12:00:00Z (excluded)",
         "    2 events of payments count:",
         "      2026-01-15T11:30:00Z card=1 amount=10.0 shop=a payment=p1",
         "      2026-01-15T11:45:00Z card=1 amount=2.5 shop=a payment=p2",
@@ -83,7 +83,7 @@ def test_a_failed_comparison_shows_the_rows(feature_case: FeatureCase) -> None:
     assert "view plain_facts has no row of this entity" in text
     expired = feature_case.vector("all", card=1, amount=5.0, at="2026-01-16T12:00:00Z")
     assert expired["limit"] is None
-    assert "expired: older than 12:00:00" in expired.explain("limit")
+    assert "expired: older than 12 h" in expired.explain("limit")
 
 
 def test_wrong_input_is_refused_with_its_name(feature_case: FeatureCase) -> None:

@@ -152,6 +152,13 @@ def test_floats_and_text_may_be_null(name: str) -> None:
     assert column.tolist() == [None] if column.dtype == object else np.isnan(column[0])
 
 
+@pytest.mark.parametrize("name", ["count", "big", "flag", "at"])
+def test_a_null_field_of_another_type_is_called_null(name: str) -> None:
+    fix = f"send a value: a {FIELDS[name]} has no null"
+    with pytest.raises(RequestError, match=f"^row 0 field '{name}': is null. Fix: {fix}$"):
+        parse_one(**{name: None})
+
+
 def test_float32_fields_are_rounded_once() -> None:
     largest = float(np.finfo(np.float32).max)
     assert parse_one(small=largest).fields["small"].tolist() == [largest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.contract.errors import PlaceError, SkewlessError, SourceError
+from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError
 from skewless.infra.engines.results import FOLDER
 from skewless.serving import batch_files, batch_tasks
 from skewless.serving.batch_files import open_input
@@ -103,6 +104,43 @@ def test_csv_files_give_csv_files(
     assert scores == whole["score"].to_pylist()
 
 
+@pytest.mark.parametrize("amount", ["1_000", "\u0661", "1,000", "0x10", "inf", "true"])
+def test_a_number_of_a_csv_file_is_not_guessed(place: Sandbox, days: Path, tmp_path: Path, amount: str) -> None:
+    table = pq.read_table(days / "a.parquet").slice(0, 1).drop_columns(["note", "amount"])
+    times = table["paid_at"].cast(pa.timestamp("us", tz="UTC"))
+    table = table.set_column(table.column_names.index("paid_at"), "paid_at", times)
+    pa_csv.write_csv(table.append_column("amount", pa.array([amount])), tmp_path / "in.csv")
+    with pytest.raises(RequestError, match="field 'amount': is not a valid float64"):
+        place.project.predict_file(MODEL, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_file_is_neither_its_own_target_nor_is_a_folder(place: Sandbox, days: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    shutil.copy(days / "a.parquet", source)
+    before = source.read_bytes()
+    (tmp_path / "folder.parquet").mkdir()
+    for target, problem in ((source, "is the input, or in its folder"), (tmp_path / "folder.parquet", "is a folder")):
+        with pytest.raises(PlaceError, match=f"{target.name}: {problem}. Fix: choose a"):
+            place.project.predict_file(MODEL, source, target)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\xff", "card_id,\xe9\n1,2\n".encode("latin1"), b"a,a\n1,2\n"])
+def test_a_header_that_is_not_text_or_has_a_name_twice_is_refused(place: Sandbox, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "in.csv").write_bytes(data)
+    with pytest.raises(SourceError, match=r"in\.csv: (cannot be read|has two columns with one name)"):
+        place.project.predict_file(MODEL, tmp_path / "in.csv", tmp_path / "out.csv")
+
+
+def test_1_1_a_time_without_a_zone_is_refused_in_every_kind_of_file(place: Sandbox, days: Path, tmp_path: Path) -> None:
+    table = pq.read_table(days / "a.parquet").slice(0, 1).drop_columns(["note"])
+    times = table["paid_at"].cast(pa.timestamp("us"))
+    pq.write_table(table.set_column(table.column_names.index("paid_at"), "paid_at", times), tmp_path / "in.parquet")
+    with pytest.raises(RequestError, match=r"field 'paid_at': is not a valid timestamp .*Fix: add the zone"):
+        place.project.predict_file(MODEL, tmp_path / "in.parquet", tmp_path / "out.parquet")
+
+
 def _empty(folder: Path) -> None:
     for path in folder.glob("*.parquet"):
         path.unlink()
@@ -185,8 +223,8 @@ def test_a_target_must_be_new_and_elsewhere(place: Sandbox, days: Path, tmp_path
     (tmp_path / "empty").mkdir()
     with on_engine(place) as project:
         for target, problem in (
-            (days, "is in the folder of the input"),
-            (days / "out.parquet", "is in the folder of the input"),
+            (days, "is the input, or in its folder"),
+            (days / "out.parquet", "is the input, or in its folder"),
             (tmp_path / "full", "is not empty"),
             (tmp_path / "file", "is a file"),
             (tmp_path / "no/out", "does not exist"),

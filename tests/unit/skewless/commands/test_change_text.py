@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from skewless.commands.change_text import difference_lines
 from skewless.contract.changes import Difference, find_differences
 from skewless.contract.dtypes import DType
+from skewless.contract.readable import length_text
 from skewless.contract.windows.hops import DAY, MINUTE
 from skewless.contract.windows.view import Aggregate, Function
-from skewless.operations.readable import length_text
 
 MIN = Aggregate(name="min_60d", column="amount", function=Function.MIN, window_us=60 * DAY, hop_us=DAY)
 

@@ -168,7 +168,7 @@ class TestAB:
         ended = plan.next_change(begun(self.AB), self.AB, GOOD, NOW + 48 * HOUR)
         assert ended is not None
         assert (ended.kind, ended.policy.champion) == ("back", OLD)
-        assert "not decided within 2 days" in ended.policy.reason
+        assert "not decided within 2 d" in ended.policy.reason
 
 
 class TestBegin:

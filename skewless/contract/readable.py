@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from skewless.contract.clock import from_us
 
@@ -13,8 +14,8 @@ _SHORT_S = 9.95  # below, a decimal is shown
 def duration_text(seconds: float) -> str:
     """Return a duration rounded to its two largest units.
 
-    >>> [duration_text(seconds) for seconds in (273_600, 125.2, 60, 42.3, 2.44, 0.35, 0)]
-    ['3 d 4 h', '2 min 5 s', '1 min', '42 s', '2.4 s', '350 ms', '0 s']
+    >>> [duration_text(seconds) for seconds in (273_600, 46_796, 125.2, 60, 42.3, 2.44, 0.35, 0)]
+    ['3 d 4 h', '13 h', '2 min 5 s', '1 min', '42 s', '2.4 s', '350 ms', '0 s']
     """
     if seconds < 0:
         return f"-{duration_text(-seconds)}"
@@ -22,7 +23,8 @@ def duration_text(seconds: float) -> str:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < _SHORT_S:
         return f"{seconds:.1f} s".replace(".0 ", " ")
-    parts, rest = [], round(seconds) * 1_000_000
+    smallest = next(us for (_, length_us), (_, us) in pairwise((*UNITS_US, UNITS_US[-1])) if seconds * 1e6 >= length_us)
+    parts, rest = [], round(seconds * 1e6 / smallest) * smallest
     for unit, length_us in UNITS_US:
         n, rest = divmod(rest, length_us)
         parts.append(f"{n:,} {unit}" if n else "")
