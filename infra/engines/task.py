@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from skewless.contract.columns import digest
 from skewless.contract.errors import SkewlessError
-from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plain_record import PlainRecord, build_record
 from skewless.infra.storage.objects import StoredObject
 
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
@@ -82,8 +82,7 @@ class Task:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return the task that a text holds."""
-        data = json.loads(text)
-        return cls(**{**data, "inputs": tuple(StoredObject(*stored) for stored in data["inputs"])})
+        return build_record(cls, json.loads(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +114,6 @@ class TaskResult(PlainRecord):
     write_s: float = 0.0
     cpu_s: float = 0.0
     peak_bytes: int = 0
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the result that plain JSON values hold, as ``as_dict`` returns them."""
-        return cls(**{**data, "objects": tuple(StoredObject(*stored) for stored in data["objects"])})
 
 
 def run_task(task: Task) -> TaskResult:
