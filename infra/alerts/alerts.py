@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
+from skewless.contract.plain_record import build_record
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
@@ -319,9 +320,6 @@ def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
 
 def _read(state: ProjectState) -> list[AlertRecord]:
     try:
-        return [
-            AlertRecord(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})
-            for item in Documents(state.database, _KIND).get(_NAME) or []
-        ]
+        return [build_record(AlertRecord, item) for item in Documents(state.database, _KIND).get(_NAME) or []]
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError("alerts", "are corrupt in the database", fix="restore the database from a backup") from error

@@ -10,7 +10,7 @@ import json
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from skewless.contract.columns import digest
 from skewless.contract.errors import SkewlessError
-from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plain_record import PlainRecord, build_record
 from skewless.infra.storage.objects import StoredObject
 
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
@@ -82,8 +82,7 @@ class Task:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return the task that a text holds."""
-        data = json.loads(text)
-        return cls(**{**data, "inputs": tuple(StoredObject(*stored) for stored in data["inputs"])})
+        return build_record(cls, json.loads(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +114,6 @@ class TaskResult(PlainRecord):
     write_s: float = 0.0
     cpu_s: float = 0.0
     peak_bytes: int = 0
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the result that plain JSON values hold, as ``as_dict`` returns them."""
-        return cls(**{**data, "objects": tuple(StoredObject(*stored) for stored in data["objects"])})
 
 
 def run_task(task: Task) -> TaskResult:
@@ -158,7 +152,7 @@ def read_outcome(task: Task, text: str | bytes) -> TaskResult:
     if "result" in outcome:
         return TaskResult.from_dict(outcome["result"])
     if "error" in outcome:
-        raise _rebuild_error(outcome["error"])
+        raise SkewlessError.from_dict(outcome["error"])
     fix = f"report it with the worker's trace:\n{outcome['trace']}"
     raise SkewlessError(f"task {task.name}", f"has failed: {outcome['fault']}", fix=fix)
 
@@ -180,17 +174,4 @@ def lost_error(task: Task, attempts: int) -> SkewlessError:
 
 def _name_task(task: Task, parts: Mapping[str, Any]) -> SkewlessError:
     named = f"task {task.name}"
-    return _rebuild_error({**parts, "problem": f"{parts['problem'].rstrip('.')} ({named})"})
-
-
-def _rebuild_error(parts: Mapping[str, Any]) -> SkewlessError:
-    kinds = {each.kind: each for each in _error_classes(SkewlessError)}
-    kind = kinds.get(parts["kind"], SkewlessError)
-    return kind(parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value"))
-
-
-def _error_classes(root: type[SkewlessError]) -> Iterator[type[SkewlessError]]:
-    for each in root.__subclasses__():
-        yield from _error_classes(each)
-        yield each
-    yield root
+    return SkewlessError.from_dict({**parts, "problem": f"{parts['problem'].rstrip('.')} ({named})"})

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from skewless.contract.errors import ConflictError
+from skewless.contract.plain_record import build_record
 from skewless.contract.windows.view import WindowView
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
@@ -111,7 +112,7 @@ class Generations:
         """Return all generations of a view, oldest first."""
         data = self._documents.get(_name(view))
         items = data["generations"] if data else ()
-        return tuple(Generation(**{**item, "partitions": tuple(item["partitions"])}) for item in items)
+        return tuple(build_record(Generation, item) for item in items)
 
     def find_live(self, view: ViewVersion) -> Generation | None:
         """Return the generation that is read, or None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
@@ -13,7 +12,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.infra.log.log_columns import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
 from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
-from skewless.infra.offline.sources import ORDER, Table, read_error
+from skewless.infra.offline.sources import ORDER, Table
 from skewless.infra.offline.sql import cast_sql, quote, quote_all, sql_literal, to_microseconds
 
 # Why a row is not due yet. The last two are ordinary: no problem of the data.
@@ -102,7 +101,7 @@ class NewRows:
         Raises:
             SourceError: a file of the source cannot be read, or has another shape than declared.
         """
-        with self._open(connection):
+        with self.slices[0].table.reading(connection):
             query, parameters = self._query(connection)
             # Among equal rows, the later in file order gets the greater position, and so wins (SEMANTICS 2.1).
             ordered = f"SELECT {quote_all(_columns(self.view))} FROM ({query}) ORDER BY {EVENT}, {CREATED}, {ORDER}"
@@ -115,7 +114,7 @@ class NewRows:
         Raises:
             SourceError: as ``batches``.
         """
-        with self._open(connection):
+        with self.slices[0].table.reading(connection):
             query, parameters = self._query(connection)
             keys = quote_all(column.name for column in self.view.keys)
             good = f"FILTER (WHERE {REJECT} IS NULL)"
@@ -134,15 +133,6 @@ class NewRows:
             queries.append(f"SELECT * FROM ({query})")
             parameters += values
         return " UNION ALL ".join(queries), parameters
-
-    @contextmanager
-    def _open(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        table = self.slices[0].table
-        try:
-            with table.open(connection):
-                yield
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise read_error(table.name, error) from error
 
 
 def _slice_sql(
@@ -219,11 +209,8 @@ def read_pending(
         f"SELECT {reason}, count(*), min({due}) FROM ({rows}) WHERE {due} > {after_us}{range_condition}"
         " GROUP BY 1 ORDER BY 1"
     )
-    try:
-        with table.open(connection):
-            reasons = connection.execute(query, table.parameters).fetchall()
-    except duckdb.Error as error:
-        raise read_error(table.name, error) from error
+    with table.reading(connection):
+        reasons = connection.execute(query, table.parameters).fetchall()
     return PendingRows(
         rows={reason: count for reason, count, _ in reasons}, next_us=min((due for _, _, due in reasons), default=None)
     )
@@ -245,12 +232,9 @@ def count_matching(
         return 0
     condition = " AND ".join(f"{cast_sql(quote(name), types[name], dtype)} = ?" for name, dtype, _ in columns)
     query = f"SELECT count(*) FROM {table.relation} WHERE {condition}"
-    try:
-        with table.open(connection):
-            parameters = [*table.parameters, *(value for _, _, value in columns)]
-            return int(connection.execute(query, parameters).fetchall()[0][0])
-    except duckdb.Error as error:
-        raise read_error(table.name, error) from error
+    with table.reading(connection):
+        parameters = [*table.parameters, *(value for _, _, value in columns)]
+        return int(connection.execute(query, parameters).fetchall()[0][0])
 
 
 def checked_rows_sql(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:

@@ -22,7 +22,7 @@ from skewless.infra.log.reading import regroup
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import request_arrays, to_milliseconds
 from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table, find_table, read_error
+from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.offline.sql import cast_sql, quote, to_microseconds
 
 _BATCH_ROWS = 100_000
@@ -165,11 +165,8 @@ class EntityFile:
         query = (
             f"SELECT count(*), {', '.join([f'count(*) - count({self._time_sql})', *nulls])} FROM {self.table.relation}"
         )
-        try:
-            with self.table.open(self.connection):
-                row = self.connection.execute(query, self.table.parameters).fetchall()[0]
-        except duckdb.Error as error:
-            raise read_error(self.table.name, error) from error
+        with self.table.reading(self.connection):
+            row = self.connection.execute(query, self.table.parameters).fetchall()[0]
         for name, count in zip([self.time_column, *(column.name for column in required)], row[1:], strict=True):
             if count:
                 raise SourceError(
@@ -189,15 +186,12 @@ class EntityFile:
         typed = [f"{self._typed(c)} AS {quote(_TYPED + c.name)}" for c in self._columns]
         listed = ", ".join(["*", *typed, f"{self._time_sql} AS {TIME}"])
         # The caller uses the connection between two batches, so the read has its own cursor.
-        with self.connection.cursor() as cursor, self.table.open(cursor):
+        with self.connection.cursor() as cursor, self.table.reading(cursor):
             cursor.execute("SET TimeZone = 'UTC'")
-            try:
-                reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
-                # In exact pieces: a dataset's parts must not depend on the batches in which DuckDB yields rows.
-                for table in regroup(reader.to_arrow_reader(_BATCH_ROWS), rows):
-                    yield self._split(table)
-            except duckdb.Error as error:
-                raise read_error(self.table.name, error) from error
+            reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
+            # In exact pieces: a dataset's parts must not depend on the batches in which DuckDB yields rows.
+            for table in regroup(reader.to_arrow_reader(_BATCH_ROWS), rows):
+                yield self._split(table)
 
     def _split(self, table: pa.Table) -> EntityFileRows:
         typed = {column.name: table[_TYPED + column.name] for column in self._columns}

@@ -23,7 +23,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table, find_table, read_error
+from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.offline.sql import cast_sql, quote, to_microseconds
 
 LABEL = "__label"
@@ -125,14 +125,11 @@ def stream_labels(
         SourceError: the table is missing or corrupt, or has no such column.
     """
     table, sql = _labels_sql(connection, repo, plan, spec, other)
-    with connection.cursor() as cursor, table.open(cursor):
+    with connection.cursor() as cursor, table.reading(cursor):
         cursor.execute("SET TimeZone = 'UTC'")
-        try:
-            query = f"WITH labels AS ({sql}) {_ordered_sql(plan, spec, between)}"
-            for batch in cursor.sql(query, params=table.parameters).to_arrow_reader(_BATCH_ROWS):
-                yield pa.Table.from_batches([batch])
-        except duckdb.Error as error:
-            raise read_error(table.name, error) from error
+        query = f"WITH labels AS ({sql}) {_ordered_sql(plan, spec, between)}"
+        for batch in cursor.sql(query, params=table.parameters).to_arrow_reader(_BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
 
 
 def _ordered_sql(plan: FeaturePlan, spec: ModelSpec, between: tuple[int, int] | None) -> str:
@@ -159,11 +156,8 @@ def query_labels(
         SourceError: the table is missing or corrupt, or has no such column.
     """
     table, sql = _labels_sql(connection, repo, plan, spec, None)
-    try:
-        with table.open(connection):
-            return connection.sql(f"WITH labels AS ({sql}) {query}", params=table.parameters).to_arrow_table()
-    except duckdb.Error as error:
-        raise read_error(table.name, error) from error
+    with table.reading(connection):
+        return connection.sql(f"WITH labels AS ({sql}) {query}", params=table.parameters).to_arrow_table()
 
 
 def _labels_sql(

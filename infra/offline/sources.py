@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import duckdb
+import pyarrow as pa
 
 from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
@@ -98,6 +99,19 @@ class Table:
         with self.warehouse.attach(connection, self.name):
             yield
 
+    @contextmanager
+    def reading(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Make the relation readable as ``open``; the block reads nothing else.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        try:
+            with self.open(connection):
+                yield
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise read_error(self.name, error) from error
+
     def fingerprint(self) -> str:
         """Return a hash of the current files: paths, sizes and modification times."""
         return digest(list(self.fingerprints().items()))
@@ -170,12 +184,8 @@ class Table:
         """
         if self.is_text:
             return None
-        try:
-            with self.open(connection):
-                query = f"SELECT count(*) FROM {self.relation}"
-                ((count,),) = connection.execute(query, self.parameters).fetchall()
-        except duckdb.Error as error:
-            raise read_error(self.name, error) from error
+        with self.reading(connection):
+            ((count,),) = connection.execute(f"SELECT count(*) FROM {self.relation}", self.parameters).fetchall()
         return int(count)
 
     def position_sql(self, connection: duckdb.DuckDBPyConnection) -> str | None:

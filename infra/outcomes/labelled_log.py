@@ -24,7 +24,7 @@ from skewless.infra.offline.labels import KNOWN, LABEL, WEIGHT, read_labels, tab
 from skewless.infra.offline.sql import quote
 from skewless.infra.outcomes.log import OutcomeLog, OutcomeSubjects
 from skewless.infra.predictions.input_sql import json_field_sql, key_sql, number_sql
-from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
+from skewless.infra.predictions.segments import ROWS_SQL, SCHEMA, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -324,17 +324,11 @@ def match_outcomes(cursor: duckdb.DuckDBPyConnection, outcomes: OutcomeCandidate
 
 _SCHEMA = pa.schema(
     [
-        ("id", pa.string()),
-        ("t", pa.int64()),
-        ("version", pa.string()),
-        ("role", pa.string()),
-        ("policy", pa.int64()),
-        ("score", pa.float64()),
-        ("scores", pa.list_(pa.float64())),
+        *map(SCHEMA.field, ("id", "t", "version", "role", "policy", "score", "scores")),
         ("label", pa.float64()),
         ("value", pa.float64()),
         ("known_at", pa.int64()),
         ("unit", pa.uint64()),
-        ("propensity", pa.float64()),
+        SCHEMA.field("propensity"),
     ]
 )

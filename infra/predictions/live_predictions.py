@@ -16,7 +16,7 @@ from skewless.contract.arrow_numbers import numbers
 from skewless.contract.vector import Matrix
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.predictions.reader import decode_matrix
-from skewless.infra.predictions.segments import BATCH_ROWS, ROWS_SQL, prediction_files
+from skewless.infra.predictions.segments import BATCH_ROWS, ROWS_SQL, SCHEMA, prediction_files
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
@@ -53,18 +53,9 @@ _VECTORS_SQL = """
     SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
     JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
 """
-_WITH_OUTCOME = pa.schema(
-    [
-        ("id", pa.string()),
-        ("t", pa.int64()),
-        ("version", pa.string()),
-        ("role", pa.string()),
-        ("inputs", pa.string()),
-        ("has_keys", pa.bool_()),
-    ]
-)
+_WITH_OUTCOME = pa.schema([*map(SCHEMA.field, ("id", "t", "version", "role", "inputs")), ("has_keys", pa.bool_())])
 _SAMPLE = pa.schema(
-    [("part", pa.int64()), ("version", pa.string()), ("predictions", pa.int64()), ("vector", pa.list_(pa.float64()))]
+    [("part", pa.int64()), SCHEMA.field("version"), ("predictions", pa.int64()), SCHEMA.field("vector")]
 )
 
 

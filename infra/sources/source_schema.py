@@ -16,7 +16,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.settings import Settings, load_settings
 from skewless.infra.offline.database_table import parse_database_address
-from skewless.infra.offline.sources import Table, find_table, read_error
+from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.storage.project_state import ProjectState
 
 NO_LAKES = "has a source that is a Delta table, which cannot be read"
@@ -112,15 +112,12 @@ def read_schema(table: Table) -> pa.Schema:
     Raises:
         SourceError: the table cannot be read.
     """
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.open(connection):
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.reading(connection):
         # Otherwise the types of times would depend on the machine's zone.
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
-        try:
-            query = f"SELECT * FROM {table.relation} LIMIT 0"
-            return connection.sql(query, params=table.parameters).to_arrow_table().schema
-        except duckdb.Error as error:
-            raise read_error(table.name, error) from error
+        query = f"SELECT * FROM {table.relation} LIMIT 0"
+        return connection.sql(query, params=table.parameters).to_arrow_table().schema
 
 
 def _simplify(kind: pa.DataType) -> pa.DataType:

@@ -135,7 +135,7 @@ class HistoryFile:
 
     def count(self, condition: str = "true") -> int:
         """Return the number of rows that meet a SQL condition."""
-        with self.table.open(self.connection):
+        with self.table.reading(self.connection):
             query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
@@ -153,7 +153,7 @@ class HistoryFile:
             for column in columns
         )
         limit = "" if last is None else f" LIMIT {last + 1 - first}"
-        with self.table.open(self.connection):
+        with self.table.reading(self.connection):
             query = f"SELECT {column_list} FROM {self.table.relation}{limit} OFFSET {first}"
             with self.connection.sql(query, params=self.table.parameters).to_arrow_reader(size) as reader:
                 for batch in reader:

@@ -17,8 +17,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.contract.columns import Column, build_columns
+from skewless.contract.columns import Column
 from skewless.contract.errors import StoreError
+from skewless.contract.plain_record import build_record
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
@@ -225,14 +226,7 @@ def _key(name: str) -> str:
 
 def _decode(name: str, data: Any) -> ImportRecord:  # noqa: ANN401 - a JSON value
     try:
-        return ImportRecord(
-            key=data["key"],
-            columns=build_columns(data["columns"]),
-            head=data["head"],
-            done=FilePrefix(**data["done"]),
-            next=FilePrefix(**data["next"]) if data["next"] else None,
-            files={name: (fingerprint, rows) for name, (fingerprint, rows) in data["files"].items()},
-        )
+        return build_record(ImportRecord, data)
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"import {name!r}", "cannot be read", value=error, fix="restore it, or import into a new state folder"

@@ -155,9 +155,7 @@ class ExportCertificate(PlainRecord):
             content: dict[str, Any] = json.loads(text)
             if content.pop("format") != _FORMAT or not all(map(_is_inside, content["files"])):
                 content = {}
-            scores = content.pop("scores")
-            examples = [ScoreDifference(**item) for item in scores.pop("examples")]
-            return cls(**content, scores=ScoreComparison(**scores, examples=examples))
+            return cls.from_dict(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PackageError("certificate", "cannot be read", value=repr(error), fix=_FIX) from error
 

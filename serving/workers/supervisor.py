@@ -22,10 +22,10 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import uvloop
 
@@ -94,7 +94,7 @@ class WorkerProcess:
         body = json.loads(line) if line else {}
         if "error" in body:
             await self.process.wait()
-            raise _error(body["error"])
+            raise SkewlessError.from_dict(body["error"])
         if not body:
             code = await self.process.wait()
             raise PlaceError(
@@ -111,14 +111,6 @@ class WorkerProcess:
         """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-
-
-def _error(parts: Mapping[str, Any]) -> SkewlessError:
-    classes: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
-    kinds = {kind.kind: kind for kind in classes}
-    return kinds.get(parts["kind"], SkewlessError)(
-        parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value")
-    )
 
 
 def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

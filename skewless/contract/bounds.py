@@ -88,18 +88,6 @@ class Bounds(PlainRecord):
     features: Mapping[str, Bound] = field(default_factory=dict)
     fields: Mapping[str, Bound] = field(default_factory=dict)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Bounds:
-        """Build bounds from the result of ``as_dict``, or from an empty mapping."""
-        return cls(
-            **{part: {name: _build_bound(item) for name, item in bounds.items()} for part, bounds in data.items()}
-        )
-
-
-def _build_bound(data: Mapping[str, Any]) -> Bound:
-    allowed = data["allowed"]
-    return Bound(**{**data, "allowed": None if allowed is None else tuple(allowed)})
-
 
 def _sort_key(value: Value) -> tuple[bool, Value]:
     return isinstance(value, str), value

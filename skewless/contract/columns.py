@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
@@ -80,11 +79,6 @@ class Transform:
         """Return a hash of the whole definition: transforms with equal hashes compute the same."""
         return digest(asdict(self))
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Transform:
-        """Build a transform from plain JSON values."""
-        return cls(**{**data, "inputs": build_refs(data["inputs"]), "outputs": build_columns(data["outputs"])})
-
 
 def find_column(columns: Sequence[Column], name: str, owner: str, kind: str) -> Column:
     """Return a column by its name.
@@ -101,13 +95,3 @@ def find_column(columns: Sequence[Column], name: str, owner: str, kind: str) -> 
             return column
     known = ", ".join(column.name for column in columns)
     raise DefinitionError(owner, f"has no such {kind}", value=name, fix=f"use one of {known}")
-
-
-def build_columns(data: Iterable[Mapping[str, str]]) -> tuple[Column, ...]:
-    """Build columns from plain JSON values."""
-    return tuple(Column(name=item["name"], dtype=DType(item["dtype"])) for item in data)
-
-
-def build_refs(data: Iterable[Mapping[str, str]]) -> tuple[FeatureRef, ...]:
-    """Build references from plain JSON values."""
-    return tuple(FeatureRef(**item) for item in data)

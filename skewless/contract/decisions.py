@@ -12,7 +12,7 @@ from skewless.contract.columns import Column, Transform
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
-from skewless.contract.plain_record import plain_value
+from skewless.contract.plain_record import build_record, plain_value
 from skewless.contract.sinks import Sink, sink_from_dict
 
 LatePolicy = Literal["mark", "skip"]
@@ -145,21 +145,10 @@ class DecisionStream:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DecisionStream:
         """Build a stream from the result of ``as_dict``."""
-        deadline, sinks = data["deadline"], tuple(sink_from_dict(item) for item in data["sinks"])
-        values = {
-            "when": _build_condition(data["when"]),
-            "deadline": None if deadline is None else timedelta(microseconds=deadline),
-            "sinks": sinks,
-        }
-        return cls(**{**data, **values})
-
-
-def _build_condition(data: Mapping[str, Any] | None) -> Transform | Crosses | Changes | None:
-    if data is None:
-        return None
-    if data["kind"] == Transform.__name__:
-        return Transform.from_dict(data["value"])
-    return (Crosses if data["kind"] == Crosses.__name__ else Changes)(**data["value"])
+        sinks = [sink_from_dict(item) for item in data["sinks"]]
+        # The fields of a condition tell its kind, too.
+        when = None if data["when"] is None else data["when"]["value"]
+        return build_record(cls, {**data, "when": when, "sinks": sinks})
 
 
 CONDITION_OUTPUTS = (Column(name=WHEN, dtype=DType.BOOL),)

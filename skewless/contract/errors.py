@@ -24,7 +24,8 @@ a name from outside is: long parts are shortened in the middle.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from skewless.contract.render import render_value, shorten
 
@@ -44,11 +45,13 @@ class SkewlessError(Exception):
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
+    _kinds: ClassVar[dict[str, type[SkewlessError]]] = {}
 
     def __init_subclass__(cls, *, kind: str = "", exit_code: int = 0) -> None:
         """Set the kind and the exit code; without them, a class has those of its base."""
         if kind:
             cls.kind, cls.exit_code = kind, exit_code or cls.exit_code
+            cls._kinds[kind] = cls
 
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
         # The parts may contain values from outside, of any length.
@@ -78,6 +81,12 @@ class SkewlessError(Exception):
         if self.value is not None:
             parts["value"] = _json_value(self.value)
         return parts
+
+    @staticmethod
+    def from_dict(parts: Mapping[str, Any]) -> SkewlessError:
+        """Return the error with the parts that ``as_dict`` returned, in another process perhaps."""
+        kind = SkewlessError._kinds.get(parts["kind"], SkewlessError)
+        return kind(parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value"))
 
 
 def _json_value(value: object) -> str | int:

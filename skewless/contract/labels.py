@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.lifecycle import rebuild
 
 VectorSource = Literal["recomputed", "logged"]
 KnownTime = Literal["arrived", "declared"]
@@ -97,16 +96,3 @@ class Outcomes:
 
 
 AnyLabels = LabelSource | Outcomes
-
-
-def build_labels(data: Mapping[str, Any]) -> AnyLabels:
-    """Return labels from plain JSON values, durations in microseconds.
-
-    >>> build_labels({"maturity": 1_000_000}).maturity
-    datetime.timedelta(seconds=1)
-    """
-    is_table = "path" in data
-    table = rebuild(LabelSource, data if is_table else data.get("table"), ("tolerance",))
-    if is_table and table is not None:
-        return table
-    return rebuild(Outcomes, {**data, "table": table}, ("maturity", "tolerance")) or Outcomes()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from skewless.contract.errors import DefinitionError
 
 BoundsPolicy = Literal["off", "flag", "refuse"]
 RolloutKind = Literal["at_once", "canary", "ab"]
-T = TypeVar("T")
 _KINDS = ("at_once", "canary", "ab")
 
 
@@ -175,29 +174,6 @@ def _parse_range(name: str, value: object) -> dict[str, Any]:
     if isinstance(value, Mapping) and set(value) == {"low", "high"} and value["low"] < value["high"]:
         return dict(value)
     raise _invalid(f"Search.space[{name!r}]", "is not a range", value, "give (lowest, highest), or a list of choices")
-
-
-def rebuild(cls: type[T], data: Mapping[str, Any] | None, durations: Iterable[str] = ()) -> T | None:
-    """Return an object of a class from plain JSON values; durations are integers of microseconds.
-
-    >>> rebuild(Triggers, {"age": 1_000_000}, ("age",)).age
-    datetime.timedelta(seconds=1)
-    """
-    if data is None:
-        return None
-    values = dict(data)
-    for name in durations:
-        if values.get(name) is not None:
-            values[name] = timedelta(microseconds=values[name])
-    return cls(**values)
-
-
-def build_rollout(data: Mapping[str, Any] | None) -> Rollout | None:
-    """Return a rollout from plain values."""
-    if data is None:
-        return None
-    inner = {**data, "guardrails": Guardrails(**data["guardrails"])}
-    return rebuild(Rollout, inner, ("shadow", "step", "longest"))
 
 
 def _invalid(thing: str, problem: str, value: object, fix: str) -> DefinitionError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -13,14 +13,13 @@ from skewless.contract.columns import (
     Column,
     FeatureRef,
     Transform,
-    build_columns,
-    build_refs,
     digest,
     find_column,
 )
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
+from skewless.contract.plain_record import build_record
 from skewless.contract.windows.view import EventSource, WindowView
 
 BUCKETS = 4_096
@@ -203,19 +202,8 @@ class FeaturePlan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:
-        """Build a plan from the result of ``as_dict``."""
-        return cls(
-            project=data["project"],
-            views=tuple(_build_view(item) for item in data["views"]),
-            request=build_columns(data["request"]),
-            transforms=tuple(Transform.from_dict(item) for item in data["transforms"]),
-            services=tuple(
-                Service(name=item["name"], features=build_refs(item["features"])) for item in data["services"]
-            ),
-            windows=tuple(WindowView.from_dict(item) for item in data.get("windows", ())),
-            sources=tuple(EventSource.from_dict(item) for item in data.get("sources", ())),
-            buckets=data.get("buckets", BUCKETS),
-        )
+        """Build a plan from the result of ``as_dict``; its hash shows if it has parts that this release ignores."""
+        return build_record(cls, {item.name: data[item.name] for item in fields(cls) if item.name in data})
 
 
 class _HasName(Protocol):
@@ -232,12 +220,3 @@ def _find_named(items: tuple[_NamedT, ...], kind: str, name: str) -> _NamedT:
             return item
     known = ", ".join(item.name for item in items) or "none"
     raise DefinitionError(kind, "is unknown", value=name, fix=f"use one of: {known}")
-
-
-def _build_view(data: Mapping[str, Any]) -> View:
-    parts = {
-        "keys": build_columns(data["keys"]),
-        "features": build_columns(data["features"]),
-        "source": Source(**data["source"]),
-    }
-    return View(**{**data, **parts})

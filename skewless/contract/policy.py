@@ -48,10 +48,3 @@ class Policy:
         names = [SCORE, *self.reads, *self.lists]
         if len(set(names)) != len(names):
             raise DefinitionError("Policy.reads", "have a name twice", value=names, fix="give each another name")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any] | None) -> Policy | None:
-        """Build a policy from plain JSON values; None: there is none."""
-        if data is None:
-            return None
-        return cls(**{**data, "function": Transform.from_dict(data["function"])})

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 
 from skewless.contract.actions import Explore
 from skewless.contract.errors import DefinitionError
-from skewless.contract.labels import AnyLabels, build_labels
-from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
+from skewless.contract.labels import AnyLabels
+from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch
 from skewless.contract.names import check_name
-from skewless.contract.plain_record import plain_value
+from skewless.contract.plain_record import build_record, plain_value
 from skewless.contract.policy import Policy
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn", "catboost")
@@ -239,19 +239,8 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        """Build a spec from the result of ``as_dict``."""
-        values = dict(data)
-        values["labels"] = build_labels(values["labels"])
-        values["policy"] = Policy.from_dict(values.get("policy"))
-        values["explore"] = rebuild(Explore, values.get("explore"))
-        values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
-        values["gate"] = Gate(**values["gate"])
-        values["horizon"] = timedelta(microseconds=values["horizon"])
-        values["rollout"] = build_rollout(values.get("rollout"))
-        values["watch"] = rebuild(Watch, values.get("watch"), ("window",)) or Watch()
-        values["triggers"] = rebuild(Triggers, values.get("triggers"), ("age", "cooldown")) or Triggers()
-        values["search"] = rebuild(Search, values.get("search"))
-        return cls(**values)
+        """Build a spec from the result of ``as_dict``; what older releases wrote as None has its default."""
+        return build_record(cls, {name: value for name, value in data.items() if value is not None})
 
 
 def _is_text(value: object) -> bool:

@@ -50,14 +50,6 @@ class TrafficPolicy(PlainRecord):
     reason: str = ""
     evidence: Mapping[str, Any] | None = None
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrafficPolicy:
-        """Build a policy from what ``as_dict`` returned."""
-        values = dict(data)
-        for name in ("shadows", "sticky"):
-            values[name] = tuple(values[name])
-        return cls(**values)
-
 
 def entity_position(salt: str, values: Iterable[object]) -> float:
     """Return the position of an entity in [0, 1): an arm with share s answers the entities below s.

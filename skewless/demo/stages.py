@@ -12,12 +12,11 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from http.client import HTTPConnection
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import urllib3
 
 from skewless.client import Client
 from skewless.contract.clock import from_us
@@ -235,12 +234,9 @@ def _tensor(column: Column, rows: Sequence[Row]) -> dict[str, Any]:
 def _infer(url: str, model: str, inputs: Sequence[dict[str, Any]], **parameters: int) -> dict[str, Any]:
     """Return the outputs of a request of the Open Inference Protocol, by name."""
     names = [{"name": "score"}, {"name": "feature_values"}]
-    request = json.dumps({"inputs": inputs, "outputs": names, "parameters": parameters})
-    address = urlsplit(url)
-    with closing(HTTPConnection(address.hostname or "", address.port, timeout=30)) as connection:
-        connection.request("POST", f"/v2/models/{model}/infer", request, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        body = json.loads(reply.read())
+    request = {"inputs": inputs, "outputs": names, "parameters": parameters}
+    reply = urllib3.request("POST", f"{url}/v2/models/{model}/infer", json=request, timeout=30, retries=False)
+    body = reply.json()
     if reply.status != _OK:
         raise StoreError(f"server at {url}", body["error"], fix="read server.log")
     return {output["name"]: output for output in body["outputs"]}

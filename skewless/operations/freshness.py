@@ -63,10 +63,6 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
     Args:
         problems: gets the problem of the online store, by view.
     """
-    if isinstance(view, View):
-        files = project.views.log(view).files()
-    else:
-        files = [file for part in project.views.log_partitions(view) for file in part.files]
     sampled, stale, watermark_us = None, None, None
     try:
         watermark_us = read_watermarks(project, [view])[view.hash]
@@ -79,12 +75,21 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
         hash=view.hash,
         at_us=project.clock.now_us(),
         limit_us=view.freshness_us,
-        newest_us=latest_event_us(project.connection, files),
+        newest_us=read_newest_us(project, view),
         sampled=sampled,
         stale=stale,
         watermark_us=watermark_us,
         windowed=not isinstance(view, View),
     )
+
+
+def read_newest_us(project: Workspace, view: View | WindowView) -> int | None:
+    """Return the time of the latest event in the log of a view; None: it has none."""
+    if isinstance(view, View):
+        files = project.views.log(view).files()
+    else:
+        files = [file for part in project.views.log_partitions(view) for file in part.files]
+    return latest_event_us(project.connection, files)
 
 
 def read_watermarks(project: Workspace, views: Sequence[View | WindowView]) -> dict[str, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,10 +190,9 @@ def _listed(state: ProjectState) -> list[tuple[str, str]]:
 def _find_ahead(project: Workspace) -> list[dict[str, Any]]:
     """Return the views whose markers are ahead of the log: workers and materialization refuse to continue."""
     catalog, markers = Catalog(project.state.database), list(_list_markers(project))
-    online, store = open_online(project)
-    if store is None:
-        raise StoreError("online store", f"cannot be read: {online.reason}", fix="start it, then run it again")
-    with closing(store):
+    with open_online(project) as (online, store):
+        if store is None:
+            raise StoreError("online store", f"cannot be read: {online.reason}", fix="start it, then run it again")
         positions = [store.marker(marker) for _, _, marker in markers]
     found = []
     for (view, partition, _), position in zip(markers, positions, strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,7 @@ class ProjectStatus(PlainRecord):
 def read_status(project: Workspace) -> ProjectStatus:
     """Return the state of a project; starts nothing, changes nothing."""
     database = project.state.database  # of an older release it has no state to read
-    online, store = open_online(project)
-    with nullcontext() if store is None else closing(store):
+    with open_online(project) as (online, store):
         # The parts that need no database; a server answers without it, too.
         status = ProjectStatus(
             repo=str(project.repo),
@@ -218,16 +217,18 @@ def _decisions(project: Workspace, applied: AppliedPlan) -> list[DecisionStatus]
     return statuses
 
 
-def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
-    """Return whether the online store is reachable, with a connection if it is; the private server is not started."""
-    url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
-    if url is None:
-        reason = "the private server does not run; it starts when a command needs it"
-        return OnlineStatus(reachable=False, url=None, reason=reason), None
-    try:
-        return OnlineStatus(reachable=True, url=display_url(url)), open_online_store(url)
-    except StoreError as error:
-        return OnlineStatus(reachable=False, url=display_url(url), reason=error.problem), None
+@contextmanager
+def open_online(project: Workspace) -> Iterator[tuple[OnlineStatus, OnlineWriter | None]]:
+    """Yield whether the online store is reachable, with a connection if it is; the private server is not started."""
+    url, store = project.settings.redis_url or PrivateServer(project.state.folder).status().url, None
+    reason = "the private server does not run; it starts when a command needs it" if url is None else None
+    with ExitStack() as stack:
+        try:
+            store = None if url is None else stack.enter_context(closing(open_online_store(url)))
+        except StoreError as error:
+            reason = error.problem
+        shown = None if url is None else display_url(url)
+        yield OnlineStatus(reachable=store is not None, url=shown, reason=reason), store
 
 
 def running_processes(state: ProjectState) -> list[ProcessStatus]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -137,8 +136,7 @@ def try_watermarks(
     project: Workspace, views: Sequence[View | WindowView]
 ) -> tuple[Mapping[str, int | None], str | None]:
     """Return the watermarks of views by hash, and why they are unknown; starts no online store."""
-    online, store = open_online(project)
-    with nullcontext() if store is None else closing(store):
+    with open_online(project) as (online, _):
         if not online.reachable:
             return {}, f"the online store does not answer: {online.reason}"
     try:
@@ -216,8 +214,7 @@ class ViewStore(PlainRecord):
 def read_view_store(project: Workspace, view: View | WindowView) -> ViewStore:
     """Return the state of one view; reads no file of the log, and starts no online store."""
     needed = project.needed
-    _, store = open_online(project)
-    with nullcontext() if store is None else closing(store):
+    with open_online(project) as (_, store):
         if isinstance(view, WindowView):
             status = read_window(project, needed, view, store)
             return ViewStore(

@@ -8,10 +8,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
-from skewless.contract.columns import Column, Transform, build_columns, digest, find_column
+from skewless.contract.columns import Column, Transform, digest, find_column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
+from skewless.contract.plain_record import PlainRecord
 
 EVENT_GROUP = "event"
 EventFormat = Literal["json", "avro", "protobuf"]
@@ -37,7 +38,7 @@ SQUARED = frozenset({Function.VAR, Function.STD})
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventSource:
+class EventSource(PlainRecord):
     """A stream of events with declared columns.
 
     Args:
@@ -102,11 +103,6 @@ class EventSource:
         defaults = {"format": "json", "subject": "", "message": ""}
         return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EventSource:
-        """Build a source from plain JSON values."""
-        return cls(**{**data, "columns": build_columns(data["columns"])})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
@@ -136,7 +132,7 @@ class Aggregate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowView:
+class WindowView(PlainRecord):
     """Aggregates over the events of one source, for each entity, in windows that end now (SEMANTICS 3).
 
     Args:
@@ -234,19 +230,3 @@ class WindowView:
             if item["place"] == 1:
                 del item["place"]
         return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> WindowView:
-        """Build a view from the result of ``as_dict``."""
-        transform = data["transform"]
-        return cls(
-            **{
-                **data,
-                "keys": build_columns(data["keys"]),
-                "inputs": build_columns(data["inputs"]),
-                "aggregates": tuple(
-                    Aggregate(**{**item, "function": Function(item["function"])}) for item in data["aggregates"]
-                ),
-                "transform": None if transform is None else Transform.from_dict(transform),
-            }
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -274,8 +273,7 @@ def _store_inquiry(_: Path) -> Inquiry[tuple[OnlineStatus, float | None]]:
 
 def _open_store(project: Project) -> tuple[OnlineStatus, float | None]:
     started = time.perf_counter()
-    online, store = open_online(project)
-    with nullcontext() if store is None else closing(store):
+    with open_online(project) as (online, _):
         return online, round((time.perf_counter() - started) * 1e3, 1) if online.reachable else None
 
 

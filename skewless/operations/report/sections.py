@@ -7,13 +7,12 @@ from typing import Any
 
 from skewless.contract.plan import View
 from skewless.contract.render import count_text
-from skewless.contract.windows.view import WindowView
 from skewless.infra.alerts.alerts import Alerts
 from skewless.infra.jobs.run import Run
-from skewless.infra.offline.log_parts import latest_event_us
 from skewless.infra.packages.package import Package
 from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 from skewless.operations.drift import drift_reports
+from skewless.operations.freshness import read_newest_us
 from skewless.operations.importance import importance as read_importance
 from skewless.operations.model_history import role, traffic_share
 from skewless.operations.quality import QualityReport
@@ -158,7 +157,7 @@ def freshness(project: Workspace) -> Iterator[Block]:
     ledger, now = project.views.ledger, project.clock.now_us()
     rows, marked = [], set[int]()
     for i, view in enumerate(project.applied.plan.all_views):
-        latest = _latest_event(project, view)
+        latest = read_newest_us(project, view)
         age = None if latest is None else now - latest
         limit = view.freshness_us or None
         if age is not None and limit is not None and age > limit:
@@ -168,13 +167,6 @@ def freshness(project: Workspace) -> Iterator[Block]:
     columns = ("view", "latest row", "age", "freshness limit", "last run")
     table = TableBlock(title="", columns=columns, rows=rows, marked=frozenset(marked))
     yield table if rows else missing("No view is materialized.")
-
-
-def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
-    if isinstance(view, View):
-        return latest_event_us(project.connection, project.views.log(view).files())
-    files = [file for part in project.views.log_partitions(view) for file in part.files]
-    return latest_event_us(project.connection, files)
 
 
 def proof(project: Workspace) -> Iterator[Block]:

@@ -10,8 +10,8 @@ import pytest
 
 from skewless.contract.actions import Explore
 from skewless.contract.errors import DefinitionError
-from skewless.contract.labels import LabelSource, Outcomes, build_labels
-from skewless.contract.plain_record import plain_value
+from skewless.contract.labels import AnyLabels, LabelSource, Outcomes
+from skewless.contract.plain_record import build_value, plain_value
 from skewless.contract.spec import ModelSpec, Split
 
 TABLE = LabelSource(path="p", event_time="e", known_time="k", label="y", tolerance=timedelta(hours=1))
@@ -76,6 +76,6 @@ def test_outcomes_that_cannot_be(fields: dict[str, Any], problem: str) -> None:
     ],
 )
 def test_labels_survive_their_storage(labels: LabelSource | Outcomes) -> None:
-    assert build_labels(plain_value(labels)) == labels  # type: ignore[arg-type]  # a dataclass becomes an object
+    assert build_value(AnyLabels, plain_value(labels)) == labels
     spec = ModelSpec(**BASE, labels=labels, decisions={"approve": 0.0, "decline": 0.5}, explore=EXPLORE)
     assert ModelSpec.from_dict(spec.as_dict()) == spec
