@@ -78,11 +78,11 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
         away.setenv("SKEWLESS_REDIS_URL", "redis://127.0.0.1:1")
         (source,) = done("import", "--repo", repo)["sources"]
     assert (source["accepted"], source["states"]) == (60, "behind")
-    tomorrow = str(NOW + HOUR // 2)
-    OffsetClock(repo / "clock").set(NOW + HOUR)
+    tomorrow, clock = str(NOW + HOUR // 2), OffsetClock(repo / "clock")
+    clock.set(clock.now_us() + HOUR)
     then = get(repo, "--as-of", tomorrow)
     assert then["knowledge"]["features"]["landings_1h"] < then["event_time"]["features"]["landings_1h"]
-    OffsetClock(repo / "clock").set(NOW)
+    clock.set(clock.now_us() - HOUR)  # not to NOW: the states are from after it
     monkeypatch.setattr("skewless.infra.streams.worker_group._IDLE_S", 4.0)
     done("stream", "--until-idle", "--repo", repo)
     assert get(repo)["online"]["features"]["landings_1h"] == before + 20
