@@ -82,6 +82,14 @@ def _share_cores() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _start_as_installed() -> Iterator[None]:
+    """Let each process that a test starts find the libraries of users, and none of the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "as_installed"), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _reset_logging() -> Iterator[None]:
     """Leave structlog as it was imported: ``capture_logs`` leaves it configured, which a later test would inherit."""

@@ -101,7 +101,7 @@ def test_odd_sessions(name: str, played: dict[str, tuple[int, str]]) -> None:
     assert failed == 0, said
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(10, marks=pytest.mark.soak)])  # beside those that cover a schema
+@pytest.mark.parametrize("examples", [1, pytest.param(10, marks=pytest.mark.soak)])  # beside those that cover a schema
 def test_every_route_answers_as_the_openapi_document_says(
     foreign: str, server: PredictionServer, tmp_path: Path, examples: int
 ) -> None:

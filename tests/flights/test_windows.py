@@ -88,11 +88,12 @@ def test_two_workers_find_the_bits_of_one_process(
         pytest.skip(f"needs {engine}: make engines")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO.parent), os.environ.get("PYTHONPATH", "")]))
     plan = replace(project.applied.plan, views=())
-    rows = asked(flights, *plan.windows, n=20_000)
+    # In make test few rows and one number: test_engine_reads.py has the other numbers, on rows of chance.
+    is_short = (engine, mode) == ("processes", "knowledge")
+    rows = asked(flights, *plan.windows, n=4_000 if is_short else 20_000)
     alone = project.views.read(plan, rows, mode)
     with Project(project.repo, engine=engine, engine_rows=0, engine_workers=2) as parallel:
-        # In make test one number: tests/integration/infra/test_engine_reads.py has the others, on rows of chance.
-        for buckets in (64,) if (engine, mode) == ("processes", "knowledge") else (1, 7, 64, 4_096):
+        for buckets in (64,) if is_short else (1, 7, 64, 4_096):
             found = parallel.views.read(replace(plan, buckets=buckets), rows, mode)
             for name, read in alone.items():
                 for own, other in ((read.block, found[name].block), (read.mask, found[name].mask)):

@@ -53,6 +53,7 @@ from tests.worlds.erasures import ERASED, NOW, delete_in_sources
 
 Answer = Any
 Stage = Callable[[Project], object]
+USES_FEAST = True  # and its pandas
 _RETIRED_US = 2 * 86_400_000_000  # longer than views stay online
 
 

@@ -1,8 +1,8 @@
 """Processes that kill themselves before or after a chosen durable step, whatever the addresses of their project.
 
 Run as a program with the name of a module, it reads one order a line and forks for each, so that a kill costs no start;
-the module's ``act(steps, order)`` follows an order. Each lane of the program follows orders while the other lanes do.
-A point is ``NAME#NUMBER``.
+the module's ``act(steps, order)`` follows an order, with pandas if the module has a true ``USES_FEAST``. Each lane of
+the program follows orders while the other lanes do. A point is ``NAME#NUMBER``.
 """
 
 from __future__ import annotations
@@ -262,6 +262,14 @@ def _load(modules: Iterable[str]) -> None:
             import_module(name)
 
 
+class _HidesPandas:
+    """Hides a library that only orders with Feast need: `pa.array` would import it, half of what is loaded."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - of the import
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
+
+
 def main(module: str, *ends: int) -> None:
     """Follow orders in each lane until there are no more.
 
@@ -269,8 +277,11 @@ def main(module: str, *ends: int) -> None:
         module: that follows the orders.
         ends: of each lane: where orders come from, and where answers go.
     """
-    act = import_module(module).act
-    _load(("pandas", "pyarrow.compute", "psycopg", "obstore.store"))  # once, and not in each lane
+    followed = import_module(module)
+    act = followed.act
+    if not getattr(followed, "USES_FEAST", False):
+        sys.meta_path.insert(0, _HidesPandas())
+    _load(("pyarrow.compute", "psycopg", "obstore.store"))  # once, and not in each lane
     children = []
     for orders, answers in zip(ends[::2], ends[1::2], strict=True):
         child = os.fork()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import count
 
 import pytest
@@ -12,7 +12,7 @@ import redis
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online import redis_store
-from skewless.infra.online.port import Marker, OnlineStore, RowsAndMarkers
+from skewless.infra.online.port import Marker, OnlineReader, OnlineStore, RowsAndMarkers
 from skewless.infra.online.store import open_online_store
 from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
@@ -38,18 +38,23 @@ def write(store: OnlineStore) -> None:
     store.set_markers(dict.fromkeys([*MARKERS, OTHER_MARKER], Marker(2)))
 
 
-def read_both(rows: RowStore, keys: Sequence[bytes], names: Sequence[str]) -> list[RowsAndMarkers]:
-    """Return what each reader finds. On a cluster they read different copies of a marker, so they may differ."""
+@contextmanager
+def both_readers(rows: RowStore) -> Iterator[Callable[[Sequence[bytes], Sequence[str]], list[RowsAndMarkers]]]:
+    """Yield a function that returns what each kind of reader finds.
 
-    async def read() -> RowsAndMarkers:
-        reader = rows.reader()
-        try:
-            return await reader.get_with_markers(keys, names)
-        finally:
-            await reader.close()
+    On a cluster they read different copies of a marker, so they may differ.
+    """
 
-    with closing(rows.blocking_reader()) as reader:
-        return [reader.get_with_markers(keys, names), asyncio.run(read())]
+    async def open_reader() -> OnlineReader:
+        return rows.reader()
+
+    with closing(rows.blocking_reader()) as blocking, asyncio.Runner() as runner:
+        reader = runner.run(open_reader())
+        yield lambda keys, names: [
+            blocking.get_with_markers(keys, names),
+            runner.run(reader.get_with_markers(keys, names)),
+        ]
+        runner.run(reader.close())
 
 
 @pytest.mark.parametrize("prefix", ["sk:p:", "sk:p:h:", "sk:p:h.3:"])  # a project, a view, a generation
@@ -58,7 +63,7 @@ def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
 ) -> None:
     gone, names = [key for key in KEYS if key.startswith(prefix.encode())], [n for n in MARKERS if n.startswith(prefix)]
     rows, real, stops = RowStore.at(small_steps), redis_store.remove_keys, 0
-    with closing(open_online_store(small_steps)) as store:
+    with closing(open_online_store(small_steps)) as store, both_readers(rows) as read_both:
         for last in count():
             write(store)
             left = [last]
@@ -77,7 +82,7 @@ def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
                     store.delete(prefix)
                 except StoreError:
                     stops += 1
-                    for found, marks in read_both(rows, gone, names):
+                    for found, marks in read_both(gone, names):
                         assert None not in found or marks == [None] * len(names), last
                 else:
                     break

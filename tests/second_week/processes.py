@@ -48,7 +48,7 @@ class Program:
 
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 

@@ -69,7 +69,7 @@ def child(*words: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return its environment."""
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> subprocess.CompletedProcess[str]:
