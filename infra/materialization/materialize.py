@@ -31,7 +31,7 @@ from skewless.infra.materialization.skipped_rows import reject_skipped, save_ski
 from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.engine import leave_memory
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.online.port import Marker, OnlineWriter
+from skewless.infra.online.port import LOST, Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
@@ -205,6 +205,7 @@ class _RunJob:
     def view(self, view: View) -> ViewReport:
         backfills = Documents(self.parent.state.database, BACKFILLS)
         if is_backfill := backfills.get(view.partition) is not None:
+            self.leases.check(self.lease)
             self.parent.online().delete(f"sk:{self.parent.project}:{view.hash}:")
         self._check_log(view)
         error: GateError | SourceError | None = None
@@ -321,14 +322,18 @@ class _RunJob:
         covered = parent.ledger.last_position(view.partition)
         # The first run of a view is its bootstrap even without rows: later rows arrived live.
         has_run, last_covered_position = covered is not None, -1 if covered is None else covered
-        first = -1 if applied_seq is None else applied_seq
+        reached = LOST if applied_seq is None else applied_seq
+        first = max(reached, -1)
         if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()
         self.has_written |= tail > first or applied_seq is None
+        if applied_seq is None:
+            # Before the rows: it ends a deletion of them, and if it is gone after them, they were deleted.
+            parent.online().set_markers({name: Marker(LOST)})
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         self.leases.check(self.lease)
         # If the source could be read, all rows that were published before the run are online now.
-        parent.online().set_markers({name: Marker(tail, self.now_us if accepted else 0)})
+        parent.online().set_markers({name: Marker(tail, self.now_us if accepted else 0)}, {name: reached})
         if tail > last_covered_position or not has_run:
             kind: Kind = "live" if has_run and self.events is None else "bootstrap"
             self.covers[view.partition] = Coverage(first=last_covered_position + 1, last=tail, kind=kind)
