@@ -271,18 +271,15 @@ class _RunJob:
                 DailyCounts(parent.state.database).add(view.partition, self.now_us, counts)
         if self.events is None:
             # After the commit: a run that is stopped before it reads the same files again.
-            next_seq, due_us = log.next_seq(), pending.next_us
-            progress = Progress(
-                files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us
-            )
+            end, due_us = log.next_seq(), pending.next_us
+            progress = Progress(files=files, upto_us=upto_us, next_seq=end, waiting=pending.rows, next_due_us=due_us)
             parent.save_progress(view, progress)
         return counts.accepted, counts.rejected, {**rejected, **pending.rows}
 
     def _record_skipped(self, view: View, rejected: Mapping[str, int], pending: Mapping[str, int]) -> None:
         """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
         refused = self._select_refused(rejected, pending)
-        reasons = {**refused, **pending}
-        save_skipped(self.parent.state, view.name, view.hash, "materialize", reasons, self.now_us)
+        save_skipped(self.parent.state, view.name, view.hash, "materialize", {**refused, **pending}, self.now_us)
         reject_skipped(self.parent.label(view), refused)
 
     def _select_refused(self, rejected: Mapping[str, int], pending: Mapping[str, int]) -> Mapping[str, int]:
@@ -315,15 +312,13 @@ class _RunJob:
             )
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
-        parent = self.parent
+        parent, name = self.parent, marker_key(self.parent.project, view)
         tail = parent.log(view).next_seq() - 1
-        name = marker_key(parent.project, view)
         applied_seq = parent.online().marker(name)
         covered = parent.ledger.last_position(view.partition)
         # The first run of a view is its bootstrap even without rows: later rows arrived live.
         has_run, last_covered_position = covered is not None, -1 if covered is None else covered
-        reached = LOST if applied_seq is None else applied_seq
-        first = max(reached, -1)
+        reached, first = (LOST, -1) if applied_seq is None else (applied_seq, applied_seq)
         if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()
         self.has_written |= tail > first or applied_seq is None
