@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.port import Binaries, Marker, ReadCallback, RowsAndMarkers
+from skewless.infra.online.port import LOST, Binaries, Marker, ReadCallback, RowsAndMarkers
 
 
 class MemoryStore:
@@ -40,9 +40,11 @@ class MemoryStore:
         marks: Mapping[str, Marker],
         expected: Mapping[str, int | None] | None = None,  # noqa: ARG002 - nothing is ever lost here
     ) -> None:
-        """Record how far partitions were applied, none going back."""
+        """Record how far partitions were applied, none going back; a marker that covers nothing is none."""
         with self._alone:
             for name, mark in marks.items():
+                if mark.position <= LOST:
+                    continue
                 old = self.markers.get(name, mark)
                 self.markers[name] = Marker(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 

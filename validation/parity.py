@@ -23,6 +23,7 @@ from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_tasks import COST, compare_on_engine, open_checker
 
+_RESTORED_KEYS = 100_000  # of one comparison, which scans the keys of the whole log
 _ROUNDS = 4  # repeats of the comparison for states that a worker changes meanwhile
 
 
@@ -74,11 +75,17 @@ class Parity:
             StoreError: the store does not answer, or a log file is corrupt.
         """
         checker = open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
-        _repair(checker, checker.check(keys), store)
-        result = checker.check(keys)
-        return store.remove(
-            [name for row, name in enumerate(result.names) if row in result.faults or not result.available[row]]
-        )
+        removed = 0
+        for batch in keys.to_batches(_RESTORED_KEYS):
+            part = pa.Table.from_batches([batch])
+            _repair(checker, checker.check(part), store)
+            result = checker.check(part)
+            stored = result.stored if result.available.all() else store.get(result.names)
+            # Not a row that was written since: this process may have been suspended.
+            is_wrong = [row in result.faults or not result.available[row] for row in range(len(stored))]
+            old = {n: v for n, v, wrong in zip(result.names, stored, is_wrong, strict=True) if wrong and v is not None}
+            removed += int(store.replace(list(old), list(old.values()), [b""] * len(old)).sum())
+        return removed
 
     def select_views(self, names: Sequence[str]) -> list[View | WindowView]:
         """Return the views of some names; all views without names.

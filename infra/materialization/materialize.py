@@ -31,7 +31,7 @@ from skewless.infra.materialization.skipped_rows import reject_skipped, save_ski
 from skewless.infra.offline.changes import ORDINARY, EventRange, NewRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.engine import leave_memory
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.online.port import Marker, OnlineWriter
+from skewless.infra.online.port import LOST, Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
@@ -205,6 +205,7 @@ class _RunJob:
     def view(self, view: View) -> ViewReport:
         backfills = Documents(self.parent.state.database, BACKFILLS)
         if is_backfill := backfills.get(view.partition) is not None:
+            self.leases.check(self.lease)
             self.parent.online().delete(f"sk:{self.parent.project}:{view.hash}:")
         self._check_log(view)
         error: GateError | SourceError | None = None
@@ -270,18 +271,15 @@ class _RunJob:
                 DailyCounts(parent.state.database).add(view.partition, self.now_us, counts)
         if self.events is None:
             # After the commit: a run that is stopped before it reads the same files again.
-            next_seq, due_us = log.next_seq(), pending.next_us
-            progress = Progress(
-                files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us
-            )
+            end, due_us = log.next_seq(), pending.next_us
+            progress = Progress(files=files, upto_us=upto_us, next_seq=end, waiting=pending.rows, next_due_us=due_us)
             parent.save_progress(view, progress)
         return counts.accepted, counts.rejected, {**rejected, **pending.rows}
 
     def _record_skipped(self, view: View, rejected: Mapping[str, int], pending: Mapping[str, int]) -> None:
         """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
         refused = self._select_refused(rejected, pending)
-        reasons = {**refused, **pending}
-        save_skipped(self.parent.state, view.name, view.hash, "materialize", reasons, self.now_us)
+        save_skipped(self.parent.state, view.name, view.hash, "materialize", {**refused, **pending}, self.now_us)
         reject_skipped(self.parent.label(view), refused)
 
     def _select_refused(self, rejected: Mapping[str, int], pending: Mapping[str, int]) -> Mapping[str, int]:
@@ -314,21 +312,23 @@ class _RunJob:
             )
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
-        parent = self.parent
+        parent, name = self.parent, marker_key(self.parent.project, view)
         tail = parent.log(view).next_seq() - 1
-        name = marker_key(parent.project, view)
         applied_seq = parent.online().marker(name)
         covered = parent.ledger.last_position(view.partition)
         # The first run of a view is its bootstrap even without rows: later rows arrived live.
         has_run, last_covered_position = covered is not None, -1 if covered is None else covered
-        first = -1 if applied_seq is None else applied_seq
+        reached, first = (LOST, -1) if applied_seq is None else (applied_seq, applied_seq)
         if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()
         self.has_written |= tail > first or applied_seq is None
+        if applied_seq is None:
+            # Before the rows: it ends a deletion of them, and if it is gone after them, they were deleted.
+            parent.online().set_markers({name: Marker(LOST)})
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
         self.leases.check(self.lease)
         # If the source could be read, all rows that were published before the run are online now.
-        parent.online().set_markers({name: Marker(tail, self.now_us if accepted else 0)})
+        parent.online().set_markers({name: Marker(tail, self.now_us if accepted else 0)}, {name: reached})
         if tail > last_covered_position or not has_run:
             kind: Kind = "live" if has_run and self.events is None else "bootstrap"
             self.covers[view.partition] = Coverage(first=last_covered_position + 1, last=tail, kind=kind)

@@ -102,7 +102,9 @@ class MarkerClient(RedisClient):
                 layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
                 keys = marker_keys(name, spread=layout is not None)
                 reached = None if expected is None else expected[name]
-                rest = f"{layout or _ANY} {_ANY if reached is None else reached} {watermark_us}"
+                # A marker that covers nothing must not give the present layout to one that covers rows of another.
+                now = _SAME if seq <= LOST else layout or _ANY
+                rest = f"{now} {_ANY if reached is None else reached} {watermark_us}"
                 texts = (f"{seq} {identity} {rest}".encode() for identity in identities or [_ANY] * len(keys))
                 values += zip(keys, texts, strict=True)
             self._advance_all(values)

@@ -86,6 +86,7 @@ class OnlineWriter(Protocol):
         """Delete all keys and markers with a prefix, in batches; return how many there were.
 
         Markers go first: after an interruption, no marker is left without its keys. Call it again to delete the rest.
+        Latest values stay if a run has set their marker since: this process may have been suspended.
         """
         ...
 
@@ -117,7 +118,7 @@ class OnlineStore(OnlineWriter, Protocol):
         Args:
             keys: shape ``(n,)``.
             old: the values that were read; None: the key had no value.
-            new: the new values.
+            new: the new values; empty: the key is deleted.
             heads: the beginning of each old value; together with its size it identifies the value. None: compare
                 complete values.
         """

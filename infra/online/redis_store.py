@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ from skewless.infra.telemetry.redaction import display_url
 _PUT = Path(__file__).with_name("newer_wins.lua").read_text()
 _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _REPLACE = Path(__file__).with_name("tile_swap.lua").read_text()
+_DELETE = Path(__file__).with_name("delete_rows.lua").read_text()
 _REPLACED = ord("Y")
 _POLICY = "noeviction"
-_REMOVED_KEYS = 1_000
 _SCAN_COUNT = 1_000
 _MARKER = "applied"  # in the keys of markers, see skewless.contract.keys
 _NO_MASTER = (ReadOnlyError, MasterDownError)
@@ -62,6 +63,7 @@ class RedisWriter(MarkerClient):
                 self._check_eviction_policy(client)
             register = self._servers.client.register_script
             self._put, self._append, self._replace = register(_PUT), register(_APPEND), register(_REPLACE)
+            self._delete = register(_DELETE)
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
@@ -94,18 +96,29 @@ class RedisWriter(MarkerClient):
         with translate_errors(self._url):
             self._servers.client.set(key, text)
 
-    def remove(self, keys: Sequence[bytes]) -> int:
+    def remove(self, keys: Sequence[bytes], marker: LastArgument = lambda _: b" -") -> int:
         """Delete the values of keys; return how many there were."""
-        batches = [keys[start : start + _REMOVED_KEYS] for start in range(0, len(keys), _REMOVED_KEYS)]
         with translate_errors(self._url):
-            return sum(remove_keys(self._servers.client, batch) for batch in batches)
+            return sum(reply for _, reply in self._servers.call(self._delete, keys, [b""] * len(keys), marker))
 
     def delete(self, prefix: str) -> int:
         """Delete every key with a prefix, markers first, in batches; return how many there were."""
         with translate_errors(self._url):
-            clients = self._servers.masters()
-            # Markers again at the end: if this process was suspended, a run may have set them meanwhile.
-            return sum(delete_keys(client, prefix, part) for part in (_MARKER, "", _MARKER) for client in clients)
+            deleted = sum(map(self.remove, self._scan(prefix, _MARKER)))
+            for keys in self._scan(prefix):
+                for view, names in groupby(sorted(keys), lambda key: b":".join(key.split(b":", 3)[:3])):
+                    deleted += self.remove(list(names), self._marker_argument(f"{view.decode()}:{_MARKER}", None))
+            # Those of states again: if this process was suspended, a worker may have set them meanwhile.
+            return deleted + sum(map(self.remove, self._scan(prefix, f"{_MARKER}/")))
+
+    def _scan(self, prefix: str, part: str = "") -> Iterator[list[bytes]]:
+        """Yield the keys with a prefix and a part after it, in batches."""
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + f"*{part}*"
+        for client in self._servers.masters():
+            cursor: int | None = None
+            while cursor != 0:
+                cursor, keys = client.scan(cursor or 0, match=pattern, count=_SCAN_COUNT)
+                yield keys
 
     def clock_offset_us(self) -> int:
         """Return the clock offset in microseconds: of the server with the largest, each the best of three."""
@@ -204,29 +217,6 @@ def _measure_offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients ar
     new_values = time.time_ns() // 1_000
     # The way there and the way back are assumed to take equally long.
     return int(seconds * 1_000_000 + microseconds - (old_value + new_values) // 2)
-
-
-def delete_keys(client: Any, prefix: str, part: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
-    """Delete every key of one server with a prefix and a part after it; return how many there were.
-
-    It can be repeated after a failure.
-    """
-    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + f"*{part}*"
-    cursor, deleted = 0, 0
-    while True:
-        cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
-        deleted += remove_keys(client, keys)
-        if not cursor:
-            return deleted
-
-
-def remove_keys(client: Any, keys: Iterable[bytes]) -> int:  # noqa: ANN401 - as above
-    """Delete keys; return how many there were."""
-    # One command per key: in a cluster, the keys of one server lie in many slots.
-    pipeline = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.unlink(key)
-    return int(sum(pipeline.execute()))
 
 
 class ServerReader:

@@ -1,5 +1,6 @@
 -- Replaces states that have not changed since they were read. An argument is the size of the old state as u64, the
 -- length of its head (24 bytes and slots) as u64, the head, and the new state. An old size of 0 means: no state yet.
+-- An empty new state means: delete the old one.
 -- Returns one letter for each key: Y replaced, N not replaced.
 local sub, call = string.sub, redis.call
 
@@ -17,7 +18,9 @@ for i, key in ipairs(KEYS) do
   if same and length > 0 then
     same = call('GETRANGE', key, 0, length - 1) == sub(arg, 17, 16 + length)
   end
-  if same then
+  if same and #arg == 16 + length then
+    call('UNLINK', key)
+  elseif same then
     call('SET', key, sub(arg, 17 + length))
   end
   out[i] = same and 'Y' or 'N'

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -59,12 +59,12 @@ class Retirement:
 
     Args:
         state: the project's state folder.
-        needed: the needed views.
+        needed: returns the views that are needed now; this process may be suspended between two views.
         grace_us: how long a view without readers stays online, microseconds.
     """
 
     state: ProjectState
-    needed: NeededViews
+    needed: Callable[[], NeededViews]
     store: OnlineStore
     clock: Clock
     grace_us: int
@@ -99,13 +99,13 @@ class Retirement:
         now_us = self.clock.now_us()
         yield from before
         old = {life.hash for life in before}
-        for view in self.needed.plan.all_views:
+        for view in self.needed().plan.all_views:
             if view.hash not in old:
                 source = view.source if isinstance(view, WindowView) else None
                 yield ViewLifecycle(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
 
     def _advance(self, life: ViewLifecycle) -> ViewLifecycle:
-        now_us, needed = self.clock.now_us(), life.hash in self.needed.readers
+        now_us, needed = self.clock.now_us(), life.hash in self.needed().readers
         if needed:
             return life if life.stage == "needed" else replace(life, stage="needed", since_us=now_us)
         if life.stage == "needed":
@@ -116,32 +116,34 @@ class Retirement:
 
     def _is_due(self, life: ViewLifecycle) -> bool:
         is_late = life.stage == "unneeded" and self.clock.now_us() - life.since_us >= self.grace_us
+        needed = self.needed()
         # The views of an altered package are unknown: they could be any views.
-        return is_late and life.hash not in self.needed.readers and not self.needed.unreadable
+        return is_late and life.hash not in needed.readers and not needed.unreadable
 
     def _is_read(self, life: ViewLifecycle) -> bool:
         """Return whether a server reads a view's states: servers renew a lease for each generation that they read."""
-        project = self.needed.plan.project
+        project = self.needed().plan.project
         numbers = [] if life.source is None else [item.number for item in Generations(self.state).list_all(life)]
         return any(self.store.get([lease_key(project, life, number) for number in numbers]))
 
     def delete_states(self, life: ViewLifecycle) -> bool:
-        """Delete a view's rows or states; return False if a server still reads them."""
-        project = self.needed.plan.project
+        """Delete a view's rows or states; return False if a server still reads them, or they are needed again."""
+        project = self.needed().plan.project
         if life.source is None:
             self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
-        numbers = [item.number for item in generations.list_all(life)]
-        if self._is_read(life):
-            return False
+        before, pointer = generations.list_all(life), [f"sk:{project}:{life.hash}:generation".encode()]
+        read = self.store.get(pointer)
         # Wait until no worker applies events to these states: a worker could write them again after the deletion.
         with generations.hold_apply_lock(life.source, alone=True):
-            for number in numbers:
-                generations.give_up(life, number)
-        # Pointers and markers of a view follow a colon, its states, which have a generation, a dot.
-        for separator in (":", "."):
-            self.store.delete(f"sk:{project}:{life.hash}{separator}")
-        for number in numbers:
-            generations.retire(life, number)
+            if self._is_read(life) or life.hash in self.needed().readers:
+                return False
+            for item in before:
+                generations.give_up(life, item.number)
+        # Not those of a new generation, if the view is needed again: this process may have been suspended.
+        self.store.replace(pointer, read, [b""])
+        for item in before:
+            self.store.delete(f"sk:{project}:{life.hash}.{item.number}:")
+            generations.retire(life, item.number)
         return True

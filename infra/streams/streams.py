@@ -174,7 +174,7 @@ class Streams:
         """Return a sender for a source's stream."""
         return open_sender(source, self.settings, project=self.plan.project, redis_url=self.stream_url)
 
-    def retirement(self, needed: NeededViews, store: OnlineStore) -> Retirement:
+    def retirement(self, needed: Callable[[], NeededViews], store: OnlineStore) -> Retirement:
         """Return the job that removes the states of views that nothing reads."""
         return Retirement(
             state=self.state,

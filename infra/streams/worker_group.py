@@ -281,7 +281,7 @@ class WorkerGroup(Collector):
         streams.record_clock_skew([source.name for source in sources], store)
         Housekeeper(streams=streams, sources=sources, store=store).run()
         if streams.needed is not None:
-            streams.retirement(streams.needed(), store).run()
+            streams.retirement(streams.needed, store).run()
 
     def _send_heartbeat(self) -> None:
         if self.process_record is None:

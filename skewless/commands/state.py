@@ -51,7 +51,8 @@ def erase(session: Session, *, entity: Keys = None, yes: Yes = False, dry_run: D
         receipt = project.erase(keys, dry_run=dry_run)
     body = receipt.as_dict()
     facts = facts_table("would be erased" if dry_run else "erased", [(_MEANINGS[n], body[n]) for n in _MEANINGS])
-    session.show(body, facts, f"not covered: {'; '.join(body['not_covered'])}", *([UNCHANGED] if dry_run else []))
+    hints = [f"not covered: {'; '.join(body['not_covered'])}", *([UNCHANGED] if dry_run else [])]
+    session.end(body, facts, *hints, error=receipt.error)
 
 
 def _parse_keys(items: Sequence[str]) -> dict[str, str]:

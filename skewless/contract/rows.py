@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -296,10 +296,10 @@ class PackedVersions(Versions):
 
 
 class _Columns(Mapping[str, npt.NDArray[Any]]):
-    """The columns of decoded rows, extracted on access."""
+    """The columns of decoded rows, extracted on first access."""
 
     def __init__(self, names: Mapping[str, int], extract: Callable[[str], npt.NDArray[Any]]) -> None:
-        self._names, self._cut = names, extract
+        self._names, self._cut = names, cache(extract)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self._cut(name)

@@ -85,11 +85,7 @@ def _describe(project: Workspace, view: View | WindowView) -> BackfillResult:
 
 
 def complete_backfills(project: Workspace) -> None:
-    """Let a run write the views of latest values again of which a backfill was requested, and stopped.
-
-    Raises:
-        SourceError, GateError, StoreError, ConflictError: as ``skewless materialize``.
-    """
+    """Let a run write the views of latest values again of which a backfill was requested, and stopped."""
     requested = Documents(project.state.database, BACKFILLS)
     if views := [view for view in project.needed.plan.views if requested.get(view.partition) is not None]:
         project.materializer.run(views, project.checks.check_rows)

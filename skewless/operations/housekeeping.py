@@ -93,7 +93,7 @@ def _retire(project: Workspace, *, dry_run: bool) -> int:
     with closing(open_online_store(project.redis_url)) as store:
         housekeeper = Housekeeper(streams=streams, sources=needed.plan.sources, store=store)
         generations = sum(housekeeper.retire(view, dry_run=dry_run) for view in needed.plan.windows)
-        retirement = streams.retirement(needed, store)
+        retirement = streams.retirement(lambda: project.needed, store)
         return generations + len(retirement.list_due() if dry_run else retirement.run())
 
 

@@ -147,6 +147,19 @@ def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(
     writer.close()
 
 
+def test_4_5_one_who_begins_to_apply_all_again_after_slots_moved_and_is_killed_leaves_no_proof(url: str) -> None:
+    writer = RedisWriter(url)
+    with raw(url) as client:
+        for key in marker_keys("m", spread=True):
+            client.set(key, b"7 30 former")
+    assert writer.marker("m") is None
+    writer.set_markers({"m": Marker(LOST)})
+    assert writer.marker("m") is None
+    writer.set_markers({"m": Marker(9, 40)}, {"m": LOST})
+    assert writer.marker("m") == 9
+    writer.close()
+
+
 @pytest.mark.parametrize("lost", [None, Marker(LOST), Marker(3, 50), Marker(9, 20), Marker(3, 0)])
 def test_8_4_one_node_that_is_behind_holds_back_what_every_reader_says(
     three_nodes: Cluster, url: str, lost: Marker | None

@@ -40,7 +40,7 @@ def act(steps: Steps, order: Mapping[str, str]) -> None:
     latest_rows._BATCH_ROWS = redis_store._SCAN_COUNT = _BATCH
     with Project(order["repo"]) as project:
         steps.watch(project.state.folder)
-        steps.wrap(redis_store, "remove_keys", lambda _, keys: "delete" if keys else "")
+        steps.wrap(RedisWriter, "remove", lambda _, keys, *__: "delete" if keys else "")
         for name in ("put", "set_markers"):
             steps.wrap(RedisWriter, name, lambda *_, name=name: name)
         project.backfill([VIEW])

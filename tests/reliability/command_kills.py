@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless import ManualClock, Project, workspace
-from skewless.infra.online import redis_store
+from skewless.infra.materialization.latest_rows import BACKFILLS
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.outcomes.log import outcome_spool
 from skewless.infra.packages.signing import SIGNATURE
-from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.schema import KEYS, count_rows
 from skewless.infra.streams import importing
 from skewless.operations.bundle import digest_of
@@ -37,6 +38,7 @@ from tests.reliability.command_answers import (
     needed_only,
     outcomes,
     restored,
+    restored_names,
     rows_of_logs,
     see_all_or_nothing,
     see_bundle,
@@ -48,8 +50,9 @@ from tests.reliability.command_answers import (
     written_records,
 )
 from tests.reliability.kills import Steps
+from tests.worlds.addresses import all_tables, replace_tables
 from tests.worlds.edits import edit
-from tests.worlds.erasures import ERASED, NOW, delete_in_sources
+from tests.worlds.erasures import ERASED, NOW, delete_in_sources, fill, name_users, write_last_visits
 
 Answer = Any
 Stage = Callable[[Project], object]
@@ -83,6 +86,27 @@ def backup(project: Project) -> None:
         project.backup(target)
 
 
+def name_others(project: Project) -> None:
+    """Let rows of shops name the entity, and fill the project; then delete the entity in all sources."""
+    name_users(project.repo, (ERASED, ERASED, "ann"))
+    fill(project)
+    delete_in_sources(project.repo)
+    write_last_visits(project.repo, (None, None, "ann"))
+
+
+def interrupt(project: Project) -> None:
+    """Let the next run write the rows of shops again, as an interrupted erasure does."""
+    view = next(view for view in project.needed.plan.views if view.name == "last_visits")
+    Documents(project.state.database, BACKFILLS).put(view.partition, {})
+
+
+def erase(project: Project) -> None:
+    """Erase the entity; the receipt is of the latest record."""
+    receipt = project.erase({"user": ERASED})
+    (_, record), *_ = Records(project.state.database, "erasures").read_latest_first("project", 1)
+    assert (record["digest"], receipt.error) == (receipt.digest, None)
+
+
 def give_outcomes(project: Project, start: int = 0) -> None:
     """Give the outcomes of some predictions in a table."""
     path = project.repo / f"outcomes-{start}.parquet"
@@ -96,6 +120,15 @@ def log_outcomes(project: Project) -> None:
     for i in range(4):
         give_outcomes(project, 4 * i)
     project.backfill()  # a generation of states is not needed any more, a minute later
+
+
+def fall_behind(project: Project) -> None:
+    """Restore the database to the state before a run and outcomes."""
+    tables = all_tables(project.state)
+    project.materialize()
+    give_outcomes(project)
+    outcome_spool(project.state).ship()
+    replace_tables(project.state, tables)
 
 
 def change(project: Project) -> None:
@@ -224,7 +257,10 @@ STAGES: Mapping[str, tuple[str | None, Stage]] = {
     "imported": ("applied", lambda project: project.import_events()),
     "built": ("imported", lambda project: project.backfill()),
     "filled": ("built", lambda project: project.materialize()),
+    "behind": ("built", fall_behind),
     "changed": ("filled", change),
+    "named": ("written", name_others),
+    "interrupted": ("named", interrupt),
     "without": ("filled", lambda project: delete_in_sources(project.repo)),
     "logged": ("filled", log_outcomes),
     "trained": ("filled", lambda project: project.train("both")),
@@ -247,7 +283,9 @@ COMMANDS: Mapping[str, KilledCommand] = {
     "housekeeping": KilledCommand(stage="logged", run=retire, read=merged),
     "train": KilledCommand(stage="filled", run=lambda project: project.train("both"), read=champion),
     "backup": KilledCommand(stage="trained", run=backup, read=backed_up),
-    "erase": KilledCommand(stage="without", run=lambda project: project.erase({"user": ERASED}), read=forgotten),
+    "erase": KilledCommand(stage="without", run=erase, read=forgotten),
+    "erase a name": KilledCommand(stage="named", run=erase, read=restored_names),
+    "erase after an interruption": KilledCommand(stage="interrupted", run=erase, read=restored_names),
     "retire": KilledCommand(stage="unneeded", run=retire, read=needed_only, see=see_truth),
     "retire what is needed again": KilledCommand(stage="unneeded", run=retire, rest=need_again, read=features),
     "sign": KilledCommand(stage="unsigned", run=lambda project: project.sign(), read=signed),
@@ -258,6 +296,7 @@ COMMANDS: Mapping[str, KilledCommand] = {
     "export": KilledCommand(stage="trained", run=export, read=exported, see=see_export),
     "rollback": KilledCommand(stage="thrice", run=roll_back, read=traffic),
     "promote": KilledCommand(stage="back", run=promote, read=traffic),
+    "recover": KilledCommand(stage="behind", run=lambda project: project.recover(), read=rows_of_logs),
     "lists, keys, approve": KilledCommand(stage="trained", run=write_records, read=written_records),
 }
 
@@ -276,7 +315,7 @@ def act(steps: Steps, order: dict[str, str]) -> None:
     with Project(order["repo"]) as project:
         steps.watch(project.repo.parent)  # also what a command writes beside the state
         steps.wrap_copies(project.repo.parent)
-        steps.wrap(redis_store, "remove_keys", lambda _, keys: "online-delete" if keys else "")
+        steps.wrap(RedisWriter, "remove", lambda _, keys, *__: "online-delete" if keys else "")
         for name in ("replace", "put", "set_markers", "publish"):
             steps.wrap(RedisWriter, name, lambda *_, name=name: f"online-{name}")
         steps.wrap(PrivateServer, "rewrite_file", lambda *_: "rewrite-file")

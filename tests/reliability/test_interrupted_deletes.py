@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 
@@ -12,7 +12,8 @@ import redis
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online import redis_store
-from skewless.infra.online.port import Marker, OnlineReader, OnlineStore, RowsAndMarkers
+from skewless.infra.online.port import LOST, Marker, OnlineReader, OnlineStore, RowsAndMarkers
+from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.store import open_online_store
 from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
@@ -34,8 +35,20 @@ def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 def write(store: OnlineStore) -> None:
     """Write all keys and then the markers, as runs do."""
+    if store.marker(MARKERS[0]) is None:
+        store.set_markers({MARKERS[0]: Marker(LOST)})
     store.put([*KEYS, OTHER_KEY], [ranked(1)] * (len(KEYS) + 1))
     store.set_markers(dict.fromkeys([*MARKERS, OTHER_MARKER], Marker(2)))
+
+
+def watch(patch: pytest.MonkeyPatch, act: Callable[[list[bytes], Callable[[list[bytes]], int]], int]) -> None:
+    """Call a function with each batch of keys, and with what deletes them, in the place of a deletion."""
+    real = RedisWriter.remove
+    patch.setattr(
+        RedisWriter,
+        "remove",
+        lambda self, keys, *marker: act(list(keys), lambda some: real(self, some, *marker)),
+    )
 
 
 @contextmanager
@@ -62,22 +75,22 @@ def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
     small_steps: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, names = [key for key in KEYS if key.startswith(prefix.encode())], [n for n in MARKERS if n.startswith(prefix)]
-    rows, real, stops = RowStore.at(small_steps), redis_store.remove_keys, 0
+    rows, stops = RowStore.at(small_steps), 0
     with closing(open_online_store(small_steps)) as store, both_readers(rows) as read_both:
-        for last in count():
+        for last in count(step=9 if "cluster" in small_steps else 1):
             write(store)
             left = [last]
 
-            def remove_some(client: object, keys: Iterable[bytes], left: list[int] = left) -> int:
+            def remove_some(keys: list[bytes], remove: Callable[[list[bytes]], int], left: list[int] = left) -> int:
                 some = sorted(keys, key=lambda key: b"applied" in key)
                 if some and not left[0]:
-                    real(client, some[:1])  # of a step, too, a part may be done: in the worst order
+                    remove(some[:1])  # of a step, too, a part may be done: in the worst order
                     raise redis.ConnectionError
                 left[0] -= bool(some)
-                return real(client, some)
+                return remove(some)
 
             with monkeypatch.context() as patch:
-                patch.setattr(redis_store, "remove_keys", remove_some)
+                watch(patch, remove_some)
                 try:
                     store.delete(prefix)
                 except StoreError:
@@ -92,25 +105,48 @@ def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
         assert rows.marked(kept, [OTHER_MARKER]) == ([ranked(1)] * len(kept), [Marker(2)])
 
 
-def test_4_5_a_run_that_writes_while_a_deletion_is_suspended_leaves_no_marker(
-    small_steps: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("prefix", ["sk:p:", "sk:p:h:", "sk:p:h.3:"])
+def test_4_5_a_run_that_writes_while_a_deletion_is_suspended_has_all_its_rows_or_no_marker(
+    small_steps: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, real = RowStore.at(small_steps), redis_store.remove_keys
+    rows, found = RowStore.at(small_steps), set()
     with closing(open_online_store(small_steps)) as store:
-        for step in range(8):
+        for step in count(step=9 if "cluster" in small_steps else 1):  # a marker of a cluster has 64 keys
             write(store)
             steps = count()
 
-            def remove_and_wait(
-                client: object, names: Iterable[bytes], steps: count[int] = steps, at: int = step
+            def write_before(
+                keys: list[bytes], remove: Callable[[list[bytes]], int], steps: count[int] = steps, at: int = step
             ) -> int:
-                keys = list(names)
                 if keys and next(steps) == at:
                     write(store)
-                return real(client, keys)
+                    # Nor is a single row missing at any time from here on, if its marker is there.
+                    assert rows.marked(KEYS, MARKERS) == ([ranked(1)] * len(KEYS), [Marker(2)] * len(MARKERS))
+                return remove(keys)
 
             with monkeypatch.context() as patch:
-                patch.setattr(redis_store, "remove_keys", remove_and_wait)
-                store.delete("sk:p:")
-            assert next(steps) > step
-            assert rows.marked([], MARKERS)[1] == [None] * len(MARKERS), step
+                watch(patch, write_before)
+                store.delete(prefix)
+            if next(steps) <= step:
+                break
+            for names, markers in ((KEYS[:20], MARKERS[:1]), (KEYS[20:], MARKERS[1:])):
+                values, marks = rows.marked(names, markers)
+                assert None not in values or marks == [None] * len(markers), step
+                found.add((markers == MARKERS[:1], None in values))
+    is_of_latest = prefix != "sk:p:h.3:"
+    assert ((True, False) in found, (False, True) in found) == (True, prefix != "sk:p:h:"), found
+    assert ((True, True) in found) == is_of_latest  # written before the marker was removed
+
+
+def test_4_5_a_run_fails_whose_rows_were_deleted_before_it_set_its_marker(small_steps: str) -> None:
+    with closing(open_online_store(small_steps)) as store, closing(open_online_store(small_steps)) as other:
+        other.delete("sk:p:")
+        for reached in (LOST, 2):
+            assert store.marker(MARKERS[0]) == (None if reached == LOST else reached)
+            store.set_markers({MARKERS[0]: Marker(reached)})
+            store.put(KEYS, [ranked(1)] * len(KEYS))
+            other.delete("sk:p:")
+            with pytest.raises(StoreError, match="may have lost rows"):
+                store.set_markers({MARKERS[0]: Marker(9)}, {MARKERS[0]: reached})
+            assert other.marker(MARKERS[0]) is None
+            write(other)

@@ -19,7 +19,6 @@ from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online import redis_store
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
@@ -138,7 +137,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     assert keeper.retire(VIEW) == 0
     valkey.ask("DEL", lease.decode())
     with monkeypatch.context() as patch:
-        patch.setattr(redis_store, "remove_keys", refuse)
+        patch.setattr(RedisWriter, "remove", refuse)
         with pytest.raises(StoreError):
             keeper.retire(VIEW)
     assert keeper.retire(VIEW) == 1

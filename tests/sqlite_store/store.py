@@ -63,7 +63,10 @@ class SqliteStore:
             for place, (key, value, head, after) in enumerate(items):
                 stands = read_values(connection, [key])[0] or b""
                 if len(stands) == len(value) and stands.startswith(head):
-                    connection.execute(_SET, (key, after))
+                    if after:
+                        connection.execute(_SET, (key, after))
+                    else:
+                        connection.execute("DELETE FROM entries WHERE key = ?", (key,))
                     done[place] = True
         return done
 
@@ -138,6 +141,9 @@ class SqliteStore:
         total = 0
         while True:
             with self._database.transaction() as connection:
+                written = "SELECT name FROM markers WHERE substr(name, 1, ?) = ? AND name LIKE '%:applied'"
+                if table == "entries" and connection.execute(written, (len(start), start)).fetchone():
+                    return total
                 query = f"DELETE FROM {table} WHERE {name} IN ({some})"
                 deleted = connection.execute(query, (len(start), start)).rowcount
             if not deleted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
 from skewless.project import Project
+from tests.worlds.edits import edit
 from tests.worlds.latest import times
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -69,6 +71,11 @@ user_now, shop_now = windows("user_now", user), windows("shop_now", shop)
 users, pairs = table("users", [user], ["user"]), table("pairs", [user, shop], ["user", "shop"])
 service = FeatureService(name="visits", features=[user_now, shop_now, users, pairs])
 shops = FeatureService(name="shops", features=[shop_now])
+"""
+# Rows of shops that name users.
+LAST_VISITS = """\
+last_visits = table("last_visits", [shop], ["shop", "user"])
+lasts = FeatureService(name="lasts", features=[last_visits])
 """
 MODELS = """\
 from datetime import timedelta
@@ -166,3 +173,33 @@ def values(project: Project, *, is_short: bool = False) -> dict[str, Any]:
                     }
                     found[f"{user} {shop} {as_of_us} {view.view} {side}"] = (row.status, row.event_time, bits)
     return found
+
+
+def name_users(repo: Path, last: Sequence[str | None]) -> None:
+    """Add a view of the last visits of each shop."""
+    edit(repo, "service = ", f"{LAST_VISITS}service = ")
+    write_last_visits(repo, last)
+
+
+def write_last_visits(repo: Path, last: Sequence[str | None]) -> None:
+    """Write the visits of each shop: of the entity, if it is there; of another user, but in the first; and the last."""
+    visits = [
+        (shop, user, at)
+        for number, shop in enumerate(SHOPS)
+        for at, user in enumerate((ERASED if last[0] else None, "bob" if number else None, last[number]))
+        if user
+    ]
+    shops, users, at = zip(*visits, strict=True)
+    moments = times(*(NOW - DAY + each * SECOND for each in at))
+    columns = {"shop": shops, "user": users, "value": list(map(float, at)), "at": moments, "created": moments}
+    pq.write_table(pa.table(columns), repo / "data/last_visits.parquet")
+
+
+def last_visits(project: Project) -> dict[tuple[str, str], Any]:
+    """Return the online row of each shop."""
+    return {
+        (shop, side): (row.status, row.event_time, row.features)
+        for shop in SHOPS
+        for view in project.get("lasts", {"shop": shop}).views
+        for side, row in view.sides.items()
+    }

@@ -253,7 +253,7 @@ def _erase(project: Project, values: Values) -> str:
         f"Erased: {count_text(receipt.rows, 'row')}, {count_text(receipt.events, 'event')},"
         f" {count_text(receipt.predictions, 'prediction')}, {count_text(receipt.outcomes, 'outcome')},"
         f" {receipt.online:,} online. Receipt: digest {receipt.digest}, salt {receipt.salt}. Keep both: with the keys"
-        " they prove this erasure."
+        f" they prove this erasure.{f' A later run failed: {receipt.error}' if receipt.error else ''}"
     )
 
 

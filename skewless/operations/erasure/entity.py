@@ -51,6 +51,8 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.workspace import Workspace
 
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
+# Positions, times and runs, which the proof of other entities' values needs.
+_KEPT = frozenset({SEQ, EVENT, INGEST, RUN, KNOWN_AT, SOURCE_POS, DECLARED, TOMBSTONE})
 _DTYPES = {
     pa.int32(): DType.INT32,
     pa.int64(): DType.INT64,
@@ -201,10 +203,6 @@ def _decode(message: bytes | str) -> str:
     return message if isinstance(message, str) else message.decode(errors="replace")
 
 
-# Positions, times and runs, which the proof of other entities' values needs.
-_KEPT = frozenset({SEQ, EVENT, INGEST, RUN, KNOWN_AT, SOURCE_POS, DECLARED, TOMBSTONE})
-
-
 @dataclass(kw_only=True)
 class LoggedEntity:
     """The rows of an entity in one log, as it is now.
@@ -232,17 +230,12 @@ class LoggedEntity:
     def __post_init__(self) -> None:
         visit_segments(self.log, lambda _, path: self._add(self.read(path)))
 
-    def values(self, names: Sequence[str]) -> list[tuple[object, ...]]:
-        """Return the distinct values of some columns of integers or texts, sorted, without nulls."""
-        tables = [table for table in self._distinct if set(names) <= set(table.column_names)]
-        rows = {row for table in tables for row in zip(*(table[name].to_pylist() for name in names), strict=True)}
-        return sorted(row for row in rows if None not in row)
-
     def keys(self, columns: Sequence[Column]) -> pa.Table:
         """Return the distinct values of key columns of integers or texts, in their types, without nulls."""
-        names = [column.name for column in columns]
-        rows = [dict(zip(names, row, strict=True)) for row in self.values(names)]
-        return pa.Table.from_pylist(rows, pa.schema([(column.name, arrow_type(column.dtype)) for column in columns]))
+        schema = pa.schema([(column.name, arrow_type(column.dtype)) for column in columns])
+        tables = [table for table in self._distinct if set(schema.names) <= set(table.column_names)]
+        rows = pa.concat_tables([schema.empty_table(), *(each.select(schema.names).cast(schema) for each in tables)])
+        return rows.drop_null().group_by(schema.names).aggregate([])
 
     def erase(self) -> list[StoredObject]:
         """Erase the rows; return the objects that had them.
@@ -272,7 +265,7 @@ def find_predictions(state: ProjectState, entity: Entity) -> LoggedEntity:
 
 def find_outcomes(state: ProjectState, entity: Entity, predictions: LoggedEntity) -> LoggedEntity:
     """Return the outcomes of an entity or of its predictions, which are removed."""
-    ids = {name for (name,) in predictions.values(["id"])}
+    ids = set(predictions.keys([Column(name="id", dtype=DType.STRING)])["id"].to_pylist())
 
     def owns(row: Mapping[str, Any]) -> bool:
         return row["prediction_id"] in ids or entity.owns(row["keys"])

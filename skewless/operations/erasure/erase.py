@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
+
 from skewless.contract.columns import Column
-from skewless.contract.errors import SourceError
+from skewless.contract.errors import SkewlessError, SourceError
 from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.engines.job import delete_results
 from skewless.infra.log.catalog import Catalog
@@ -77,13 +79,11 @@ def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple
         if source.history is not None and has_files(project.repo, source.history):
             declared = {column.name: column.dtype for column in file_columns(source)}
             name = f"history of event source {source.name!r}"
-            columns = {column.name: (column.name, column) for column in source.columns}
-            yield find_table(project.repo, source.history, name, declared), columns
+            table = find_table(project.repo, source.history, name, declared)
+            yield table, {column.name: (column.name, column) for column in source.columns}
 
 
 _KIND, _BUILDS = "erasures", "builds"
-
-
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
 NOT_COVERED = (
     "backups",
@@ -111,6 +111,7 @@ class ErasureReceipt:
         objects: deleted files of logs.
         waiting: files of logs that other processes still read; `skewless housekeeping` deletes them.
         dry_run: nothing was changed; counts are of what would be.
+        error: why the run after an interrupted erasure failed; the entity is erased.
     """
 
     at_us: int
@@ -126,10 +127,12 @@ class ErasureReceipt:
     objects: int = 0
     waiting: int = 0
     dry_run: bool = False
+    error: SkewlessError | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, with the list of what an erasure does not cover."""
-        return asdict(self) | {"not_covered": list(NOT_COVERED)}
+        fields = {name: value for name, value in vars(self).items() if name != "error"}
+        return fields | {"not_covered": list(NOT_COVERED)}
 
 
 def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = False) -> ErasureReceipt:
@@ -141,17 +144,13 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
 
     Raises:
         RequestError: a key is unknown, or its value is not of its type.
-        SourceError: a source still has rows of the entity; or the run after an interrupted erasure failed.
-        GateError: the same run rejected new rows of a source; the entity is erased.
+        SourceError: a source still has rows of the entity.
         StoreError: the store, the database or the disk failed; a repeated call continues.
         ConflictError: another process has taken over, because this one was suspended for too long.
     """
     catalog = Catalog(project.state.database)
-    columns = {
-        name: decode_columns(catalog.columns(name))
-        for name in catalog.partitions()
-        if name.startswith((_VIEWS, _EVENTS))
-    }
+    logs = [name for name in catalog.partitions() if name.startswith((_VIEWS, _EVENTS))]
+    columns = {name: decode_columns(catalog.columns(name)) for name in logs}
     parsed = Entity.parse(entity, project.needed.plan.join_keys, columns.values())
     leases = Leases(project.state.database)
     # No run of these jobs may write rows while they are erased.
@@ -166,8 +165,17 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         check_sources(project, parsed)
         partitions = [name for name, schema in columns.items() if parsed.values(schema) is not None]
         receipt = _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
-    if not dry_run:
+    if dry_run:
+        return receipt
+    try:
         complete_backfills(project)
+    except SkewlessError as error:
+        receipt = replace(receipt, error=error)
+    if project.settings.redis_url is None:
+        project.private.rewrite_file()
+    record = {name: value for name, value in receipt.as_dict().items() if name not in {"salt", "not_covered"}}
+    # Last: a record without a receipt proves nothing.
+    Records(project.state.database, _KIND).add("project", record)
     return receipt
 
 
@@ -204,17 +212,13 @@ class _Erasure:
             objects = self._delete_objects()
             self._restore(store)
             self._build(store)
-        if self._project.settings.redis_url is None:
-            self._project.private.rewrite_file()
-        receipt = self._receipt(objects=objects)
-        record = {name: value for name, value in receipt.as_dict().items() if name not in {"salt", "not_covered"}}
-        Records(self._project.state.database, _KIND).add("project", record)
-        return receipt
+        return self._receipt(objects=objects)
 
     def _erase_accepted(self, store: OnlineStore) -> None:
         for partition, rows in self._accepted.items():
             if not rows.rows:
                 continue
+            self._check()
             is_own = partition.startswith(_VIEWS) and partition not in self._others
             if partition in self._others:
                 # Until `_restore`: after an interruption, the next run writes all rows of the view again.
@@ -227,7 +231,6 @@ class _Erasure:
                 with self._pending.edit(_BUILDS, []) as sources:
                     sources[:] = sorted({*sources, source})
                 self._delete_states(store, source, [rows], live=True)
-            self._check()
             self._replaced += rows.erase()
             if is_own:
                 # A repair from the log may have written a row again meanwhile.
@@ -258,8 +261,7 @@ class _Erasure:
         if view is None:
             # No reader needs this version. If one does later, the next run fills it from the log.
             return store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
-        codec = KeyCodec(needed.project, view)
-        return store.remove(_encode(codec, found.values(codec.names)))
+        return store.remove(_encode(KeyCodec(needed.project, view), found.keys(view.keys)))
 
     def _restore(self, store: OnlineStore) -> None:
         """Let the rows of other entities be the log's, which lost the rows with the name of the entity."""
@@ -296,20 +298,17 @@ class _Erasure:
             for item in self._project.streams.generations.list_all(view):
                 if live or item.stage != "live":
                     codec = KeyCodec(self._project.needed.plan.project, view, item.number)
-                    keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
-                    self._online += store.remove(sorted(keys))
+                    self._online += sum(store.remove(_encode(codec, rows.keys(view.keys))) for rows in found)
 
     def _retire_unneeded(self, store: OnlineStore, source: str) -> None:
         """Delete the states of views of a source that are not needed any more."""
         needed = self._project.needed
-        retirement = self._project.streams.retirement(needed, store)
-        now_us = self._project.clock.now_us()
         for name, body in Documents(self._project.state.database, "generations").list_all().items():
             view, _, view_hash = name.rpartition("-")
             parts = {part for item in body["generations"] for part in item["partitions"]}
             if view_hash not in needed.readers and any(part.startswith(f"{_EVENTS}{source}/") for part in parts):
-                life = ViewLifecycle(name=view, hash=view_hash, source=source, stage="unneeded", since_us=now_us)
-                retirement.delete_states(life)
+                life = ViewLifecycle(name=view, hash=view_hash, source=source, stage="unneeded", since_us=0)
+                self._project.streams.retirement(lambda: self._project.needed, store).delete_states(life)
 
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
@@ -345,6 +344,6 @@ class _Erasure:
         return sum(rows.rows for name, rows in self._accepted.items() if name.startswith(prefix))
 
 
-def _encode(codec: KeyCodec, keys: Sequence[Sequence[object]]) -> list[bytes]:
-    encoded = (codec.encode(values) for values in keys)  # type: ignore[arg-type]  # keys are integers or texts
-    return [key for key in encoded if key is not None]
+def _encode(codec: KeyCodec, keys: pa.Table) -> list[bytes]:
+    names: list[bytes] = codec.pack({name: keys[name].combine_chunks() for name in keys.column_names}).to_pylist()
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.online import redis_store
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.servers import LastArgument
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
@@ -97,17 +97,17 @@ def test_a_retirement_that_was_stopped_leaves_no_marker_beside_missing_rows(
         done("train", "--repo", repo)
         done("housekeeping", "--repo", repo)
         pass_hours(repo, 11)
-        real, steps = redis_store.remove_keys, count(1)
+        real, steps = RedisWriter.remove, count(1)
 
-        def remove_one(client: object, names: Iterable[bytes]) -> int:
+        def remove_one(store: RedisWriter, names: Sequence[bytes], *marker: LastArgument) -> int:
             own = sorted((name for name in names if old.encode() in name), key=lambda name: b":applied" in name)
             if own and next(steps) == step:
-                real(client, own[:1])
+                real(store, own[:1])
                 raise redis.ConnectionError
-            return real(client, names)
+            return real(store, names, *marker)
 
         with monkeypatch.context() as patch:
-            patch.setattr(redis_store, "remove_keys", remove_one)
+            patch.setattr(RedisWriter, "remove", remove_one)
             assert run("housekeeping", "--repo", repo).code != 0
         assert next(steps) > step
         done("rollback", "late", "--repo", repo)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.feedback import Outcome
 from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages import entity
@@ -19,6 +19,7 @@ from skewless.control_room.pages.entity import PAGE, EntityPage, read_entity_pag
 from skewless.infra.log.readers import list_readers
 from skewless.infra.offline.labels import label_source
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.erasure import erase as erasure
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.shown_pages import NOWHERE, read_empty, show
@@ -143,7 +144,7 @@ def test_hostile_keys_stay_text(place: Sandbox) -> None:
     assert isinstance(page_of(place.project, other_id="1").views, Unknown)
 
 
-def test_an_entity_is_erased_after_its_dry_run(place: Sandbox) -> None:
+def test_an_entity_is_erased_after_its_dry_run(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     place.wait(60)
     place.publish(later_rows(place, 2))
     place.project.materialize(check=False)
@@ -160,13 +161,20 @@ def test_an_entity_is_erased_after_its_dry_run(place: Sandbox) -> None:
     said = ERASE.preview(place.project, values)
     assert any("1 prediction and 0 outcomes are removed" in line for line in said)
     assert known(page_of(place.project, card_id=CARD).predictions).rows
+    monkeypatch.setattr(erasure, "complete_backfills", refuse)
     done = ERASE.run(place.project, values)
     assert "1 prediction" in done
+    assert "salt" in done
+    assert done.endswith("A later run failed: source 'x': is missing. Fix: restore it")
     after = page_of(place.project, card_id=CARD)
     assert known(after.predictions).rows == []
     (view,) = known(after.views).views
     assert (known(view.online).status, known(view.logged).status) == ("NOT_FOUND", "NOT_FOUND")
     assert ERASE.command.format(**values) == f"skewless erase --entity card_id={CARD} --yes"
+
+
+def refuse(*_: object) -> None:
+    raise SourceError("source 'x'", "is missing", fix="restore it")
 
 
 def test_pages_do_not_keep_erased_files(place: Sandbox, open_pages: Any) -> None:  # noqa: ANN401 - of the fixture

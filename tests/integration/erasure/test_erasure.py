@@ -7,16 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless import ManualClock, workspace
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.keys import KeyCodec
 from skewless.infra.engines.task import TaskResult
@@ -29,11 +27,22 @@ from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.streams.backfill import Backfiller
 from skewless.project import Project
 from skewless.validation.parity import Parity
+from tests.integration.erasure.conftest import MakeRepo
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import run
 from tests.worlds.edits import edit
-from tests.worlds.erasures import DAY, ERASED, NOW, SECOND, SHOPS, delete_in_sources, fill, values, write_repo
-from tests.worlds.latest import times
+from tests.worlds.erasures import (
+    ERASED,
+    NOW,
+    SHOPS,
+    delete_in_sources,
+    fill,
+    last_visits,
+    name_users,
+    values,
+    write_last_visits,
+    write_repo,
+)
 
 ENTITY = {"user": ERASED}
 READER = """\
@@ -58,28 +67,6 @@ from tests.worlds.erasures import fill
 with Project(Path(sys.argv[1])) as project:
     fill(project)
 """
-# Rows of shops that name users.
-LAST_VISITS = """\
-last_visits = table("last_visits", [shop], ["shop", "user"])
-lasts = FeatureService(name="lasts", features=[last_visits])
-"""
-MakeRepo = Callable[..., Path]
-
-
-@pytest.fixture
-def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> MakeRepo:
-    """Write projects on one Redis server; their clock does not advance."""
-    monkeypatch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
-
-    def make(name: str, *, seed: int = 7) -> Path:
-        return write_repo(
-            tmp_path / name,
-            f"{name}_{tmp_path.name}".replace("-", "_"),
-            seed=seed,
-            settings=f"redis_url: {server_url}\n",
-        )
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +272,7 @@ def test_rows_of_others_that_name_the_entity_are_as_if_it_had_never_been_there(
     found = []
     for name in ("named", "unnamed"):
         repo = make_repo(name)
-        edit(repo, "service = ", f"{LAST_VISITS}service = ")
-        write_last_visits(repo, (ERASED, ERASED, "ann") if name == "named" else (None, None, "ann"))
+        name_users(repo, (ERASED, ERASED, "ann") if name == "named" else (None, None, "ann"))
         with Project(repo) as project:
             fill(project)
             if name == "named":
@@ -304,27 +290,3 @@ def test_rows_of_others_that_name_the_entity_are_as_if_it_had_never_been_there(
             assert ERASED not in str(found)
     assert found[0] == found[1]
     assert [status for status, *_ in found[0].values()] == ["NOT_FOUND", "PRESENT", "PRESENT"]
-
-
-def write_last_visits(repo: Path, last: Sequence[str | None]) -> None:
-    """Write the visits of each shop: of the entity, if it is there; of another user, but in the first; and the last."""
-    visits = [
-        (shop, user, at)
-        for number, shop in enumerate(SHOPS)
-        for at, user in enumerate((ERASED if last[0] else None, "bob" if number else None, last[number]))
-        if user
-    ]
-    shops, users, at = zip(*visits, strict=True)
-    moments = times(*(NOW - DAY + each * SECOND for each in at))
-    columns = {"shop": shops, "user": users, "value": list(map(float, at)), "at": moments, "created": moments}
-    pq.write_table(pa.table(columns), repo / "data/last_visits.parquet")
-
-
-def last_visits(project: Project) -> dict[tuple[str, str], Any]:
-    """Return the online row of each shop."""
-    return {
-        (shop, side): (row.status, row.event_time, row.features)
-        for shop in SHOPS
-        for view in project.get("lasts", {"shop": shop}).views
-        for side, row in view.sides.items()
-    }
