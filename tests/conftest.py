@@ -123,11 +123,19 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server; each test uses a schema of its own."""
-    from tools.postgres_server import running_postgres  # noqa: PLC0415 - not every session needs it
+def empty_postgres(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a new PostgreSQL server; only ever copied."""
+    from tools.postgres_server import make_template  # noqa: PLC0415 - not every session needs it
 
-    with running_postgres() as url:
+    return built_once(tmp_path_factory, "postgres", make_template)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(empty_postgres: Path) -> Iterator[str]:
+    """A PostgreSQL server; each test uses a schema of its own."""
+    from tools.postgres_server import running_postgres  # noqa: PLC0415 - as above
+
+    with running_postgres(empty_postgres) as url:
         yield url
 
 
@@ -141,13 +149,13 @@ def schemas() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
+def own_postgres(empty_postgres: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL server that the test may stop; it is not started yet."""
-    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)  # the server's user must be able to pass through
-        server = PostgresServer(Path(folder) / "data")
+        server = PostgresServer(Path(folder) / "data", empty_postgres)
         yield server
         server.stop()
 
