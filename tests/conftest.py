@@ -51,9 +51,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
+# As in commands: Feast, pandas and Great Expectations are imported in tests, a million objects that all stay.
+_YOUNG_OBJECTS = 20_000
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker collect the files that it runs, if xdist schedules whole files."""
+    """Let each worker collect the files that it runs, if xdist schedules whole files, and look for garbage rarely."""
     register_late_collection(config)
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 @pytest.hookimpl(wrapper=True)
