@@ -23,7 +23,9 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
 # pip compiles on one core, tests of the packages, too. A file that does not compile is not meant for this Python.
-COMPILE_MODULES = $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+# Of some large packages few modules or none are ever imported: these are compiled when they are.
+RARE := tests?|plotly|mlflow|databricks|altair|fontTools|mypy|mypyc|sphinx|docutils|snowballstemmer|babel|pyasn1_modules
+COMPILE_MODULES = $(PY) -m compileall -qq -j 0 -x '/($(RARE))/|/pygments/lexers/' $(VENV)/lib || true
 USER_STAMP := $(VENV)/.requirements.stamp
 DEV_STAMP := $(VENV)/.requirements-dev.stamp
 CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
@@ -62,7 +64,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,11 +91,15 @@ test: python  ## linters, types, layers and all fast tests
 	+@$(MAKE) --no-print-directory -j2 lint layers
 	+@$(MAKE) --no-print-directory -j2 types tests
 
-lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the texts
+lint: rules words  ## ruff: rules and format; spelling, prose and words of the texts
+
+rules: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
+
+words: setup-dev
 	$(PY) -m tools.words
 
 # One cache: what a project imports has been read by then.
@@ -210,15 +216,15 @@ $(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
 # Other clients, which the tests run against the server.
 $(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
+	@$(PYTHON) -m venv --without-pip $(CLIENTS)
+	@$(PIP) --python $(CLIENTS)/bin/python install --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # A gateway, a chart's renderer and checkers of manifests, which only the tests of deployment run.
-$(DEPLOY_STAMP): tests/deploy/requirements.txt
+$(DEPLOY_STAMP): tests/deploy/requirements.txt | $(BIN)/pip
 	@echo "installing the tools of deployment that the tests use into $(DEPLOY) (half a minute, 0.5 GB)"
-	@$(PYTHON) -m venv $(DEPLOY)
-	@$(DEPLOY)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
+	@$(PYTHON) -m venv --without-pip $(DEPLOY)
+	@$(PIP) --python $(DEPLOY)/bin/python install --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # A second runtime for the tests, in a folder that only the processes with this runtime read.

@@ -51,9 +51,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
+# As in commands: Feast, pandas and Great Expectations are imported in tests, a million objects that all stay.
+_YOUNG_OBJECTS = 20_000
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker collect the files that it runs, if xdist schedules whole files."""
+    """Let each worker collect the files that it runs, if xdist schedules whole files, and look for garbage rarely."""
     register_late_collection(config)
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -131,11 +136,19 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server; each test uses a schema of its own."""
-    from tools.postgres_server import running_postgres  # noqa: PLC0415 - not every session needs it
+def empty_postgres(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a new PostgreSQL server; only ever copied."""
+    from tools.postgres_server import make_template  # noqa: PLC0415 - not every session needs it
 
-    with running_postgres() as url:
+    return built_once(tmp_path_factory, "postgres", make_template)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(empty_postgres: Path) -> Iterator[str]:
+    """A PostgreSQL server; each test uses a schema of its own."""
+    from tools.postgres_server import running_postgres  # noqa: PLC0415 - as above
+
+    with running_postgres(empty_postgres) as url:
         yield url
 
 
@@ -149,13 +162,13 @@ def schemas() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
+def own_postgres(empty_postgres: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL server that the test may stop; it is not started yet."""
-    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)  # the server's user must be able to pass through
-        server = PostgresServer(Path(folder) / "data")
+        server = PostgresServer(Path(folder) / "data", empty_postgres)
         yield server
         server.stop()
 

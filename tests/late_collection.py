@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import random
 import re
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from skewless.infra.compiler.type_checks import defer_type_checks
 
 _LATE = "late_collection"
+_MANY_MODULES = 100
 _TIMEOUT = re.compile(r"\bmark\.timeout\((\d+)")
 
 
@@ -59,6 +61,7 @@ class LateCollection:
 
     def __init__(self) -> None:
         self._is_late = True
+        self._modules = 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Item | None:
@@ -111,7 +114,15 @@ class LateCollection:
             session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=tests)
         finally:
             self._is_late = True
+        self._leave_out_modules()
         return tests
+
+    def _leave_out_modules(self) -> None:
+        """Let the garbage collector skip what files and tests have imported: it would look at all of it again."""
+        if len(sys.modules) > self._modules + _MANY_MODULES or not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
+            self._modules = len(sys.modules)
 
 
 class Progress:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import ast
-import io
 import re
 import subprocess
 import sys
-import tokenize
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +27,10 @@ _CODE = re.compile(
     r"|``.+?``|`(?:[^`\n]|\n(?! *\n))+`"
     r"|\]\([^)]*\)|<[^>\n]*>",  # the target of a link, a tag
     re.MULTILINE | re.DOTALL,
+)
+# A comment or a string of Python: the tokens of the standard library take three times as long.
+_COMMENT_OR_STRING = re.compile(
+    r"""(?P<comment>#[^\n]*)|(?P<quote>\"{3}|'{3}|["'])(?:[^\\]|\\.)*?(?P=quote)""", re.DOTALL
 )
 
 
@@ -111,14 +113,17 @@ def _read_module(source: str, stored: frozenset[str]) -> Iterator[tuple[int, int
 
 def _read_comments(source: str) -> Iterator[tuple[int, int, str]]:
     """Yield the comments, with those on consecutive lines as one text."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     first, lines = 0, list[str]()
-    for token in (token for token in tokens if token.type == tokenize.COMMENT):
-        if lines and token.start[0] != first + len(lines):
+    line = place = 0
+    for found in _COMMENT_OR_STRING.finditer(source):
+        if found["comment"] is None:
+            continue
+        line, place = line + source.count("\n", place, found.start()), found.start()
+        if lines and line + 1 != first + len(lines):
             yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
             lines = []
-        first = first if lines else token.start[0]
-        lines.append(token.string.lstrip("#"))
+        first = first if lines else line + 1
+        lines.append(found["comment"].lstrip("#"))
     if lines:
         yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
 

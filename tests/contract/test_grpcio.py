@@ -22,13 +22,18 @@ from tests.worlds.ports import free_ports
 
 FOLDER = Path(__file__).parents[2] / "serving/grpc"
 FIELDS = """
-import importlib, json, sys
-found = {}
+import importlib, json, pathlib, sys, sysconfig, types
+found, packages = {}, pathlib.Path(sysconfig.get_path("purelib"))
 def add(message):
     found[message.full_name] = {f.name: [f.number, f.type, f.is_repeated] for f in message.fields}
     for nested in message.nested_types:
         add(nested)
 for name in sys.argv[1:]:
+    parts = name.split(".")
+    for i in range(1, len(parts)):  # packages without their own code, which imports all that the client needs
+        package = types.ModuleType(".".join(parts[:i]))
+        package.__path__ = [str(packages.joinpath(*parts[:i]))]
+        sys.modules.setdefault(package.__name__, package)
     for message in importlib.import_module(name).DESCRIPTOR.message_types_by_name.values():
         add(message)
 print(json.dumps(found))

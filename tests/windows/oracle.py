@@ -12,6 +12,7 @@ from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 Value = float | int | str | bool | None
 _WORD = 2**64
+_SUM_BITS = {Function.SUM: 62, Function.MEAN: 62, Function.VAR: 46, Function.STD: 46}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,12 @@ def counts_by(t: int) -> Callable[[Event], bool]:
 
 def features(view: WindowView, events: Iterable[Event], t: int) -> list[float | None]:
     """Return the features of one entity at t, given its events that may count."""
-    counted = [event for event in events if counts(view, event)]
-    counted.sort(key=lambda event: event.position)
+    return features_of_counted(view, [event for event in events if counts(view, event)], t)
+
+
+def features_of_counted(view: WindowView, events: Iterable[Event], t: int) -> list[float | None]:
+    """Return the features of one entity at t, given its events that count."""
+    counted = sorted(events, key=lambda event: event.position)
     inside = {window: [event for event in counted if left_edge(t, *window) <= event.ts < t] for window in view.windows}
     return [_feature(view, item, inside[item.window_us, item.hop_us]) for item in view.aggregates]
 
@@ -57,7 +62,7 @@ def counts(view: WindowView, event: Event) -> bool:
 
 
 def _fits(value: Value, view: WindowView, item: Aggregate) -> bool:
-    bits = {Function.SUM: 62, Function.MEAN: 62, Function.VAR: 46, Function.STD: 46}.get(item.function)
+    bits = _SUM_BITS.get(item.function)
     if bits is None or _is_null(value):
         return True
     scale = view.scales.get(item.column, 0)

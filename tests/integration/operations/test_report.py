@@ -66,6 +66,12 @@ def report(lived: Sandbox) -> Report:
     return build(lived.project)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a report of whose plots a test asks nothing from drawing them."""
+    monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")
+
+
 def _live(place: Sandbox) -> None:
     place.project.train(MODEL)
     place.project.train(MODEL)
@@ -126,6 +132,7 @@ def test_the_evidence_of_a_policy_is_a_line_per_guardrail_in_its_own_unit(report
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_rollout_that_ended_is_one_decision(trained: Path, tmp_path: Path) -> None:
     with opened(copy_project(trained, tmp_path / "p")) as place:
         place.project.train(MODEL)
@@ -153,6 +160,7 @@ def test_what_is_there_is_plotted(report: Report) -> None:
     assert {"Traffic share and quality by version", "Importance over time", "ROC curve", "Calibration"} <= set(titles)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_not_there_is_said(place: Sandbox) -> None:
     report = build(place.project)
     missing = {
@@ -166,6 +174,7 @@ def test_what_is_not_there_is_said(place: Sandbox) -> None:
     assert "skewless drift" in missing["Drift"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     found = sections(build(place.project))
@@ -174,6 +183,7 @@ def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     assert found["Versions"][0]["kind"] == "table"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_constraints_are_in_the_evaluation_and_on_the_card(place: Sandbox) -> None:
     package = open_package(place.project.store, MODEL, "000001")
     card = place.project.card(MODEL)
