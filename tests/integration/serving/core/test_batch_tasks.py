@@ -254,6 +254,14 @@ def test_leaves_are_the_library_s_in_one_process_and_on_an_engine(place: Sandbox
     assert whole["leaves"][:CHUNK].to_pylist() == np.asarray(booster.predict(matrix, pred_leaf=True)).tolist()
 
 
+def fail_at_the_end(project: Project, source: Path, target: Path) -> None:
+    """Predict to a file in whose place there is a folder when the predictions are to be written."""
+    project.on_progress = lambda *_: target.mkdir(exist_ok=True)
+    with pytest.raises(PlaceError, match="is a folder"):
+        project.predict_file(MODEL, source, target)
+    project.on_progress = lambda *_: None
+
+
 def test_a_failed_job_continues_with_its_results(
     place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,9 +272,8 @@ def test_a_failed_job_continues_with_its_results(
         with pytest.raises(PlaceError, match="does not exist"):
             project.predict_file(MODEL, source, target)
         assert len(place.log_files()) == before
-        target.mkdir(parents=True)
-        with pytest.raises(StoreError, match="cannot be written"):
-            project.predict_file(MODEL, source, target)
+        target.parent.mkdir()
+        fail_at_the_end(project, source, target)
         logged = len(place.log_files())
         assert [path.name for path in target.parent.iterdir()] == ["out.parquet"]
         target.rmdir()
@@ -281,8 +288,8 @@ def test_a_failed_job_continues_with_its_results(
 
 def test_results_of_yesterday_do_not_count(place: Sandbox, source: Path, tmp_path: Path) -> None:
     with on_engine(place) as project:
-        with pytest.raises(StoreError, match="cannot be written"):
-            project.predict_file(MODEL, source, tmp_path)
+        fail_at_the_end(project, source, tmp_path / "out.parquet")
+        (tmp_path / "out.parquet").rmdir()
         place.wait(86_400)
         today_us = place.now_us()
         predict(project, source, tmp_path / "out.parquet")
