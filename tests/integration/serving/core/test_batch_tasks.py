@@ -110,8 +110,7 @@ def test_the_file_is_that_of_one_process(
     assert found.equals(local_rows)
     assert found.schema.equals(local_rows.schema, check_metadata=True)
     assert pq.read_metadata(tmp_path / "out.parquet").num_row_groups == 64
-    assert len(steps) == tasks
-    assert steps[-1] == ("predicting rows", ROWS, ROWS)
+    assert (len(steps), steps[-1]) == (tasks, ("predicting rows", ROWS, ROWS))
 
 
 def test_workers_elsewhere_read_a_copy(
@@ -254,26 +253,19 @@ def test_leaves_are_the_library_s_in_one_process_and_on_an_engine(place: Sandbox
     assert whole["leaves"][:CHUNK].to_pylist() == np.asarray(booster.predict(matrix, pred_leaf=True)).tolist()
 
 
-def fail_at_the_end(project: Project, source: Path, target: Path) -> None:
-    """Predict to a file in whose place there is a folder when the predictions are to be written."""
-    project.on_progress = lambda *_: target.mkdir(exist_ok=True)
-    with pytest.raises(PlaceError, match="is a folder"):
-        project.predict_file(MODEL, source, target)
-    project.on_progress = lambda *_: None
-
-
 def test_a_failed_job_continues_with_its_results(
     place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(place.log_files())
     monkeypatch.setattr(batch_tasks, "_TASK_CHUNKS", 22)
-    target, done = tmp_path / "new" / "out.parquet", []
+    target, done, before = tmp_path / "new" / "out.parquet", [], place.log_files()
     with on_engine(place) as project:
         with pytest.raises(PlaceError, match="does not exist"):
             project.predict_file(MODEL, source, target)
-        assert len(place.log_files()) == before
         target.parent.mkdir()
-        fail_at_the_end(project, source, target)
+        assert place.log_files() == before
+        project.on_progress = lambda *_: target.mkdir(exist_ok=True)
+        with pytest.raises(PlaceError, match="is a folder"):  # when the predictions are to be written
+            project.predict_file(MODEL, source, target)
         logged = len(place.log_files())
         assert [path.name for path in target.parent.iterdir()] == ["out.parquet"]
         target.rmdir()
@@ -288,8 +280,9 @@ def test_a_failed_job_continues_with_its_results(
 
 def test_results_of_yesterday_do_not_count(place: Sandbox, source: Path, tmp_path: Path) -> None:
     with on_engine(place) as project:
-        fail_at_the_end(project, source, tmp_path / "out.parquet")
-        (tmp_path / "out.parquet").rmdir()
+        project.on_progress = lambda *_: (tmp_path / "new").mkdir(exist_ok=True)
+        with pytest.raises(PlaceError, match="is a folder"):
+            predict(project, source, tmp_path / "new")
         place.wait(86_400)
         today_us = place.now_us()
         predict(project, source, tmp_path / "out.parquet")
