@@ -22,7 +22,7 @@ from tests.worlds.streams import StreamWorld, drain
 
 PARTITIONS = 2
 _BATCH = 9  # messages: so that a small run has several steps of each kind
-_SCRIPTS = {"tile_append": "append", "tile_swap": "swap", "advance": "marker"}
+_SCRIPTS = {"tile_append": "append", "tile_swap": "swap", "advance": "marker", "delete_rows": "delete"}
 
 
 class FileStream:

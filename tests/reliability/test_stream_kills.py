@@ -28,6 +28,7 @@ KINDS = {
     "commit-segments",
     "commit-segments-removed_objects",
     "commit-served_source",
+    "delete",
     "marker",
     "retire",
     "swap",
