@@ -100,12 +100,9 @@ def check_columns(
             )
         fits = types[column] in _ACCEPTED[dtype] | {_ALL_NULL}
         if not fits and not (column in converted and is_converted(types[column], dtype)):
-            problem, fix = (
-                f"does not fit the declared type {dtype}",
-                "correct the definition, or write that type",
-            )
-            if types[column] == "BOOLEAN" and dtype in {DType.FLOAT32, DType.FLOAT64}:
-                problem, fix = f"has booleans, and must have numbers ({dtype})", "write true as 1 and false as 0"
+            is_flag = types[column] == "BOOLEAN" and dtype in {DType.FLOAT32, DType.FLOAT64}
+            fix = "write true as 1 and false as 0" if is_flag else "correct the definition, or write that type"
+            problem = f"does not fit the declared type {dtype}"
             raise SourceError(f"{name} column {column!r}", problem, value=types[column], fix=fix)
 
 

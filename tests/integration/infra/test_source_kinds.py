@@ -231,7 +231,7 @@ def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(
 
 
 def test_booleans_where_a_number_belongs_are_called_booleans() -> None:
-    message = r"column 'y': has booleans, and must have numbers .float64. .got 'BOOLEAN'.. Fix: write true as 1 and"
+    message = r"column 'y': does not fit the declared type float64 .got 'BOOLEAN'.. Fix: write true as 1 and"
     with pytest.raises(SourceError, match=message):
         check_columns("t", {"y": "BOOLEAN"}, {"y": DType.FLOAT64})
     with pytest.raises(SourceError, match=r"does not fit the declared type bool .got 'DOUBLE'."):
