@@ -18,6 +18,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
 from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.stored_views import Table
+from skewless.infra.offline.source_columns import EXACT
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
 _FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
@@ -203,7 +204,7 @@ def cast_key(expression: str, from_type: str, target: str) -> str:
     >>> cast_key("k", "DOUBLE", "BIGINT")
     'CASE WHEN k = trunc(k) THEN TRY_CAST(k AS BIGINT) END'
     """
-    if from_type in _SQL_FLOATS and target in {INTEGER, "HUGEINT"}:
+    if from_type in {*_SQL_FLOATS, EXACT} and target in {INTEGER, "HUGEINT"}:
         return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {target}) END"
     return expression if from_type == target else f"TRY_CAST({expression} AS {target})"
 
@@ -211,7 +212,7 @@ def cast_key(expression: str, from_type: str, target: str) -> str:
 def _kind(sql_type: str) -> str:
     if sql_type in {"HUGEINT", "UBIGINT", "UHUGEINT"}:
         return "HUGEINT"
-    if sql_type in _INTEGERS:
+    if sql_type in _INTEGERS or sql_type == EXACT:
         return INTEGER
     if sql_type in _SQL_FLOATS:
         return "DOUBLE"

@@ -311,7 +311,8 @@ def _types(option: str, declared: Mapping[str, DType], columns: Iterable[str]) -
     """Return DuckDB's option for column types, without times: DuckDB must detect whether they have a zone."""
     known = [name for name in columns if declared.get(name, DType.TIMESTAMP) is not DType.TIMESTAMP]
     # DuckDB would round the text 1.5 to the integer 2, and read 0x10 as 16.
-    types = {name: EXACT if declared[name] in {DType.INT32, DType.INT64} else declared[name].sql for name in known}
+    exact = {DType.INT32, DType.INT64} if option == "types" else set()
+    types = {name: EXACT if declared[name] in exact else declared[name].sql for name in known}
     pairs = ", ".join(f"{sql_literal(name)}: '{kind}'" for name, kind in types.items())
     return f", {option} = {{{pairs}}}" if known else ""
 

@@ -104,6 +104,13 @@ def comma_separated_sources(world: OfflineWorld, kind: Kind) -> None:
     assert world.ask(kind, entity_df(["007"], [1]), ["v:code"])["code"].to_pylist() == ["08"]
 
 
+def integers_of_comma_separated_sources(world: OfflineWorld, kind: Kind) -> None:
+    huge, event = 2**53 + 1, "2024-01-01T00:00:00Z"
+    (world.root / "v.csv").write_text(f"id,event,n\n{huge},{event},{huge}\n2,{event},\n")
+    world.apply(key(), world.view(features={"n": Int64}, source=world.source("v.csv")))
+    assert world.ask(kind, entity_df([huge, 2], [1, 1]), ["v:n"])["n"].to_pylist() == [huge, None]
+
+
 def tables_of_a_database(world: OfflineWorld, kind: Kind) -> None:
     with duckdb.connect(str(world.root / "wh.duckdb")) as connection:
         connection.register("rows", pa.table({"id": [1], "event": at(0), "x": [1.5]}))
@@ -179,6 +186,7 @@ CASES = {
     "no entity rows": Repair(no_entity_rows, TypeError, "unexpected keyword argument 'start_date'"),
     "folders of files": Repair(folders_of_files, AttributeError, "no attribute 'mutate'"),
     "comma separated sources": Repair(comma_separated_sources, AttributeError, "no attribute 'mutate'"),
+    "integers of CSV": Repair(integers_of_comma_separated_sources, AttributeError, "no attribute 'mutate'"),
     "tables of a database": Repair(tables_of_a_database),
 }
 
