@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _CHUNK = 1 << 18
 _MORE = object()
-_POLL_S = 100e-6  # how long a read busy-polls
+_POLL_S = 300e-6  # how long a read busy-polls: of a slow machine, too, a reply of many rows comes in this time
 _BLOCKING_READS = 50  # how many reads block at once after busy-polling was in vain
 
 
