@@ -18,7 +18,7 @@ import pyarrow as pa
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import check_count, plain_value
+from skewless.contract.request import check_count, request_value
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
@@ -260,7 +260,7 @@ def _plain_values(column: pa.ChunkedArray, dtype: DType) -> list[Any]:
     is_parsed = dtype in {DType.FLOAT32, DType.FLOAT64, DType.BOOL}
     if pa.types.is_integer(column.type) or (pa.types.is_string(column.type) and not is_parsed):
         return values
-    return [plain_value(value, dtype) for value in values]
+    return [request_value(value, dtype) for value in values]
 
 
 def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:

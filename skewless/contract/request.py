@@ -202,10 +202,10 @@ def parse_field(column: Column, value: object) -> object:
     return _parse_text(column, value)
 
 
-def plain_value(value: object, dtype: DType) -> object:
+def request_value(value: object, dtype: DType) -> object:
     """Return a value of a table as JSON has it; a parser rejects times without a zone and other text.
 
-    >>> [plain_value(text, DType.FLOAT64) for text in ("1.50", "nan", "1_000", "yes")]
+    >>> [request_value(text, DType.FLOAT64) for text in ("1.50", "nan", "1_000", "yes")]
     [1.5, None, '1_000', 'yes']
     """
     if isinstance(value, date):

@@ -16,7 +16,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import plain_value
+from skewless.contract.request import request_value
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.serving.batch_files import CHUNK_ROWS, ENDINGS, open_input
 from skewless.workspace import Workspace
@@ -84,7 +84,7 @@ def _read_rows(path: Path, types: Mapping[str, DType]) -> Iterator[Any]:
     if path.suffix != _LINES:
         for _, rows in open_input(path).read_chunks(CHUNK_ROWS):
             for row in rows.to_pylist():
-                yield {name: plain_value(value, types.get(name, DType.STRING)) for name, value in row.items()}
+                yield {name: request_value(value, types.get(name, DType.STRING)) for name, value in row.items()}
         return
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
