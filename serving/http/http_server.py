@@ -108,6 +108,9 @@ class _Server(uvicorn.Server):
         for connection in pending:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
         await asyncio.sleep(_SETTLE_SECONDS)
+        # uvicorn closes all connections without a complete head; a client may wait for a core before it sends one.
+        while not self.force_exit and any(map(_is_arriving, self.server_state.connections)):  # noqa: ASYNC110 - of clients
+            await asyncio.sleep(_SETTLE_SECONDS)
         await super().shutdown(sockets)
         if self.force_exit:  # then uvicorn does not shut the lifespan down
             await self.lifespan.shutdown()
@@ -133,6 +136,10 @@ def _accept_pending(sock: socket.socket) -> list[socket.socket]:
         while True:
             connections.append(sock.accept()[0])
     return connections
+
+
+def _is_arriving(connection: Any) -> bool:  # noqa: ANN401 - of any protocol
+    return isinstance(connection, HotProtocol) and connection.is_arriving(connection.loop.time())
 
 
 def close_timed_out(connections: set[Any], now: float) -> int:

@@ -24,6 +24,7 @@ _CHUNK_BYTES = 16_384  # bytes per call of the parser; all requests in them have
 _CHUNK_FRAME = 16  # bytes of framing per chunk that are not counted
 _READ_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding", HEADER})
 _FIX = "see docs/serving.md, Limits"
+_ARRIVAL_SECONDS = 1.0  # in which clients send what they have connected for, or the rest of a request
 _MAX_HEADS = 8  # heads that a connection remembers, one after the other: where every head is new, none comes again
 
 
@@ -100,6 +101,13 @@ class RequestReader(HttpToolsProtocol):
             self._read(bytes(chunk))
         if self._unparsed:
             self.flow.pause_reading()
+
+    def is_arriving(self, now: float) -> bool:
+        """Return whether a request is expected soon: the client connected, or began one, less than a second ago."""
+        began = self._request_since
+        if began is None and self.cycle is None:
+            began = self._idle_since
+        return began is not None and now - began < _ARRIVAL_SECONDS
 
     def known_head(self, data: bytes) -> KnownHead | None:
         """Return the head of the request in these bytes, if one like it may be repeated; None: it must be parsed."""

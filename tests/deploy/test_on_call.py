@@ -28,7 +28,7 @@ from tests.worlds.small_disk import mounted
 from tests.worlds.trained import MODEL, ask, copy_project
 from tests.worlds.waiting import eventually
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 _GOOD, _BAD = ('"skewless.freshness": "30d"', '"skewless.freshness": "1s"')
 _SETTINGS = """
 clock: file:.skewless/clock

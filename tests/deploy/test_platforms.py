@@ -55,7 +55,7 @@ from tests.worlds.ports import free_ports
 from tests.worlds.trained import FIRST_CARD, NOW, Sandbox, ask, copy_project, move_project, open_project
 from tests.worlds.waiting import eventually
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 ROWS: list[Row] = [*ask(8), {"card_id": 1, "shop_id": None, "amount": None, "paid_at": NOW}]
 
 

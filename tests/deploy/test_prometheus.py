@@ -30,7 +30,7 @@ from tests.worlds.waiting import eventually
 from tests.worlds.windowed import trained_repo
 from tools.dashboards import DASHBOARDS, FOLDER, text_of
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.long
 # Only after a fault, or with TLS or API keys: the runbooks' alerts about them are tested by promtool.
 RARE = {
     "skewless_refused_requests_total",

@@ -47,7 +47,6 @@ def learn_from_outcomes(repo: Path) -> None:
 
 # In make test, tests/integration/demo/test_models.py has the same facts, of a smaller project with more models.
 @pytest.mark.soak
-@pytest.mark.timeout(240)
 def test_the_last_line_of_the_demo_holds_its_facts(tmp_path: Path) -> None:
     repo = tmp_path / "project"
     write_payments(repo)

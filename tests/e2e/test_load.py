@@ -61,7 +61,6 @@ def resident_mib(pid: int) -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_soak_every_answer_under_load_is_right_and_proven(project: Project) -> None:
     expected = dict(enumerate(project.predict("fraud", ROWS)["score"].to_pylist()))
     command = [sys.executable, "-c", SERVE, str(project.repo)]

@@ -33,7 +33,6 @@ SHAPES = (
     (r" +", " "),
     (r"\s*\n\s*", "\n"),
 )
-pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(240)
 def test_auc_reaches_the_independent_baseline(project: Project, flights: Flights, tmp_path: Path) -> None:
     spec = replace(project.applied.model("delay-batch"), rounds=ROUNDS)
     dataset = project.training_set("delay-batch")

@@ -143,7 +143,6 @@ def broker_url(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_the_template_runs_on_the_store_of_another_package(
     template_shop: TemplateShop, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

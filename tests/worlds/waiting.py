@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-PATIENCE_S = 100.0  # less than a test may take: what was seen last is told
+PATIENCE_S = 200.0  # less than a test may take: what was seen last is told
 _STEP_S, _LONG_STEP_S = 0.005, 0.5
 T = TypeVar("T")
 

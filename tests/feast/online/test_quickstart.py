@@ -60,7 +60,6 @@ def change(text: str) -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_the_quickstart_runs_with_three_lines_changed(tmp_path: Path) -> None:
     init, change_folder, walk = blocks(section(page("feast.md"), "Three lines"), "sh")[0].splitlines()
     run(tmp_path, *init.split())
@@ -82,7 +81,6 @@ def test_the_quickstart_runs_with_three_lines_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_every_verb_of_the_command_line(make: Make, opened: Callable[[Twin], FeatureStore], valkey: Node) -> None:
     twin = make("skewless", project="by_hand")
     (twin.repo / "definitions.py").write_text(DEFINITIONS)

@@ -52,7 +52,6 @@ def bucket(tmp_path: Path) -> Iterator[ObjectStorageServer]:
         yield server
 
 
-@pytest.mark.timeout(300)
 def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_database(
     training_host: Path,
     tmp_path: Path,
@@ -125,7 +124,6 @@ def _is_up(store: PackageStore) -> bool:
         return False  # a connection from before
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bucket_url")
 def test_packages_move_by_a_backup_into_buckets_and_back(
     unasked: Path,

@@ -143,7 +143,6 @@ def later_than(repo: Path, name: str, label: str, moment: int) -> tuple[int, flo
     return int(later.sum()), float(table[label].to_numpy()[later].mean())
 
 
-@pytest.mark.timeout(240)
 def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None:
     repo = make(tmp_path / "p", LATE.format(more=""), FLEET, KIND, CHANCE, SEEN, LANDED)
     last = NOW - DAY + 899 * 96 * SECOND
@@ -197,7 +196,6 @@ def test_every_model_is_asked_and_judged_by_its_own_rows(tmp_path: Path) -> None
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(240)
 def test_a_model_with_a_schedule_is_retrained_beside_one_without(tmp_path: Path) -> None:
     repo = make(tmp_path / "p", FLEET, LATE.format(more=', retrain="0 4 * * *"'))
     (repo / "skewless.yaml").write_text('threads: 1\nvalidate_cron: "off"\n')

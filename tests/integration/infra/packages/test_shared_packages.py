@@ -188,7 +188,6 @@ def test_a_registry_that_an_attacker_wrote_is_refused(host_store: HostStore) -> 
     assert not list(two.state.folder.glob("*.json"))
 
 
-@pytest.mark.timeout(300)
 def test_writers_on_many_hosts_get_versions_of_their_own(host_store: HostStore) -> None:
     processes = [child(host_store(f"host{number % 2}"), 3) for number in range(4)]
     answers = [process.communicate(timeout=240)[0] for process in processes]

@@ -286,7 +286,6 @@ def _status(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1_024
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("algorithm", ["lightgbm", pytest.param("xgboost", marks=pytest.mark.soak)])
 def test_the_matrix_is_never_in_memory(tmp_path: Path, algorithm: str) -> None:
