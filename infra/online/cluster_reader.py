@@ -14,7 +14,7 @@ from redis.exceptions import AskError, MovedError, RedisClusterException, RedisE
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.online.clients import RedisAddress, dial, open_async_node, to_store_error
 from skewless.infra.online.link import StoreLink
-from skewless.infra.online.markers import TAG_SLOTS, marker_key_of, split
+from skewless.infra.online.markers import TAG_SLOTS, MarkerSplitter, marker_key_of
 from skewless.infra.online.port import OnConnect, ReadCallback, RowsAndMarkers, settle
 from skewless.infra.online.resp import command, mget
 from skewless.infra.online.servers import SLOTS, key_slot
@@ -109,6 +109,7 @@ class ClusterReader:
         self._links: dict[Node, StoreLink] = {}
         self._refresh_task: asyncio.Task[None] | None = None
         self._read_tasks: set[asyncio.Task[None]] = set()
+        self._splitter = MarkerSplitter()
 
     def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         """Read rows and markers from one round trip to each node, then call ``done`` with them.
@@ -128,7 +129,7 @@ class ClusterReader:
             if failed:
                 self._retry_or_fail(values, keys, names, done)
             else:
-                done(split(values, len(keys), marker_keys))  # type: ignore[arg-type]  # no value is an error here
+                done(self._splitter.split(values, len(keys), marker_keys))  # type: ignore[arg-type]  # no value is an error here
 
         try:
             self._send([*keys, *chain.from_iterable(marker_keys)], complete)
@@ -219,7 +220,7 @@ class ClusterReader:
             self._slots.is_stale = True
         # Keys of a slot that migrates right now are still errors: they are read one at a time.
         final_values = [await self._resolve_value(key, value) for key, value in zip(all_keys, values, strict=True)]
-        return split(final_values, len(keys), marker_keys)
+        return self._splitter.split(final_values, len(keys), marker_keys)
 
     async def _send_and_wait(self, keys: Sequence[bytes]) -> list[Value]:
         future: asyncio.Future[list[Value]] = asyncio.get_running_loop().create_future()

@@ -189,14 +189,27 @@ def parse_marker(value: bytes | None) -> Marker | None:
     return Marker(number, int(match[2] or 0))
 
 
-def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> RowsAndMarkers:
-    """Split values into n rows and the lowest marker of each group of marker keys.
+class MarkerSplitter:
+    """Splits replies into rows and the lowest marker of each group of marker keys; threads may share it.
 
-    >>> split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
+    Markers hardly ever change between two replies. While they do not, the list of markers is the same object, so that
+    nothing that follows from them has to be found out again.
+
+    >>> MarkerSplitter().split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
     ([b'row'], [Marker(position=5, watermark_us=2)])
     """
-    stored_markers = iter(values[n:])
-    return list(values[:n]), [lowest_marker(list(islice(stored_markers, len(each)))) for each in marks]
+
+    def __init__(self) -> None:
+        self._last: tuple[list[bytes | None], Sequence[Sequence[bytes]], list[Marker | None]] = [], [], []
+
+    def split(self, values: list[bytes | None], n: int, groups: Sequence[Sequence[bytes]]) -> RowsAndMarkers:
+        """Return the n rows at the front, and the lowest marker of each group of the keys whose values follow."""
+        stored, last = values[n:], self._last
+        if stored != last[0] or groups != last[1]:
+            each = iter(stored)
+            markers = [lowest_marker(list(islice(each, len(group)))) for group in groups]
+            self._last = last = stored, groups, markers
+        return values[:n], last[2]
 
 
 def _layout(value: bytes | None) -> str:

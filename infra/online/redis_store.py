@@ -27,11 +27,10 @@ from skewless.infra.online.clients import (
 )
 from skewless.infra.online.cluster_reader import ClusterReader
 from skewless.infra.online.link import StoreLink
-from skewless.infra.online.markers import MarkerClient, marker_keys, parse_marker, split
+from skewless.infra.online.markers import MarkerClient, MarkerSplitter, marker_keys
 from skewless.infra.online.port import (
     Binaries,
     Letters,
-    Marker,
     OnConnect,
     OnlineAdapter,
     ReadCallback,
@@ -155,6 +154,7 @@ class BlockingReader(RedisClient):
 
     def __init__(self, url: str) -> None:
         self._on_connect: list[Callable[[], None]] = []
+        self._splitter = MarkerSplitter()
         super().__init__(url, self._run_callbacks)
         self._is_cluster = isinstance(self._servers, ClusterServers)
 
@@ -167,7 +167,7 @@ class BlockingReader(RedisClient):
         marks = [marker_keys(name, spread=self._is_cluster) for name in names]
         with translate_errors(self._url):
             values = self._servers.read(keys, [mark for each in marks for mark in each])
-        return split(values, len(keys), marks)
+        return self._splitter.split(values, len(keys), marks)
 
     def _run_callbacks(self) -> None:
         for work in self._on_connect:
@@ -234,16 +234,17 @@ class ServerReader:
         self._client = open_async_client(address, timeout_s)
         self._on_connect = on_connect
         self._link: StoreLink | None = None
-        # Of the last read: both hardly ever change from one read to the next.
-        self._names: tuple[Sequence[str], list[bytes]] = [], []
-        self._markers: tuple[list[bytes | None], list[Marker | None]] = [], []
+        # Of the last read: they hardly ever change from one read to the next.
+        self._names: tuple[Sequence[str], list[bytes], list[list[bytes]]] = [], [], []
+        self._splitter = MarkerSplitter()
 
     def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         """Read rows and markers from one round trip, then call ``done`` with them."""
         n = len(keys)
         if names != self._names[0]:
-            self._names = list(names), [name.encode() for name in names]
-        marker_keys = self._names[1]
+            encoded = [name.encode() for name in names]
+            self._names = list(names), encoded, [[each] for each in encoded]
+        _, marker_keys, groups = self._names
         if not n and not marker_keys:
             done(([], []))
             return
@@ -252,10 +253,7 @@ class ServerReader:
             if isinstance(reply, Exception):
                 done(to_store_error(self._url, self._drop_old_master(reply)))
             else:
-                values = reply[n:]
-                if values != self._markers[0]:
-                    self._markers = values, [parse_marker(value) for value in values]
-                done((reply[:n], self._markers[1]))
+                done(self._splitter.split(reply, n, groups))
 
         self._open_link().send(mget(keys, marker_keys), on_reply)
 

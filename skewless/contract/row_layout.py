@@ -37,7 +37,7 @@ _CELLS = {**_INTEGERS, **_TEXTS, DType.FLOAT64: "8s", DType.FLOAT32: "4s", DType
 _SIGN = np.uint64(1 << 63)
 MODULUS = 2**32 - 1
 _WORD = 4
-_FEW_BYTES = 4_096  # size up to which one division of a Python integer is faster than numpy
+_FEW_BYTES = 512  # size up to which one division of a Python integer is faster than numpy
 
 
 @dataclass(frozen=True, kw_only=True)
