@@ -17,7 +17,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from skewless.infra.compiler import input_recorder
-from skewless.infra.host import processes
+from skewless.infra.host import priority, processes
 from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage import project_state
@@ -80,10 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _share_cores() -> Iterator[None]:
-    """Let plans and trainings beside a server run at once: the other workers leave no core idle for minutes."""
+def _share_cores(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let work of a low priority run at once: the other workers leave no core idle for minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "use_idle_time", lambda: None)
+        if request.config.getoption("markexpr").startswith("not "):  # otherwise time may be judged
+            patch.setattr(priority, "_LOW", 0)
+            patch.setenv("TESTS_SHARE_CORES", "1")  # as_installed/sitecustomize.py, in new processes
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from sys import _getframe
 from threading import RLock
 from types import FunctionType
 from typing import Any
@@ -17,7 +18,7 @@ def defer_type_checks() -> Iterator[None]:
     """Let typeguard compile the checks of a method at its first call, for classes that the block defines.
 
     For each method, ``@typechecked`` parses and compiles a whole module: two thirds of the time of ``import feast``,
-    for 240 methods of which a command calls some. Each call is checked as before.
+    for 240 methods. Calls are checked as before, except those of Feast to its own methods; constructors always are.
     """
     import typeguard  # noqa: PLC0415 - a process that reads an applied plan does not need it
 
@@ -42,8 +43,7 @@ def _defer_attribute(attribute: Any, owner: type, check: Callable[[type], type])
     if isinstance(attribute, classmethod | staticmethod):
         return type(attribute)(_defer(attribute.__func__, owner, check))
     if isinstance(attribute, property):
-        functions = (attribute.fget, attribute.fset, attribute.fdel)
-        get, put, delete = (function and _defer(function, owner, check) for function in functions)
+        get, put, delete = (f and _defer(f, owner, check) for f in (attribute.fget, attribute.fset, attribute.fdel))
         return type(attribute)(get, put, delete, attribute.__doc__)
     return _defer(attribute, owner, check)
 
@@ -56,11 +56,11 @@ def _defer(function: Callable[..., Any], owner: type, check: Callable[[type], ty
         # A class with this method alone: typeguard decides by the class whether a function is a method to check.
         names = {"__module__": owner.__module__, "__qualname__": owner.__qualname__, "method": function}
         with _parsing:
-            method: Callable[..., Any] = vars(check(type(owner.__name__, (), names)))["method"]
-        return method
+            return vars(check(type(owner.__name__, (), names)))["method"]  # type: ignore[no-any-return]
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - any method
-        return checked()(*args, **options)
+        is_own = function.__name__ != "__init__" and _getframe(1).f_globals["__name__"].startswith("feast.")
+        return (function if is_own else checked())(*args, **options)
 
     return call

@@ -20,12 +20,13 @@ from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.streams import importing
 from skewless.infra.streams.importing import Importer
 
 from .conftest import NOW, REPO, Flights
 
-# The first months of the year: more than the importer takes at once.
-EVENTS = 110_000
+# The first weeks of the year: more than the importer takes at once.
+EVENTS, AT_ONCE = 30_000, 25_000
 COLUMNS = {"out": ("departures", "dep_delay", "departed_at"), "in": ("arrivals", "arr_delay", "landed_at")}
 
 
@@ -45,9 +46,11 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
     project = Project(repo)
     project.__dict__ |= {"clock": ManualClock(to_us(NOW)), "redis_url": "redis://127.0.0.1:1"}
     project.apply()
-    for source in project.streams.sources():
-        done = Importer(streams=project.streams, source=source, repo=project.repo).run()
-        assert (done.accepted, done.rejected) == (EVENTS, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "BATCH_ROWS", AT_ONCE)
+        for source in project.streams.sources():
+            done = Importer(streams=project.streams, source=source, repo=project.repo).run()
+            assert (done.accepted, done.rejected) == (EVENTS, 0)
     return project
 
 
@@ -104,7 +107,7 @@ def test_two_workers_find_the_bits_of_one_process(
 
 def asked(flights: Flights, *views: WindowView, n: int = 60) -> pa.Table:
     """Return flights among the imported events, as they are asked."""
-    table = flights.tables["flights"].dropna(subset=["tailnum"]).iloc[20_000:100_000].sample(n, random_state=4)
+    table = flights.tables["flights"].dropna(subset=["tailnum"]).iloc[5_000:28_000].sample(n, random_state=4)
     moments = (table["sched_dep"] - pd.Timedelta(hours=1)).astype("datetime64[us, UTC]").astype("int64")
     keys = {key.name: pa.array(table[key.name].tolist()) for view in views for key in view.keys}
     return pa.table({**keys, TIME: pa.array(moments.to_numpy())})

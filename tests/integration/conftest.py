@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.worlds.trained import Sandbox, opened_copy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_workers() -> Iterator[None]:
+    """End the workers that tests of engines share."""
+    yield
+    if workers := sys.modules.get("tests.worlds.workers"):
+        workers.WORKERS.end()
 
 
 @pytest.fixture

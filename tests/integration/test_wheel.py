@@ -60,7 +60,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, code: str, *words: str, cwd: Path) -> str:
     """Run code in the environment as a user would, in a folder; return what it printed."""
-    given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"SKEWLESS_THREADS": "1"}
+    given = {**os.environ, "SKEWLESS_THREADS": "1", "PYTHONPATH": str(ROOT / "tests/as_installed")}
     command = [str(python), "-c", code, *words]
     done = subprocess.run(command, cwd=cwd, env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -22,12 +22,19 @@ SUSPENDED = """\
 import os, signal, sys, time
 from pathlib import Path
 
+from skewless import ManualClock, workspace
 from skewless.infra.online import redis_store
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.store import open_online_store
 from skewless.infra.storage.leases import Leases
 from skewless.project import Project
-from tests.reliability.command_kills import hasten, retire
+from tests.worlds.erasures import NOW
+
+
+def retire(project):
+    from tests.reliability import command_kills  # half a second, which only this command spends
+    command_kills.retire(project)
+
 
 COMMANDS = {
     "backfill": lambda project: project.backfill(["users"]),
@@ -50,7 +57,7 @@ def remove(store, keys, *marker):
 
 
 RedisWriter.remove = remove
-hasten()
+workspace.open_clock = lambda _setting: ManualClock(NOW)
 with Project(Path(sys.argv[1])) as project:
     COMMANDS[sys.argv[2]](project)
 """

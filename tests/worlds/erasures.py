@@ -159,14 +159,18 @@ def values(project: Project, *, is_short: bool = False) -> dict[str, Any]:
     """Return features of all other users and all shops, online and as of some times, bit for bit.
 
     Args:
-        is_short: only now, and only one pair of each user.
+        is_short: only now, and only one pair of each user but the first.
     """
     found = {}
-    pairs = [(user, shop) for user in USERS[1:] for shop in SHOPS]
     some = [(user, SHOPS[i % len(SHOPS)]) for i, user in enumerate(USERS[1:])]
-    for as_of_us, asked in ((NOW, some if is_short else pairs), *(() if is_short else ((NOW - DAY // 3, some),))):
-        for user, shop in asked:
-            for view in project.get("visits", {"user": user, "shop": shop}, as_of_us=as_of_us).views:
+    asked = [("visits", NOW, some[1:] if is_short else some)]
+    if not is_short:
+        # The views of a user or a shop alone have the same values in each pair.
+        others = [(user, shop) for user in USERS[1:] for shop in SHOPS if (user, shop) not in some]
+        asked += [("pairs", NOW, others), ("visits", NOW - DAY // 3, some)]
+    for name, as_of_us, pairs in asked:
+        for user, shop in pairs:
+            for view in project.get(name, {"user": user, "shop": shop}, as_of_us=as_of_us).views:
                 for side, row in view.sides.items():
                     bits = {
                         name: None if each is None else float(str(each)).hex() for name, each in row.features.items()

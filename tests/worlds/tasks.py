@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from skewless.contract.errors import SourceError
-from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.task import Task, TaskResult
 
 MODULE = "tests.worlds.tasks"
@@ -62,22 +60,3 @@ def reject(task: Task) -> TaskResult:
 def crash(_task: Task) -> TaskResult:
     """Fail with an error of the program."""
     raise ZeroDivisionError("of a test")
-
-
-class TwiceExecutor(ProcessExecutor):
-    """Runs two attempts of each task at once, as an engine with speculation may do."""
-
-    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
-        """Yield the results of both attempts."""
-        yield from super().run([task for task in tasks for _ in range(2)])
-
-
-class LastingExecutor(ProcessExecutor):
-    """Keeps its workers for the next project when a project closes it; they start in a second each."""
-
-    def close(self) -> None:
-        """Do nothing: ``end`` ends the workers."""
-
-    def end(self) -> None:
-        """End the workers."""
-        super().close()

@@ -8,68 +8,59 @@ from pathlib import Path
 import pytest
 import redis
 
-from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.engine_contract import check_killed_writes, open_windowed_project
-from tests.worlds.tasks import TwiceExecutor
-
-ROOT = Path(__file__).parents[3]
+from tests.worlds.workers import WORKERS, TwiceExecutor
 
 
-@pytest.fixture
-def windowed_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with open_windowed_project(tmp_path) as project:
+@pytest.fixture(scope="module")
+def windowed_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose large work runs on workers."""
+    with open_windowed_project(tmp_path_factory.mktemp("windowed")) as project:
+        project.__dict__["executor"] = WORKERS
         yield project
 
 
-def states_of(project: Project, generation: int) -> dict[bytes, bytes]:
+@pytest.fixture(scope="module")
+def built_alone(windowed_project: Project) -> dict[bytes, bytes]:
+    """The states that one process builds."""
+    with Project(windowed_project.repo) as alone:
+        alone.__dict__["clock"] = windowed_project.clock
+        (built,) = alone.backfill()
+    assert (built.states, built.events) == (3, 600)
+    states = states_of(windowed_project, built.generation)
+    assert len(states) == 3
+    return states
+
+
+def states_of(project: Project, generation: int | None) -> dict[bytes, bytes]:
     """Return the states of a generation by what follows its number in their names."""
+    assert generation is not None
     with redis.Redis.from_url(project.redis_url) as client:
         mark = b".%d:{" % generation
         names = [name for name in client.keys("*") if mark in name]
         return {name.partition(mark)[2]: client.get(name) for name in names}
 
 
-def test_the_states_are_those_of_one_process(windowed_project: Project) -> None:
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_tasks_and_two_attempts_of_each_at_once_leave_the_states_of_one_process(
+    windowed_project: Project, built_alone: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
     project = windowed_project
-    with Project(project.repo) as alone:
-        alone.__dict__["clock"] = project.clock
-        (first,) = alone.backfill()
+    if attempts == 2:
+        monkeypatch.setitem(project.__dict__, "executor", TwiceExecutor(WORKERS))
     steps: list[tuple[str, int]] = []
-    (second,) = project.backfill(on_rows=lambda view, done: steps.append((view, done)))
-    assert (first.states, first.events) == (second.states, second.events) == (3, 600)
-    assert steps[-1] == ("carrier_now", 3)
-    assert first.generation is not None
-    assert second.generation is not None
-    expected = states_of(project, first.generation)
-    assert len(expected) == 3
-    assert states_of(project, second.generation) == expected
-    assert project.parity().ok
-    assert list(project.state.storage.list_objects(FOLDER)) == []
-
-
-def test_two_attempts_at_once_leave_the_states_of_one(windowed_project: Project) -> None:
-    project = windowed_project
-    with Project(project.repo) as alone:
-        alone.__dict__["clock"] = project.clock
-        (first,) = alone.backfill()
-    project.__dict__["executor"] = TwiceExecutor(2)
-    steps: list[tuple[str, int]] = []
-    for _ in range(3):
-        (second,) = project.backfill(on_rows=lambda view, done: steps.append((view, done)))
-        assert second.states == 3
+    for _ in range(attempts):  # two attempts may leave a result each
+        (built,) = project.backfill(on_rows=lambda view, done: steps.append((view, done)))
+        assert (built.states, built.events) == (3, 600)
         assert steps[-1] == ("carrier_now", 3)
-        assert first.generation is not None
-        assert second.generation is not None
-        assert states_of(project, second.generation) == states_of(project, first.generation)
+        assert states_of(project, built.generation) == built_alone
     assert project.parity().ok
     assert list(project.state.storage.list_objects(FOLDER)) == []
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_killed_workers_leave_the_states_and_rows_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    check_killed_writes(ProcessExecutor(2, attempts=100), tmp_path, kills=50)
+def test_killed_workers_leave_the_states_and_rows_of_the_log(tmp_path: Path) -> None:
+    check_killed_writes(WORKERS, tmp_path, kills=50)

@@ -31,13 +31,26 @@ from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
+from tests.integration.training.test_stored_dataset import check_same, make_small_parts
+from tests.integration.training.test_stored_dataset import leftovers as stored_leftovers
 from tests.worlds import engine_contract
 from tests.worlds.engines import ALL, WINDOWS, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
-from tests.worlds.shop import END, PLAN
+from tests.worlds.plans import make_plan
+from tests.worlds.shop import END, PLAN, RATIO, SLOW, VIEW
 from tests.worlds.tasks import make_tasks
+from tests.worlds.workers import WORKERS
 
 ROOT = Path(__file__).parents[3]
 BUCKETS = (1, 7, 64, 4_096)
+WINDOWED = replace(
+    make_plan(
+        ["v.x", "v.s", "slow.n", "made.out", *(f"now.{column.name}" for column in WINDOWS.features)],
+        views=[VIEW, SLOW],
+        request={column.name: column.dtype for column in PLAN.request},
+        transforms=[RATIO],
+    ),
+    windows=(WINDOWS,),
+)
 _SOAK = pytest.mark.soak
 
 
@@ -45,16 +58,6 @@ _SOAK = pytest.mark.soak
 def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWorld]:
     with open_engine_world(tmp_path_factory.mktemp("engines")) as world:
         yield world
-
-
-@pytest.fixture(scope="module")
-def executor() -> Iterator[ProcessExecutor]:
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    executor = ProcessExecutor(2, attempts=100)  # on a busy machine, a worker may be killed before it has started
-    yield executor
-    executor.close()
-    os.environ["PYTHONPATH"] = before
 
 
 @pytest.mark.parametrize(
@@ -67,21 +70,21 @@ def executor() -> Iterator[ProcessExecutor]:
     ],
 )
 def test_each_number_of_buckets_gives_the_bits_of_one_read(
-    engine_world: EngineWorld, executor: ProcessExecutor, order: Order, workers: int
+    engine_world: EngineWorld, order: Order, workers: int
 ) -> None:
-    entities = engine_world.entities(2_000)
+    entities = engine_world.entities(1_000)
     expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
-    views = engine_world.views(executor if workers == 2 else ProcessExecutor(1))
+    views = engine_world.views(WORKERS if workers == 2 else ProcessExecutor(1))
     for buckets in BUCKETS if workers == 2 else BUCKETS[1:3]:
         assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
-        assert sum(result.rows for result in views.results) == 4 * 2_000
+        assert sum(result.rows for result in views.results) == 4 * 1_000
         # At most a task per worker and view; no more tasks than buckets.
         assert len(views.results) == 4 * min(workers, buckets)
     assert leftovers(engine_world) == [] or workers == 1
 
 
 @pytest.mark.parametrize("order", ["knowledge", pytest.param("event_time", marks=_SOAK)])
-def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, executor: ProcessExecutor, order: Order) -> None:
+def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, order: Order) -> None:
     """Of the logs, some segments are sorted by the keys of one view, and others are not yet."""
     with open_engine_world(tmp_path) as world:
         entities, events = world.entities(1_000), [f"events/s/ab/{i}" for i in range(2)]
@@ -93,7 +96,7 @@ def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, executor: Pr
         assert all(sorted_files)
         alone = OfflineViews(world.state, world.shop.connection)
         assert bits_of(alone.read(plan_of(1), entities, order)) == expected
-        views = world.views(executor)
+        views = world.views(WORKERS)
         for buckets in (64, 4_096):  # another number than that of the files, and theirs
             assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
 
@@ -107,29 +110,38 @@ def sort_log(world: EngineWorld, partition: str, keys: tuple[Column, ...], keep:
     return sum(BucketRange(first=0, end=9, count=4_096).is_order_of(file, keys) for file in log.files())
 
 
-def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld) -> None:
     entities, plan = engine_world.entities(1_000), plan_of(64)
     expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
         plan, entities.slice(300, 200), "knowledge"
     )
-    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as read_rows:
+    with engine_world.views(WORKERS).search(plan, entities, "knowledge", LogExtents()) as read_rows:
         assert bits_of(read_rows(300, 200)) == bits_of(expected)
         assert len(read_rows(900, 500)["v"].has_row) == 100
 
 
-def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld) -> None:
     shop = engine_world.shop
-    datasets = [
-        shop.training_builder(plan=plan_of(buckets, PLAN), views=engine_world.views(executor)).build()
-        for buckets in BUCKETS[1:3]
-    ]
-    assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
+    dataset = shop.training_builder(plan=plan_of(64, PLAN), views=engine_world.views(WORKERS)).build()
+    assert dataset.fingerprint == shop.dataset().fingerprint
+
+
+def test_windows_and_engines_give_stored_rows_of_memory(
+    engine_world: EngineWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small_parts(monkeypatch, block_rows=100)  # of some 500
+    expected = engine_world.shop.training_builder(plan=WINDOWED).build()
+    assert expected.gap is not None
+    for views in (None, engine_world.views(WORKERS)):
+        with engine_world.shop.training_builder(plan=WINDOWED, views=views).open_stored() as stored:
+            check_same(expected, stored)
+        assert stored_leftovers(engine_world.shop) == []
 
 
 def test_small_work_starts_no_worker(engine_world: EngineWorld) -> None:
     executor = ProcessExecutor(2)
     views = engine_world.views(executor, engine_rows=1_000_000)
-    views.read(plan_of(64), engine_world.entities(2_000), "knowledge")
+    views.read(plan_of(64), engine_world.entities(200), "knowledge")
     assert (executor.pids(), list(views.results)) == ([], [])
 
 
@@ -146,9 +158,9 @@ def test_few_workers_are_used_only_if_the_engine_is_chosen(
     assert engine.is_large(1, cost=10) == expected
 
 
-def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld) -> None:
     entities, plan = engine_world.entities(500), plan_of(64)
-    views = engine_world.views(executor)
+    views = engine_world.views(WORKERS)
     with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
         raise KeyError
     first = [result.peak_bytes for result in views.results]
@@ -158,9 +170,9 @@ def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, exe
     assert leftovers(engine_world) == []
 
 
-def test_a_result_without_its_object_is_computed_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+def test_a_result_without_its_object_is_computed_again(engine_world: EngineWorld) -> None:
     entities, plan = engine_world.entities(400), plan_of(64)
-    views = engine_world.views(executor)
+    views = engine_world.views(WORKERS)
     with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
         raise KeyError
     engine_world.state.storage.delete([stored.name for result in views.results for stored in result.objects])
@@ -204,20 +216,20 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
 
 
 @pytest.mark.long
-def test_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
-    engine_contract.check_killed_reads(executor, tmp_path, kills=1)
+def test_killed_workers_change_no_bit(tmp_path: Path) -> None:
+    engine_contract.check_killed_reads(WORKERS, tmp_path, kills=1)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_many_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
-    engine_contract.check_killed_reads(executor, tmp_path, kills=50)
+def test_many_killed_workers_change_no_bit(tmp_path: Path) -> None:
+    engine_contract.check_killed_reads(WORKERS, tmp_path, kills=50)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
-def test_ten_million_events_have_the_bits_of_one_process(executor: ProcessExecutor, tmp_path: Path) -> None:
-    engine_contract.check_digests(executor, tmp_path, events=10_000_000)
+def test_ten_million_events_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    engine_contract.check_digests(WORKERS, tmp_path, events=10_000_000)
 
 
 def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) -> None:
@@ -254,15 +266,12 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_results_are_in_a_bucket_if_the_project_has_one(
-    tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with open_engine_world(tmp_path, events=300) as world, closing(ProcessExecutor(2)) as executor:
+def test_results_are_in_a_bucket_if_the_project_has_one(tmp_path: Path, bucket_url: str) -> None:
+    with open_engine_world(tmp_path, events=300) as world:
         entities, plan = world.entities(300), plan_of(64, replace(ALL, windows=()))
         settings = Settings(state="state", storage_url=bucket_url, engine_rows=0, threads=1)
         state = ProjectState.of(world.shop.root, settings)
-        engine = Engine(open=lambda: executor, repo=world.shop.root, state=state, settings=settings)
+        engine = Engine(open=lambda: WORKERS, repo=world.shop.root, state=state, settings=settings)
         views = EngineViews(state, world.shop.connection, engine)
         # The logs were written to the folder.
         for view in plan.views:

@@ -113,8 +113,9 @@ def test_one_row_and_many_have_the_library_s_bits_and_the_metrics_say_who_answer
     assert report.compared == 2 * MANY + 20
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_the_child_is_killed_under_load_and_nothing_is_lost(
-    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]], kills: int
 ) -> None:
     over = threading.Event()
     answered: list[int] = []
@@ -142,7 +143,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
         for caller in callers:
             caller.start()
         try:
-            for n in (1, 2):
+            for n in range(1, kills + 1):
                 before = batches()
                 eventually(batches, lambda seen, before=before: seen > before + 3)  # type: ignore[misc]
                 child = the_child(server)
@@ -161,7 +162,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
         _, logged = server.process.communicate(timeout=60)
         assert server.process.returncode == 0
         assert "Traceback" not in logged, logged
-        assert all(logged.count(event) >= 2 for event in ("runtime_failed", "runtime_recovered"))
+        assert all(logged.count(event) >= kills for event in ("runtime_failed", "runtime_recovered"))
     wait_for(child)
     report = place.project.replay()
     assert report.ok, report.lines()

@@ -24,7 +24,6 @@ from skewless.contract.errors import SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.spec import Gate, Split
 from skewless.infra.engines.job import TRAINING_SET, delete_results
-from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
@@ -39,24 +38,13 @@ from skewless.training.training_data import TrainingData
 from tests.integration.training.test_across_plans import CHANGES, accept
 from tests.integration.training.test_train import FIELDS
 from tests.worlds.addresses import ProjectAddresses
-from tests.worlds.engines import WINDOWS, open_engine_world
 from tests.worlds.packages import store_at
-from tests.worlds.plans import make_plan
 from tests.worlds.planted import Killed
-from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop, open_shop
+from tests.worlds.shop import DAY, END, SPEC, Shop, open_shop
 
 ROOT = Path(__file__).parents[3]
 # The only files that say where the rows were, and the time.
 OWN_FILES = {"about.json", "manifest.json", "signature.json"}
-WINDOWED = replace(
-    make_plan(
-        ["v.x", "v.s", "slow.n", "made.out", *(f"now.{column.name}" for column in WINDOWS.features)],
-        views=[VIEW, SLOW],
-        request={column.name: column.dtype for column in PLAN.request},
-        transforms=[RATIO],
-    ),
-    windows=(WINDOWS,),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +52,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small_parts(monkeypatch)
 
 
-def make_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_small_parts(monkeypatch: pytest.MonkeyPatch, block_rows: int = 16) -> None:
     """Let searches have a few hundred rows, parts fewer, and blocks a dozen."""
     monkeypatch.setattr(dataset_files, "LEAST_ROWS", 37)
     monkeypatch.setattr(dataset_files, "PART_BYTES", 8_000)
     monkeypatch.setattr(dataset_files, "SEARCH_BYTES", 12_000)
-    monkeypatch.setattr(stored_dataset, "count_block_rows", lambda _columns: 16)
+    monkeypatch.setattr(stored_dataset, "count_block_rows", lambda _columns: block_rows)
 
 
 @pytest.fixture(scope="module")
@@ -133,19 +121,6 @@ def test_the_rows_are_those_of_memory(shop: Shop, mode: Any) -> None:  # noqa: A
         assert len(stored.files.objects) > 5
         check_same(memory, stored)
     assert leftovers(shop) == []
-
-
-def test_windows_and_engines_give_the_rows_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_dataset, "count_block_rows", lambda _columns: 100)  # of some 500
-    with open_engine_world(tmp_path) as world:
-        expected = world.shop.training_builder(plan=WINDOWED).build()
-        assert expected.gap is not None
-        executor = ProcessExecutor(2)
-        for views in (None, world.views(executor)):
-            with world.shop.training_builder(plan=WINDOWED, views=views).open_stored() as stored:
-                check_same(expected, stored)
-            assert leftovers(world.shop) == []
-        executor.close()
 
 
 # Each algorithm and each task once; test_stored_sets.py has the model of each pair.

@@ -28,24 +28,11 @@ from skewless.validation.drift_tasks import measure_window
 from tests.integration.validation.test_live_quality import entity, say
 from tests.unit.infra.predictions.merges import import_file
 from tests.worlds.killer import killing_workers
-from tests.worlds.tasks import LastingExecutor, TwiceExecutor
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, opened_copy
+from tests.worlds.workers import WORKERS, TwiceExecutor
 
-ROOT = Path(__file__).parents[3]
-WORKERS = LastingExecutor(2)
-SEGMENTS = 32
+SEGMENTS = 16
 PREDICTIONS = sum(5 + i % 3 for i in range(SEGMENTS))
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _workers_end() -> Iterator[None]:
-    yield
-    WORKERS.end()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +63,7 @@ def measure(
     clock = f"file:{place.repo}/.skewless/clock"
     with closing(Project(place.repo, clock=clock, engine_rows=rows, engine_workers=workers)) as project:
         if twice:
-            project.__dict__["executor"] = TwiceExecutor(workers)
+            project.__dict__["executor"] = TwiceExecutor(WORKERS)
         elif workers == WORKERS.workers:
             project.__dict__["executor"] = WORKERS
         steps: list[tuple[str, int, int]] = []
@@ -95,19 +82,22 @@ def test_the_report_is_that_of_one_process(segmented: Sandbox, monkeypatch: pyte
     assert expected.rows == PREDICTIONS
     assert repeats["shop_risk__refund_share"] > 1.0
     # The test below has as many tasks as segments.
-    for segments, workers, tasks in ((SEGMENTS, 1, 1), (5, 2, 7)):
+    for segments, workers, tasks in ((SEGMENTS, 1, 1), (5, 2, 4)):
         monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", segments)
         report = measure(segmented, workers, until_us=until_us, tasks=tasks)
         assert report.as_dict() == expected.as_dict()
         assert repr(report) == repr(expected)
-    assert repr(measure(segmented, 2, until_us=until_us, tasks=7, twice=True)) == repr(expected)
+    assert repr(measure(segmented, 2, until_us=until_us, tasks=4, twice=True)) == repr(expected)
 
 
-def test_killed_workers_do_not_change_the_report(segmented: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.soak)])
+def test_killed_workers_do_not_change_the_report(
+    segmented: Sandbox, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
     monkeypatch.setattr(drift_tasks, "_TASK_SEGMENTS", 1)
     until_us = segmented.now_us()
     expected = measure(segmented, 1, rows=10_000_000, until_us=until_us)
-    with killing_workers(3) as are_left:
+    with killing_workers(kills) as are_left:
         assert repr(measure(segmented, 2, until_us=until_us, tasks=SEGMENTS)) == repr(expected)
         while are_left():
             assert repr(measure(segmented, 2, until_us=until_us, tasks=SEGMENTS)) == repr(expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -12,22 +11,8 @@ from skewless.contract.errors import StoreError
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.planted import alter
-from tests.worlds.tasks import LastingExecutor
 from tests.worlds.trained import FIRST_CARD, Sandbox, ask
-
-ROOT = Path(__file__).parents[3]
-WORKERS = LastingExecutor(2)
-
-
-@pytest.fixture(autouse=True)
-def _path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _workers_end() -> Iterator[None]:
-    yield
-    WORKERS.end()
+from tests.worlds.workers import WORKERS
 
 
 @contextmanager

@@ -152,6 +152,31 @@ def test_a_check_is_compiled_once_and_when_it_is_called(monkeypatch: pytest.Monk
     assert len(compiled) == 1
 
 
+def test_only_constructors_are_checked_when_feast_calls_its_own_methods() -> None:
+    with defer_type_checks():
+
+        @typeguard.typechecked
+        class Sized:
+            def __init__(self, size: int) -> None:
+                self._size = size
+
+            @property
+            def size(self) -> int:
+                return self._size
+
+            def scaled(self, factor: int) -> int:
+                return self._size * factor
+
+    feast: dict[str, Any] = {"__name__": "feast.feature_view", "Sized": Sized}
+    exec("def make(size): return Sized(size)\ndef use(sized): return sized.size, sized.scaled(0.5)", feast)  # noqa: S102
+    with pytest.raises(typeguard.TypeCheckError):
+        feast["make"]("a")
+    assert feast["use"](feast["make"](4)) == (4, 2.0)
+    for call in (lambda: Sized(4).scaled(0.5), lambda: Sized("a")):  # type: ignore[arg-type]
+        with pytest.raises(typeguard.TypeCheckError):
+            call()
+
+
 def test_methods_that_threads_call_first_are_compiled_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,34 +16,23 @@ from skewless.infra.packages.store import Aliases
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.package_folder import PackageFolder
 from tests.servers.postgres import address_of
+from tests.worlds.late_packages import write_late
 from tests.worlds.packages import store_at
 
 ROOT = Path(__file__).parents[4]
-CONTENTS = """
+WRITE = """
 import sys
-from datetime import timedelta
 from pathlib import Path
-import numpy as np
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.certification import Reference
+from tests.worlds.late_packages import write_late
+sys.stdin.readline()
+print(write_late(Path(sys.argv[1]), 5))
+"""
+MOVE = """
+import sys
+from pathlib import Path
 from skewless.contract.errors import ConflictError
-from skewless.contract.labels import LabelSource
-from skewless.contract.spec import ModelSpec, Split
 from tests.worlds.packages import store_at
 root = Path(sys.argv[1])
-contents = PackageContents(
-    model_name="model.txt", model=b"m" * 100_000, plan={}, profile={}, metrics={}, fingerprint={},
-    spec=ModelSpec(name="late", service="s", algorithm="lightgbm", split=Split(test=timedelta(1)),
-                   labels=LabelSource(path="p", event_time="e", known_time="k", label="y")),
-    reference=Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2)),
-)
-"""
-WRITE = (
-    CONTENTS
-    + "sys.stdin.readline(); print([write_package(store_at(root), 'late', contents).version for _ in range(5)])"
-)
-MOVE = """
 sys.stdin.readline()
 me, wins, aliases = sys.argv[2], 0, store_at(root, database_url=sys.argv[3]).aliases
 for turn in range(20):
@@ -58,6 +47,10 @@ print(wins)
 # Forks for each order, so that a kill costs no start.
 KILLED = """
 import os
+import sys
+from pathlib import Path
+from tests.worlds.late_packages import write_late
+from tests.worlds.packages import store_at
 def write(root, step):
     calls, real = [0], os.fsync
     def fsync(descriptor):
@@ -66,7 +59,7 @@ def write(root, step):
             os.kill(os.getpid(), 9)
         real(descriptor)
     os.fsync = fsync
-    write_package(store_at(root), "late", contents)
+    write_late(root)
     store_at(root).aliases.move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
 for line in sys.stdin:
     step, place = line.split(maxsplit=1)
@@ -89,10 +82,10 @@ def start(script: str, *args: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture
-def killed_writers(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+@pytest.fixture(scope="module")
+def killed_writers() -> Iterator[subprocess.Popen[str]]:
     """A process whose children die at a chosen write."""
-    process = start(CONTENTS + KILLED, str(tmp_path))
+    process = start(KILLED)
     with process:
         yield process
 
@@ -126,9 +119,9 @@ def test_writers_that_race_get_versions_of_their_own(tmp_path: Path) -> None:
 
 
 def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path, project_database: Database) -> None:
-    race([start(WRITE, str(tmp_path))])
+    write_late(tmp_path, 5)
     address = address_of(project_database)
-    answers = race([start(CONTENTS + MOVE, str(tmp_path), f"00000{number}", address) for number in (1, 2, 3)])
+    answers = race([start(MOVE, str(tmp_path), f"00000{number}", address) for number in (1, 2, 3)])
     history = Aliases(PackageFolder(tmp_path), project_database).history("late", "champion")
     assert len(history) == sum(map(int, answers))
     assert [move.number for move in history] == list(range(1, len(history) + 1))
@@ -157,6 +150,6 @@ def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path, killed_writers: sub
     store_at(tmp_path).check_signer()
     assert write_until(killed_writers, tmp_path, 5) == -signal.SIGKILL
     assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
-    race([start(WRITE, str(tmp_path))])
+    write_late(tmp_path, 5)
     assert len(PackageFolder(tmp_path).list_versions("late")) == 5
     assert not any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
