@@ -11,7 +11,7 @@ SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
 GPU ?= $(VENV)-gpu
 # Two more than the cores: many tests wait, for a process or for time to pass.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 2)
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 ARGS ?=
 ONLY ?=
 IMAGE := infra/deploy/image
