@@ -10,7 +10,7 @@ RAY ?= $(VENV)-ray
 SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
 GPU ?= $(VENV)-gpu
-# Two more than the cores: many tests wait, for a process or for time to pass.
+# One more than the cores: some tests wait, for a process or for time to pass; with two more, the same work takes longer.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 ARGS ?=
 ONLY ?=
