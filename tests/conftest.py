@@ -18,9 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from skewless.infra.compiler import input_recorder
 from skewless.infra.host import priority, processes
-from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage import project_state
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import open_database
 from tests.late_collection import longest_timeout, quick_imports, register_late_collection
@@ -28,7 +26,7 @@ from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.addresses import ProjectAddresses
-from tests.worlds.built_once import built_once
+from tests.worlds.built_once import built_once, close_databases
 
 if TYPE_CHECKING:
     from tests.servers.object_storage import ObjectStorageServer
@@ -115,10 +113,7 @@ def _trust_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 def _close_databases() -> Iterator[None]:
     """Leave no idle connection: a copy of a project's files would drop the locks that SQLite has on them."""
     yield
-    readers._threads.close()  # their database may end with the test
-    readers._renewals.clear()
-    for database in list(project_state._databases.values()):
-        database.close()
+    close_databases()
 
 
 @pytest.fixture(scope="session")

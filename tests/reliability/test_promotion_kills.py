@@ -37,7 +37,7 @@ _NEW = 3  # versions that one case can have written; those before were looked at
 @pytest.fixture
 def state(trained: Path, tmp_path: Path, addresses: ProjectAddresses) -> ProjectState:
     """A project with one version; its packages are in the storage, if there is one."""
-    source = ProjectState(trained / ".skewless")
+    source = ProjectState(copy_project(trained, tmp_path / "p") / ".skewless")
     source.database.close()  # so that the file has all rows
     state = addresses.state(tmp_path / "state")
     shutil.copytree(source / "packages", state / "packages")

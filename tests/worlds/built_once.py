@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from skewless.infra.log import readers
+from skewless.infra.storage import project_state
+
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
     """Return a folder that the first worker to ask has built; the others wait for it, and only read or copy it.
@@ -25,5 +28,14 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
         if not (shared / "is-built").exists():
             shutil.rmtree(shared / "p", ignore_errors=True)  # of a build that failed
             build(shared / "p")
+            close_databases()  # their files end with the last connection, while others may copy the folder
             (shared / "is-built").touch()
     return shared / "p"
+
+
+def close_databases() -> None:
+    """Close the connections of this process to all databases of projects."""
+    readers._threads.close()  # their database may end with the test
+    readers._renewals.clear()
+    for database in list(project_state._databases.values()):
+        database.close()
