@@ -43,7 +43,8 @@ def _defer_attribute(attribute: Any, owner: type, check: Callable[[type], type])
     if isinstance(attribute, classmethod | staticmethod):
         return type(attribute)(_defer(attribute.__func__, owner, check))
     if isinstance(attribute, property):
-        get, put, delete = (f and _defer(f, owner, check) for f in (attribute.fget, attribute.fset, attribute.fdel))
+        functions = (attribute.fget, attribute.fset, attribute.fdel)
+        get, put, delete = (function and _defer(function, owner, check) for function in functions)
         return type(attribute)(get, put, delete, attribute.__doc__)
     return _defer(attribute, owner, check)
 
@@ -56,11 +57,13 @@ def _defer(function: Callable[..., Any], owner: type, check: Callable[[type], ty
         # A class with this method alone: typeguard decides by the class whether a function is a method to check.
         names = {"__module__": owner.__module__, "__qualname__": owner.__qualname__, "method": function}
         with _parsing:
-            return vars(check(type(owner.__name__, (), names)))["method"]  # type: ignore[no-any-return]
+            method: Callable[..., Any] = vars(check(type(owner.__name__, (), names)))["method"]
+        return method
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - any method
-        is_own = function.__name__ != "__init__" and _getframe(1).f_globals["__name__"].startswith("feast.")
+        caller = _getframe(1).f_globals.get("__name__", "")
+        is_own = function.__name__ != "__init__" and caller.startswith("feast.")
         return (function if is_own else checked())(*args, **options)
 
     return call

@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
         await asyncio.sleep(_SETTLE_SECONDS)
         # uvicorn closes all connections without a complete head; a client may wait for a core before it sends one.
-        while not self.force_exit and any(map(_is_arriving, self.server_state.connections)):  # noqa: ASYNC110 - of clients
+        while not self.force_exit and any(map(_is_arriving, self.server_state.connections)):  # noqa: ASYNC110 - no event
             await asyncio.sleep(_SETTLE_SECONDS)
         await super().shutdown(sockets)
         if self.force_exit:  # then uvicorn does not shut the lifespan down

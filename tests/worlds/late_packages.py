@@ -14,7 +14,7 @@ from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.certification import Reference
 from tests.worlds.packages import store_at
 
-_CONTENTS = PackageContents(
+CONTENTS = PackageContents(
     model_name="model.txt",
     model=b"m" * 100_000,
     plan={},
@@ -34,4 +34,4 @@ _CONTENTS = PackageContents(
 
 def write_late(root: Path, n: int = 1) -> list[str]:
     """Write packages below a folder; return their versions."""
-    return [write_package(store_at(root), "late", _CONTENTS).version for _ in range(n)]
+    return [write_package(store_at(root), "late", CONTENTS).version for _ in range(n)]

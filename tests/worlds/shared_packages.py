@@ -9,44 +9,24 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from skewless.contract.labels import LabelSource
 from skewless.contract.settings import Settings
-from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.certification import Reference
 from skewless.infra.storage.cloud_storage import CloudStorage
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Steps
+from tests.worlds.late_packages import CONTENTS
 
 
 def package_contents() -> PackageContents:
     """Return the contents of a small package."""
-    return PackageContents(
-        model_name="model.txt",
-        model=b"m" * 1_000,
-        plan={"hash": "abc"},
-        profile={},
-        metrics={},
-        fingerprint={},
-        spec=ModelSpec(
-            name="late",
-            service="s",
-            algorithm="lightgbm",
-            split=Split(test=timedelta(1)),
-            labels=LabelSource(path="p", event_time="e", known_time="k", label="y"),
-        ),
-        reference=Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2)),
-        extra={"transforms.py": "x = 1\n"},
-    )
+    return replace(CONTENTS, model=b"m" * 1_000, plan={"hash": "abc"}, extra={"transforms.py": "x = 1\n"})
 
 
 def order_of(state: ProjectState) -> dict[str, Any]:
