@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.prediction import PROGRAM, ROOT
+from tests.servers.prediction import PROGRAM
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def running_room(repo: Path, *, port: int = 0, **settings: str) -> Iterator[str]
         settings: environment variables, such as ``SKEWLESS_UI_HOST``.
     """
     words = [*PROGRAM, "ui", "--repo", str(repo), "--port", str(port), "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
+    environment = {**os.environ, **settings}
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

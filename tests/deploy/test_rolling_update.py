@@ -62,7 +62,7 @@ def change_definitions(place: Sandbox) -> None:
 
 
 def run(place: Sandbox, verb: str) -> None:
-    variables = {"SKEWLESS_CLOCK": f"file:{place.repo}/.skewless/clock", "PYTHONPATH": str(ROOT)}
+    variables = {"SKEWLESS_CLOCK": f"file:{place.repo}/.skewless/clock"}
     command = [sys.executable, "-c", MAIN, verb, "--repo", str(place.repo), "--json"]
     said = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False

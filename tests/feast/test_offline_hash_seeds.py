@@ -36,7 +36,7 @@ def columns(root: Path, seed: int) -> dict[str, list[str]]:
     """Return the columns of each store's answer in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(root)],
-        env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
         capture_output=True,
         check=True,
         text=True,

@@ -38,10 +38,11 @@ class PredictionServer:
         cls, code: Path, repo: Path, settings: Mapping[str, str], program: Sequence[str] = PROGRAM
     ) -> PredictionServer:
         """Start a server of the code in a folder: Python looks first in its working directory."""
+        path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             _command(repo, program),
             cwd=code,
-            env={**_environment(), "PYTHONPATH": str(code), **settings},
+            env={**_environment(), "PYTHONPATH": path, **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -26,7 +26,6 @@ from tests.worlds.feast_repo import tear_down
 from tests.worlds.ledger_runs import read_runs
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
-ROOT = Path(__file__).parents[3]
 CARD = 9_007_199_254_740_993
 
 
@@ -107,7 +106,6 @@ def rows_of(project: Project) -> dict[bytes, bytes]:
 def test_feast_materialises_on_the_engine(
     project: Project, feature_store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SKEWLESS_ENGINE_ROWS", "0")
     monkeypatch.setenv("SKEWLESS_ENGINE_WORKERS", "2")
     kinds: list[str] = []

@@ -17,7 +17,6 @@ from tests.architecture.test_import_budget import OFFLINE, packages
 from tests.integration.cli.test_command_imports import ONLINE, SLOW, loaded_by
 from tests.worlds.command_line import done, run
 
-ROOT = Path(__file__).parents[3]
 CARD = {"card_id": 9_007_199_254_740_994, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}
 ROWS = {
     "fraud": CARD,
@@ -84,6 +83,6 @@ def test_the_tests_of_a_template_run(tmp_path: Path) -> None:
 
 def pytest_run(repo: Path) -> subprocess.CompletedProcess[str]:
     """Run pytest in a project as a user does, with this plugin alone."""
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-W", "error::UserWarning", "-m", "pytest", "-q", "-rA", "-p", "skewless.testing.plugin"]
     return subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)

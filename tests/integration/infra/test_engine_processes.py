@@ -32,8 +32,7 @@ list(ProcessExecutor(2).run(make_tasks("count", 2, seconds=600)))
 
 
 @pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessExecutor]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def executor() -> Iterator[ProcessExecutor]:
     executor = ProcessExecutor(2)
     yield executor
     executor.close()
@@ -71,8 +70,7 @@ def test_one_worker_is_this_process() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_of_a_task_keeps_its_class_and_names_the_task(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_an_error_of_a_task_keeps_its_class_and_names_the_task(workers: int) -> None:
     tasks = make_tasks("reject", 3)
     executor = ProcessExecutor(workers)
     with pytest.raises(SourceError) as caught:
@@ -115,9 +113,8 @@ def test_an_idle_worker_that_was_killed_is_replaced(executor: ProcessExecutor) -
 
 
 def test_no_worker_outlives_a_killed_driver() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", DRIVER]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         pids = [int(driver.stdout.readline()) for _ in range(2)]
         driver.kill()

@@ -245,10 +245,7 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
             "with jobs.run('count', lambda: make_tasks('count', 8, seconds=0.3),"
             " lambda result: print(result.values['pid'], flush=True)): pass\n"
         )
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(
-            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
-        ) as driver:
+        with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
             assert driver.stdout is not None
             pids = [int(driver.stdout.readline()) for _ in range(3)]
             driver.send_signal(signal.SIGKILL)

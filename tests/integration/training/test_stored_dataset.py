@@ -262,8 +262,7 @@ def test_a_killed_training_continues(shop: Shop) -> None:
     spilled = ProjectState(shop.state) / "spill" / f"{socket.gethostname()}-{2**22 + 1}"
     spilled.mkdir(parents=True)  # of XGBoost, of a process that cannot exist
     command = [sys.executable, "-c", DIE, str(shop.root)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (document,) = Documents(ProjectState(shop.state).database, TRAINING_SET).list_all().values()
     assert len(document["parts"]) == 3

@@ -19,7 +19,6 @@ from skewless.serving.batch_files import open_input
 from tests.integration.serving.core.test_batch_tasks import CHUNK, on_engine, rows_of
 from tests.worlds.trained import MODEL, Sandbox
 
-ROOT = Path(__file__).parents[4]
 SIZES = {"b.parquet": 137, "a.parquet": 35, "c.parquet": 0, "d.parquet": 1}
 ROWS = sum(SIZES.values())
 ENGINES = pytest.mark.parametrize("engine_rows", [10_000_000, 0])
@@ -28,7 +27,6 @@ _OWN = ["id", "t_us"]
 
 @pytest.fixture(autouse=True)
 def _path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(batch_tasks, "_TASK_CHUNKS", 3)
 
 
