@@ -21,7 +21,12 @@ SHELL := /bin/sh
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-COMPILE := uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
+# The packages of a lock for a Python, in its environment or another folder: $(call INSTALL,LOCK,PYTHON,--target FOLDER).
+# uv takes a tenth of pip's time; the constraints of this project's settings have no hashes, so it is not to read them.
+# Where uv fails, as with an index that only pip knows, pip installs.
+INSTALL = $(BIN)/uv --project / pip install --quiet --require-hashes --no-deps --python $(2) $(3) -r $(1) || \
+	$(PIP) --python $(2) install --no-compile --require-hashes --no-deps $(3) -r $(1)
 # pip compiles on one core, tests of the packages, too. A file that does not compile is not meant for this Python.
 # Of some large packages few modules or none are ever imported: these are compiled when they are.
 RARE := tests?|plotly|mlflow|databricks|altair|fontTools|mypy|mypyc|sphinx|docutils|snowballstemmer|babel|pyasn1_modules
@@ -160,13 +165,13 @@ format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## pin all requirements again (needs uv)
-	@command -v uv >/dev/null || { echo "uv is not installed. Fix: $(PYTHON) -m pip install uv" >&2; exit 1; }
+lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report -o requirements.txt
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
 	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
+	$(COMPILE) tools/uv.in -o tools/uv.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
 	for folder in nvforest ray spark; do \
@@ -198,54 +203,57 @@ python:
 $(BIN)/pip: | python
 	$(PYTHON) -m venv $(VENV)
 
-$(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/pip
+$(BIN)/uv: tools/uv.txt | $(BIN)/pip
+	@$(PIP) install --no-compile --require-hashes -r $< && touch $@ || echo "without uv, pip takes some minutes"
+
+$(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/uv
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
-	@$(PIP) install --no-compile --require-hashes -r requirements.txt
+	@$(call INSTALL,requirements.txt,$(PY))
 	@$(COMPILE_MODULES)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 # A superset of requirements.txt with the same pins, so `make demo` can use it too.
-$(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
+$(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/uv
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
-	@$(PIP) install --no-compile --require-hashes -r requirements-dev.txt
+	@$(call INSTALL,requirements-dev.txt,$(PY))
 	@$(COMPILE_MODULES)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(USER_STAMP) $@
 
 # Other clients, which the tests run against the server.
-$(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
+$(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/uv
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
 	@$(PYTHON) -m venv --without-pip $(CLIENTS)
-	@$(PIP) --python $(CLIENTS)/bin/python install --no-compile --no-deps --require-hashes -r $<
+	@$(call INSTALL,$<,$(CLIENTS)/bin/python)
 	@touch $@
 
 # A gateway, a chart's renderer and checkers of manifests, which only the tests of deployment run.
-$(DEPLOY_STAMP): tests/deploy/requirements.txt | $(BIN)/pip
+$(DEPLOY_STAMP): tests/deploy/requirements.txt | $(BIN)/uv
 	@echo "installing the tools of deployment that the tests use into $(DEPLOY) (half a minute, 0.5 GB)"
 	@$(PYTHON) -m venv --without-pip $(DEPLOY)
-	@$(PIP) --python $(DEPLOY)/bin/python install --no-compile --no-deps --require-hashes -r $<
+	@$(call INSTALL,$<,$(DEPLOY)/bin/python)
 	@touch $@
 
 # A second runtime for the tests, in a folder that only the processes with this runtime read.
-$(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/pip
+$(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/uv
 	@echo "installing nvForest for the tests into $(NVFOREST) (half a minute, 0.4 GB)"
 	@rm -rf $(NVFOREST)
-	@$(PIP) install --no-compile --no-deps --require-hashes --target $(NVFOREST) -r $<
+	@$(call INSTALL,$<,$(PY),--target $(NVFOREST))
 	@touch $@
 
 # Engines for the tests, as nvForest: PYTHONPATH=$(RAY) makes the environment that of a worker. Spark needs Java, too.
 $(RAY_STAMP): tests/ray/requirements.txt
 	@echo "installing Ray for the tests into $(RAY) (half a minute, 0.3 GB)"
 	@rm -rf $(RAY)
-	@$(PIP) install --no-compile --no-deps --require-hashes --target $(RAY) -r $<
+	@$(call INSTALL,$<,$(PY),--target $(RAY))
 	@touch $@
 
 $(SPARK_STAMP): tests/spark/requirements.txt
 	@command -v java >/dev/null || { echo "Spark needs Java. Fix: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
 	@echo "installing Spark for the tests into $(SPARK) (a minute, 0.5 GB)"
 	@rm -rf $(SPARK)
-	@$(PIP) install --no-compile --no-deps --require-hashes --target $(SPARK) -r $<
+	@$(call INSTALL,$<,$(PY),--target $(SPARK))
 	@touch $@
 
 # A separate environment, because `xgboost` and `xgboost-cpu` write the same files.
