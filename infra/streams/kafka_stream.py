@@ -47,12 +47,14 @@ class _KafkaProgress:
         partition: name and epoch.
         next_position: the next position; None: the oldest one.
         is_lost: the next position does not exist any more.
+        left_position: it did not exist, and nothing has been read since; fetches from there may still fail.
         end_position: position at which the client last reached the end; transaction markers may lie before it.
     """
 
     partition: Partition
     next_position: int | None
     is_lost: bool = False
+    left_position: int | None = None
     end_position: int = 0
 
     @property
@@ -186,7 +188,7 @@ class KafkaStream:
                     if message.partition() in self._owned:
                         self._owned[message.partition()].end_position = message.offset()
                 else:
-                    self._handle_message_error(message.partition(), error)
+                    self._handle_message_error(message.partition(), message.offset(), error)
                 continue
             index = message.partition()
             if index != last:
@@ -197,7 +199,7 @@ class KafkaStream:
 
     def _messages(self, index: int, positions: list[int], payloads: list[bytes | None]) -> Messages:
         progress = self._owned[index]
-        progress.next_position = positions[-1] + 1
+        progress.next_position, progress.left_position = positions[-1] + 1, None
         return Messages(partition=progress.partition, positions=positions, payloads=payloads)
 
     def _handle_reply(self) -> None:
@@ -262,13 +264,15 @@ class KafkaStream:
             oldest=low,
             end=high,
         )
-        progress.next_position, progress.is_lost = low, False
+        progress.left_position, progress.next_position, progress.is_lost = progress.next_position, low, False
 
-    def _handle_message_error(self, index: int, error: kafka.KafkaError) -> None:
+    def _handle_message_error(self, index: int, position: int | None, error: kafka.KafkaError) -> None:
         """Handle an error that the client returned instead of a message."""
         progress = self._owned.get(index)
         # The topic may have been recreated, with other offsets.
         if progress and error.code() in OUT_OF_RANGE:
+            if position is not None and position == progress.left_position:
+                return
             progress.is_lost = True
             self._monitor.request()
         if error.code() in MISSING_TOPIC and self._owned:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition, Uuid
@@ -19,7 +20,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.streams import kafka_client
-from skewless.infra.streams.kafka_client import KafkaSender
+from skewless.infra.streams.kafka_client import OUT_OF_RANGE, KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import Partition
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
@@ -110,6 +111,39 @@ def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldes
     gone = [entry for entry in logs if entry["event"] == "stream_positions_lost"]
     assert {entry["partition"] for entry in gone} == {str(index) for index in range(N)}
     assert all(entry["log_level"] == "error" and entry["oldest"] == 0 for entry in gone)
+    stream.close()
+
+
+class Repeating:
+    """Returns the errors of lost positions again before the first messages: a fetch from there was still on its way."""
+
+    def __init__(self, consumer: Any) -> None:  # noqa: ANN401 - librdkafka's, which has no types
+        self.consumer, self.errors = consumer, list[Any]()
+
+    def consume(self, limit: int, wait_s: float) -> list[Any]:
+        found: list[Any] = self.consumer.consume(limit, wait_s)
+        lost = [one for one in found if one.error() and one.error().code() in OUT_OF_RANGE]
+        again, self.errors = (self.errors, lost) if len(lost) < len(found) else ([], self.errors + lost)
+        return again + found
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.consumer, name)
+
+
+def test_a_second_error_of_the_lost_position_loses_nothing_again(
+    kafka_place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(kafka_place, numbered(100))
+    stream = kafka_place.stream(Reader(1_000), "g")
+    monkeypatch.setattr(stream, "_consumer", Repeating(stream._consumer))
+    with capture_logs() as logs:
+        read = list[bytes | None]()
+        while len(read) < 100:
+            read += [payload for messages in stream.poll(1_000, 0.1) for payload in messages.payloads]
+        assert stream.poll(1_000, 0.5) == []
+    assert (len(read), set(read)) == (100, set(numbered(100)))
+    gone = [entry["position"] for entry in logs if entry["event"] == "stream_positions_lost"]
+    assert gone == [1_000] * N
     stream.close()
 
 
