@@ -70,9 +70,10 @@ def find_repo_modules(repo: Path) -> dict[str, ModuleType]:
     names = {name.removesuffix(".py") for name in importable_names(folder)}
     loaded = dict(sys.modules)
     top = {name: module for name, module in loaded.items() if "." not in name}
-    names |= {name for name, module in top.items() if _folders(module) == [str(folder / name)]}
+    names |= {name for name, module in top.items() if (found := _folders(module)) and found == [str(folder / name)]}
     names -= {"__main__", "skewless"}  # running
-    return {name: module for name, module in loaded.items() if name.partition(".")[0] in names}
+    packages = tuple(f"{name}." for name in names)
+    return {name: module for name, module in loaded.items() if name in names or name.startswith(packages)}
 
 
 def _folders(module: ModuleType) -> list[str]:
