@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,10 +108,20 @@ def make_world(tmp_path: Path, url: str) -> tuple[LatestRedisWorld, FeaturePlan,
     return world, plan, marker_key(world.project, VIEW)
 
 
-@pytest.mark.parametrize("has_read", [False, True])
-@pytest.mark.parametrize("kind", [Asynchronous, Blocking])
-@pytest.mark.parametrize("place", ["node", "nodes"])
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 20))])
+# Each pair of a place, a kind and a history once; the rest with `make soak`.
+OFTEN = {
+    ("node", Asynchronous, False, 0),
+    ("node", Blocking, True, 0),
+    ("nodes", Asynchronous, True, 0),
+    ("nodes", Blocking, False, 0),
+}
+LOSSES = [
+    pytest.param(*loss, marks=() if loss in OFTEN else pytest.mark.soak)
+    for loss in product(("node", "nodes"), (Asynchronous, Blocking), (False, True), range(20))
+]
+
+
+@pytest.mark.parametrize(("place", "kind", "has_read", "seed"), LOSSES)
 def test_4_5_rows_that_were_lost_before_they_were_read(
     tmp_path: Path, request: pytest.FixtureRequest, place: str, kind: type[Reader], seed: int, *, has_read: bool
 ) -> None:
@@ -165,7 +176,7 @@ def test_4_5_what_is_lost_behind_a_connection_that_stands_is_noticed_without_req
         assert reader.marker_history.find_lost([name], reader.read([name])[1]) == {name}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("share", [0.0, pytest.param(0.4, marks=pytest.mark.soak), 0.9])
 def test_4_5_states_that_were_lost_before_they_were_read(tmp_path: Path, node: Node, share: float) -> None:
     with line(tmp_path, node.url) as one:
         one.run()

@@ -38,4 +38,5 @@ def close_databases() -> None:
     readers._threads.close()  # their database may end with the test
     readers._renewals.clear()
     for database in list(project_state._databases.values()):
-        database.close()
+        if database._idle or database._is_checked:  # of thousands, after a while
+            database.close()
