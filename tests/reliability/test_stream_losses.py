@@ -109,7 +109,7 @@ def test_a_store_that_comes_back_empty_is_filled_from_the_log(tmp_path: Path, no
         one.run()
 
 
-@pytest.mark.parametrize("share", [0.3, pytest.param(0.8, marks=pytest.mark.soak), 0.99])
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
 def test_a_store_without_its_newest_writes_gets_them_again(tmp_path: Path, node: Node, share: float) -> None:
     with line(tmp_path, node.url) as one:
         one.run()

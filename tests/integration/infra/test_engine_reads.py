@@ -75,8 +75,7 @@ def test_each_number_of_buckets_gives_the_bits_of_one_read(
     entities = engine_world.entities(1_000)
     expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
     views = engine_world.views(WORKERS if workers == 2 else ProcessExecutor(1))
-    is_short = (workers, order) == (2, "knowledge")  # logs that are sorted are read with the other two numbers
-    for buckets in BUCKETS[1:3] if workers == 1 else BUCKETS[:2] if is_short else BUCKETS:
+    for buckets in BUCKETS if workers == 2 else BUCKETS[1:3]:
         assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
         assert sum(result.rows for result in views.results) == 4 * 1_000
         # At most a task per worker and view; no more tasks than buckets.

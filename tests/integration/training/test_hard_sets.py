@@ -100,7 +100,7 @@ def test_no_feature_has_a_value(finite: Shop, tmp_path: Path, algorithm: str) ->
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("task", ["binary", pytest.param("regression", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("task", ["binary", "regression"])
 def test_some_features_have_no_value(finite: Shop, tmp_path: Path, algorithm: str, task: str) -> None:
     spec = spec_of(algorithm, task)
     dataset = finite.dataset(spec)
