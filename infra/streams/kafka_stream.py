@@ -271,7 +271,7 @@ class KafkaStream:
         progress = self._owned.get(index)
         # The topic may have been recreated, with other offsets.
         if progress and error.code() in OUT_OF_RANGE:
-            if position is not None and position == progress.left_position:
+            if position is not None and position == progress.left_position != progress.next_position:
                 return
             progress.is_lost = True
             self._monitor.request()

@@ -126,7 +126,7 @@ class Repeating:
         again, self.errors = (self.errors, lost) if len(lost) < len(found) else ([], self.errors + lost)
         return again + found
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as above
         return getattr(self.consumer, name)
 
 
