@@ -28,9 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
-    chromium = shutil.which("chromium")
+    chromium = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if chromium is None:
-        sys.exit("the program chromium is missing. Fix: apt-get install chromium")
+        sys.exit("Chromium is missing. Fix: apt-get install chromium-headless-shell")
     with tempfile.TemporaryDirectory(prefix="pictures-") as scratch, ExitStack() as stack:
         repo = Path(scratch) / "fraud"
         make_project(repo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +44,5 @@ def room_url(fraud_project: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def visitor() -> Iterator[Visitor]:
     """A browser; each visit has a session of its own."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("the program chromium is missing; Debian: apt-get install chromium")
-    with Visitor.open(program) as opened:
+    with Visitor.open() as opened:
         yield opened

@@ -66,9 +66,6 @@ def shows(page: Page, text: str) -> bool:
 
 
 def test_the_story_appears_where_a_person_would_look(tmp_path: Path) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("the program chromium is missing; Debian: apt-get install chromium")
     repo = tmp_path / "flights"
     shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns("data", ".skewless", "__pycache__"))
     story = repo / FOLDER
@@ -76,7 +73,7 @@ def test_the_story_appears_where_a_person_would_look(tmp_path: Path) -> None:
         eventually((story / "skewless.yaml").is_file)  # the demo plays in a project of its own
         with (
             running_room(story) as url,
-            Visitor.open(program) as visitor,
+            Visitor.open() as visitor,
             visitor.visit(url) as now,
             visitor.visit(f"{url}/models/{MODEL}") as model,
             Project(story) as project,

@@ -154,6 +154,7 @@ def test_statistics_use_only_what_was_known(flights: Flights, name: str) -> None
             assert row[f"dep_delay_{days}d"] == pytest.approx(inside["dep_delay"].mean(), rel=1e-12)
 
 
+@pytest.mark.soak
 def test_loading_again_gives_the_same_bytes_and_leaves_other_files_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

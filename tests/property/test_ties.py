@@ -126,7 +126,7 @@ def test_2_1_ties_keep_file_order(
             assert everywhere(world, view) == [[newest(log, key) for key in KEYS]] * 3
 
 
-@pytest.mark.parametrize("what", ["table", "view"])
+@pytest.mark.parametrize("what", [pytest.param("table", marks=pytest.mark.soak), "view"])
 @FEWEST
 @given(first=st.lists(ROW, min_size=1, max_size=30), second=st.lists(ROW, max_size=30))
 def test_2_1_ties_of_a_database_keep_its_order(
@@ -150,7 +150,7 @@ def test_2_1_ties_of_a_database_keep_its_order(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("csv", marks=pytest.mark.soak)])
 def test_2_1_many_ties_of_large_files_keep_file_order(kind: str, tmp_path: Path) -> None:
     """Several threads read: 400,000 rows of 5,000 keys that all tie, in two files."""
     n, keys = 200_000, 5_000

@@ -43,7 +43,7 @@ def find_points(rewritten: RewrittenStore, dying: Victims) -> list[str]:
     return points
 
 
-@pytest.mark.parametrize("rewritten", SERVERS, indirect=True)
+@pytest.mark.parametrize("rewritten", ["valkey", pytest.param("nodes", marks=pytest.mark.soak)], indirect=True)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 20))])
 def test_4_5_a_killed_backfill_leaves_nothing_of_another_log(
     rewritten: RewrittenStore, dying_backfill: Victims, seed: int

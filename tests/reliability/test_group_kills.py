@@ -134,6 +134,7 @@ class Killing:
         server.start()
 
 
+@pytest.mark.soak
 def test_9_3_two_workers_of_a_group_die_while_its_servers_do(
     group: DecidingGroup, dying_workers: Sequence[Victims]
 ) -> None:

@@ -22,6 +22,7 @@ from tests.servers.node import Node
 # Of a view of latest values, and of a generation of states with two partitions.
 KEYS = [b"sk:p:h%s:{id|%d}" % (generation, number) for generation in (b"", b".3") for number in range(20)]
 MARKERS = ["sk:p:h:applied", "sk:p:h.3:applied/orders-0", "sk:p:h.3:applied/orders-1"]
+PREFIXES = ["sk:p:", "sk:p:h:", "sk:p:h.3:"]  # a project, a view, a generation
 OTHER_KEY, OTHER_MARKER = b"sk:other:h:{id|1}", "sk:other:h:applied"
 
 
@@ -70,7 +71,7 @@ def both_readers(rows: RowStore) -> Iterator[Callable[[Sequence[bytes], Sequence
         runner.run(reader.close())
 
 
-@pytest.mark.parametrize("prefix", ["sk:p:", "sk:p:h:", "sk:p:h.3:"])  # a project, a view, a generation
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
     small_steps: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +106,15 @@ def test_4_5_no_step_of_a_deletion_leaves_a_marker_beside_missing_keys(
         assert rows.marked(kept, [OTHER_MARKER]) == ([ranked(1)] * len(kept), [Marker(2)])
 
 
-@pytest.mark.parametrize("prefix", ["sk:p:", "sk:p:h:", "sk:p:h.3:"])
+@pytest.mark.parametrize(
+    ("small_steps", "prefix"),
+    [
+        *(("valkey", prefix) for prefix in PREFIXES),
+        ("nodes", "sk:p:"),
+        *(pytest.param("nodes", prefix, marks=pytest.mark.soak) for prefix in PREFIXES[1:]),
+    ],
+    indirect=["small_steps"],
+)
 def test_4_5_a_run_that_writes_while_a_deletion_is_suspended_has_all_its_rows_or_no_marker(
     small_steps: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,6 @@ def begin(latest: LatestRedisWorld, dying: Victims) -> list[str]:
     return dying.points(**order_of(probe))
 
 
-@pytest.mark.parametrize("addresses", ["defaults", "shared"], indirect=True)
 def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: LatestRedisWorld, dying: Victims) -> None:
     found = begin(latest, dying)
     step, stored = STORED["shared" if latest.addresses.is_shared else "defaults"]

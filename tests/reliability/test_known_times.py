@@ -157,7 +157,7 @@ def test_what_is_needed_no_more_or_cannot_be_read_is_waited_for_no_longer_than_t
     assert all(log.has_all_ends() for log in team.logs())
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))])
 def test_workers_that_take_up_views_at_any_time_never_record_too_much(team: Team, seed: int) -> None:
     chance = random.Random(seed)
     team.prepare()

@@ -26,6 +26,7 @@ def failing_over(tmp_path: Path, own_postgres: PostgresServer) -> Iterator[Older
             yield project
 
 
+@pytest.mark.soak
 def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabaseProject) -> None:
     project = failing_over
     repo, copy = project.repo, project.data.with_name("copy")

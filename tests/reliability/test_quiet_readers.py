@@ -108,13 +108,8 @@ def make_world(tmp_path: Path, url: str) -> tuple[LatestRedisWorld, FeaturePlan,
     return world, plan, marker_key(world.project, VIEW)
 
 
-# Each pair of a place, a kind and a history once; the rest with `make soak`.
-OFTEN = {
-    ("node", Asynchronous, False, 0),
-    ("node", Blocking, True, 0),
-    ("nodes", Asynchronous, True, 0),
-    ("nodes", Blocking, False, 0),
-}
+# Each place, kind and history once; the rest with `make soak`.
+OFTEN = {("node", Blocking, False, 0), ("nodes", Asynchronous, True, 0)}
 LOSSES = [
     pytest.param(*loss, marks=() if loss in OFTEN else pytest.mark.soak)
     for loss in product(("node", "nodes"), (Asynchronous, Blocking), (False, True), range(20))

@@ -88,6 +88,12 @@ class SchedulerPair:
         return {token: body["started_us"] for token, body in terms}
 
 
+# On SQLite, hosts share no project.
+each_database = pytest.mark.parametrize(
+    "project_database", [pytest.param("sqlite", marks=pytest.mark.soak), "postgres"], indirect=True
+)
+
+
 @pytest.fixture
 def pair(project_database: Database, tmp_path: Path) -> Iterator[SchedulerPair]:
     root = tmp_path / "state"
@@ -127,6 +133,7 @@ def shown(pair: SchedulerPair, n: int) -> str:
     return "\n".join(f"  {run.id!s:36} token {run.token:3} {run.state:8} {run.cause}" for run in pair.runs()[-n:])
 
 
+@each_database
 def test_the_second_goes_on_where_the_first_was_killed(pair: SchedulerPair, tell: Callable[[str], None]) -> None:
     pair.wait_for_first_run()
     seconds, token = pair.kill_holder()
@@ -136,6 +143,7 @@ def test_the_second_goes_on_where_the_first_was_killed(pair: SchedulerPair, tell
     tell(f"taken over after {seconds:.2f} s (lease {TTL_S} s)\n{shown(pair, 8)}")
 
 
+@each_database
 def test_while_nothing_can_be_written_nothing_begins_and_then_work_goes_on(pair: SchedulerPair) -> None:
     first = pair.wait_for_first_run()
     began_us = time.time_ns() // 1_000
@@ -150,10 +158,7 @@ def test_while_nothing_can_be_written_nothing_begins_and_then_work_goes_on(pair:
     check(pair)
 
 
-# On SQLite, hosts share no project; that a holder loses the database is above, on both.
-@pytest.mark.parametrize(
-    "project_database", [pytest.param("sqlite", marks=pytest.mark.soak), "postgres"], indirect=True
-)
+@each_database
 def test_a_holder_that_was_paused_ends_and_begins_nothing_when_it_wakes(pair: SchedulerPair) -> None:
     first = pair.wait_for_first_run()
     paused = pair.holder()

@@ -58,6 +58,7 @@ def build(world: StreamWorld) -> int:
     return generation
 
 
+@pytest.mark.soak
 def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     world: StreamWorld, store: OnlineStore
 ) -> None:

@@ -286,6 +286,7 @@ def _fill(patch: pytest.MonkeyPatch, where: str) -> None:
         patch.setattr(os, "fsync", full_sync)
 
 
+@pytest.mark.soak
 def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: StreamWorld, tmp_path: Path) -> None:
     n = 6
     with running(Node(program("valkey"), tmp_path / "stream")) as node, ExitStack() as stack:

@@ -73,9 +73,9 @@ def refill(project: Project) -> None:
     ("command", "step", "meanwhile", "is_kept"),
     [
         ("backfill", 2, Project.materialize, True),
-        ("retire", 2, need_again, True),
+        pytest.param("retire", 2, need_again, True, marks=pytest.mark.soak),
         ("retire", 6, need_again, False),  # before the marker: the view is unavailable until the next run
-        ("teardown", 6, refill, False),  # states of windows have no marker then
+        pytest.param("teardown", 6, refill, False, marks=pytest.mark.soak),  # states of windows have no marker then
     ],
 )
 def test_4_5_a_suspended_deletion_hides_no_row_of_a_later_run(

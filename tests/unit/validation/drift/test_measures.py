@@ -64,7 +64,7 @@ def test_the_means_without_drift_are_those_of_the_papers(shape: str, n: int) -> 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.soak), 2_000])
+@pytest.mark.parametrize("n", [50, *(pytest.param(n, marks=pytest.mark.soak) for n in (200, 2_000))])
 @pytest.mark.parametrize(
     "watch",
     [  # what the first one finds in a window, the second one finds there, too
