@@ -102,7 +102,8 @@ def runs(seen: MlflowClient) -> list[Run]:
     return list(seen.search_runs([experiment.experiment_id]))
 
 
-def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -> None:
+def test_mlflow_itself_shows_run_model_version_alias_and_files(mlflow_store: Path, tmp_path: Path) -> None:
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
     tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
     tracker.publish(run(tmp_path, "d1"))
     tracker.point("fraud", "champion", "d1")
