@@ -123,7 +123,14 @@ def test_mlflow_itself_shows_run_model_version_alias_and_files(mlflow_store: Pat
     assert version.source == f"{found.info.artifact_uri}/package"
 
 
-@pytest.mark.parametrize("last", ["create_run", "log_batch", "log_artifacts", "create_model_version"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        "create_run",
+        *(pytest.param(each, marks=pytest.mark.soak) for each in ("log_batch", "log_artifacts")),
+        "create_model_version",
+    ],
+)
 def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
     last: str, mlflow_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

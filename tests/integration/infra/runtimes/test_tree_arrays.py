@@ -95,7 +95,7 @@ def test_categories_that_no_row_had_and_numbers_that_are_no_category(array_case:
     check_rows(array_case, rng.choice(odd, (200, FEATURES)))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_row(array_case: ArrayCase, data: st.DataObject) -> None:
     near = st.sampled_from(sorted({value for _, value in array_case.model.thresholds})).flatmap(
