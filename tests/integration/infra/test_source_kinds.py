@@ -321,8 +321,14 @@ def test_1_1_nanoseconds_are_floored_in_every_kind(worlds: tuple[LatestRedisWorl
     assert read.versions.event_ts.tolist() == [-1, 1, 2]
 
 
-@pytest.mark.parametrize("unit", ["s", "us", "ns"])
-@pytest.mark.parametrize("created", [None, "created"])
+@pytest.mark.parametrize(
+    ("created", "unit"),
+    [
+        pytest.param(created, unit, marks=[pytest.mark.soak] * ((created is None) != (unit == "us")))
+        for created in (None, "created")
+        for unit in ("s", "us", "ns")
+    ],
+)
 def test_1_1_times_without_a_zone_are_utc_where_feast_asks(
     worlds: tuple[LatestRedisWorld, LatestRedisWorld], unit: str, created: str | None
 ) -> None:

@@ -189,7 +189,17 @@ def names_of(libraries: Collection[str], without: Collection[str] = ()) -> list[
     return [name if name in HARDEST else pytest.param(name, marks=soak) for name in names]
 
 
-@pytest.fixture(scope="session", params=sorted(MAKERS))
+# What is peculiar to these, other models have, too: the link, codes of categories, or lists of them.
+_ALIKE = {
+    *(f"lightgbm {kind}" for kind in ("binary", "categorical", "ranking")),
+    *(f"xgboost {kind}" for kind in ("binary", "categorical", "regression")),
+}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=[pytest.mark.soak] * (name in _ALIKE)) for name in sorted(MAKERS)],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelCase]:
     made = MAKERS[request.param](tmp_path_factory.mktemp("model"))
     yield made

@@ -64,7 +64,11 @@ MAKERS: dict[str, Callable[[Path], ArrayCase]] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(MAKERS))
+# Numbers alone are columns of the models with categories, too.
+_NUMBERS_ALONE = [pytest.param(name, marks=pytest.mark.soak) for name in ("binary", "regression")]
+
+
+@pytest.fixture(scope="module", params=["binary with categories", "regression with categories", *_NUMBERS_ALONE])
 def array_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ArrayCase:
     return MAKERS[request.param](tmp_path_factory.mktemp("model"))
 
