@@ -250,7 +250,8 @@ def poll_until(workers: Sequence[Worker], condition: Callable[[], object]) -> No
             worker.poll()
 
 
-PLACES = ["memory", "valkey", "redis", "cluster", "kafka"]
+# What is peculiar to streams of Redis is tested with Valkey.
+PLACES = ["memory", pytest.param("valkey", marks=pytest.mark.soak), "redis", "cluster", "kafka"]
 
 
 def place_of(request: pytest.FixtureRequest) -> StreamKind:

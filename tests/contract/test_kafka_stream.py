@@ -253,7 +253,7 @@ def test_a_sender_without_a_broker_says_so() -> None:
 )
 def test_what_a_broker_takes_only_in_part_keeps_its_order(tmp_path: Path, away_s: float) -> None:
     """A broker hangs until some time after the sender has given up, and perhaps has begun again."""
-    count, timeout_s = 30_000, 2.0
+    count, timeout_s = 12_000, 2.0
     with kafka_broker(tmp_path) as broker, ThreadPoolExecutor(1) as pool:
         broker.make("t", 1)
         sender = KafkaSender(broker.bootstrap, "t", timeout_s=timeout_s)

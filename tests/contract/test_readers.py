@@ -37,7 +37,7 @@ def filled_store(online_place: StorePlace) -> StorePlace:
     return online_place
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=[pytest.param("asyncio", marks=pytest.mark.soak), "uvloop"])
 def loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 

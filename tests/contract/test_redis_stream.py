@@ -286,7 +286,7 @@ def test_a_worker_without_redis_lets_others_have_its_partitions(own_stream: Redi
 def test_what_a_server_takes_only_in_part_keeps_its_order(tmp_path: Path) -> None:
     """A busy server refuses the first commands that reach it, and takes those that reach it later."""
     busy = "local t repeat t = redis.call('TIME') until t[1] * 1e6 + t[2] > tonumber(ARGV[1])"
-    done, count = Event(), 3_000
+    done, count = Event(), 1_500
     with running(Node(program("valkey"), tmp_path, {"busy-reply-threshold": "5"})) as node:
 
         def work() -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online.port import LOST, Marker
+from tests.contract.conftest import KINDS
 from tests.contract.store import StorePlace, ranked
 
+pytestmark = pytest.mark.parametrize("online_place", KINDS, indirect=True)
 OTHERS = [b"k%d" % i for i in range(200)]
 
 

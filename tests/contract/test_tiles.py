@@ -29,7 +29,7 @@ from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, counts, features_of_counted
 from tests.worlds.streams import BASE, VIEW
 
-IDS = 40
+IDS = 20
 M = BASE - 30 * SECOND
 PartitionEvents = list[tuple[int, Event]]
 

@@ -102,7 +102,8 @@ def runs(seen: MlflowClient) -> list[Run]:
     return list(seen.search_runs([experiment.experiment_id]))
 
 
-def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -> None:
+def test_mlflow_itself_shows_run_model_version_alias_and_files(mlflow_store: Path, tmp_path: Path) -> None:
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
     tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
     tracker.publish(run(tmp_path, "d1"))
     tracker.point("fraud", "champion", "d1")
@@ -122,7 +123,14 @@ def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -
     assert version.source == f"{found.info.artifact_uri}/package"
 
 
-@pytest.mark.parametrize("last", ["create_run", "log_batch", "log_artifacts", "create_model_version"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        "create_run",
+        *(pytest.param(each, marks=pytest.mark.soak) for each in ("log_batch", "log_artifacts")),
+        "create_model_version",
+    ],
+)
 def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
     last: str, mlflow_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,8 @@ class Cluster:
 
     def owner(self, key: bytes) -> Node:
         """Return the node that has the slot of a key at first."""
-        return next(node for i, node in enumerate(self.nodes) if self.slot(key) <= self.bounds(i)[1])
+        slot = self.slot(key)
+        return next(node for i, node in enumerate(self.nodes) if slot <= self.bounds(i)[1])
 
     def move(self, slot: int, source: Node, target: Node) -> None:
         """Move a slot with all its keys."""

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from skewless.infra.storage import project_state
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import ProjectState
+
+_SOAK = pytest.mark.soak
+# Facts that one database proves: their contract is tested with both, and a server sees connections, not processes.
+ON_SQLITE, ON_POSTGRES = (
+    pytest.mark.parametrize("project_database", [one, pytest.param(other, marks=_SOAK)], indirect=True)
+    for one, other in (("sqlite", "postgres"), ("postgres", "sqlite"))
+)
 
 
 def address_of(database: Database) -> str:

@@ -29,7 +29,7 @@ def log_state(project_database: Database, tmp_path: Path) -> ProjectState:
     return state_of(project_database, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgres", pytest.param("shared", marks=pytest.mark.soak)])
+@pytest.fixture(params=["sqlite", *(pytest.param(each, marks=pytest.mark.soak) for each in ("postgres", "shared"))])
 def killed_state(request: pytest.FixtureRequest, tmp_path: Path) -> ProjectState:
     """The state of a project without logs, of a test that kills: with each database, and objects in S3, too."""
     if request.param == "sqlite":

@@ -30,7 +30,7 @@ from skewless.infra.plans.planning import Planner
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
-from tests.servers.postgres import address_of
+from tests.servers.postgres import ON_POSTGRES, ON_SQLITE, address_of
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
@@ -63,6 +63,7 @@ def registry_state(planner: Planner) -> str:
     return read_registry_state(planner.repo, planner.state, applied)
 
 
+@ON_SQLITE
 def test_a_machine_that_never_applied_reads_the_plan(machines: list[Planner]) -> None:
     here, there = machines
     here.apply(NOW)
@@ -77,6 +78,7 @@ def test_a_machine_that_never_applied_reads_the_plan(machines: list[Planner]) ->
     assert read_plan_number(here.state) == number
 
 
+@ON_POSTGRES
 def test_a_plan_of_another_machine_does_not_stop_commands(machines: list[Planner]) -> None:
     here, there = machines
     here.apply(NOW)
@@ -96,6 +98,7 @@ def test_a_plan_of_another_machine_does_not_stop_commands(machines: list[Planner
     load_current(here.repo, here.state)
 
 
+@ON_POSTGRES
 def test_of_two_applies_at_once_one_is_told_of_the_other(
     machines: list[Planner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_of_two_applies_at_once_one_is_told_of_the_other(
     assert not (there.repo / ".skewless/registry.db").exists()
 
 
+@ON_SQLITE
 def test_an_apply_that_was_overtaken_restores_its_registry(
     machines: list[Planner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +153,7 @@ def test_an_apply_that_was_overtaken_restores_its_registry(
     assert hash_file(there.repo / ".skewless/registry.db") == before
 
 
+@ON_SQLITE
 def test_the_plan_of_a_lost_lease_is_refused(machines: list[Planner]) -> None:
     here, _ = machines
     here.apply(NOW)
@@ -161,6 +166,7 @@ def test_the_plan_of_a_lost_lease_is_refused(machines: list[Planner]) -> None:
     assert read_plan_number(here.state) == 1
 
 
+@ON_SQLITE
 def test_a_number_that_json_does_not_have_changes_nothing(machines: list[Planner]) -> None:
     here, _ = machines
     edit(here.repo, "rounds=50", "rounds=50, class_weight=float('inf')", file="models.py")
@@ -170,6 +176,7 @@ def test_a_number_that_json_does_not_have_changes_nothing(machines: list[Planner
     assert not (here.repo / ".skewless/registry.db").exists()
 
 
+@ON_SQLITE
 def test_an_unreadable_plan_is_replaced_by_apply(machines: list[Planner]) -> None:
     here, _ = machines
     here.apply(NOW)
@@ -181,6 +188,7 @@ def test_an_unreadable_plan_is_replaced_by_apply(machines: list[Planner]) -> Non
     assert (load_current(here.repo, here.state).plan, read_plan_number(here.state)) == (plan, 3)
 
 
+@ON_SQLITE
 def test_a_reader_notices_each_apply_and_outlives_the_database(
     machines: list[Planner], monkeypatch: pytest.MonkeyPatch
 ) -> None:

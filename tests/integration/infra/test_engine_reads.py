@@ -41,7 +41,7 @@ from tests.worlds.tasks import make_tasks
 from tests.worlds.workers import WORKERS
 
 ROOT = Path(__file__).parents[3]
-BUCKETS = (1, 7, 64, 4_096)
+BUCKETS = (1, 7, 4_096)
 WINDOWED = replace(
     make_plan(
         ["v.x", "v.s", "slow.n", "made.out", *(f"now.{column.name}" for column in WINDOWS.features)],
@@ -72,12 +72,12 @@ def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWor
 def test_each_number_of_buckets_gives_the_bits_of_one_read(
     engine_world: EngineWorld, order: Order, workers: int
 ) -> None:
-    entities = engine_world.entities(1_000)
+    entities = engine_world.entities(400)
     expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
     views = engine_world.views(WORKERS if workers == 2 else ProcessExecutor(1))
-    for buckets in BUCKETS if workers == 2 else BUCKETS[1:3]:
+    for buckets in BUCKETS if workers == 2 else BUCKETS[1:2]:
         assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
-        assert sum(result.rows for result in views.results) == 4 * 1_000
+        assert sum(result.rows for result in views.results) == 4 * 400
         # At most a task per worker and view; no more tasks than buckets.
         assert len(views.results) == 4 * min(workers, buckets)
     assert leftovers(engine_world) == [] or workers == 1
@@ -87,7 +87,7 @@ def test_each_number_of_buckets_gives_the_bits_of_one_read(
 def test_sorted_logs_give_the_bits_of_logs_in_order(tmp_path: Path, order: Order) -> None:
     """Of the logs, some segments are sorted by the keys of one view, and others are not yet."""
     with open_engine_world(tmp_path) as world:
-        entities, events = world.entities(1_000), [f"events/s/ab/{i}" for i in range(2)]
+        entities, events = world.entities(400), [f"events/s/ab/{i}" for i in range(2)]
         for partition in events:
             PartitionLog(world.state, partition).record_end(0, 1_499, END)
         expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
@@ -111,13 +111,13 @@ def sort_log(world: EngineWorld, partition: str, keys: tuple[Column, ...], keep:
 
 
 def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld) -> None:
-    entities, plan = engine_world.entities(1_000), plan_of(64)
+    entities, plan = engine_world.entities(400), plan_of(64)
     expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
-        plan, entities.slice(300, 200), "knowledge"
+        plan, entities.slice(100, 100), "knowledge"
     )
     with engine_world.views(WORKERS).search(plan, entities, "knowledge", LogExtents()) as read_rows:
-        assert bits_of(read_rows(300, 200)) == bits_of(expected)
-        assert len(read_rows(900, 500)["v"].has_row) == 100
+        assert bits_of(read_rows(100, 100)) == bits_of(expected)
+        assert len(read_rows(300, 500)["v"].has_row) == 100
 
 
 def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld) -> None:
@@ -129,7 +129,7 @@ def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld) -
 def test_windows_and_engines_give_stored_rows_of_memory(
     engine_world: EngineWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_small_parts(monkeypatch, block_rows=100)  # of some 500
+    make_small_parts(monkeypatch, block_rows=200)  # of some 500
     expected = engine_world.shop.training_builder(plan=WINDOWED).build()
     assert expected.gap is not None
     for views in (None, engine_world.views(WORKERS)):
@@ -214,11 +214,6 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
     assert leftovers(engine_world) == []
     assert [path.exists() for path in begun] == [False, True]
     (engine_world.state / FOLDER / "old").rmdir()  # empty, and the next test looks at folders, too
-
-
-@pytest.mark.long
-def test_killed_workers_change_no_bit(tmp_path: Path) -> None:
-    engine_contract.check_killed_reads(WORKERS, tmp_path, kills=1)
 
 
 @pytest.mark.soak

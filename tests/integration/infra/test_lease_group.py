@@ -14,7 +14,7 @@ import pytest
 
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.lease_group import LeaseGroup
-from tests.servers.postgres import address_of
+from tests.servers.postgres import ON_SQLITE, address_of
 
 N = 7
 TTL_S = 0.3
@@ -106,6 +106,7 @@ def test_a_late_member_keeps_leases_that_nobody_has_acquired(project_database: D
     assert late.group.send_heartbeat(late.held).kept == list(range(N))
 
 
+@ON_SQLITE
 def test_leases_of_a_killed_process_are_free_at_once_on_its_machine(project_database: Database) -> None:
     heir = GroupMember(LeaseGroup(project_database, "g", N, 60.0))
     command = [sys.executable, "-c", MEMBER, address_of(project_database)]

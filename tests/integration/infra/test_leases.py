@@ -14,7 +14,7 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases, new_holder
-from tests.servers.postgres import address_of
+from tests.servers.postgres import ON_SQLITE, address_of
 
 
 def test_of_many_that_ask_one_gets_a_lease(project_database: Database) -> None:
@@ -99,6 +99,7 @@ def test_a_former_holder_finds_out_and_does_not_release_the_lease_of_the_next(pr
     leases.check(other)  # the former holder has released its own lease only
 
 
+@ON_SQLITE
 def test_the_lease_of_a_killed_process_is_free_at_once(project_database: Database) -> None:
     program = (
         "import sys, time\n"

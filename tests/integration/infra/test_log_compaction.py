@@ -22,6 +22,7 @@ from tests.integration.infra.partition_logs import (
     sweep,
     values,
 )
+from tests.servers.postgres import ON_SQLITE
 
 
 def test_4_2_compaction_merges_small_segments_into_larger_ones(
@@ -40,6 +41,7 @@ def test_4_2_compaction_merges_small_segments_into_larger_ones(
     assert values(partition_log) == list(range(20))
 
 
+@ON_SQLITE
 def test_4_2_each_row_is_merged_a_few_times_only(partition_log: PartitionLog) -> None:
     written = 0
     for _ in range(60):

@@ -133,6 +133,7 @@ def test_a_file_may_be_put_twice(shared_storage: SharedStorage) -> None:
         assert storage.local_path(second).read_bytes() == b"rows" * 1_000
 
 
+@pytest.mark.parametrize("shared_storage", ["cloud", pytest.param("folder", marks=pytest.mark.soak)], indirect=True)
 def test_a_large_file_is_stored_in_parts(shared_storage: SharedStorage, tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(os.urandom(MEBI) * 70)

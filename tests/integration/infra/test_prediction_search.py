@@ -47,7 +47,7 @@ def pages(place: Sandbox, **options: object) -> list[str]:
 
 
 def test_pages_have_each_prediction_once_although_the_log_grows(place: Sandbox) -> None:
-    names = made(place, 40)
+    names = made(place, 12)
     first = listed(place, most=4)
     assert [row.id for row in first.rows] == sorted(names[:4], key=lambda name: (name[:11], name), reverse=True)
     made(place, 2)
@@ -82,18 +82,18 @@ def test_an_entity_has_its_predictions_however_its_key_was_written(place: Sandbo
 
 
 def test_a_prediction_is_found_by_its_id(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = made(place, 60, 1)
+    names = made(place, 24, 1)
     state, connection = place.project.state, place.project.connection
     for name in names:
         found = find_prediction(state, connection, name, most_rows=0)
         assert found.entry is not None
         assert found.entry.logged.ids == [name]
-        assert (found.looked, found.total) == (0, 60)
+        assert (found.looked, found.total) == (0, 24)
     place.wait(2 * DAY_S)
-    assert compact_predictions(state, place.now_us()) == 60
-    assert find_prediction(state, connection, names[30]).entry is not None
+    assert compact_predictions(state, place.now_us()) == 24
+    assert find_prediction(state, connection, names[12]).entry is not None
     missing = find_prediction(state, connection, names[0][:-1] + "fff")
-    assert (missing.entry, missing.looked) == (None, 60)
+    assert (missing.entry, missing.looked) == (None, 24)
     # As an id of an earlier release.
     monkeypatch.setattr(ids.PredictionIds, "take", lambda _self, _t, n: [f"529985b27312-{i}" for i in range(n)])
     place.predict(ask(2))

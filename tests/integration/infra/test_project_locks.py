@@ -81,7 +81,10 @@ def test_one_process_at_a_time_holds_a_lock(project_database: Database) -> None:
     assert most == 1
 
 
-@pytest.mark.parametrize(("first", "second"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [pytest.param("alone", "alone", marks=pytest.mark.soak), ("alone", "shared"), ("shared", "alone")],
+)
 def test_a_lock_excludes_other_processes(project_database: Database, first: str, second: str) -> None:
     with held_elsewhere(project_database, first) as process:
         with project_database.hold_lock("y"):

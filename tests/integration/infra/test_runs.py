@@ -21,7 +21,7 @@ from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.project_state import open_database
 from skewless.infra.storage.schema import STEPS
 from skewless.infra.storage.sqlite_database import SqliteDatabase
-from tests.servers.postgres import address_of
+from tests.servers.postgres import ON_SQLITE, address_of
 from tests.worlds.ledger_runs import KnownRange, MaterializationRun, known_ranges, read_runs, to_list
 
 PARTITION = "batch/v-0123456789abcdef"
@@ -150,6 +150,7 @@ _HISTORIES = st.lists(
 )
 
 
+@ON_SQLITE
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=_HISTORIES)
 def test_2_6_all_answers_follow_from_the_runs(

@@ -136,19 +136,29 @@ def filled(world: LatestRedisWorld, view: View, keys: list[list[int | str | None
     return read
 
 
+def keys_of(table: pa.Table) -> list[list[int | str | None]]:
+    return [list(key.values()) for key in table.select(list(KEYS)).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def of_one_file(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> ViewRead:
+    """What one Parquet file gives."""
+    table, root = rows(), tmp_path_factory.mktemp("one-file")
+    plain = LatestRedisWorld(root=root, url=server_url)
+    plain.write("v.parquet", {name: table[name] for name in table.column_names})
+    return filled(plain, make_view(keys=KEYS, features=FEATURES), keys_of(table))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_bits_of_one_parquet_file(
-    worlds: tuple[LatestRedisWorld, LatestRedisWorld], kind: str
+    worlds: tuple[LatestRedisWorld, LatestRedisWorld], of_one_file: ViewRead, kind: str
 ) -> None:
     table, (write, path) = rows(), KINDS[kind]
-    plain, other = worlds
-    plain.write("v.parquet", {name: table[name] for name in table.column_names})
+    _, other = worlds
     write(other.root, table)
-    view = make_view(keys=KEYS, features=FEATURES)
-    keys = [list(key.values()) for key in table.select(list(KEYS)).to_pylist()]
-    expected = filled(plain, view, keys)
+    view, keys = make_view(keys=KEYS, features=FEATURES), keys_of(table)
     found = filled(other, replace(view, source=replace(view.source, path=path)), keys)
-    assert same(expected, found)
+    assert same(of_one_file, found)
     assert found.has_row.all()
     assert [report.accepted for report in other.run(replace(view, source=replace(view.source, path=path)))] == [0]
 
@@ -311,8 +321,14 @@ def test_1_1_nanoseconds_are_floored_in_every_kind(worlds: tuple[LatestRedisWorl
     assert read.versions.event_ts.tolist() == [-1, 1, 2]
 
 
-@pytest.mark.parametrize("unit", ["s", "us", "ns"])
-@pytest.mark.parametrize("created", [None, "created"])
+@pytest.mark.parametrize(
+    ("created", "unit"),
+    [
+        pytest.param(created, unit, marks=[pytest.mark.soak] * ((created is None) != (unit == "us")))
+        for created in (None, "created")
+        for unit in ("s", "us", "ns")
+    ],
+)
 def test_1_1_times_without_a_zone_are_utc_where_feast_asks(
     worlds: tuple[LatestRedisWorld, LatestRedisWorld], unit: str, created: str | None
 ) -> None:

@@ -156,7 +156,7 @@ def planner_of(repo: Path, database: Any) -> Planner:  # noqa: ANN401 - of DuckD
     return Planner(repo=repo, state=ProjectState(repo / ".skewless"), connect=lambda: database)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(3, 12))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 12))])
 def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, database: Any, seed: int) -> None:  # noqa: ANN401
     rng = random.Random(seed)
     shape = shape_of(rng)

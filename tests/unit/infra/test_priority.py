@@ -106,10 +106,10 @@ def test_work_that_gets_no_core_is_logged(monkeypatch: pytest.MonkeyPatch, *, is
 
         def work() -> None:
             if is_free:  # it waits, and not for a core
-                ended.wait(1.0)
+                ended.wait(0.8)
                 return
             os.sched_setaffinity(threading.get_native_id(), {int(core)})
-            end = time.monotonic() + 3.0
+            end = time.monotonic() + 1.5
             while time.monotonic() < end:
                 pass
 

@@ -12,7 +12,7 @@ from skewless.infra.plans.needed_views import StoredTargetVersions, TargetVersio
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from tests.servers.postgres import address_of
+from tests.servers.postgres import ON_SQLITE, address_of
 from tests.worlds.waiting import PATIENCE_S
 
 WRITES = 10
@@ -89,6 +89,7 @@ def _write(url: str, model: str) -> None:
         stored.load(model, str(version))
 
 
+@ON_SQLITE
 def test_writers_in_several_processes_lose_nothing(project_database: Database) -> None:
     context, url = multiprocessing.get_context("spawn"), address_of(project_database)
     writers = [context.Process(target=_write, args=(url, name)) for name in ("a", "b")]

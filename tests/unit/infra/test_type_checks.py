@@ -181,7 +181,7 @@ def test_methods_that_threads_call_first_are_compiled_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python 3.11 counts the depth of all trees that threads parse in one number, and fails if they change places."""
-    count = 100
+    count = 60
     methods = "".join(f"    def method_{number}(self) -> int:\n        return {number}\n" for number in range(count))
     (tmp_path / "called_by_threads.py").write_text(
         f"from typeguard import typechecked\n\n\n@typechecked\nclass Many:\n{methods}"

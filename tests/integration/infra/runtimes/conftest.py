@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 import xgboost as xgb
+from _pytest.mark import ParameterSet
 
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
@@ -178,7 +179,27 @@ MAKERS: dict[str, Callable[[Path], ModelCase]] = {
 }
 
 
-@pytest.fixture(scope="session", params=sorted(MAKERS))
+HARDEST = {"lightgbm multiclass", "catboost categorical", "xgboost multiclass"}  # categories, and several outputs
+
+
+def names_of(libraries: Collection[str], without: Collection[str] = ()) -> list[str | ParameterSet]:
+    """Return the models of libraries; `make test` has the hardest of each, and `make soak` the others."""
+    soak = pytest.mark.soak
+    names = [name for name in sorted(MAKERS) if name.partition(" ")[0] in libraries and name not in without]
+    return [name if name in HARDEST else pytest.param(name, marks=soak) for name in names]
+
+
+# What is peculiar to these, other models have, too: the link, codes of categories, or lists of them.
+_ALIKE = {
+    *(f"lightgbm {kind}" for kind in ("binary", "categorical", "ranking")),
+    *(f"xgboost {kind}" for kind in ("binary", "categorical", "regression")),
+}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=[pytest.mark.soak] * (name in _ALIKE)) for name in sorted(MAKERS)],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelCase]:
     made = MAKERS[request.param](tmp_path_factory.mktemp("model"))
     yield made

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,43 +89,49 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
         wait_for(process)
 
 
-def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[float] = []
+@pytest.fixture(scope="module")
+def lasting_child(lightgbm_binary: ModelCase) -> Iterator[ChildRuntime]:
+    """A child that no test ends."""
     with child_of("lightgbm", lightgbm_binary.model_file, timeout_s=30.0) as child:
-        real = child._receive
+        yield child
 
-        def receive(timeout_s: float) -> object:
-            given.append(timeout_s)
-            return real(timeout_s)
 
-        monkeypatch.setattr(child, "_receive", receive)
-        for count in (1, 4_096, 8_192):
-            child.score(np.zeros((count, 8)))
+def test_many_rows_may_take_longer_in_proportion(lasting_child: ChildRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, real = list[float](), lasting_child._receive
+
+    def receive(timeout_s: float) -> object:
+        given.append(timeout_s)
+        return real(timeout_s)
+
+    monkeypatch.setattr(lasting_child, "_receive", receive)
+    for count in (1, 4_096, 8_192):
+        lasting_child.score(np.zeros((count, 8)))
     assert given == [30.0, 30.0, 60.0]
 
 
-def test_what_is_sent_to_all_processes_of_a_terminal_does_not_end_it(lightgbm_binary: ModelCase) -> None:
-    with child_of("lightgbm", lightgbm_binary.model_file) as child:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(pid(child), number)
-        assert same_bits(child.score(ROWS), lightgbm_binary.score(ROWS)).all()
+def test_what_is_sent_to_all_processes_of_a_terminal_does_not_end_it(
+    lightgbm_binary: ModelCase, lasting_child: ChildRuntime
+) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid(lasting_child), number)
+    assert same_bits(lasting_child.score(ROWS), lightgbm_binary.score(ROWS)).all()
 
 
 def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: ModelCase) -> None:
+    others = children_of(os.getpid())
     open_child("lightgbm", lightgbm_binary.model_file).close()
     files, memories = open_files(), mapped()
-    for _ in range(3):
-        child = open_child("lightgbm", lightgbm_binary.model_file)
-        process = pid(child)
-        child.score(np.zeros((5_000, 8)))
-        assert (open_files(), mapped()) > (files, memories)
-        child.close()
-        child.close()
-        wait_for(process)
-        assert (open_files(), mapped()) == (files, memories)
-        with pytest.raises(ChildLostError, match="closed"):
-            child.margin(ROWS)
-    assert children_of(os.getpid()) == set()
+    child = open_child("lightgbm", lightgbm_binary.model_file)
+    process = pid(child)
+    child.score(np.zeros((5_000, 8)))
+    assert (open_files(), mapped()) > (files, memories)
+    child.close()
+    child.close()
+    wait_for(process)
+    assert (open_files(), mapped()) == (files, memories)
+    with pytest.raises(ChildLostError, match="closed"):
+        child.margin(ROWS)
+    assert children_of(os.getpid()) == others
 
 
 def test_a_child_that_does_not_end_at_once_holds_nobody_up(

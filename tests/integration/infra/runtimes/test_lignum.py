@@ -28,7 +28,7 @@ from skewless.infra.runtimes.lignum import LignumRuntime, private_folder
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.infra.trees.readers import read_trees
-from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case
+from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case, names_of
 from tests.integration.infra.runtimes.rows import any_rows, odd_rows
 from tests.worlds.tree_models import hard_rows, library_margins, random_model
 
@@ -60,7 +60,7 @@ def check(ours: LignumRuntime, case: ModelCase, rows: Matrix) -> None:
     assert scores.flags.c_contiguous
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS.keys() - REFUSED.keys()))
+@pytest.mark.parametrize("name", [*names_of({"lightgbm", "xgboost"}, REFUSED), "catboost binary"])
 def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
     case = MAKERS[name](tmp_path)
     ours = LignumRuntime(name.partition(" ")[0], case.model_file)

@@ -139,7 +139,7 @@ def xgboost_scores(booster: xgb.Booster, rows: Matrix) -> tuple[Scores, Scores]:
     return margins.astype(np.float64), booster.inplace_predict(rows).astype(np.float64)
 
 
-@pytest.mark.parametrize("more", [{}, {"base_score": 0.3}, {"num_parallel_tree": 2}])
+@pytest.mark.parametrize("more", [{}, {"base_score": 0.3, "num_parallel_tree": 2}])
 @pytest.mark.parametrize("objective", sorted(XGBOOST))
 def test_xgboost(objective: str, more: dict[str, Any]) -> None:
     booster = xgboost_model(objective, **more)

@@ -64,7 +64,11 @@ MAKERS: dict[str, Callable[[Path], ArrayCase]] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(MAKERS))
+# Numbers alone are columns of the models with categories, too.
+_NUMBERS_ALONE = [pytest.param(name, marks=pytest.mark.soak) for name in ("binary", "regression")]
+
+
+@pytest.fixture(scope="module", params=["binary with categories", "regression with categories", *_NUMBERS_ALONE])
 def array_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ArrayCase:
     return MAKERS[request.param](tmp_path_factory.mktemp("model"))
 
@@ -95,7 +99,7 @@ def test_categories_that_no_row_had_and_numbers_that_are_no_category(array_case:
     check_rows(array_case, rng.choice(odd, (200, FEATURES)))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_row(array_case: ArrayCase, data: st.DataObject) -> None:
     near = st.sampled_from(sorted({value for _, value in array_case.model.thresholds})).flatmap(

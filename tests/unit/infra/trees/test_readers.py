@@ -16,9 +16,10 @@ from skewless.infra.trees.table import TreeTable
 from tests.worlds.tree_models import hard_rows, library_margins, random_model, same_bits, slow_margins
 
 
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 20), marks=pytest.mark.soak)])
 @pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn", "catboost"])
-def test_tables_have_the_trees_of_the_library(algorithm: str) -> None:
-    for seed in range(20):
+def test_tables_have_the_trees_of_the_library(algorithm: str, seeds: range) -> None:
+    for seed in seeds:
         sample = random_model(algorithm, seed)
         table = read_trees(algorithm, sample.model, "sample")
         rows = hard_rows(table, sample.categorical, seed, 60)
