@@ -34,7 +34,7 @@ with open(sys.argv[1], "w") as file:
 ROW = json.dumps(ROWS[0])
 # Libraries that are loaded only to log, to draw tables on a terminal, or by a class that we do without.
 SLOW = {"attr", "dotenv", "pydantic_settings", "rich", "structlog"}
-# Libraries of the online store's clients: a proof reads the log alone.
+# Libraries of the online store's clients: a proof reads the log alone, see test_templates.py.
 ONLINE = {"asyncio", "redis"}
 # By command, the libraries that it does without, in addition to those of offline work. One process runs them all: a
 # library that one of them imports stays, so each may import what those before it may.
@@ -133,14 +133,3 @@ def test_to_register_definitions_feast_does_not_load_its_store_of_files(
     first_apply: tuple[Path, dict[str, str], set[str]],
 ) -> None:
     assert packages(first_apply[2]) & {"dask", "scipy"} == set()
-
-
-def test_a_proof_imports_neither_pandas_nor_a_client(
-    trained_project: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo, environment = trained_project
-    monkeypatch.setenv("SKEWLESS_CLOCK", environment["SKEWLESS_CLOCK"])
-    prediction = done("predict", "--row", ROW, "--repo", repo)["predictions"][0]["id"]
-    # The last has all that the three have imported.
-    commands = (("why", prediction, "--no-proof"), ("why", prediction), ("replay",))
-    assert packages(loaded_by(repo, environment, *commands)[-1]) & (OFFLINE | SLOW | ONLINE) == set()
