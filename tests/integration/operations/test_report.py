@@ -66,12 +66,6 @@ def report(lived: Sandbox) -> Report:
     return build(lived.project)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a report of whose plots a test asks nothing from drawing them."""
-    monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")
-
-
 def _live(place: Sandbox) -> None:
     place.project.train(MODEL)
     place.project.train(MODEL)
