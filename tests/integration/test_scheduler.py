@@ -246,7 +246,10 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Sandbox)
     (place.repo / "expectations.py").unlink()
     place.publish(later_rows(place, 4))
     place.wait(60)
-    lines = {"materialize_cron": "@every 5s", "validate_cron": "off", "scheduler_lease_seconds": 2}
+    place.wait(
+        (14 - place.now_us() // SECOND) % 20
+    )  # so that the process has started by the tick, and none follows soon
+    lines = {"materialize_cron": "@every 20s", "validate_cron": "off", "scheduler_lease_seconds": 2}
     (place.repo / "skewless.yaml").write_text("".join(f'{name}: "{line}"\n' for name, line in lines.items()))
     environment = os.environ | {"SKEWLESS_CLOCK": f"file:{place.state}/clock", "SKEWLESS_THREADS": "1"}
     command = [sys.executable, "-m", "skewless.cli", "scheduler", "--repo", str(place.repo), "--json"]

@@ -29,17 +29,33 @@ from tests.worlds.edits import edit
 from tests.worlds.windowed import COLUMNS, HOUR, MINUTE, NOW, STAMP
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    repo = write_folder_repo(tmp_path / "p")
-    yield repo
-    PrivateServer(repo / ".skewless").stop()
+@pytest.fixture(scope="module")
+def unnamed_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a file of events, which is not imported; only ever copied."""
+    return write_folder_repo(tmp_path_factory.mktemp("imports") / "p")
 
 
-@pytest.fixture
-def named(repo: Path) -> Path:
+@pytest.fixture(scope="module")
+def named_repo(unnamed_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, where each event has an id."""
-    return give_ids(repo)
+    return give_ids(Path(shutil.copytree(unnamed_repo, tmp_path_factory.mktemp("named") / "p")))
+
+
+@pytest.fixture
+def repo(unnamed_repo: Path, tmp_path: Path) -> Iterator[Path]:
+    yield from copied(unnamed_repo, tmp_path)
+
+
+@pytest.fixture
+def named(named_repo: Path, tmp_path: Path) -> Iterator[Path]:
+    yield from copied(named_repo, tmp_path)
+
+
+def copied(repo: Path, tmp_path: Path) -> Iterator[Path]:
+    """Yield a copy of a project; its clock is that of the project."""
+    place = Path(shutil.copytree(repo, tmp_path / "p"))
+    yield place
+    PrivateServer(place / ".skewless").stop()
 
 
 def refused(repo: Path) -> Said:
