@@ -112,7 +112,8 @@ def test_a_gate_that_refuses_is_an_outcome_and_leaves_the_rest(place: Sandbox) -
 
 def test_only_what_was_named_is_run(place: Sandbox) -> None:
     assert [(run.id.job, run.state) for run in round_of(place, "validate")] == [("validate", "done")]
-    assert [run.id.job for run in round_of(place, "retrain", "validate")] == ["validate", RETRAIN]
+    ran = run_once(place.project, ("retrain", "validate"), lambda _words: (0, "{}"))
+    assert [run.id.job for run in ran] == ["validate", RETRAIN]
     with pytest.raises(RequestError, match="is not one of materialize"):
         round_of(place, "nothing")
 

@@ -68,7 +68,7 @@ def report(lived: Sandbox) -> Report:
 
 def _live(place: Sandbox) -> None:
     place.project.train(MODEL)
-    place.project.train(MODEL)
+    place.train()
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
     place.wait(10)
     said = [Outcome(prediction_id=name, label=float(i % 3 == 0), known_at=place.now_us()) for i, name in enumerate(ids)]
