@@ -106,7 +106,15 @@ def test_the_help_of_serve_tells_every_setting_with_its_default_and_meaning() ->
         assert f" {name} {field.description} [default: {default}]" in told
 
 
-@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["serve", "--help"], ["--version"]])
+# In make test, `serve --help`, which shows all settings; test_command_imports.py has `--help`.
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "--help"],
+        ["--version"],
+        *(pytest.param(words, marks=pytest.mark.soak) for words in (["--help"], ["predict", "--help"])),
+    ],
+)
 def test_help_loads_no_library_that_works_on_data(words: list[str]) -> None:
     command = [sys.executable, "-c", PROBE, *words]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
