@@ -246,10 +246,7 @@ def test_each_applied_plan_is_loaded_unless_it_cannot_be_read(place: Sandbox, mo
 def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Sandbox) -> None:
     (place.repo / "expectations.py").unlink()
     place.publish(later_rows(place, 4))
-    place.wait(60)
-    place.wait(
-        (14 - place.now_us() // SECOND) % 20
-    )  # so that the process has started by the tick, and none follows soon
+    place.wait(60 + (14 - place.now_us() // SECOND) % 20)  # it starts before a tick, and none follows soon
     lines = {"materialize_cron": "@every 20s", "validate_cron": "off", "scheduler_lease_seconds": 2}
     (place.repo / "skewless.yaml").write_text("".join(f'{name}: "{line}"\n' for name, line in lines.items()))
     environment = os.environ | {"SKEWLESS_CLOCK": f"file:{place.state}/clock", "SKEWLESS_THREADS": "1"}
@@ -275,8 +272,7 @@ def test_a_running_scheduler_ticks_is_asked_and_stops_on_sigterm(place: Sandbox)
 def until_run(place: Sandbox, job: str) -> Run:
     """Wait until a job has run to its end; return the first such run."""
     while True:
-        runs = place.project.runs.list(job, limit=10_000)
-        if ended := [run for run in runs if run.state not in {"running", "refused"}]:
+        if ended := [run for run in place.project.runs.list(job) if run.state not in {"running", "refused"}]:
             return ended[0]
         time.sleep(0.05)
 

@@ -119,7 +119,6 @@ CASES = [
     VerbCase("validate --suggest", lambda p: p.suggest()),
     VerbCase("materialize --dry-run", lambda p: p.pending()),
     VerbCase("materialize shop_risk --dry-run", lambda p: p.pending(["shop_risk"])),
-    VerbCase("materialize shop_risk", lambda p: p.materialize(["shop_risk"])),
     VerbCase("materialize nowhere", lambda p: p.materialize(["nowhere"])),
     VerbCase("materialize", lambda p: p.materialize()),
     VerbCase("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
@@ -194,9 +193,6 @@ CASES = [
     VerbCase("runs retry validate@20260115T060000Z", lambda p: p.runs.retry("validate@20260115T060000Z")),
     VerbCase("runs cancel validate@20260115T060000Z", lambda p: p.runs.cancel("validate@20260115T060000Z")),
 ]  # fmt: skip
-# Only in make soak: another case of the verb takes longer ways.
-SHORTER = {"replay", "quality", "materialize shop_risk", "materialize --dry-run", "validate", "capacity --entities 0"}
-IN_MAKE_TEST = [case for case in CASES if case.words not in SHORTER]
 # Verb -> the call about something of a name.
 ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "validate": lambda p, name: p.validate([name]),
@@ -233,7 +229,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 
 
 def test_every_verb_has_a_case() -> None:
-    words = [case.words for case in IN_MAKE_TEST]
+    words = [case.words for case in CASES]
     named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
     assert {verb.name for verb in OURS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
 
@@ -297,14 +293,11 @@ def same_place(answer: Any) -> Any:  # noqa: ANN401 - JSON
     return json.loads(json.dumps(answer).replace("/called/project", "/said/project"))
 
 
-@pytest.mark.parametrize("cases", [IN_MAKE_TEST, pytest.param(CASES, marks=pytest.mark.soak)], ids=["most", "all"])
 @pytest.mark.timeout(600)
-def test_each_method_answers_as_its_command(
-    asked: Path, monkeypatch: pytest.MonkeyPatch, cases: list[VerbCase]
-) -> None:
+def test_each_method_answers_as_its_command(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other: what a case leaves behind, the next ones see on both sides."""
     monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")  # the same work on both sides
-    for case in cases:
+    for case in CASES:
         monkeypatch.chdir(asked / "said")
         words = [*case.words.partition("{")[0].split(), *([ROW] if "{" in case.words else [])]
         said = run(*words, "--repo", asked / "said/project", "--json")
