@@ -97,8 +97,8 @@ def test_a_mismatch_is_exit_5_until_it_is_repaired(repo: Path) -> None:
     assert done("parity", "--repo", repo)["mismatches"] == 0
 
 
-def test_a_view_that_is_unknown_is_refused(filled: Path) -> None:
-    said = run("parity", "weather", "--repo", filled, "--json")
+def test_a_view_that_is_unknown_is_refused(repo: Path) -> None:
+    said = run("parity", "weather", "--repo", repo, "--json")
     assert (said.code, said.body["error"]["value"]) == (6, "weather")
 
 
