@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import catboost
 import pytest
@@ -46,27 +47,45 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         PrivateServer(repo / ".skewless").stop()
 
 
-def test_what_is_served_is_predicted_and_proven(repo: Path) -> None:
-    rows = [
-        {"card_id": 9_007_199_254_740_993 + at, "shop_id": f"shop-{at % 40:02}", "amount": 1.5 * at, "paid_at": at}
-        for at in range(40)
-    ]
+ASKED = [
+    {"card_id": 9_007_199_254_740_993 + at, "shop_id": f"shop-{at % 40:02}", "amount": 1.5 * at, "paid_at": at}
+    for at in range(40)
+]
+
+
+# In make test, test_walk.py has a server that scores as commands do; it opens models of all libraries alike.
+@pytest.mark.soak
+def test_what_is_served_is_predicted(repo: Path) -> None:
     command = [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             url = json.loads(process.stdout.readline())["url"]
             with Client(url) as client:
-                served = [item.score for item in client.predict(rows, model="fraud")]
+                served = [item.score for item in client.predict(ASKED, model="fraud")]
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
-    alone = [done("predict", "fraud", "--row", json.dumps([row]), "--repo", repo)["predictions"][0] for row in rows[:3]]
-    assert [item["score"] for item in alone] == served[:3]
-    assert len(set(served)) > 5
+    assert [item["score"] for item in predict(repo)] == served
+
+
+def predict(repo: Path) -> list[dict[str, Any]]:
+    predictions: list[dict[str, Any]] = done("predict", "fraud", "--row", json.dumps(ASKED), "--repo", repo)[
+        "predictions"
+    ]
+    return predictions
+
+
+def test_what_is_predicted_is_explained_and_proven(repo: Path) -> None:
+    together = predict(repo)
+    alone = [
+        done("predict", "fraud", "--row", json.dumps([row]), "--repo", repo)["predictions"][0] for row in ASKED[:3]
+    ]
+    assert [item["score"] for item in alone] == [item["score"] for item in together[:3]]
+    assert len({item["score"] for item in together}) > 5
     body = done("replay", "--repo", repo)
     assert (body["different"], body["ok"]) == (0, True)
-    assert body["compared"] >= len(rows)
+    assert body["compared"] >= len(ASKED)
     why = done("why", alone[0]["id"], "--repo", repo)
     assert why["proof"]["ok"]
     parts = [feature["contribution"] for feature in why["features"]]
@@ -74,6 +93,8 @@ def test_what_is_served_is_predicted_and_proven(repo: Path) -> None:
     assert any(parts)
 
 
+# In make test, test_tree_exports.py exports models of CatBoost.
+@pytest.mark.soak
 def test_the_model_is_exported_to_c(repo: Path, tmp_path: Path) -> None:
     body = done("export", "fraud", "--to", "c", "--out", tmp_path / "fraud-c", "--repo", repo)
     scores = body["certificate"]["scores"]

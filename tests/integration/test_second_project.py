@@ -147,8 +147,16 @@ def triples(table: pa.Table, *names: str) -> set[tuple[object, ...]]:
     return set(zip(*columns, strict=True))
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
+# In make test, each model and each format once.
+@pytest.mark.parametrize(
+    ("model", "ending"),
+    [
+        ("yield-xgb", "csv"),
+        ("good", "parquet"),
+        pytest.param("yield-xgb", "parquet", marks=pytest.mark.soak),
+        pytest.param("good", "csv", marks=pytest.mark.soak),
+    ],
+)
 def test_a_file_is_predicted_as_its_rows_are(repo: Path, tmp_path: Path, model: str, ending: str) -> None:
     source, target = tmp_path / f"in.{ending}", tmp_path / "out.parquet"
     table = pq.read_table(repo / "data/asked.parquet").slice(ASKED - 200)
@@ -204,6 +212,8 @@ def test_the_dataset_has_the_declared_columns(repo: Path) -> None:
     project.close()
 
 
+# In make test, test_walk.py has the bits of a server; these names and values come through the same code of rows.
+@pytest.mark.soak
 def test_the_server_answers_as_the_command_line_does(repo: Path) -> None:
     command = [sys.executable, "-c", MAIN, "serve", "--repo", str(repo), "--json"]
     rows = rows_to_ask(repo)[:50]
@@ -250,6 +260,8 @@ def own_project(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     PrivateServer(place / ".skewless").stop()
 
 
+# In make test, test_scheduler.py has such a round, and test_replay_kinds.py expired rows.
+@pytest.mark.soak
 def test_time_passes_and_rows_expire_and_retrain(own_project: tuple[Path, OffsetClock]) -> None:
     """Six days on, every plot is older than its ttl; a round of the scheduler works, and replay still proves."""
     repo, clock = own_project

@@ -32,7 +32,7 @@ def empty_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _copied(monkeypatch: pytest.MonkeyPatch, empty_environment: Path) -> None:
     def create(folder: Path, *, with_pip: bool, clear: bool) -> None:
         assert (with_pip, clear) == (True, True)
@@ -41,6 +41,35 @@ def _copied(monkeypatch: pytest.MonkeyPatch, empty_environment: Path) -> None:
     monkeypatch.setattr(venv, "create", create)
 
 
+def test_an_environment_is_made_once_of_hashes_alone(
+    lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a program in the place of its Python: the tests below install."""
+    exit_code = 0
+
+    def create(folder: Path, *, with_pip: bool, clear: bool) -> None:
+        assert (with_pip, clear) == (True, True)
+        python = folder / "bin/python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\necho planted >&2\nexit {exit_code}\n')
+        python.chmod(0o755)
+
+    monkeypatch.setattr(venv, "create", create)
+    lock.write_text("numpy==2.0.0\n")
+    exit_code = 1
+    with pytest.raises(ContestantError, match=r"own cannot be installed here:\nplanted"):
+        environments.python_of("own", tmp_path / "cache")
+    exit_code = 0
+    python = environments.python_of("own", tmp_path / "cache")
+    assert environments.python_of("own", tmp_path / "cache") == python
+    words = f"-m pip install --quiet --no-deps --require-hashes -r {lock}\n"
+    assert (tmp_path / "called").read_text() == 2 * words
+    lock.write_text("numpy==2.0.1\n")
+    assert environments.python_of("own", tmp_path / "cache") != python
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("_copied")
 def test_an_environment_is_made_once_and_is_not_ours(lock: Path, tmp_path: Path) -> None:
     lock.write_text("# nothing\n")
     python = environments.python_of("own", tmp_path / "cache")
@@ -52,6 +81,8 @@ def test_an_environment_is_made_once_and_is_not_ours(lock: Path, tmp_path: Path)
     assert Path(python).stat().st_ctime_ns == made
 
 
+@pytest.mark.soak
+@pytest.mark.usefixtures("_copied")
 def test_a_requirement_without_a_hash_is_refused(lock: Path, tmp_path: Path) -> None:
     lock.write_text("numpy==2.0.0\n")
     with pytest.raises(ContestantError, match=r"own cannot be installed here.*\n.*[Hh]ash"):

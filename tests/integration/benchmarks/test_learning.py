@@ -19,6 +19,8 @@ def url() -> Iterator[str]:
         yield address
 
 
+# In make test, tests/integration/outcomes has what weights and exploration are.
+@pytest.mark.soak
 def test_the_loop_closes(tmp_path: Path, url: str) -> None:
     found = simulate(tmp_path / "p", url, seed=3, rounds=1, payments=420, arms=("blind", "weighted"))
     assert list(found) == ["blind", "weighted"]

@@ -24,7 +24,7 @@ def test_a_server_has_its_core_for_itself_and_is_gone_afterwards() -> None:
     with running(peer_server("empty", name="empty", first=ASK), where.server) as server:
         assert os.sched_getaffinity(server.pid) == {where.server}
         before = server.cpu_seconds()
-        measured = closed_loop(server.address, [ASK], concurrency=4, seconds=0.5)
+        measured = closed_loop(server.address, [ASK], concurrency=4, seconds=0.2)
         assert measured.failed == 0
         assert 0 < server.cpu_seconds() - before < 2 * measured.seconds
         assert 10_000_000 < server.resident_bytes() < 1_000_000_000

@@ -13,7 +13,7 @@ from benchmarks.server import bytes_per_key, empty, own_server, server_version, 
 from benchmarks.wire import push, set_commands
 from skewless.infra.online.private_server import find_binary
 
-N, SIZE = 30_000, 500
+N, SIZE = 6_000, 500
 
 
 @pytest.fixture(params=["system", "wheel"])

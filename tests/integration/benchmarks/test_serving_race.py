@@ -47,6 +47,7 @@ def test_servers_are_compared_by_rate_latency_and_cost() -> None:
     assert rows[2].value * rows[0].value < 1.2e6  # a server takes no more than its core
 
 
+@pytest.mark.soak
 def test_another_score_than_the_model_ends_the_race() -> None:
     with pytest.raises(ContestantError, match=r"empty has other scores than the model: 1\.0 apart"):
         race_servers([empty([1.0, 3.0])], (1,), cores(), rounds=1, load_s=0.1)

@@ -70,6 +70,7 @@ def test_the_digest_of_what_is_stored_sees_one_value_of_one_row(
         assert stored_digest(repo, url, table.n_entities) != before
 
 
+@pytest.mark.soak
 def test_a_work_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken() -> list[Result]:
         raise ContestantError("planted")

@@ -115,7 +115,7 @@ def test_an_incomplete_backup_is_refused(unasked: Path, elsewhere: Path, tmp_pat
     assert not any(count_rows(ProjectState(elsewhere / ".skewless").database).values())
 
 
-# In make test, test_packages_of_hosts.py has a server whose database is away, also when it starts.
+# In make test, test_answer_memory.py has a process whose database is away, also when it starts.
 @pytest.mark.soak
 def test_a_server_starts_and_serves_while_its_database_is_away(
     unasked: Path, elsewhere: Path, tmp_path: Path, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch

@@ -18,14 +18,16 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.architecture.test_import_budget import OFFLINE, ROOT, packages
 from tests.integration.cli.conftest import SETTINGS, settings
 from tests.worlds.command_line import ROWS, done
-from tests.worlds.edits import edit
 
-# The modules after each of some commands.
+# The modules after each of some commands; before the last one, the model has other rounds.
 PROBE = """
-import json, sys
+import json, pathlib, sys
 from skewless.cli import create_app
-modules = []
-for words in json.loads(sys.argv[2]):
+modules, commands = [], json.loads(sys.argv[2])
+for i, words in enumerate(commands):
+    if len(sys.argv) > 3 and i == len(commands) - 1:
+        models = pathlib.Path(sys.argv[3])
+        models.write_text(models.read_text().replace("rounds=50", "rounds=51"))
     create_app()(words, standalone_mode=False)
     modules.append(sorted(sys.modules))
 with open(sys.argv[1], "w") as file:
@@ -34,7 +36,7 @@ with open(sys.argv[1], "w") as file:
 ROW = json.dumps(ROWS[0])
 # Libraries that are loaded only to log, to draw tables on a terminal, or by a class that we do without.
 SLOW = {"attr", "dotenv", "pydantic_settings", "rich", "structlog"}
-# Libraries of the online store's clients: a proof reads the log alone.
+# Libraries of the online store's clients: a proof reads the log alone, see test_templates.py.
 ONLINE = {"asyncio", "redis"}
 # By command, the libraries that it does without, in addition to those of offline work. One process runs them all: a
 # library that one of them imports stays, so each may import what those before it may.
@@ -59,42 +61,47 @@ BUDGETS: dict[tuple[str, ...], set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def first_apply(
+def trained_project(
     places: dict[str, Path], clock_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, dict[str, str], set[str]]]:
-    """A project with a champion, the environment of its commands, and the modules that an apply of a change loaded."""
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A project with a champion, applied where it is, and the environment of its commands."""
     repo = tmp_path_factory.mktemp("imports") / "p"
     shutil.copytree(places["unasked"], repo)
-    environment = {**os.environ, **SETTINGS, **settings(clock_file)}
-    edit(repo, "rounds=50", "rounds=51", file="models.py")
-    (modules,) = loaded_by(repo, environment, ("apply",))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings(clock_file).items():
             patch.setenv(name, value)
+        done("apply", "--repo", repo)
         done("materialize", "--repo", repo)
     ProjectState((repo / ".skewless").resolve()).database.close()  # other processes follow
-    yield repo, environment, modules
+    yield repo, {**os.environ, **SETTINGS, **settings(clock_file)}
     PrivateServer(repo / ".skewless").stop()
 
 
 @pytest.fixture(scope="module")
-def trained_project(first_apply: tuple[Path, dict[str, str], set[str]]) -> tuple[Path, dict[str, str]]:
-    """The project, applied by a process of its own, and the environment of its commands."""
-    return first_apply[:2]
+def loaded_modules(trained_project: tuple[Path, dict[str, str]]) -> list[set[str]]:
+    """The modules of a process that runs the commands with a budget, after each of them, and those of a later apply."""
+    repo, environment = trained_project
+    return loaded_by(repo, environment, *BUDGETS, ("apply",), models=repo / "models.py")
 
 
 @pytest.fixture(scope="module")
-def budgeted_modules(trained_project: tuple[Path, dict[str, str]]) -> dict[tuple[str, ...], set[str]]:
-    """The modules of a process that runs the commands with a budget, after each of them."""
-    return dict(zip(BUDGETS, loaded_by(*trained_project, *BUDGETS), strict=True))
+def budgeted_modules(loaded_modules: list[set[str]]) -> dict[tuple[str, ...], set[str]]:
+    """The modules after each of the commands with a budget."""
+    return dict(zip(BUDGETS, loaded_modules[:-1], strict=True))
 
 
-def loaded_by(repo: Path, environment: dict[str, str], *commands: tuple[str, ...]) -> list[set[str]]:
-    """Return the modules that a process has imported at the end of each of its commands."""
+def loaded_by(
+    repo: Path, environment: dict[str, str], *commands: tuple[str, ...], models: Path | None = None
+) -> list[set[str]]:
+    """Return the modules that a process has imported at the end of each of its commands.
+
+    Args:
+        models: a file of definitions that changes before the last command.
+    """
     out = repo.with_name("modules.json")
     words = json.dumps([[*command, "--repo", str(repo)] for command in commands])
     process = subprocess.run(
-        [sys.executable, "-c", PROBE, str(out), words],
+        [sys.executable, "-c", PROBE, str(out), words, *([] if models is None else [str(models)])],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -123,24 +130,11 @@ def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path
     assert packages(modules) & (OFFLINE | {"duckdb", "numpy", "pyarrow", "pydantic", "rich", "structlog"}) == set()
 
 
-def test_definitions_that_changed_are_compiled(first_apply: tuple[Path, dict[str, str], set[str]]) -> None:
+def test_definitions_that_changed_are_compiled(loaded_modules: list[set[str]]) -> None:
     """Those that did not change are not: see the budget of ``plan``."""
-    assert "feast" in first_apply[2]
+    assert "feast" in loaded_modules[-1]
     assert "feast" in OFFLINE
 
 
-def test_to_register_definitions_feast_does_not_load_its_store_of_files(
-    first_apply: tuple[Path, dict[str, str], set[str]],
-) -> None:
-    assert packages(first_apply[2]) & {"dask", "scipy"} == set()
-
-
-def test_a_proof_imports_neither_pandas_nor_a_client(
-    trained_project: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo, environment = trained_project
-    monkeypatch.setenv("SKEWLESS_CLOCK", environment["SKEWLESS_CLOCK"])
-    prediction = done("predict", "--row", ROW, "--repo", repo)["predictions"][0]["id"]
-    # The last has all that the three have imported.
-    commands = (("why", prediction, "--no-proof"), ("why", prediction), ("replay",))
-    assert packages(loaded_by(repo, environment, *commands)[-1]) & (OFFLINE | SLOW | ONLINE) == set()
+def test_to_register_definitions_feast_does_not_load_its_store_of_files(loaded_modules: list[set[str]]) -> None:
+    assert packages(loaded_modules[-1]) & {"dask", "scipy"} == set()

@@ -74,7 +74,8 @@ def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
 
 
 @on_linux
-def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path) -> None:
+@pytest.mark.soak
+def test_the_doctor_finds_the_packages_of_a_second_runtime(unasked: Path) -> None:
     assert NVFOREST.is_dir(), "make setup-nvforest"
     environment = {**os.environ, "PYTHONPATH": str(NVFOREST), "SKEWLESS_SECOND_RUNTIME": "cpu"}
     command = [sys.executable, "-c", MAIN, "doctor", "--repo", str(unasked), "--json"]
@@ -82,6 +83,16 @@ def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path) -> N
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert "nvforest-cu12" in checks["gpu packages"]["detail"]
     own, second = checks["scoring fraud"]["facts"]
+    assert (own["role"], second["runtime"].partition("-")[0]) == ("own", "nvforest")
+
+
+@on_linux
+def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert NVFOREST.is_dir(), "make setup-nvforest"
+    monkeypatch.setattr(nvforest, "is_installed", lambda: True)
+    place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(NVFOREST)})
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu", place)
+    own, second = finding.facts
     assert (own["role"], own["bit_equal"]) == ("own", True)
     assert second["runtime"].startswith("nvforest-cpu-")
     assert second["role"] in {"shared", "slower"}

@@ -13,6 +13,7 @@ import pytest
 from skewless.commands.all_commands import COMMANDS, SECTIONS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
+from skewless.infra import pages
 from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.command_line import done, fingerprint, run
@@ -68,12 +69,6 @@ try:
 except SystemExit:
     print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
 """
-WITHOUT_JINJA = """
-import sys
-from skewless.cli import main
-sys.modules["jinja2"] = None
-main()
-"""
 
 
 def test_the_help_lists_each_command_once_in_its_section_on_one_line() -> None:
@@ -111,7 +106,15 @@ def test_the_help_of_serve_tells_every_setting_with_its_default_and_meaning() ->
         assert f" {name} {field.description} [default: {default}]" in told
 
 
-@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["serve", "--help"], ["--version"]])
+# In make test, `serve --help`, which shows all settings; test_command_imports.py has `--help`.
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "--help"],
+        ["--version"],
+        *(pytest.param(words, marks=pytest.mark.soak) for words in (["--help"], ["predict", "--help"])),
+    ],
+)
 def test_help_loads_no_library_that_works_on_data(words: list[str]) -> None:
     command = [sys.executable, "-c", PROBE, *words]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -205,9 +208,10 @@ def test_the_exit_codes_are_those_of_the_error_tree() -> None:
     assert sorted(codes) == list(range(2, 2 + len(codes)))
 
 
-def test_a_missing_package_is_one_sentence(applied: Path) -> None:
-    # In its own process: the tests' own has compiled templates by then, or not.
-    command = [sys.executable, "-c", WITHOUT_JINJA, "report", "--repo", str(applied)]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (10, "")
+def test_a_missing_package_is_one_sentence(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a process that has loaded no template yet.
+    monkeypatch.setattr(pages, "_load_template", pages._load_template.__wrapped__)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    said = run("report", "--repo", applied)
+    assert (said.code, said.stdout) == (10, "")
     assert said.stderr.startswith("error: package 'jinja2': is not installed.")

@@ -119,7 +119,6 @@ CASES = [
     VerbCase("validate --suggest", lambda p: p.suggest()),
     VerbCase("materialize --dry-run", lambda p: p.pending()),
     VerbCase("materialize shop_risk --dry-run", lambda p: p.pending(["shop_risk"])),
-    VerbCase("materialize shop_risk", lambda p: p.materialize(["shop_risk"])),
     VerbCase("materialize nowhere", lambda p: p.materialize(["nowhere"])),
     VerbCase("materialize", lambda p: p.materialize()),
     VerbCase("get card_days --key card_id=5", lambda p: p.get("card_days", CARD)),
@@ -297,6 +296,7 @@ def same_place(answer: Any) -> Any:  # noqa: ANN401 - JSON
 @pytest.mark.timeout(600)
 def test_each_method_answers_as_its_command(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other: what a case leaves behind, the next ones see on both sides."""
+    monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")  # the same work on both sides
     for case in CASES:
         monkeypatch.chdir(asked / "said")
         words = [*case.words.partition("{")[0].split(), *([ROW] if "{" in case.words else [])]

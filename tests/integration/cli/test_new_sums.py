@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def delays(events):
 """
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    """Return a project whose log holds two events of 1e18 minutes, which no view summed."""
-    repo = write_repo(tmp_path / "p")
+@pytest.fixture(scope="module")
+def filled_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project whose log holds two events of 1e18 minutes, which no view summed; only ever copied."""
+    repo = write_repo(tmp_path_factory.mktemp("sums") / "p")
     edit(repo, MEAN, MAX)
     edit(repo, '"skewless.scale.arr_delay": "1"', '"skewless.scale.arr_delay": "4"')
     place = repo / "data/landings.parquet"
@@ -47,8 +48,16 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
     edit(repo, MAX, MEAN)
-    yield repo
     PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def repo(filled_repo: Path, tmp_path: Path) -> Iterator[Path]:
+    """Return a copy of it, with its online store."""
+    place = Path(shutil.copytree(filled_repo, tmp_path / "p", ignore=shutil.ignore_patterns("__pycache__")))
+    yield place
+    PrivateServer(place / ".skewless").stop()
 
 
 def test_plan_and_apply_name_view_column_count_and_remedy(repo: Path) -> None:

@@ -52,6 +52,9 @@ def bucket(tmp_path: Path) -> Iterator[ObjectStorageServer]:
         yield server
 
 
+# In make test, test_answer_memory.py has a process that starts without its database, and test_objects.py the copies of
+# objects; test_model_traffic.py has a server whose database goes away.
+@pytest.mark.soak
 def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_database(
     training_host: Path,
     tmp_path: Path,
@@ -110,6 +113,19 @@ def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_data
     assert promote_again(store) == "000003"
     eventually(lambda: served(server), lambda version: version == "000003")
     server.stop()
+
+
+def test_commands_say_what_is_unknown_without_the_database(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    assert run("versions", MODEL, "--repo", unasked).code == StoreError.exit_code
+    status = run("status", "--repo", unasked, "--json")
+    assert (status.code, status.body["plan"], status.body["predictions"]) == (StoreError.exit_code, None, None)
+    assert "cannot be used" in status.body["database"]
+    text = run("status", "--repo", unasked)
+    assert text.code == StoreError.exit_code
+    words = " ".join(text.stdout.split())
+    assert re.search(r"database cannot be used: .*; plan, views, processes and models are unknown", words)
+    assert re.search(r"predictions \d+ in the spool of this machine", words)
 
 
 def store_of(repo: Path) -> PackageStore:

@@ -28,16 +28,31 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repo
 
 
-@pytest.fixture
-def repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy whose online store is filled."""
-    place = Path(shutil.copytree(filled, tmp_path / "p", ignore=shutil.ignore_patterns("redis", "__pycache__")))
-    (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
+@pytest.fixture(scope="module")
+def online(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy whose online store is filled, and does not run. Only ever copied, too."""
+    place = copied(filled, tmp_path_factory.mktemp("online"), "redis")
     OffsetClock.create(place / "clock").set(NOW)
     done("materialize", "--no-check", "--repo", place)
     done("backfill", "--repo", place)
+    PrivateServer(place / ".skewless").stop()
+    return place
+
+
+@pytest.fixture
+def repo(online: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy whose online store runs; its clock goes on."""
+    place = copied(online, tmp_path, "server.json")
+    PrivateServer(place / ".skewless").ensure()
     yield place
     PrivateServer(place / ".skewless").stop()
+
+
+def copied(repo: Path, folder: Path, *ignored: str) -> Path:
+    """Copy a project, with a clock of its own."""
+    place = Path(shutil.copytree(repo, folder / "p", ignore=shutil.ignore_patterns(*ignored, "__pycache__")))
+    (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
+    return place
 
 
 def states(repo: Path) -> tuple[redis.Redis, list[bytes]]:

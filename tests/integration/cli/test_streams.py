@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +30,20 @@ from tests.worlds.edits import edit
 from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, write_repo
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    repo = write_repo(tmp_path / "p")
+@pytest.fixture(scope="module")
+def streamed_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that is applied; only ever copied."""
+    repo = write_repo(tmp_path_factory.mktemp("repo") / "p")
     done("apply", "--repo", repo)
-    yield repo
-    PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def repo(streamed_repo: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy, with the clock of that project."""
+    place = Path(shutil.copytree(streamed_repo, tmp_path / "p"))
+    yield place
+    PrivateServer(place / ".skewless").stop()
 
 
 def logged(repo: Path) -> list[dict[str, object]]:

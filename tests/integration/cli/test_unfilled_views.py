@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,20 @@ LANDINGS = (
 )
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    repo = write_repo(tmp_path / "p")
+@pytest.fixture(scope="module")
+def unfilled_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that is applied; only ever copied."""
+    repo = write_repo(tmp_path_factory.mktemp("repo") / "p")
     done("apply", "--repo", repo)
-    yield repo
-    PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def repo(unfilled_repo: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy, with the clock of that project."""
+    place = Path(shutil.copytree(unfilled_repo, tmp_path / "p"))
+    yield place
+    PrivateServer(place / ".skewless").stop()
 
 
 def check_refused(repo: Path, message: str, *, train: bool = True) -> None:

@@ -157,10 +157,11 @@ def test_a_database_that_is_unavailable_is_unknown(place: Sandbox) -> None:
         shown(project, "x-1")
 
 
-def test_a_prediction_that_was_not_found_says_where_it_was_searched(place: Sandbox) -> None:
+@pytest.mark.parametrize("texts", [["".join(MARKUP)], pytest.param(MARKUP, marks=pytest.mark.soak)])
+def test_a_prediction_that_was_not_found_says_where_it_was_searched(place: Sandbox, texts: list[str]) -> None:
     place.wait(60)
     place.predict(ask(4))
-    for name in ("529985b27312-1", "19ad1f7c2e0-8c81a2f7-1f", *MARKUP):
+    for name in ("529985b27312-1", "19ad1f7c2e0-8c81a2f7-1f", *texts):
         found = known(read_prediction(place.project, query_of(name)).answer)
         assert found == Missing(id=name, looked=4, total=4)
         assert "is not in the part of the log that was read" in shown(place.project, name)

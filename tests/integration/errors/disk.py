@@ -124,6 +124,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="best-effort and required prediction log, full disk",
+        soak=True,  # test_full_disk.py, test_required_log.py
         ask=post(rows({}, {})),
         code=200,
         arrange=_served_on_full_disk,

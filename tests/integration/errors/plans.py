@@ -68,7 +68,7 @@ def _each(words: tuple[str, ...]) -> Iterator[Case]:
 CASES: tuple[Case, ...] = (
     *(case for words in _VERBS for case in _each(words)),
     Case(
-        name="serve: a model of another plan goes on", ask=post(rows()), code=200, arrange=_served_narrowed,
+        name="serve: a model of another plan goes on", soak=True, ask=post(rows()), code=200, arrange=_served_narrowed,
         after=_from_its_own_view, added=LOGGED,
     ),
     Case(

@@ -133,8 +133,8 @@ CASES: tuple[Case, ...] = (
         name="materialize: a log older than Redis", ask=verb("materialize", "--no-check"), code=7, arrange=_older_log,
         thing="view 'shop_risk'", says=("ahead of the log", "2399"), fix="skewless recover",
     ),
-    Case(
-        name="request: Redis away, nulls scored or refused", ask=post(rows()), code=200,
+    Case(  # in make test, test_store_away.py has it
+        name="request: Redis away, nulls scored or refused", ask=post(rows()), code=200, soak=True,
         arrange=_served_then_away, after=_degraded, added=LOGGED,
     ),
 )  # fmt: skip

@@ -78,6 +78,8 @@ while True:
 """
 
 
+# In make test, on PostgreSQL: it lets readers and writers work at once.
+@pytest.mark.parametrize("backed_up", [pytest.param("sqlite", marks=pytest.mark.soak), "postgres"], indirect=True)
 def test_a_backup_under_writers_has_one_state_of_all_logs(backed_up: ProjectState, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", _BUSY, str(backed_up.folder), backed_up.database_url or "", EVENTS]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as busy:

@@ -117,6 +117,8 @@ def test_the_route_is_in_the_openapi_document(server: PredictionServer) -> None:
     assert "202" in route["responses"]
 
 
+# In make test, test_spool.py kills what ships: a server replies once its rows are in the spool.
+@pytest.mark.soak
 def test_what_was_accepted_survives_a_kill(repo: Path, project: Project) -> None:
     with serving(repo) as server, Client(server.url) as client:
         assert client.feedback([{"prediction_id": "killed", "label": 1}]) == 1

@@ -64,25 +64,24 @@ def answers(place: Sandbox, now: int) -> dict[str, Any]:
 
 
 def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: Sandbox) -> None:
-    paths = predict(place, 3, 4)
+    paths = predict(place, 2, 4)
     alter(paths[2], "score", {1: lambda score: flipped(score, 3)})
     alter(paths[5], "vector", {0: lambda vector: [flipped(vector[0], 9), *vector[1:]]})
     now = place.now_us()
     before = answers(place, now)
     ids = [name for path in paths for name in pq.read_table(path)["id"].to_pylist()]
-    told = {name: why(place.project, name).as_dict() for name in (ids[0], ids[4], ids[-1])}
-    assert (before["replay"]["compared"], before["replay"]["different"]) == (30, 2)
+    told = {name: why(place.project, name).as_dict() for name in (ids[0], ids[4])}
+    assert (before["replay"]["compared"], before["replay"]["different"]) == (20, 2)
     report = run_housekeeping(place.project)
-    assert (report.merged, report.deleted) == (12, 0)  # this process reads the log, and may still use the files
-    assert len(prediction_segments(place)) == 3
+    assert (report.merged, report.deleted) == (8, 0)  # this process reads the log, and may still use the files
+    assert len(prediction_segments(place)) == 2
     assert all(path.is_file() for path in paths)
-    assert answers(place, now) == before
     delete_merged(place)
     assert not any(path.is_file() for path in paths)
     assert answers(place, now) == before
     log = PredictionLog(ProjectState(place.state), place.project.connection)
-    entries = [log.find(name) for name in ids]
-    assert [entry.logged.ids[0] for entry in entries if entry] == ids
+    entries = [log.find(name) for name in ids[::3]]
+    assert [entry.logged.ids[0] for entry in entries if entry] == ids[::3]
     assert {name: why(place.project, name).as_dict() for name in told} == told
     assert run_housekeeping(place.project).merged == 0
 
@@ -118,7 +117,7 @@ def test_a_dry_run_counts_what_a_run_does_and_changes_nothing(place: Sandbox) ->
         assert run_housekeeping(project, dry_run=True).merged == 0
 
 
-@pytest.mark.parametrize("is_merged", [True, False])
+@pytest.mark.parametrize("is_merged", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_log_is_removed_by_whole_days(place: Sandbox, *, is_merged: bool) -> None:
     first_day = place.now_us() // DAY_US
     predict(place, 3, 2)

@@ -66,15 +66,9 @@ def report(lived: Sandbox) -> Report:
     return build(lived.project)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a report of whose plots a test asks nothing from drawing them."""
-    monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")
-
-
 def _live(place: Sandbox) -> None:
     place.project.train(MODEL)
-    place.project.train(MODEL)
+    place.train()
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
     place.wait(10)
     said = [Outcome(prediction_id=name, label=float(i % 3 == 0), known_at=place.now_us()) for i, name in enumerate(ids)]

@@ -99,14 +99,12 @@ def versions(server: PredictionServer, n: int = 100) -> set[str]:
     return found
 
 
-# In make test, test_routing.py has what a server counts of latency and scores, and test_guardrails.py what is judged.
+# In make test, test_routing.py has what a server counts, test_guardrails.py what is judged of it, and test_rollout.py
+# what a step does of a breach.
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("fault", "guardrails"),
-    [
-        ("fails", {"errors"}),
-        pytest.param("slow", {"latency", "latency_median"}, marks=pytest.mark.soak),
-        pytest.param("shifts", {"score_shift"}, marks=pytest.mark.soak),
-    ],
+    [("fails", {"errors"}), ("slow", {"latency", "latency_median"}), ("shifts", {"score_shift"})],
 )
 def test_a_fault_is_rolled_back(
     spot: Sandbox, fault: str, guardrails: set[str], capsys: pytest.CaptureFixture[str]

@@ -85,7 +85,7 @@ def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Sandbox) -> None
     assert rollout.step_rollout(project, MODEL).change == "back"
 
 
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("asked", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: bool) -> None:  # noqa: FBT001 - a case
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)

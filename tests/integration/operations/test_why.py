@@ -22,10 +22,10 @@ from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows
 MEAN = "card_days__mean_amount_7d"
 
 
-def asked(place: Sandbox, n: int = 7, which: int = 3) -> tuple[str, WhyReport]:
+def asked(place: Sandbox, n: int = 7, which: int = 3, *, proof: bool = False) -> tuple[str, WhyReport]:
     """Make n predictions and explain one of them."""
     name = place.predict(ask(n)).ids[which]
-    return name, why(place.project, name)
+    return name, why(place.project, name, proof=proof)
 
 
 def test_the_parts_are_those_of_the_library_and_sum_up_to_the_margin(place: Sandbox) -> None:
@@ -73,14 +73,14 @@ def test_each_feature_says_where_it_is_from(place: Sandbox) -> None:
 def test_an_unknown_entity_shows_as_not_found(place: Sandbox) -> None:
     row = ask(1)[0] | {"card_id": -5}
     name = place.predict([row]).ids[0]
-    features = why(place.project, name).explanation.features
+    features = why(place.project, name, proof=False).explanation.features
     of_card = [item for item in features if item.group == "card_days"]
     assert {(item.value, item.status, item.age_s) for item in of_card} == {(None, "NOT_FOUND", None)}
 
 
 def test_a_value_outside_the_training_data_is_the_nearest_bound(place: Sandbox) -> None:
     row = ask(1)[0] | {"amount": 1e9}
-    found = why(place.project, place.predict([row]).ids[0])
+    found = why(place.project, place.predict([row]).ids[0], proof=False)
     values = {item.feature: item.value for item in found.explanation.features}
     profile = place.model.package.profile["features"]
     assert found.bound is not None
@@ -90,7 +90,7 @@ def test_a_value_outside_the_training_data_is_the_nearest_bound(place: Sandbox) 
 
 
 def test_the_proof_is_that_of_the_one_prediction(place: Sandbox) -> None:
-    name, found = asked(place)
+    name, found = asked(place, proof=True)
     assert found.proof is not None
     assert (found.proof.compared, found.proof.ok) == (1, True)
     alter_predictions(place, "score", lambda score: flipped(score, 0), rows=[3])
@@ -132,15 +132,15 @@ def test_what_came_of_a_prediction_is_told_once_it_is_known(place: Sandbox) -> N
     place.wait(10)
     said = Outcome(prediction_id=name, label=1.0, value=-12.5, known_at=place.now_us())
     OutcomeWriter(outcome_spool(ProjectState(place.state))).append([said], received_at=place.now_us(), source="http")
-    assert why(place.project, name).outcome == {"label": 1.0, "value": -12.5, "known_at": said.known_at}
-    shown = run("why", name, "--repo", place.repo).stdout
+    assert why(place.project, name, proof=False).outcome == {"label": 1.0, "value": -12.5, "known_at": said.known_at}
+    shown = run("why", name, "--no-proof", "--repo", place.repo).stdout
     assert "label 1.0, business value -12.5" in shown
 
 
 def test_a_declared_bound_is_named_before_the_training_data(place: Sandbox) -> None:
     version = place.project.train(MODEL).trained.package.version
     model = place.load(version)
-    inside = why(place.project, place.predict(ask(1), model=model).ids[0])
+    inside = why(place.project, place.predict(ask(1), model=model).ids[0], proof=False)
     assert inside.declared
     assert inside.bound is not None
     assert not inside.bound.broken
@@ -149,7 +149,7 @@ def test_a_declared_bound_is_named_before_the_training_data(place: Sandbox) -> N
     many = pa.array([20_000] * rows.num_rows, rows.schema.field("payments_7d").type)
     place.publish(rows.set_column(rows.column_names.index("payments_7d"), "payments_7d", many))
     place.project.materialize(check=False)
-    outside = why(place.project, place.predict(ask(1), model=model).ids[0])
+    outside = why(place.project, place.predict(ask(1), model=model).ids[0], proof=False)
     assert outside.bound is not None
     assert (outside.bound.feature, outside.bound.bound) == ("card_days__payments_7d", 10_000)
     assert outside.bound.broken

@@ -24,7 +24,8 @@ raise SystemExit(3)
 """
 
 
-@pytest.mark.parametrize("signalled", [False, True])
+# In make test, on SIGTERM: it ends the command, and then the servers as after any command.
+@pytest.mark.parametrize("signalled", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_servers_end_with_their_command_and_on_sigterm(*, signalled: bool) -> None:
     code = _COMMAND.replace("raise", "import time; time.sleep(60); raise") if signalled else _COMMAND
     command = [sys.executable, "-m", "tools.shared_services", sys.executable, "-c", code]
