@@ -108,9 +108,10 @@ class ChangedProject:
         return reply
 
 
-@pytest.fixture
-def changed(tmp_path: Path) -> Iterator[ChangedProject]:
-    repo = write_repo(tmp_path / "p")
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChangedProject]:
+    """A project that is served, and whose worker runs, after each test too."""
+    repo = write_repo(tmp_path_factory.mktemp("changed") / "p")
     edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
     with (repo / "models.py").open("a") as file:
         file.write(_SECOND_MODEL)
