@@ -169,6 +169,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
     assert report.compared == sum(answered) + MANY
 
 
+@pytest.mark.soak  # in make test, test_child_ends.py closes runtimes, and a server ends
 def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> None:
     with serving(place, SKEWLESS_KEEP_VERSIONS="1", SKEWLESS_RELOAD_SECONDS="0.05") as server:
         first = the_child(server)
@@ -185,6 +186,7 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> Non
         wait_for(second)
 
 
+@pytest.mark.soak  # in make test, many rows come in a request
 def test_a_file_has_the_same_scores_with_and_without_it(place: Sandbox, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ask(3_000)), tmp_path / "in.parquet")
     with_it, without = tmp_path / "with.parquet", tmp_path / "without.parquet"

@@ -113,7 +113,7 @@ def make_matrix(n: int, seed: int, kinds: tuple[str, ...] = ("plain", "few", "co
     )
 
 
-@settings(max_examples=1 + settings().max_examples // 4, deadline=None)
+@settings(max_examples=1 + settings().max_examples // 8, deadline=None)
 @given(
     kinds=st.lists(
         st.sampled_from(["plain", "few", "constant", "missing", "rare", "huge", "gaps"]), min_size=1, max_size=4
@@ -287,7 +287,8 @@ def _status(name: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("algorithm", ["lightgbm", pytest.param("xgboost", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_matrix_is_never_in_memory(tmp_path: Path, algorithm: str) -> None:
     grown = {}
     for way in ("stored", "memory"):
