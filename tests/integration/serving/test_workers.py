@@ -181,6 +181,7 @@ def test_sigterm_loses_no_request_and_no_log_row(own_repo: Path) -> None:
         assert not (own_repo / ".skewless/server.json").exists()
 
 
+@pytest.mark.soak  # in make test, test_shutdown.py drains one process, and no request is lost above
 def test_while_it_drains_it_answers_and_is_not_ready(own_repo: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{uuid4().hex}")

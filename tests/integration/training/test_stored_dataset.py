@@ -203,9 +203,9 @@ def test_the_rows_can_be_in_a_bucket(tmp_path: Path, bucket_url: str) -> None:
 def test_a_search_finds_the_parameters_of_memory(finite: Shop, tmp_path: Path) -> None:
     spec = replace(
         SPEC,
-        rounds=5,
+        rounds=3,
         split=replace(SPEC.split, validation=timedelta(days=4)),
-        search=Search(space={"num_leaves": (2, 9)}, trials=3),
+        search=Search(space={"num_leaves": (2, 9)}, trials=2),
     )
     with finite.training_builder(spec).open_stored() as stored:
         versions = [
