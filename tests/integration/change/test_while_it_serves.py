@@ -76,14 +76,12 @@ class ChangedProject:
         ]
         self.ask("/events/landings", {"events": events})
         self.sent += [(item["carrier"], item["arr_delay"], item["landed_at"]) for item in events]
-        until(lambda: self.applied() and self.logged() == 600 + len(self.sent))
+        until(self.has_applied_all)
 
-    def logged(self) -> int:
-        (source,) = done("status", "--repo", self.repo)["sources"]
-        return int(source["log_rows"])
-
-    def applied(self) -> bool:
-        return all(view["lag"] == 0 for view in done("status", "--repo", self.repo)["windows"])
+    def has_applied_all(self) -> bool:
+        status = done("status", "--repo", self.repo)
+        (source,) = status["sources"]
+        return source["log_rows"] == 600 + len(self.sent) and all(view["lag"] == 0 for view in status["windows"])
 
     def expected(self, t: int) -> dict[str, tuple[float, float]]:
         """Return count and mean delay of the last hour, per carrier, by brute force."""

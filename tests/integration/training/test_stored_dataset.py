@@ -312,7 +312,6 @@ def test_the_size_of_the_matrix_decides(shop: Shop, monkeypatch: pytest.MonkeyPa
     size = 500 * 4 * 8
     for limit, algorithm, is_stored in (
         (size, "lightgbm", False),
-        (size - 1, "lightgbm", True),
         (size - 1, "xgboost", True),
         (size - 1, "sklearn", False),
     ):

@@ -144,11 +144,11 @@ def test_a_store_that_was_filled_from_another_log_is_not_repaired(parity_world: 
     assert parity_world.stored(parity_world.key("only here")) == bytes(state)
 
 
-@pytest.mark.parametrize("state", [b"", b"x", b"\0" * 24, b"?" * 200])
-def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, state: bytes) -> None:
-    parity_world.redis.set(parity_world.key("UA"), state)
-    only(parity_world.compare(), ParityFault.DAMAGED)
-    _repairs(parity_world)
+def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld) -> None:
+    for state in (b"", b"x", b"\0" * 24, b"?" * 200):
+        parity_world.redis.set(parity_world.key("UA"), state)
+        only(parity_world.compare(), ParityFault.DAMAGED)
+        _repairs(parity_world)
 
 
 def test_a_state_cut_short_and_one_from_the_future_are_damaged(parity_world: ParityWorld) -> None:

@@ -145,7 +145,9 @@ def test_any_schema_and_any_parts_give_the_model_of_memory(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[] if task in {"multiclass", "ranking"} else pytest.mark.soak) for task in TASKS]
+)
 def test_many_pages_give_the_model_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, task: str
 ) -> None:
