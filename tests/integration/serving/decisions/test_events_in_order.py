@@ -98,14 +98,14 @@ def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
     append, refused = DecisionLog.append, list[Any]()
 
     def refuse(log: DecisionLog, *arguments: Any) -> Any:  # noqa: ANN401 - of the log
-        if len(refused) < 20:
+        if len(refused) < 8:
             refused.append(arguments)
             raise StoreError("database", "is down", fix="wait")
         return append(log, *arguments)
 
     monkeypatch.setattr(DecisionLog, "append", refuse)
     assert work(deciding, broker) > 0
-    assert len(refused) == 20
+    assert len(refused) == 8
     assert deciding.check_decisions() > 20
     deciding.check()
 
