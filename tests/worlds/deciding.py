@@ -109,6 +109,7 @@ class DecidingWorld(StreamWorld):
     state_folder: str = ""
     broker_url: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    replayed: ReplayReport = field(init=False)  # of the decisions that were checked last
 
     @property
     def plan(self) -> FeaturePlan:
@@ -233,7 +234,7 @@ class DecidingWorld(StreamWorld):
         for (partition, seq), row in by_event.items():
             event, t, late = expected[partition, seq]
             self._check_decision(row, partition, event, t, late=late, events=events[event["id"]])
-        report = self.replay()
+        report = self.replayed = self.replay()
         assert report.ok, report.lines()
         assert report.compared >= len(rows)
         assert {gap.rows for gap in report.training.values()} == {report.compared}, "not compared with training"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +12,10 @@ import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.readers import release_reader
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
+from tests.worlds.built_once import close_databases
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit
 from tests.worlds.latest import times
@@ -144,6 +151,17 @@ def trained_repo(repo: Path, settings: str) -> Path:
     for verb in ("apply", "import", "backfill", "materialize", "train"):
         done(verb, "--repo", repo)
     return repo
+
+
+@contextmanager
+def copied_repo(closed: Path, repo: Path) -> Iterator[Path]:
+    """Copy a project that no process has open; its private server, if it gets one, ends with the block."""
+    release_reader(ProjectState(closed / ".skewless").database)  # a copy would have the lease of this process
+    close_databases()
+    shutil.copytree(closed, repo)
+    edit(repo, str(closed), str(repo), file="skewless.yaml")
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
 
 
 def _write(path: Path, **columns: object) -> None:

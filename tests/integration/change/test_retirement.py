@@ -19,16 +19,23 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit
-from tests.worlds.windowed import HOUR, MEAN, trained_repo
+from tests.worlds.windowed import HOUR, MEAN, copied_repo, trained_repo
 
 FLEET = 'Field(name="fleet", dtype=Float64)'
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    repo = trained_repo(tmp_path / "p", "keep_versions: 1\nretire_hours: 10\n")
-    yield repo
+@pytest.fixture(scope="module")
+def one_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a champion; only copied."""
+    repo = trained_repo(tmp_path_factory.mktemp("one_version") / "p", "keep_versions: 1\nretire_hours: 10\n")
     PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def repo(one_version: Path, tmp_path: Path) -> Iterator[Path]:
+    with copied_repo(one_version, tmp_path / "p") as repo:
+        yield repo
 
 
 def keys(project: Project) -> set[str]:
@@ -83,7 +90,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         assert done("replay", "--repo", repo)["ok"]
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_retirement_that_was_stopped_leaves_no_marker_beside_missing_rows(
     repo: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

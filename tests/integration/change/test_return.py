@@ -22,24 +22,31 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit
-from tests.worlds.windowed import CARRIERS, MINUTE, STAMP, trained_repo
+from tests.worlds.windowed import CARRIERS, MINUTE, STAMP, copied_repo, trained_repo
 
 FLEET = 'Field(name="fleet", dtype=Float64)'
 MORE = f'{FLEET}, Field(name="more", dtype=Float64)'
 MODEL, OLD, NEW = "late", "000001", "000002"
+PROMOTE, ROLL_BACK = ("promote", MODEL, OLD), ("rollback", MODEL)
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Path]:
-    """A project whose first version reads views that nothing reads since the second one is champion."""
-    repo = trained_repo(tmp_path / "p", "keep_versions: 1\n")
+@pytest.fixture(scope="module")
+def two_plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose first version reads views that nothing reads since the second one is champion; only copied."""
+    repo = trained_repo(tmp_path_factory.mktemp("two_plans") / "p", "keep_versions: 1\n")
     edit(repo, FLEET, MORE)
     write_facts(repo, fleet=1.0, more=2.0)
     for words in (("apply",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     assert champion(repo) == NEW
-    yield repo
     PrivateServer(repo / ".skewless").stop()
+    return repo
+
+
+@pytest.fixture
+def repo(two_plans: Path, tmp_path: Path) -> Iterator[Path]:
+    with copied_repo(two_plans, tmp_path / "p") as repo:
+        yield repo
 
 
 def champion(repo: Path) -> str | None:
@@ -70,7 +77,7 @@ def read(repo: Path) -> set[float]:
     return set(found["facts__fleet"].to_pylist())
 
 
-@pytest.mark.parametrize("words", [("promote", MODEL, OLD), ("rollback", MODEL)], ids=["promote", "rollback"])
+@pytest.mark.parametrize("words", [pytest.param(PROMOTE, marks=pytest.mark.soak), ROLL_BACK], ids=" ".join)
 def test_what_comes_back_reads_what_was_written_meanwhile(repo: Path, words: tuple[str, ...]) -> None:
     fill(repo, fleet=7.0, more=8.0)
     assert read(repo) == {7.0}
@@ -83,7 +90,7 @@ def test_what_comes_back_reads_what_was_written_meanwhile(repo: Path, words: tup
     assert done("parity", "--repo", repo)["ok"]
 
 
-@pytest.mark.parametrize("words", [("promote", MODEL, OLD), ("rollback", MODEL)], ids=["promote", "rollback"])
+@pytest.mark.parametrize("words", [PROMOTE, pytest.param(ROLL_BACK, marks=pytest.mark.soak)], ids=" ".join)
 def test_what_can_no_longer_be_fed_stays_away(repo: Path, words: tuple[str, ...]) -> None:
     edit(repo, MORE, MORE.removeprefix(f"{FLEET}, "))
     write_facts(repo, more=2.0)

@@ -76,14 +76,12 @@ class ChangedProject:
         ]
         self.ask("/events/landings", {"events": events})
         self.sent += [(item["carrier"], item["arr_delay"], item["landed_at"]) for item in events]
-        until(lambda: self.applied() and self.logged() == 600 + len(self.sent))
+        until(self.has_applied_all)
 
-    def logged(self) -> int:
-        (source,) = done("status", "--repo", self.repo)["sources"]
-        return int(source["log_rows"])
-
-    def applied(self) -> bool:
-        return all(view["lag"] == 0 for view in done("status", "--repo", self.repo)["windows"])
+    def has_applied_all(self) -> bool:
+        status = done("status", "--repo", self.repo)
+        (source,) = status["sources"]
+        return source["log_rows"] == 600 + len(self.sent) and all(view["lag"] == 0 for view in status["windows"])
 
     def expected(self, t: int) -> dict[str, tuple[float, float]]:
         """Return count and mean delay of the last hour, per carrier, by brute force."""
@@ -108,9 +106,10 @@ class ChangedProject:
         return reply
 
 
-@pytest.fixture
-def changed(tmp_path: Path) -> Iterator[ChangedProject]:
-    repo = write_repo(tmp_path / "p")
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChangedProject]:
+    """A project that is served, and whose worker runs, after each test too."""
+    repo = write_repo(tmp_path_factory.mktemp("changed") / "p")
     edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
     with (repo / "models.py").open("a") as file:
         file.write(_SECOND_MODEL)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +13,6 @@ from skewless.infra.outcomes.log import open_outcome_log
 from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, prediction_spool
 from skewless.project import Project
 from tests.worlds.erasures import ERASED, NOW, SHOPS, USERS, delete_in_sources, fill, write_repo
-from tests.worlds.trained import serving
 
 
 def test_replay_before_and_after(tmp_path: Path) -> None:
@@ -25,10 +22,9 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         for model in ("both", "shops"):
             project.train(model)
         rows = [{"user": user, "shop": shop} for user in USERS for shop in SHOPS]
-        with serving(repo) as server:
-            replies = [_predict(server, "both", [row]) for row in rows]
-            replies.append(_predict(server, "shops", [{"shop": shop} for shop in SHOPS]))
-        outcomes = [{"prediction_id": reply, "label": 1} for reply in (replies[0], replies[-2])]
+        replies = project.predict("both", rows)["id"].to_pylist()
+        replies += project.predict("shops", [{"shop": shop} for shop in SHOPS])["id"].to_pylist()
+        outcomes = [{"prediction_id": reply, "label": 1} for reply in (replies[0], replies[len(rows) - 1])]
         outcomes += [
             {"user": row["user"], "shop": row["shop"], "event_time": "2026-01-15T11:00:00Z", "label": 0}
             for row in (rows[1], rows[-1])
@@ -59,9 +55,7 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         assert not any(ERASED in text for text in logged)
         kept = [row for file in open_outcome_log(project.state).files() for row in pq.read_table(file).to_pylist()]
         assert len(kept) == 2
-        with serving(repo) as server:
-            for row in rows[len(SHOPS) :]:
-                _predict(server, "both", [row])
+        project.predict("both", rows[len(SHOPS) :])
         proven = project.replay()
         assert (proven.compared, proven.different, proven.erased) == (2 * after.compared - len(SHOPS), 0, after.erased)
         # Another machine ships its predictions late: the rows that they name are erased.
@@ -73,9 +67,3 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         assert project.erase({"user": ERASED}).predictions == len(SHOPS)
         assert project.replay().compared == proven.compared
         project.private.stop()
-
-
-def _predict(server: Any, model: str, rows: list[dict[str, str]]) -> str:  # noqa: ANN401 - a running server
-    status, body = server.post("/predict", json.dumps({"model": model, "rows": rows}))
-    assert status == 200, body
-    return str(body["predictions"][0]["id"]) if "predictions" in body else str(body)

@@ -26,12 +26,13 @@ from skewless.infra.online.window_states import StateView
 from skewless.project import Project
 
 DAYS = 20
+ENTITIES = 2_000
 FIRST_ID = 10**18  # keys of 19 digits, as many as the model assumes
 PLAIN = view()
 DISTINCT = replace(view((*ALL, Function.COUNT_DISTINCT)), sketch_size=16)
 
 
-@pytest.fixture(scope="module", params=["system", "private"])
+@pytest.fixture(scope="module", params=[pytest.param("system", marks=pytest.mark.soak), "private"])
 def store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the system's Redis, if there is one, and of the private Valkey."""
     if request.param == "system":
@@ -87,7 +88,7 @@ def append_events(url: str, window_view: WindowView, n: int, per_day: float) -> 
 
 
 def test_rows_take_what_the_model_says(store_url: str, tmp_path: Path) -> None:
-    tables = [Table(name=f"t{n}", n_entities=5_000, n_features=n) for n in (4, 30)]
+    tables = [Table(name=f"t{n}", n_entities=ENTITIES, n_features=n) for n in (4, 30)]
     for table in tables:
         table.write(tmp_path)
     repo = applied_repo(tmp_path / "repo", tables, tmp_path)
@@ -95,8 +96,8 @@ def test_rows_take_what_the_model_says(store_url: str, tmp_path: Path) -> None:
     with Project(repo, redis_url=store_url) as project:
         project.materialize(check=False)
         plan = project.applied.plan
-        model = [5_000 * row_memory(plan.project, each, 16) for each in plan.views]
-        foreseen = [figure.size_bytes for figure in project.capacity(entities=5_000).figures]
+        model = [ENTITIES * row_memory(plan.project, each, 16) for each in plan.views]
+        foreseen = [figure.size_bytes for figure in project.capacity(entities=ENTITIES).figures]
     # The ids have up to 4 digits, the model assumes 19.
     assert least_share(store_url) - 0.05 <= data_bytes(store_url) / sum(model) <= 1.02
     assert foreseen[:2] == [pytest.approx(each, abs=1) for each in model]

@@ -127,7 +127,7 @@ def test_the_socket_is_private_and_a_second_object_finds_the_server(private: Pri
 
 
 def test_concurrent_starts_make_exactly_one_server(private: PrivateServer) -> None:
-    with users(state_of(private), 4) as some:
+    with users(state_of(private), 3) as some:
         urls = {user.url() for user in some}
         assert len(urls) == 1
         log = (private.folder / "server.log").read_text()

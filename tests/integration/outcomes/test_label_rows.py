@@ -19,7 +19,7 @@ SPLIT = Split(test=timedelta(days=6), embargo=timedelta(days=1))
 
 
 def test_equal_rows_give_an_equal_model(outcome_loop: Loop) -> None:
-    outcome_loop.predict(20, outcomes=True)
+    outcome_loop.predict(14, outcomes=True)
     outcome_loop.place.wait(DAY)
     n, project = len(outcome_loop.known), outcome_loop.place.project
     table = outcome_loop.write_table([*outcome_loop.known, *[None] * 30], outcome_loop.labels)

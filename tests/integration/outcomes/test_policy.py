@@ -126,8 +126,8 @@ def test_a_running_server_reads_a_new_list_within_two_seconds(outcome_loop: Loop
 
     with serving(place.repo) as server:
         assert decides(server, "approve")
-        for number in range(1, 4):
-            stolen = number % 2 == 1
+        for number in range(1, 3):
+            stolen = number == 1
             values.write_text(f"{card}\n" if stolen else "another\n")
             said = run("lists", "set", "stolen", values, "--reason", "test", "--repo", place.repo, "--json")
             assert (said.code, said.body["number"]) == (0, number)
@@ -140,9 +140,9 @@ def test_a_running_server_reads_a_new_list_within_two_seconds(outcome_loop: Loop
     assert {name: every[name]["action"] for name in versions} == versions
     numbers = {name: json.loads(every[name]["lists"] or "{}").get("stolen", 0) for name in versions}
     assert list(numbers.values()) == sorted(numbers.values())
-    assert set(numbers.values()) == {0, 1, 2, 3}
+    assert set(numbers.values()) == {0, 1, 2}
     for name, number in numbers.items():
-        assert versions[name] == ("decline" if number in {1, 3} else "approve")
+        assert versions[name] == ("decline" if number == 1 else "approve")
     assert place.project.replay().ok
 
 

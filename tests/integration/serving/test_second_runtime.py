@@ -29,6 +29,7 @@ pytestmark = ONLY_LINUX
 PROGRAM = "tests.integration.serving.second_runtime_program"
 MANY = 600
 _CALLERS = 3
+KILLS = 3
 ROWS = ask(MANY)
 
 
@@ -113,9 +114,9 @@ def test_one_row_and_many_have_the_library_s_bits_and_the_metrics_say_who_answer
     assert report.compared == 2 * MANY + 20
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.mark.soak  # in make test, test_child_ends.py kills the child before a call and in the middle of one
 def test_the_child_is_killed_under_load_and_nothing_is_lost(
-    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]], kills: int
+    place: Sandbox, expected: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> None:
     over = threading.Event()
     answered: list[int] = []
@@ -143,7 +144,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
         for caller in callers:
             caller.start()
         try:
-            for n in range(1, kills + 1):
+            for n in range(1, KILLS + 1):
                 before = batches()
                 eventually(batches, lambda seen, before=before: seen > before + 3)  # type: ignore[misc]
                 child = the_child(server)
@@ -162,13 +163,14 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
         _, logged = server.process.communicate(timeout=60)
         assert server.process.returncode == 0
         assert "Traceback" not in logged, logged
-        assert all(logged.count(event) >= kills for event in ("runtime_failed", "runtime_recovered"))
+        assert all(logged.count(event) >= KILLS for event in ("runtime_failed", "runtime_recovered"))
     wait_for(child)
     report = place.project.replay()
     assert report.ok, report.lines()
     assert report.compared == sum(answered) + MANY
 
 
+@pytest.mark.soak  # in make test, test_child_ends.py closes runtimes, and a server ends
 def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> None:
     with serving(place, SKEWLESS_KEEP_VERSIONS="1", SKEWLESS_RELOAD_SECONDS="0.05") as server:
         first = the_child(server)
@@ -185,6 +187,7 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> Non
         wait_for(second)
 
 
+@pytest.mark.soak  # in make test, many rows come in a request
 def test_a_file_has_the_same_scores_with_and_without_it(place: Sandbox, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ask(3_000)), tmp_path / "in.parquet")
     with_it, without = tmp_path / "with.parquet", tmp_path / "without.parquet"

@@ -50,6 +50,7 @@ def check_unknown_versions(server: PredictionServer) -> None:
         assert (status, text.endswith(f'Fix: use one of: {known}"}}')) == (404, True), text
 
 
+@pytest.mark.soak  # in make test, test_model_table.py loads the table of models anew
 def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: Path) -> None:
     with serving(repo) as server:
         check_unknown_versions(server)

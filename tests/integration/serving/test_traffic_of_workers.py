@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.rollout.counts import read_counts
 from skewless.training.train import train
@@ -15,6 +17,7 @@ ONE, TWO = "000001", "000002"
 POLICY = TrafficPolicy(number=0, phase="canary", champion=ONE, challenger=TWO, share=0.5, sticky=("card_id",), salt="s")
 
 
+@pytest.mark.soak  # in make test, test_rollout_counts.py adds workers up, and one process routes
 def test_workers_route_alike_and_count_together(place: Sandbox) -> None:
     project = place.project
     spec = replace(project.applied.model(MODEL), rounds=3)

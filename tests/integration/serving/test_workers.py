@@ -48,9 +48,9 @@ def own_repo(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @contextmanager
 def running(repo: Path, **settings: str) -> Iterator[PredictionServer]:
-    """Start a server of two workers; what is left of it ends with the block."""
-    clock = f"file:{repo}/.skewless/clock"
-    server = PredictionServer.start(repo, SKEWLESS_PORT="0", SKEWLESS_WORKERS="2", SKEWLESS_CLOCK=clock, **settings)
+    """Start a server, of two workers if no setting says otherwise; what is left of it ends with the block."""
+    given = {"SKEWLESS_PORT": "0", "SKEWLESS_WORKERS": "2", "SKEWLESS_CLOCK": f"file:{repo}/.skewless/clock"}
+    server = PredictionServer.start(repo, **{**given, **settings})
     with server.process:
         try:
             yield server
@@ -181,12 +181,13 @@ def test_sigterm_loses_no_request_and_no_log_row(own_repo: Path) -> None:
         assert not (own_repo / ".skewless/server.json").exists()
 
 
-def test_while_it_drains_it_answers_and_is_not_ready(own_repo: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.soak)])
+def test_while_it_drains_it_answers_and_is_not_ready(own_repo: Path, workers: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{uuid4().hex}")
         manager.settimeout(PATIENCE_S)
         name = f"@{manager.getsockname()[1:].decode()}"
-        with running(own_repo, SKEWLESS_DRAIN_SECONDS="60", NOTIFY_SOCKET=name) as server:
+        with running(own_repo, SKEWLESS_WORKERS=workers, SKEWLESS_DRAIN_SECONDS="60", NOTIFY_SOCKET=name) as server:
             assert manager.recv(100) == b"READY=1"
             server.process.send_signal(signal.SIGTERM)
             assert manager.recv(100) == b"STOPPING=1"

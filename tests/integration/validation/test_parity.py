@@ -144,11 +144,11 @@ def test_a_store_that_was_filled_from_another_log_is_not_repaired(parity_world: 
     assert parity_world.stored(parity_world.key("only here")) == bytes(state)
 
 
-@pytest.mark.parametrize("state", [b"", b"x", b"\0" * 24, b"?" * 200])
-def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, state: bytes) -> None:
-    parity_world.redis.set(parity_world.key("UA"), state)
-    only(parity_world.compare(), ParityFault.DAMAGED)
-    _repairs(parity_world)
+def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld) -> None:
+    for state in (b"", b"x", b"\0" * 24, b"?" * 200):
+        parity_world.redis.set(parity_world.key("UA"), state)
+        only(parity_world.compare(), ParityFault.DAMAGED)
+        _repairs(parity_world)
 
 
 def test_a_state_cut_short_and_one_from_the_future_are_damaged(parity_world: ParityWorld) -> None:
@@ -177,7 +177,7 @@ def test_any_flipped_byte_is_found_or_changes_nothing(parity_world: ParityWorld)
     """No damage makes parity itself fail."""
     chance = np.random.default_rng(7)
     key, state = parity_world.key("AA"), parity_world.stored(parity_world.key("AA"))
-    for place in chance.integers(0, len(state), 15).tolist():
+    for place in chance.integers(0, len(state), 8).tolist():
         damaged = bytearray(state)
         damaged[place] ^= 1 << int(chance.integers(8))
         parity_world.redis.set(key, bytes(damaged))
@@ -274,10 +274,10 @@ def test_beside_a_worker_that_goes_on_nothing_differs(parity_world: ParityWorld)
     other = ParityWorld(root=parity_world.root, url=parity_world.url, clock=parity_world.clock)
     worker.start()
     try:
-        for turn in range(8):
+        for turn in range(5):
             report = other.compare("carrier_now", repair=True)
             assert report.as_dict()["mismatches"] == 0, report.lines()
-            if turn in {2, 5}:
+            if turn in {1, 3}:
                 compact(other.log(), keep=2)
                 other.bootstrap()
     finally:

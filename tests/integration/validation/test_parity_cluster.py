@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.servers.cluster import Cluster
 from tests.worlds.parity import NOW, ParityWorld, busy_hour
 
 CARRIERS = tuple(f"c{i}" for i in range(30))
 
 
+@pytest.mark.soak  # in make test, they are on one server
 def test_states_and_rows_are_compared_and_repaired(three_nodes: Cluster, tmp_path: Path) -> None:
     world = ParityWorld(root=tmp_path, url=three_nodes.url)
     try:

@@ -104,17 +104,17 @@ def predict_in_thread(place: Sandbox, n: int) -> None:
 
 
 def test_predictions_while_materialisations_run(place: Sandbox) -> None:
-    """Four runs, each held open half-way until several more batches were predicted by another thread."""
+    """Two runs, each held open half-way until several more batches were predicted by another thread."""
     served = _Batches()
-    thread = threading.Thread(target=_materialize, args=[place.repo, place.project.redis_url, served, 4])
+    thread = threading.Thread(target=_materialize, args=[place.repo, place.project.redis_url, served, 2])
     thread.start()
     asyncio.run(_predict_while(thread, place, served))
     report = place.project.replay()
     assert report.ok, report.lines()
-    assert report.inside_run == _inside(place) >= 1_000
-    assert report.changing == report.saw_old + report.saw_new >= 1_000
+    assert report.inside_run == _inside(place) >= 500
+    assert report.changing == report.saw_old + report.saw_new >= 500
     assert report.saw_old > 100 < report.saw_new
-    assert len(_versions_seen(place, FIRST_CARD)) == 5
+    assert len(_versions_seen(place, FIRST_CARD)) == 3
 
 
 class _Batches:

@@ -235,20 +235,20 @@ def test_what_is_said_is_what_the_model_gives(doors: Doors, shared: Sandbox) -> 
     assert found["t_us"] == doors.clock.now_us() // 1_000 * 1_000
 
 
-def test_a_thousand_requests_on_one_connection(doors: Doors) -> None:
+def test_many_requests_on_one_connection(doors: Doors) -> None:
     connection = HTTPConnection("127.0.0.1", doors.fast.port, timeout=20)
     plain = [json.loads(doors.fast.ask("POST", "/predict", body(n)).body) for n in range(1, 5)]
     scores = [[item["score"] for item in reply["predictions"]] for reply in plain]
     connection.connect()
     link, names = connection.sock, set()
-    for turn in range(1_000):
+    for turn in range(200):
         connection.request("POST", "/predict", body(1 + turn % 4), {"X-API-Key": doors.keys["predict"]})
         reply = connection.getresponse()
         predictions = json.loads(reply.read())["predictions"]
         assert [item["score"] for item in predictions] == scores[turn % 4]
         names |= {item["id"] for item in predictions}
     assert connection.sock is link
-    assert len(names) == 250 * (1 + 2 + 3 + 4)
+    assert len(names) == 50 * (1 + 2 + 3 + 4)
     connection.close()
 
 

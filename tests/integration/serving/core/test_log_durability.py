@@ -83,7 +83,8 @@ class RequiringClient:
                 self.ids += ids
 
 
-@pytest.mark.parametrize("durability", DURABILITY)
+# In `make test`, no server is killed where a reply waits for the log: the test below reads the log after each reply.
+@pytest.mark.parametrize("durability", ["disk", pytest.param("storage", marks=pytest.mark.soak)])
 def test_an_answered_prediction_is_in_the_log_of_a_killed_server(place: Sandbox, durability: str) -> None:
     state = ProjectState(place.state)
     answered: set[str] = set()
@@ -137,6 +138,7 @@ def test_a_storage_that_is_away_is_an_error_only_where_it_is_required(place: San
             assert set(ids) < logged_ids(state)
 
 
+@pytest.mark.soak  # in make test, the storage is away
 def test_a_database_that_is_away_is_an_error_only_where_it_is_required(
     place: Sandbox, tmp_path: Path, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ def test_9_2_a_decision_sees_exactly_the_events_before_its_own(deciding: Decidin
     assert deciding.check_decisions() > 60
     assert recomputed == 0
     deciding.check()
-    training, knows = deciding.replay().training, deciding.count_gap(knows=True)
+    training, knows = deciding.replayed.training, deciding.count_gap(knows=True)
     assert training["knowledge"].different == knows > 0 < training["event_time"].different
     assert training["event_time"].different == deciding.count_gap(knows=False)
     reasons = {mode: {each for counts in gap.reasons.values() for each in counts} for mode, gap in training.items()}
@@ -98,14 +98,14 @@ def test_9_3_events_that_were_applied_but_not_decided_are_decided_from_the_log(
     append, refused = DecisionLog.append, list[Any]()
 
     def refuse(log: DecisionLog, *arguments: Any) -> Any:  # noqa: ANN401 - of the log
-        if len(refused) < 20:
+        if len(refused) < 8:
             refused.append(arguments)
             raise StoreError("database", "is down", fix="wait")
         return append(log, *arguments)
 
     monkeypatch.setattr(DecisionLog, "append", refuse)
     assert work(deciding, broker) > 0
-    assert len(refused) == 20
+    assert len(refused) == 8
     assert deciding.check_decisions() > 20
     deciding.check()
 
@@ -130,7 +130,7 @@ def test_9_3_no_decision_is_logged_before_its_events(deciding: DecidingWorld, mo
 
     monkeypatch.setattr(PartitionLog, "append", refuse)
     monkeypatch.setattr(Deliveries, "offer", watch)
-    for _ in range(3):
+    for _ in range(2):
         feed(deciding, traffic, broker)
         work(deciding, broker, max_rows=20)
     assert deciding.check_decisions() == len(decided) > 60
