@@ -261,3 +261,11 @@ def test_replay_proves_and_finds(walked: Path, tmp_path: Path) -> None:
     said = run("replay", "--repo", repo, "--json")
     assert (said.code, said.body["ok"], said.body["different"]) == (5, False, 1)
     assert run("replay", "nosuch", "--repo", walked, "--json").code == 6
+
+
+def test_one_round_of_the_scheduler_moves_the_alias(walked: Path) -> None:
+    before = done("status", "--repo", walked)["models"][0]["moves"]
+    said = done("scheduler", "--only", "materialize", "--only", "retrain", "--repo", walked)
+    jobs = {job["job"]: job["ok"] for job in said["jobs"]}
+    assert jobs == {"materialize": True, "retrain fraud": True}
+    assert done("status", "--repo", walked)["models"][0]["moves"] == before + 1

@@ -15,7 +15,6 @@ from skewless.project import Project
 from tests.worlds.erasures import ERASED, NOW, delete_in_sources, fill, values, write_repo
 
 
-@pytest.mark.soak  # in make test, test_erasure.py has a project in SQLite and a folder
 def test_objects_and_their_copies_are_gone(
     tmp_path: Path, server_url: str, postgres_url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

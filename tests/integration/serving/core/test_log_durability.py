@@ -138,7 +138,6 @@ def test_a_storage_that_is_away_is_an_error_only_where_it_is_required(place: San
             assert set(ids) < logged_ids(state)
 
 
-@pytest.mark.soak  # in make test, the storage is away
 def test_a_database_that_is_away_is_an_error_only_where_it_is_required(
     place: Sandbox, tmp_path: Path, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
