@@ -64,7 +64,7 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
     loading = threading.Thread(target=load)
     loading.start()
     try:
-        deadline = time.monotonic() + 1.0 + stream_place.late_s
+        deadline = time.monotonic() + 2.0 + stream_place.late_s
         while time.monotonic() < deadline:
             before = time.monotonic() - stream_place.late_s
             worker.poll(limit=chance.choice((4, 40, 400)), timeout_s=0.02)

@@ -18,16 +18,14 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.architecture.test_import_budget import OFFLINE, ROOT, packages
 from tests.integration.cli.conftest import SETTINGS, settings
 from tests.worlds.command_line import ROWS, done
+from tests.worlds.edits import edit
 
-# The modules after each of some commands; before the last one, the model has other rounds.
+# The modules after each of some commands.
 PROBE = """
-import json, pathlib, sys
+import json, sys
 from skewless.cli import create_app
-modules, commands = [], json.loads(sys.argv[2])
-for i, words in enumerate(commands):
-    if len(sys.argv) > 3 and i == len(commands) - 1:
-        models = pathlib.Path(sys.argv[3])
-        models.write_text(models.read_text().replace("rounds=50", "rounds=51"))
+modules = []
+for words in json.loads(sys.argv[2]):
     create_app()(words, standalone_mode=False)
     modules.append(sorted(sys.modules))
 with open(sys.argv[1], "w") as file:
@@ -61,47 +59,42 @@ BUDGETS: dict[tuple[str, ...], set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def trained_project(
+def first_apply(
     places: dict[str, Path], clock_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A project with a champion, applied where it is, and the environment of its commands."""
+) -> Iterator[tuple[Path, dict[str, str], set[str]]]:
+    """A project with a champion, the environment of its commands, and the modules that an apply of a change loaded."""
     repo = tmp_path_factory.mktemp("imports") / "p"
     shutil.copytree(places["unasked"], repo)
+    environment = {**os.environ, **SETTINGS, **settings(clock_file)}
+    edit(repo, "rounds=50", "rounds=51", file="models.py")
+    (modules,) = loaded_by(repo, environment, ("apply",))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings(clock_file).items():
             patch.setenv(name, value)
-        done("apply", "--repo", repo)
         done("materialize", "--repo", repo)
     ProjectState((repo / ".skewless").resolve()).database.close()  # other processes follow
-    yield repo, {**os.environ, **SETTINGS, **settings(clock_file)}
+    yield repo, environment, modules
     PrivateServer(repo / ".skewless").stop()
 
 
 @pytest.fixture(scope="module")
-def loaded_modules(trained_project: tuple[Path, dict[str, str]]) -> list[set[str]]:
-    """The modules of a process that runs the commands with a budget, after each of them, and those of a later apply."""
-    repo, environment = trained_project
-    return loaded_by(repo, environment, *BUDGETS, ("apply",), models=repo / "models.py")
+def trained_project(first_apply: tuple[Path, dict[str, str], set[str]]) -> tuple[Path, dict[str, str]]:
+    """The project, applied by a process of its own, and the environment of its commands."""
+    return first_apply[:2]
 
 
 @pytest.fixture(scope="module")
-def budgeted_modules(loaded_modules: list[set[str]]) -> dict[tuple[str, ...], set[str]]:
-    """The modules after each of the commands with a budget."""
-    return dict(zip(BUDGETS, loaded_modules[:-1], strict=True))
+def budgeted_modules(trained_project: tuple[Path, dict[str, str]]) -> dict[tuple[str, ...], set[str]]:
+    """The modules of a process that runs the commands with a budget, after each of them."""
+    return dict(zip(BUDGETS, loaded_by(*trained_project, *BUDGETS), strict=True))
 
 
-def loaded_by(
-    repo: Path, environment: dict[str, str], *commands: tuple[str, ...], models: Path | None = None
-) -> list[set[str]]:
-    """Return the modules that a process has imported at the end of each of its commands.
-
-    Args:
-        models: a file of definitions that changes before the last command.
-    """
+def loaded_by(repo: Path, environment: dict[str, str], *commands: tuple[str, ...]) -> list[set[str]]:
+    """Return the modules that a process has imported at the end of each of its commands."""
     out = repo.with_name("modules.json")
     words = json.dumps([[*command, "--repo", str(repo)] for command in commands])
     process = subprocess.run(
-        [sys.executable, "-c", PROBE, str(out), words, *([] if models is None else [str(models)])],
+        [sys.executable, "-c", PROBE, str(out), words],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -130,11 +123,13 @@ def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path
     assert packages(modules) & (OFFLINE | {"duckdb", "numpy", "pyarrow", "pydantic", "rich", "structlog"}) == set()
 
 
-def test_definitions_that_changed_are_compiled(loaded_modules: list[set[str]]) -> None:
+def test_definitions_that_changed_are_compiled(first_apply: tuple[Path, dict[str, str], set[str]]) -> None:
     """Those that did not change are not: see the budget of ``plan``."""
-    assert "feast" in loaded_modules[-1]
+    assert "feast" in first_apply[2]
     assert "feast" in OFFLINE
 
 
-def test_to_register_definitions_feast_does_not_load_its_store_of_files(loaded_modules: list[set[str]]) -> None:
-    assert packages(loaded_modules[-1]) & {"dask", "scipy"} == set()
+def test_to_register_definitions_feast_does_not_load_its_store_of_files(
+    first_apply: tuple[Path, dict[str, str], set[str]],
+) -> None:
+    assert packages(first_apply[2]) & {"dask", "scipy"} == set()

@@ -27,8 +27,7 @@ FLOORS = {"fraud": ("auc", 0.8), "delay": ("rmse", 9.0), "churn": ("auc", 0.7)}
 
 
 @pytest.mark.long
-# In make test, test_init.py applies the template `churn`.
-@pytest.mark.parametrize("template", ["fraud", "delay", pytest.param("churn", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("template", list(ROWS))
 def test_a_template_leads_to_a_prediction(
     template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
