@@ -78,7 +78,6 @@ def test_rebuilt_states_of_parts(connection: duckdb.DuckDBPyConnection, case: Wi
         assert set(found[0]) == set(found[1]) == set(keys)
 
 
-@pytest.mark.soak
 def test_memory_does_not_grow_with_the_events_of_a_key(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """All events are of one key, and within the windows of all rows."""
     join, asked, peaks = WindowJoin(connection, chunk_rows=5_000), hot_rows(50), []

@@ -187,7 +187,6 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> Non
         wait_for(second)
 
 
-@pytest.mark.soak  # in make test, many rows come in a request
 def test_a_file_has_the_same_scores_with_and_without_it(place: Sandbox, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ask(3_000)), tmp_path / "in.parquet")
     with_it, without = tmp_path / "with.parquet", tmp_path / "without.parquet"
