@@ -16,6 +16,7 @@ import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
 
+from skewless.contract.bounds import Bounds
 from skewless.contract.columns import FeatureRef
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.dtypes import DType
@@ -106,6 +107,7 @@ class DecidingWorld(StreamWorld):
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
     policy: Policy | None = None
+    bounds: Bounds | None = None  # of values that the model refuses
     state_folder: str = ""
     broker_url: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
@@ -160,12 +162,14 @@ class DecidingWorld(StreamWorld):
                 split=Split(test=timedelta(days=1)),
                 missing=self.missing,
                 policy=self.policy,
+                bounds="refuse",
             ),
             plan=pin_plan(plan, {}),
             reference=Reference(rows, self.raw(rows), self.score(rows)),
             profile={},
             metrics={},
             fingerprint={},
+            bounds=self.bounds.as_dict() if self.bounds else {},
         )
         store = self.packages
         package, held = write_package(store, MODEL, contents), store.aliases.get(MODEL, CHAMPION)

@@ -72,7 +72,7 @@ def test_what_it_cannot_do_is_refused_and_leaves_nothing_behind(name: str, tmp_p
     own = certify(case.runtime, reference)
     before = open_files()
     choice = choose(case.runtime, own, [candidate(name.partition(" ")[0], case.model_file)], reference)
-    assert not open_files() - before
+    assert open_files() <= before
     assert choice.runtime is case.runtime
     assert [(item.runtime, item.role) for item in choice.trials] == [
         (case.runtime.runtime_id, "own"),
@@ -162,4 +162,4 @@ def test_a_file_that_it_cannot_open_is_named(algorithm: str, content: bytes, tmp
         child_of(algorithm, path),
     ):
         pass
-    assert not open_files() - before
+    assert open_files() <= before

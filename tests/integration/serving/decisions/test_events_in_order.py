@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
+from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS, Crosses, Direction
 from skewless.contract.errors import StoreError
@@ -306,6 +307,26 @@ def test_9_4_without_a_store_events_wait_for_their_deadline(
     monkeypatch.undo()
     work(deciding, broker)
     assert deciding.check_decisions("all") > 20
+
+
+def test_9_4_an_event_that_the_model_refuses_is_a_dead_letter_and_its_neighbours_are_decided(
+    deciding: DecidingWorld,
+) -> None:
+    deciding.bounds = Bounds(fields={"x": Bound(high=50.0)})
+    deciding.publish()
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(10)
+    feed(deciding, traffic, broker)
+    work(deciding, broker)
+
+    def is_refused(event: dict[str, Any]) -> bool:
+        return event["x"] is not None and event["x"] > 50
+
+    assert deciding.check_decisions("all", lambda event, _: not is_refused(event)) > 10
+    refused = {(name, row["__seq"]) for name, row, _, _ in deciding.timed_events() if is_refused(row)}
+    dead = DecisionLog(deciding.state).list_dead("all")
+    assert {(each.partition, each.seq) for each in dead} == refused
+    assert {each.reason for each in dead} == {"field 'x' is outside the model's bounds"}
+    assert len(dead) == len(refused) > 5
 
 
 def raising(error: Exception) -> Callable[..., Any]:
