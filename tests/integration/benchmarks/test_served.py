@@ -35,10 +35,11 @@ def test_a_server_has_its_core_for_itself_and_is_gone_afterwards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [("raise SystemExit('planted')", "planted"), ("import time; time.sleep(60)", "does not answer")]
+    ("code", "told", "start_s"),
+    [("raise SystemExit('planted')", "planted", 60.0), ("import time; time.sleep(60)", "does not answer", 0.5)],
 )
-def test_a_server_that_does_not_answer_is_an_error_with_its_words(code: str, told: str) -> None:
-    server = Server(name="broken", command=(sys.executable, "-c", code), first=ASK, start_s=0.5)
+def test_a_server_that_does_not_answer_is_an_error_with_its_words(code: str, told: str, start_s: float) -> None:
+    server = Server(name="broken", command=(sys.executable, "-c", code), first=ASK, start_s=start_s)
     with pytest.raises(ContestantError, match=told), running(server, cores().server):
         pass
 
