@@ -127,7 +127,7 @@ def test_a_score_that_a_sent_vector_does_not_give(place: Sandbox) -> None:
 def test_inputs_that_are_no_vector(place: Sandbox) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
     for inputs in ("[1.0]", '{"card_id": 1}', "7"):
-        alter_predictions(place, "inputs", lambda _, inputs=inputs: inputs)  # type: ignore[misc]
+        alter_predictions(place, "inputs", lambda _, inputs=inputs: inputs)  # type: ignore[misc]  # no type for a default
         with pytest.raises(StoreError, match="not vectors of the model"):
             place.project.replay()
 
