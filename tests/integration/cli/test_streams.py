@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from skewless.infra.host.metrics import serve_metrics
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams import importing
 from skewless.infra.streams.importing import Importer
@@ -27,7 +25,7 @@ from skewless.infra.streams.worker_group import collect_streams
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
-from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, write_repo
+from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, copied_repo, write_repo
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +39,8 @@ def streamed_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def repo(streamed_repo: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy, with the clock of that project."""
-    place = Path(shutil.copytree(streamed_repo, tmp_path / "p"))
-    yield place
-    PrivateServer(place / ".skewless").stop()
+    with copied_repo(streamed_repo, tmp_path / "p") as place:
+        yield place
 
 
 def logged(repo: Path) -> list[dict[str, object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import SourceError
-from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.worlds.command_line import done, run
-from tests.worlds.windowed import write_repo
+from tests.worlds.windowed import copied_repo, write_repo
 
 FACTS = "view 'facts': has never been materialized. Fix: run `skewless materialize`"
 LANDINGS = (
@@ -33,9 +31,8 @@ def unfilled_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def repo(unfilled_repo: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy, with the clock of that project."""
-    place = Path(shutil.copytree(unfilled_repo, tmp_path / "p"))
-    yield place
-    PrivateServer(place / ".skewless").stop()
+    with copied_repo(unfilled_repo, tmp_path / "p") as place:
+        yield place
 
 
 def check_refused(repo: Path, message: str, *, train: bool = True) -> None:
