@@ -40,7 +40,10 @@ SPARK_STAMP := $(SPARK)/.requirements.stamp
 DEPLOY_STAMP := $(DEPLOY)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
-ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 tests/$(1)
+ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 plugins/$(1)
+# skewless and its plug-ins, as checked out.
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+INSTALL_OURS = $(PIP) install --no-deps --no-build-isolation -e . $(PLUGINS:%/pyproject.toml=-e %)
 # Requirements of other clients that are never imported here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
 	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
@@ -69,7 +72,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint rules words types layers tests engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +98,7 @@ test: python  ## linters, types, layers and all fast tests
 	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy
 	+@$(MAKE) --no-print-directory -j2 lint layers
 	+@$(MAKE) --no-print-directory -j2 types tests
+	+@$(MAKE) --no-print-directory plugins
 
 lint: rules words  ## ruff: rules and format; spelling, prose and words of the texts
 
@@ -121,9 +125,14 @@ layers: setup-dev  ## imports point down
 # With bytecode, neither the workers nor the commands that tests run compile the modules again.
 tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# `make test` runs one check of each plug-in, and all tests of those that have changed; `make soak` runs all.
+plugins: setup-dev setup-clients  ## the tests of the plug-ins that have changed; ALL=1 of all
+	@changed=$$($(PY) -m tools.changed_plugins $(if $(ALL),--all)) || exit 1; \
+	if [ -n "$$changed" ]; then $(BIN)/pytest -n $(WORKERS) --dist loadfile $$changed $(ARGS); fi
 	@for engine in ray spark; do \
 		if [ -e $(VENV)-$$engine/.requirements.stamp ]; then $(call ENGINE_TESTS,$$engine) || exit 1; \
-		else echo "tests/$$engine is skipped. Fix: make setup-$$engine"; fi; \
+		else echo "plugins/$$engine is skipped. Fix: make setup-$$engine"; fi; \
 	done
 
 engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also the long ones
@@ -138,7 +147,8 @@ coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the li
 	$(BIN)/coverage report
 
 soak: setup-dev setup-clients  ## kills at every durable step, load, long property runs
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
 
 gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `gpu` (4.5 GB)
@@ -174,8 +184,8 @@ lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) tools/uv.in -o tools/uv.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
-	for folder in nvforest ray spark; do \
-		$(COMPILE) --no-deps tests/$$folder/requirements.in -o tests/$$folder/requirements.txt || exit 1; \
+	for folder in tests/nvforest plugins/ray/tests plugins/spark/tests; do \
+		$(COMPILE) --no-deps $$folder/requirements.in -o $$folder/requirements.txt || exit 1; \
 	done
 	$(PYTHON) -m tools.sbom requirements.txt sbom.json
 
@@ -206,19 +216,19 @@ $(BIN)/pip: | python
 $(BIN)/uv: tools/uv.txt | $(BIN)/pip
 	@$(PIP) install --no-compile --require-hashes -r $< && touch $@ || echo "without uv, pip takes some minutes"
 
-$(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/uv
+$(USER_STAMP): requirements.txt pyproject.toml $(PLUGINS) | $(BIN)/uv
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
 	@$(call INSTALL,requirements.txt,$(PY))
 	@$(COMPILE_MODULES)
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(INSTALL_OURS)
 	@touch $@
 
 # A superset of requirements.txt with the same pins, so `make demo` can use it too.
-$(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/uv
+$(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml $(PLUGINS) | $(BIN)/uv
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
 	@$(call INSTALL,requirements-dev.txt,$(PY))
 	@$(COMPILE_MODULES)
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(INSTALL_OURS)
 	@touch $(USER_STAMP) $@
 
 # Other clients, which the tests run against the server.
@@ -243,13 +253,13 @@ $(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/uv
 	@touch $@
 
 # Engines for the tests, as nvForest: PYTHONPATH=$(RAY) makes the environment that of a worker. Spark needs Java, too.
-$(RAY_STAMP): tests/ray/requirements.txt
+$(RAY_STAMP): plugins/ray/tests/requirements.txt
 	@echo "installing Ray for the tests into $(RAY) (half a minute, 0.3 GB)"
 	@rm -rf $(RAY)
 	@$(call INSTALL,$<,$(PY),--target $(RAY))
 	@touch $@
 
-$(SPARK_STAMP): tests/spark/requirements.txt
+$(SPARK_STAMP): plugins/spark/tests/requirements.txt
 	@command -v java >/dev/null || { echo "Spark needs Java. Fix: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
 	@echo "installing Spark for the tests into $(SPARK) (a minute, 0.5 GB)"
 	@rm -rf $(SPARK)

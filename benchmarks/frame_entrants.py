@@ -32,8 +32,8 @@ def ours_ray(meter: Meter, *, repo: str, asked: str, out: str) -> str:
     """Join a Ray Dataset, to files."""
     import ray
 
-    from skewless.infra.engines.ray_engine import connect
-    from skewless.ray import features
+    from skewless_ray import features
+    from skewless_ray.engine import connect
 
     connect(None)
     with _measured(meter):
@@ -43,8 +43,8 @@ def ours_ray(meter: Meter, *, repo: str, asked: str, out: str) -> str:
 
 def ours_spark(meter: Meter, *, repo: str, asked: str, out: str) -> str:
     """Join a Spark DataFrame, to files."""
-    from skewless.infra.engines.spark_engine import open_session
-    from skewless.spark import features
+    from skewless_spark import features
+    from skewless_spark.engine import open_session
 
     session = open_session(None)
     with _measured(meter):

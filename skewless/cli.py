@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from skewless import __version__
-from skewless.commands.all_commands import COMMANDS, GROUPS, SectionedGroup
+from skewless.commands.all_commands import COMMANDS, GROUPS, group_with, plugin_commands, sections_of
+from skewless.commands.command import Command
+from skewless.contract.errors import DefinitionError
 
 _YOUNG_OBJECTS = 50_000  # between two looks at the youngest objects, a few MB
 
 
-def create_app() -> typer.Typer:
-    """Return the command line with all commands."""
+def create_app(plugins: Sequence[Command] = ()) -> typer.Typer:
+    """Return the command line with all commands, those of plug-ins behind our own."""
+    commands = [*COMMANDS, *plugins]
     app = _group(
         "skewless",
         "Serve tree models from a feature store, with training and serving features equal bit for bit.",
-        SectionedGroup,
+        group_with(sections_of(commands)),
     )
     groups = {name: _group(name, text, TyperGroup) for name, text in GROUPS.items()}
     app.callback(epilog="Start with: skewless init my-project. Each command has a --help with an example.")(_options)
     for group in groups.values():
         app.add_typer(group)
-    for command in COMMANDS:
+    for command in commands:
         group_name, _, word = command.name.rpartition(" ")
         parent = groups[group_name] if group_name else app
         parent.command(word, cls=command.kind, short_help=command.short, epilog=command.epilog)(command.run)
@@ -53,7 +58,14 @@ def main() -> None:
     # by default it would look through all objects a dozen times meanwhile.
     gc.disable()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
-    create_app()(prog_name="skewless")
+    try:
+        plugins = plugin_commands(sys.argv[1:])
+    except DefinitionError as error:
+        from skewless.commands.output import sentence
+
+        typer.echo(sentence(error), err=True)
+        sys.exit(error.exit_code)
+    create_app(plugins)(prog_name="skewless")
 
 
 def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - called by typer

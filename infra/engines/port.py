@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from skewless.contract.errors import DefinitionError
-from skewless.contract.names import check_known
 from skewless.contract.settings import Settings
 from skewless.infra.engines.task import Task, TaskResult
-
-# Each module has a function `open_engine(settings) -> Executor`; engines with an extra are imported only if chosen.
-ENGINES = {
-    "processes": "skewless.infra.engines.processes",
-    "ray": "skewless.infra.engines.ray_engine",
-    "spark": "skewless.infra.engines.spark_engine",
-}
+from skewless.infra.host.plugins import require_plugin
 
 
 class Executor(Protocol):
@@ -50,17 +41,11 @@ class Executor(Protocol):
 
 
 def open_executor(name: str, settings: Settings) -> Executor:
-    """Return the executor of an engine; workers start with the first task.
+    """Return the executor of an engine, an entry point of ``skewless.engines``; workers start with the first task.
 
     Raises:
         DefinitionError: there is no such engine, or its extra is not installed.
         SkewlessError: the cluster cannot be reached.
     """
-    check_known("engine", name, ENGINES)
-    try:
-        module = importlib.import_module(ENGINES[name])
-    except ImportError as error:
-        fix = f"install skewless with the extra '{name}', or use the engine 'processes'"
-        raise DefinitionError(f"engine {name!r}", "is not installed", value=str(error), fix=fix) from error
-    executor: Executor = module.open_engine(settings)
-    return executor
+    open_engine: Callable[[Settings], Executor] = require_plugin("skewless.engines", name)
+    return open_engine(settings)

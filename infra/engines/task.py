@@ -5,7 +5,6 @@ An engine has to bring the text of a task to a worker, call ``execute`` there, a
 
 from __future__ import annotations
 
-import importlib
 import json
 import resource
 import time
@@ -20,18 +19,8 @@ from typing import Any, Self
 from skewless.contract.columns import digest
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plain_record import PlainRecord, build_record
+from skewless.infra.host.plugins import require_plugin
 from skewless.infra.storage.objects import StoredObject
-
-# By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
-KINDS = {
-    "read_view": "skewless.infra.engines.view_reads:read_view",
-    "backfill": "skewless.infra.streams.backfill:write_states",
-    "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
-    "replay": "skewless.validation.replay_tasks:replay",
-    "parity": "skewless.validation.parity_tasks:compare",
-    "drift": "skewless.validation.drift_tasks:count",
-    "predict": "skewless.serving.batch_tasks:predict_chunks",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +28,7 @@ class Task:
     """A piece of work: its result depends on nothing but these fields and the accepted log.
 
     Args:
-        kind: a name in ``KINDS``, or ``module:function``.
+        kind: an entry point of ``skewless.tasks``, a function that takes the task and returns its result.
         repo: folder of the project, on every machine that works on it.
         plan: hash of the plan.
         snapshot: extent of the logs that count, plain JSON values.
@@ -122,8 +111,7 @@ def run_task(task: Task) -> TaskResult:
     Raises:
         SkewlessError: the task has failed; the error names it.
     """
-    module, _, function = KINDS.get(task.kind, task.kind).partition(":")
-    work: Callable[[Task], TaskResult] = getattr(importlib.import_module(module), function)
+    work: Callable[[Task], TaskResult] = require_plugin("skewless.tasks", task.kind)
     began = time.process_time()
     try:
         result = work(task)

@@ -66,6 +66,7 @@ class Command:
         examples: arguments that its help shows.
         run: what typer calls; its docstring is the help.
         kind: the class that writes its help.
+        section: of the list of commands that shows a plug-in's command; those of skewless have theirs already.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Command:
     examples: tuple[str, ...]
     run: Callable[..., None]
     kind: type[TyperCommand]
+    section: str = ""
 
     @property
     def epilog(self) -> str:
@@ -86,6 +88,7 @@ def command(
     *examples: str,
     name: str = "",
     kind: type[TyperCommand] = TyperCommand,
+    section: str = "",
     has_engine: bool = False,
     is_short: bool = False,
     log_level: str = "warning",
@@ -98,7 +101,7 @@ def command(
         short: a sentence for the list of commands.
         examples: arguments that its help shows.
         name: the words that a user types; empty: the name of the function.
-        kind: the class that writes its help.
+        kind, section: as ``Command``.
         has_engine: whether it also has ``--engine``, because its work may be large.
         is_short, log_level: as ``open_session``.
     """
@@ -120,7 +123,7 @@ def command(
         signature = inspect.Signature([*own, *frame])
         vars(run)["__signature__"] = signature
         run.__annotations__ = {option: item.annotation for option, item in signature.parameters.items()}
-        return Command(name or function.__name__, short, examples, run, kind)
+        return Command(name or function.__name__, short, examples, run, kind, section)
 
     return decorate
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from skewless.cli import create_app
-from skewless.commands.all_commands import COMMANDS
+from skewless.commands.all_commands import COMMANDS, plugin_commands
 from tests.docs.pages import PAGES, blocks, page, section
 
 COMMON = {"--help", "-h", "--repo", "--json"}
@@ -24,7 +24,8 @@ def commands_of(command: Any, above: str = "") -> dict[str, Any]:  # noqa: ANN40
     return commands
 
 
-BY_NAME = commands_of(typer.main.get_command(create_app()))
+PLUGINS = plugin_commands([])
+BY_NAME = commands_of(typer.main.get_command(create_app(PLUGINS)))
 
 
 def commands() -> list[str]:
@@ -40,7 +41,7 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("skewless ")]
 
 
-@pytest.mark.parametrize("name", [verb.name for verb in COMMANDS])
+@pytest.mark.parametrize("name", [command.name for command in (*COMMANDS, *PLUGINS)])
 def test_a_verb_and_its_options_are_documented(name: str) -> None:
     text = section(page("commands.md"), f"skewless {name}")
     options = {option for param in BY_NAME[name].params for option in param.opts if option.startswith("--")}

@@ -1,4 +1,4 @@
-"""Kinds of tasks for tests, run by real workers."""
+"""Kinds of tasks for tests, run by real workers; ``tests/as_installed`` registers them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from pathlib import Path
 from skewless.contract.errors import SourceError
 from skewless.infra.engines.task import Task, TaskResult
 
-MODULE = "tests.worlds.tasks"
-
 
 def make_tasks(function: str, count: int, **parameters: object) -> list[Task]:
     """Return tasks of one bucket each."""
     return [
-        Task(kind=f"{MODULE}:{function}", repo="", plan="p", snapshot={}, first=i, end=i + 1, parameters=parameters)
+        Task(kind=f"test_{function}", repo="", plan="p", snapshot={}, first=i, end=i + 1, parameters=parameters)
         for i in range(count)
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.commands.all_commands import COMMANDS, SECTIONS
+from skewless.commands.all_commands import COMMANDS, plugin_commands, sections_of
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
 from skewless.infra import pages
@@ -20,8 +20,10 @@ from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
 
 ROOT = Path(__file__).parents[3]
-NAMES = [verb.name for verb in COMMANDS]
-SECTIONS_OF = {name: title for title, names in SECTIONS.items() for name in names}
+INSTALLED = [*COMMANDS, *plugin_commands([])]
+NAMES = [command.name for command in COMMANDS]
+SECTIONS = sections_of(INSTALLED)
+SECTIONS_OF = {name: title for title, names in sections_of().items() for name in names}
 NEEDED = {
     "keys add": ["web"],
     "keys revoke": ["web"],

@@ -36,7 +36,7 @@ def test_nothing_outlives_a_killed_driver(engine: Executor) -> None:  # noqa: AR
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 def test_a_lost_part_of_a_cluster_changes_no_bit(engine: Executor, tmp_path: Path) -> None:  # noqa: ARG001 - as above
-    command = [sys.executable, "-m", "tests.ray.losses", str(tmp_path)]
+    command = [sys.executable, "-m", "plugins.ray.tests.losses", str(tmp_path)]
     subprocess.run(command, check=True, cwd=engine_contract.ROOT)
 
 
@@ -47,7 +47,7 @@ def test_killed_workers_change_no_value(
     engine: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[[Executor, Path, int], None]
 ) -> None:
     # So many kills in a short time need more attempts than users do.
-    monkeypatch.setattr("skewless.infra.engines.ray_engine._ATTEMPTS", 100)
+    monkeypatch.setattr("skewless_ray.engine._ATTEMPTS", 100)
     check(engine, tmp_path, 25)
 
 

@@ -40,9 +40,9 @@ def session(engine: Executor) -> Iterator[SparkSession]:  # noqa: ARG001 - has s
 
 
 def features(frame: DataFrame, repo: Path, **options: Any) -> DataFrame:  # noqa: ANN401 - of several types
-    from skewless import spark  # noqa: PLC0415 - only where it is installed
+    import skewless_spark  # noqa: PLC0415 - only where it is installed
 
-    return spark.features(frame, project=repo, **{"service": SERVICE, "time": TIME, **options})
+    return skewless_spark.features(frame, project=repo, **{"service": SERVICE, "time": TIME, **options})
 
 
 @pytest.mark.parametrize("mode", ["knowledge", "event_time"])

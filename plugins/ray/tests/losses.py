@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes that loses one: ``python -m tests.ray.losses FOLDER``, in a process of its own."""
+"""A Ray cluster of three nodes that loses one: ``python -m plugins.ray.tests.losses FOLDER``, in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kills of Spark's workers: ``python -m tests.spark.kills CHECK FOLDER KILLS``, in a process of its own.
+"""Kills of Spark's workers: ``python -m plugins.spark.tests.kills CHECK FOLDER KILLS``, in a process of its own.
 
 A session has one number of attempts, and so many kills in a short time need more than users do.
 """

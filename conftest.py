@@ -1,4 +1,4 @@
-"""Settings for all tests."""
+"""Settings for all tests, also those of plug-ins."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
+AS_INSTALLED = Path(__file__).parent / "tests" / "as_installed"
 # As in commands: Feast, pandas and Great Expectations are imported in tests, a million objects that all stay.
 _YOUNG_OBJECTS = 20_000
 
@@ -92,7 +93,7 @@ def _share_cores(request: pytest.FixtureRequest) -> Iterator[None]:
 def _start_as_installed() -> Iterator[None]:
     """Let each process that a test starts find the libraries of users, and none of the tests alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "as_installed"), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(AS_INSTALLED), prepend=os.pathsep)
         yield
 
 

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 
 def features(dataset: Dataset, repo: Path, **options: Any) -> Dataset:  # noqa: ANN401 - of several types
-    from skewless import ray  # noqa: PLC0415 - only where it is installed
+    import skewless_ray  # noqa: PLC0415 - only where it is installed
 
-    return ray.features(dataset, project=repo, **{"service": SERVICE, "time": TIME, **options})
+    return skewless_ray.features(dataset, project=repo, **{"service": SERVICE, "time": TIME, **options})
 
 
 def make_dataset(rows: pa.Table, blocks: int = 3) -> Dataset:

@@ -1,4 +1,4 @@
-"""A Spark cluster of two executors that loses one: ``python -m tests.spark.losses FOLDER``, in a process of its own."""
+"""A Spark cluster of two executors that loses one: ``python -m plugins.spark.tests.losses FOLDER``."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_nothing_outlives_a_killed_driver(engine: Executor) -> None:  # noqa: AR
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 def test_a_lost_part_of_a_cluster_changes_no_bit(engine: Executor, tmp_path: Path) -> None:  # noqa: ARG001 - as above
-    command = [sys.executable, "-m", "tests.spark.losses", str(tmp_path)]
+    command = [sys.executable, "-m", "plugins.spark.tests.losses", str(tmp_path)]
     subprocess.run(command, check=True, cwd=engine_contract.ROOT)
 
 
@@ -44,7 +44,7 @@ def test_a_lost_part_of_a_cluster_changes_no_bit(engine: Executor, tmp_path: Pat
 @pytest.mark.parametrize("check", ["check_killed_reads", "check_killed_writes"])
 def test_killed_workers_change_no_value(check: str, tmp_path: Path) -> None:
     pytest.importorskip("pyspark", reason="needs Spark: make setup-spark")
-    command = [sys.executable, "-m", "tests.spark.kills", check, str(tmp_path), "25"]
+    command = [sys.executable, "-m", "plugins.spark.tests.kills", check, str(tmp_path), "25"]
     subprocess.run(command, check=True, cwd=engine_contract.ROOT)
 
 
