@@ -46,9 +46,8 @@ def test_a_file_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("page", FOR_CONTRIBUTORS, ids=lambda page: page.stem)
 def test_what_a_contributor_is_sent_to_is_there(page: Path) -> None:
-    named = re.findall(
-        r"(?<![/\w])((?:plugins|skewless|serving|training|validation|infra|tests|docs)/[\w/.-]*)", page.read_text(encoding="utf-8")
-    )
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?<![/\w])((?:plugins|skewless|serving|training|validation|infra|tests|docs)/[\w/.-]*)", text)
     missing = [name for name in named if "YOUR" not in name and not (ROOT / name.rstrip(".")).exists()]
     assert missing == []
 
