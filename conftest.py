@@ -29,8 +29,10 @@ from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.built_once import built_once, close_databases
 
 if TYPE_CHECKING:
+    from tests.browser.visitor import Visitor
     from tests.servers.object_storage import ObjectStorageServer
     from tests.servers.registry import Registry
+    from tests.worlds.trained import Sandbox
     from tools.postgres_server import PostgresServer
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
@@ -240,6 +242,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_once(tmp_path_factory, "trained", make_project)
 
 
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    """A copy with the rows of the online store, whose private server starts on first use."""
+    from tests.worlds.trained import opened_copy  # noqa: PLC0415 - as above
+
+    with opened_copy(trained, tmp_path / "p", start=False) as place:
+        yield place
+
+
 @pytest.fixture(scope="session")
 def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with a declared rollout and a second version; only ever copied."""
@@ -267,3 +278,13 @@ def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
             sys.stderr.write(f"\n{request.node.name}: {text}\n")
 
     return write
+
+
+# Of a module: while it is open, an event loop runs in this thread, and tests elsewhere start loops of their own.
+@pytest.fixture(scope="module")
+def visitor() -> Iterator[Visitor]:
+    """A browser; each visit has a session of its own."""
+    from tests.browser.visitor import Visitor  # noqa: PLC0415 - not every session needs it
+
+    with Visitor.open() as opened:
+        yield opened

@@ -80,8 +80,8 @@ def _row(what: str, numbers: str, expected: Matrix, actual: Matrix) -> Result:
 def prepare(meter: Meter, *, algorithm: str, kind: str, folder: str, trees: int, rows: int) -> str:
     """Train a model; write it, hard rows, the library's numbers, and those of the tree table in both precisions."""
     from benchmarks.single_precision import single_precision_margins  # noqa: PLC0415 - as above
-    from skewless.infra.trees.evaluate import table_margins  # noqa: PLC0415 - not in the environment of the peers
-    from skewless.infra.trees.readers import read_trees  # noqa: PLC0415 - as above
+    from skewless_export.evaluate import table_margins  # noqa: PLC0415 - not in the environment of the peers
+    from skewless_export.readers import read_trees  # noqa: PLC0415 - as above
     from tests.worlds.tree_models import hard_rows  # noqa: PLC0415 - as above
 
     path = Path(folder)

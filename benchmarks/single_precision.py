@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from skewless.infra.runtimes.port import Matrix
-from skewless.infra.trees.evaluate import tree_leaves
-from skewless.infra.trees.table import Tree, TreeTable
-from skewless.infra.trees.triton_repository import GROVE
+from skewless_export.evaluate import tree_leaves
+from skewless_export.table import Tree, TreeTable
+from skewless_export.triton_repository import GROVE
 
 
 def single_precision_margins(table: TreeTable, rows: Matrix) -> Matrix:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from skewless.infra.trees.export_model import ExportModel
+    from skewless_export.export_model import ExportModel
 
 Matrix = npt.NDArray[np.float64]
 Evaluate = Callable[[Matrix], Matrix]
@@ -92,8 +92,8 @@ def _compiled(algorithm: str, path: Path) -> Evaluate:
 
 
 def _export_model(algorithm: str, path: Path) -> ExportModel:
-    from skewless.infra.trees.export_model import ExportModel, ModelInput  # noqa: PLC0415 - as above
-    from skewless.infra.trees.readers import read_trees  # noqa: PLC0415 - as above
+    from skewless_export.export_model import ExportModel, ModelInput  # noqa: PLC0415 - as above
+    from skewless_export.readers import read_trees  # noqa: PLC0415 - as above
 
     table = read_trees(algorithm, path.read_bytes(), "model")
     inputs = [ModelInput(name=f"f{at}", dtype="float64") for at in range(table.facts.n_features)]
@@ -104,7 +104,7 @@ def _onnx(algorithm: str, path: Path) -> Evaluate:
     """Open our export to ONNX; a call has at most 10,000 rows, because each tree's leaf is a number of its output."""
     import onnxruntime  # noqa: PLC0415 - as above
 
-    from skewless.infra.trees.onnx_model import write_onnx  # noqa: PLC0415 - as above
+    from skewless_export.onnx_model import write_onnx  # noqa: PLC0415 - as above
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -119,20 +119,20 @@ def _onnx(algorithm: str, path: Path) -> Evaluate:
 
 
 def _own_c(algorithm: str, path: Path) -> Evaluate:
-    from skewless.infra.trees.c_source import write_c  # noqa: PLC0415 - as above
+    from skewless_export.c_source import write_c  # noqa: PLC0415 - as above
 
     return _compiled_source(write_c(_export_model(algorithm, path)))
 
 
 def _edge(algorithm: str, path: Path) -> Evaluate:
-    from skewless.infra.trees.edge_source import write_edge  # noqa: PLC0415 - as above
+    from skewless_export.edge_source import write_edge  # noqa: PLC0415 - as above
 
     return _compiled_source(write_edge(_export_model(algorithm, path)))
 
 
 def _compiled_source(files: Mapping[str, bytes]) -> Evaluate:
     """Compile C of an export, and a loop over rows, as a library."""
-    from skewless.infra.trees.c_source import FLAGS  # noqa: PLC0415 - as above
+    from skewless_export.c_source import FLAGS  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -163,8 +163,8 @@ def _wasm(algorithm: str, path: Path) -> Evaluate:
     """Compile our export to C, and a loop over rows, to WebAssembly."""
     import wasmtime  # noqa: PLC0415 - may be missing
 
-    from skewless.infra.trees.c_source import write_c  # noqa: PLC0415 - as above
-    from skewless.infra.trees.wasm import COMPILER  # noqa: PLC0415 - as above
+    from skewless_export.c_source import write_c  # noqa: PLC0415 - as above
+    from skewless_export.wasm import COMPILER  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

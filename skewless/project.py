@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         card,
         entity_values,
         events,
-        export,
         feedback,
         freshness,
         housekeeping,
@@ -293,8 +292,6 @@ class Project(Workspace):
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
     bundle = _ops.bundle.bundle
-    export = _ops.export.export
-    certify = _ops.export.certify
     recover = _audited(_ops.recovery.recover)
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:

@@ -13,7 +13,6 @@ from skewless.commands import (
     capacity,
     data,
     define,
-    exports,
     keys,
     lists,
     operate,
@@ -36,7 +35,7 @@ _PARTS = {
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (
         *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
-        *(train.adopt, train.approve, train.card, exports.export, exports.certify),
+        *(train.adopt, train.approve, train.card),
     ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),

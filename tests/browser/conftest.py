@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.browser.room import running_room
-from tests.browser.visitor import Visitor
 from tests.worlds.built_once import built_once
 from tests.worlds.command_line import done
 
@@ -38,11 +37,3 @@ def room_url(fraud_project: Path) -> Iterator[str]:
     """The control room of the sample project, in a process of its own."""
     with running_room(fraud_project) as url:
         yield url
-
-
-# Of a module: while it is open, an event loop runs in this thread, and tests elsewhere start loops of their own.
-@pytest.fixture(scope="module")
-def visitor() -> Iterator[Visitor]:
-    """A browser; each visit has a session of its own."""
-    with Visitor.open() as opened:
-        yield opened

@@ -25,8 +25,8 @@ from skewless.infra.storage import file_cache
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.schema import KEYS, count_rows
 from skewless.operations.bundle import digest_of, load_bundle
-from skewless.operations.export import _open_export
 from skewless.operations.housekeeping import run_housekeeping
+from skewless_export.export import _open_export
 from tests.worlds.addresses import read_tables
 from tests.worlds.erasures import ERASED, last_visits, values
 

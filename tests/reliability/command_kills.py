@@ -22,6 +22,7 @@ from skewless.infra.streams import importing
 from skewless.operations.bundle import digest_of
 from skewless.operations.housekeeping import run_housekeeping
 from skewless.training import dataset_files
+from skewless_export.export import export as export_model
 from tests.reliability.command_answers import (
     adopted,
     applied,
@@ -223,7 +224,7 @@ def write_dataset(project: Project) -> None:
 def export(project: Project) -> None:
     """Export the version."""
     if not (project.repo / "export").exists():
-        project.export("both", to="table", out=project.repo / "export")
+        export_model(project, "both", to="table", out=project.repo / "export")
 
 
 def train_again(project: Project) -> None:

@@ -17,6 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.commands.all_commands import plugin_commands
 from skewless.infra.storage.project_state import DATABASE_FILE
 from skewless.infra.storage.schema import KEYS
 from skewless.infra.telemetry.logger import set_log_level
@@ -69,7 +70,7 @@ def _ended(words: list[str]) -> int:
 @cache
 def _command() -> Callable[..., Any]:
     """Return the command line, which takes longer to make than many commands take to run."""
-    return get_command(create_app())
+    return get_command(create_app(plugin_commands([])))
 
 
 def done(*words: str | Path) -> dict[str, Any]:

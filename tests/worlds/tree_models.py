@@ -17,9 +17,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from skewless.infra.runtimes.certification import neighbours
 from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
-from skewless.infra.trees.table import TreeFacts, TreeNode, TreeTable
 from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.sklearn import export_trees
+from skewless_export.table import TreeFacts, TreeNode, TreeTable
 
 Matrix = npt.NDArray[np.float64]
 _SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-35, -1e-35, np.inf, -np.inf, np.nan, 1.7e308, -1.7e308, 3.5e38, 1e300]

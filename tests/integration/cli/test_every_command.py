@@ -32,8 +32,6 @@ NEEDED = {
     "backup": ["/nowhere/copy"],
     "restore": ["/nowhere/copy"],
     "bundle": ["/nowhere/bundle"],
-    "export": ["fraud", "--to", "table"],
-    "certify": ["fraud-000001-c"],
     "adopt": ["fraud.tar.gz", "fraud", "--digest", "0"],
     "approve": ["fraud", "--by", "ada", "--reason", "ok"],
     "card": ["fraud"],

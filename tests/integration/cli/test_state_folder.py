@@ -83,7 +83,6 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         "serving/batch_files.py": 1,  # as above
         "validation/data_docs.py": 1,  # as above, or in the state folder
         "skewless/operations/init.py": 2,  # a new project
-        "skewless/operations/export.py": 2,  # in a temporary folder
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too
         "skewless/operations/platforms.py": 1,  # of this user in the temporary folder of a container
         "skewless/demo/story/__init__.py": 1,  # a copy of the demo's repo

@@ -26,6 +26,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.bundle import BUNDLE_FILE, SETTINGS, load_bundle
 from skewless.operations.platforms import locate_project, prepare_state
 from skewless.project import Project
+from skewless_export.export import export
 from tests.worlds.trained import MODEL, NOW, Sandbox
 
 SECRET = "hunter2"  # noqa: S105 - of the test
@@ -66,7 +67,7 @@ def test_a_new_folder_does_not_get_the_name_of_a_file(place: Sandbox, tmp_path: 
     writers: tuple[Callable[[bool], object], ...] = (
         lambda dry_run: project.bundle(target, dry_run=dry_run),
         lambda dry_run: project.backup(target, dry_run=dry_run),
-        lambda dry_run: project.export(MODEL, to="table", out=target, dry_run=dry_run),
+        lambda dry_run: export(project, MODEL, to="table", out=target, dry_run=dry_run),
         lambda dry_run: project.dataset(entities, MODEL, target, time="paid_at", dry_run=dry_run),
     )
     for write in writers:

@@ -11,13 +11,14 @@ import pytest
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.backup import restore
 from skewless.operations.bundle import load_bundle
+from skewless_export.export import export
 from tests.worlds.trained import MODEL, Sandbox
 
 COPIES: dict[str, Callable[[Sandbox, Path], object]] = {
     "backup": lambda place, out: place.project.backup(out),
     "bundle": lambda place, out: place.project.bundle(out),
     "archive": lambda place, out: place.project.bundle(out),
-    "export": lambda place, out: place.project.export(MODEL, to="table", out=out),
+    "export": lambda place, out: export(place.project, MODEL, to="table", out=out),
 }
 LOADS: dict[str, Callable[[ProjectState, Path], object]] = {
     "backup": restore,

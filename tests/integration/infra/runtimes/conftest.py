@@ -17,10 +17,10 @@ from _pytest.mark import ParameterSet
 
 from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
-from skewless.infra.trees.readers import read_trees
 from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
 from skewless.training.trainers.xgboost import split_thresholds as xgboost_thresholds
+from skewless_export.readers import read_trees
 from tests.worlds.tree_models import catboost_table
 
 FEATURES = 8

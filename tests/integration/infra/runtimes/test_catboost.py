@@ -20,8 +20,8 @@ from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.catboost_json import hash_category
 from skewless.infra.runtimes.catboost_trees import CatBoostRuntime, link_scores
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows
-from skewless.infra.trees.readers import read_trees
 from skewless.training.trainers.catboost import export_json
+from skewless_export.readers import read_trees
 from tests.worlds.tree_models import (
     SampleModel,
     catboost_table,

@@ -27,7 +27,7 @@ from skewless.infra.runtimes.choice import choose
 from skewless.infra.runtimes.lignum import LignumRuntime, private_folder
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.runtimes.shared import SharedRuntime
-from skewless.infra.trees.readers import read_trees
+from skewless_export.readers import read_trees
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case, names_of
 from tests.integration.infra.runtimes.rows import any_rows, odd_rows
 from tests.worlds.tree_models import hard_rows, library_margins, random_model
