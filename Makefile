@@ -42,7 +42,7 @@ GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
 ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 plugins/$(1)
 # skewless and its plug-ins, as checked out.
-PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml))
 INSTALL_OURS = $(PIP) install --no-deps --no-build-isolation -e . $(PLUGINS:%/pyproject.toml=-e %)
 # Requirements of other clients that are never imported here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
@@ -147,8 +147,8 @@ coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the li
 	$(BIN)/coverage report
 
 soak: setup-dev setup-clients  ## kills at every durable step, load, long property runs
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins $(ARGS)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins examples $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins examples $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
 
 gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `gpu` (4.5 GB)

@@ -23,8 +23,8 @@ def main() -> None:
 
 
 def plugins() -> list[Path]:
-    """Return the folders of all plug-ins."""
-    return sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+    """Return the folders of all plug-ins, and of the examples, which are built as they are."""
+    return sorted(path.parent for folder in ("plugins", "examples") for path in ROOT.glob(f"{folder}/*/pyproject.toml"))
 
 
 def has_changed(plugin: Path, files: Iterable[str]) -> bool:

@@ -51,7 +51,6 @@ _PARTS = {
         *(capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.bundle),
-        operate.demo,
     ),
 }
 COMMANDS: tuple[Command, ...] = tuple(command for commands in _PARTS.values() for command in commands)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
 Only = Annotated[list[str] | None, option("--only JOB", "With --once: this job, or all jobs of this kind.")]
 Until = Annotated[str | None, option("--until TIME", "Move the project's clock from job to job until this time.")]
-Drift = Annotated[bool, option("--drift", "Run months with drift and faults instead.")]
-Days = Annotated[int, option("--days N", "With --drift: the number of days.", min=1)]
-After = Annotated[int, option("--after N", "With --drift: weeks of flights before the first day.", min=6)]
 Letters = Annotated[str | None, argument("NAME", "Name of a sink or a decision stream; default: all.")]
 MostLetters = Annotated[int, option("--limit N", "Most dead letters of each to list, the latest.", min=1, max=1000)]
 SinkName = Annotated[str, argument("SINK", "Name of a sink.")]
@@ -258,25 +254,6 @@ def housekeeping(session: Session, *, dry_run: DryRun = False) -> None:
         body = project.housekeeping(dry_run=dry_run).as_dict()
     table = facts_table("housekeeping", [(meaning, body[name]) for name, meaning in _MEANINGS.items()])
     session.show(body, table, *([UNCHANGED] if dry_run else []))
-
-
-@command("Run a complete example on flight data.", "--repo feature_repo", "--drift --repo feature_repo")
-def demo(session: Session, context: typer.Context, *, drift: Drift = False, days: Days = 42, after: After = 21) -> None:
-    """Run everything once, from source files to served, replayed and retrained models.
-
-    The last line is one JSON object with the facts.
-    """
-    repo = session.project.repo
-    if drift:
-        from skewless.demo.story import run_story
-
-        facts = run_story(repo, invoke_in_process(context.find_root().command), days=days, after=after)
-    else:
-        from skewless.demo import run_demo
-
-        facts = run_demo(repo)
-    # The stages are shown on stderr; stdout gets the facts, with or without --json.
-    replace(session, as_json=True).show(facts)
 
 
 RunName = Annotated[str, argument("ID", "Id of a run, as `skewless runs list` shows it.")]

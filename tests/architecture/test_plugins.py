@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.architecture.test_tree import MODULES, PACKAGES, ROOT
+from tools.changed_plugins import plugins
 
-PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+PLUGINS = plugins()
 
 
 def project_of(folder: Path) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def test_a_plugin_is_a_package_with_a_page_a_check_and_an_extra(folder: Path) ->
     assert told["project"]["name"] == f"skewless-{name}"
     assert told["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [f"src/skewless_{folder.name}"]
     assert f"skewless-{name}" in str(CORE["project"]["optional-dependencies"])
-    assert f"$MYPY_CONFIG_FILE_DIR/plugins/{folder.name}/src" in CORE["tool"]["mypy"]["mypy_path"]
+    assert f"$MYPY_CONFIG_FILE_DIR/{folder.relative_to(ROOT)}/src" in CORE["tool"]["mypy"]["mypy_path"]
     assert (folder / "tests/test_check.py").is_file()
     assert [place for place in (own["page"], *own["ports"]) if not (ROOT / place).exists()] == []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("skewless", "serving", "training", "validation", "infra")
-OURS = (*PACKAGES, "conftest.py", "feature_repo", "plugins", "benchmarks", "docs", "tests", "tools")
+OURS = (*PACKAGES, "conftest.py", "feature_repo", "plugins", "examples", "benchmarks", "docs", "tests", "tools")
 MAY_PRINT = {"skewless/cli.py", "feature_repo/load.py"}
 MOST_LINES_OF_A_FUNCTION = 60
 NOT_TRACKED = {"__pycache__", "build", "data", "dist"}
@@ -40,8 +40,10 @@ def name_of(path: Path) -> str:
 
 MODULES = sorted(name_of(path) for path in files() if path.suffix == ".py")
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-LIBRARY = [name for name in MODULES if name.partition("/")[0] in PACKAGES or re.match(r"plugins/\w+/src/", name)]
-TESTS = [name for name in MODULES if re.match(r"(plugins/\w+/)?tests/", name)]
+LIBRARY = [
+    name for name in MODULES if name.partition("/")[0] in PACKAGES or re.match(r"(plugins|examples)/\w+/src/", name)
+]
+TESTS = [name for name in MODULES if re.match(r"((plugins|examples)/\w+/)?tests/", name)]
 
 
 @cache

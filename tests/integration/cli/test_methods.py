@@ -32,7 +32,6 @@ from tests.worlds.trained import NOW
 from tests.worlds.verb_answers import keys, nameless, offline, scores, size_of, states, timeless, verdicts
 
 METHOD_OF = {"import": "import_events"}  # a keyword of Python
-NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
 # Options that only choose what is shown, how the process ends, or where the project is and what its settings are.
 OF_THE_COMMAND = {
     "repo", "engine", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes", "platform",
@@ -63,20 +62,17 @@ def method_of(verb: Command) -> Callable[..., Any]:
     return getattr(kind, word)  # type: ignore[no-any-return]
 
 
-OURS = [verb for verb in COMMANDS if verb.name not in NOT_A_VERB_OF_A_PROJECT]
-
-
 def test_every_public_method_is_a_verb() -> None:
     own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "letters", "lists", "runs"}
-    assert own - OPTIONS.keys() == {METHOD_OF.get(v.name, v.name) for v in OURS if " " not in v.name}
+    assert own - OPTIONS.keys() == {METHOD_OF.get(v.name, v.name) for v in COMMANDS if " " not in v.name}
     assert not own & vars(Workspace).keys()
 
 
 def test_the_page_lists_every_method_with_what_it_returns() -> None:
     rows = table(section(page("python.md"), "The commands"), "command", "method", "returns")
     found = {names(row["command"])[0]: (names(row["method"])[0], names(row["returns"])[0]) for row in rows}
-    dotted = {verb.name: verb.name.replace(" ", ".") for verb in OURS} | METHOD_OF
-    returned = {verb.name: inspect.get_annotations(method_of(verb))["return"] for verb in OURS}
+    dotted = {verb.name: verb.name.replace(" ", ".") for verb in COMMANDS} | METHOD_OF
+    returned = {verb.name: inspect.get_annotations(method_of(verb))["return"] for verb in COMMANDS}
     options = {name: inspect.get_annotations(getattr(Project, name))["return"] for name in OPTIONS}
     listed = {name: found.pop(name) for name in [*found] if " -" in name}
     assert found == {name: (dotted[name], returned[name]) for name in dotted}
@@ -84,7 +80,7 @@ def test_the_page_lists_every_method_with_what_it_returns() -> None:
     assert {name.partition(" -")[0] for name in listed} == set(OPTIONS.values())
 
 
-@pytest.mark.parametrize("verb", OURS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", COMMANDS, ids=lambda verb: verb.name)
 def test_a_method_takes_what_its_command_takes(verb: Command) -> None:
     options = {PARSED.get(name, name) for name in inspect.signature(verb.run).parameters} - OF_THE_COMMAND
     own = PARSED_BY_VERB.get(verb.name, {})
@@ -226,8 +222,8 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 
 def test_every_verb_has_a_case() -> None:
     words = [case.words for case in CASES]
-    named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
-    assert {verb.name for verb in OURS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
+    named = {verb.name for verb in COMMANDS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
+    assert {verb.name for verb in COMMANDS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
 
 
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb

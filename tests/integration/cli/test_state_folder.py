@@ -85,7 +85,6 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         "skewless/operations/init.py": 2,  # a new project
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too
         "skewless/operations/platforms.py": 1,  # of this user in the temporary folder of a container
-        "skewless/demo/story/__init__.py": 1,  # a copy of the demo's repo
     }
 
 

@@ -19,9 +19,6 @@ from rich.console import Console
 
 from skewless.contract.clock import OffsetClock, from_us
 from skewless.contract.errors import PlaceError
-from skewless.demo.stages import replay
-from skewless.demo.story.weeks import RunTimeline, Weeks
-from skewless.demo.tour_state import HOUR_US, TourState, log_to_file, serving
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.offline.sql import quote
@@ -31,6 +28,9 @@ from skewless.operations.scheduler import Invoke, hold_term
 from skewless.project import Project
 from skewless.training.train import train
 from skewless.validation.evaluation.evaluation import evaluate
+from skewless_demo.stages import replay
+from skewless_demo.story.weeks import RunTimeline, Weeks
+from skewless_demo.tour_state import HOUR_US, TourState, log_to_file, serving
 
 FOLDER = ".skewless/story"
 _MODELS, _STORY_MODELS = "models.py", "story_models.py"

@@ -15,14 +15,14 @@ import pytest
 from playwright.sync_api import Page
 
 from skewless.contract.errors import SkewlessError
-from skewless.demo.story import FOLDER
 from skewless.infra.alerts.alerts import Alerts
 from skewless.project import Project
+from skewless_demo.story import FOLDER
 from tests.browser.room import running_room
 from tests.browser.visitor import Visitor
 from tests.worlds.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPO = ROOT / "feature_repo"
 DAYS = 19
 MODEL = "delay"

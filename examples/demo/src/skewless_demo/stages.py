@@ -26,21 +26,6 @@ from skewless.contract.errors import DefinitionError, GateError, SourceError, St
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
-from skewless.demo.decided import redis_sinks
-from skewless.demo.feed import live_folder
-from skewless.demo.hours import RACE_ROWS
-from skewless.demo.tour_state import (
-    HOUR_US,
-    START_SECONDS,
-    STATE,
-    PrintLine,
-    Row,
-    TourState,
-    gain_text,
-    gains,
-    json_rows,
-    run_command,
-)
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, label_source, read_labels, table_spec
 from skewless.infra.online.store import open_online_store
@@ -52,6 +37,21 @@ from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs
 from skewless.training.stored_matrix import score_rows
 from skewless.validation.evaluation.metrics import ScoredRows
+from skewless_demo.decided import redis_sinks
+from skewless_demo.feed import live_folder
+from skewless_demo.hours import RACE_ROWS
+from skewless_demo.tour_state import (
+    HOUR_US,
+    START_SECONDS,
+    STATE,
+    PrintLine,
+    Row,
+    TourState,
+    gain_text,
+    gains,
+    json_rows,
+    run_command,
+)
 
 
 def prepare(tour: TourState) -> None:

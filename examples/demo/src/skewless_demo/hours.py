@@ -16,10 +16,16 @@ from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
-from skewless.demo.decided import ReceivedDecisions, prove
-from skewless.demo.feed import Feed
-from skewless.demo.outcomes import SentOutcomes
-from skewless.demo.tour_state import (
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.training.decision import SliceColumn
+from skewless.training.quality import quality_lines
+from skewless.validation.evaluation.evaluation import evaluate
+from skewless.validation.evaluation.metrics import ScoredRows
+from skewless_demo.decided import ReceivedDecisions, prove
+from skewless_demo.feed import Feed
+from skewless_demo.outcomes import SentOutcomes
+from skewless_demo.tour_state import (
     HOUR_US,
     PrintLine,
     Row,
@@ -30,12 +36,6 @@ from skewless.demo.tour_state import (
     json_rows,
     progress_bar,
 )
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.training.decision import SliceColumn
-from skewless.training.quality import quality_lines
-from skewless.validation.evaluation.evaluation import evaluate
-from skewless.validation.evaluation.metrics import ScoredRows
 
 RACE_ROWS = 100
 _SAMPLE_ROWS = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.demo.tour_state import auc_gain, gain_text
 from skewless.validation.evaluation.metrics import ScoredRows
+from skewless_demo.tour_state import auc_gain, gain_text
 
 
 def scored(strength: float, n: int = 2_000) -> ScoredRows:

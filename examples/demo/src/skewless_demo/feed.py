@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource
-from skewless.demo.tour_state import wait_for
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import OnlineStore
@@ -28,6 +27,7 @@ from skewless.infra.streams.port import EventSender, Partition
 from skewless.infra.streams.redis_link import EventKeys, RedisLink, parse_position
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
+from skewless_demo.tour_state import wait_for
 
 
 @dataclass(frozen=True, kw_only=True)

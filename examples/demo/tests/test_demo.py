@@ -17,7 +17,7 @@ from tests.worlds.edits import edit
 from tests.worlds.payments_data import write_payments
 
 DAY = 86_400_000_000
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def skewless(*words: str) -> subprocess.CompletedProcess[str]:

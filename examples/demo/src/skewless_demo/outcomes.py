@@ -20,13 +20,13 @@ from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.demo.tour_state import TourState
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, read_labels, table_spec
 from skewless.infra.packages.package import open_package
 from skewless.training.quality import measure, quality_lines
 from skewless.training.stored_matrix import score_rows
 from skewless.training.train import find_trainer
+from skewless_demo.tour_state import TourState
 
 _TIME = pa.timestamp("us", tz="UTC")
 _MOST = 5_000  # outcomes of a request

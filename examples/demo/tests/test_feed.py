@@ -14,11 +14,11 @@ import pytest
 from skewless import Project
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import PlaceError
-from skewless.demo.feed import Feed
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.worker import Worker
+from skewless_demo.feed import Feed
 from tests.worlds.windowed_types import write_repo
 
 HOUR = 3_600_000_000

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.labels import Outcomes
-from skewless.demo.decided import ReceivedDecisions
-from skewless.demo.feed import Feed
-from skewless.demo.hours import Hours
-from skewless.demo.outcomes import SentOutcomes, compare_with_table
-from skewless.demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
-from skewless.demo.tour_state import STATE, StreamWorker, TourState, log_to_file, serving
 from skewless.project import Project
+from skewless_demo.decided import ReceivedDecisions
+from skewless_demo.feed import Feed
+from skewless_demo.hours import Hours
+from skewless_demo.outcomes import SentOutcomes, compare_with_table
+from skewless_demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
+from skewless_demo.tour_state import STATE, StreamWorker, TourState, log_to_file, serving
 
 
 def run_demo(repo: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPO = ROOT / "feature_repo"
 # Three days after the second version is champion in a load of any date: all times move by whole weeks.
 DAYS = 19

@@ -1,0 +1,1 @@
+"""The demo on real flights, and the story of weeks with drift and faults."""
