@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.formats.events import check_formats
-from skewless.infra.host.processes import run_behind_servers
+from skewless.infra.host.processes import reject_running, run_behind_servers
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -123,12 +124,18 @@ class Planner:
     def apply(self, now_us: int) -> PlanReport:
         """Register the definitions with Feast and apply the plan; return the changes.
 
+        First, the tables of a database that an older release wrote are changed, in one transaction.
+
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            ConflictError: another process applies a plan; nothing was changed.
+            ConflictError: another process applies a plan, or a process uses tables that have to be changed; nothing
+                was changed.
             StoreError: the disk or the database failed; nothing was changed.
         """
+        database = self.state.database
+        if database.schema_version():
+            database.upgrade(partial(reject_running, self.state))
         number, applied = read_plan_number(self.state), read_valid(self.state)
         # Hashed first: an edit made meanwhile is shown by the next plan.
         files = hash_definition_files(self.repo, applied.files if applied else ())

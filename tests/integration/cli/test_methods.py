@@ -174,7 +174,6 @@ CASES = [
     VerbCase("bundle /nowhere/bundle --dry-run", lambda p: p.bundle(Path("/nowhere/bundle"), dry_run=True)),
     VerbCase("export fraud --to tape", lambda p: p.export("fraud", to="tape")),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
-    VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("letters list", lambda p: p.letters.list()),
     VerbCase("letters send nosuch --dry-run", lambda p: p.letters.send("nosuch", dry_run=True)),
