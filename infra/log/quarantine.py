@@ -51,8 +51,8 @@ class RejectedBatch(PlainRecord):
         batch: name of its file, without the ending.
         rejected_us: when it was last rejected, by the disk's clock, UTC microseconds.
         rows: all rows of the batch.
-        bad_rows: rows that violate an expectation about single rows.
-        failed: the expectations that failed.
+        bad_rows: rows that violate an expectation about single rows; None: the file cannot be read.
+        failed: the expectations that failed, or why the file cannot be read.
         reasons: number of bad rows by reason; the 20 most frequent.
     """
 
@@ -60,7 +60,7 @@ class RejectedBatch(PlainRecord):
     batch: str
     rejected_us: int
     rows: int
-    bad_rows: int
+    bad_rows: int | None
     failed: list[str]
     reasons: dict[str, int]
 
