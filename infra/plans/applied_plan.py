@@ -299,7 +299,7 @@ def hash_definition_files(repo: Path, loaded: Iterable[str] = ()) -> dict[str, s
     """Return the SHA-256 of each definition file, by path relative to the repo; missing files are skipped.
 
     Args:
-        loaded: files that the compiler loaded or opened; the Python files of the repo's top folder are always included.
+        loaded: modules that the compiler loaded; the Python files of the repo's top folder are always included.
     """
     names = {path.name for path in repo.glob("*.py")}.union(loaded)
     return {name: hash_file(repo / name) for name in sorted(names) if (repo / name).is_file()}

@@ -279,7 +279,9 @@ class Database(ABC):
         with self._all_or_nothing(connection, self._begin):
             before = self._read_version(connection)
             self._reject_newer(before)
-            if 0 < before < len(self._steps):
+            if before == len(self._steps):
+                return before
+            if before:
                 check()
             for statement in (statement for step in self._steps[before:] for statement in step):
                 if isinstance(statement, str):

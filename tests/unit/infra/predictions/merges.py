@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
@@ -52,6 +54,16 @@ def spool_record(state: ProjectState, given: PredictionBatch) -> Path:
     log.close()
     (path,) = set(spool.waiting()) - before
     return path
+
+
+def import_file(state: ProjectState, path: Path) -> None:
+    """Move a file into the log."""
+    stored = state.storage.put_file(f"{PREDICTIONS}/{path.name}", path)
+    columns, rows = encode_columns(SCHEMA), pq.read_metadata(path).num_rows
+    Catalog(state.database).append(
+        PREDICTIONS, stored, rows, began_at=time.time(), at_us=int(path.name[:20]), columns=columns
+    )
+    path.unlink()
 
 
 def merge(state: ProjectState, *, day: int = 100) -> int:
