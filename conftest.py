@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from skewless.infra.compiler import input_recorder
 from skewless.infra.host import priority, processes
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.database import Database
@@ -104,12 +102,6 @@ def _reset_logging() -> Iterator[None]:
     """Leave structlog as it was imported: ``capture_logs`` leaves it configured, which a later test would inherit."""
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture(autouse=True)
-def _trust_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let plans be reused: modules that tests before this one wrote are younger than this process."""
-    monkeypatch.setattr(input_recorder, "started_ns", time.time_ns)
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from skewless.operations.report import report  # noqa: F401
     from skewless.operations.scheduler import Invoke
     from skewless.operations.tracking import PublishReport
-    from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
     from skewless.validation.drift.verdicts import DriftReport
 
@@ -293,11 +292,5 @@ class Project(Workspace):
 
     bundle = _ops.bundle.bundle
     recover = _audited(_ops.recovery.recover)
-
-    def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
-        """Bring the state of an older release to this one."""
-        from skewless.operations.upgrade import upgrade_state
-
-        return upgrade_state(self.state, dry_run=dry_run)
 
     status = _ops.status.read_status

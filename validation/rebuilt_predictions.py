@@ -25,7 +25,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_positions import applied_matrix
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.reader import LoggedPredictions
-from skewless.infra.predictions.record import checksums, checksums_v1, largest_output
+from skewless.infra.predictions.record import checksums, largest_output
 from skewless.validation.replay_report import Cause, Findings
 
 
@@ -187,13 +187,9 @@ def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
 
 
 def _expected_checksums(logged: LoggedPredictions) -> Int64Array:
-    """Return the correct checksums of logged rows, by the format of their file."""
+    """Return the correct checksums of logged rows."""
     outputs = () if logged.scores.ndim == 1 else (logged.scores,)
-    sums = checksums(logged.vectors, logged.score, *outputs)
-    first_format = np.flatnonzero(logged.formats == 1)
-    if len(first_format):
-        sums[first_format] = checksums_v1(logged.vectors[first_format], logged.score[first_format])
-    return sums
+    return checksums(logged.vectors, logged.score, *outputs)
 
 
 def _equal_scores(logged: LoggedPredictions, recomputed: RecomputedScores) -> BoolArray:

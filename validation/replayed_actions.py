@@ -19,8 +19,6 @@ from skewless.infra.packages.served_model import RowActions, ServedModel
 from skewless.infra.predictions.reader import LoggedPredictions
 from skewless.validation.replay_report import Cause, Findings
 
-_FIRST_FORMAT = 4  # of files with actions
-
 
 def compare_actions(model: ServedModel, logged: LoggedPredictions, findings: Findings) -> None:
     """Record every prediction with another action, reasons or propensity than those of its logged score."""
@@ -78,7 +76,7 @@ def _compare(
     lists = {name: (version.number, frozenset(version.values)) for name, version in versions.items()}
     act = _open_policy(model, logged, own)
     before, after = [_Action.of_log(logged, i) for i in at], act(lists)
-    different = [k for k, i in enumerate(at) if before[k] != after[k] and logged.formats[i] >= _FIRST_FORMAT]
+    different = [k for k in range(len(at)) if before[k] != after[k]]
     if not different:
         return
     erased = [name for name, version in versions.items() if version.erased]

@@ -207,7 +207,7 @@ def _encode(keys: _Keys) -> dict[str, Any]:
 def _encode_key(key: ApiKey) -> dict[str, Any]:
     item: dict[str, Any] = {name: getattr(key, name) for name in ("name", "rate", "created_us", "expires_us")}
     item["scopes"] = sorted(key.scopes)
-    # Older releases refuse keys with a part that they do not know, rather than ignore a restriction.
+    # A release refuses keys with a part that it does not know, rather than ignore a restriction.
     if key.digest is not None:
         item["sha256"] = key.digest.hex()
     if key.certificate is not None:

@@ -28,10 +28,10 @@ from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner, input_dtype
 from skewless.infra.compiler import array_calls
-from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.compiler.decisions import compile_decisions
 from skewless.infra.compiler.feast_settings import load_settings
-from skewless.infra.compiler.input_recorder import CONFIG, InputRecorder, repo_modules
+from skewless.infra.compiler.repo_modules import CONFIG, list_repo_files, repo_modules
 from skewless.infra.compiler.services import (
     check_event_transform,
     check_inputs,
@@ -57,16 +57,14 @@ def compile_repo(repo: Path) -> CompiledRepo:
     Raises:
         DefinitionError: a definition cannot be served exactly.
     """
-    recorder = InputRecorder(repo=repo.absolute())
     with repo_modules(repo):
-        with recorder.watching():
-            project = _project_name(repo)
-            module = load_module(repo, DEFINITIONS)
-            objects = _feast_objects(module)
-            plan = _compile_plan(project, repo, objects)
-            models = tuple(_compile_policy(spec, plan) for spec in _models(repo))
-            decisions = compile_decisions(_decisions(repo), plan, models)
-        inputs = recorder.read_inputs((DEFINITIONS, MODELS))
+        project = _project_name(repo)
+        module = load_module(repo, DEFINITIONS)
+        objects = _feast_objects(module)
+        plan = _compile_plan(project, repo, objects)
+        models = tuple(_compile_policy(spec, plan) for spec in _models(repo))
+        decisions = compile_decisions(_decisions(repo), plan, models)
+        files = list_repo_files(repo)
     for transform in plan.transforms:
         TransformRunner.from_plan(plan, transform).check()
     for window in plan.windows:
@@ -81,8 +79,7 @@ def compile_repo(repo: Path) -> CompiledRepo:
         plan=plan,
         models=models,
         feast_objects=objects_to_register,
-        inputs=inputs,
-        files=recorder.repo_files(),
+        files=files,
         decisions=decisions,
     )
 

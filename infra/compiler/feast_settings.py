@@ -11,7 +11,7 @@ from feast.infra.offline_stores.offline_store import OfflineStore
 from feast.repo_config import FeastConfigBaseModel, RepoConfig, load_repo_config
 from pydantic import ValidationError
 
-from skewless.infra.compiler.input_recorder import CONFIG
+from skewless.infra.compiler.repo_modules import CONFIG
 
 # The values that name Feast's store of files, which imports Dask and SciPy.
 _FILE_STORE: tuple[object, ...] = ("dask", "file", {}, {"type": "dask"}, {"type": "file"})

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import is_process, machine_id
@@ -39,7 +39,7 @@ class Process:
         beat_s: time of its last heartbeat, seconds, by the clock of the database: clocks of machines may differ.
         plan: hash of the plan that it uses; empty: none yet.
         detail: values specific to its kind, plain JSON.
-        has_ended: it was killed on this machine, where its pid is gone; found by the reader, not stored.
+        has_ended: it was killed on this machine, where its pid is gone; found by the reader.
     """
 
     kind: Kind
@@ -102,9 +102,7 @@ class ProcessRecord:
         if not self._is_swept:
             self._sweep()
             self._is_swept = True
-        body = asdict(replace(self._own, beat_s=self._database.now_us() / 1e6))
-        del body["has_ended"]  # earlier releases do not read it
-        self._documents.put(self._name, body)
+        self._documents.put(self._name, asdict(replace(self._own, beat_s=self._database.now_us() / 1e6)))
 
     def _sweep(self) -> None:
         """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
@@ -165,6 +163,19 @@ def is_served_here(state: ProjectState) -> bool:
         process.kind == "server" and process.host == host and not process.is_silent(now_s)
         for process in read_processes(state)
     )
+
+
+def reject_running(state: ProjectState) -> None:
+    """Reject a change of the tables while a process of the project uses them.
+
+    Raises:
+        ConflictError: a process runs.
+    """
+    now_s = state.database.now_us() / 1e6
+    for process in read_processes(state):
+        if not process.is_silent(now_s):
+            problem = f"has a running {process.kind}"
+            raise ConflictError("project", problem, value=process.host, fix="stop it, then run again")
 
 
 def _documents(state: ProjectState) -> Documents:

@@ -165,13 +165,6 @@ class Catalog:
                 self.record_end(partition, *end)
         return segment
 
-    def adopt(self, partition: str, segments: Sequence[Segment], columns: str) -> None:
-        """Add a complete log whose objects are stored already; does nothing if the partition has rows."""
-        with self._database.transaction():
-            if self._move_end(partition, 0, segments[-1].last + 1, columns):
-                for segment in segments:
-                    self._insert(partition, segment)
-
     def restamp(self, partition: str, segment: Segment) -> None:
         """Record the stamp of a segment's object, which another storage has now."""
         sql = "UPDATE segments SET stamp = ? WHERE partition = ? AND first_seq = ?"

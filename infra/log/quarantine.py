@@ -51,8 +51,8 @@ class RejectedBatch(PlainRecord):
         batch: name of its file, without the ending.
         rejected_us: when it was last rejected, by the disk's clock, UTC microseconds.
         rows: all rows of the batch.
-        bad_rows: rows that violate an expectation about single rows; None: an older release wrote the file.
-        failed: the expectations that failed; empty if an older release wrote the file.
+        bad_rows: rows that violate an expectation about single rows; None: the file cannot be read.
+        failed: the expectations that failed, or why the file cannot be read.
         reasons: number of bad rows by reason; the 20 most frequent.
     """
 

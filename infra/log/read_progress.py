@@ -19,8 +19,7 @@ class Progress:
         files: fingerprints of the source's files.
         upto_us: publication time up to which they were read.
         next_seq: end of the log at that time.
-        waiting: number of rows in these files that were not due, by reason. Older records lack this field and are
-            ignored, because such rows were rejected then.
+        waiting: number of rows in these files that were not due, by reason.
         next_due_us: when the first of these rows is due; None: no row waits.
     """
 
@@ -32,7 +31,7 @@ class Progress:
 
     @classmethod
     def read(cls, state: ProjectState, view: View) -> Self | None:
-        """Return the progress of a view; None if no run has read the source, or an older release wrote it."""
+        """Return the progress of a view; None if no run has read the source, or another release wrote it."""
         body = _documents(state).get(_name(view))
         try:
             return None if body is None else cls(**body)

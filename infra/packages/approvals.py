@@ -57,9 +57,9 @@ class Approvals:
         """Store where the version comes from that will have these files."""
         self._origins.put(f"{check_model_name(model)}/{content}", asdict(origin))
 
-    def origin(self, model: str, version: str, content: str) -> PackageOrigin | None:
-        """Return where a version comes from, in older states by its number; None: it was trained here."""
-        body = self._origins.get(f"{check_model_name(model)}/{content}") or self._origins.get(f"{model}/{version}")
+    def origin(self, model: str, content: str) -> PackageOrigin | None:
+        """Return where the version with these files comes from; None: it was trained here."""
+        body = self._origins.get(f"{check_model_name(model)}/{content}")
         return None if body is None else PackageOrigin(**body)
 
     def add(self, model: str, approval: Approval) -> None:

@@ -28,9 +28,7 @@ _T = TypeVar("_T")
 _FORMAT = 1  # of the manifest
 _MAX_SIGNATURE_BYTES = 4_096
 _EXTRA = "extra/"
-_DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
-_OPTIONAL_DOCUMENTS = ("bounds", "curves")  # documents that older packages lack
-ALL_DOCUMENTS = (*_DOCUMENTS, *_OPTIONAL_DOCUMENTS)
+ALL_DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about", "bounds", "curves")
 SERVED_DOCUMENTS = ("plan", "metrics", "bounds")  # a server holds many models, and never shows the others
 _ARRAYS = ("rows", "margins", "scores")
 
@@ -82,7 +80,7 @@ class PackageContents(PackageParts):
         Raises:
             PackageError: two files have one name, a name points out of the folder, or a value is not JSON.
         """
-        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in (*_DOCUMENTS, *_OPTIONAL_DOCUMENTS)}
+        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in ALL_DOCUMENTS}
         files["spec.json"] = _to_json("spec", self.spec.as_dict())
         files |= {f"reference_{name}.npy": _to_npy(getattr(self.reference, name)) for name in _ARRAYS}
         files |= {_EXTRA + check_file_name(name): text.encode() for name, text in self.extra.items()}
@@ -125,8 +123,7 @@ def open_package(store: PackageStore, name: str, version: str, documents: Collec
     folder = store.packages.version_folder(name, version)
     verified = verify_folder(folder, name, version, store.trust)
     files = verified.files
-    texts = {part: files[f"{part}.json"] for part in _DOCUMENTS}
-    texts |= {part: files.get(f"{part}.json", b"{}") for part in _OPTIONAL_DOCUMENTS}
+    texts = {part: files[f"{part}.json"] for part in ALL_DOCUMENTS}
     return Package(
         path=folder,
         name=name,

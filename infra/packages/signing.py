@@ -34,7 +34,7 @@ class TrustPolicy:
     Args:
         state: its database has the trusted public keys, ``ed25519:`` and base64; read where ``given`` is empty.
         given: trusted public keys that replace those of the database.
-        unsigned: whether a package without a signature is loaded too.
+        unsigned: whether a package without a signature passes too: it is about to be signed.
 
     Raises:
         DefinitionError: a given key is not one.
@@ -73,7 +73,7 @@ class TrustPolicy:
         if signature is None:
             if self.unsigned:
                 return
-            fix = "if you trust the files in its folder, run `skewless sign`; or set unsigned_packages: load"
+            fix = "if you trust the files in its folder, run `skewless sign`"
             raise PackageError(thing, "is not signed", fix=fix)
         key, signed = _decode_signature(thing, signature)
         if key not in self.trusted_keys():

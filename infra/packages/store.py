@@ -247,11 +247,7 @@ class PackageStore:
         return cls(
             packages=PackageFolder.of(state),
             state=state,
-            trust=TrustPolicy(
-                state=state,
-                given=frozenset(settings.trusted_keys),
-                unsigned=settings.unsigned_packages == "load",
-            ),
+            trust=TrustPolicy(state=state, given=frozenset(settings.trusted_keys)),
             signer=Signer(
                 path=state / PRIVATE_FILE if settings.signing_key is None else Path(settings.signing_key),
                 own=settings.signing_key is None,

@@ -73,7 +73,7 @@ def _write(store: PackageStore, name: str, model_file: str, files: dict[str, byt
 
 
 def sign_package(store: PackageStore, name: str, version: str, *, dry: bool = False) -> None:
-    """Sign a package without a signature, for example from a release that did not sign packages.
+    """Sign a package without a signature, for example one whose signer is no longer trusted.
 
     Args:
         dry: only check whether it can be signed.

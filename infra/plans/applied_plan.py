@@ -120,9 +120,8 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
         "registry": applied.registry,
         "registry_sha256": applied.registry_sha256,
         "files": dict(applied.files),
+        "decisions": [item.as_dict() for item in applied.decisions],
     }
-    if applied.decisions:  # earlier plans do not have the key
-        body["decisions"] = [item.as_dict() for item in applied.decisions]
     try:
         body = json.loads(json.dumps(body, allow_nan=False))  # in JSON, tuples are lists
     except ValueError as error:
@@ -197,8 +196,8 @@ def _decode(number: int, body: Any) -> AppliedPlan:  # noqa: ANN401 - JSON
         return AppliedPlan(
             plan=FeaturePlan.from_dict(body["plan"]),
             models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
-            files=dict(body.get("files", {})),
-            decisions=tuple(DecisionStream.from_dict(item) for item in body.get("decisions", ())),
+            files=dict(body["files"]),
+            decisions=tuple(DecisionStream.from_dict(item) for item in body["decisions"]),
             **{name: body[name] for name in ("applied_us", "registry", "registry_sha256")},
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -300,7 +299,7 @@ def hash_definition_files(repo: Path, loaded: Iterable[str] = ()) -> dict[str, s
     """Return the SHA-256 of each definition file, by path relative to the repo; missing files are skipped.
 
     Args:
-        loaded: files that the compiler loaded or opened; the Python files of the repo's top folder are always included.
+        loaded: modules that the compiler loaded; the Python files of the repo's top folder are always included.
     """
     names = {path.name for path in repo.glob("*.py")}.union(loaded)
     return {name: hash_file(repo / name) for name in sorted(names) if (repo / name).is_file()}

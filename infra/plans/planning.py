@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.formats.events import check_formats
-from skewless.infra.host.processes import run_behind_servers
+from skewless.infra.host.processes import reject_running, run_behind_servers
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -41,7 +42,6 @@ from skewless.infra.plans.applied_plan import (
     read_valid,
     save_applied,
 )
-from skewless.infra.plans.compile_record import read_record, save_record
 from skewless.infra.plans.event_sums import check_logged_types, check_sums
 from skewless.infra.plans.needed_views import CHAMPION, NeededViewsMonitor
 from skewless.infra.plans.plan_effects import (
@@ -111,40 +111,39 @@ class Planner:
         return run_behind_servers(self.state, self._plan)
 
     def _plan(self) -> PlanReport:
-        if (unchanged := self._unchanged()) is not None:
-            return self._compare(unchanged)
         with defer_type_checks():
             from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
-        compiled, _, report = self._compile()
+        compiled, report = self._compile()
         check_registration(self.repo, compiled.feast_objects)
         return report
 
     def apply(self, now_us: int) -> PlanReport:
         """Register the definitions with Feast and apply the plan; return the changes.
 
+        First, the tables of a database that an older release wrote are changed, in one transaction.
+
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            ConflictError: another process applies a plan; nothing was changed.
+            ConflictError: another process applies a plan, or a process uses tables that have to be changed; nothing
+                was changed.
             StoreError: the disk or the database failed; nothing was changed.
         """
-        number, applied = read_plan_number(self.state), read_valid(self.state)
-        # Hashed first: an edit made meanwhile is shown by the next plan.
-        files = hash_definition_files(self.repo, applied.files if applied else ())
-        # A registry that is not a file may have changed without a trace: it is written again.
-        is_file = applied is not None and (self.repo / applied.registry).is_file()
-        unchanged = run_behind_servers(self.state, self._unchanged) if is_file else None
-        if unchanged is not None and applied is not None and applied.files == files:
-            return replace(self._compare(unchanged), applied=True)
-        return self._apply(now_us, files, number + 1)
-
-    def _apply(self, now_us: int, files: Mapping[str, str], number: int) -> PlanReport:
         with defer_type_checks():
             from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
-        compiled, tables, report = run_behind_servers(self.state, self._compile)
+        database = self.state.database
+        if database.schema_version():
+            database.upgrade(partial(reject_running, self.state))
+        number, applied = read_plan_number(self.state), read_valid(self.state)
+        # Hashed first: an edit made meanwhile is shown by the next plan.
+        files = hash_definition_files(self.repo, applied.files if applied else ())
+        compiled, report = run_behind_servers(self.state, self._compile)
         loaded = hash_definition_files(self.repo, compiled.files)
+        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
+        if applied is not None and applied.files == files and self._is_applied(compiled, applied):
+            return replace(report, applied=True)
         make_folder(self.state.folder)
         registry = registry_path(self.repo)
         # Held only now: what does not compile changes nothing, not even a lease. Not in idle time: others wait for it.
@@ -155,33 +154,22 @@ class Planner:
                 applied_us=now_us,
                 registry=registry,
                 registry_sha256=hash_file(self.repo / registry),
-                files={name: files.get(name, sha256) for name, sha256 in loaded.items()},
+                files=files,
                 decisions=compiled.decisions,
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
-            save_applied(self.state, applied, number, lease)
-        save_record(self.state, compiled, tables)
+            save_applied(self.state, applied, number + 1, lease)
         return replace(report, applied=True)
 
-    def _unchanged(self) -> CompiledRepo | None:
-        """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
-        record, applied = read_record(self.state), read_valid(self.state)
-        if not (record and applied) or record.difference(self.repo, self.state, applied) is not None:
-            return None
-        compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
-        check_formats(compiled.plan.sources, self.settings)  # an unchanged definition may have another schema by now
-        try:
-            if {name: _identity(types) for name, (_, types) in self._tables(compiled).items()} != record.tables:
-                return None
-        except SourceError:  # the full compilation reports it
-            return None
-        # The log grows without a change of the definitions, so its types are compared each time.
-        for source in compiled.plan.sources:
-            check_logged_types(self.state, source)
-        return compiled
+    def _is_applied(self, compiled: CompiledRepo, applied: AppliedPlan) -> bool:
+        """Return whether an apply would change nothing."""
+        # A registry that is not a file may have changed without a trace: it is written again.
+        is_file = (self.repo / applied.registry).is_file()
+        is_current = is_file and read_registry_state(self.repo, self.state, applied) == "current"
+        return is_current and _identity(compiled) == _identity(applied)
 
-    def _compile(self) -> tuple[CompiledRepo, dict[str, str], PlanReport]:
-        """Return the definitions, checked against their tables, the identities of the tables' types, and changes."""
+    def _compile(self) -> tuple[CompiledRepo, PlanReport]:
+        """Return the definitions, checked against their tables, and the changes."""
         with defer_type_checks():
             from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
@@ -208,7 +196,7 @@ class Planner:
         for window in compiled.plan.windows:
             if window.hash not in known:
                 check_sums(self.connect(), window, read_log_partitions(self.state, window.source))
-        return compiled, {key: _identity(types) for key, (_, types) in tables.items()}, self._compare(compiled)
+        return compiled, self._compare(compiled)
 
     def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
         """Return the name and the column types of the table behind each source; types None: there is no file."""
@@ -218,8 +206,6 @@ class Planner:
             tables[f"view {view.name}"] = view_table(self.repo, view) if self._is_named(view.source.path) else None
         for source in plan.sources:
             tables[f"source {source.name}"] = _find_history(self.repo, source, event_columns(source))
-            history = _find_history(self.repo, source, {})  # as the compiler reads it; it does not read text files
-            tables[f"history {source.name}"] = None if history is None or history.is_text else history
         for spec in compiled.models:
             table = table_spec(spec)
             is_named = table is not None and self._is_named(label_source(table).path)
@@ -345,5 +331,7 @@ def _find_history(repo: Path, source: EventSource, declared: Mapping[str, DType]
         return None
 
 
-def _identity(types: Mapping[str, str] | None) -> str:
-    return "" if types is None else digest(list(types.items()))
+def _identity(declared: CompiledRepo | AppliedPlan) -> str:
+    """Return a digest of the plan, the models and the decision streams as JSON, in which lists are tuples, too."""
+    parts = [[item.as_dict() for item in items] for items in (declared.models, declared.decisions)]
+    return digest([declared.plan.as_dict(), *parts])

@@ -103,14 +103,11 @@ def _count_file(path: str) -> tuple[tuple[tuple[str, str, Role, int], int], ...]
     """Return the numbers by model, version, role and hour of a file, which never changes."""
     try:
         with pq.ParquetFile(path) as file:
-            rows = file.read(columns=[name for name in _COLUMNS if name in file.schema_arrow.names])
+            rows = file.read(columns=list(_COLUMNS))
     except (OSError, pa.ArrowException) as error:
         raise StoreError("prediction log", f"cannot be read: {error}", fix="restore the corrupt file") from error
-    if "role" not in rows.column_names:  # of an older release
-        rows = rows.append_column("role", pa.repeat(pa.scalar("champion"), rows.num_rows))
     rows = rows.set_column(0, "t", pc.multiply(pc.divide(rows["t"], HOUR_US), HOUR_US))
     counted = rows.group_by(list(_COLUMNS)).aggregate([([], "count_all")])
     return tuple(
-        ((row["model"], row["version"], row["role"] or "champion", row["t"]), row["count_all"])
-        for row in counted.to_pylist()
+        ((row["model"], row["version"], row["role"], row["t"]), row["count_all"]) for row in counted.to_pylist()
     )

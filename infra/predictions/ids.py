@@ -47,8 +47,6 @@ def decision_ids(stream: str, partition: str, seqs: Iterable[int], times_us: Ite
 def find_id_time(prediction: str) -> range | None:
     """Return the times, microseconds, at which a prediction may have been evaluated; None: its id does not say.
 
-    Ids of earlier releases have no time.
-
     >>> find_id_time("19ad1f7c2e0-8c81a2f7-1f"), find_id_time("529985b27312-1")
     (range(1764459266784000, 1764459266785000), None)
     """

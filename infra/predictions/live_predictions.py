@@ -39,18 +39,18 @@ _REPEATS_SQL = """
 """
 # The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
 # the vectors of selected rows are read.
-_SAMPLE_SQL = """
+_SAMPLE_SQL = f"""
     CREATE TEMP TABLE chosen AS
     SELECT version, part, predictions, unnest(ids) AS id FROM (
         SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
-            arg_min(id, md5_number(concat($seed, id)), {most:d}) AS ids
-        FROM read_parquet($files, union_by_name = true)
+            arg_min(id, md5_number(concat($seed, id)), {{most:d}}) AS ids
+        FROM {ROWS_SQL}
         WHERE model = $model AND t >= $since AND t < $until
         GROUP BY ALL
     )
 """
-_VECTORS_SQL = """
-    SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
+_VECTORS_SQL = f"""
+    SELECT part, version, predictions, vector FROM {ROWS_SQL} AS log
     JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
 """
 _WITH_OUTCOME = pa.schema([*map(SCHEMA.field, ("id", "t", "version", "role", "inputs")), ("has_keys", pa.bool_())])

@@ -28,7 +28,6 @@ from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.segments import (
     BATCH_ROWS,
     PREDICTIONS,
-    PRESENT_ROWS_SQL,
     READ,
     ROWS_SQL,
     open_prediction_log,
@@ -69,7 +68,6 @@ class LoggedPredictions:
         inputs: JSON text of each caller's inputs.
         score: shape ``(n,)``: the largest of the outputs.
         scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
-        formats: formats of their files.
         roles: role of the version: it served the prediction, or scored it as a shadow.
         actions: the decision about each; None: there is none.
         propensities: probability of each action; NaN: the model did not explore.
@@ -94,7 +92,6 @@ class LoggedPredictions:
     vectors: Matrix
     score: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
-    formats: npt.NDArray[np.uint8]
     roles: Sequence[Role]
     checksums: Int64Array
     actions: Sequence[str | None]
@@ -207,7 +204,7 @@ class PredictionLog:
         files = [name for (name,) in self._query(place, {"id": prediction, **values}).fetchall()]
         if not files:
             return None
-        query = f"SELECT * EXCLUDE filename FROM {ROWS_SQL} WHERE id = $id ORDER BY role = 'shadow' LIMIT 1"
+        query = f"SELECT * FROM {ROWS_SQL} WHERE id = $id ORDER BY role = 'shadow' LIMIT 1"
         table = self._query(query, {"id": prediction}, files).to_arrow_table()
         facts = {
             name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
@@ -223,11 +220,7 @@ class PredictionLog:
         """
         if not self._files:
             return pa.table({})
-        try:
-            return self._query(f"WITH rows AS {PRESENT_ROWS_SQL} {query}", values).to_arrow_table()
-        except (StoreError, duckdb.Error):
-            with translate_query_errors("prediction log"):
-                return self._query(f"WITH rows AS {ROWS_SQL} {query}", values).to_arrow_table()
+        return self._query(f"WITH rows AS (FROM {ROWS_SQL}) {query}", values).to_arrow_table()
 
     def _query(
         self, query: str, values: Mapping[str, Any] | None = None, files: list[str] | None = None
@@ -247,7 +240,6 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         vectors=decode_matrix(table["vector"]),
         score=score,
         scores=score if table["scores"].null_count == n else decode_matrix(table["scores"]),
-        formats=numbers(table["format"]),
         roles=table["role"].to_pylist(),
         checksums=numbers(table["checksum"]),
         actions=table["action"].to_pylist(),

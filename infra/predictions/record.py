@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -163,13 +162,6 @@ def checksums(*columns: _Floats) -> Int64Array:
     _mix(words)
     sums: Int64Array = words.sum(axis=1, dtype=np.uint64).view(np.int64)
     return sums
-
-
-def checksums_v1(vectors: _Floats, scores: _Floats) -> Int64Array:
-    """Return the ``checksum`` column of files in the first format: blake2b of each vector and its score."""
-    rows = np.ascontiguousarray(_words([vectors, scores]))
-    sums = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    return np.frombuffer(b"".join(sums), dtype="<i8").astype(np.int64)
 
 
 def _words(columns: Any) -> _Words:  # noqa: ANN401 - arrays of one or two dimensions

@@ -13,43 +13,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.spool import Spool
 from skewless.infra.storage.project_state import ProjectState
 
-_REPLACED = """
-    SELECT * REPLACE (
-        coalesce(asked_at, t) AS asked_at,
-        coalesce(read_start, t) AS read_start,
-        coalesce(source, 'entities') AS source,
-        coalesce(role, 'champion') AS role,
-        coalesce(format, 1) AS format,
-        coalesce(narrow, false) AS narrow
-    )
-"""
-# Predictions in files of the present format, which need no union of their columns: that opens each file twice.
-PRESENT_ROWS_SQL = f"({_REPLACED} FROM read_parquet($files))"
-# Predictions in files of any format; columns that older ones lack have their values in that format.
-ROWS_SQL = f"""(
-    {_REPLACED}
-    FROM (
-        SELECT * FROM read_parquet($files, union_by_name = true, filename = true)
-        UNION ALL BY NAME
-        SELECT
-            NULL::BIGINT AS asked_at,
-            NULL::BIGINT AS read_start,
-            NULL::VARCHAR AS source,
-            NULL::DOUBLE[] AS scores,
-            NULL::UTINYINT AS format,
-            NULL::VARCHAR AS role,
-            NULL::BIGINT AS policy,
-            NULL::BOOLEAN AS narrow,
-            NULL::VARCHAR AS trace_id,
-            NULL::STRUCT(stream VARCHAR, "partition" VARCHAR, seq BIGINT, event_ts BIGINT, late BOOLEAN) AS event,
-            NULL::VARCHAR AS action,
-            NULL::DOUBLE AS propensity,
-            NULL::VARCHAR[] AS reasons,
-            NULL::VARCHAR AS lists
-        WHERE false
-    )
-)"""
-FORMAT = 4  # format 1 lacks the column `format`, format 2 lacks role and policy, format 3 action and propensity
+ROWS_SQL = "read_parquet($files)"  # all columns of the predictions in files
+FORMAT = 1  # of the rows
 APPLIED = pa.struct([("partition", pa.int64()), ("seq", pa.int64())])
 READ = pa.struct(
     [

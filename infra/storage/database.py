@@ -135,17 +135,17 @@ class Database(ABC):
         with closing(self._connect()) as connection, self._translate_errors():
             return self._read_version(connection)
 
-    def upgrade(self, fill: Callable[[], object] = lambda: None) -> int:
+    def upgrade(self, check: Callable[[], object] = lambda: None) -> int:
         """Bring the schema to the current version; return the version before. A kill leaves the old version.
 
         Args:
-            fill: writes to the new tables, in the same transaction.
+            check: called in the transaction before tables are changed; its error leaves them as they are.
 
         Raises:
             StoreError: the database is unavailable, or its schema is newer than this program.
         """
         with closing(self._connect()) as connection, self._translate_errors():
-            return self._upgrade(connection, fill)
+            return self._upgrade(connection, check)
 
     def close(self) -> None:
         """Close the connections that nobody uses; the next statement opens one."""
@@ -271,14 +271,18 @@ class Database(ABC):
             raise StoreError(
                 self.name,
                 f"has schema {version}, and this release needs schema {len(self._steps)}",
-                fix="stop all processes of the project, and run `skewless upgrade`",
+                fix="stop all processes of the project, and run `skewless apply`",
             )
         self._is_checked = True
 
-    def _upgrade(self, connection: Connection, fill: Callable[[], object] = lambda: None) -> int:
+    def _upgrade(self, connection: Connection, check: Callable[[], object] = lambda: None) -> int:
         with self._all_or_nothing(connection, self._begin):
             before = self._read_version(connection)
             self._reject_newer(before)
+            if before == len(self._steps):
+                return before
+            if before:
+                check()
             for statement in (statement for step in self._steps[before:] for statement in step):
                 if isinstance(statement, str):
                     self._run(connection, statement, ())
@@ -287,7 +291,6 @@ class Database(ABC):
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))
-            fill()
         return before
 
     def _read_version(self, connection: Connection) -> int:

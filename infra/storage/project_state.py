@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from skewless.contract.errors import DefinitionError, StoreError
+from skewless.contract.errors import DefinitionError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
 from skewless.infra.storage.cloud_storage import CloudStorage, append_project, parse_address
@@ -20,7 +20,6 @@ from skewless.infra.storage.sqlite_database import AnswerMemory, SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
 ANSWERS_FILE = "answers.db"
-OLD_PLAN_FILE = "plan.json"  # of releases before the database
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
 
@@ -56,19 +55,8 @@ class ProjectState:
         """The database of everything small that changes; all objects of a process share its connections.
 
         Raises:
-            StoreError: the state was written by an older release; or the database cannot be opened, or is newer.
+            DefinitionError: the address is of an unknown kind.
         """
-        if (self.folder / OLD_PLAN_FILE).exists():
-            raise StoreError(
-                f"state folder {self.folder}",
-                "was written by an older release",
-                fix="stop all processes of the project, and run `skewless upgrade`",
-            )
-        return self.unchecked_database
-
-    @property
-    def unchecked_database(self) -> Database:
-        """The database, also if the state folder needs an upgrade."""
         return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
 
     @property

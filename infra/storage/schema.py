@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +11,6 @@ if TYPE_CHECKING:
 Execute = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 Step = Sequence[str | Callable[[Execute], None]]
 _PAGE_ROWS = 5_000
-_INSERT_ROWS = 500
-
-
-def _split_covers(execute: Execute) -> None:
-    """Copy the covered positions of each run from its JSON into the table of coverage."""
-    after, page = 0, None
-    while page is None or len(page) == _PAGE_ROWS:
-        page = execute(
-            "SELECT run_id, ended_us, covers FROM materializations WHERE run_id > ? ORDER BY run_id LIMIT ?",
-            (after, _PAGE_ROWS),
-        )
-        rows = [
-            (partition, run_id, part["first"], part["last"], part["kind"], ended_us)
-            for run_id, ended_us, covers in page
-            if ended_us is not None
-            for partition, part in json.loads(covers or "{}").items()
-        ]
-        for start in range(0, len(rows), _INSERT_ROWS):
-            batch = rows[start : start + _INSERT_ROWS]
-            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(batch))
-            execute(f"INSERT INTO coverage VALUES {places}", [value for row in batch for value in row])
-        after = page[-1][0] if page else after
 
 
 # Each step is applied once, in this order, in one transaction. A released step never changes: add another one.
@@ -53,8 +30,16 @@ STEPS: tuple[Step, ...] = (
         """CREATE TABLE leases (
             name TEXT PRIMARY KEY, holder TEXT NOT NULL, token BIGINT NOT NULL, until_us BIGINT NOT NULL)""",
         """CREATE TABLE materializations (
-            run_id BIGINT PRIMARY KEY, started_us BIGINT NOT NULL, skew_us BIGINT NOT NULL, ended_us BIGINT,
-            covers TEXT)""",
+            run_id BIGINT PRIMARY KEY, started_us BIGINT NOT NULL, skew_us BIGINT NOT NULL, ended_us BIGINT)""",
+        "CREATE INDEX finished_materializations ON materializations (run_id) WHERE ended_us IS NOT NULL",
+        # The log positions of a partition that a finished run has applied.
+        """CREATE TABLE coverage (
+            partition TEXT NOT NULL, run_id BIGINT NOT NULL, first_position BIGINT NOT NULL,
+            last_position BIGINT NOT NULL, kind TEXT NOT NULL, ended_us BIGINT NOT NULL,
+            PRIMARY KEY (partition, run_id))""",
+        # With all columns: a project has a row per run and view, which are read from the index alone.
+        """CREATE INDEX coverage_by_position ON coverage (
+            partition, last_position, first_position, run_id, kind, ended_us)""",
         # A run of a job: the bodies have the rest of its start and of its end.
         """CREATE TABLE job_runs (
             job TEXT NOT NULL, tick_us BIGINT NOT NULL, attempt BIGINT NOT NULL, state TEXT NOT NULL,
@@ -62,21 +47,6 @@ STEPS: tuple[Step, ...] = (
         "CREATE INDEX job_runs_by_time ON job_runs (tick_us, job, attempt)",
         "CREATE INDEX job_runs_by_state ON job_runs (state, tick_us, job, attempt)",
         "CREATE INDEX job_runs_by_job_and_state ON job_runs (job, state, tick_us, attempt)",
-    ),
-    (
-        # The log positions of a partition that a finished run has applied.
-        """CREATE TABLE coverage (
-            partition TEXT NOT NULL, run_id BIGINT NOT NULL, first_position BIGINT NOT NULL,
-            last_position BIGINT NOT NULL, kind TEXT NOT NULL, ended_us BIGINT NOT NULL,
-            PRIMARY KEY (partition, run_id))""",
-        _split_covers,
-        # With all columns: a project has a row per run and view, which are read from the index alone.
-        """CREATE INDEX coverage_by_position ON coverage (
-            partition, last_position, first_position, run_id, kind, ended_us)""",
-        "ALTER TABLE materializations DROP COLUMN covers",
-        "CREATE INDEX finished_materializations ON materializations (run_id) WHERE ended_us IS NOT NULL",
-    ),
-    (
         # The logs. A partition's next position is the fence of its writers; its columns are an Arrow schema in base64.
         """CREATE TABLE log_partitions (
             partition TEXT PRIMARY KEY, next_seq BIGINT NOT NULL, columns TEXT NOT NULL)""",
@@ -88,8 +58,6 @@ STEPS: tuple[Step, ...] = (
         # Objects that no segment has any more, and the readers that may still use them.
         "CREATE TABLE removed_objects (object TEXT PRIMARY KEY, readers TEXT NOT NULL)",
     ),
-    # The rows of merged files may be sorted by bucket: code that takes them for sorted by position must refuse the log.
-    (),
 )
 
 # The tables with data, and the columns of their primary keys, which are the first ones of each table.

@@ -50,7 +50,7 @@ _PARTS = {
         *(operate.status, operate.list_letters, operate.send_letters, operate.doctor),
         *(capacity.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
-        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, state.bundle),
+        *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.bundle),
     ),
 }
 COMMANDS: tuple[Command, ...] = tuple(command for commands in _PARTS.values() for command in commands)

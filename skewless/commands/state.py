@@ -1,4 +1,4 @@
-"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``bundle``, ``recover`` and ``upgrade``."""
+"""Commands on stored state: ``erase``, ``backup``, ``restore``, ``bundle`` and ``recover``."""
 
 from __future__ import annotations
 
@@ -142,12 +142,3 @@ def recover(session: Session, *, dry_run: DryRun = False) -> None:
     if not (report.logs or report.conflicts or report.missing or report.imports or report.ahead):
         parts.append("nothing to do: the logs have all their rows")
     session.end(report.as_dict(), *parts, error=report.error)
-
-
-@command("Upgrade the state of an older release.", "--dry-run --repo my-project", "--repo my-project")
-def upgrade(session: Session, *, dry_run: DryRun = False) -> None:
-    """Bring the state of an older release to this one."""
-    report = session.project.upgrade(dry_run=dry_run)
-    schemas = f"{report.schema_before} -> {report.schema}"
-    facts: list[tuple[str, Any]] = [("schema of the database", schemas), *report.imported.items()]
-    session.show(report.as_dict(), facts_table(_titled("upgrade", dry_run=dry_run), facts))

@@ -194,7 +194,10 @@ class FeaturePlan:
         return tuple({column.name: column for view in self.all_views for column in view.keys}.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
+        """Return plain JSON values.
+
+        Some defaults are omitted, and so are those of later fields, so that unchanged definitions keep their hash.
+        """
         defaults: dict[str, Any] = {"windows": (), "sources": (), "buckets": BUCKETS}
         parts = {name: tuple(item.as_dict() for item in getattr(self, name)) for name in ("windows", "sources")}
         data = {**asdict(replace(self, windows=(), sources=())), **parts}

@@ -144,9 +144,6 @@ class Settings(BaseModel):
         (),
         description="public keys of trusted package signers; none: the keys in the database, of all who trained",
     )
-    unsigned_packages: Literal["refuse", "load"] = Field(
-        "refuse", description="refuse or load packages without a signature, as older releases wrote them"
-    )
     approvals: int = Field(0, ge=0, description="people who must approve a version before it is promoted; 0: none")
     tls_cert: str | None = Field(None, description="PEM file of the server's certificate; none: plain HTTP")
     tls_key: str | None = Field(None, description="PEM file of the certificate's private key")

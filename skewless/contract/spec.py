@@ -233,14 +233,14 @@ class ModelSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON values; durations are microseconds.
 
-        What is None is omitted, so that an older release can read a spec that does not use newer fields.
+        What is None is omitted, so that a release without a field can read a spec that does not use it.
         """
         return {key: plain_value(value) for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        """Build a spec from the result of ``as_dict``; what older releases wrote as None has its default."""
-        return build_record(cls, {name: value for name, value in data.items() if value is not None})
+        """Build a spec from the result of ``as_dict``."""
+        return build_record(cls, data)
 
 
 def _is_text(value: object) -> bool:

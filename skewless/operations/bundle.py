@@ -42,7 +42,7 @@ SETTINGS = (
     *("max_batch", "body_bytes", "header_bytes", "unfinished_body_bytes", "max_in_flight", "max_wait_ms"),
     *("feature_timeout_ms", "deadline_ms", "feature_cache_ms", "prediction_cache", "second_runtime"),
     *("breaker_failures", "breaker_seconds", "skew_limit_ms", "log_flush_seconds", "log_capacity"),
-    *("trusted_keys", "unsigned_packages"),
+    "trusted_keys",
 )
 
 

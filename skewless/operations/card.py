@@ -86,7 +86,7 @@ def card(project: Workspace, model: str, version: str | None = None) -> ModelCar
         bounds=dict(package.bounds),
         decision=next((item for item in decisions if item["version"] == version), None),
         aliases=[name for name in store.aliases.names(model) if store.aliases.get(model, name) == version],
-        origin=store.approvals.origin(model, version, verify_folder(package.path, model, version, store.trust).content),
+        origin=store.approvals.origin(model, verify_folder(package.path, model, version, store.trust).content),
         approvals=store.approvals.read(model, version),
     )
 

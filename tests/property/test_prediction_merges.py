@@ -25,7 +25,7 @@ from tests.unit.infra.predictions.merges import (
 )
 
 MOST = 8
-WRITE = st.tuples(st.just("write"), st.integers(0, 2), st.integers(1, 5), st.sampled_from((1, 3)))
+WRITE = st.tuples(st.just("write"), st.integers(0, 2), st.integers(1, 5))
 MERGE = st.tuples(st.just("merge"), st.integers(0, 3))
 STEPS = st.lists(st.one_of(WRITE, WRITE, MERGE, st.just(("prove",)), st.just(("delete",))), max_size=14)
 
@@ -39,8 +39,8 @@ def test_each_prediction_is_there_once_and_proven_if_it_was(steps: list[tuple[ob
         state = ProjectState(Path(folder))
         for seed, step in enumerate(steps):
             match step:
-                case ("write", int(day), int(n), int(form)):
-                    write(state, day=day, seed=seed, n=n, form=form)
+                case ("write", int(day), int(n)):
+                    write(state, day=day, seed=seed, n=n)
                     expected |= {key: row for key, row in stored(state).items() if key[0].startswith(f"{seed}-")}
                 case ("merge", int(day)):
                     merge(state, day=day)

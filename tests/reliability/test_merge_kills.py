@@ -47,9 +47,9 @@ IN_THE_FUTURE_US = 2**60
 
 @pytest.fixture(scope="module")
 def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> ProjectState:
-    """Two days in two formats; some rows of the first day are proven, and some files are not shipped."""
+    """Two days; some rows of the first day are proven, and some files are not shipped."""
     state = addresses.state(tmp_path_factory.mktemp("log") / "state")
-    prove(state, [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][:2])
+    prove(state, [write(state, day=0, seed=seed) for seed in range(4)][:2])
     for seed in range(4, 6):
         write(state, day=1, seed=seed)
     write(state, day=200, seed=6)

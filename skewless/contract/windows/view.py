@@ -99,7 +99,10 @@ class EventSource(PlainRecord):
         return (*self.columns, Column(name=self.event_column, dtype=DType.TIMESTAMP))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
+        """Return plain JSON values.
+
+        Some defaults are omitted, and so are those of later fields, so that unchanged definitions keep their hash.
+        """
         defaults = {"format": "json", "subject": "", "message": ""}
         return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
@@ -224,7 +227,7 @@ class WindowView(PlainRecord):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; the default place is omitted, so that older views keep their hash."""
+        """Return plain JSON values; the default place is omitted."""
         data = asdict(self)
         for item in data["aggregates"]:
             if item["place"] == 1:

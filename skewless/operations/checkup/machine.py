@@ -125,7 +125,7 @@ def check_disk(state: Path) -> CheckupFinding:
 
 
 def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFinding]:
-    """Yield whether other users can read or change the state, and whether unsigned packages are loaded."""
+    """Yield whether other users can read or change the state, or read its signing key."""
     if state.folder.is_dir():
         yield _check_folder(state)
     key = state / "signing_key.pem" if settings.signing_key is None else Path(settings.signing_key)
@@ -134,11 +134,6 @@ def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFind
             "signing key",
             f"{key} can be read by other users (mode {_mode(key)}), who can then sign packages for this project",
             f"run `chmod 600 {key}`; if other users have read it, replace it as docs/security.md says",
-        )
-    if settings.unsigned_packages == "load":
-        fix = "run `skewless sign`, then remove the setting unsigned_packages"
-        yield doubt(
-            "packages", "are loaded without a signature: a user who can write a package can run code in servers", fix
         )
 
 

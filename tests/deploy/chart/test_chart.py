@@ -209,11 +209,10 @@ def test_certificates_come_from_their_secret(chart: Chart) -> None:
 
 
 def test_the_jobs_of_a_release_run_before_its_pods_in_order(chart: Chart) -> None:
-    objects = chart.render({"jobs": {"apply": True, "upgrade": True, "backfill": True}})
+    objects = chart.render({"jobs": {"apply": True, "backfill": True}})
     hooks = {body["metadata"]["name"]: body["metadata"]["annotations"] for body in of_kind(objects, "Job")}
     assert {hook["helm.sh/hook"] for hook in hooks.values()} == {"pre-install,pre-upgrade"}
     assert sorted(hooks, key=lambda name: int(hooks[name]["helm.sh/hook-weight"])) == [
-        "skewless-upgrade",
         "skewless-apply",
         "skewless-backfill",
     ]

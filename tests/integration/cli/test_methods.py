@@ -167,7 +167,6 @@ CASES = [
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
     VerbCase("bundle /nowhere/bundle --dry-run", lambda p: p.bundle(Path("/nowhere/bundle"), dry_run=True)),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
-    VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("letters list", lambda p: p.letters.list()),
     VerbCase("letters send nosuch --dry-run", lambda p: p.letters.send("nosuch", dry_run=True)),

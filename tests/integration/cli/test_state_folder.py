@@ -102,16 +102,12 @@ def test_doctor_looks(tmp_path: Path) -> None:
     state.chmod(0o700)
     (state / "signing_key.pem").write_text("x")
     (state / "signing_key.pem").chmod(0o644)
-    key = [
-        finding
-        for finding in check_trust(ProjectState(state), Settings(unsigned_packages="load"))
-        if finding.verdict != "ok"
-    ]
-    assert [(one.name, one.verdict) for one in key] == [("signing key", "fail"), ("packages", "warn")]
+    key = [finding for finding in check_trust(ProjectState(state), Settings()) if finding.verdict != "ok"]
+    assert [(one.name, one.verdict) for one in key] == [("signing key", "fail")]
 
 
-def test_packages_from_before_are_signed_once(walked: Path) -> None:
-    """A project of an older version: its packages are refused, named, signed, and then opened."""
+def test_packages_without_a_signature_are_signed_once(walked: Path) -> None:
+    """They are refused, named, signed, and then opened."""
     version = PackageStore.of(ProjectState(walked / ".skewless"), Settings()).aliases.get("fraud", "champion")
     package = walked / f".skewless/packages/fraud/{version}"
     signature = (package / "signature.json").read_bytes()

@@ -14,6 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import ConflictError, DefinitionError, StalePlanError, StoreError
+from skewless.infra.host import processes
+from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans import registry
 from skewless.infra.plans.applied_plan import (
@@ -30,10 +32,12 @@ from skewless.infra.plans.planning import Planner
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.schema import STEPS
 from tests.servers.postgres import ON_POSTGRES, ON_SQLITE, address_of
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
+from tests.worlds.waiting import until
 
 NOW = 1_750_000_000_000_000
 
@@ -96,6 +100,30 @@ def test_a_plan_of_another_machine_does_not_stop_commands(machines: list[Planner
     with pytest.raises(StalePlanError, match="is older than the Feast registry"):
         load_current(there.repo, there.state)
     load_current(here.repo, here.state)
+
+
+@pytest.mark.timeout(120)
+def test_apply_changes_the_tables_once_no_process_uses_them(
+    machines: list[Planner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = machines
+    here.apply(NOW)
+    state = here.state
+    record = ProcessRecord(state, "stream")
+    record.send_heartbeat("abc", {})
+    until(lambda: read_processes(state))
+    state.database.close()
+    with monkeypatch.context() as patch:  # a release with another step
+        patch.setattr(state.database, "_steps", (*STEPS, ("CREATE TABLE further (x BIGINT)",)))
+        with pytest.raises(StoreError, match=r"needs schema 2\. Fix: stop all processes .*`skewless apply`"):
+            here.plan()
+        with pytest.raises(ConflictError, match=r"has a running stream .*Fix: stop it"):
+            here.apply(NOW + 1)
+        assert state.database.schema_version() == 1
+        monkeypatch.setattr(processes, "SILENT_S", 0.0)  # as if it had been killed
+        assert here.apply(NOW + 1).changes == []
+        assert state.database.query("SELECT * FROM further") == []
+    record.close()
 
 
 @ON_POSTGRES

@@ -15,7 +15,7 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
 from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from skewless.infra.storage.project_state import ProjectState

@@ -278,7 +278,7 @@ def test_schemas_are_upgraded_step_by_step_and_a_newer_one_is_refused(tmp_path: 
 
     new = SqliteDatabase(tmp_path / "a.db", versions)
     if steps < len(versions):
-        with pytest.raises(StoreError, match=rf"has schema {steps}, and this release needs schema 3. Fix: .*upgrade"):
+        with pytest.raises(StoreError, match=rf"has schema {steps}, and this release needs schema 3. Fix: .*apply"):
             Documents(new, "verdict").get("x")
     assert new.upgrade() == steps
     assert Documents(new, "verdict").get("x") == 1

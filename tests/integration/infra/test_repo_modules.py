@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.input_recorder import repo_modules
+from skewless.infra.compiler.repo_modules import repo_modules
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.applied_plan import find_edited_files, read_applied
 from skewless.infra.plans.planning import Planner
@@ -96,10 +96,10 @@ def test_a_package_of_the_same_name_from_elsewhere_is_hidden_meanwhile(
         sys.modules.pop(name)
 
 
-def test_an_edit_of_any_file_that_the_compiler_loads_is_noticed(repo: Path, planner: Planner) -> None:
+def test_an_edit_of_any_module_that_the_compiler_loads_is_noticed(repo: Path, planner: Planner) -> None:
     planner.apply(NOW)
     assert edited(planner) == []
-    names = ["ages/inner/days.py", "definitions.py", "delay.json"]
+    names = ["ages/inner/days.py", "definitions.py", "models.py"]
     for number, name in enumerate(names, start=1):
         path = repo / name
         path.write_text(path.read_text() + "\n")
@@ -107,6 +107,30 @@ def test_an_edit_of_any_file_that_the_compiler_loads_is_noticed(repo: Path, plan
     assert f"{', '.join(names)} were edited without changed definitions" in " ".join(planner.plan().notes)
     planner.apply(NOW)
     assert edited(planner) == []
+
+
+def test_an_apply_without_a_change_writes_nothing(planner: Planner) -> None:
+    planner.apply(NOW)
+    before = {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()}
+    report = planner.apply(NOW + 1)
+    assert (report.applied, report.changes) == (True, [])
+    assert {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_that_the_definitions_read_is_read_again(repo: Path, planner: Planner) -> None:
+    planner.apply(NOW)
+    (repo / "delay.json").write_text('"2h"')
+    assert planner.plan().changes != []
+    assert planner.apply(NOW + 1).changes != []
+    assert planner.plan().changes == []
+
+
+def test_an_apply_takes_note_of_files_that_are_not_loaded(repo: Path, planner: Planner) -> None:
+    planner.apply(NOW)
+    (repo / "expectations.py").write_text("SUITES = {}\n")
+    assert planner.plan().notes
+    planner.apply(NOW)
+    assert not planner.plan().notes
 
 
 def test_a_file_that_is_no_longer_loaded_is_forgotten(repo: Path, planner: Planner) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,11 +15,8 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.log.runs import Coverage, Kind, RunLedger
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.project_state import open_database
-from skewless.infra.storage.schema import STEPS
-from skewless.infra.storage.sqlite_database import SqliteDatabase
-from tests.servers.postgres import ON_SQLITE, address_of
+from tests.servers.postgres import ON_SQLITE
 from tests.worlds.ledger_runs import KnownRange, MaterializationRun, known_ranges, read_runs, to_list
 
 PARTITION = "batch/v-0123456789abcdef"
@@ -236,36 +231,3 @@ def test_a_long_ledger_answers_by_its_indexes(project_database: Database, monkey
         if is_sqlite:
             assert not plan.startswith(("SCAN coverage", "SCAN materializations")), plans
             assert "TEMP B-TREE" not in plan, plans
-
-
-def test_the_upgrade_keeps_the_covered_positions_of_old_runs(
-    project_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("skewless.infra.storage.schema._PAGE_ROWS", 3)
-    monkeypatch.setattr("skewless.infra.storage.schema._INSERT_ROWS", 2)
-    place = address_of(project_database)
-    step = next(number for number, each in enumerate(STEPS) if any("coverage" in str(one) for one in each))
-    kind = SqliteDatabase(Path(place.removeprefix("sqlite:///")), STEPS[:step]) if "sqlite" in place else None
-    old = kind or PostgresDatabase(place, STEPS[:step])
-    covers: list[dict[str, Any] | None] = [None, {}, {"p": {"first": 0, "last": 3, "kind": "bootstrap"}}, None]
-    covers += [{name: {"first": n, "last": n, "kind": "live"} for name in "pqr"} for n in range(4, 9)]
-    for run_id, each in enumerate(covers, 1):
-        old.execute(
-            "INSERT INTO materializations VALUES (?, ?, 0, ?, ?)",
-            run_id,
-            run_id,
-            None if each is None else run_id + 1,
-            None if each is None else json.dumps(each),
-        )
-    old.close()
-    assert project_database.upgrade() == step
-    assert read_runs(project_database) == [
-        MaterializationRun(
-            run_id,
-            run_id,
-            0,
-            None if each is None else run_id + 1,
-            {name: Coverage(**part) for name, part in (each or {}).items()},
-        )
-        for run_id, each in enumerate(covers, 1)
-    ]

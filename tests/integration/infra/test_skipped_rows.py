@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +9,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
-from skewless.infra.log.log_columns import EVENT, RAW, REJECT, SEQ
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.materialization.skipped_rows import read_skipped
-from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
@@ -81,26 +77,6 @@ def test_2_5_strict_refuses_what_would_be_left_out(latest: LatestRedisWorld, n: 
     write(2.0, 1)
     (report,) = latest.run(view, strict=True)
     assert (report.accepted, report.left_out) == (2, waits_for(1))  # its time has not come: nothing is lost
-
-
-def test_2_5_what_an_older_version_rejected_as_written_before_it_happened_comes_in(latest: LatestRedisWorld) -> None:
-    publish(latest, (1, 90, 91, 1.0))
-    latest.run(VIEW)
-    documents = Documents(ProjectState(latest.state).database, "read_progress")
-    with documents.edit(f"{VIEW.name}-{VIEW.hash}", {}) as body:
-        del body["waiting"]  # as that version wrote it
-    log = PartitionLog(ProjectState(latest.state), VIEW.partition)
-    old = latest.log(VIEW).drop_columns([SEQ]).to_pylist()[0] | {
-        EVENT: 92 * HOUR,
-        REJECT: "event time lies after publication",
-        RAW: "{}",
-        "x": 2.0,
-    }
-    log.append(pa.Table.from_pylist([old], schema=latest.log(VIEW).drop_columns([SEQ]).schema))
-    path = publish(latest, (1, 90, 91, 1.0), (1, 92, 91, 2.0))
-    os.utime(path, ns=(2, 2))
-    assert latest.accepted(VIEW) == [1]
-    assert latest.online(VIEW, [1]).values["x"].tolist() == [2.0]
 
 
 def publish(latest: LatestRedisWorld, *rows: tuple[int, int, int, float]) -> Path:

@@ -12,7 +12,7 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
-from skewless.infra.compiler.compile_inputs import CompiledRepo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.decisions.delivery import SinkDelivery
 from skewless.infra.decisions.sink_adapters import SinkContext

@@ -76,7 +76,6 @@ def found(
         score=one,
         scores=one,
         roles=["champion"],
-        formats=np.array([2], np.uint8),
         checksums=np.array([0]),
         actions=[None],
         reasons=[None],

@@ -42,12 +42,12 @@ def test_decisions_rise() -> None:
     assert list(RANKING.decisions.items()) == [("poor", -2.5), ("good", 0.5), ("top", 1)]
 
 
-def test_a_spec_of_before_has_none_of_the_new_fields() -> None:
+def test_a_field_that_is_missing_has_its_default() -> None:
     data = {key: value for key, value in SPEC.as_dict().items() if key not in {"classes", "group", "decisions"}}
     assert ModelSpec.from_dict(data) == SPEC
 
 
-def test_a_spec_names_only_what_it_uses_so_that_an_older_release_reads_it() -> None:
+def test_a_spec_names_only_what_it_uses_so_that_a_release_without_the_rest_reads_it() -> None:
     assert None not in SPEC.as_dict().values()
     assert {"group", "policy", "explore", "rollout", "search"}.isdisjoint(SPEC.as_dict())
 

@@ -72,19 +72,6 @@ def test_scores_of_several_outputs_come_back(tmp_path: Path, contents: PackageCo
     assert (found.n_outputs, found.margins.tolist(), found.scores.tolist()) == (3, many.tolist(), (many / 15).tolist())
 
 
-def test_a_package_of_a_spec_without_the_newer_fields_opens(tmp_path: Path, contents: PackageContents) -> None:
-    path = write_package(store_at(tmp_path), "late", contents).path
-    files = without_signature(path)
-    del files["manifest.json"]
-    old = json.loads(files["spec.json"])
-    for name in ("classes", "group", "decisions"):
-        old.pop(name, None)
-    files["spec.json"] = json.dumps(old).encode()
-    (path / "spec.json").write_bytes(files["spec.json"])
-    (path / "manifest.json").write_bytes(encode_manifest("late", "000001", "model.txt", files))
-    assert open_package(store_at(tmp_path, unsigned=True), "late", "000001").spec == contents.spec
-
-
 def test_the_folder_holds_these_files_and_no_pickle(tmp_path: Path, contents: PackageContents) -> None:
     package = write_package(store_at(tmp_path), "late", contents)
     assert set(tree(package.path)) == FILES
@@ -236,14 +223,3 @@ def test_a_manifest_is_plain_json_with_a_hash_per_file(tmp_path: Path, contents:
     manifest = json.loads((package.path / "manifest.json").read_text())
     assert set(manifest["files"]) == FILES - {"manifest.json", "signature.json"}
     assert all(len(digest) == 64 for digest in manifest["files"].values())
-
-
-def test_a_package_from_before_there_were_bounds_has_none(tmp_path: Path, contents: PackageContents) -> None:
-    package = write_package(store_at(tmp_path), "late", replace(contents, bounds={"features": {}}))
-    files = without_signature(package.path)
-    del files["bounds.json"], files["manifest.json"]
-    (package.path / "bounds.json").unlink()
-    (package.path / "manifest.json").write_bytes(encode_manifest("late", package.version, "model.txt", files))
-    found = open_package(store_at(tmp_path, unsigned=True), "late", package.version)
-    assert (package.bounds, found.bounds) == ({"features": {}}, {})
-    assert found.profile == contents.profile

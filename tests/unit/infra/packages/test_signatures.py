@@ -139,14 +139,11 @@ def test_no_other_signature_is_taken(tmp_path: Path, contents: PackageContents, 
         open_package(store, "late", "000001")
 
 
-def test_packages_from_before_load_where_a_setting_says_so_or_once_signed(
-    tmp_path: Path, contents: PackageContents
-) -> None:
+def test_a_package_without_a_signature_loads_once_it_is_signed(tmp_path: Path, contents: PackageContents) -> None:
     store = store_at(tmp_path)
     (write_package(store, "late", contents).path / "signature.json").unlink()
     with pytest.raises(PackageError, match="is not signed"):
         open_package(store, "late", "000001")
-    assert open_package(store_at(tmp_path, unsigned=True), "late", "000001").version == "000001"
     sign_package(store, "late", "000001", dry=True)
     with pytest.raises(PackageError, match="is not signed"):
         open_package(store, "late", "000001")
@@ -175,14 +172,11 @@ def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("unsigned", [False, True])
-def test_a_setting_for_unsigned_packages_lets_no_wrong_signature_pass(
-    tmp_path: Path, contents: PackageContents, *, unsigned: bool
-) -> None:
+def test_signing_lets_no_wrong_signature_pass(tmp_path: Path, contents: PackageContents) -> None:
     folder = write_package(store_at(tmp_path), "late", contents).path
     resign(store_at(tmp_path / "foreign"), folder, "late", "000001")
     with pytest.raises(PackageError, match="not trusted"):
-        open_package(store_at(tmp_path, unsigned=unsigned), "late", "000001")
+        open_package(store_at(tmp_path), "late", "000001")
     with pytest.raises(PackageError, match="not trusted"):
         sign_package(store_at(tmp_path), "late", "000001")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -27,35 +26,22 @@ from tests.unit.infra.predictions.records import T, origin, record
 
 DAY = T // DAY_US * DAY_US
 HOUR_US = 3_600_000_000
-# Columns that files of an older format lack.
-LACKS: dict[int, Sequence[str]] = {
-    1: (
-        *("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow", "trace_id"),
-        *("action", "propensity"),
-    ),
-    2: ("role", "policy", "narrow", "trace_id", "action", "propensity"),
-    3: ("action", "propensity"),
-    4: (),
-}
 # Not a number in several ways, and a zero with a sign.
 ODD = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF8_0000_0000_0001, 0x7FF0_0000_0000_0001, 1 << 63], np.uint64)
 RowsByKey = dict[tuple[str, str], dict[str, Any]]
 
 
-def write(state: ProjectState, *, day: int, seed: int, n: int = 3, form: int = 4, version: str = "000001") -> Segment:
+def write(state: ProjectState, *, day: int, seed: int, n: int = 3, version: str = "000001") -> Segment:
     """Log n predictions as one segment; the seed sets ids and hour; some numbers are odd."""
     given = record(origin(version), n, seed)
     given.matrix[0, : len(ODD)] = ODD.view(np.float64)
     given.scores[-1] = ODD[:1].view(np.float64)[0]
-    return write_record(state, given._replace(t=DAY + day * DAY_US + seed * HOUR_US // 10), form)
+    return write_record(state, given._replace(t=DAY + day * DAY_US + seed * HOUR_US // 10))
 
 
-def write_record(state: ProjectState, given: PredictionBatch, form: int = 4) -> Segment:
-    spool = spool_record(state, given)
-    if form == 4:
-        prediction_spool(state).ship()
-    else:
-        import_file(state, as_older_format(spool, form))
+def write_record(state: ProjectState, given: PredictionBatch) -> Segment:
+    spool_record(state, given)
+    prediction_spool(state).ship()
     return segments(state)[-1]
 
 
@@ -70,19 +56,8 @@ def spool_record(state: ProjectState, given: PredictionBatch) -> Path:
     return path
 
 
-def as_older_format(path: Path, form: int) -> Path:
-    """Rewrite a file as an older release wrote it."""
-    table = pq.read_table(path).drop_columns(list(LACKS[form]))
-    if "format" in table.column_names:
-        table = table.set_column(
-            table.column_names.index("format"), "format", pa.array([form] * len(table), pa.uint8())
-        )
-    pq.write_table(table, path)
-    return path
-
-
 def import_file(state: ProjectState, path: Path) -> None:
-    """Move a file into the log, as an upgrade does."""
+    """Move a file into the log."""
     stored = state.storage.put_file(f"{PREDICTIONS}/{path.name}", path)
     columns, rows = encode_columns(SCHEMA), pq.read_metadata(path).num_rows
     Catalog(state.database).append(
@@ -143,7 +118,7 @@ def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
             for i, name in enumerate(piece.ids):
                 times[name, of.version] += 1
                 values[name, of.version] = (
-                    *(piece.t[i], piece.asked_at[i], piece.read_start[i], piece.formats[i], piece.roles[i]),
+                    *(piece.t[i], piece.asked_at[i], piece.read_start[i], piece.roles[i]),
                     *(piece.checksums[i], _bits(piece.vectors[i]), _bits(piece.score[i : i + 1]), piece.inputs[i]),
                     *(
                         (name, read.hashes[i], read.status[i], read.versions.seq[i])

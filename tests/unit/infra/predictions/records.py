@@ -94,7 +94,7 @@ def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
         "vector": [repr(value) for value in given.matrix[i].tolist()],
         "score": max(scores) if several else scores,
         "scores": scores if several else None,
-        "format": 4,
+        "format": 1,
         "role": of.role,
         "policy": of.policy,
         "narrow": given.narrow,

@@ -20,10 +20,8 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import (
     DAY,
     ODD,
-    as_older_format,
     delete_objects,
     ids_in,
-    import_file,
     merge,
     objects,
     path_of,
@@ -88,16 +86,6 @@ def test_odd_numbers_keep_their_bits(state: ProjectState) -> None:
     (merged,) = segments(state)
     vectors = pq.ParquetFile(path_of(state, merged)).read()["vector"].combine_chunks().flatten().to_numpy()
     assert np.array_equal(vectors.view(np.uint64).reshape(6, 5)[[0, 3], : len(ODD)], [ODD, ODD])
-
-
-def test_formats_are_read_after_they_were_merged_together(state: ProjectState) -> None:
-    for seed, form in enumerate((1, 4, 2, 1, 3, 2, 4, 3)):
-        write(state, day=0, seed=seed, form=form)
-    before, read = stored(state), seen(state)
-    assert merge(state) == 8
-    assert sizes(state) == [24]
-    assert (stored(state), seen(state)) == (before, read)
-    assert sorted(row[3] for row in read.values()) == [1] * 6 + [2] * 6 + [3] * 6 + [4] * 6
 
 
 def test_a_merged_segment_is_a_readers_batch_at_most(state: ProjectState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +224,7 @@ def test_predictions_are_removed_by_whole_days(state: ProjectState, *, is_merged
 def test_the_log_of_a_project_with_a_postgresql(postgres_url: str, tmp_path: Path) -> None:
     state = ProjectState(tmp_path, f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema=merged_predictions")
     for seed in range(3):
-        import_file(state, as_older_format(spool_record(state, record(origin(), 2, seed)), 2))
+        spool_record(state, record(origin(), 2, seed))
     write(state, day=0, seed=3)
     before = stored(state)
     assert merge(state) == 4

@@ -1,11 +1,9 @@
-"""The log is read back as it was written, files of the first format too."""
+"""The log is read back as it was written."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -16,15 +14,12 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
-from skewless.infra.predictions.record import PredictionBatch, checksums, checksums_v1
+from skewless.infra.predictions.record import PredictionBatch, checksums
 from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
-from tests.unit.infra.predictions.merges import import_file
-from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
+from tests.unit.infra.predictions.records import FIELDS, origin, record, vector_record
 
-SECOND = ("role", "policy", "narrow", "trace_id")  # added after the second format
-ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
 
@@ -41,20 +36,6 @@ def spool_all(state: ProjectState, *records: PredictionBatch) -> Path:
     log.close()
     (path,) = spool.waiting()
     return path
-
-
-def write_first_format(state: ProjectState, given: PredictionBatch) -> None:
-    """Write a file as the first release did."""
-    rows: list[dict[str, Any]] = rows_of(given)
-    for i, row in enumerate(rows):
-        row["vector"] = given.matrix[i].tolist()
-        numbers = np.append(given.matrix[i], given.scores[i])
-        numbers[np.isnan(numbers)] = np.nan
-        row["checksum"] = int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True)
-    schema = pa.schema([field for field in SCHEMA if field.name not in ADDED])
-    path = state / f"{given.t:020d}-first.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
-    import_file(state, path)
 
 
 def read(state: ProjectState, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
@@ -79,10 +60,7 @@ def test_that_floats_came_narrow_is_kept(logged_in: ProjectState) -> None:
 
 
 def test_segments_without_and_with_traces_are_read_together(logged_in: ProjectState) -> None:
-    older = spool_all(logged_in, record(origin(), 2, 1))
-    table = pq.read_table(older).drop_columns(["trace_id"])
-    pq.write_table(table, older)
-    import_file(logged_in, older)
+    write(logged_in, record(origin(), 2, 1))
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     write(logged_in, record(origin(), 2, 2)._replace(trace_ids=["", trace_id]), record(origin(), 1, 3))
     assert sum(len(batch.ids) for batch in read(logged_in)) == 5
@@ -140,21 +118,6 @@ def test_applied_positions_come_back(logged_in: ProjectState) -> None:
     ]
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_files_of_the_first_format(logged_in: ProjectState, alone: bool) -> None:  # noqa: FBT001 - a parameter
-    old, new = record(origin(), 3, 1), record(origin(), 2, 2)
-    write_first_format(logged_in, old)
-    if not alone:
-        write(logged_in, new)
-    (logged,) = read(logged_in)
-    assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [4, 4])
-    assert set(logged.roles) == {"champion"}
-    assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
-    np.testing.assert_array_equal(logged.vectors[:3], old.matrix)
-    assert logged.checksums[:3].tolist() == checksums_v1(old.matrix, old.scores).tolist()
-    assert logged.reads["shop"].versions.seq[:3].tolist() == old.versions["shop"].seq.tolist()
-
-
 def test_which_versions_answered(logged_in: ProjectState) -> None:
     with duckdb.connect() as connection:
         assert PredictionLog(logged_in, connection).versions() == []
@@ -173,14 +136,6 @@ def test_vectors_of_unequal_length_are_damage(logged_in: ProjectState) -> None:
     pq.write_table(table.set_column(table.column_names.index("vector"), "vector", column), path)
     with pytest.raises(StoreError, match="unequal length"):
         read(logged_in)
-
-
-def test_files_of_the_second_format(logged_in: ProjectState) -> None:
-    given = record(origin(), 3, 1)
-    path = spool_all(logged_in, given)
-    pq.write_table(pq.read_table(path).drop_columns(list(SECOND)), path)
-    (logged,) = read(logged_in)
-    assert (list(logged.ids), list(logged.roles)) == (list(given.ids), ["champion"] * 3)
 
 
 def test_roles_are_told_apart(logged_in: ProjectState) -> None:
