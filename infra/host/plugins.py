@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+    from importlib.metadata import EntryPoint, EntryPoints
 
 Group = Literal["skewless.online_stores", "skewless.runtimes", "skewless.trainers"]
 
@@ -23,17 +23,24 @@ def find_plugin(group: Group, name: str) -> Any | None:  # noqa: ANN401 - any ob
     Raises:
         DefinitionError: the registered object cannot be imported.
     """
-    for entry_point in _entry_points(group, name):
-        try:
-            return entry_point.load()
-        except (ImportError, AttributeError) as error:
-            raise DefinitionError(
-                f"entry point {name!r} of {group}",
-                f"cannot be imported: {error}",
-                value=entry_point.value,
-                fix="repair or remove the package that registers it",
-            ) from error
-    return None
+    return next(iter(find_plugins(group, name)), None)
+
+
+def find_plugins(group: Group, name: str) -> list[Any]:
+    """Import and return the objects that installed packages register under a name; see ``find_plugin``."""
+    return [_load(entry_point, group) for entry_point in _entry_points(group, name)]
+
+
+def _load(entry_point: EntryPoint, group: Group) -> Any:  # noqa: ANN401 - as above
+    try:
+        return entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise DefinitionError(
+            f"entry point {entry_point.name!r} of {group}",
+            f"cannot be imported: {error}",
+            value=entry_point.value,
+            fix="repair or remove the package that registers it",
+        ) from error
 
 
 def _entry_points(group: Group, name: str) -> EntryPoints:
