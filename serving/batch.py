@@ -223,7 +223,7 @@ async def open_predictor(
             store=config.store,
             online=online,
             marker_history=marker_history,
-            scoring_target=ScoringTarget(second=config.settings.second_runtime, alone=True),
+            scoring_target=ScoringTarget(second=config.settings.second_runtime, batch_rows=CHUNK_ROWS),
         )
         if name is not None and version is not None:
             model = await models.open_version(name, version)

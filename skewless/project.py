@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from skewless.operations.backup import Backup, OnFile
     from skewless.operations.checkup.finding import CheckupFinding
     from skewless.operations.erasure import erase  # noqa: F401
-    from skewless.operations.report import report  # noqa: F401
     from skewless.operations.scheduler import Invoke
     from skewless.operations.tracking import PublishReport
     from skewless.training.dataset_files import DatasetReport
@@ -256,7 +255,6 @@ class Project(Workspace):
     parity = _ops.proof.run_parity
     freshness = _ops.freshness.check_freshness
     alerts = _audited(_ops.alerts.alerts)
-    report = _ops.report.report.write_report
 
     ui = run_control_room
 

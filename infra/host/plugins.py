@@ -38,9 +38,12 @@ def find_plugin(group: Group, name: str) -> Any | None:  # noqa: ANN401 - any ob
     Raises:
         DefinitionError: the registered object cannot be imported.
     """
-    for entry_point in _entry_points(group, name):
-        return _load(entry_point)
-    return None
+    return next(iter(find_plugins(group, name)), None)
+
+
+def find_plugins(group: Group, name: str) -> list[Any]:
+    """Import and return the objects that installed packages register under a name; see ``find_plugin``."""
+    return [_load(entry_point) for entry_point in _entry_points(group, name)]
 
 
 def require_plugin(group: Group, name: str, extra: str = "") -> Any:  # noqa: ANN401 - as above

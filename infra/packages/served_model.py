@@ -288,9 +288,9 @@ def _choose_runtime(store: PackageStore, package: Package, target: ScoringTarget
     own = open_runtime(spec.algorithm, package.model_file)
     try:
         certificate = certify_once(store, package, own)
-        others = [] if target is None else find_candidates(spec.algorithm, spec.device, package.model_file, target)
-        large = target is not None and target.alone
-        return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)
+        target = target or ScoringTarget(second="none")
+        others = find_candidates(spec.algorithm, spec.device, package.model_file, target.second)
+        return choose(own, certificate, others, reference, tolerance=spec.tolerance, batch_rows=target.batch_rows)
     except PackageError:
         own.close()
         raise

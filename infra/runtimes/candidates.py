@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from skewless.contract.errors import PackageError
-from skewless.infra.host.plugins import find_plugin
+from skewless.contract.errors import DefinitionError, PackageError
+from skewless.infra.host.plugins import find_plugins
 from skewless.infra.runtimes import lignum, nvforest, xgboost_cuda
 from skewless.infra.runtimes.catboost_trees import CatBoostRuntime
-from skewless.infra.runtimes.child import ChildRuntime, Kind, open_device_runtime
-from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.runtimes.port import Runtime
+from skewless.infra.runtimes.port import Runtime, RuntimeProvider
 from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
-Second = Literal["gpu", "cpu", "lignum", "lignum-compiled", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 MISSING_GPU = "gpu"  # name of a candidate for a model that requires a GPU where there is none
-_SUPPORTED = ("lightgbm", "xgboost")
+_NO_SECOND = "none"
+_GPU = "gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTarget:
-    """The machine and purpose for which models are loaded.
+    """The purpose for which models are loaded.
 
     Args:
-        second: the second runtime: on a GPU if there is one, on the CPU (nvForest's CPU class, for tests without a
-            GPU), lignum, lignum with trees that are compiled when the model is loaded, or none.
-        alone: no requests wait for this process, as in batch prediction; then no runtime needs a child process.
-        driver: queries the GPU driver.
-        child_environment: additional environment variables of child processes.
+        second: the setting ``second_runtime``.
+        batch_rows: rows of a typical batch, with which runtimes are measured.
     """
 
-    second: Second = "gpu"
-    alone: bool = False
-    driver: Callable[[], Driver] = driver
-    child_environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def open_runtime(algorithm: str, model_file: Path) -> Runtime:
-    """Return the loaded model, not yet certified; the caller closes it.
-
-    A package can register further algorithms in the entry point group ``skewless.runtimes``, each as a function from
-    the model file to a Runtime.
-
-    Raises:
-        PackageError: no runtime supports this algorithm, or the file is missing or not a model.
-    """
-    if not model_file.is_file():
-        raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
-    own: dict[str, Callable[[bytes, str], Runtime]] = {
-        "lightgbm": LightGBMRuntime,
-        "xgboost": XGBoostRuntime,
-        "sklearn": TreeArraysRuntime,
-        "catboost": CatBoostRuntime,
-    }
-    if algorithm in own:
-        return own[algorithm](model_file.read_bytes(), f"model file {model_file.name!r}")
-    opener = find_plugin("skewless.runtimes", algorithm)
-    if opener is None:
-        fix = f"use one of {', '.join(own)}, or install a package that registers it in skewless.runtimes"
-        raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
-    runtime: Runtime = opener(model_file)
-    return runtime
+    second: str = _GPU
+    batch_rows: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,62 +44,96 @@ class RuntimeCandidate:
         name: its name before it is opened.
         open: opens it; raises PackageError.
         problem: why it cannot be tried; None: it can.
-        reopens: whether it must be opened again after a failure.
-        is_inline: a call cannot hang, so that it may run on an event loop, as those of the library.
     """
 
     name: str
-    open: Callable[[], Runtime] | None = None
+    open: Callable[[], Runtime]
     problem: str | None = None
-    reopens: bool = False
-    is_inline: bool = False
 
 
-def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringTarget) -> list[RuntimeCandidate]:
+def _own(algorithm: str, load: Callable[[bytes, str], Runtime]) -> tuple[RuntimeProvider]:
+    def open_model(_: str, path: Path) -> Runtime:
+        return load(path.read_bytes(), f"model file {path.name!r}")
+
+    return (RuntimeProvider(name=algorithm, algorithms=(algorithm,), open=open_model),)
+
+
+BUILT_IN: Mapping[str, Sequence[RuntimeProvider]] = {
+    "lightgbm": _own("lightgbm", LightGBMRuntime),
+    "xgboost": _own("xgboost", XGBoostRuntime),
+    "sklearn": _own("sklearn", TreeArraysRuntime),
+    "catboost": _own("catboost", CatBoostRuntime),
+    "gpu": (nvforest.GPU_PROVIDER, xgboost_cuda.PROVIDER),
+    "cpu": (nvforest.CPU_PROVIDER,),
+    "lignum": (lignum.PROVIDER,),
+    "lignum-compiled": (lignum.COMPILED_PROVIDER,),
+}
+"""By algorithm, or by value of the setting ``second_runtime``."""
+
+
+def find_providers(name: str) -> Sequence[RuntimeProvider]:
+    """Return the runtimes with a name: ours, or those of other packages.
+
+    Args:
+        name: an algorithm, or a value of the setting ``second_runtime``.
+
+    Raises:
+        DefinitionError: that of another package cannot be imported.
+    """
+    return BUILT_IN.get(name) or find_plugins("skewless.runtimes", name)
+
+
+def open_runtime(algorithm: str, model_file: Path) -> Runtime:
+    """Return the model loaded by its algorithm's own runtime, not yet certified; the caller closes it.
+
+    Raises:
+        PackageError: no runtime supports this algorithm, or the file is missing or not a model.
+        DefinitionError: the runtime of another package cannot be imported.
+    """
+    if not model_file.is_file():
+        raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
+    for provider in find_providers(algorithm):
+        if algorithm in provider.algorithms:
+            return provider.open(algorithm, model_file)
+    fix = f"use one of {', '.join(name for name, (first, *_) in BUILT_IN.items() if name in first.algorithms)}"
+    fix += ", or install a package that registers it in skewless.runtimes"
+    raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
+
+
+def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> list[RuntimeCandidate]:
     """Return the runtimes to try; if a model requires a GPU and there is none, a candidate with the problem.
 
     Args:
         algorithm: the library that trained the model.
-        device: device of the model's spec: ``cpu`` allows no nvForest, ``cuda`` reports a missing GPU.
+        device: device of the model's spec: ``cpu`` allows no runtime for a device, ``cuda`` reports a missing GPU.
         path: path of the model file.
+        second: the setting ``second_runtime``.
     """
-    if target.second in {"lignum", "lignum-compiled"}:
-        return [_lignum_candidate(target.second, algorithm, path)] if algorithm in lignum.ALGORITHMS else []
-    if target.second == "none" or device == "cpu":
+    if second == _NO_SECOND:
         return []
-    if target.second == "cpu":
-        is_supported = algorithm in _SUPPORTED and nvforest.is_installed()
-        return [_candidate("nvforest", algorithm, path, "cpu", target)] if is_supported else []
-    problem = target.driver().problem
-    candidates: list[RuntimeCandidate] = []
-    if problem is None and algorithm in _SUPPORTED and nvforest.is_installed():
-        candidates.append(_candidate("nvforest", algorithm, path, "gpu", target))
-    if problem is None and algorithm == "xgboost" and xgboost_cuda.is_built_in():
-        candidates.append(_candidate("xgboost-cuda", algorithm, path, "gpu", target))
-    if not candidates and device == "cuda":
-        reason = problem or f"no installed package scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
-        return [RuntimeCandidate(name=MISSING_GPU, problem=reason)]
-    return candidates
+    try:
+        providers = find_providers(second)
+    except DefinitionError as error:
+        return [_missing(second, error.sentence())]
+    if not providers and second != _GPU:
+        return [_missing(second, "is not installed: no package registers it in skewless.runtimes")]
+    candidates = [
+        RuntimeCandidate(name=each.name, open=partial(each.open, algorithm, path), problem=each.find_problem())
+        for each in providers
+        if algorithm in each.algorithms and not (each.for_device and device == "cpu")
+    ]
+    if second != _GPU:
+        return candidates
+    # The default: it is silent where there is no GPU, unless the model requires one.
+    usable = [each for each in candidates if each.problem is None]
+    if usable or device != "cuda":
+        return usable
+    problems = [each.problem for each in candidates if each.problem is not None]
+    return [_missing(MISSING_GPU, problems[0] if problems else f"no installed package scores {algorithm} on a GPU")]
 
 
-def _lignum_candidate(name: str, algorithm: str, path: Path) -> RuntimeCandidate:
-    if not lignum.is_installed():
-        return RuntimeCandidate(name=name, problem="is not installed: pip install 'skewless[lignum]'")
+def _missing(name: str, problem: str) -> RuntimeCandidate:
+    def refuse() -> Runtime:
+        raise PackageError(f"runtime {name!r}", problem, fix="set second_runtime to none")
 
-    def open_it() -> Runtime:
-        return lignum.LignumRuntime(algorithm, path, compiled=name == "lignum-compiled")
-
-    return RuntimeCandidate(name=name, open=open_it, is_inline=True)
-
-
-def _candidate(
-    kind: Kind, algorithm: str, path: Path, device: nvforest.ForestDevice, target: ScoringTarget
-) -> RuntimeCandidate:
-    # nvForest holds the GIL. XGBoost releases it, but a device that hangs would block all other requests.
-    def open_it() -> Runtime:
-        if target.alone:
-            return open_device_runtime(kind, algorithm, str(path), device)
-        return ChildRuntime(algorithm, path, device, kind=kind, environment=target.child_environment)
-
-    name = kind if kind == "xgboost-cuda" else f"{kind}-{device}"
-    return RuntimeCandidate(name=name, open=open_it, reopens=not target.alone)
+    return RuntimeCandidate(name=name, open=refuse, problem=problem)

@@ -23,7 +23,7 @@ from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.catboost_json import read_model
 from skewless.infra.runtimes.catboost_trees import link_scores
 from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
-from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
+from skewless.infra.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
 
 _INFINITE_THRESHOLD = re.compile(rb"(?m)^threshold=(?:.* )?inf\b")
 _LAST_FEATURE = re.compile(rb"(?m)^max_feature_idx=(\d+)$")
@@ -181,3 +181,19 @@ def private_folder() -> Iterator[Path]:
             fix = f"run chmod +t {folder.parent}, or choose another TMPDIR"
             raise PackageError(f"folder {folder.parent}", "lets other users replace its folders", fix=fix)
         yield folder
+
+
+def _find_problem() -> str | None:
+    return None if is_installed() else "is not installed: pip install 'skewless[lignum]'"
+
+
+def _provide(*, compiled: bool) -> RuntimeProvider:
+    def open_model(algorithm: str, path: Path) -> LignumRuntime:
+        return LignumRuntime(algorithm, path, compiled=compiled)
+
+    name = "lignum-compiled" if compiled else "lignum"
+    return RuntimeProvider(name=name, algorithms=ALGORITHMS, open=open_model, find_problem=_find_problem)
+
+
+PROVIDER = _provide(compiled=False)
+COMPILED_PROVIDER = _provide(compiled=True)

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.runtimes.cuda import driver
 from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
-from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
+from skewless.infra.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
 
 Floats = NDArray[np.floating[Any]]
 
@@ -280,3 +281,24 @@ def _read_as_xgboost(matrix: Matrix, categorical: Sequence[int]) -> Matrix:
         is_unknown = (codes < 0.0) | (codes >= _CODES_XGBOOST)
         values[:, column] = np.where(is_unknown, np.float32(_UNKNOWN), np.trunc(codes))
     return values  # type: ignore[return-value]  # float32 is what XGBoost compares
+
+
+def find_problem() -> str | None:
+    """Return why nvForest cannot be used; None: it is installed."""
+    return None if is_installed() else "nvForest is not installed: pip install 'skewless[gpu]'"
+
+
+def _find_gpu_problem() -> str | None:
+    return driver().problem or find_problem()
+
+
+def _provide(device: ForestDevice, find: Callable[[], str | None]) -> RuntimeProvider:
+    def open_model(algorithm: str, path: Path) -> NvForestRuntime:
+        return NvForestRuntime(algorithm, path, device)
+
+    name = f"nvforest-{device}"
+    return RuntimeProvider(name=name, algorithms=tuple(LINKS), open=open_model, find_problem=find, for_device=True)
+
+
+GPU_PROVIDER = _provide("gpu", _find_gpu_problem)
+CPU_PROVIDER = _provide("cpu", find_problem)

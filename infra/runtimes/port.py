@@ -1,7 +1,15 @@
-"""The port of runtimes, which score models."""
+"""The port of runtimes, which score models, and of the packages that provide them.
+
+An entry point of the group ``skewless.runtimes`` names a ``RuntimeProvider``. Its name is an algorithm, whose own
+runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in addition to the
+own runtimes of its algorithms. Our own names (``lightgbm``, ``gpu``, ``lignum``, ...) cannot be registered again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -66,6 +74,35 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free the model; a second call does nothing."""
         ...
+
+
+def _has_no_problem() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeProvider:
+    """Opens the models of some algorithms with one runtime.
+
+    The import of the module that holds it must be quick, and load no library of models: a server imports it, even if
+    no model uses it.
+
+    Args:
+        name: name of the runtime until a model is open.
+        algorithms: the algorithms (``ModelSpec.algorithm``) whose models it may open.
+        open: returns the model of an algorithm and a file, loaded in this process and ready for any thread. It raises
+            PackageError if it does not support the model, or if something is missing on this machine. The runtime is
+            certified and measured before it scores a request, so it needs no other guarantee.
+        find_problem: returns why no model can be opened on this machine, for example a missing package; None: one can.
+            It is called for each model, before ``open``, and must be quick.
+        for_device: it is not tried for a model whose spec has ``device="cpu"``.
+    """
+
+    name: str
+    algorithms: Collection[str]
+    open: Callable[[str, Path], Runtime]
+    find_problem: Callable[[], str | None] = _has_no_problem
+    for_device: bool = False
 
 
 @runtime_checkable

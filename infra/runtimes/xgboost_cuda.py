@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 from skewless.contract.errors import PackageError
+from skewless.infra.runtimes.cuda import driver
 from skewless.infra.runtimes.link import XGBoostLink
-from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
+from skewless.infra.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
 from skewless.infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
 
 
@@ -110,3 +111,18 @@ def _cupy(name: str) -> Any:  # noqa: ANN401 - cupy has no types
     except Exception as error:  # a GPU driver can raise any type
         raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="run `skewless doctor`") from error
     return cupy
+
+
+def _find_problem() -> str | None:
+    if (problem := driver().problem) is not None:
+        return problem
+    return None if is_built_in() else "XGBoost with CUDA or cupy is not installed: pip install 'skewless[gpu]'"
+
+
+def _open_model(_: str, path: Path) -> XGBoostCudaRuntime:
+    return XGBoostCudaRuntime.from_file(path)
+
+
+PROVIDER = RuntimeProvider(
+    name="xgboost-cuda", algorithms=("xgboost",), open=_open_model, find_problem=_find_problem, for_device=True
+)

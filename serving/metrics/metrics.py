@@ -13,8 +13,8 @@ from skewless.contract.errors import StoreError
 from skewless.infra.alerts.alerts import Alert
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
+from skewless.infra.runtimes.fallback import FallbackRuntime
 from skewless.infra.runtimes.port import Runtime
-from skewless.infra.runtimes.shared import SIZES, SharedRuntime
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
@@ -55,7 +55,7 @@ class Metrics:
         self._has_failed = False
         self._shown_causes: set[tuple[str, str]] = set()  # remembered, so that a cause that disappears is shown as 0
         self._shown_alerts: set[tuple[str, str, str]] = set()  # as above
-        self._shared: dict[tuple[str, str], weakref.ref[SharedRuntime]] = {}
+        self._fallbacks: dict[tuple[str, str], weakref.ref[FallbackRuntime]] = {}
         self.families: list[Family[Series]] = []
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -69,19 +69,18 @@ class Metrics:
     def show_model(
         self, model: str, version: str, certificate: Certificate, trials: Sequence[RuntimeTrial], runtime: Runtime
     ) -> None:
-        """Show which runtimes score a model: their certificates and times, and from now on their batches."""
+        """Show which runtimes score a model: their certificates and times, and from now on their failures."""
         for item in trials:
             if item.role == "refused":
                 self.runtime_refused(model, version, item.runtime).set(1)
-            elif item.calibration is not None:
-                for size, seconds in zip(SIZES, item.calibration.seconds, strict=True):
-                    self.runtime_seconds(model, version, item.runtime, str(size)).set(seconds)
+            elif item.seconds is not None:
+                self.runtime_seconds(model, version, item.runtime).set(item.seconds)
         for current in (certificate, *(item.certificate for item in trials)):
             if current is not None:
                 self.show_certificate(model, version, current)
-        if isinstance(runtime, SharedRuntime):
+        if isinstance(runtime, FallbackRuntime):
             # Weak: the metrics must not keep an unloaded model in memory.
-            self._shared[model, version] = weakref.ref(runtime)
+            self._fallbacks[model, version] = weakref.ref(runtime)
 
     def show_certificate(self, model: str, version: str, certificate: Certificate) -> None:
         """Show the certificate of a runtime."""
@@ -92,7 +91,7 @@ class Metrics:
 
     def forget(self, model: str, version: str) -> None:
         """Remove all series of an unloaded version, so that reloads do not accumulate series."""
-        self._shared.pop((model, version), None)
+        self._fallbacks.pop((model, version), None)
         for family in self.families:
             family.forget(model=model, version=version)
 
@@ -168,11 +167,9 @@ class Metrics:
             "skewless_certified_difference", "Largest difference between margins", *labels
         )
         self.runtime_seconds = self._gauge(
-            "skewless_runtime_seconds", "Time of one call, measured at load, by number of rows", *labels, "rows"
+            "skewless_runtime_seconds", "Time of one call with a batch of rows, measured at load", *labels
         )
         self.runtime_refused = self._gauge("skewless_runtime_refused", "1 for a runtime that may not serve", *labels)
-        self.runtime_batches = self._counter("skewless_runtime_batches", "Batches scored by a runtime", *labels)
-        self.runtime_rows = self._counter("skewless_runtime_rows", "Rows scored by a runtime", *labels)
         self.runtime_failures = self._counter(
             "skewless_runtime_failures", "Batches that failed on a runtime; the model's library scored them", *labels
         )
@@ -246,13 +243,10 @@ class Metrics:
             self.compared(verdict.view).set(verdict.compared)
 
     def _show_runtimes(self) -> None:
-        for (model, version), reference in self._shared.items():
-            shared = reference()
-            for member in shared.members if shared else ():
-                labels = (model, version, member.runtime_id)
-                self.runtime_batches(*labels).value = member.batches
-                self.runtime_rows(*labels).value = member.rows
-                self.runtime_failures(*labels).value = member.failures
+        for (model, version), reference in self._fallbacks.items():
+            runtime = reference()
+            if runtime is not None:
+                self.runtime_failures(model, version, runtime.chosen.runtime_id).value = runtime.failures
 
     def _show_alerts(self, alerts: Sequence[Alert]) -> None:
         current = {(alert.name, alert.severity, alert.subject) for alert in alerts}

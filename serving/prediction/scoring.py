@@ -13,7 +13,6 @@ import numpy.typing as npt
 from skewless.contract.vector import Matrix
 from skewless.infra.host.priority import lower_priority
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.scored_batch import EXTRAS, Extra
 
@@ -82,10 +81,6 @@ class Scoring:
 
     def is_quick(self, model: ServedModel, n: int) -> bool:
         """Return whether scoring n rows is expected to be short enough for the event loop."""
-        runtime = model.runtime
-        if isinstance(runtime, SharedRuntime):  # times of one runtime say nothing about another
-            # A device, or the process that uses it, may hang until its timeout: never on the event loop.
-            return runtime.is_inline(n) and runtime.expected_s(n) <= self._quick_s
         return model.row_time.seconds * n <= self._quick_s
 
     def score(self, model: ServedModel, matrix: Matrix) -> Scores:

@@ -14,7 +14,6 @@ from skewless.commands.command import (
     DryRun,
     Model,
     OnlyModel,
-    PlannedModels,
     Seed,
     Views,
     command,
@@ -56,7 +55,7 @@ Windows = Annotated[int, option("--windows N", "Number of windows, with the curr
 Sample = Annotated[int, option("--sample N", "Number of predictions of each version and window.", min=1)]
 All = Annotated[bool, option("--all", "List resolved alerts too.")]
 Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
-Out = Annotated[Path | None, option("--out FILE", "HTML file; default: report.html in the state folder.")]
+Save = Annotated[Path | None, option("--save FOLDER", "Write the pages to a folder instead, and end.")]
 Host = Annotated[str | None, option("--host HOST", "Address to listen on; default: setting 'ui_host'.")]
 Port = Annotated[
     int | None,
@@ -219,14 +218,6 @@ def alerts(session: Session, *, show_all: All = False, resolve: Resolve = None) 
     session.show({"alerts": bodies}, part if bodies else "no alert is open")
 
 
-@command("Write an HTML report.", "--repo my-project", "fraud --out fraud.html --json")
-def report(session: Session, models: PlannedModels = None, *, out: Out = None) -> None:
-    """Write an HTML report: versions, decisions, quality, drift, freshness and proofs, with plots."""
-    with session.working("writing the report") as project:
-        written = project.report(models or (), out=out)
-    session.show(written.as_dict(), f"wrote {written.file}")
-
-
 New = Annotated[bool, option("--new", "Skip log files that an earlier replay has proven.")]
 Entities = Annotated[int, option("--sample N", "Number of entities of each view.", min=1)]
 Repair = Annotated[bool, option("--repair", "Repair mismatches from the log.")]
@@ -266,12 +257,17 @@ def _show_verdict(session: Session, report: ReplayReport | ParityReport) -> None
     fail_if(not report.ok)
 
 
-@command("Serve the control room.", "--repo my-project", "--port 0 --json", log_level="info")
-def ui(session: Session, *, host: Host = None, port: Port = None) -> None:
-    """Serve pages about the project, for a browser, until SIGTERM or Ctrl-C."""
+@command("Serve the control room.", "--repo my-project", "--port 0 --json", "--save pages", log_level="info")
+def ui(session: Session, *, host: Host = None, port: Port = None, save: Save = None) -> None:
+    """Serve pages about the project, for a browser, until SIGTERM or Ctrl-C; or write them to a folder."""
 
     def ready(url: str) -> None:
         session.show({"url": url, "pid": os.getpid()}, f"control room: {url}")
         sys.stdout.flush()
 
-    session.project.ui(host=host, port=port, on_ready=ready)
+    saved = session.project.ui(host=host, port=port, save=save, on_ready=ready)
+    if saved is not None:
+        failed = [f"{path} has no answer, and is not saved" for path in saved.failed]
+        more = [f"{saved.skipped:,} more pages are not saved"] if saved.skipped else []
+        written = f"wrote {count_text(saved.pages, 'page')}: open {saved.folder / 'index.html'}"
+        session.show(saved.as_dict(), written, *failed, *more)

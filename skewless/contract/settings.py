@@ -105,10 +105,10 @@ class Settings(BaseModel):
     )
     log_capacity: int = Field(100_000, gt=0, description="predictions that wait for the log before more are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="time between two checks of the server for a moved alias")
-    second_runtime: Literal["gpu", "cpu", "lignum", "lignum-compiled", "none"] = Field(
+    second_runtime: str = Field(
         "gpu",
-        description="second runtime to try for each model: a GPU if there is one, nvForest on the CPU, lignum, lignum "
-        "with trees that are compiled at load, or none",
+        description="second runtime to try for each model: 'gpu' (if there is one), 'cpu' (nvForest on the CPU), "
+        "'lignum', 'lignum-compiled' (its trees are compiled at load), one of an installed package, or 'none'",
     )
     workers: int = Field(1, ge=1, description="server processes that share the port")
     auth: Literal["auto", "required", "off"] = Field(

@@ -76,10 +76,11 @@ class Local(SignIn):
 
     Args:
         token: of all forms.
+        right: of that person.
     """
 
-    def __init__(self, token: str) -> None:
-        self._viewer = Viewer(name="local", right="admin", token=token)
+    def __init__(self, token: str, right: Right = "admin") -> None:
+        self._viewer = Viewer(name="local", right=right, token=token)
 
     def viewer(self, request: Request) -> Viewer:  # noqa: ARG002 - the protocol's
         """Return the local person."""

@@ -71,12 +71,14 @@ class ControlRoom:
         sign_in: knows who sends a request.
         hosts: allowed values of the header ``Host``, without the port; empty: any. A page of another origin whose name
             points to this machine could otherwise read the pages.
+        is_saved: whether the pages become files: without scripts and forms.
     """
 
     name: str
     readers: Readers
     sign_in: SignIn
     hosts: frozenset[str] = frozenset()
+    is_saved: bool = False
 
     def app(self, further: Sequence[Route] = (), lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """Return the application.
@@ -101,6 +103,7 @@ class ControlRoom:
             "project_name": self.name,
             "title": title,
             "viewer": viewer,
+            "is_saved": self.is_saved,
             "menu": [(page.menu, page.path) for page in PAGES if page.menu],
             "here": request.url.path,
             "url": _own_path(request),
@@ -154,9 +157,9 @@ class ControlRoom:
                 page.question.format(**query.path),
                 viewer,
                 page=data,
-                live_s=page.live_s,
+                live_s=0 if self.is_saved else page.live_s,
                 took_ms=round((time.perf_counter() - started) * 1e3),
-                json_url=_json_path(request, page),
+                json_url="" if self.is_saved else _json_path(request, page),
                 actions={action.name.replace("-", "_"): action for action in ACTIONS},
             )
 

@@ -11,11 +11,10 @@ from urllib.parse import quote, urlencode
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from skewless.contract.readable import duration_text, time_text
+from skewless.contract.readable import duration_text, facts_text, guardrail_texts, share_text, time_text
 from skewless.contract.render import shorten
 from skewless.control_room import plots
 from skewless.control_room.page import Unknown
-from skewless.operations.report.cells import figures, guardrail_cells, share
 
 _MOST_CHARS = 300
 _EXACT = 2**53  # below it, a float has all digits of a whole number, such as microseconds
@@ -33,18 +32,18 @@ def templates() -> Environment:
     environment.filters |= {
         "age": show_age,
         "count": show_count,
-        "facts": figures,
+        "facts": facts_text,
         "isolate": isolate,
         "lines": show_lines,
         "time": show_time,
         "number": show_number,
-        "share": share,
+        "share": share_text,
         "url": to_url,
     }
     environment.tests["unknown"] = lambda part: isinstance(part, Unknown)
     named = ("Curve", "plot_bars", "plot_curves", "plot_histogram", "plot_lines", "plot_timeline")
     environment.globals |= {name: getattr(plots, name) for name in named}
-    environment.globals |= {"guardrail_cells": guardrail_cells, "to_url": to_url}
+    environment.globals |= {"guardrail_texts": guardrail_texts, "to_url": to_url, "is_saved": False}
     environment.globals |= {"named_shares": plots.named_shares, "learning_curves": plots.learning_curves}
     return environment
 

@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -19,6 +20,7 @@ from skewless.control_room.access import Local
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.provider import Provider, ProviderSignIn
 from skewless.control_room.readers import Readers
+from skewless.control_room.saved import SavedPages, save_pages
 from skewless.control_room.sessions import Sessions
 from skewless.control_room.sign_in import SignInPages
 from skewless.infra.access.api_keys import KeyStore
@@ -36,18 +38,22 @@ def run_control_room(
     *,
     host: str | None = None,
     port: int | None = None,
+    save: Path | None = None,
     on_ready: Callable[[str], None] = lambda _url: None,
-) -> None:
-    """Serve the pages of a project until SIGTERM or SIGINT.
+) -> SavedPages | None:
+    """Serve the pages of a project until SIGTERM or SIGINT, or write them to a folder.
 
     Args:
         host, port: None: as the settings say.
+        save: the folder; None: serve them.
         on_ready: called with the URL when pages are served.
 
     Raises:
         PlaceError: the port is in use.
         DefinitionError: people must sign in, and no key or provider can admit them.
     """
+    if save is not None:
+        return save_pages(project, save)
     host = project.settings.ui_host if host is None else host
     with ExitStack() as stack:
         # Before keys are read: a port in use is the likelier mistake.
@@ -60,6 +66,7 @@ def run_control_room(
         scheme = "https" if project.settings.tls_cert else "http"
         on_ready(f"{scheme}://{shown}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listener])
+    return None
 
 
 def _build(project: Project, host: str, readers: Readers, stack: ExitStack) -> Starlette:

@@ -10,6 +10,7 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
+from skewless.contract.readable import duration_text
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.partition_log import PartitionLog
@@ -18,7 +19,6 @@ from skewless.infra.offline.log_parts import measure_latest_delays
 from skewless.infra.plans.needed_views import PLAN, NeededViews
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.operations.freshness import read_watermarks
-from skewless.operations.report.cells import duration
 from skewless.operations.status import open_online
 from skewless.operations.window_status import read_window
 from skewless.workspace import Workspace
@@ -156,17 +156,18 @@ def judge_age(view: View | WindowView, check: Freshness | None, watermark_us: in
     limit_us, seen_us = view.freshness_us, watermark_us or (check.watermark_us if check else None)
     state: FreshState
     if limit_us and watermark_us is not None and now_us - watermark_us > limit_us:
-        state, why = "late", f"was not updated for {duration(now_us - watermark_us)}, the limit is {duration(limit_us)}"
+        age, limit = duration_text((now_us - watermark_us) / 1e6), duration_text(limit_us / 1e6)
+        state, why = "late", f"was not updated for {age}, the limit is {limit}"
     elif check is None:
         state, why = "unknown", "was never checked"
     elif now_us - check.at_us > _OLD_CHECK_US:
-        state, why = "unknown", f"was last checked {duration(now_us - check.at_us)} ago"
+        state, why = "unknown", f"was last checked {duration_text((now_us - check.at_us) / 1e6)} ago"
     elif not limit_us:
         state, why = "no limit", "declares no limit"
     elif replace(check, limit_us=limit_us).is_late:
         state, why = "late", _late_text(check, limit_us)
     else:
-        state, why = "fresh", f"is within its limit of {duration(limit_us)}"
+        state, why = "fresh", f"is within its limit of {duration_text(limit_us / 1e6)}"
     return ViewAge(
         state=state,
         why=why,
@@ -188,7 +189,7 @@ def _age_s(now_us: int, at_us: int | None) -> float | None:
 def _late_text(check: Freshness, limit_us: int) -> str:
     if check.age_us is None:
         return "has no event"
-    return f"latest event was {duration(check.age_us)} old, the limit is {duration(limit_us)}"
+    return f"latest event was {duration_text(check.age_us / 1e6)} old, the limit is {duration_text(limit_us / 1e6)}"
 
 
 @dataclass(frozen=True, kw_only=True)

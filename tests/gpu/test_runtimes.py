@@ -10,7 +10,6 @@ import pytest
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.certification import certify, same_bits
-from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.nvforest import NvForestRuntime
 from skewless.infra.runtimes.port import Matrix
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
@@ -64,29 +63,6 @@ def test_threads_share_a_device(made: dict[str, ModelCase]) -> None:
         assert all(same_bits(margins, expected).all() for margins in found)
     finally:
         runtime.close()
-
-
-@pytest.mark.parametrize("kind", ["lightgbm binary", "xgboost multiclass"])
-def test_a_child_process_with_a_gpu_has_the_same_bits(kind: str, made: dict[str, ModelCase]) -> None:
-    case = made[kind]
-    child = ChildRuntime(algorithm_of(kind), case.model_file, "gpu")
-    try:
-        for rows in (many_rows(1), many_rows(7), many_rows(60_000)):
-            assert same_bits(child.score(rows), case.score(rows)).all()
-    finally:
-        child.close()
-
-
-def test_a_child_process_with_xgboost_on_a_gpu_has_the_bits_of_this_one(made: dict[str, ModelCase]) -> None:
-    case, rows = made["xgboost binary"], many_rows(10_000)
-    here = XGBoostCudaRuntime.from_file(case.model_file)
-    child = ChildRuntime("xgboost", case.model_file, "gpu", kind="xgboost-cuda")
-    try:
-        assert child.runtime_id == here.runtime_id
-        assert same_bits(child.score(rows), here.score(rows)).all()
-    finally:
-        child.close()
-        here.close()
 
 
 @pytest.mark.parametrize("kind", XGBOOST)

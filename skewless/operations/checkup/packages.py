@@ -16,10 +16,9 @@ from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.store import PackageStore
-    from skewless.infra.runtimes.candidates import ScoringTarget, Second
+    from skewless.infra.runtimes.candidates import ScoringTarget
     from skewless.infra.runtimes.choice import RuntimeTrial
     from skewless.infra.runtimes.cuda import Driver
-    from skewless.infra.runtimes.shared import Calibration
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")
@@ -198,16 +197,15 @@ def _first(names: Sequence[str], version: Version) -> str | None:
     return next((f"{name} {version(name)}" for name in names if version(name)), None)
 
 
-def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | None = None) -> list[CheckupFinding]:
+def check_scoring(store: PackageStore, second: str) -> list[CheckupFinding]:
     """Return the runtimes of each champion; a model is loaded only if it has a second runtime.
 
     Args:
         second: the setting ``second_runtime``.
-        target: runtimes and devices that may score; None: those of a server with this setting.
     """
     from skewless.infra.runtimes.candidates import ScoringTarget
 
-    target = target or ScoringTarget(second=second)
+    target = ScoringTarget(second=second)
     try:
         champions = [(name, store.aliases.get(name, "champion")) for name in store.packages.list_models()]
     except SkewlessError:
@@ -227,7 +225,7 @@ def _findings(
             continue
         try:
             package = open_package(store, name, version)
-            others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, target)
+            others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, target.second)
             if not others:
                 single.append(f"{name} {version} ({package.spec.algorithm})")
             elif others[0].name == MISSING_GPU:
@@ -265,14 +263,5 @@ def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> Chec
 def _trial_text(item: RuntimeTrial) -> str:
     if item.role == "refused":
         return f"{item.runtime} is rejected: {item.reason}"
-    times = "" if item.calibration is None else f" ({_milliseconds(item.calibration)})"
-    if item.from_rows is None:
-        return f"{item.runtime} gets no batch, because it is slower{times}"
-    return f"{item.runtime} from {item.from_rows:,} row{'s' * (item.from_rows > 1)} on{times}"
-
-
-def _milliseconds(calibration: Calibration) -> str:
-    from skewless.infra.runtimes.shared import SIZES
-
-    by_size = zip(SIZES, calibration.seconds, strict=True)
-    return ", ".join(f"{size:,}: {seconds * 1e3:.3g} ms" for size, seconds in by_size)
+    time = "" if item.seconds is None else f": {item.rows} rows in {item.seconds * 1e3:.3g} ms"
+    return f"{item.runtime} ({item.role}){time}"

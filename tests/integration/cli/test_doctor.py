@@ -12,23 +12,28 @@ import pytest
 
 from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.runtimes import candidates, nvforest
-from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget
+from skewless.infra.runtimes import candidates, nvforest, xgboost_cuda
+from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.cuda import Driver
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.packages import check_scoring
+from tests.integration.infra.runtimes.nvforest_folder import FOLDER as NVFOREST
+from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
 from tests.worlds.command_line import run
 
 ROOT = Path(__file__).parents[3]
-NVFOREST = Path(f"{sys.prefix}-nvforest")
 MAIN = "from skewless.cli import main; main()"
 ABSENT = Driver(problem="no NVIDIA driver is installed")
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is built for Linux alone")
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (nvforest, xgboost_cuda):
+        monkeypatch.setattr(module, "driver", lambda: ABSENT)
 
 
 def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
-    place = ScoringTarget(driver=lambda: ABSENT)
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", place)
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
     assert (finding.name, finding.verdict) == ("scoring", "ok")
     assert finding.detail == "only by its own library: fraud 000001 (lightgbm)"
     (same,) = [
@@ -38,27 +43,18 @@ def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> Non
 
 
 def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
-    assert (
-        check_scoring(
-            PackageStore.of(ProjectState(applied / ".skewless"), Settings()),
-            "gpu",
-            ScoringTarget(driver=lambda: ABSENT),
-        )
-        == []
-    )
+    assert check_scoring(PackageStore.of(ProjectState(applied / ".skewless"), Settings()), "gpu") == []
     assert check_scoring(PackageStore.of(ProjectState(tmp_path / "nowhere"), Settings()), "gpu") == []
 
 
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = candidates.find_candidates
 
-    def as_cuda(algorithm: str, _device: str, path: Path, place: ScoringTarget) -> list[RuntimeCandidate]:
-        return asked(algorithm, "cuda", path, place)
+    def as_cuda(algorithm: str, _device: str, path: Path, second: str) -> list[RuntimeCandidate]:
+        return asked(algorithm, "cuda", path, second)
 
     monkeypatch.setattr(candidates, "find_candidates", as_cuda)
-    (finding,) = check_scoring(
-        PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
-    )
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "no NVIDIA driver is installed" in finding.detail
 
@@ -67,13 +63,11 @@ def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
     (model,) = (unasked / ".skewless/packages/fraud/000001").glob("model.*")
     model.chmod(0o644)
     model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
-    (finding,) = check_scoring(
-        PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
-    )
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
     assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
 
 
-@on_linux
+@ONLY_LINUX
 @pytest.mark.soak
 def test_the_doctor_finds_the_packages_of_a_second_runtime(unasked: Path) -> None:
     assert NVFOREST.is_dir(), "make setup-nvforest"
@@ -86,29 +80,25 @@ def test_the_doctor_finds_the_packages_of_a_second_runtime(unasked: Path) -> Non
     assert (own["role"], second["runtime"].partition("-")[0]) == ("own", "nvforest")
 
 
-@on_linux
+@ONLY_LINUX
+@TWO_TREELITES
 def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert NVFOREST.is_dir(), "make setup-nvforest"
-    monkeypatch.setattr(nvforest, "is_installed", lambda: True)
-    place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(NVFOREST)})
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu", place)
+    add_nvforest(monkeypatch)
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu")
     own, second = finding.facts
     assert (own["role"], own["bit_equal"]) == ("own", True)
     assert second["runtime"].startswith("nvforest-cpu-")
-    assert second["role"] in {"shared", "slower"}
+    assert second["role"] in {"chosen", "slower"}
     assert (second["bit_equal"], second["largest_difference"]) == (True, 0.0)
-    assert set(second["seconds"]) == {"1", "8", "64", "512", "4096"}
+    assert (own["rows"], second["rows"]) == (64, 64)
+    assert second["seconds"] > 0
 
 
-@on_linux
-def test_a_second_runtime_that_cannot_be_opened_is_told_why(
-    unasked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_runtime_that_cannot_be_opened_is_told_why(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvforest, "is_installed", lambda: True)
-    (tmp_path / "nvforest.py").write_text("raise ImportError('libcudart.so.12 is missing')")
-    place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu", place)
+    monkeypatch.setitem(sys.modules, "nvforest", None)
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu")
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "nvforest-cpu is rejected" in finding.detail
-    assert "libcudart.so.12 is missing" in finding.detail
+    assert "import of nvforest halted" in finding.detail
     assert [fact["role"] for fact in finding.facts] == ["own", "refused"]

@@ -212,6 +212,6 @@ def test_a_missing_package_is_one_sentence(applied: Path, monkeypatch: pytest.Mo
     # As in a process that has loaded no template yet.
     monkeypatch.setattr(pages, "_load_template", pages._load_template.__wrapped__)
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    said = run("report", "--repo", applied)
+    said = run("validate", "--record", "--repo", applied)
     assert (said.code, said.stdout) == (10, "")
     assert said.stderr.startswith("error: package 'jinja2': is not installed.")

@@ -36,7 +36,7 @@ QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
 ABOUT = (
     "validate", "train", "sign", "promote", "versions", "dataset --entities data/payments.parquet --out out --service",
     "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
-    "quality", "predictions", "replay", "report", "why", "importance", "parity", "drift", "freshness",
+    "quality", "predictions", "replay", "why", "importance", "parity", "drift", "freshness",
     "rollout", "rollback", "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke",
     "runs show", "runs start", "runs retry", "runs cancel", "export", "letters list", "letters send",
 )  # fmt: skip

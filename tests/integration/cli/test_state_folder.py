@@ -26,7 +26,6 @@ VERBS = (
     ("plan",),
     ("validate", "--record"),
     ("doctor",),
-    ("report",),
 )
 
 

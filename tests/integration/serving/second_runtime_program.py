@@ -1,4 +1,4 @@
-"""``skewless`` whose library takes far too long for many rows, so that a second runtime gets them.
+"""``skewless`` whose library is slow, so that a second runtime is chosen.
 
 Run as a program, with the arguments of ``skewless``.
 """
@@ -12,15 +12,12 @@ from typing import Any
 import skewless.infra.packages.served_model
 from skewless.cli import main
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
-from skewless.infra.runtimes.shared import RuntimeMember
 
-FEW = 8
-_SLOW_S = 0.05
-_REST_S = 0.1
+_SLOW_S = 1.0
 
 
-class SlowBatches:
-    """A runtime that takes its time for many rows; everything else is the real one's."""
+class SlowLibrary:
+    """A runtime that takes its time; everything else is the real one's."""
 
     def __init__(self, real: Runtime) -> None:
         self._real = real
@@ -29,8 +26,7 @@ class SlowBatches:
         return getattr(self._real, name)
 
     def score(self, matrix: Matrix) -> Scores:
-        if len(matrix) > FEW:
-            time.sleep(_SLOW_S)
+        time.sleep(_SLOW_S)
         return self._real.score(matrix)
 
 
@@ -38,11 +34,10 @@ def _plant() -> None:
     subject: Any = skewless.infra.packages.served_model
     real = subject.open_runtime
 
-    def slow(algorithm: str, path: Path) -> SlowBatches:
-        return SlowBatches(real(algorithm, path))
+    def slow(algorithm: str, path: Path) -> SlowLibrary:
+        return SlowLibrary(real(algorithm, path))
 
     subject.open_runtime = slow
-    RuntimeMember.rest_s = _REST_S
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import DefinitionError, PackageError, StoreError
 from skewless.infra.host.plugins import Group, find_plugin, is_registered
 from skewless.infra.online.store import open_online_store
-from skewless.infra.runtimes.candidates import open_runtime
+from skewless.infra.runtimes.candidates import find_candidates, open_runtime
 from skewless.training.train import find_trainer
 
 MODULE = "another_package_of_trees"
@@ -21,16 +21,22 @@ class Trainer:
     def __init__(self, threads):
         self.threads = threads
 
-class Runtime:
-    def __init__(self, path):
-        self.text = path.read_text()
+from skewless.infra.runtimes.port import RuntimeProvider
+
+def opened(algorithm, path):
+    return algorithm, path.read_text()
+
+own = RuntimeProvider(name="another", algorithms=("another-forest",), open=opened)
+fast = RuntimeProvider(name="fast", algorithms=("lightgbm", "another-forest"), open=opened)
 """
 ENTRY_POINTS = f"""
 [skewless.trainers]
 another-forest = {MODULE}:Trainer
 broken = {MODULE}_that_is_not_there:Trainer
 [skewless.runtimes]
-another-forest = {MODULE}:Runtime
+another-forest = {MODULE}:own
+fast = {MODULE}:fast
+lightgbm = {MODULE}:own
 nameless = {MODULE}:Nothing
 [skewless.online_stores]
 broken = {MODULE}_that_is_not_there:Store
@@ -76,7 +82,28 @@ def test_a_trainer_and_a_runtime_are_found_by_the_algorithm(tmp_path: Path) -> N
     assert trainer.threads == 2
     (tmp_path / "model.txt").write_text("trees")
     runtime: Any = open_runtime("another-forest", tmp_path / "model.txt")
-    assert runtime.text == "trees"
+    assert runtime == ("another-forest", "trees")
+
+
+@pytest.mark.parametrize("algorithm", ["lightgbm", "another-forest"])
+def test_a_second_runtime_is_found_by_the_setting(algorithm: str, tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("trees")
+    (found,) = find_candidates(algorithm, "auto", tmp_path / "model.txt", "fast")
+    opened: Any = found.open()
+    assert (found.name, found.problem, opened) == ("fast", None, (algorithm, "trees"))
+    assert find_candidates("xgboost", "auto", tmp_path / "model.txt", "fast") == []
+
+
+def test_a_second_runtime_that_cannot_be_imported_is_a_candidate_with_a_problem(tmp_path: Path) -> None:
+    (found,) = find_candidates("lightgbm", "auto", tmp_path / "model.txt", "nameless")
+    assert found.name == "nameless"
+    assert "entry point 'nameless' of skewless.runtimes: cannot be imported" in str(found.problem)
+
+
+def test_no_package_replaces_a_runtime_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("trees")
+    with pytest.raises(PackageError, match="is rejected by the library"):
+        open_runtime("lightgbm", tmp_path / "model.txt")
 
 
 def test_an_algorithm_that_nothing_trains_or_serves_is_refused(tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes import lignum as subject
-from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
+from skewless.infra.runtimes.candidates import find_candidates
 from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.runtimes.choice import choose
+from skewless.infra.runtimes.fallback import FallbackRuntime
 from skewless.infra.runtimes.lignum import LignumRuntime, private_folder
 from skewless.infra.runtimes.port import Matrix
-from skewless.infra.runtimes.shared import SharedRuntime
 from skewless_export.readers import read_trees
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case, names_of
 from tests.integration.infra.runtimes.rows import any_rows, odd_rows
@@ -85,7 +85,7 @@ def test_every_bit_is_the_library_s(name: str, tmp_path: Path) -> None:
 def test_what_it_cannot_do_is_refused(name: str, tmp_path: Path) -> None:
     case = MAKERS[name](tmp_path)
     reference = reference_of(case)
-    candidates = find_candidates(name.partition(" ")[0], "auto", case.model_file, ScoringTarget(second="lignum"))
+    candidates = find_candidates(name.partition(" ")[0], "auto", case.model_file, "lignum")
     choice = choose(case.runtime, certify(case.runtime, reference), candidates, reference)
     assert choice.runtime is case.runtime
     assert [(item.runtime, item.role) for item in choice.trials] == [
@@ -213,8 +213,7 @@ def test_contributions_and_foreign_matrices_are_refused(lightgbm_binary: ModelCa
 
 def test_without_lignum_the_extra_is_named(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "find_spec", lambda _: None)
-    (only,) = find_candidates("lightgbm", "auto", lightgbm_binary.model_file, ScoringTarget(second="lignum"))
-    assert only.open is None
+    (only,) = find_candidates("lightgbm", "auto", lightgbm_binary.model_file, "lignum")
     assert "pip install 'skewless[lignum]'" in str(only.problem)
 
 
@@ -308,12 +307,15 @@ def test_without_a_compiler_the_trial_names_it(
         LignumRuntime("lightgbm", lightgbm_binary.model_file, compiled=True)
 
 
-def test_batches_are_shared_by_size_and_may_run_on_an_event_loop(lightgbm_binary: ModelCase) -> None:
+def test_the_faster_of_two_is_chosen(lightgbm_binary: ModelCase) -> None:
     reference = reference_of(lightgbm_binary)
     own = lightgbm_binary.runtime
-    candidates = find_candidates("lightgbm", "cpu", lightgbm_binary.model_file, ScoringTarget(second="lignum"))
-    assert [item.is_inline for item in candidates] == [True]
+    candidates = find_candidates("lightgbm", "cpu", lightgbm_binary.model_file, "lignum")
     choice = choose(own, certify(own, reference), candidates, reference)
     assert [item.certificate and item.certificate.bit_equal for item in choice.trials] == [True, True]
-    if isinstance(choice.runtime, SharedRuntime):  # on a machine where lignum is faster
-        assert all(choice.runtime.is_inline(rows) for rows in (1, 64, 4_096))
+    first, second = [item.seconds for item in choice.trials]
+    assert first
+    assert second
+    assert isinstance(choice.runtime, FallbackRuntime) is (second * 1.1 < first)
+    rows = reference.rows
+    assert same_bits(choice.runtime.score(rows), lightgbm_binary.score(rows)).all()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.shared import SIZES, Calibration
 from tests.worlds.clock import SecondsClock
 
 Seconds = Callable[[int], float]
@@ -36,8 +35,8 @@ class StandIn:
         self.error: Exception | None = None
         self.asked: list[int] = []
         self.closed = 0
+        self.seconds = seconds
         self._off = off
-        self._seconds = seconds
         self._clock = clock
 
     def margin(self, matrix: Matrix) -> Scores:
@@ -48,7 +47,7 @@ class StandIn:
 
     def score(self, matrix: Matrix) -> Scores:
         if self._clock is not None:
-            self._clock.now += self._seconds(len(matrix))
+            self._clock.now += self.seconds(len(matrix))
         self.asked.append(len(matrix))
         return self.margin(matrix) * 2
 
@@ -57,12 +56,3 @@ class StandIn:
 
     def close(self) -> None:
         self.closed += 1
-
-    @property
-    def calibration(self) -> Calibration:
-        return calibration(*(self._seconds(size) for size in SIZES))
-
-
-def calibration(*seconds: float) -> Calibration:
-    """Return what five measurements make, in seconds at 1, 8, 64, 512 and 4,096 rows."""
-    return Calibration(seconds=seconds, measured=len(seconds))

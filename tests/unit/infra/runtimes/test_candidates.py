@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from skewless.contract.errors import PackageError
 from skewless.infra.runtimes import candidates as subject
-from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget, find_candidates
+from skewless.infra.runtimes.candidates import RuntimeCandidate, find_candidates
 from skewless.infra.runtimes.cuda import Device, Driver
 
 PATH = Path("model.txt")
@@ -15,124 +16,107 @@ NONE = Driver(problem="no NVIDIA driver is installed")
 ONE = Driver(devices=(Device(name="H100", memory=80 << 30, capability="9.0"),), version="13.0")
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
-    monkeypatch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: True)
+def set_machine(patch: pytest.MonkeyPatch, driver: Driver, *, is_installed: bool) -> None:
+    for module in ("nvforest", "xgboost_cuda"):
+        patch.setattr(f"skewless.infra.runtimes.{module}.driver", lambda: driver)
+    patch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: is_installed)
+    patch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: is_installed)
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: False)
-    monkeypatch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: False)
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_machine(monkeypatch, ONE, is_installed=True)
 
 
-def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[RuntimeCandidate]:
-    return find_candidates(algorithm, device, PATH, ScoringTarget(second=second, driver=lambda: driver))
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_machine(monkeypatch, NONE, is_installed=True)
 
 
-@pytest.mark.usefixtures("installed")
+def usable(algorithm: str, device: subject.Device, second: str) -> list[str]:
+    """Return the names of the candidates, which can all be tried."""
+    found = find_candidates(algorithm, device, PATH, second)
+    assert [item.problem for item in found] == [None] * len(found)
+    return [item.name for item in found]
+
+
+def missing(algorithm: str, device: subject.Device, second: str) -> RuntimeCandidate:
+    """Return the only candidate, which cannot be tried."""
+    (only,) = find_candidates(algorithm, device, PATH, second)
+    assert only.problem is not None
+    return only
+
+
+@pytest.mark.usefixtures("with_gpu")
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_on_a_gpu(device: subject.Device) -> None:
-    assert [item.name for item in found("lightgbm", device, "gpu", ONE)] == ["nvforest-gpu"]
-    assert [item.name for item in found("xgboost", device, "gpu", ONE)] == ["nvforest-gpu", "xgboost-cuda"]
-    assert all(item.open is not None for item in found("xgboost", device, "gpu", ONE))
+    assert usable("lightgbm", device, "gpu") == ["nvforest-gpu"]
+    assert usable("xgboost", device, "gpu") == ["nvforest-gpu", "xgboost-cuda"]
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("with_gpu")
 @pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn", "another"])
-def test_a_model_for_the_cpu_and_a_server_that_wants_none_ask_nothing(algorithm: str) -> None:
-    def refuse() -> Driver:
-        raise AssertionError
-
-    assert find_candidates(algorithm, "cpu", PATH, ScoringTarget(second="gpu", driver=refuse)) == []
-    assert find_candidates(algorithm, "cpu", PATH, ScoringTarget(second="cpu", driver=refuse)) == []
+def test_a_model_for_the_cpu_and_a_server_that_wants_none_have_no_candidates(algorithm: str) -> None:
+    assert usable(algorithm, "cpu", "gpu") == usable(algorithm, "cpu", "cpu") == []
     for device in ("auto", "cpu", "cuda"):
-        assert find_candidates(algorithm, device, PATH, ScoringTarget(second="none", driver=refuse)) == []
+        assert usable(algorithm, device, "none") == []
 
 
-@pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
-def test_on_the_cpu_no_driver_is_asked(algorithm: str) -> None:
-    def refuse() -> Driver:
-        raise AssertionError
-
-    (only,) = find_candidates(algorithm, "auto", PATH, ScoringTarget(second="cpu", driver=refuse))
-    assert only.name == "nvforest-cpu"
-    assert only.reopens
-    assert find_candidates("sklearn", "auto", PATH, ScoringTarget(second="cpu", driver=refuse)) == []
+@pytest.mark.usefixtures("without_gpu")
+def test_on_the_cpu_nvforest_needs_no_driver() -> None:
+    assert usable("lightgbm", "auto", "cpu") == usable("xgboost", "cuda", "cpu") == ["nvforest-cpu"]
+    assert usable("sklearn", "auto", "cpu") == []
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("without_gpu")
 def test_without_a_driver_only_a_model_that_asks_for_a_gpu_misses_it() -> None:
-    assert found("xgboost", "auto", "gpu", NONE) == []
-    (missed,) = found("xgboost", "cuda", "gpu", NONE)
-    assert (missed.name, missed.open, missed.problem) == ("gpu", None, "no NVIDIA driver is installed")
+    assert usable("xgboost", "auto", "gpu") == []
+    found = missing("xgboost", "cuda", "gpu")
+    assert (found.name, found.problem) == ("gpu", "no NVIDIA driver is installed")
+    with pytest.raises(PackageError, match="no NVIDIA driver is installed"):
+        found.open()
 
 
 @pytest.mark.parametrize("second", ["lignum", "lignum-compiled"])
-def test_lignum_is_tried_for_its_libraries_whatever_the_device(
-    second: subject.Second, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse() -> Driver:
-        raise AssertionError
-
+def test_lignum_is_tried_for_its_libraries_whatever_the_device(second: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: True)
-    place = ScoringTarget(second=second, driver=refuse)
     for device in ("auto", "cpu", "cuda"):
         for algorithm in ("lightgbm", "xgboost", "catboost"):
-            (only,) = find_candidates(algorithm, device, PATH, place)
-            assert (only.name, only.is_inline, only.reopens, only.problem) == (second, True, False, None)
-        assert find_candidates("sklearn", device, PATH, place) == []
+            assert usable(algorithm, device, second) == [second]
+        assert usable("sklearn", device, second) == []
     monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: False)
-    (missed,) = find_candidates("lightgbm", "auto", PATH, place)
-    assert (missed.open, missed.problem) == (None, "is not installed: pip install 'skewless[lignum]'")
+    assert missing("lightgbm", "auto", second).problem == "is not installed: pip install 'skewless[lignum]'"
 
 
-@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
-def test_with_a_device_and_nothing_installed_the_extra_is_named(algorithm: str) -> None:
-    assert found(algorithm, "auto", "gpu", ONE) == []
-    assert found(algorithm, "auto", "cpu", ONE) == []
-    (missed,) = found(algorithm, "cuda", "gpu", ONE)
-    assert missed.open is None
-    assert f"scores {algorithm} on a GPU: pip install 'skewless[gpu]'" in str(missed.problem)
+def test_with_a_device_and_nothing_installed_the_extra_is_named(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_machine(monkeypatch, ONE, is_installed=False)
+    assert usable(algorithm, "auto", "gpu") == []
+    for found in (missing(algorithm, "cuda", "gpu"), missing(algorithm, "auto", "cpu")):
+        assert "is not installed: pip install 'skewless[gpu]'" in str(found.problem)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("with_gpu")
 def test_an_algorithm_of_somebody_else_is_scored_by_its_own_runtime() -> None:
-    assert found("sklearn", "auto", "gpu", ONE) == []
-    (missed,) = found("another", "cuda", "gpu", ONE)
-    assert missed.open is None
+    assert usable("sklearn", "auto", "gpu") == []
+    assert missing("another", "cuda", "gpu").problem == "no installed package scores another on a GPU"
 
 
-@pytest.mark.usefixtures("installed")
-def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_runtime_that_nobody_provides_is_named() -> None:
+    found = missing("lightgbm", "auto", "lignm")
+    assert (found.name, "no package registers it in skewless.runtimes" in str(found.problem)) == ("lignm", True)
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_each_opens_the_model_file_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("skewless.infra.runtimes.child.NvForestRuntime", lambda *given: opened.append(given))
-    monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
-    for alone in (True, False):
-        place = ScoringTarget(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})
-        (only,) = find_candidates("lightgbm", "auto", PATH, place)
-        assert only.reopens is not alone
-        assert only.open is not None
-        only.open()
-    assert opened == [
-        ("lightgbm", PATH, "gpu"),
-        ("lightgbm", PATH, "gpu", {"kind": "nvforest", "environment": {"A": "1"}}),
-    ]
-
-
-@pytest.mark.usefixtures("installed")
-def test_xgboost_s_own_code_works_in_a_child_too_unless_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr("skewless.infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
     monkeypatch.setattr(
         "skewless.infra.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,))
     )
-    monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
-    for alone in (True, False):
-        _, item = find_candidates("xgboost", "cuda", PATH, ScoringTarget(alone=alone, driver=lambda: ONE))
-        assert item.reopens is not alone
-        assert item.open is not None
-        item.open()
-    assert opened == [(PATH,), ("xgboost", PATH, "gpu", {"kind": "xgboost-cuda", "environment": {}})]
+    for second in ("gpu", "cpu"):
+        for item in find_candidates("xgboost", "auto", PATH, second):
+            item.open()
+    assert opened == [("xgboost", PATH, "gpu"), (PATH,), ("xgboost", PATH, "cpu")]

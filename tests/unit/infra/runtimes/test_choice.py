@@ -1,4 +1,4 @@
-"""Which runtimes score a model: certified, measured, chosen, and why."""
+"""Which runtime scores a model: certified, measured, chosen, and why."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 import skewless.infra.runtimes.choice
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.certification import Certificate, Reference, certify
-from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose
-from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.runtimes.shared import SIZES, Calibration, SharedRuntime, Step
-from tests.unit.infra.runtimes.standing_in import StandIn
+from skewless.infra.runtimes.certification import Reference, certify
+from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose, measure
+from skewless.infra.runtimes.fallback import FallbackRuntime
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from tests.unit.infra.runtimes.standing_in import Seconds, StandIn
+from tests.worlds.clock import SecondsClock
 
 ROWS = np.array([[0.0, 1.0], [2.0, 3.0], [-4.0, 5.0]])
 TRUTH = StandIn("truth")
@@ -24,11 +25,11 @@ OFF = 2.0**-20
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runtimes take what they say."""
 
-    def calibrate(runtime: Runtime, _: Matrix) -> Calibration:
+    def measure(runtime: Runtime, _: Matrix, size: int) -> float:
         assert isinstance(runtime, StandIn)
-        return runtime.calibration
+        return runtime.seconds(size)
 
-    monkeypatch.setattr(skewless.infra.runtimes.choice, "calibrate", calibrate)
+    monkeypatch.setattr(skewless.infra.runtimes.choice, "measure", measure)
 
 
 def own(off: float = 0.0) -> StandIn:
@@ -36,13 +37,13 @@ def own(off: float = 0.0) -> StandIn:
     return StandIn("own-1", off=off, seconds=lambda rows: 1e-3 * rows)
 
 
-def gpu(off: float = 0.0, name: str = "gpu-1") -> StandIn:
-    """Return one that takes as long for any number of rows as the library for 20."""
-    return StandIn(name, off=off, seconds=lambda _: 2e-2)
+def gpu(off: float = 0.0) -> StandIn:
+    """Return one that takes as long for any number of rows as the library for 100."""
+    return StandIn("gpu-1", off=off, seconds=lambda _: 0.1)
 
 
 def fast(off: float = 0.0) -> StandIn:
-    """Return one that is faster at every size."""
+    """Return one that is faster for any number of rows."""
     return StandIn("fast-1", off=off, seconds=lambda rows: 1e-4 * rows)
 
 
@@ -50,18 +51,23 @@ def slow() -> StandIn:
     return StandIn("slow-1", seconds=lambda rows: 2e-3 * rows)
 
 
-def chosen(
-    mine: StandIn, *others: StandIn, tolerance: float = 0.0, large: bool = False, reopens: bool = False
-) -> RuntimeChoice:
+def chosen(mine: StandIn, *others: StandIn, tolerance: float = 0.0, batch_rows: int = 64) -> RuntimeChoice:
     def of(runtime: StandIn) -> RuntimeCandidate:
-        return RuntimeCandidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime, reopens=reopens)
+        return RuntimeCandidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime)
 
     certificate = certify(mine, REFERENCE, tolerance=tolerance)
-    return choose(mine, certificate, [of(each) for each in others], REFERENCE, tolerance=tolerance, large=large)
+    tried = [of(each) for each in others]
+    return choose(mine, certificate, tried, REFERENCE, tolerance=tolerance, batch_rows=batch_rows)
 
 
-def roles(choice: RuntimeChoice) -> list[tuple[str, Role, int | None]]:
-    return [(item.runtime, item.role, item.from_rows) for item in choice.trials]
+def roles(choice: RuntimeChoice) -> list[tuple[str, Role]]:
+    return [(item.runtime, item.role) for item in choice.trials]
+
+
+def scorer(choice: RuntimeChoice) -> Runtime:
+    """Return the runtime that scores, of two."""
+    assert isinstance(choice.runtime, FallbackRuntime)
+    return choice.runtime.chosen
 
 
 def test_alone_the_library_scores_and_nothing_was_tried() -> None:
@@ -71,107 +77,53 @@ def test_alone_the_library_scores_and_nothing_was_tried() -> None:
     assert choice.trials == ()
 
 
-def test_bit_equal_ones_share_the_batches() -> None:
-    mine, other = own(), gpu()
-    choice = chosen(mine, other)
-    assert isinstance(choice.runtime, SharedRuntime)
-    assert choice.runtime.runtime_id == "own-1|gpu-1"
-    (first, second) = choice.runtime.steps
-    assert first == Step(rows=1, at=0)
-    assert (second.at, second.rows) in {(1, 20), (1, 21)}
-    assert roles(choice) == [("own-1", "own", 1), ("gpu-1", "shared", second.rows)]
-    assert choice.certificate.runtime_id == "own-1"
-    assert choice.certificate.bit_equal
-    assert other.closed == 0
+def test_the_fastest_scores_and_the_library_stays_behind_it() -> None:
+    mine, lame, other = own(), slow(), fast()
+    choice = chosen(mine, lame, other)
+    assert scorer(choice) is other
+    assert choice.runtime.runtime_id == "fast-1|own-1"
+    assert roles(choice) == [("own-1", "own"), ("slow-1", "slower"), ("fast-1", "chosen")]
+    assert (choice.certificate.runtime_id, choice.certificate.bit_equal) == ("own-1", True)
+    assert (mine.closed, lame.closed, other.closed) == (0, 1, 0)
     choice.runtime.close()
     assert (mine.closed, other.closed) == (1, 1)
 
 
-def test_what_is_slower_gets_none_and_is_closed() -> None:
-    mine, other = own(), slow()
-    choice = chosen(mine, other)
-    assert choice.runtime is mine
-    assert roles(choice) == [("own-1", "own", 1), ("slow-1", "slower", None)]
-    assert (mine.closed, other.closed) == (0, 1)
+@pytest.mark.parametrize(("batch_rows", "is_chosen"), [(64, False), (4_096, True)])
+def test_the_size_of_a_batch_decides(batch_rows: int, is_chosen: bool) -> None:  # noqa: FBT001
+    mine, other = own(), gpu()
+    choice = chosen(mine, other, batch_rows=batch_rows)
+    assert roles(choice) == [("own-1", "own"), ("gpu-1", "chosen" if is_chosen else "slower")]
+    assert (choice.runtime is mine, other.closed) == ((False, 0) if is_chosen else (True, 1))
 
 
-def test_three_share() -> None:
-    middle = StandIn("middle-1", seconds=lambda rows: 4e-3 + 1e-4 * rows)
-    choice = chosen(own(), gpu(), middle)
-    assert isinstance(choice.runtime, SharedRuntime)
-    assert [step.at for step in choice.runtime.steps] == [0, 2, 1]
-    assert [role for _, role, _ in roles(choice)] == ["own", "shared", "shared"]
-    assert choice.runtime.runtime_id == "own-1|middle-1|gpu-1"
-
-
-def test_one_of_several_is_closed_and_the_others_keep_their_batches() -> None:
-    mine, lame, other = own(), slow(), gpu()
-    choice = chosen(mine, lame, other)
-    assert isinstance(choice.runtime, SharedRuntime)
-    assert [member.runtime for member in choice.runtime.members] == [mine, other]
-    rows = np.ones((500, 2))
-    choice.runtime.score(rows)
-    assert other.asked[-1] == 500
-    assert (lame.closed, other.closed) == (1, 0)
+@pytest.mark.parametrize(("share", "role"), [(0.92, "slower"), (0.9, "chosen")])
+def test_a_gain_of_a_tenth_is_needed(share: float, role: Role) -> None:
+    choice = chosen(own(), StandIn("other-1", seconds=lambda rows: share * 1e-3 * rows))
+    assert choice.trials[1].role == role
 
 
 def test_without_a_tolerance_a_difference_is_refused() -> None:
     mine, other = own(), fast(off=OFF)
     choice = chosen(mine, other)
     assert choice.runtime is mine
-    assert roles(choice) == [("own-1", "own", 1), ("fast", "refused", None)]
+    assert roles(choice) == [("own-1", "own"), ("fast", "refused")]
     assert "differs from the library on 3 of 3 rows" in str(choice.trials[1].reason)
     assert other.closed == 1
 
 
-def test_within_the_tolerance_one_that_is_always_faster_gets_all_batches() -> None:
-    mine, other = own(), fast(off=OFF)
-    choice = chosen(mine, other, tolerance=OFF)
-    assert isinstance(choice.runtime, SharedRuntime)
-    assert choice.runtime.steps == (Step(rows=1, at=1),)
-    assert roles(choice) == [("own-1", "own", None), ("fast-1", "chosen", 1)]
-    # The log is to say which, and that it is replayed within the tolerance.
-    assert choice.runtime.runtime_id == "fast-1|own-1"
+def test_within_the_tolerance_it_scores_and_the_log_says_so() -> None:
+    other = fast(off=OFF)
+    choice = chosen(own(), other, tolerance=OFF)
+    assert scorer(choice) is other
     assert (choice.certificate.runtime_id, choice.certificate.bit_equal) == ("fast-1", False)
-    choice.runtime.score(np.ones((1, 2)))
-    assert other.asked[-1] == 1
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_one_that_is_faster_at_some_sizes_only_is_for_large_batches_or_for_none(large: bool) -> None:  # noqa: FBT001
-    mine, other = own(), gpu(off=OFF)
-    choice = chosen(mine, other, tolerance=OFF, large=large)
-    expected: list[tuple[str, Role, int | None]] = (
-        [("own-1", "own", None), ("gpu-1", "chosen", 1)] if large else [("own-1", "own", 1), ("gpu-1", "slower", None)]
-    )
-    assert roles(choice) == expected
-    assert other.closed == (0 if large else 1)
-
-
-def test_a_tolerant_one_must_beat_what_shares_already() -> None:
-    tolerant = StandIn("tolerant-1", off=OFF, seconds=lambda rows: 5e-4 * rows)
-    choice = chosen(own(), gpu(), tolerant, tolerance=OFF)
-    assert [role for _, role, _ in roles(choice)] == ["own", "shared", "slower"]
-    assert choice.certificate.bit_equal
-    quick = fast(off=OFF)
-    exact = gpu()
-    choice = chosen(own(), StandIn("exact-1", seconds=lambda rows: 9e-4 * rows), quick, tolerance=OFF)
-    assert [role for _, role, _ in roles(choice)] == ["own", "slower", "chosen"]
-    assert exact.closed == 0
-
-
-def test_a_library_that_differs_itself_shares_with_nobody() -> None:
-    """An own runtime within the tolerance has other bits than one that is exact: all batches go to one of them."""
-    mine, other = own(off=OFF), gpu()
-    choice = chosen(mine, other, tolerance=OFF)
-    assert choice.runtime is mine
-    assert roles(choice) == [("own-1", "own", 1), ("gpu-1", "slower", None)]
+def test_where_the_library_is_within_the_tolerance_only_its_certificate_counts() -> None:
+    """Where the chosen runtime fails the library answers."""
     choice = chosen(own(off=OFF), fast(), tolerance=OFF)
-    assert isinstance(choice.runtime, SharedRuntime)
-    assert choice.runtime.steps == (Step(rows=1, at=1),)
-    assert roles(choice)[1] == ("fast-1", "chosen", 1)
-    # Where it fails the library answers, which is within the tolerance only.
-    assert not choice.certificate.bit_equal
+    assert roles(choice)[1] == ("fast-1", "chosen")
+    assert (choice.certificate.runtime_id, choice.certificate.bit_equal) == ("own-1", False)
 
 
 def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
@@ -185,14 +137,14 @@ def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
     broken.error = RuntimeError("device lost")
     mine = own()
     tried = [
-        RuntimeCandidate(name="gpu", problem="no NVIDIA driver is installed"),
+        RuntimeCandidate(name="gpu", open=fast, problem="no NVIDIA driver is installed"),
         raising(OSError("cannot allocate memory")),
         raising(PackageError("model", "is of another kind", fix="none")),
         RuntimeCandidate(name="broken", open=lambda: broken),
     ]
     choice = choose(mine, certify(mine, REFERENCE), tried, REFERENCE)
     assert choice.runtime is mine
-    assert [(item.runtime, item.role) for item in choice.trials] == [
+    assert roles(choice) == [
         ("own-1", "own"),
         ("gpu", "refused"),
         ("of-OSError", "refused"),
@@ -206,55 +158,53 @@ def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
 
 
 def test_the_table_has_plain_values() -> None:
-    choice = chosen(own(), gpu(), fast(off=OFF))
-    first, second, third = [item.as_dict() for item in choice.trials]
+    first, second = [item.as_dict() for item in chosen(own(), fast(off=OFF), slow()).trials][::2]
     assert first == {
         "runtime": "own-1",
         "role": "own",
         "reason": None,
         "bit_equal": True,
         "largest_difference": 0.0,
-        "from_rows": 1,
-        "seconds": {str(size): 1e-3 * size for size in SIZES},
+        "rows": 64,
+        "seconds": 1e-3 * 64,
     }
-    assert second["seconds"] == {str(size): 2e-2 for size in SIZES}
-    assert (third["role"], third["bit_equal"], third["seconds"], third["from_rows"]) == ("refused", None, {}, None)
+    assert second["role"] == "refused"
+    assert (second["bit_equal"], second["largest_difference"]) == (None, None)
+    assert (second["rows"], second["seconds"]) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("fresh", "problem"),
-    [
-        (gpu(), None),
-        (gpu(off=OFF), "differs from the library"),
-        (gpu(name="gpu-2"), "has reopened as 'gpu-2'"),
-    ],
-)
-def test_one_that_is_opened_again_is_certified_again(fresh: StandIn, problem: str | None) -> None:
-    opened = iter([gpu(), fresh])
-    candidate = RuntimeCandidate(name="gpu", open=lambda: next(opened), reopens=True)
-    mine = own()
-    choice = choose(mine, certify(mine, REFERENCE), [candidate], REFERENCE)
-    assert isinstance(choice.runtime, SharedRuntime)
-    reopen = choice.runtime.members[1]._reopen
-    assert reopen is not None
-    if problem is None:
-        assert reopen() is fresh
-    else:
-        with pytest.raises(PackageError, match=problem):
-            reopen()
-        assert fresh.closed == 1
+def timed(seconds: Seconds) -> tuple[float, StandIn]:
+    clock = SecondsClock(1_000.0)
+    runtime = StandIn("r", seconds=seconds, clock=clock)
+    return measure(runtime, ROWS, 64, clock), runtime
 
 
-def test_one_that_shared_and_comes_back_within_a_tolerance_only_is_not_taken() -> None:
-    fresh = gpu(off=OFF)
-    opened = iter([gpu(), fresh])
-    mine = own()
-    certificate: Certificate = certify(mine, REFERENCE)
-    candidate = RuntimeCandidate(name="gpu", open=lambda: next(opened), reopens=True)
-    choice = choose(mine, certificate, [candidate], REFERENCE, tolerance=OFF)
-    assert isinstance(choice.runtime, SharedRuntime)
-    reopen = choice.runtime.members[1]._reopen
-    assert reopen is not None
-    with pytest.raises(PackageError, match="has other bits after reopening"):
-        reopen()
-    assert fresh.closed == 1
+def test_a_quick_call_is_measured_ten_times_after_one_to_warm_up() -> None:
+    found, runtime = timed(lambda rows: 1e-6 * rows)
+    assert found == pytest.approx(64e-6)
+    assert runtime.asked == [64] * 11
+
+
+def test_a_slow_call_is_measured_once() -> None:
+    found, runtime = timed(lambda _: 0.5)
+    assert found == pytest.approx(0.5)
+    assert runtime.asked == [64] * 2
+
+
+def test_a_call_in_which_the_machine_did_something_else_does_not_count() -> None:
+    taken = iter([1e-3, 2e-3, 0.09, 2e-3, 3e-3, *[2e-3] * 100])
+    assert timed(lambda _: next(taken))[0] == pytest.approx(2e-3)
+
+
+def test_the_matrix_is_what_a_runtime_takes() -> None:
+    seen: list[tuple[tuple[int, ...], bool]] = []
+
+    class Looking(StandIn):
+        def score(self, matrix: Matrix) -> Scores:
+            seen.append((matrix.shape, matrix.flags.c_contiguous))
+            assert np.array_equal(matrix[:3], ROWS[: len(matrix)])
+            return super().score(matrix)
+
+    for size in (1, 64, 4_096):
+        measure(Looking("r"), ROWS, size, lambda: 0.0)
+    assert set(seen) == {((size, 2), True) for size in (1, 64, 4_096)}

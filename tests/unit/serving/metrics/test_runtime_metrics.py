@@ -9,28 +9,26 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
-from skewless.infra.runtimes.shared import SIZES, Calibration, RuntimeMember, SharedRuntime, Step
+from skewless.infra.runtimes.fallback import FallbackRuntime
 from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 
-SECONDS = (1e-5, 2e-5, 4e-4, 8e-3, 0.5)
-CALIBRATION = Calibration(seconds=SECONDS, measured=5)
 EXACT = Certificate(runtime_id="own-1", rows=718, bit_equal=True, largest_difference=0.0)
 SECOND = Certificate(runtime_id="second-1", rows=718, bit_equal=True, largest_difference=0.0)
 TRIED = (
-    RuntimeTrial(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
-    RuntimeTrial(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
+    RuntimeTrial(runtime="own-1", role="own", certificate=EXACT, rows=64, seconds=4e-4),
+    RuntimeTrial(runtime="second-1", role="chosen", certificate=SECOND, rows=64, seconds=1e-4),
     RuntimeTrial(runtime="third", role="refused", reason="no device"),
 )
 
 
 def shown(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
-    """Return the samples of runtimes: by name, then by version, runtime and, where there is one, rows."""
+    """Return the samples of runtimes: by name, then by version and runtime."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
             if sample.name.startswith(("skewless_runtime_", "skewless_certified_")):
-                labels = tuple(sample.labels[name] for name in ("version", "runtime", "rows") if name in sample.labels)
+                labels = tuple(sample.labels[name] for name in ("version", "runtime"))
                 found.setdefault(sample.name, {})[labels] = sample.value
     return found
 
@@ -39,14 +37,10 @@ def test_a_model_that_was_loaded_shows_what_was_tried() -> None:
     metrics = Metrics()
     metrics.show_model("m", "1", EXACT, TRIED, Zeros("own-1"))
     samples = shown(metrics)
-    assert samples["skewless_runtime_seconds"] == {
-        ("1", name, str(size)): seconds
-        for name in ("own-1", "second-1")
-        for size, seconds in zip(SIZES, SECONDS, strict=True)
-    }
+    assert samples["skewless_runtime_seconds"] == {("1", "own-1"): 4e-4, ("1", "second-1"): 1e-4}
     assert samples["skewless_runtime_refused"] == {("1", "third"): 1.0}
     assert samples["skewless_certified_rows"] == {("1", "own-1"): 718, ("1", "second-1"): 718}
-    assert "skewless_runtime_batches_total" not in samples
+    assert "skewless_runtime_failures_total" not in samples
 
 
 def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
@@ -56,36 +50,28 @@ def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
     assert set(samples) == {f"skewless_certified_{name}" for name in ("rows", "bit_equal", "difference")}
 
 
-def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
+def test_the_failures_of_a_chosen_runtime_are_counted() -> None:
     own, second = Zeros("own-1"), Zeros("second-1")
-    shared = SharedRuntime(
-        RuntimeMember(own, CALIBRATION), [RuntimeMember(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
-    )
+    runtime = FallbackRuntime(second, own)
     metrics = Metrics()
-    metrics.show_model("m", "1", EXACT, TRIED, shared)
-    for n in (1, 63, 64, 100):
-        shared.score(np.zeros((n, 2)))
+    metrics.show_model("m", "1", EXACT, TRIED, runtime)
+    runtime.score(np.zeros((1, 2)))
+    assert shown(metrics)["skewless_runtime_failures_total"] == {("1", "second-1"): 0}
     second.fails = True
-    shared.score(np.zeros((70, 2)))
-    samples = shown(metrics)
-    assert samples["skewless_runtime_batches_total"] == {("1", "own-1"): 3, ("1", "second-1"): 2}
-    assert samples["skewless_runtime_rows_total"] == {("1", "own-1"): 134, ("1", "second-1"): 164}
-    assert samples["skewless_runtime_failures_total"] == {("1", "own-1"): 0, ("1", "second-1"): 1}
+    runtime.score(np.zeros((70, 2)))
+    assert shown(metrics)["skewless_runtime_failures_total"] == {("1", "second-1"): 1}
 
 
 def test_a_version_that_was_unloaded_leaves_no_series_and_is_not_kept() -> None:
     metrics = Metrics()
-    shared = {
-        version: SharedRuntime(RuntimeMember(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"
-    }
-    for version, runtime in shared.items():
+    runtimes = {version: FallbackRuntime(Zeros("second-1"), Zeros("own-1")) for version in "12"}
+    for version, runtime in runtimes.items():
         metrics.show_model("m", version, EXACT, TRIED, runtime)
-        runtime.score(np.zeros((1, 2)))
-    assert len(shown(metrics)["skewless_runtime_batches_total"]) == 2
+    assert len(shown(metrics)["skewless_runtime_failures_total"]) == 2
     metrics.forget("m", "1")
     samples = shown(metrics)
     assert {labels[0] for by_labels in samples.values() for labels in by_labels} == {"2"}
     # One that nobody uses any more is no reason to keep it, nor to fail.
-    del shared, runtime
+    del runtimes, runtime
     gc.collect()
-    assert shown(metrics)["skewless_runtime_batches_total"] == {("2", "own-1"): 1}
+    assert shown(metrics)["skewless_runtime_failures_total"] == {("2", "second-1"): 0}

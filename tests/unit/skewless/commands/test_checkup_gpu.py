@@ -9,26 +9,25 @@ import pytest
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import Role, RuntimeTrial
 from skewless.infra.runtimes.cuda import Device, Driver
-from skewless.infra.runtimes.shared import Calibration
 from skewless.operations.checkup.packages import check_gpu_packages, judge_driver, judge_gpu_packages, judge_trials
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
 ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
 
 
-def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> RuntimeTrial:
+def tried(runtime: str, role: Role, *, reason: str | None = None) -> RuntimeTrial:
     if role == "refused":
         return RuntimeTrial(runtime=runtime, role=role, reason=reason)
     return RuntimeTrial(
         runtime=runtime,
         role=role,
         certificate=Certificate(runtime_id=runtime, rows=718, bit_equal=True, largest_difference=0.0),
-        calibration=Calibration(seconds=(0.00001, 0.0001, 0.001, 0.01, 0.1), measured=5),
-        from_rows=from_rows,
+        rows=64,
+        seconds=0.001,
     )
 
 
-OWN = tried("lightgbm-capi-4.7.0", "own", from_rows=1)
+OWN = tried("lightgbm-capi-4.7.0", "own")
 
 
 def test_each_device_is_named_with_its_memory_and_capability() -> None:
@@ -87,26 +86,24 @@ def test_the_packages_of_this_environment_bring_one_xgboost() -> None:
     assert finding.name == "gpu packages"
 
 
-def test_a_runtime_that_shares_is_told_with_its_first_rows_and_times() -> None:
-    finding = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=1_200)])
-    times = "(1: 0.01 ms, 8: 0.1 ms, 64: 1 ms, 512: 10 ms, 4,096: 100 ms)"
+def test_a_runtime_that_scores_is_told_with_its_time() -> None:
+    finding = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "chosen")])
     assert (finding.name, finding.verdict) == ("scoring late", "ok")
     assert finding.detail == (
-        f"version 000003: lightgbm-capi-4.7.0 from 1 row on {times}; nvforest-gpu-26.10.0 from 1,200 rows on {times}"
+        "version 000003: lightgbm-capi-4.7.0 (own): 64 rows in 1 ms; nvforest-gpu-26.10.0 (chosen): 64 rows in 1 ms"
     )
-    assert [(fact["runtime"], fact["role"], fact["from_rows"]) for fact in finding.facts] == [
-        ("lightgbm-capi-4.7.0", "own", 1),
-        ("nvforest-gpu-26.10.0", "shared", 1_200),
+    assert [(fact["runtime"], fact["role"], fact["rows"], fact["seconds"]) for fact in finding.facts] == [
+        ("lightgbm-capi-4.7.0", "own", 64, 0.001),
+        ("nvforest-gpu-26.10.0", "chosen", 64, 0.001),
     ]
-    assert finding.facts[1]["seconds"] == {"1": 0.00001, "8": 0.0001, "64": 0.001, "512": 0.01, "4096": 0.1}
 
 
 def test_a_slower_runtime_is_no_problem_and_a_refused_one_is_told_why() -> None:
     slower = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "slower")])
-    assert (slower.verdict, "gets no batch, because it is slower" in slower.detail) == ("ok", True)
+    assert (slower.verdict, "nvforest-gpu-26.10.0 (slower): 64 rows" in slower.detail) == ("ok", True)
     reason = "runtime 'nvforest-gpu-26.10.0': differs from the library on 12 of 718 rows, by up to 0.5"
     refused = tried("nvforest-gpu", "refused", reason=reason)
     alone = judge_trials("late", "000003", [OWN, refused])
     assert (alone.verdict, f"nvforest-gpu is rejected: {reason}" in alone.detail) == ("warn", True)
-    beside = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=64), refused])
+    beside = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "chosen"), refused])
     assert beside.verdict == "ok"

@@ -1,1 +1,0 @@
-"""The report: models and project on one HTML page without external files."""
