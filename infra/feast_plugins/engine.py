@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+import pyarrow as pa
 from feast import Entity
 from feast.infra.common.materialization_job import (
     MaterializationJob,
@@ -24,8 +25,15 @@ from feast.repo_config import FeastConfigBaseModel
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.rows import read_latest_rows, to_messages
-from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, is_plain, is_windowed
+from skewless.infra.feast_plugins.rows import get_batch_source, to_messages
+from skewless.infra.feast_plugins.stored_views import (
+    DUMMY_KEY,
+    StoredView,
+    Table,
+    build_stored_view,
+    is_plain,
+    is_windowed,
+)
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
@@ -82,16 +90,17 @@ class SkewlessComputeEngine(ComputeEngine):
             return _finished_job(task)
         # Feast's engine handles other stores, and views that are computed or also written offline.
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:
-            job: MaterializationJob = self._local_engine()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - Feast has no public method for one task
-            return job
+            return self._materialize_locally(registry, task, **kwargs)
         entities = {entity.name: entity.join_key for entity in registry.list_entities(task.project)}
         stored = build_stored_view(view, self.repo_config, lambda: entities)
         try:
             # A view that `skewless apply` cannot compile has no log: its rows are Feast's messages.
             if stored.exact:
                 self._materialize_log(self.online_store, stored, task)
+            elif view.enable_validation:
+                return self._materialize_locally(registry, task, **kwargs)
             elif view.online:
-                self._materialize_messages(self.online_store, registry, task)
+                self._materialize_messages(self.online_store, task)
         except SkewlessError as error:
             return _finished_job(task, error)
         return _finished_job(task)
@@ -127,21 +136,51 @@ class SkewlessComputeEngine(ComputeEngine):
         for report in reports:
             warn_skipped(report.view, report.left_out)
 
-    def _materialize_messages(
-        self, online: SkewlessOnlineStore, registry: BaseRegistry, task: MaterializationTask
-    ) -> None:
+    def _materialize_locally(
+        self,
+        registry: BaseRegistry,
+        task: MaterializationTask,
+        **kwargs: Any,  # noqa: ANN401 - passed on unchanged
+    ) -> MaterializationJob:
+        job: MaterializationJob
+        (job,) = self._local_engine().materialize(registry, task, **kwargs)
+        return job
+
+    def _materialize_messages(self, online: SkewlessOnlineStore, task: MaterializationTask) -> None:
         """Write the latest rows of a view with types that only Feast's messages support."""
         now_us = open_clock(settings_of(self.repo_config).clock).now_us()
         start = from_us(0) if is_incremental(task, from_us(now_us)) else task.start_time
         # A future row would hide the current row; the first run after its time writes it.
         task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
-        table = read_latest_rows(self.get_execution_context(registry, task), registry, task, start)
+        table = self._read_latest_rows(task, start)
         done = 0
         with _open_progress_bar(task.tqdm_builder) as move_bar:
             for rows in to_messages(task.feature_view, table, BATCH_ROWS):
                 online.online_write_batch(self.repo_config, task.feature_view, rows, None)
                 done += len(rows)
                 move_bar(done, table.num_rows)
+
+    def _read_latest_rows(self, task: MaterializationTask, start: datetime) -> pa.Table:
+        """Return the latest row of each entity from ``start`` to the end of a task, with the view's column names."""
+        view = task.feature_view
+        source = get_batch_source(view)
+        renamed = source.field_mapping or {}
+        columns = {name: column for column, name in renamed.items()}
+        event, created = source.timestamp_field, source.created_timestamp_column
+        keys = [column.name for column in view.entity_columns if column.name != DUMMY_KEY]
+        features = [field.name for field in view.features if field.name not in keys]
+        job = self.offline_store.pull_latest_from_table_or_query(
+            config=self.repo_config,
+            data_source=source,
+            join_key_columns=[columns.get(name, name) for name in keys],
+            feature_name_columns=[columns.get(name, name) for name in features],
+            timestamp_field=columns.get(event, event),
+            created_timestamp_column=columns.get(created, created),
+            start_date=start,
+            end_date=task.end_time,
+        )
+        table = job.to_arrow()
+        return table.rename_columns([renamed.get(name, name) for name in table.column_names])
 
     def _local_engine(self) -> LocalComputeEngine:
         limits = self.repo_config.materialization_config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ import pyarrow as pa
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
-from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -39,9 +37,6 @@ from skewless.infra.sources.source_schema import (
     state_of,
 )
 from skewless.infra.telemetry.logger import EventLogger
-
-_CALLER = "get_historical_features"
-_USER_REFS = "_feature_refs"
 
 _log = EventLogger()
 
@@ -97,8 +92,7 @@ class SkewlessOfflineStore(OfflineStore):
             StalePlanError: a windowed view is not in the applied plan.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        count = _count_user_refs(feature_refs)
-        requested = resolve_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
+        requested = resolve_features(feature_refs, feature_views, on_demand, full_names=full_feature_names)
         return PointInTimeJob(
             config=config,
             full_feature_names=full_feature_names,
@@ -135,7 +129,6 @@ class SkewlessOfflineStore(OfflineStore):
         if created_timestamp_column:
             # A missing created time is the lowest (SEMANTICS 2.1).
             order.append(f"{source.time_sql(created_timestamp_column)} DESC NULLS LAST")
-        join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
         keys = [quote(source.column(key)) for key in join_key_columns]
         required = {"event time": timestamp_field, **{f"key {key!r}": key for key in join_key_columns}}
         _count_skipped(config, data_source, source, required)
@@ -259,18 +252,3 @@ def _select_sql(source: HistorySource, columns: Sequence[str | None]) -> str:
     # A column that is both key and feature is selected once.
     distinct = list(dict.fromkeys(column for column in columns if column))
     return f"SELECT {quote_all([source.column(column) for column in distinct])} FROM {source.table.relation}"
-
-
-def _count_user_refs(refs: Sequence[str]) -> int | None:
-    """Return how many of the first references are the user's own; None if this is unknown.
-
-    Feast 0.67 appends the inputs of on-demand views in the order of a set, which differs between processes, and does
-    not pass their position. Only the calling frame of Feast's function still has the original list.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        own_refs = frame.f_locals.get(_USER_REFS) if frame.f_code.co_name == _CALLER else None
-        if isinstance(own_refs, list) and list(refs[: len(own_refs)]) == own_refs:
-            return len(own_refs)
-        frame = frame.f_back
-    return None

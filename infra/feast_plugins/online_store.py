@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -14,33 +13,28 @@ import pandas as pd
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView
 from feast.infra.online_stores.online_store import OnlineStore
-from feast.infra.registry.base_registry import BaseRegistry
 from feast.infra.supported_async_methods import SupportedAsyncMethods
-from feast.metrics import track_online_store_read
 from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
-from feast.value_type import ValueType
 from pydantic import StrictStr
 
 from skewless.contract.clock import open_clock
+from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
 from skewless.infra.feast_plugins.online_results import (
-    EntityRows,
     FeastRow,
-    RequestedTable,
     ViewRequest,
     add_features,
     add_version,
-    answer_request,
     build_feast_rows,
     build_view_request,
+    table_keys,
 )
-from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, get_batch_source, pack_frame, pack_rows
 from skewless.infra.feast_plugins.stored_views import (
     StoredView,
@@ -50,7 +44,7 @@ from skewless.infra.feast_plugins.stored_views import (
     is_windowed,
     read_cache,
 )
-from skewless.infra.feast_plugins.values import key_columns, with_row_keys
+from skewless.infra.feast_plugins.values import key_columns
 from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.source_schema import settings_of, state_of
 
@@ -79,9 +73,20 @@ class SkewlessOnlineStoreConfig(FeastConfigBaseModel):
     state: StrictStr | None = None
     path: StrictStr | None = None
 
-    def model_post_init(self, _context: object, /) -> None:
-        """Install the push hooks: Feast opens a project with this store."""
-        install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+
+class _DirectService(FeatureService):
+    """A service with ``precompute_online`` that is read as all others: one read gets all views anyway."""
+
+    def __init__(self, service: FeatureService) -> None:
+        self.__dict__ |= vars(service)
+        self._service, self.precompute_online = service, False
+
+    def __eq__(self, other: object) -> bool:
+        # Feast warns if a service differs from the registered one.
+        return bool(self._service == other)
+
+    def __hash__(self) -> int:
+        return hash(self._service)
 
 
 class SkewlessOnlineStore(OnlineStore):
@@ -126,7 +131,7 @@ class SkewlessOnlineStore(OnlineStore):
         check_writable(table)
         if not data:
             return
-        stored = with_row_keys(self.stored_view(config, table), data[0][0])
+        stored = self.stored_view(config, table)
         packed = pack_rows(stored, config.project, data, self._get_positions(config).reserve(len(data)))
         self._put(config, stored.view, packed)
         if progress is not None:
@@ -180,7 +185,7 @@ class SkewlessOnlineStore(OnlineStore):
         """Return the event time and the values of each entity, (None, None) without a row."""
         if not entity_keys:
             return []
-        part = self._request_view(config, table, requested_features, key_columns(entity_keys), entity_keys[0])
+        part = self._request_view(config, table, requested_features, key_columns(entity_keys))
         rows, markers = self.connections(config).get_with_markers(part.keys, part.markers)
         return build_feast_rows(part, rows, markers, self._get_positions(config).now_us())
 
@@ -198,41 +203,52 @@ class SkewlessOnlineStore(OnlineStore):
         self,
         config: RepoConfig,
         features: list[str] | FeatureService,
-        entity_rows: EntityRows,
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
-        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
+        entity_rows: list[dict[str, Any]] | Mapping[str, Any],
+        *args: Any,  # noqa: ANN401 - passed on unchanged
+        **kwargs: Any,  # noqa: ANN401 - passed on unchanged
     ) -> OnlineResponse:
         """Return features of entities, in the order of their views' schemas.
 
-        Services with ``precompute_online`` are read like all others: one read gets all views anyway.
-
         Raises:
-            RequestError: a join key is missing or of another type.
+            RequestError: the request has no rows, or a join key is missing or of another type.
             StoreError: the store is unreachable.
         """
+        if isinstance(entity_rows, list) and not entity_rows:
+            raise RequestError(
+                "entity_rows",
+                "has no row",
+                fix="give at least one row, or columns: {join key: []} gives an empty response",
+            )
+        if isinstance(features, FeatureService) and features.precompute_online:
+            features = _DirectService(features)
+        return super().get_online_features(config, features, entity_rows, *args, **kwargs)
 
-        def read(response: GetOnlineFeaturesResponse, tables: Sequence[RequestedTable]) -> dict[str, ValueType]:
-            started = time.monotonic()
-            parts = [self._request_view(config, *table) for table in tables]
-            names = list(dict.fromkeys([marker for part in parts for marker in part.markers]))
-            keys = [key for part in parts for key in part.keys]
-            rows, markers = self.connections(config).get_with_markers(keys, names)
-            now_us = self._get_positions(config).now_us()
-            # The rows of all views come in one list, in the order of the views.
-            left = iter(rows)
-            types: dict[str, ValueType] = {}
-            for part in parts:
-                types |= part.features.types
-                own_rows = list(islice(left, len(part.keys)))
-                add_features(response, part, own_rows, markers, now_us, full_names=full_feature_names)
-                if include_feature_view_version_metadata:
-                    add_version(response, part.table)
-            track_online_store_read(time.monotonic() - started)
-            return types
-
-        return answer_request(registry, project, features, entity_rows, read, full_names=full_feature_names)
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: Sequence[tuple[Table, list[str]]],
+        join_key_values: Mapping[str, Sequence[Value]],
+        entity_name_to_join_key_map: Mapping[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,  # noqa: FBT001 - Feast's signature
+        include_feature_view_version_metadata: bool,  # noqa: FBT001 - Feast's signature
+    ) -> None:
+        """Add the features of all views to a response, with one read: Feast's hook for stores that batch reads."""
+        parts = [
+            self._request_view(config, table, names, table_keys(table, join_key_values, entity_name_to_join_key_map))
+            for table, names in grouped_refs
+        ]
+        names = list(dict.fromkeys([marker for part in parts for marker in part.markers]))
+        keys = [key for part in parts for key in part.keys]
+        rows, markers = self.connections(config).get_with_markers(keys, names)
+        now_us = self._get_positions(config).now_us()
+        # The rows of all views come in one list, in the order of the views.
+        left = iter(rows)
+        for part in parts:
+            own_rows = list(islice(left, len(part.keys)))
+            add_features(online_features_response, part, own_rows, markers, now_us, full_names=full_feature_names)
+            if include_feature_view_version_metadata:
+                add_version(online_features_response, part.table)
 
     async def get_online_features_async(self, *args: Any, **kwargs: Any) -> OnlineResponse:  # noqa: ANN401 - passed on unchanged
         """Return features as ``get_online_features``, from a thread."""
@@ -307,13 +323,10 @@ class SkewlessOnlineStore(OnlineStore):
         table: Table,
         names: Sequence[str] | None,
         keys: Mapping[str, Sequence[Value]],
-        row_key: EntityKey | None = None,
     ) -> ViewRequest:
-        """Return the part of a request for one view; ``row_key``: a key with all join keys, if it is known."""
+        """Return the part of a request for one view."""
         if not is_windowed(table):
-            stored = self.stored_view(config, table)
-            stored = stored if row_key is None else with_row_keys(stored, row_key)
-            return build_view_request(stored, table, names, config.project, keys)
+            return build_view_request(self.stored_view(config, table), table, names, config.project, keys)
         from skewless.infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
 
         reader = self.connections(config)

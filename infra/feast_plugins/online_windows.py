@@ -8,13 +8,12 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from feast.protos.feast.types.Value_pb2 import Value
-from feast.value_type import ValueType
 
 from skewless.contract.arrow_types import cast_times
 from skewless.contract.dtypes import DType
@@ -28,7 +27,6 @@ from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.online_results import (
     Markers,
     Rows,
-    ViewFeatures,
     ViewRequest,
     check_join_keys,
     select_features,
@@ -51,13 +49,11 @@ class _CachedView:
 
     Args:
         refresh_at: when to read the current generation again, on the monotonic clock.
-        features: requested features by request.
     """
 
     states: WindowStates
     history: MarkerHistory
     refresh_at: float = 0.0
-    features: dict[object, ViewFeatures] = field(default_factory=dict)
 
 
 class OnlineWindows:
@@ -110,12 +106,7 @@ class OnlineWindows:
             # A ttl of 0 is none: events leave a window without it.
             return read, row_status(read.has_row, read.versions.event_ts, now_us, 0)
 
-        features = select_features(
-            cached.features,
-            table,
-            names,
-            lambda: {column.name: (i, "double_val", ValueType.DOUBLE) for i, column in enumerate(view.features)},
-        )
+        features = select_features({column.name: "double_val" for column in view.features}, names)
         return ViewRequest(table=table, features=features, keys=keys, markers=markers, decode=decode)
 
     def _get(self, view: WindowView, reader: Connections) -> _CachedView:

@@ -1,4 +1,4 @@
-"""The provider for Feast: it writes pushed frames to our online store as columns, not as a message per value."""
+"""The provider for Feast: it writes pushed frames to our online store without changing a value."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from feast.infra.passthrough_provider import PassthroughProvider
 
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.rows import frame_to_messages
-from skewless.infra.feast_plugins.stored_views import OPAQUE, Table
+from skewless.infra.feast_plugins.stored_views import OPAQUE, Table, check_writable
 
 
 class SkewlessProvider(PassthroughProvider):
     """The provider to use with our stores; all but pushes is as in Feast's local provider."""
 
     def ingest_df(self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None) -> None:
-        """Write a frame to the online store.
+        """Write a frame to the online store: as columns, or as messages if columns would change a value.
 
         Raises:
-            SourceError: a row has no key or time, or a value of another type than its feature.
+            SourceError: a row has no key or time, a value has another type than its feature or does not fit it, or a
+                list contains a null that messages cannot have.
+            RequestError: the view is windowed.
             StoreError: the store failed or is unreachable.
         """
-        store = self.online_store
-        has_source = isinstance(feature_view, FeatureView) and feature_view.batch_source is not None
-        if not (isinstance(store, SkewlessOnlineStore) and has_source and self._write_columns(store, feature_view, df)):
+        store, view = self.online_store, feature_view
+        if not (isinstance(store, SkewlessOnlineStore) and isinstance(view, FeatureView) and view.batch_source):
             super().ingest_df(feature_view, df, field_mapping)
+            return
+        check_writable(view)
+        if not self._write_columns(store, view, df):
+            store.online_write_batch(self.repo_config, view, frame_to_messages(view, df), None)
 
     async def ingest_df_async(
         self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None
@@ -38,8 +43,7 @@ class SkewlessProvider(PassthroughProvider):
 
     def _write_columns(self, store: SkewlessOnlineStore, view: FeatureView, df: pd.DataFrame) -> bool:
         if OPAQUE in store.stored_view(self.repo_config, view).kinds.values():
-            store.online_write_batch(self.repo_config, view, frame_to_messages(view, df), None)
-            return True
+            return False
         source: Any = view.batch_source
         table = pa.Table.from_pandas(df, preserve_index=False)
         renamed = source.field_mapping or {}

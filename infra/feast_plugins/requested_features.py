@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from feast import OnDemandFeatureView
-from feast.utils import _parse_feature_ref
 
 from skewless.contract.errors import RequestError
 from skewless.infra.feast_plugins.stored_views import is_windowed
@@ -47,23 +46,19 @@ def resolve_features(
     on_demand: Sequence[OnDemandFeatureView],
     *,
     full_names: bool,
-    count: int | None = None,
 ) -> RequestedFeatures:
     """Return the views and columns of a request's feature references.
 
     The columns of the result follow the request. The inputs of on-demand views, which Feast appends, come last in the
-    order of their views: Feast passes them in an order that depends on the hash seed.
-
-    Args:
-        count: how many of the first references are the user's own; None: all but inputs at the end.
+    order of their views: Feast passes them in an order that depends on the hash seed. It does not pass how many it
+    appends, so inputs at the end of the request are among them.
 
     Raises:
         RequestError: a reference names an unknown view, or two features have one name.
     """
     named = {_name(view.projection): view for view in (*views, *on_demand)}
     pairs = [_resolve_ref(ref, named) for ref in refs]
-    if count is None:
-        count = _count_user_pairs(pairs, on_demand)
+    count = _count_user_pairs(pairs, on_demand)
     # A feature that is requested and also an input is one column, at the place of the request.
     pairs = list(dict.fromkeys([*pairs[:count], *_sort_as_declared(pairs[count:], views)]))
     prefixes = _prefixes([name for name, _ in pairs], named)
@@ -88,11 +83,12 @@ def resolve_features(
 
 
 def _resolve_ref(ref: str, named: Mapping[str, Table]) -> tuple[str, str]:
-    name, version, feature = _parse_feature_ref(ref)
-    full_name = name if version is None else f"{name}@v{version}"
-    if full_name not in named:
-        raise RequestError("feature", "names an unknown view", value=ref, fix=f"use one of {', '.join(named)}")
-    return full_name, feature
+    name, _, feature = ref.partition(":")
+    view, _, version = name.partition("@")
+    for candidate in (name, f"{view}@{version.lower()}", *([view] if version.lower() == "latest" else [])):
+        if candidate in named:
+            return candidate, feature
+    raise RequestError("feature", "names an unknown view", value=ref, fix=f"use one of {', '.join(named)}")
 
 
 def _name(projection: Any) -> str:  # noqa: ANN401 - untyped in Feast

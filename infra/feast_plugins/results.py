@@ -22,7 +22,7 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
 from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.entity_rows import EntityRows, relations_by_name
-from skewless.infra.feast_plugins.exact_values import cast_key, fit_column
+from skewless.infra.feast_plugins.exact_values import cast_key, fit_lists
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
@@ -209,7 +209,7 @@ def _fit_lists(requested: RequestedView, table: pa.Table) -> pa.Table:
         index = table.schema.get_field_index(f"__f{i}")
         if name in declared and to_dtype(declared[name].dtype) is None:
             owner = f"source of view {requested.view.name!r} column {name!r}"
-            table = table.set_column(index, f"__f{i}", fit_column(owner, declared[name], table.column(index)))
+            table = table.set_column(index, f"__f{i}", fit_lists(owner, declared[name].dtype, table.column(index)))
     return table
 
 

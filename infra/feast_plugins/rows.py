@@ -16,17 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
-from feast.infra.common.materialization_job import MaterializationTask
-from feast.infra.compute_engines.backends.pandas_backend import PandasBackend
-from feast.infra.compute_engines.dag.context import ExecutionContext
-from feast.infra.compute_engines.local.arrow_table_value import ArrowTableValue
-from feast.infra.compute_engines.local.feature_builder import LocalFeatureBuilder
-from feast.infra.compute_engines.local.nodes import LocalSourceReadNode
-from feast.infra.registry.base_registry import BaseRegistry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import python_values_to_proto_values
-from feast.utils import _get_column_names
 
 from skewless.contract.arrow_types import arrow_type, cast_times
 from skewless.contract.clock import Clock, to_us
@@ -34,7 +26,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
-from skewless.infra.feast_plugins.exact_values import fit_table
+from skewless.infra.feast_plugins.exact_values import fit_values, is_missing
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, Table
 from skewless.infra.feast_plugins.values import key_columns, pack_values, parse_keys
 from skewless.infra.materialization.latest_rows import pack_columns
@@ -179,7 +171,9 @@ def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
         if dtype is DType.TIMESTAMP:
             return cast_times(column, _STAMP) if pa.types.is_timestamp(kind) else None
         # Feast rounds to float32, too; all other types must fit exactly.
-        return column.cast(target, safe=dtype is not DType.FLOAT32)
+        result = column.cast(target, safe=dtype is not DType.FLOAT32)
+        # A finite number may have become infinite: messages are checked number by number.
+        return None if dtype is DType.FLOAT32 and pc.any(pc.is_inf(result)).as_py() else result
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
 
@@ -201,38 +195,6 @@ def _check_not_null(stored: StoredView, name: str, column: pa.ChunkedArray) -> N
         )
 
 
-def read_latest_rows(
-    context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, start: datetime
-) -> pa.Table:
-    """Return the latest row of each entity in a range of event times, with the view's column names.
-
-    Args:
-        start: start of the range; its end is that of the task.
-
-    Raises:
-        ValueError: the view has validation enabled, and its source does not pass.
-    """
-    view = task.feature_view
-    source = get_batch_source(view)
-    keys, features, event, created = _get_column_names(view, context.entity_defs)
-    job = context.offline_store.pull_latest_from_table_or_query(
-        config=context.repo_config,
-        data_source=source,
-        join_key_columns=keys,
-        feature_name_columns=features,
-        timestamp_field=event,
-        created_timestamp_column=created,
-        start_date=start,
-        end_date=task.end_time,
-    )
-    table = job.to_arrow()
-    renamed = source.field_mapping or {}
-    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
-    if view.enable_validation:
-        _validate(context, registry, task, table)
-    return table
-
-
 def to_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
     """Yield rows in the form that Feast writes to an online store, in batches.
 
@@ -240,16 +202,8 @@ def to_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[
         SourceError: a value does not fit the declared type, or a list contains a null that messages cannot have.
     """
     event, created = time_columns(get_batch_source(view))
-    for batch in fit_table(view, table).to_batches(max_chunksize=batch_rows):
+    for batch in table.to_batches(max_chunksize=batch_rows):
         yield _rows(view, batch, event, created)
-
-
-def _validate(context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, table: pa.Table) -> None:
-    view: Any = task.feature_view
-    builder: Any = LocalFeatureBuilder(registry, task, backend=PandasBackend())
-    read = LocalSourceReadNode("source", get_batch_source(view), builder.get_column_info(view))
-    context.node_outputs[read.name] = ArrowTableValue(table)
-    builder.build_validation_node(view, read).execute(context)
 
 
 def get_batch_source(view: Table) -> DataSource:
@@ -275,7 +229,11 @@ def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[
 def frame_to_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
     """Return a pushed frame in the form that Feast writes to an online store.
 
-    Feast converts with Arrow, which would give each dict of a column the keys of all other dicts.
+    Feast converts with Arrow, which would give each dict of a column the keys of all other dicts, and change an int64
+    beyond 2^53 next to a null.
+
+    Raises:
+        SourceError: a value does not fit the declared type, or a list contains a null that messages cannot have.
     """
     source = get_batch_source(view)
     frame = frame.rename(columns=source.field_mapping or {})
@@ -294,8 +252,13 @@ def _build_rows(
     view: Table, columns: Mapping[str, list[Any]], times: Sequence[datetime], created: Sequence[datetime] | None
 ) -> list[Row]:
     """Return columns of plain values as rows of messages; rows of a view without entities have no key."""
-    types = {field.name: field.dtype.to_value_type() for field in (*view.features, *view.entity_columns)}
-    messages = {name: python_values_to_proto_values(values, types[name]) for name, values in columns.items()}
+    types = {field.name: field.dtype for field in (*view.features, *view.entity_columns)}
+    fitted = {
+        name: fit_values(f"view {view.name!r} column {name!r}", types[name], values) for name, values in columns.items()
+    }
+    messages = {
+        name: python_values_to_proto_values(values, types[name].to_value_type()) for name, values in fitted.items()
+    }
     keys = {column.name: messages.pop(column.name) for column in view.entity_columns if column.name in messages}
     return [
         (
@@ -308,12 +271,8 @@ def _build_rows(
     ]
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
-
-
 def _plain(values: list[Any]) -> list[Any]:
-    return [None if _is_missing(value) else value for value in values]
+    return [None if is_missing(value) else value for value in values]
 
 
 def _parse_times(column: pd.Series[Any]) -> list[Any]:

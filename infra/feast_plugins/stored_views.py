@@ -72,11 +72,6 @@ class StoredView:
         return RowCodec(self.view, f"feast/{self.view.name}-{self.view.hash}")
 
     @cached_property
-    def memory(self) -> dict[object, Any]:
-        """Return a cache for readers, valid as long as the form."""
-        return {}
-
-    @cached_property
     def _key_codecs(self) -> dict[str, KeyCodec]:
         return {}
 

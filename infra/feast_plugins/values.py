@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -166,16 +165,6 @@ def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:
         for name, value in named:
             columns.setdefault(name, []).append(value)
     return columns
-
-
-def with_row_keys(stored: StoredView, key: EntityKey) -> StoredView:
-    """Return the form for rows with a key's columns: Feast stores precomputed vectors in a view without keys."""
-    if [column.name for column in stored.view.keys] != [DUMMY_KEY] or list(key.join_keys) in ([], [DUMMY_KEY]):
-        return stored
-    dtypes: dict[str | None, DType] = {kind: dtype for dtype, kind in _KINDS.items()}
-    named = sorted(zip(key.join_keys, map(value_field, key.entity_values), strict=True))
-    columns = tuple(Column(name=name, dtype=dtypes.get(kind, DType.BYTES)) for name, kind in named)
-    return replace(stored, view=replace(stored.view, keys=columns))
 
 
 def _values(column: Column, values: Sequence[Value]) -> list[KeyValue | None]:

@@ -7,7 +7,6 @@ them. The checksum detects any single changed bit.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,17 +22,21 @@ from skewless.contract.status import BoolArray, Int64Array
 
 Records: TypeAlias = npt.NDArray[np.void]
 """Rows without their heaps, shape ``(n,)``, of the type ``RowLayout.record``."""
-Cell: TypeAlias = bytes | int
-"""A stored value: integers and times as a number, others as bytes; meaningless if null."""
 
 _HEAD = [
     *((name, ">u8") for name in ("event", "created", "partition", "seq")),
     *(("view", "<u8"), ("sum", "<u4"), ("run", ">i4"), ("format", "u1"), ("flags", "u1")),
 ]
-_INTEGERS = {DType.INT64: "q", DType.TIMESTAMP: "q", DType.INT32: "i"}
-_TEXTS = {DType.STRING: "I", DType.BYTES: "I"}
-_NUMBERS = {**_INTEGERS, **_TEXTS, DType.FLOAT64: "d", DType.FLOAT32: "f", DType.BOOL: "?"}
-_CELLS = {**_INTEGERS, **_TEXTS, DType.FLOAT64: "8s", DType.FLOAT32: "4s", DType.BOOL: "s"}
+_NUMBERS = {
+    DType.INT64: "q",
+    DType.TIMESTAMP: "q",
+    DType.INT32: "i",
+    DType.STRING: "I",
+    DType.BYTES: "I",
+    DType.FLOAT64: "d",
+    DType.FLOAT32: "f",
+    DType.BOOL: "?",
+}
 _SIGN = np.uint64(1 << 63)
 MODULUS = 2**32 - 1
 _WORD = 4
@@ -84,8 +87,6 @@ class RowLayout:
         self._narrow = any(column.dtype is DType.FLOAT32 for column in features)
         self._number_runs = self._find_number_runs()
         self.record = self._build_record()
-        cells = "<" + "".join(_CELLS[column.dtype] for column in features)
-        self._cells = struct.Struct(f"<{self.size - struct.calcsize(cells)}x{cells[1:]}").unpack_from
 
     @property
     def width(self) -> int:
@@ -110,19 +111,6 @@ class RowLayout:
         """Return the correct length of a row: the end of its last text, or its fixed size."""
         end = self._last_end
         return self.size + int.from_bytes(row[end.start : end.stop], "little")
-
-    def cells(self, row: bytes) -> Sequence[Cell]:
-        """Return the stored value of each feature of an intact row."""
-        cells = self._cells(row)
-        if not self.text:
-            return cells
-        with_text = list(cells)
-        start = self.size
-        for position in self.text:
-            end = self.size + cells[position]
-            with_text[position] = row[start:end]
-            start = end
-        return with_text
 
     def records(self, rows: Sequence[bytes]) -> Records:
         """Return intact rows as records."""

@@ -30,7 +30,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
 from skewless.contract.plan import View
-from skewless.contract.row_layout import Cell, Records, RowLayout, compute_checksums, is_intact
+from skewless.contract.row_layout import Records, RowLayout, compute_checksums, is_intact
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import WindowView
 
@@ -212,15 +212,6 @@ class RowCodec:
             return np.ones(len(rows), dtype=np.bool_)
         each = (row is None or (self._is_shaped(row) and is_intact(row)) for row in rows)
         return np.fromiter(each, dtype=np.bool_, count=len(rows))
-
-    def cells(self, rows: Sequence[bytes | None], has_row: BoolArray) -> list[Sequence[Cell]]:
-        """Return per feature the stored values of rows; meaningless without a row."""
-        blank = self.blank
-        extract = self.layout.cells
-        each = [
-            extract(blank if row is None or not ok else row) for row, ok in zip(rows, has_row.tolist(), strict=True)
-        ]
-        return list(zip(*each, strict=True)) if each else [()] * len(self._features)
 
     def _read(self, rows: Sequence[bytes | None], *, numbers: bool) -> ViewRead:
         layout, positions = self.layout, self.layout.positions

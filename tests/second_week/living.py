@@ -223,9 +223,10 @@ class LivingProject:
 
     def _push(self, source: str, raws: Sequence[Raw]) -> None:
         import pandas as pd  # noqa: PLC0415 - Feast is slow to import, and not every run pushes
-        from feast import FeatureStore  # noqa: PLC0415
 
-        store = FeatureStore(repo_path=str(self.repo))
+        from skewless.infra.feast_plugins.feature_store import SkewlessFeatureStore  # noqa: PLC0415 - imports Feast
+
+        store = SkewlessFeatureStore(repo_path=str(self.repo))
         time_column = next(item.time for item in self.declared.sources if item.name == source)
         frame = pd.DataFrame(list(raws))
         frame[time_column] = pd.to_datetime(frame[time_column], unit="us", utc=True)

@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
-from feast import FeatureStore
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.feast_plugins.feature_store import SkewlessFeatureStore
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.worker import Worker
@@ -99,8 +99,8 @@ class WindowedFeastProject:
         return self.project.repo
 
     @cached_property
-    def store(self) -> FeatureStore:
-        return FeatureStore(repo_path=str(self.repo))
+    def store(self) -> SkewlessFeatureStore:
+        return SkewlessFeatureStore(repo_path=str(self.repo))
 
     @cached_property
     def online(self) -> RedisWriter:

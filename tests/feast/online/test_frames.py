@@ -103,7 +103,7 @@ def test_values_of_another_type_become_what_feast_makes_of_them(
     assert by_us == by_feast
 
 
-def test_what_only_feast_can_convert_goes_feasts_way(stores: dict[str, FeatureStore], as_columns: Columns) -> None:
+def test_values_that_columns_would_change_go_as_messages(stores: dict[str, FeatureStore], as_columns: Columns) -> None:
     assert set(TYPES) == set(FULL)
     seconds = row(1, ago(hours=1), **FULL | {"a_time": 86_400})
     for store in stores.values():
@@ -112,7 +112,7 @@ def test_what_only_feast_can_convert_goes_feasts_way(stores: dict[str, FeatureSt
     by_feast, by_us = answers(stores, [*ALL, "lists:words"], 1)
     assert by_us == by_feast
     assert by_us["words"] == [["a"]]
-    assert as_columns() == [False]  # of lists our provider makes the messages itself
+    assert as_columns() == [False]  # lists are never columns
 
 
 def test_a_row_without_a_key_or_time_is_refused(stores: dict[str, FeatureStore]) -> None:

@@ -1,4 +1,4 @@
-"""Packed rows and Feast's messages, against protobuf's own encoder."""
+"""Packed rows and Feast's messages."""
 
 from __future__ import annotations
 
@@ -6,45 +6,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from feast import FeatureView, Field, FileSource
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import DoubleList, Value
 from feast.repo_config import RepoConfig
 from feast.types import Array, Float64, Int64
-from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.errors import RequestError, SkewlessError, SourceError
-from skewless.contract.status import Status
 from skewless.infra.feast_plugins.online_results import build_view_request
 from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, build_stored_view
-from skewless.infra.feast_plugins.vectors import (
-    FeatureVector,
-    cell_writer,
-    encode_cells,
-    encode_columns,
-    encode_event_times,
-    encode_response,
-    find_present,
-)
+from skewless.infra.feast_plugins.values import unpack_values
 from tests.worlds.feast_repo import USER
 from tests.worlds.feast_twins import TYPES
 
-NUMPY: dict[str, str] = {
-    "int32_val": "<i4",
-    "int64_val": "<i8",
-    "double_val": "<f8",
-    "float_val": "<f4",
-    "bool_val": "|b1",
-    "string_val": "|O",
-    "bytes_val": "|O",
-}
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int32_val": st.integers(-(2**31), 2**31 - 1),
     "int64_val": st.integers(-(2**63), 2**63 - 1),
@@ -55,59 +34,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bytes_val": st.binary(max_size=300),
 }
 CONFIG = RepoConfig(project="p", registry="r.db", provider="local", entity_key_serialization_version=3)
-STATUS_NAMES = {
-    Status.PRESENT: "PRESENT",
-    Status.NOT_FOUND: "NOT_FOUND",
-    Status.EXPIRED: "OUTSIDE_MAX_AGE",
-    Status.FUTURE: "NOT_FOUND",
-}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-def column(values: list[Any], dtype: str) -> npt.NDArray[Any]:
-    """Return values as the row codec returns them."""
-    array = np.empty(len(values), dtype=dtype)
-    array[:] = values
-    return array
-
-
-def answered(
-    kinds: list[str], values: list[Any], nulls: npt.NDArray[np.bool_], status: npt.NDArray[np.uint8], stamps: bytes
-) -> bytes:
-    return encode_response(encode_columns(kinds, values, find_present(nulls, status)), nulls, status, stamps)
-
-
-@given(data=st.data(), n=st.integers(0, 4))
-def test_vectors_are_what_protobuf_would_write(data: st.DataObject, n: int) -> None:
-    kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=5))
-    drawn = [data.draw(st.lists(VALUES[kind], min_size=n, max_size=n)) for kind in kinds]
-    nulls = np.array([data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) for _ in kinds], dtype=np.bool_)
-    status = np.array(data.draw(st.lists(st.sampled_from(list(STATUS_NAMES)), min_size=n, max_size=n)), dtype=np.uint8)
-    times = np.array(data.draw(st.lists(st.integers(-(2**55), 2**55), min_size=n, max_size=n)), dtype=np.int64)
-    columns = [column(values, NUMPY[kind]) for values, kind in zip(drawn, kinds, strict=True)]
-    stamps = encode_event_times(times, status == Status.PRESENT)
-    found = GetOnlineFeaturesResponse.FromString(answered(kinds, columns, nulls.reshape(len(kinds), n), status, stamps))
-    expected = [
-        vector(kind, values, null, status, times)
-        for kind, values, null in zip(kinds, drawn, nulls.reshape(len(kinds), n), strict=True)
-    ]
-    # As bytes: NaN differs from itself.
-    assert [item.SerializeToString() for item in found.results] == [item.SerializeToString() for item in expected]
-
-
-def vector(kind: str, values: list[Any], nulls: Any, status: Any, times: Any) -> FeatureVector:  # noqa: ANN401 - arrays
-    """Build one vector, value by value."""
-    answer = FeatureVector()
-    for value, null, code, moment in zip(values, nulls, status, times, strict=True):
-        present = code == Status.PRESENT
-        answer.values.append(Value(**{kind: value}) if present and not null else Value())
-        name = "NULL_VALUE" if present and null else STATUS_NAMES[Status(code)]
-        answer.statuses.append(FieldStatus.Value(name))
-        stamp = Timestamp()
-        if present:
-            stamp.FromMicroseconds(int(moment))
-        answer.event_timestamps.append(stamp)
-    return answer
 
 
 def form(**types: Any) -> StoredView:  # noqa: ANN401 - Feast's types
@@ -138,28 +65,10 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
     ]
     data_ = [sent(Value(int64_val=i), NOON, **values) for i, values in enumerate(messages)]
     packed = pack_rows(stored, "p", data_, Positions(ManualClock(to_us(NOON))).reserve(len(rows)))
-    encoded = packed.rows.to_pylist()
-    read = stored.codec.decode(encoded)
-    status = np.zeros(len(rows), dtype=np.uint8)
+    read = stored.codec.decode(packed.rows.to_pylist())
     for kind in VALUES:
-        answer = GetOnlineFeaturesResponse.FromString(
-            answered([kind], [read.values[kind]], read.nulls[kind][None, :], status, b"")
-        ).results[0]
-        assert [v.SerializeToString() for v in answer.values] == [m[kind].SerializeToString() for m in messages]
-    names = data.draw(st.permutations(sorted(VALUES)))
-    places = [stored.codec.layout.positions[name] for name in names]
-    told = ~np.array([read.nulls[name] for name in names])
-    columns = encode_columns(names, [read.values[name] for name in names], told)
-    writers = [cell_writer(name) for name in names]
-
-    def from_cells(rows: list[bytes | None], told: npt.NDArray[np.bool_]) -> list[bytes]:
-        cells = stored.codec.cells(rows, np.array([row is not None for row in rows]))
-        return encode_cells(writers, [cells[place] for place in places], told)
-
-    assert from_cells(encoded, told) == columns
-    assert from_cells([*encoded, None], np.pad(told, ((0, 0), (0, 1)))) == [c + b"\x0a\x00" for c in columns]
-    one = encode_columns(names, [read.values[name][:1] for name in names], told[:, :1])
-    assert from_cells(encoded[:1], told[:, :1]) == one
+        values = unpack_values(kind, read.values[kind], ~read.nulls[kind])
+        assert [v.SerializeToString() for v in values] == [m[kind].SerializeToString() for m in messages]
 
 
 KIND_OF = {
@@ -203,7 +112,7 @@ def test_features_come_in_the_order_of_the_schema() -> None:
     stored = build_stored_view(view, CONFIG, dict)
     keys = {"__dummy_id": [Value(string_val="")]}
     for wanted in (names[::-1], names[3:] + names[:3], names[1:2]):
-        assert list(build_view_request(stored, view, wanted, "p", keys).features.names) == sorted(wanted)
+        assert list(build_view_request(stored, view, wanted, "p", keys).features) == sorted(wanted)
 
 
 def test_positions_grow_even_when_the_clock_does_not() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import redis
@@ -109,25 +108,3 @@ def count(node: Node) -> int:
     with node.client() as client:
         keys: Any = client.dbsize()
         return int(keys)
-
-
-def test_pushes_read_the_registry_again_only_when_it_has_changed(
-    make: Make, opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    twin = make("skewless")
-    store = applied(twin, opened(twin))
-    store.push("users_push", frame([row(1, ago(hours=2), a_double=1.0)]))
-    registry: Any = store.registry
-    read = Mock(wraps=registry._registry_store.get_registry_proto)
-    monkeypatch.setattr(registry._registry_store, "get_registry_proto", read)
-    for age in (2, 1):
-        store.push("users_push", frame([row(1, ago(minutes=age), a_double=float(age))]))
-    read.assert_not_called()
-    others = users(twin.repo, names=("a_double",))
-    others.name = others.projection.name = "others"
-    opened(twin).apply([others])
-    store.push("users_push", frame([row(2, ago(hours=1), a_double=3.0)]))
-    read.assert_called_once_with()
-    answer = store.get_online_features(["users:a_double", "others:a_double"], users_of(1, 2), full_feature_names=True)
-    columns = answer.to_dict()
-    assert (columns["users__a_double"], columns["others__a_double"]) == ([1.0, 3.0], [None, 3.0])

@@ -50,7 +50,7 @@ def landed(windowed: WindowedFeastProject) -> WindowedFeastProject:
 
 
 def test_the_answer_is_that_of_our_own_reader(landed: WindowedFeastProject) -> None:
-    carriers: list[str | None] = ["AA", "UA", "ZZ", None] * 3  # few rows and many are written in two ways
+    carriers: list[str | None] = ["AA", "UA", "ZZ", None] * 3
     planes: list[int | None] = [0, 1, 9, 2] * 3
     for n in (1, 4, 12):
         response = ask(landed, landed.store.get_feature_service("mixed"), carriers[:n], planes[:n])
