@@ -9,6 +9,7 @@ NVFOREST ?= $(VENV)-nvforest
 RAY ?= $(VENV)-ray
 SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
+KAFKA ?= $(VENV)-kafka
 GPU ?= $(VENV)-gpu
 # One more than the cores: some tests wait, for a process or for time to pass; with two more, the same work takes longer.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
@@ -38,6 +39,8 @@ NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 RAY_STAMP := $(RAY)/.requirements.stamp
 SPARK_STAMP := $(SPARK)/.requirements.stamp
 DEPLOY_STAMP := $(DEPLOY)/.requirements.stamp
+KAFKA_STAMP := $(KAFKA)/.requirements.stamp
+KAFKA_JARS := tests/servers/kafka_jars
 GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
 ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 plugins/$(1)
@@ -72,7 +75,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,7 +98,7 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 
 # The environments are independent, and so are the checks. Types are checked while the first tests wait.
 test: python  ## linters, types, layers and all fast tests
-	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy
+	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy setup-kafka
 	+@$(MAKE) --no-print-directory -j2 lint layers
 	+@$(MAKE) --no-print-directory -j2 types tests
 	+@$(MAKE) --no-print-directory plugins
@@ -123,7 +126,7 @@ layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
 # With bytecode, neither the workers nor the commands that tests run compile the modules again.
-tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
+tests: setup-dev setup-clients setup-nvforest setup-kafka  ## pytest alone; ARGS="-k rows" narrows it
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # `make test` runs one check of each plug-in, and all tests of those that have changed; `make soak` runs all.
@@ -140,13 +143,13 @@ engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also 
 	$(call ENGINE_TESTS,spark) tests/flights/test_windows.py -k "spark" -m "soak or not soak" $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
-coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the lines and branches that they miss
+coverage: setup-dev setup-clients setup-nvforest setup-kafka  ## the same tests, with the lines and branches that they miss
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-soak: setup-dev setup-clients  ## kills at every durable step, load, long property runs
+soak: setup-dev setup-clients setup-kafka  ## kills at every durable step, load, long property runs
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins examples $(ARGS)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins examples $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
@@ -193,7 +196,7 @@ audit: python  ## look the locked requirements up in an index of advisories (nee
 	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(KAFKA) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -204,6 +207,7 @@ setup-nvforest: python $(NVFOREST_STAMP)
 setup-ray: setup-dev $(RAY_STAMP)
 setup-spark: setup-dev $(SPARK_STAMP)
 setup-deploy: python $(DEPLOY_STAMP)
+setup-kafka: python $(KAFKA_STAMP)
 setup-gpu: $(GPU_STAMP)
 
 python:
@@ -265,6 +269,20 @@ $(SPARK_STAMP): plugins/spark/tests/requirements.txt
 	@rm -rf $(SPARK)
 	@$(call INSTALL,$<,$(PY),--target $(SPARK))
 	@touch $@
+
+# The broker of the tests. Without Java, Maven or a network its tests are skipped; a jar that differs is an error.
+$(KAFKA_STAMP): $(KAFKA_JARS)/pom.xml $(KAFKA_JARS)/SHA256SUMS
+	@rm -rf $(KAFKA)
+	@if ! { command -v java && command -v mvn; } >/dev/null; then \
+		echo "no Java or no Maven: the tests of Kafka are skipped. Fix: apt-get install openjdk-17-jre-headless maven" >&2; \
+	elif echo "installing Apache Kafka for the tests into $(KAFKA) (half a minute, 43 MB)" && \
+		! mvn -q -B -f $(KAFKA_JARS)/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(KAFKA)); then \
+		echo "Maven has no Apache Kafka: its tests are skipped. Fix: connect Maven to a repository; make setup-kafka" >&2; \
+		rm -rf $(KAFKA); \
+	elif ! (cd $(KAFKA) && LC_ALL=C sha256sum *.jar) | diff $(KAFKA_JARS)/SHA256SUMS -; then \
+		echo "jars of Apache Kafka differ from $(KAFKA_JARS)/SHA256SUMS. Fix: compare them, then make setup-kafka" >&2; \
+		rm -rf $(KAFKA); exit 1; \
+	else touch $@; fi
 
 # A separate environment, because `xgboost` and `xgboost-cpu` write the same files.
 $(GPU_STAMP): pyproject.toml requirements-dev.txt

@@ -21,6 +21,7 @@ from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import open_database
 from tests.late_collection import longest_timeout, quick_imports, register_late_collection
 from tests.servers.cluster import Cluster, cluster
+from tests.servers.kafka import KafkaBroker, named_broker, shared_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.addresses import ProjectAddresses
@@ -126,6 +127,12 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A server on a port; each test has a project of its own name, or empties it first, and none ends it."""
     with running(Node(program("valkey"), tmp_path_factory.mktemp("valkey"))) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> KafkaBroker:
+    """A broker that all workers of the run share; each test has topics of its own, and none ends it."""
+    return named_broker() or shared_broker(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

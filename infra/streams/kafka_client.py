@@ -338,7 +338,8 @@ class KafkaSender:
     def _abort(self, error: kafka.KafkaError) -> StoreError:
         """Return the error to raise, and discard queued messages: they must not be delivered after later ones."""
         self._producer.purge()
-        self.close()
+        for _ in range(2):  # a fatal error ends the first, before it has handled the deliveries that failed
+            self.close()
         self._producer = self._open_producer()  # a fatal error ends a producer
         # Whatever is raised first: the broker's own error is the cause.
         causes = (each for each in self._errors if not each.name().startswith("_"))

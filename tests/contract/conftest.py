@@ -10,7 +10,6 @@ import pytest
 
 from tests.contract.store import StorePlace
 from tests.servers.cluster import Cluster
-from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
@@ -32,16 +31,6 @@ def redis_8(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
     with sentinel_set(program("valkey"), tmp_path_factory.mktemp("watched")) as nodes:
         yield nodes
-
-
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    named = named_broker()
-    if named:
-        yield named
-        return
-    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
 
 
 @pytest.fixture

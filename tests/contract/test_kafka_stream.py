@@ -5,16 +5,13 @@ from __future__ import annotations
 import runpy
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition, Uuid
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
@@ -28,27 +25,6 @@ from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.waiting import eventually
 
 NOWHERE = "127.0.0.1:1"
-
-
-class Lives:
-    """Tells ids of topics, which noida-db does not: ``life`` says which."""
-
-    life = 1
-
-    def __init__(self, _: object) -> None:
-        pass
-
-    def poll(self, _: float) -> None:
-        pass
-
-    def list_offsets(self, *_: object, **__: object) -> Mapping[TopicPartition, Future[SimpleNamespace]]:
-        return {}
-
-    def describe_topics(self, *_: object, **__: object) -> Mapping[str, Future[SimpleNamespace]]:
-        answer = Future[SimpleNamespace]()
-        partitions = [SimpleNamespace(id=index) for index in range(N)]
-        answer.set_result(SimpleNamespace(topic_id=Uuid(7, Lives.life), partitions=partitions))
-        return defaultdict(lambda: answer)
 
 
 class Reader:
@@ -75,18 +51,14 @@ def send(kafka_place: KafkaPlace, payloads: list[bytes]) -> None:
     sender.close()
 
 
-def test_1_4_another_topic_id_is_another_life(kafka_place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.kafka_stream.AdminClient", Lives)
-    monkeypatch.setattr(Lives, "life", 1)
+def test_1_4_another_topic_id_is_another_life(kafka_place: KafkaPlace) -> None:
     log = Log()
     send(kafka_place, numbered(200))
     worker = Worker(kafka_place, log)
     poll_until([worker], log.has(200))
     old = worker.owned
     assert len({partition.epoch for partition in old}) == 1
-    kafka_place.broker.delete(kafka_place.topic)
-    Lives.life = 2
-    kafka_place.broker.make(kafka_place.topic, N)
+    kafka_place.recreate()
     send(kafka_place, numbered(30, 200))
     poll_until([worker], log.has(230))
     assert set(worker.revocations) == old
@@ -304,6 +276,7 @@ def test_a_sender_whose_client_has_ended_says_so_and_goes_on(kafka_place: KafkaP
     kafka_place.broker.delete(kafka_place.topic)
     with pytest.raises(StoreError, match="was rejected"):
         sender.send([b"1"], ["k"])
+    kafka_place.broker.make(kafka_place.topic, N)
     eventually(partial(was_sent, sender, [b"2"]), bool)
     sender.close()
 

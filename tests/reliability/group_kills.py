@@ -35,7 +35,7 @@ from tests.reliability.decision_kills import has_more, quicken, supervise, work
 from tests.reliability.kills import Steps
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_kills import watch_states
-from tests.servers.kafka import MortalBroker, mortal_broker
+from tests.servers.kafka import KafkaBroker, kafka_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.deciding import ALL, DecidingWorld
@@ -83,7 +83,7 @@ def group_world(root: Path, url: str, events: str, **parts: Any) -> DecidingWorl
     return DecidingWorld(root=root, url=url, decisions=streams, clock=clock, **parts)
 
 
-def _place_of(broker: MortalBroker | Node) -> str:
+def _place_of(broker: KafkaBroker | Node) -> str:
     return broker.url if isinstance(broker, Node) else broker.bootstrap
 
 
@@ -119,7 +119,7 @@ class DecidingGroup:
     deciding: DecidingWorld
     store: Node
     sink: Node
-    broker: MortalBroker | Node
+    broker: KafkaBroker | Node
     traffic: Traffic
 
     @property
@@ -160,10 +160,7 @@ class DecidingGroup:
         }
 
     def finish(self) -> None:
-        """Take, decide, apply and deliver all that was sent.
-
-        Kafka's broker is killed once more: noida-db waits for ever for a leader that dies while it assigns.
-        """
+        """Take, decide, apply and deliver all that was sent."""
 
         def has_rest(worker: Worker, deciders: Deciders) -> bool:
             is_owner = len(worker._partition_workers) == PARTITIONS
@@ -172,9 +169,6 @@ class DecidingGroup:
             sinks = read_sinks(self.deciding.state, self.deciding.decisions, self.deciding.clock.now_us())
             return any(sink.waiting for sink in sinks) or not self.traffic.arrived(self.deciding)
 
-        if isinstance(self.broker, MortalBroker):
-            self.broker.kill()
-            self.broker.start()
         # It looks at all logs between two polls, which may take long.
         stream, patience_s = open_events(self.deciding, self.events, {}), 5 * PATIENCE_S
         work(self.deciding, stream, has_rest, max_rows=1_000, patience_s=patience_s)
@@ -222,8 +216,8 @@ class DecidingGroup:
         return [(fields[b"id"].decode(), orjson.loads(fields[b"decision"])) for _, fields in entries]
 
     @staticmethod
-    def _delivered_messages(broker: MortalBroker) -> list[list[Message]]:
-        lanes = [[orjson.loads(message) for message in lane] for lane in broker.kafka.read(_DECIDED)]
+    def _delivered_messages(broker: KafkaBroker) -> list[list[Message]]:
+        lanes = [[orjson.loads(message) for message in lane] for lane in broker.read(_DECIDED)]
         return [[(body["id"], body) for body in lane] for lane in lanes]
 
     def _delivered_files(self) -> list[Message]:
@@ -235,13 +229,13 @@ class DecidingGroup:
 def deciding_group(folder: Path, kind: str, seed: int) -> Iterator[DecidingGroup]:
     """Run the servers of a new project for the length of a block; ``kind``: of the source of events."""
     nodes = [Node(program("valkey"), folder / name, DURABLE) for name in ("store", "sink", "events")]
-    source: AbstractContextManager[MortalBroker | Node] = running(nodes[2])
+    source: AbstractContextManager[KafkaBroker | Node] = running(nodes[2])
     if kind == "kafka":
-        source = mortal_broker(folder / "kafka")
+        source = kafka_broker(folder / "kafka")
     with running(nodes[0]) as store, running(nodes[1]) as sink, source as broker:
-        if isinstance(broker, MortalBroker):
-            broker.kafka.make(_TOPIC, PARTITIONS)
-            broker.kafka.make(_DECIDED, 2)
+        if isinstance(broker, KafkaBroker):
+            broker.make(_TOPIC, PARTITIONS)
+            broker.make(_DECIDED, 2)
         deciding = group_world(folder / "project", store.url, _place_of(broker), broker_url=sink.url)
         deciding.clock.set(BASE)
         deciding.publish()

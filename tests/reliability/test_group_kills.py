@@ -19,7 +19,7 @@ import skewless.infra.decisions.delivery
 import skewless.infra.online.servers
 from tests.reliability.group_kills import LINGER_S, DecidingGroup, deciding_group
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, lanes, table_of
-from tests.servers.kafka import MortalBroker, named_broker
+from tests.servers.kafka import KafkaBroker, named_broker
 from tests.servers.node import Node
 
 WORKERS = 2
@@ -103,7 +103,7 @@ class Killing:
     @property
     def kinds(self) -> Sequence[str]:
         """The durable steps of the group's workers."""
-        return [kind for kind in KINDS if kind != "send-kafka" or isinstance(self.group.broker, MortalBroker)]
+        return [kind for kind in KINDS if kind != "send-kafka" or isinstance(self.group.broker, KafkaBroker)]
 
     def choose_cases(self, least: int, n: int, deadline: float) -> Iterator[Case]:
         """Yield cases until each step was hit often enough on each side, and n workers were killed."""
@@ -115,9 +115,9 @@ class Killing:
             yield f"{kind}#{self.chance.randrange(1, 4)}", side
 
     def choose_servers(self) -> Iterator[str]:
-        """Yield servers for ever; the broker most often, see ``DecidingGroup.finish``."""
+        """Yield servers for ever."""
         while True:
-            yield self.chance.choice((*SERVERS, "broker", "broker"))
+            yield self.chance.choice(SERVERS)
 
     def _kill_workers(self, dying: Victims, cases: Iterable[Case]) -> None:
         for point, side in cases:
@@ -126,7 +126,7 @@ class Killing:
     def kill_server(self, name: str) -> None:
         """Kill a server, and start it again."""
         group = self.group
-        servers: dict[str, Node | MortalBroker] = {"broker": group.broker, "store": group.store, "sink": group.sink}
+        servers: dict[str, Node | KafkaBroker] = {"broker": group.broker, "store": group.store, "sink": group.sink}
         server = servers[name]
         server.kill()
         self.servers[name] += 1

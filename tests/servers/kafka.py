@@ -1,92 +1,146 @@
-"""A broker that speaks Kafka: noida-db on a free port, or the one that KAFKA_BOOTSTRAP names.
-
-noida-db keeps its topics over a stop, not over a kill. It tells no topic ids.
-"""
+"""A broker of Apache Kafka on a free port, or the one that KAFKA_BOOTSTRAP names."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import as_file, files
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.node import _KILL_WITH_PARENT
-from tests.servers.proxy import Proxy
+from tests.worlds.built_once import built_once
 from tests.worlds.waiting import until
 
 _VARIABLE = "KAFKA_BOOTSTRAP"
-_PORTS = range(26_000, 31_000)
+_JARS = Path(f"{sys.prefix}-kafka")
+_PORTS = range(26_000, 29_000)
+_CONTROLLER = 3_000  # the port of the controller is that much higher
 _TRIES = 20
 _ANSWER_S = 10.0
+_END = KafkaError._PARTITION_EOF
 _random = random.SystemRandom()
+# Starting counts, not running.
+_JAVA = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto"]
+# One node is broker and controller, and keeps one replica of all.
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+log.dirs={folder}/data
+auto.create.topics.enable=false
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+log.cleaner.dedupe.buffer.size=2097152
+"""
+_LOGGING = """
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %m (%c)%n
+"""
+# Ends a program with a process that is not its parent.
+_KILL_WITH = 'ends=$1; shift; "$@" & while kill -0 $ends && kill -0 $!; do sleep 0.5; done 2>/dev/null; kill -9 $!'
 
 
 class KafkaBroker:
     """A broker at an address; ``folder``: its data where the tests started it, so that they can stop it too."""
-
-    host = "127.0.0.1"
 
     def __init__(self, bootstrap: str = "", folder: Path | None = None) -> None:
         self.bootstrap = bootstrap
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
-    def make(self, topic: str, n_partitions: int = 4, *, most_bytes: int | None = None) -> None:
+    def make(
+        self, topic: str, n_partitions: int = 4, *, most_bytes: int | None = None, config: dict[str, str] | None = None
+    ) -> None:
         """Make a topic, and wait until it is there.
 
         Args:
             most_bytes: in one batch of messages; the broker refuses larger ones.
+            config: of the topic.
         """
-        admin, config = self._admin(), {} if most_bytes is None else {"max.message.bytes": str(most_bytes)}
+        admin, config = self.admin(), config or {}
+        if most_bytes is not None:
+            config = {**config, "max.message.bytes": str(most_bytes)}
         admin.create_topics([NewTopic(topic, n_partitions, 1, config=config)])[topic].result(_ANSWER_S)
         until(lambda: topic in admin.list_topics(timeout=_ANSWER_S).topics)
 
     def delete(self, topic: str) -> None:
         """Delete a topic, and wait until it is gone."""
-        admin = self._admin()
+        admin = self.admin()
         admin.delete_topics([topic])[topic].result(_ANSWER_S)
         until(lambda: topic not in admin.list_topics(timeout=_ANSWER_S).topics)
 
     def read(self, topic: str) -> list[list[bytes]]:
         """Return the messages of each partition of a topic, in their order."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": uuid.uuid4().hex})
-        partitions = [
-            TopicPartition(topic, index, 0)
-            for index in sorted(self._admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
-        ]
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": uuid.uuid4().hex, "enable.partition.eof": True}
+        )
+        n_partitions = len(self.admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
         found: list[list[bytes]] = []
-        for partition in partitions:
-            low, high = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
-            consumer.assign([partition])
-            messages = consumer.consume(high - low, _ANSWER_S) if high > low else []
-            assert len(messages) == high - low, f"{len(messages)} of {high - low} messages"
-            found.append([message.value() or b"" for message in messages])
+        for index in range(n_partitions):
+            consumer.assign([TopicPartition(topic, index, 0)])
+            messages: list[bytes] = []
+            while (message := consumer.poll(_ANSWER_S)) is not None:
+                error = message.error()
+                if error is not None and error.code() == _END:
+                    break
+                assert error is None, error
+                messages.append(message.value() or b"")
+            else:
+                raise AssertionError(f"partition {index} has no end after {len(messages)} messages")
+            found.append(messages)
         consumer.close()
         return found
 
-    def start(self) -> None:
-        """Start on the port of last time, or on a free one."""
+    def admin(self) -> AdminClient:
+        """Return a client that administers the broker."""
+        return AdminClient({"bootstrap.servers": self.bootstrap})
+
+    def start(self, ends_with: int | None = None) -> None:
+        """Start on the port of last time, or on a free one.
+
+        Args:
+            ends_with: process with which the broker ends; None: the thread that calls.
+        """
         for port in [int(self.bootstrap.rpartition(":")[2])] if self.bootstrap else _random.sample(_PORTS, _TRIES):
-            self.bootstrap = f"{self.host}:{port}"
-            if self._started(port):
+            self.bootstrap = f"127.0.0.1:{port}"
+            if self._started(port, ends_with):
                 return
-        raise AssertionError("noida-db did not start")
+        assert self._folder is not None
+        raise AssertionError(f"Kafka did not start:\n{(self._folder / 'server.log').read_text()[-4_000:]}")
 
     def stop(self) -> None:
-        """Shut the broker down; it keeps its topics."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(20)
+        """Shut the broker down."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the broker; what it has confirmed is in the kernel's buffers."""
+        self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
         """Let the broker hang, with all its connections open."""
@@ -98,72 +152,56 @@ class KafkaBroker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap})
+    def leave(self) -> None:
+        """Let the broker run on without this process."""
+        assert self._process is not None
+        self._process.returncode = 0  # else its end is waited for, with a warning
 
-    def _started(self, port: int) -> bool:
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(60)
+
+    def _started(self, port: int, ends_with: int | None) -> bool:
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
-        with as_file(files("noida_db") / "noida-db") as program, (self._folder / "server.log").open("ab") as log:
-            if not os.access(program, os.X_OK):
-                program.chmod(0o755)
-            options = ["start", "--only", "kafka", "--data-dir", str(self._folder / "data")]
-            options += ["--host", self.host, "--kafka-port", str(port)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, str(program), *options],
+        places = {"port": port, "controller": port + _CONTROLLER, "folder": self._folder}
+        (self._folder / "server.properties").write_text(_PROPERTIES.format(**places))
+        (self._folder / "log4j2.properties").write_text(_LOGGING)
+        if not (self._folder / "data").exists():
+            identity = uuid.uuid4().hex[:22]
+            self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties").wait(60)
+        watch = [] if ends_with is None else ["/bin/sh", "-c", _KILL_WITH, "sh", str(ends_with)]
+        process = self._process = self._java("kafka.Kafka", "server.properties", watch=watch)
+        until(lambda: process.poll() is not None or self._answers())
+        return process.poll() is None
+
+    def _java(self, *words: str, watch: list[str] | None = None) -> subprocess.Popen[bytes]:
+        assert self._folder is not None
+        java = [find_java(), *_JAVA, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", f"{_JARS}/*", *words]
+        with (self._folder / "server.log").open("ab") as log:
+            return subprocess.Popen(
+                [*(watch or []), sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, *java],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        process = self._process
-        until(lambda: process.poll() is not None or self._answers())
-        return process.poll() is None
 
     def _answers(self) -> bool:
+        settings = {"bootstrap.servers": self.bootstrap, "log_level": "0", "reconnect.backoff.max.ms": "100"}
         try:
-            return bool(self._admin().list_topics(timeout=1.0).brokers)
+            return bool(AdminClient({**settings}).list_topics(timeout=2.0).brokers)
         except KafkaException:
             return False
 
 
-class MortalBroker:
-    """A broker that keeps what it has confirmed over a kill, as Kafka does, whose messages the kernel has.
-
-    noida-db saves its topics later, so its clients are cut off first: to them, it dies in the middle of their requests.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.kafka = _HiddenBroker(folder=folder)
-        self.kafka.start()
-        port = int(self.kafka.bootstrap.rpartition(":")[2])
-        self._proxy = Proxy(port, self.kafka.host, port)
-        self.bootstrap = f"127.0.0.1:{port}"
-
-    def start(self) -> None:
-        """Start again."""
-        self.kafka.start()
-        self._proxy.start()
-
-    def kill(self) -> None:
-        """End all connections, and then the broker."""
-        self._proxy.kill()
-        self.kafka.stop()
-
-
-class _HiddenBroker(KafkaBroker):
-    host = "127.0.0.2"
-
-
-@contextmanager
-def mortal_broker(folder: Path) -> Iterator[MortalBroker]:
-    """Run a broker that may be killed for the length of a block."""
-    broker = MortalBroker(folder)
-    broker._proxy.start()
-    try:
-        yield broker
-    finally:
-        broker.kill()
+def find_java() -> str:
+    """Return the program; the test is skipped where Java or Kafka is missing."""
+    java = shutil.which("java")
+    if java is None or not (_JARS / ".requirements.stamp").exists():
+        pytest.skip("needs Apache Kafka: make setup-kafka, with Java 17 and Maven")
+    return java
 
 
 @contextmanager
@@ -174,7 +212,21 @@ def kafka_broker(folder: Path) -> Iterator[KafkaBroker]:
     try:
         yield broker
     finally:
-        broker.stop()
+        broker.kill()
+
+
+def shared_broker(factory: pytest.TempPathFactory) -> KafkaBroker:
+    """Return the broker that all workers of a run share; it ends with the run."""
+    find_java()
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+    def build(folder: Path) -> None:
+        broker = KafkaBroker(folder=folder)
+        broker.start(run)
+        broker.leave()
+        (folder / "bootstrap").write_text(broker.bootstrap)
+
+    return KafkaBroker((built_once(factory, "kafka", build) / "bootstrap").read_text())
 
 
 def named_broker() -> KafkaBroker | None:

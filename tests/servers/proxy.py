@@ -11,11 +11,11 @@ from tests.worlds.ports import free_ports
 
 _PROGRAM = """
 import asyncio, sys
-port, target, host, own = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], "127.0.0.1"
+port, target, host = int(sys.argv[1]), int(sys.argv[2]), "127.0.0.1"
 async def copy(reader, writer):
     try:
         while data := await reader.read(65536):
-            writer.write(data.replace(host.encode(), own.encode()))
+            writer.write(data)
             await writer.drain()
     except OSError:
         pass
@@ -25,7 +25,7 @@ async def serve(reader, writer):
     there, back = await asyncio.open_connection(host, target)
     await asyncio.gather(copy(reader, back), copy(there, writer))
 async def main():
-    server = await asyncio.start_server(serve, own, port)
+    server = await asyncio.start_server(serve, host, port)
     print("ready", flush=True)
     await server.serve_forever()
 asyncio.run(main())
@@ -33,22 +33,16 @@ asyncio.run(main())
 
 
 class Proxy:
-    """Passes bytes to a port of this machine while it runs.
+    """Passes bytes to a port of this machine while it runs."""
 
-    Args:
-        target: the port.
-        host: its address, as long as that of the proxy, which takes its place in all bytes: a broker tells its address.
-        port: of the proxy; None: a free one.
-    """
-
-    def __init__(self, target: int, host: str = "127.0.0.1", port: int | None = None) -> None:
-        self.port = free_ports(1)[0] if port is None else port
-        self._target, self._host = target, host
+    def __init__(self, target: int) -> None:
+        self.port = free_ports(1)[0]
+        self._target = target
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Listen."""
-        command = [sys.executable, "-c", _PROGRAM, str(self.port), str(self._target), self._host]
+        command = [sys.executable, "-c", _PROGRAM, str(self.port), str(self._target)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.serving.events import EventForwarder
 from tests.integration.serving.conftest import serving
-from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
+from tests.servers.kafka import KafkaBroker
 from tests.worlds.packages import store_at
 from tests.worlds.windowed_feast import WindowedFeastProject, some
 
@@ -26,25 +25,15 @@ landings = KafkaSource(
 """
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    named = named_broker()
-    if named:
-        yield named
-        return
-    with kafka_broker(tmp_path_factory.mktemp("kafka")) as started:
-        yield started
-
-
 @pytest.fixture
-def topic(windowed: WindowedFeastProject, broker: KafkaBroker) -> str:
+def topic(windowed: WindowedFeastProject, kafka: KafkaBroker) -> str:
     """The project's source, made a topic."""
     name = windowed.project.applied.plan.project
-    broker.make(name, 1)
+    kafka.make(name, 1)
     path = windowed.repo / "definitions.py"
     text = path.read_text()
     assert PUSH in text
-    path.write_text(text.replace(PUSH, KAFKA % (name, broker.bootstrap)))
+    path.write_text(text.replace(PUSH, KAFKA % (name, kafka.bootstrap)))
     windowed.project.apply()
     windowed.build()
     return name
