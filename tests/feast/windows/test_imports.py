@@ -11,10 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROBE = """
 import sys
-from skewless.infra.compiler.type_checks import defer_type_checks
+from feast import FeatureStore
 
-with defer_type_checks():
-    from feast import FeatureStore
 before = vars(FeatureStore).copy()
 from skewless.infra.feast_plugins import engine, offline_store, provider
 
