@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.compiler.type_checks import defer_type_checks
-
 _LATE = "late_collection"
 _MANY_MODULES = 100
 _TIMEOUT = re.compile(r"\bmark\.timeout\((\d+)")
@@ -34,11 +32,10 @@ def register_late_collection(config: pytest.Config) -> None:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import faster: the objects of modules live as long as the process, and few checks of Feast are ever used."""
+    """Import faster: the objects of modules live as long as the process."""
     gc.disable()
     try:
-        with defer_type_checks():
-            yield
+        yield
     finally:
         gc.enable()
 

@@ -17,7 +17,6 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compiled_repo import CompiledRepo
-from skewless.infra.compiler.type_checks import defer_type_checks
 from skewless.infra.formats.events import check_formats
 from skewless.infra.host.processes import reject_running, run_behind_servers
 from skewless.infra.log.generations import Generations
@@ -111,8 +110,7 @@ class Planner:
         return run_behind_servers(self.state, self._plan)
 
     def _plan(self) -> PlanReport:
-        with defer_type_checks():
-            from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+        from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
 
         compiled, report = self._compile()
         check_registration(self.repo, compiled.feast_objects)
@@ -130,8 +128,7 @@ class Planner:
                 was changed.
             StoreError: the disk or the database failed; nothing was changed.
         """
-        with defer_type_checks():
-            from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
+        from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         database = self.state.database
         if database.schema_version():
@@ -170,8 +167,7 @@ class Planner:
 
     def _compile(self) -> tuple[CompiledRepo, PlanReport]:
         """Return the definitions, checked against their tables, and the changes."""
-        with defer_type_checks():
-            from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
+        from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
 
         compiled = compile_repo(self.repo)
         check_formats(compiled.plan.sources, self.settings)

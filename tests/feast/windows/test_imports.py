@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROBE = """
 import sys
-
 from feast import FeatureStore
 
 before = vars(FeatureStore).copy()
