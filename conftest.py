@@ -15,10 +15,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from skewless.infra.host import priority, processes
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.project_state import open_database
+from skewless.infra.platform.host import priority, processes
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.project_state import open_database
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.late_collection import longest_timeout, quick_imports, register_late_collection
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.kafka import KafkaBroker, named_broker, shared_broker
@@ -261,7 +261,7 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a tracking store without runs, whose tables take MLflow a second; only ever copied."""
-    from skewless.infra.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
+    from skewless.infra.models.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
 
     folder = tmp_path_factory.mktemp("mlflow")
     MLflowTracker("sqlite:///mlflow.db", folder, "empty")

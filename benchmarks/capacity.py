@@ -17,12 +17,12 @@ from benchmarks.scale import rounds, scaled
 from benchmarks.server import empty, own_server, used_bytes
 from benchmarks.window_events import Events, plan_of, view
 from skewless.contract.settings import Settings
-from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.task import Task, TaskResult, run_task
-from skewless.infra.engines.view_reads import EngineViews
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.engine import connect
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.task import Task, TaskResult, run_task
+from skewless.infra.reads.engines.view_reads import EngineViews
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.engine import connect
 
 _TASKS = 8
 _MEMORY = "2GB"

@@ -32,8 +32,8 @@ from benchmarks.scale import scaled
 from benchmarks.served import Running, running, skewless_server
 from benchmarks.server import own_server
 from benchmarks.serving_race import seconds
-from skewless.infra.host.processes import read_processes
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.host.processes import read_processes
+from skewless.infra.platform.storage.project_state import ProjectState
 
 REACH = 0.9
 BEFORE = "before"

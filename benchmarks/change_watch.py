@@ -19,13 +19,13 @@ from benchmarks.http_wire import post
 from skewless.contract.keys import window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
-from skewless.infra.host.processes import read_processes
+from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.plans.applied_plan import AppliedPlanReader
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.host.processes import read_processes
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.reads.online.redis_store import RedisWriter
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
 _LOOK_S = 0.1  # it takes time from the server

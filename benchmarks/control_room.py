@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.serving_repo import Shape, write_project
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import RunId
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.predictions.batches import numbers, texts, utf8
-from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS, prediction_files
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import RunId
+from skewless.infra.records.predictions.batches import numbers, texts, utf8
+from skewless.infra.records.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS, prediction_files
 from skewless.project import Project
 
 _NAME = "control_room"

@@ -24,8 +24,8 @@ from benchmarks.meter import Meter
 from benchmarks.server import empty
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.streams import Streams
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.ingest.streams.worker import Worker
     from tests.memory_stream import MemoryBroker
 
 RATE = 2_000
@@ -157,8 +157,8 @@ def ingest_and_decide(meter: Meter, *, url: str, n: int, entities: int, windows:
 
 def predict_alone(meter: Meter, *, url: str, n: int, entities: int, windows: int) -> str:
     """Read the features of the events' entities, score and log them on one core: as many at once as are decided."""
-    from skewless.infra.online.redis_store import BlockingReader
-    from skewless.infra.predictions.ids import PredictionIds
+    from skewless.infra.reads.online.redis_store import BlockingReader
+    from skewless.infra.records.predictions.ids import PredictionIds
 
     rows = _events(n, entities)
     with tempfile.TemporaryDirectory() as name, _working(Path(name), url, windows) as (streams, worker, broker):
@@ -177,9 +177,9 @@ class _Predictor:
     """Predicts as a server does, without its HTTP, and logs each call durably."""
 
     def __init__(self, streams: Streams, reader: Any, ids: Any) -> None:  # noqa: ANN401 - loaded by contestants
-        from skewless.infra.decisions.decision_log import DecisionLog
-        from skewless.infra.online.marker_history import MarkerHistory
-        from skewless.infra.predictions.batches import ConstantColumns
+        from skewless.infra.ingest.decisions.decision_log import DecisionLog
+        from skewless.infra.reads.online.marker_history import MarkerHistory
+        from skewless.infra.records.predictions.batches import ConstantColumns
 
         self._model, self._reader, self._ids = project.load_champion(streams), reader, ids
         self._model.windows.load_generations(reader.get(self._model.windows.pointers))
@@ -191,8 +191,8 @@ class _Predictor:
         """Read, score and log."""
         import pyarrow as pa
 
-        from skewless.infra.predictions.batches import to_batch
-        from skewless.infra.predictions.record import PredictionBatch
+        from skewless.infra.records.predictions.batches import to_batch
+        from skewless.infra.records.predictions.record import PredictionBatch
         from skewless.serving.prediction.input_texts import ColumnRows, input_texts
 
         model, reader, now_us = self._model, self._model.reader, time.time_ns() // 1_000
@@ -271,8 +271,8 @@ def _events(n: int, entities: int) -> list[_Row]:
 @contextmanager
 def _working(state: Path, url: str, windows: int) -> Iterator[tuple[Streams, Worker, MemoryBroker]]:
     """Yield streams, their worker in this process, and the broker in memory that it reads."""
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.worker import Worker
+    from skewless.infra.reads.online.redis_store import RedisWriter
     from tests.memory_stream import MemoryBroker, MemoryStream
 
     empty(url)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from skewless.contract.windows.view import WindowView
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.ingest.streams.streams import Streams
 
 _COMPARED = 200
 _MS = 1_000
@@ -35,7 +35,7 @@ def check_decisions(streams: Streams, begin: int, n: int) -> dict[str, int]:
     import pyarrow as pa
 
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.predictions.segments import PREDICTIONS
+    from skewless.infra.records.predictions.segments import PREDICTIONS
 
     rows = pa.concat_tables(PartitionLog(streams.state, PREDICTIONS).read(columns=["id", "event", "vector", "score"]))
     event = rows["event"].combine_chunks()

@@ -17,8 +17,8 @@ from benchmarks.ingests import KEYS
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
-    from skewless.infra.packages.served_model import ServedModel
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.models.packages.served_model import ServedModel
 
 MODEL, STREAM, OUT, SERVICE = "fraud", "payments", "decisions", "all"
 WINDOWS = 3
@@ -39,9 +39,9 @@ def open_streams(state: Path, url: str, windows: int = WINDOWS) -> Iterator[Stre
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
     from skewless.contract.windows.hops import HOUR
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.platform.storage.project_state import ProjectState
+    from skewless.infra.reads.offline.engine import connect
 
     lengths = [HOUR * hours for hours in _LENGTHS_H[:windows]]
     views = [view(ALL, key=name, name=f"{name}_live", windows=lengths) for name in KEYS]
@@ -67,8 +67,8 @@ def decision_stream(*, has_sink: bool) -> Any:  # noqa: ANN401 - loaded by conte
 
 def build_states(streams: Streams, url: str) -> None:
     """Build the empty states of all views."""
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.backfill import Backfiller
+    from skewless.infra.ingest.streams.backfill import Backfiller
+    from skewless.infra.reads.online.redis_store import RedisWriter
 
     store = RedisWriter(url)
     Backfiller(streams=streams, store=store).build_missing(streams.plan.windows)
@@ -83,10 +83,10 @@ def publish_model(streams: Streams) -> None:
 
     from skewless.contract.labels import LabelSource
     from skewless.contract.spec import ModelSpec, Split
-    from skewless.infra.packages.package import PackageContents, pin_plan
-    from skewless.infra.packages.writer import write_package
-    from skewless.infra.plans.needed_views import CHAMPION
-    from skewless.infra.runtimes.certification import Reference
+    from skewless.infra.definitions.plans.needed_views import CHAMPION
+    from skewless.infra.models.packages.package import PackageContents, pin_plan
+    from skewless.infra.models.packages.writer import write_package
+    from skewless.infra.models.runtimes.certification import Reference
 
     plan, rng = streams.plan.select_service(SERVICE), np.random.default_rng(3)
     rows = rng.gamma(2.0, 40.0, (_ROWS, len(plan.services[0].features)))
@@ -114,14 +114,14 @@ def publish_model(streams: Streams) -> None:
 
 def package_store(streams: Streams) -> Any:  # noqa: ANN401 - loaded by contestants
     """Return the packages of the project."""
-    from skewless.infra.packages.store import PackageStore
+    from skewless.infra.models.packages.store import PackageStore
 
     return PackageStore.of(streams.state, streams.settings)
 
 
 def load_champion(streams: Streams) -> ServedModel:
     """Return the model as a server loads it."""
-    from skewless.infra.packages.served_model import load_model
+    from skewless.infra.models.packages.served_model import load_model
 
     return load_model(package_store(streams), MODEL, "000001")
 
@@ -143,8 +143,8 @@ def decide_elsewhere(state: Path, url: str) -> Iterator[int]:
 
 
 def _work(state: str, url: str, stop: Event) -> None:
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.worker import Worker
+    from skewless.infra.reads.online.redis_store import RedisWriter
     from skewless.serving.decisions.opening import Deciders
 
     with open_streams(Path(state), url) as streams:

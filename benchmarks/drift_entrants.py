@@ -18,7 +18,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     import pyarrow.parquet as pq
 
     from skewless.contract.lifecycle import Watch
-    from skewless.infra.predictions.live_predictions import LivePredictions
+    from skewless.infra.records.predictions.live_predictions import LivePredictions
     from skewless.training.curves import profile_features
     from skewless.validation.drift.verdicts import compare_window, count_window
 

@@ -23,14 +23,14 @@ from benchmarks.scale import rounds, scaled
 from benchmarks.window_events import Events, plan_of, view
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
-from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.processes import ProcessExecutor
-from skewless.infra.engines.task import TaskResult
-from skewless.infra.engines.view_reads import EngineViews
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.task import TaskResult
+from skewless.infra.reads.engines.view_reads import EngineViews
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.views import OfflineViews
 
 _ALONE, _THREAD, _ONE, _TWO = "alone", "one thread", "one worker", "two workers"
 _MEMORY = "2GB"

@@ -21,7 +21,7 @@ _LAPS, _TIMES = 3, 30
 def everything(meter: Meter, *, repo: str, url: str, n_entities: int, hours: int, asked: int = _ASKED) -> str:
     """Materialise, join ``asked`` entity rows in event time, and read 100 entities online."""
     from skewless import Project
-    from skewless.infra.offline.as_of import TIME
+    from skewless.infra.reads.offline.as_of import TIME
 
     rng, times = np.random.default_rng(3), rounds(_TIMES)
     end = START_US + hours * HOUR_US

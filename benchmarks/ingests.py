@@ -19,7 +19,7 @@ from benchmarks.contestant import ContestantError
 from benchmarks.meter import Meter
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.worker import Worker
 
 BATCH = 1_000
 BATCHES, SINGLES = "batches", "one by one"
@@ -87,9 +87,9 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.infra.streams.redis_link import RedisSender
-    from skewless.infra.streams.redis_stream import RedisStream
+    from skewless.infra.ingest.streams.redis_link import RedisSender
+    from skewless.infra.ingest.streams.redis_stream import RedisStream
+    from skewless.infra.platform.storage.project_state import ProjectState
 
     sender = RedisSender(url, project="bench", source="events", n_partitions=1)
     made = payloads(n)
@@ -144,12 +144,12 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     from benchmarks.window_events import ALL, plan_of, view
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.infra.streams.backfill import Backfiller
-    from skewless.infra.streams.streams import Streams
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.backfill import Backfiller
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.ingest.streams.worker import Worker
+    from skewless.infra.platform.storage.project_state import ProjectState
+    from skewless.infra.reads.offline.engine import connect
+    from skewless.infra.reads.online.redis_store import RedisWriter
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with tempfile.TemporaryDirectory() as name, connect(Path(name) / "spill") as connection:
@@ -189,10 +189,10 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     import pyarrow as pa
 
     from skewless.contract.request import ParsedRows
-    from skewless.infra.offline.as_of import TIME
-    from skewless.infra.offline.views import OfflineViews
-    from skewless.infra.online.redis_store import BlockingReader
-    from skewless.infra.online.service_vectors import FeatureReader
+    from skewless.infra.reads.offline.as_of import TIME
+    from skewless.infra.reads.offline.views import OfflineViews
+    from skewless.infra.reads.online.redis_store import BlockingReader
+    from skewless.infra.reads.online.service_vectors import FeatureReader
 
     keys: dict[str, Any] = {name: list(range(_CHECKED)) for name in KEYS}
     t = time.time_ns() // 1_000_000 * 1_000
@@ -211,9 +211,9 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
+    from skewless.infra.ingest.streams.decode import Decoder
+    from skewless.infra.ingest.streams.state_writer import StateWriter
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.streams.decode import Decoder
-    from skewless.infra.streams.state_writer import StateWriter
 
     spent = dict.fromkeys(PARTS, 0.0)
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.digest import digest_columns
 from benchmarks.meter import Meter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,8 +26,8 @@ def skewless_log(meter: Meter, *, repo: str, asked: str, mode: str = "event_time
     """Join the accepted log, to the columns that the assembler takes."""
     from benchmarks.stored import plan_of
     from skewless.contract.vector import null_mask, view_status
-    from skewless.infra.offline.as_of import TIME
-    from skewless.infra.offline.views import OfflineViews
+    from skewless.infra.reads.offline.as_of import TIME
+    from skewless.infra.reads.offline.views import OfflineViews
 
     rows, plan = pq.read_table(asked), plan_of(Path(repo))
     entities = pa.table({"entity_id": rows["entity_id"], TIME: rows["event_timestamp"].cast(pa.int64())})
@@ -115,6 +115,6 @@ def _by_hand(meter: Meter, query: str, asked: str) -> str:
 
 
 def _connection(spill: str) -> duckdb.DuckDBPyConnection:
-    from skewless.infra.offline.engine import connect
+    from skewless.infra.reads.offline.engine import connect
 
     return connect(Path(spill), memory_limit=MEMORY)

@@ -81,7 +81,7 @@ def sampled_by_hand(meter: Meter, *, repo: str, asked: str) -> str:
 
     from skewless.infra.log.log_columns import EVENT
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.storage.project_state import ProjectState
+    from skewless.infra.platform.storage.project_state import ProjectState
 
     view = plan_of(Path(repo)).views[0]
     files = PartitionLog(ProjectState(Path(repo) / ".skewless"), view.partition).files()

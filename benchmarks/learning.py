@@ -29,11 +29,11 @@ import pyarrow.parquet as pq
 from benchmarks.server import own_server
 from skewless.contract.clock import OffsetClock
 from skewless.contract.feedback import Outcome
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.packages.served_model import load_model
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice

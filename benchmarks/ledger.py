@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.project_state import open_database
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.project_state import open_database
 from tools.postgres_server import running_postgres
 
 VIEWS, ROUNDS = 10, 5

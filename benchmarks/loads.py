@@ -19,7 +19,7 @@ from benchmarks.server import bytes_per_key, empty, used_bytes
 
 KEYS_PER_CALL = 100
 _PIPELINE = 1_000
-_SCRIPT = Path(__file__).parents[1] / "infra" / "online" / "newer_wins.lua"
+_SCRIPT = Path(__file__).parents[1] / "infra" / "reads" / "online" / "newer_wins.lua"
 
 
 @contextmanager

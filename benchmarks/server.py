@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from skewless.infra.online.private_server import find_binary
+from skewless.infra.reads.online.private_server import find_binary
 
 _START_S = 20.0
 _OPTIONS = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxmemory-policy", "noeviction")

@@ -16,7 +16,7 @@ from benchmarks.serving_project import ServedProject, pair_contender, served_pro
 from benchmarks.serving_race import refuse_failures, seconds
 from benchmarks.serving_repo import Shape
 from skewless.contract.settings import load_settings
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 CONCURRENCIES = (1, 16, 64)
 _LOAD_S = 10

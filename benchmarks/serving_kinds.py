@@ -108,7 +108,7 @@ def _rows(race: Race, kind: str, concurrency: int) -> Iterator[Result]:
 
 @contextmanager
 def _cluster(folder: Path, core: int) -> Iterator[str]:
-    from skewless.infra.online.private_server import find_binary  # noqa: PLC0415 - as the tests' servers below
+    from skewless.infra.reads.online.private_server import find_binary  # noqa: PLC0415 - as the tests' servers below
     from tests.servers.cluster import cluster  # noqa: PLC0415 - needs pytest's environment
 
     with cluster(Path(find_binary()), folder) as nodes:

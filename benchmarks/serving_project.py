@@ -19,8 +19,8 @@ from benchmarks.server import own_server
 from benchmarks.serving_asks import infer_request, predict_request, predict_scores
 from benchmarks.serving_race import Contender
 from benchmarks.serving_repo import Ids, Matrix, Shape, fill, model_file, write_project
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.storage.project_state import ProjectState
 
 ASKED, COMPARED = 2_000, 200
 

@@ -17,11 +17,11 @@ from benchmarks.serving_race import Contender, cost_row, race_servers, rate_row,
 from benchmarks.serving_repo import Shape
 from skewless.contract.settings import Settings
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.package import encode_manifest, verify_folder
-from skewless.infra.packages.signing import SIGNATURE
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.names import MANIFEST
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.package import encode_manifest, verify_folder
+from skewless.infra.models.packages.signing import SIGNATURE
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.names import MANIFEST
+from skewless.infra.platform.storage.project_state import ProjectState
 
 BARE, LOGGED, CANARY, SHADOW = (
     "without log, policy and counts",

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.evaluate import tree_leaves
 from skewless_export.table import Tree, TreeTable
 from skewless_export.triton_repository import GROVE

@@ -13,9 +13,9 @@ from benchmarks.digest import digest_columns
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import RowCodec
-from skewless.infra.online.redis_store import BlockingReader
-from skewless.infra.plans.applied_plan import read_applied
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.applied_plan import read_applied
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import BlockingReader
 
 _SAMPLE = 1_000
 _BATCH = 1_000

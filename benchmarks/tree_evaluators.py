@@ -76,13 +76,13 @@ def _library(algorithm: str, path: Path) -> Evaluate:
 
 
 def _runtime(algorithm: str, path: Path) -> Evaluate:
-    from skewless.infra.runtimes.candidates import open_runtime  # noqa: PLC0415 - after the threads are set
+    from skewless.infra.models.runtimes.candidates import open_runtime  # noqa: PLC0415 - after the threads are set
 
     return open_runtime(algorithm, path).margin
 
 
 def _lignum(algorithm: str, path: Path, *, compiled: bool = False) -> Evaluate:
-    from skewless.infra.runtimes.lignum import LignumRuntime  # noqa: PLC0415 - as above
+    from skewless.infra.models.runtimes.lignum import LignumRuntime  # noqa: PLC0415 - as above
 
     return LignumRuntime(algorithm, path, compiled=compiled).margin
 

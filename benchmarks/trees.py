@@ -72,7 +72,7 @@ def _row(done: Race, what: str, name: str, size: int) -> Result:
 
 def prepare(meter: Meter, *, algorithm: str, folder: str, trees: int, rows: int) -> str:
     """Train a model; write it with the rows to compare and those to measure."""
-    from skewless.infra.runtimes.certification import reference_rows  # noqa: PLC0415 - not in the parent
+    from skewless.infra.models.runtimes.certification import reference_rows  # noqa: PLC0415 - not in the parent
 
     rng = np.random.default_rng(5)
     matrix = rng.normal(size=(max(rows, _TRAINED_ON), _FEATURES))

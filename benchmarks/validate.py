@@ -64,8 +64,8 @@ def suite() -> list[Expectation]:
 
 def on_duckdb(meter: Meter, *, path: str) -> str:
     """Check as a gate does."""
-    from skewless.infra.offline.engine import connect  # noqa: PLC0415 - a contestant's own
-    from skewless.infra.offline.sql import sql_literal  # noqa: PLC0415 - only in this contestant's process
+    from skewless.infra.reads.offline.engine import connect  # noqa: PLC0415 - a contestant's own
+    from skewless.infra.reads.offline.sql import sql_literal  # noqa: PLC0415 - only in this contestant's process
     from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415, F401 - imports are not what is measured
     from skewless.validation.gates import check_batch  # noqa: PLC0415 - only in this contestant's process
 

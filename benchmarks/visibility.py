@@ -16,7 +16,7 @@ from benchmarks.contestant import ContestantError
 from benchmarks.ingests import KEYS
 from benchmarks.meter import Meter
 from benchmarks.server import empty
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 RATE = 2_000
 _TICK_S = 0.01
@@ -29,11 +29,11 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from benchmarks.window_events import ALL, plan_of, view
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-    from skewless.infra.online.service_vectors import FeatureReader
-    from skewless.infra.streams.backfill import Backfiller
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.ingest.streams.backfill import Backfiller
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.reads.offline.engine import connect
+    from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
+    from skewless.infra.reads.online.service_vectors import FeatureReader
 
     empty(url)  # the states of the round before would be seen at once
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
@@ -148,10 +148,10 @@ def _worker(place: dict[str, Any], stop: threading.Event) -> None:
     from skewless.contract.clock import SystemClock
     from skewless.contract.plan import FeaturePlan
     from skewless.contract.settings import Settings
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.streams import Streams
-    from skewless.infra.streams.worker import Worker
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.ingest.streams.worker import Worker
+    from skewless.infra.reads.offline.engine import connect
+    from skewless.infra.reads.online.redis_store import RedisWriter
 
     state = Path(place["state"])
     with connect(state / "spill-of-worker") as connection:

@@ -20,7 +20,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.log_columns import EVENT, KNOWN_AT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 START_US = 1_735_689_600_000_000  # 2025-01-01
 SCALE = 2

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from benchmarks.digest import digest_columns
 from benchmarks.meter import Meter
 from skewless.contract.windows.hops import HOUR, default_hop
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 MEMORY = "4GB"
 
@@ -24,10 +24,10 @@ def skewless_log(meter: Meter, *, folder: str, functions: Sequence[str], windows
     """Compute the windows from the log, in event time."""
     from benchmarks.window_events import view
     from skewless.contract.windows.view import Function
-    from skewless.infra.offline.as_of import TIME
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.offline.log_parts import read_log_partitions
-    from skewless.infra.offline.window_join import WindowJoin
+    from skewless.infra.reads.offline.as_of import TIME
+    from skewless.infra.reads.offline.engine import connect
+    from skewless.infra.reads.offline.log_parts import read_log_partitions
+    from skewless.infra.reads.offline.window_join import WindowJoin
 
     asked = pq.read_table(Path(folder) / "asked.parquet")
     entities = pa.table({"key": asked["key"], TIME: asked["t"]})

@@ -16,7 +16,7 @@ from benchmarks.ingests import KEYS, columns
 from benchmarks.meter import Meter
 from benchmarks.scale import rounds
 from benchmarks.server import empty
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 SIZES = (1, 100)
 _LAPS = 15
@@ -29,9 +29,9 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     from benchmarks.window_events import ALL, WINDOWS, plan_of, view
     from skewless.contract.request import ParsedRows
     from skewless.contract.windows.hops import HOUR
-    from skewless.infra.online.redis_store import BlockingReader
-    from skewless.infra.online.service_vectors import FeatureReader
-    from skewless.infra.online.window_states import WindowStates
+    from skewless.infra.reads.online.redis_store import BlockingReader
+    from skewless.infra.reads.online.service_vectors import FeatureReader
+    from skewless.infra.reads.online.window_states import WindowStates
 
     windows = (*WINDOWS, 3 * HOUR)
     views = [view(ALL, key=name, name=f"{name}_live", windows=windows) for name in KEYS]
@@ -65,14 +65,14 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     """Write a log and build all states from it; return what reads the log."""
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
+    from skewless.infra.ingest.streams.backfill import Backfiller
+    from skewless.infra.ingest.streams.streams import Streams
     from skewless.infra.log.event_rows import event_schema
     from skewless.infra.log.log_columns import EVENT, KNOWN_AT
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.offline.engine import connect
-    from skewless.infra.offline.views import OfflineViews
-    from skewless.infra.online.redis_store import RedisWriter
-    from skewless.infra.streams.backfill import Backfiller
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.reads.offline.engine import connect
+    from skewless.infra.reads.offline.views import OfflineViews
+    from skewless.infra.reads.online.redis_store import RedisWriter
 
     made = columns(n)
     end = int(made["ts"][-1])
@@ -106,7 +106,7 @@ def _keys(seed: int, size: int) -> dict[str, list[int]]:
 
 def _check(reader: Any, offline: Any, plan: Any) -> None:  # noqa: ANN401 - loaded by contestants alone
     from skewless.contract.request import ParsedRows
-    from skewless.infra.offline.as_of import TIME
+    from skewless.infra.reads.offline.as_of import TIME
 
     t = time.time_ns() // 1_000_000 * 1_000
     keys: Any = _keys(0, 200)

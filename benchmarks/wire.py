@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from skewless.infra.online.resp import BulkStrings, command
+from skewless.infra.reads.online.resp import BulkStrings, command
 
 _RECEIVE = 1 << 16
 _PART = 1 << 20

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Access, Headers, OpenAccess, follow_keys

@@ -20,14 +20,14 @@ from skewless.contract.errors import RequestError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import check_count, request_value
 from skewless.contract.settings import Settings
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.store import open_online_reader
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.batches import booleans, numbers, optional_texts, texts
-from skewless.infra.predictions.record import largest_output
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import ScoringTarget
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.store import open_online_reader
+from skewless.infra.records.predictions.batches import booleans, numbers, optional_texts, texts
+from skewless.infra.records.predictions.record import largest_output
+from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.batch_files import CHUNK_ROWS, CSV, RESULT, InputRows, open_targets, writes_folder
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.input_texts import ColumnRows

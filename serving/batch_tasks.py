@@ -19,13 +19,13 @@ from skewless.contract.clock import open_clock
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.vector import Matrix
-from skewless.infra.engines.engine import Engine, open_project
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.engines.task import Task, TaskResult
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.storage.durable import remove_at_end
-from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_file
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.storage.durable import remove_at_end
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject, digest_file
+from skewless.infra.reads.engines.engine import Engine, open_project
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.reads.offline.views import OfflineViews
 from skewless.serving.batch import (
     add_results,
     check_leaves_target,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied_plan import AppliedPlanReader
-from skewless.infra.plans.needed_views import NeededViewsMonitor
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
+from skewless.infra.definitions.plans.needed_views import NeededViewsMonitor
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.port import EventSender
+    from skewless.infra.ingest.streams.port import EventSender
 
 SOURCE = "event source"
 _log = EventLogger()
@@ -129,7 +129,7 @@ class EventForwarder:
         self._threads.clear()
 
     def _open(self, source: EventSource) -> EventSender:
-        from skewless.infra.streams.redis_link import open_sender  # noqa: PLC0415 - loaded with the first event
+        from skewless.infra.ingest.streams.redis_link import open_sender  # noqa: PLC0415 - loaded with the first event
 
         return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url)
 

@@ -19,17 +19,17 @@ import uvloop
 from skewless.contract.errors import StoreError
 from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.host.processes import ProcessRecord
+from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
 from skewless.infra.log.spool import Shipper
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.online.store import open_online_reader, open_online_store
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.plans.applied_plan import AppliedPlanReader
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import ScoringTarget
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.platform.access.api_keys import KeyStore
+from skewless.infra.platform.host.processes import ProcessRecord
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineReader
+from skewless.infra.reads.online.store import open_online_reader, open_online_store
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder

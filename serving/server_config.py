@@ -12,9 +12,9 @@ from pathlib import Path
 
 from skewless.contract.clock import Clock
 from skewless.contract.settings import Settings
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import replace_durable
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.durable import replace_durable
+from skewless.infra.platform.storage.project_state import ProjectState
 
 VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
 

@@ -8,7 +8,7 @@ import faulthandler
 import signal
 from collections.abc import Iterator
 
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.server_config import notify
 
 _CRASH = ": native code crashed, its stacks are on stderr"

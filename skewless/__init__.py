@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from skewless.contract.policy import Policy
     from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, WebhookSink
     from skewless.contract.spec import Gate, ModelSpec, Split
-    from skewless.infra.sources.duckdb_source import DuckDBSource
+    from skewless.infra.definitions.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
 
 __all__ = [
@@ -90,7 +90,7 @@ _HOMES = {
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
     "skewless.contract.spec": {"Gate", "ModelSpec", "Split"},
     "skewless.contract.sinks": {"KafkaSink", "ParquetSink", "RedisStreamSink", "WebhookSink"},
-    "skewless.infra.sources.duckdb_source": {"DuckDBSource"},
+    "skewless.infra.definitions.sources.duckdb_source": {"DuckDBSource"},
     "skewless.project": {"Project"},
 }
 

@@ -10,52 +10,51 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.api_keys import ApiKeys
 from skewless.operations.audited import audited
-from skewless.operations.dead_letters import DeadLetters
-from skewless.operations.entity_lists import ProjectLists
+from skewless.operations.data.dead_letters import DeadLetters
+from skewless.operations.data.entity_lists import ProjectLists
 from skewless.operations.init import init as write_project
-from skewless.operations.runs import Runs
+from skewless.operations.jobs.runs import Runs
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    # An attribute of `_ops` is a module that a type checker and an editor have read here.
+    import skewless.operations.capacity
+    import skewless.operations.data.entity_values
+    import skewless.operations.data.erasure.erase
+    import skewless.operations.data.events
+    import skewless.operations.data.feedback
+    import skewless.operations.data.validation
+    import skewless.operations.health.alerts
+    import skewless.operations.health.freshness
+    import skewless.operations.health.status
+    import skewless.operations.models.adoption
+    import skewless.operations.models.card
+    import skewless.operations.models.importance
+    import skewless.operations.models.quality
+    import skewless.operations.models.rollout
+    import skewless.operations.models.signing
+    import skewless.operations.models.triggers
+    import skewless.operations.models.versions
+    import skewless.operations.predictions.predictions
+    import skewless.operations.predictions.proof
+    import skewless.operations.predictions.why
+    import skewless.operations.serve
+    import skewless.operations.state.backup
+    import skewless.operations.state.bundle
+    import skewless.operations.state.housekeeping
+    import skewless.operations.state.recovery
     from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
     from skewless.control_room.server import run_control_room
-    from skewless.infra.jobs.run import Run
-    from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
-    from skewless.infra.plans.planning import PlanReport
-    from skewless.operations import (  # noqa: F401 - for the types of `_ops`
-        adoption,
-        alerts,
-        backup,
-        bundle,
-        capacity,
-        card,
-        entity_values,
-        events,
-        feedback,
-        freshness,
-        housekeeping,
-        importance,
-        predictions,
-        proof,
-        quality,
-        recovery,
-        rollout,
-        serve,
-        signing,
-        status,
-        triggers,
-        validation,
-        versions,
-        why,
-    )
-    from skewless.operations.backup import Backup, OnFile
-    from skewless.operations.checkup.finding import CheckupFinding
-    from skewless.operations.erasure import erase  # noqa: F401
-    from skewless.operations.scheduler import Invoke
-    from skewless.operations.tracking import PublishReport
+    from skewless.infra.definitions.plans.planning import PlanReport
+    from skewless.infra.ingest.materialization.run_report import OnStep, Pending, ViewReport
+    from skewless.infra.platform.jobs.run import Run
+    from skewless.operations.health.checkup.finding import CheckupFinding
+    from skewless.operations.jobs.scheduler import Invoke
+    from skewless.operations.models.tracking import PublishReport
+    from skewless.operations.state.backup import Backup, OnFile
     from skewless.training.dataset_files import DatasetReport
     from skewless.validation.drift.verdicts import DriftReport
 
@@ -126,7 +125,7 @@ class Project(Workspace):
         Args:
             deep: also try peers, rights and predictions; what that writes, it removes.
         """
-        from skewless.operations.checkup.examination import examine
+        from skewless.operations.health.checkup.examination import examine
 
         return examine(repo, deep=deep)
 
@@ -143,8 +142,8 @@ class Project(Workspace):
         self.refresh()
         return report
 
-    validate = _ops.validation.validate
-    suggest = _ops.validation.suggest_suites
+    validate = _ops.data.validation.validate
+    suggest = _ops.data.validation.suggest_suites
 
     def pending(self, views: Sequence[str] = ()) -> list[Pending]:
         """Return the rows that ``materialize`` would accept now, by view; opens no online store.
@@ -173,10 +172,10 @@ class Project(Workspace):
         materializer, checks = self.materializer, self.checks.check_rows if check else None
         return materializer.run(self.needed.select_views(views), checks, on_step=on_step)
 
-    import_events = _ops.events.import_events
-    stream = _ops.events.stream
-    backfill = _ops.events.backfill
-    get = _ops.entity_values.read_entity
+    import_events = _ops.data.events.import_events
+    stream = _ops.data.events.stream
+    backfill = _ops.data.events.backfill
+    get = _ops.data.entity_values.read_entity
 
     def dataset(
         self,
@@ -197,22 +196,22 @@ class Project(Workspace):
         )
         return files.preview(out) if dry_run else files.write(out, on_rows)
 
-    train = _audited(_ops.versions.train)
+    train = _audited(_ops.models.versions.train)
 
     def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
         """Publish trained versions to the tracking store of the settings."""
-        from skewless.operations.tracking import open_tracker, publish
+        from skewless.operations.models.tracking import open_tracker, publish
 
         return publish(self, open_tracker(self), models, dry=dry_run)
 
-    sign = _audited(_ops.signing.sign)
-    adopt = _audited(_ops.adoption.adopt)
-    approve = _audited(_ops.adoption.approve)
-    card = _ops.card.card
-    versions = _ops.versions.read_versions
-    promote = _audited(_ops.versions.promote)
-    rollout = _audited(_ops.rollout.rollout)
-    rollback = _audited(_ops.rollout.rollback)
+    sign = _audited(_ops.models.signing.sign)
+    adopt = _audited(_ops.models.adoption.adopt)
+    approve = _audited(_ops.models.adoption.approve)
+    card = _ops.models.card.card
+    versions = _ops.models.versions.read_versions
+    promote = _audited(_ops.models.versions.promote)
+    rollout = _audited(_ops.models.rollout.rollout)
+    rollback = _audited(_ops.models.rollout.rollback)
     serve = _ops.serve.serve
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -239,22 +238,22 @@ class Project(Workspace):
             config, model, source, target, open_views=lambda: self.views, engine=self.engine, leaves=leaves
         )
 
-    feedback = _ops.feedback.feedback
-    quality = _ops.quality.quality
+    feedback = _ops.data.feedback.feedback
+    quality = _ops.models.quality.quality
 
     def drift(self, model: str | None = None, *, window_us: int | None = None, dry_run: bool = False) -> DriftReport:
         """Compare live features, scores and labels with training; store the result, and send an alert."""
-        from skewless.operations.drift import check_drift
+        from skewless.operations.models.drift import check_drift
 
         return check_drift(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
-    importance = _ops.importance.importance
-    predictions = _ops.predictions.predictions
-    why = _ops.why.why
-    replay = _ops.proof.run_replay
-    parity = _ops.proof.run_parity
-    freshness = _ops.freshness.check_freshness
-    alerts = _audited(_ops.alerts.alerts)
+    importance = _ops.models.importance.importance
+    predictions = _ops.predictions.predictions.predictions
+    why = _ops.predictions.why.why
+    replay = _ops.predictions.proof.run_replay
+    parity = _ops.predictions.proof.run_parity
+    freshness = _ops.health.freshness.check_freshness
+    alerts = _audited(_ops.health.alerts.alerts)
 
     ui = run_control_room
 
@@ -267,7 +266,7 @@ class Project(Workspace):
         invoke: Invoke | None = None,
     ) -> list[Run]:
         """Run the scheduled jobs until SIGTERM; or each job ``once``, now; or ``until`` a time of its clock."""
-        from skewless.operations.scheduler import run_once, run_scheduler, simulate
+        from skewless.operations.jobs.scheduler import run_once, run_scheduler, simulate
 
         if until_us is not None:
             return simulate(self, until_us, invoke)
@@ -276,19 +275,19 @@ class Project(Workspace):
         run_scheduler(self)
         return []
 
-    triggers = _audited(_ops.triggers.triggers)
+    triggers = _audited(_ops.models.triggers.triggers)
     capacity = _ops.capacity.capacity
-    housekeeping = _ops.housekeeping.run_housekeeping
-    erase = _audited(_ops.erasure.erase.erase)
-    backup = _ops.backup.back_up
+    housekeeping = _ops.state.housekeeping.run_housekeeping
+    erase = _audited(_ops.data.erasure.erase.erase)
+    backup = _ops.state.backup.back_up
 
     def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
         """Copy a backup into the empty state of this project."""
-        from skewless.operations.backup import restore
+        from skewless.operations.state.backup import restore
 
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
-    bundle = _ops.bundle.bundle
-    recover = _audited(_ops.recovery.recover)
+    bundle = _ops.state.bundle.bundle
+    recover = _audited(_ops.state.recovery.recover)
 
-    status = _ops.status.read_status
+    status = _ops.health.status.read_status

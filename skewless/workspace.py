@@ -12,28 +12,28 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.errors import PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
-from skewless.infra.access.audit import Actor, local_actor
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.access.audit import Actor, local_actor
+from skewless.infra.platform.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
 
     from skewless.contract.spec import ModelSpec
     from skewless.contract.vector import Vocabularies
-    from skewless.infra.engines.engine import Engine
-    from skewless.infra.engines.port import Executor
-    from skewless.infra.engines.view_reads import EngineViews
-    from skewless.infra.materialization.materialize import Materializer
-    from skewless.infra.materialization.readiness import VersionReadiness
-    from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
-    from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.service_vectors import FeatureReader, OnlineFeatures
-    from skewless.infra.packages.served_model import OpenedModels
-    from skewless.infra.plans.applied_plan import AppliedPlan
-    from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
-    from skewless.infra.plans.planning import Planner
-    from skewless.infra.streams.streams import Streams
+    from skewless.infra.definitions.plans.applied_plan import AppliedPlan
+    from skewless.infra.definitions.plans.needed_views import NeededViews, NeededViewsMonitor
+    from skewless.infra.definitions.plans.planning import Planner
+    from skewless.infra.ingest.materialization.materialize import Materializer
+    from skewless.infra.ingest.materialization.readiness import VersionReadiness
+    from skewless.infra.ingest.streams.streams import Streams
+    from skewless.infra.models.packages.served_model import OpenedModels
+    from skewless.infra.reads.engines.engine import Engine
+    from skewless.infra.reads.engines.port import Executor
+    from skewless.infra.reads.engines.view_reads import EngineViews
+    from skewless.infra.reads.online.port import BlockingOnlineReader, OnlineWriter
+    from skewless.infra.reads.online.private_server import PrivateServer
+    from skewless.infra.reads.online.service_vectors import FeatureReader, OnlineFeatures
     from skewless.serving.server_config import ServerConfig
     from skewless.training.dataset import Dataset
     from skewless.training.stored_dataset import TrainingDataBuilder
@@ -90,7 +90,7 @@ class Workspace:
         Raises:
             StalePlanError: no plan is applied, or the registry has changed since.
         """
-        from skewless.infra.plans.applied_plan import load_current
+        from skewless.infra.definitions.plans.applied_plan import load_current
 
         return load_current(self.repo, self.state)
 
@@ -101,28 +101,28 @@ class Workspace:
 
     @cached_property
     def _needed(self) -> NeededViewsMonitor:
-        from skewless.infra.plans.needed_views import NeededViewsMonitor
+        from skewless.infra.definitions.plans.needed_views import NeededViewsMonitor
 
         return NeededViewsMonitor(self.state, self.store, self.settings.keep_versions)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The project's DuckDB, in memory."""
-        from skewless.infra.offline.engine import connect
+        from skewless.infra.reads.offline.engine import connect
 
         return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
 
     @cached_property
     def views(self) -> EngineViews:
         """The views of the accepted log."""
-        from skewless.infra.engines.view_reads import EngineViews
+        from skewless.infra.reads.engines.view_reads import EngineViews
 
         return EngineViews(self.state, self.connection, self.engine)
 
     @cached_property
     def engine(self) -> Engine:
         """The engine of large work."""
-        from skewless.infra.engines.engine import Engine
+        from skewless.infra.reads.engines.engine import Engine
 
         def report(activity: str, done: int, total: int) -> None:
             self.on_progress(activity, done, total)  # as it is then
@@ -138,14 +138,14 @@ class Workspace:
     @cached_property
     def opened_models(self) -> OpenedModels:
         """Model versions that explain and replay single predictions."""
-        from skewless.infra.packages.served_model import OpenedModels
+        from skewless.infra.models.packages.served_model import OpenedModels
 
         return OpenedModels(self.store)
 
     @cached_property
     def executor(self) -> Executor:
         """The engine that runs large work; its workers start on first use."""
-        from skewless.infra.engines.port import open_executor
+        from skewless.infra.reads.engines.port import open_executor
 
         return open_executor(self.settings.engine, self.settings)
 
@@ -157,14 +157,14 @@ class Workspace:
     @cached_property
     def private(self) -> PrivateServer:
         """The project's private Redis server; starts on first use."""
-        from skewless.infra.online.private_server import PrivateServer
+        from skewless.infra.reads.online.private_server import PrivateServer
 
         return PrivateServer(self.state.folder)
 
     @cached_property
     def online(self) -> OnlineWriter:
         """The blocking side of the online store."""
-        from skewless.infra.online.store import open_online_store
+        from skewless.infra.reads.online.store import open_online_store
 
         return open_online_store(self.redis_url)
 
@@ -187,7 +187,7 @@ class Workspace:
     @cached_property
     def streams(self) -> Streams:
         """The event sources of the applied plan and of served models."""
-        from skewless.infra.streams.streams import Streams
+        from skewless.infra.ingest.streams.streams import Streams
 
         _ = self.applied  # the registry must be that of the plan
         return Streams(
@@ -227,7 +227,7 @@ class Workspace:
     @cached_property
     def readiness(self) -> VersionReadiness:
         """Decides whether a version can be served, and prepares the online store for it."""
-        from skewless.infra.materialization.readiness import VersionReadiness
+        from skewless.infra.ingest.materialization.readiness import VersionReadiness
 
         return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.check_rows)
 
@@ -258,8 +258,8 @@ class Workspace:
         Raises:
             RequestError: the plan has no such service.
         """
-        from skewless.infra.online.marker_history import MarkerHistory
-        from skewless.infra.online.service_vectors import FeatureReader
+        from skewless.infra.reads.online.marker_history import MarkerHistory
+        from skewless.infra.reads.online.service_vectors import FeatureReader
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.select_service(service), self.online_reader
@@ -272,7 +272,7 @@ class Workspace:
     @cached_property
     def online_reader(self) -> BlockingOnlineReader:
         """The blocking reading side of the online store."""
-        from skewless.infra.online.store import open_blocking_reader
+        from skewless.infra.reads.online.store import open_blocking_reader
 
         return open_blocking_reader(self.redis_url)
 
@@ -306,15 +306,15 @@ class Workspace:
     @property
     def planner(self) -> Planner:
         """Compares the definitions with the applied plan, and applies them."""
-        from skewless.infra.plans.planning import Planner
+        from skewless.infra.definitions.plans.planning import Planner
 
         return Planner(repo=self.repo, state=self.state, connect=lambda: self.connection, settings=self.settings)
 
     @cached_property
     def materializer(self) -> Materializer:
         """Appends source rows to the log and writes them to the online store."""
-        from skewless.infra.materialization.latest_tasks import EngineWriter
-        from skewless.infra.materialization.materialize import Materializer
+        from skewless.infra.ingest.materialization.latest_tasks import EngineWriter
+        from skewless.infra.ingest.materialization.materialize import Materializer
 
         plan = self.applied.plan
         writer = EngineWriter(engine=self.engine, redis_url=lambda: self.redis_url, buckets=plan.buckets)

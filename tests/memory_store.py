@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.port import LOST, Binaries, Marker, ReadCallback, RowsAndMarkers
+from skewless.infra.reads.online.port import LOST, Binaries, Marker, ReadCallback, RowsAndMarkers
 
 
 class MemoryStore:

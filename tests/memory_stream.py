@@ -9,8 +9,8 @@ from threading import Condition
 from zlib import crc32
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.lease_group import fair_share
-from skewless.infra.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.platform.storage.lease_group import fair_share
 
 _SLICE_S = 0.02
 _AWAY = "the broker in memory is away"

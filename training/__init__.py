@@ -1,1 +1,5 @@
 """Training: datasets, trainers, evaluation plots, promotion, rollouts and scheduling."""
+
+# This folder is a part of `skewless`, which has a link to it: under a second name, each module would be loaded twice.
+if __name__ != "skewless.training":
+    raise ImportError(f"{__name__} is a part of skewless. Fix: import skewless.training")

@@ -9,7 +9,7 @@ import numpy as np
 
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Task
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.training.stored_matrix import AnyMatrix, StoredMatrix
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.evaluation import calibration_table

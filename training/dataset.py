@@ -18,8 +18,8 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import ModelSpec
 from skewless.contract.status import BoolArray, Int64Array, count_statuses
 from skewless.contract.vector import Assembler, Matrix
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import (
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import (
     KNOWN,
     LABEL,
     PREDICTION,

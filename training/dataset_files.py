@@ -18,9 +18,9 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
-from skewless.infra.offline.entity_file import EntityFile, EntityFileRows, EntitySource
-from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
-from skewless.infra.plans.applied_plan import AppliedPlan
+from skewless.infra.definitions.plans.applied_plan import AppliedPlan
+from skewless.infra.reads.offline.entity_file import EntityFile, EntityFileRows, EntitySource
+from skewless.infra.reads.offline.views import LogExtents, LogSnapshot, OfflineViews
 from skewless.training.dataset_folder import DatasetFolder, DatasetParts, merge_status
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
 

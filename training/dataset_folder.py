@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
-from skewless.infra.storage.durable import sync_file, sync_folder
-from skewless.infra.storage.names import check_folder_name
+from skewless.infra.platform.storage.durable import sync_file, sync_folder
+from skewless.infra.platform.storage.names import check_folder_name
 
 MANIFEST = "dataset.json"
 FORMAT = 1

@@ -21,16 +21,16 @@ from skewless.contract.rows import empty_read
 from skewless.contract.spec import TimeMode
 from skewless.contract.vector import Assembler
 from skewless.contract.windows.view import WindowView
-from skewless.infra.engines.job import spill_folder
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.entity_file import EntityFile, required_columns
-from skewless.infra.offline.labels import request_arrays
-from skewless.infra.offline.matched_rows import register_tables
-from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import quote
-from skewless.infra.offline.views import LogExtents, OfflineViews
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.job import spill_folder
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.entity_file import EntityFile, required_columns
+from skewless.infra.reads.offline.labels import request_arrays
+from skewless.infra.reads.offline.matched_rows import register_tables
+from skewless.infra.reads.offline.source_columns import check_columns
+from skewless.infra.reads.offline.sources import Table
+from skewless.infra.reads.offline.sql import quote
+from skewless.infra.reads.offline.views import LogExtents, OfflineViews
 from skewless.training.dataset_files import PART_BYTES, DatasetFiles, check_names
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.log.reading import translate_query_errors
-from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.reader import decode_matrix
-from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.records.outcomes.labelled_log import LabelledLog
+from skewless.infra.records.predictions.reader import decode_matrix
+from skewless.infra.records.predictions.segments import ROWS_SQL, prediction_files
 
 # A version with the features of another plan has other vectors.
 _VECTORS_SQL = f"""

@@ -13,8 +13,8 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.log_parts import Delays, measure_event_delays
-from skewless.infra.offline.views import OfflineViews
+from skewless.infra.reads.offline.log_parts import Delays, measure_event_delays
+from skewless.infra.reads.offline.views import OfflineViews
 
 # Every window of these rows is computed twice, once in each mode.
 MAX_ROWS = 50_000

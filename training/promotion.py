@@ -10,11 +10,11 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.runtimes.port import Scores
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.telemetry.logger import EventLogger
-from skewless.infra.verdicts.last_verdicts import LastParity, read_last
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.runtimes.port import Scores
+from skewless.infra.models.verdicts.last_verdicts import LastParity, read_last
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.training.decision import DEFAULT_CONFIDENCE, Decision, GateEvidence, decide, measure_slice_gains
 from skewless.training.quality import measure, score_version
 from skewless.training.train import TrainedVersion

@@ -9,9 +9,9 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.served_model import load_model
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.runtimes.port import Scores
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.runtimes.port import Scores
 from skewless.training.training_data import TrainingData
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.metrics import Metrics

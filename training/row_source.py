@@ -17,8 +17,8 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import (
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import (
     LABEL,
     entity_rows,
     find_known_labels,
@@ -28,7 +28,7 @@ from skewless.infra.offline.labels import (
     select_columns,
     stream_labels,
 )
-from skewless.infra.offline.views import OfflineViews
+from skewless.infra.reads.offline.views import OfflineViews
 
 if TYPE_CHECKING:
     import duckdb

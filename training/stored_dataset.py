@@ -16,9 +16,11 @@ from skewless.contract.errors import SourceError, StoreError
 from skewless.contract.labels import AnyLabels
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
-from skewless.infra.engines.job import delete_spilled, spill_folder
-from skewless.infra.offline.engine import read_memory_limit
-from skewless.infra.offline.labels import (
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.engines.job import delete_spilled, spill_folder
+from skewless.infra.reads.offline.engine import read_memory_limit
+from skewless.infra.reads.offline.labels import (
     PREDICTION,
     entity_rows,
     find_labels,
@@ -26,10 +28,8 @@ from skewless.infra.offline.labels import (
     read_labels,
     stream_labels,
 )
-from skewless.infra.outcomes.label_rows import ResolvedLabels, resolve_labels
-from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.records.outcomes.label_rows import ResolvedLabels, resolve_labels
+from skewless.infra.records.outcomes.labelled_log import LabelledLog
 from skewless.training.dataset import (
     Dataset,
     assemble_dataset,

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.log.reading import regroup
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.entity_file import EntityFileRows
-from skewless.infra.offline.labels import entity_rows, request_arrays
-from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.entity_file import EntityFileRows
+from skewless.infra.reads.offline.labels import entity_rows, request_arrays
 from skewless.training.dataset import count_contradictions, select_usable
 
 _BATCH_ROWS = 100_000

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
-from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
 
 # Of the numbers of one block, the unit of all reads; a few blocks are in memory at once.
 BLOCK_BYTES = 16_000_000

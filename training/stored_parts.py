@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.engines.job import TRAINING_SET
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import remove_at_end
-from skewless.infra.storage.objects import StoredObject
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.durable import remove_at_end
+from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.job import TRAINING_SET
+from skewless.infra.reads.engines.results import FOLDER
 from skewless.training.dataset_folder import DatasetPart, DatasetParts
 
 # Of an interrupted training: later, it would train on old rows.

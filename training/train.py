@@ -17,14 +17,14 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import ALGORITHMS, Algorithm, ModelSpec
-from skewless.infra.host.plugins import find_plugin
-from skewless.infra.packages.package import Package, PackageContents, pin_plan
-from skewless.infra.packages.served_model import load_model
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import write_package
-from skewless.infra.predictions.record import largest_output
-from skewless.infra.runtimes.certification import Reference, reference_rows
-from skewless.infra.runtimes.port import Scores
+from skewless.infra.models.packages.package import Package, PackageContents, pin_plan
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.runtimes.certification import Reference, reference_rows
+from skewless.infra.models.runtimes.port import Scores
+from skewless.infra.platform.host.plugins import find_plugin
+from skewless.infra.records.predictions.record import largest_output
 from skewless.training.constraints import describe_constraints, index_constraints
 from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
 from skewless.training.mode_gap import spread_indices

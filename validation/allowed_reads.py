@@ -36,11 +36,11 @@ from skewless.contract.status import BoolArray, Int64Array, Status
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.log_columns import ERASED, EVENT, REJECT, SEQ
-from skewless.infra.offline.log_parts import AppliedBatches
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import LoggedPredictions
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.offline.log_parts import AppliedBatches
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.offline.window_positions import applied_matrix, find_touched_rows
+from skewless.infra.records.predictions.reader import LoggedPredictions
 from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows
 from skewless.validation.replay_report import Cause, Findings, ReplayReport
 

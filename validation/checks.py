@@ -27,14 +27,14 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, RUN, SEQ
 from skewless.infra.log.quarantine import describe_rejection
-from skewless.infra.offline.changes import Window, checked_rows_sql
-from skewless.infra.offline.source_columns import check_view
-from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.offline.sql import quote, sql_literal
-from skewless.infra.outcomes.label_rows import resolve_labels
-from skewless.infra.outcomes.labelled_log import LabelledLog
-from skewless.infra.storage.durable import make_folder, remove_at_end
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.durable import make_folder, remove_at_end
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.changes import Window, checked_rows_sql
+from skewless.infra.reads.offline.source_columns import check_view
+from skewless.infra.reads.offline.sources import Table, view_table
+from skewless.infra.reads.offline.sql import quote, sql_literal
+from skewless.infra.records.outcomes.label_rows import resolve_labels
+from skewless.infra.records.outcomes.labelled_log import LabelledLog
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, check_batch, find_failed_rows
 from skewless.validation.label_gate import LabelGate

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from skewless.contract.clock import from_us
-from skewless.infra.pages import render_page
-from skewless.infra.storage.durable import replace_durable
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.pages import render_page
+from skewless.infra.platform.storage.durable import replace_durable
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 
 INDEX = "index.html"

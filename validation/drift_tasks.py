@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.columns import digest
-from skewless.infra.engines.engine import Engine, open_project
-from skewless.infra.engines.results import digest_table, read_json, read_table, write_json, write_table
-from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.readers import register_reader
-from skewless.infra.outcomes.labelled_log import LabelledLog, OutcomeCandidates
-from skewless.infra.packages.package import Package, open_package, pinned_plan
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.live_predictions import ServedScores, mean_repeats
-from skewless.infra.predictions.segments import open_prediction_log
-from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.models.packages.package import Package, open_package, pinned_plan
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.reads.engines.engine import Engine, open_project
+from skewless.infra.reads.engines.results import digest_table, read_json, read_table, write_json, write_table
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.records.outcomes.labelled_log import LabelledLog, OutcomeCandidates
+from skewless.infra.records.predictions.live_predictions import ServedScores, mean_repeats
+from skewless.infra.records.predictions.segments import open_prediction_log
 from skewless.validation.drift.verdicts import LABEL, WindowCounts, count_window
 
 # A prediction has a vector of many numbers, a read of each view, and inputs whose keys may have an outcome.

@@ -16,8 +16,8 @@ from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Status
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import LoggedViewRead, PredictionEntry
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.records.predictions.reader import LoggedViewRead, PredictionEntry
 
 Bounds = Mapping[str, tuple[float | None, float | None]]
 """Feature -> lowest and highest allowed value; None: no limit on that side."""

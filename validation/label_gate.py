@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.columns import digest
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.labels import find_labels, label_field_columns, label_source
-from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import quote
-from skewless.infra.storage.documents import Documents, Json
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents, Json
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.labels import find_labels, label_field_columns, label_source
+from skewless.infra.reads.offline.source_columns import check_columns
+from skewless.infra.reads.offline.sources import Table
+from skewless.infra.reads.offline.sql import quote
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import check_batch
 from skewless.validation.suites import LABELS

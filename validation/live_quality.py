@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from skewless.contract.labels import Outcomes
 from skewless.contract.spec import ModelSpec, Task
 from skewless.contract.status import Int64Array
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.evaluation import Row, evaluate
 from skewless.validation.evaluation.interval import Interval, effective_size, mean_interval, metric_interval
 from skewless.validation.evaluation.metrics import Metrics

@@ -14,11 +14,11 @@ from skewless.contract.clock import Clock
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
-from skewless.infra.engines.engine import Engine
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import LastParity, save_last
+from skewless.infra.models.verdicts.last_verdicts import LastParity, save_last
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_tasks import COST, compare_on_engine, open_checker

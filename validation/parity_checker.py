@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from skewless.contract.clock import Clock
 from skewless.contract.status import BoolArray
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_report import Mismatch
 
 BATCH_KEYS = 500  # entities per read

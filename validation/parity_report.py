@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from skewless.contract.render import count_text
-from skewless.infra.verdicts.last_verdicts import LastParity
+from skewless.infra.models.verdicts.last_verdicts import LastParity
 
 _MAX_EXAMPLES = 3  # per view and cause
 _SHOWN = 10

@@ -19,10 +19,10 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import sample_row_keys
-from skewless.infra.offline.views import LogSnapshot, OfflineViews
-from skewless.infra.online.port import OnlineStore
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.key_samples import sample_row_keys
+from skewless.infra.reads.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.reads.online.port import OnlineStore
 from skewless.validation.parity_checker import BATCH_KEYS, ParityChecker, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 

@@ -13,14 +13,14 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.columns import digest
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
-from skewless.infra.engines.engine import Engine, open_project
-from skewless.infra.engines.results import read_json, write_json, write_table
-from skewless.infra.engines.task import Task, TaskResult
-from skewless.infra.engines.view_reads import bucket_rows, plan_of, read_buckets, sort_by_bucket
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import BlockingOnlineReader
-from skewless.infra.online.store import open_blocking_reader
+from skewless.infra.reads.engines.engine import Engine, open_project
+from skewless.infra.reads.engines.results import read_json, write_json, write_table
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.reads.engines.view_reads import bucket_rows, plan_of, read_buckets, sort_by_bucket
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import BlockingOnlineReader
+from skewless.infra.reads.online.store import open_blocking_reader
 from skewless.validation.parity_checker import ParityChecker
 from skewless.validation.parity_report import Mismatch, ParityFault, ViewParity
 from skewless.validation.parity_rows import RowParity

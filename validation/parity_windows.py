@@ -21,15 +21,15 @@ from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.contract.windows.window_reader import WindowReader
+from skewless.infra.ingest.streams.state_writer import PENDING_US
 from skewless.infra.log.generations import read_pointer
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import sample_event_keys
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_events import LogPartition
-from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.window_states import StateView
-from skewless.infra.streams.state_writer import PENDING_US
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.key_samples import sample_event_keys
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.reads.online.window_states import StateView
 from skewless.validation.parity_checker import BATCH_KEYS, ParityChecker, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 from skewless.validation.rebuilt_predictions import equal_bits

@@ -21,11 +21,11 @@ from skewless.contract.status import BoolArray, Int64Array, Status
 from skewless.contract.vector import Matrix, Vectors
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_positions import applied_matrix
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import LoggedPredictions
-from skewless.infra.predictions.record import checksums, largest_output
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.offline.window_positions import applied_matrix
+from skewless.infra.records.predictions.reader import LoggedPredictions
+from skewless.infra.records.predictions.record import checksums, largest_output
 from skewless.validation.replay_report import Cause, Findings
 
 

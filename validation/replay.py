@@ -11,10 +11,10 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import BoolArray, Int64Array, Status, count_statuses
 from skewless.infra.log.runs import RunTimes
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.reader import LoggedPredictions, PredictionLog
+from skewless.infra.models.packages.served_model import ServedModel, load_model
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.records.predictions.reader import LoggedPredictions, PredictionLog
 from skewless.validation.allowed_reads import check_states, check_versions, find_erased_reads
 from skewless.validation.rebuilt_predictions import (
     RebuiltPredictions,

@@ -8,12 +8,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from skewless.contract.columns import digest
-from skewless.infra.engines.engine import Engine, open_project
-from skewless.infra.engines.results import read_json, write_json
-from skewless.infra.engines.task import Task, TaskResult
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.reads.engines.engine import Engine, open_project
+from skewless.infra.reads.engines.results import read_json, write_json
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.records.predictions.reader import PredictionLog
 from skewless.validation.replay import replay_log
 from skewless.validation.replay_report import Cause, Finding, Findings, ReplayReport, TrainingGap
 

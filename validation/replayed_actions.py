@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.policy import ListValues
-from skewless.infra.packages.served_model import RowActions, ServedModel
-from skewless.infra.predictions.reader import LoggedPredictions
+from skewless.infra.models.packages.served_model import RowActions, ServedModel
+from skewless.infra.records.predictions.reader import LoggedPredictions
 from skewless.validation.replay_report import Cause, Findings
 
 

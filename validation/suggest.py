@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.offline.sql import quote, quote_all
+from skewless.infra.reads.offline.sql import quote, quote_all
 
 if TYPE_CHECKING:
     import duckdb

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skewless.infra.online.port import BlockingOnlineReader, Marker, OnlineStore
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.store import open_blocking_reader, open_online_store
+from skewless.infra.reads.online.port import BlockingOnlineReader, Marker, OnlineStore
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.store import open_blocking_reader, open_online_store
 
 
 class Connections:

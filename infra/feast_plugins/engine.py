@@ -24,6 +24,7 @@ from feast.repo_config import FeastConfigBaseModel
 
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
+from skewless.infra.definitions.sources.source_schema import repo_of, settings_of, state_of
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.rows import get_batch_source, to_messages
 from skewless.infra.feast_plugins.stored_views import (
@@ -34,14 +35,13 @@ from skewless.infra.feast_plugins.stored_views import (
     is_plain,
     is_windowed,
 )
+from skewless.infra.ingest.materialization.materialize import Materializer
+from skewless.infra.ingest.materialization.run_report import RunStep
+from skewless.infra.ingest.materialization.skipped_rows import warn_skipped
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.materialization.run_report import RunStep
-from skewless.infra.materialization.skipped_rows import warn_skipped
-from skewless.infra.offline.changes import EventRange
-from skewless.infra.offline.engine import connect
-from skewless.infra.sources.source_schema import repo_of, settings_of, state_of
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.offline.changes import EventRange
+from skewless.infra.reads.offline.engine import connect
 
 _log = EventLogger()
 BATCH_ROWS = 20_000
@@ -107,8 +107,8 @@ class SkewlessComputeEngine(ComputeEngine):
 
     def _materialize_log(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
         """Materialize a view through the accepted log; many rows are written on the engine of the settings."""
-        from skewless.infra.engines.engine import hold_engine  # noqa: PLC0415 - loads windows
-        from skewless.infra.materialization.latest_tasks import EngineWriter  # noqa: PLC0415 - as above
+        from skewless.infra.ingest.materialization.latest_tasks import EngineWriter  # noqa: PLC0415 - as above
+        from skewless.infra.reads.engines.engine import hold_engine  # noqa: PLC0415 - loads windows
 
         settings, state, repo = settings_of(self.repo_config), state_of(self.repo_config), repo_of(self.repo_config)
         clock, connections = open_clock(settings.clock), online.connections(self.repo_config)

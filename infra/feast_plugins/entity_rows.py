@@ -16,9 +16,9 @@ from skewless.contract.errors import RequestError
 from skewless.infra.feast_plugins.feature_history import view_source, view_table
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.stored_views import is_windowed
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.matched_rows import register_tables
-from skewless.infra.offline.sql import quote, to_microseconds
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.matched_rows import register_tables
+from skewless.infra.reads.offline.sql import quote, to_microseconds
 
 _TABLE = "entity_df"
 

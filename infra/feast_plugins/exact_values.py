@@ -15,8 +15,8 @@ from feast.types import Array, Set
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
-from skewless.infra.compiler.views import to_dtype
-from skewless.infra.offline.source_columns import EXACT
+from skewless.infra.definitions.compiler.views import to_dtype
+from skewless.infra.reads.offline.source_columns import EXACT
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
 _FLOAT32_END = 2.0**128 - 2.0**103  # from here on a number rounds to infinity

@@ -16,17 +16,17 @@ from feast.repo_config import RepoConfig
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
-from skewless.infra.compiler.views import to_dtype
+from skewless.infra.definitions.compiler.views import to_dtype
+from skewless.infra.definitions.sources.source_schema import readable_path, repo_of, source_table
 from skewless.infra.feast_plugins.exact_values import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.feast_plugins.stored_views import is_plain
-from skewless.infra.offline.as_of import History
-from skewless.infra.offline.matched_rows import copy_to_table
-from skewless.infra.offline.source_columns import NAIVE, check_columns, is_converted
-from skewless.infra.offline.sources import Table, has_files
-from skewless.infra.offline.sql import can_misfit, cast_sql, quote, to_microseconds
-from skewless.infra.sources.source_schema import readable_path, repo_of, source_table
+from skewless.infra.reads.offline.as_of import History
+from skewless.infra.reads.offline.matched_rows import copy_to_table
+from skewless.infra.reads.offline.source_columns import NAIVE, check_columns, is_converted
+from skewless.infra.reads.offline.sources import Table, has_files
+from skewless.infra.reads.offline.sql import can_misfit, cast_sql, quote, to_microseconds
 
 EVENT = "__event"
 CREATED = "__created"

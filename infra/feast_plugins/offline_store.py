@@ -19,15 +19,7 @@ from feast.utils import compute_non_entity_date_range
 
 from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
-from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
-from skewless.infra.feast_plugins.feature_history import HistorySource
-from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, resolve_features
-from skewless.infra.feast_plugins.results import Entities, PointInTimeJob, QueryJob, open_connection
-from skewless.infra.feast_plugins.saved_rows import append_rows, write_log
-from skewless.infra.materialization.skipped_rows import record_skipped
-from skewless.infra.offline.sources import has_files, is_remote
-from skewless.infra.offline.sql import quote, quote_all
-from skewless.infra.sources.source_schema import (
+from skewless.infra.definitions.sources.source_schema import (
     check_source,
     column_types,
     readable_path,
@@ -36,7 +28,15 @@ from skewless.infra.sources.source_schema import (
     source_table,
     state_of,
 )
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
+from skewless.infra.feast_plugins.feature_history import HistorySource
+from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, resolve_features
+from skewless.infra.feast_plugins.results import Entities, PointInTimeJob, QueryJob, open_connection
+from skewless.infra.feast_plugins.saved_rows import append_rows, write_log
+from skewless.infra.ingest.materialization.skipped_rows import record_skipped
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.offline.sources import has_files, is_remote
+from skewless.infra.reads.offline.sql import quote, quote_all
 
 _log = EventLogger()
 

@@ -19,7 +19,7 @@ from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
 from skewless.infra.feast_plugins.stored_views import DUMMY_KEY, StoredView, Table
 from skewless.infra.feast_plugins.values import SECOND_US, parse_keys, unpack_values
-from skewless.infra.online.port import Marker
+from skewless.infra.reads.online.port import Marker
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 Rows = Sequence[bytes | None]

@@ -24,6 +24,7 @@ from pydantic import StrictStr
 from skewless.contract.clock import open_clock
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
+from skewless.infra.definitions.sources.source_schema import settings_of, state_of
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
 from skewless.infra.feast_plugins.online_results import (
@@ -45,8 +46,7 @@ from skewless.infra.feast_plugins.stored_views import (
     read_cache,
 )
 from skewless.infra.feast_plugins.values import key_columns
-from skewless.infra.materialization.skipped_rows import record_skipped
-from skewless.infra.sources.source_schema import settings_of, state_of
+from skewless.infra.ingest.materialization.skipped_rows import record_skipped
 
 if TYPE_CHECKING:
     from skewless.infra.feast_plugins.online_windows import EventPusher, OnlineWindows

@@ -33,11 +33,11 @@ from skewless.infra.feast_plugins.online_results import (
 )
 from skewless.infra.feast_plugins.stored_views import Table, WindowPlans
 from skewless.infra.feast_plugins.values import parse_keys
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.port import EventSender
-from skewless.infra.streams.redis_link import open_sender
+from skewless.infra.ingest.streams.port import EventSender
+from skewless.infra.ingest.streams.redis_link import open_sender
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.window_states import WindowStates
 
 _REFRESH_S = 0.5  # time between two reads of the current generations
 _INTEGERS = frozenset({DType.INT32, DType.INT64, DType.TIMESTAMP})

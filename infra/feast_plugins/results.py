@@ -20,21 +20,21 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
-from skewless.infra.compiler.views import to_dtype
+from skewless.infra.definitions.compiler.views import to_dtype
+from skewless.infra.definitions.sources.source_schema import repo_of, settings_of, state_of
 from skewless.infra.feast_plugins.entity_rows import EntityRows, relations_by_name
 from skewless.infra.feast_plugins.exact_values import cast_key, fit_lists
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.feast_plugins.stored_views import is_windowed
-from skewless.infra.materialization.skipped_rows import reject_skipped, warn_skipped
-from skewless.infra.offline import arrays
-from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.matched_rows import HistoryRows, fetch_rows, find_rows
-from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import quote, sql_literal, to_microseconds
-from skewless.infra.sources.source_schema import repo_of, settings_of, state_of
+from skewless.infra.ingest.materialization.skipped_rows import reject_skipped, warn_skipped
+from skewless.infra.reads.offline import arrays
+from skewless.infra.reads.offline.as_of import ROW, TIME, as_of_sql
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.matched_rows import HistoryRows, fetch_rows, find_rows
+from skewless.infra.reads.offline.sources import Table
+from skewless.infra.reads.offline.sql import quote, sql_literal, to_microseconds
 
 if TYPE_CHECKING:
     from skewless.contract.spec import TimeMode

@@ -29,9 +29,9 @@ from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.exact_values import fit_values, is_missing
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, Table
 from skewless.infra.feast_plugins.values import key_columns, pack_values, parse_keys
-from skewless.infra.materialization.latest_rows import pack_columns
-from skewless.infra.offline.arrays import to_int64
-from skewless.infra.online.port import Binaries
+from skewless.infra.ingest.materialization.latest_rows import pack_columns
+from skewless.infra.reads.offline.arrays import to_int64
+from skewless.infra.reads.online.port import Binaries
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 

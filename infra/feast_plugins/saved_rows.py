@@ -18,13 +18,13 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
+from skewless.infra.definitions.sources.source_schema import read_schema, readable_path, repo_of
 from skewless.infra.feast_plugins.feature_history import view_table
 from skewless.infra.feast_plugins.requested_features import Table as View
-from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
-from skewless.infra.offline.sources import PARTS, Table
-from skewless.infra.offline.sql import quote
-from skewless.infra.sources.source_schema import read_schema, readable_path, repo_of
-from skewless.infra.storage.durable import remove_at_end, sync_file, sync_folder, translate_disk_errors
+from skewless.infra.platform.storage.durable import remove_at_end, sync_file, sync_folder, translate_disk_errors
+from skewless.infra.reads.offline.database_table import DatabaseTable, parse_database_address
+from skewless.infra.reads.offline.sources import PARTS, Table
+from skewless.infra.reads.offline.sql import quote
 
 _FIRST = "rows-"
 _APPENDED = re.compile(r"(.*)rows-(?!9{6})(\d{6})-[0-9a-f]{32}\.parquet", re.DOTALL)

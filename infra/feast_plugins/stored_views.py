@@ -25,10 +25,10 @@ from skewless.contract.keys import KEY_DTYPES, KeyCodec
 from skewless.contract.plan import FeaturePlan, Source, View
 from skewless.contract.rows import RowCodec
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.views import DUMMY_ENTITY, compile_view, to_dtype
-from skewless.infra.offline.source_columns import NO_ENTITY
-from skewless.infra.plans.applied_plan import AppliedPlanReader
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.views import DUMMY_ENTITY, compile_view, to_dtype
+from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.source_columns import NO_ENTITY
 
 OPAQUE = "opaque"
 DUMMY_KEY = NO_ENTITY

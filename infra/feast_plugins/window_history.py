@@ -14,17 +14,17 @@ from skewless.contract.columns import Column
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
+from skewless.infra.definitions.sources.source_schema import state_of
 from skewless.infra.feast_plugins.exact_values import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.stored_views import WindowPlans
 from skewless.infra.log.log_columns import EVENT, REJECT
-from skewless.infra.offline import arrays
-from skewless.infra.offline.as_of import ID, TIME
-from skewless.infra.offline.log_parts import read_log_partitions
-from skewless.infra.offline.matched_rows import HistoryRows
-from skewless.infra.offline.sql import quote
-from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.sources.source_schema import state_of
+from skewless.infra.reads.offline import arrays
+from skewless.infra.reads.offline.as_of import ID, TIME
+from skewless.infra.reads.offline.log_parts import read_log_partitions
+from skewless.infra.reads.offline.matched_rows import HistoryRows
+from skewless.infra.reads.offline.sql import quote
+from skewless.infra.reads.offline.window_join import WindowJoin
 
 if TYPE_CHECKING:
     from skewless.infra.feast_plugins.entity_rows import EntityRows

@@ -23,7 +23,7 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.buckets import find_buckets
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.storage.objects import corrupt_error, missing_error
+from skewless.infra.platform.storage.objects import corrupt_error, missing_error
 
 BUCKET = "__bucket"
 _METADATA = b"skewless.buckets"

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.readers import list_readers
-from skewless.infra.storage.database import Database, Row
-from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.platform.storage.database import Database, Row
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
 
 SEGMENT_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
 _INSERT = f"INSERT INTO segments (partition, {SEGMENT_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

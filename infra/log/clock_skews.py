@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
 
 
 class ClockSkews:

@@ -24,8 +24,8 @@ from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import KNOWN_AT, fill_known_at, merged_options, sorted_options
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
-from skewless.infra.storage.durable import remove_at_end, translate_disk_errors
-from skewless.infra.storage.objects import ObjectStorage, StoredObject, corrupt_error
+from skewless.infra.platform.storage.durable import remove_at_end, translate_disk_errors
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject, corrupt_error
 
 # Returns the options of the Parquet writer for a schema.
 Options = Callable[[pa.Schema], Mapping[str, Any]]
@@ -228,7 +228,7 @@ def plan_merges(
         keep, target_rows, group: as for ``compact``.
         can_rewrite: whether a list may be a new segment alone, which is too large to be merged later.
 
-    >>> from skewless.infra.storage.objects import StoredObject
+    >>> from skewless.infra.platform.storage.objects import StoredObject
     >>> def spans(*sizes: int) -> list[Segment]:
     ...     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     ...     stored = StoredObject("o", 1, "", "")

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.render import shorten
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.telemetry.logger import EventLogger
 
 DAY_US = 86_400_000_000
 OTHER = "other reasons"

@@ -20,9 +20,9 @@ from typing import Any, Literal, Protocol
 from skewless.contract.errors import ConflictError
 from skewless.contract.plain_record import build_record
 from skewless.contract.windows.view import WindowView
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import Lease, Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.leases import Lease, Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 
 Stage = Literal["building", "live", "draining", "given up"]
 

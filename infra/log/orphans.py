@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from skewless.infra.log.bucket_order import BucketOrder, plain_schema
 from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN, SEQ
-from skewless.infra.storage.objects import DamagedObjectError, ObjectStorage, StoredObject
+from skewless.infra.platform.storage.objects import DamagedObjectError, ObjectStorage, StoredObject
 
 _POSITIONED = re.compile(r"log/(?P<partition>.+)/(?P<first>\d{20})-[0-9a-f]{12}\.parquet")
 _SHIPPED = re.compile(

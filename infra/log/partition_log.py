@@ -31,8 +31,8 @@ from skewless.infra.log.log_columns import (
 )
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import GROUP_ROWS, read_tables
-from skewless.infra.storage.durable import translate_disk_errors
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.infra.platform.storage.project_state import ProjectState
 
 Check = Callable[[], None]
 _ZSTD_FROM = 500  # rows

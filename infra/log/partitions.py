@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from skewless.infra.log.catalog import Catalog
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 IMPORTED = "/import/"  # part of the names of partitions with imported events
 

@@ -16,8 +16,8 @@ from skewless.contract.errors import StoreError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import shorten
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.storage.durable import translate_disk_errors
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.infra.platform.storage.project_state import ProjectState
 
 _REJECTION = b"skewless.rejection"
 _FOLDER = "quarantine"

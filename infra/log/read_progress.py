@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from skewless.contract.plan import View
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import time
 from contextlib import ExitStack, suppress
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import LeaseRenewal, Leases, new_holder
 
 READER = "log reader "
 _TTL_S = 60.0

@@ -14,7 +14,7 @@ from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.errors import StoreError
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.log_columns import SEQ
-from skewless.infra.storage.objects import corrupt_error, missing_error
+from skewless.infra.platform.storage.objects import corrupt_error, missing_error
 
 # Readers skip row groups by their statistics, and hold one row group in memory at a time.
 GROUP_ROWS = 100_000

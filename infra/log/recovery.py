@@ -28,8 +28,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import conform, read_tables
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.log.spool import ShippedFiles
-from skewless.infra.storage.objects import StoredObject
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
 
 _OF_ATTEMPT = (INGEST, KNOWN_AT, RUN)  # differ if the same rows are appended again
 

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.storage.database import Database, Value
-from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.platform.storage.database import Database, Value
+from skewless.infra.platform.storage.leases import Lease, Leases
 
 
 class KnownRanges(NamedTuple):

@@ -21,16 +21,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.infra.host.priority import lower_priority
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, sync_folder, translate_disk_errors
-from skewless.infra.storage.objects import StoredObject
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.host.priority import lower_priority
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.durable import (
+    hold_lock,
+    make_folder,
+    sync_file,
+    sync_folder,
+    translate_disk_errors,
+)
+from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _DAY_US = 86_400_000_000

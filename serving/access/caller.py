@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from skewless.contract.errors import AccessError, RateError, ScopeError
-from skewless.infra.access.api_keys import SCOPES, Scope
+from skewless.infra.platform.access.api_keys import SCOPES, Scope
 
 
 class Bucket(Protocol):

@@ -17,9 +17,9 @@ from typing import Protocol
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
-from skewless.infra.online.shared_rates import SharedRates
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.shared_rates import SharedRates
 from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, key_error
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.rates import RateSharing, TokenBucket

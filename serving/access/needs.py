@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from skewless.infra.access.api_keys import Scope
+from skewless.infra.platform.access.api_keys import Scope
 
 # nothing: no key; page: no key on loopback, otherwise any valid key for all models; key: any valid key
 Need = Scope | Literal["nothing", "page", "key"]

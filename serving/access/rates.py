@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.shared_rates import Demand, Grant
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.shared_rates import Demand, Grant
 from skewless.serving.access.caller import Bucket
 
 _CHUNK_S = 0.05  # of the rate, that a worker fetches at once: it asks Redis at most some 20 times a second and caller

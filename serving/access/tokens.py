@@ -15,8 +15,8 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import is_name
 from skewless.contract.render import shorten
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SCOPES
-from skewless.infra.access.provider_keys import Issuer, ProviderKeys, is_safe_url
+from skewless.infra.platform.access.api_keys import SCOPES
+from skewless.infra.platform.access.provider_keys import Issuer, ProviderKeys, is_safe_url
 from skewless.serving.access.caller import TOKEN, Bucket, Caller, token_error
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.decisions.decision_log import DeadEvent
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online.port import BlockingOnlineReader
-from skewless.infra.predictions.record import DecidedEvents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.port import BlockingOnlineReader
+from skewless.infra.records.predictions.record import DecidedEvents
 from skewless.serving.decisions.decider import SourceDecider
 from skewless.serving.decisions.events import AcceptedEvents
 

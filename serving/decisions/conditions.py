@@ -15,10 +15,10 @@ from skewless.contract.status import BoolArray
 from skewless.contract.window_events import plain_column
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import EventSource
-from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.decisions.decision_log import DeadEvent
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
 from skewless.infra.log.log_columns import EVENT
-from skewless.infra.predictions.record import DecidedEvents
+from skewless.infra.records.predictions.record import DecidedEvents
 from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.decisions.reads import DecisionReads
 

@@ -17,15 +17,15 @@ from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.window_events import ViewEvents
-from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
-from skewless.infra.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.streams.decider import DecisionCounts
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.predictions.record import DecidedEvents
-from skewless.infra.rollout.counts import write_counts
-from skewless.infra.streams.decider import DecisionCounts
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.rollout.counts import write_counts
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.records.predictions.record import DecidedEvents
 from skewless.serving.decisions.conditions import Condition
 from skewless.serving.decisions.events import AcceptedEvents, FindTimes, find_times
 from skewless.serving.decisions.scoring import DecidedBatch, EventScorer

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.status import BoolArray, Int64Array
+from skewless.infra.ingest.streams.state_writer import PENDING_US
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
-from skewless.infra.streams.state_writer import PENDING_US
 
 _MILLISECOND = 1_000
 _NEVER = -(2**63)

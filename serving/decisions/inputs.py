@@ -11,10 +11,10 @@ import pyarrow as pa
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Int64Array
-from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.decisions.decision_log import DeadEvent
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
 from skewless.infra.log.log_columns import EVENT
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.metrics.metrics import Metrics
 

@@ -6,13 +6,13 @@ import time
 from typing import NamedTuple
 
 from skewless.contract.errors import SkewlessError, StalePlanError
-from skewless.infra.online.port import BlockingOnlineReader
-from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.packages.store import PackageStore, versions_of
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.rollout.counts import PolicyCounts
-from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.models.packages.served_model import ServedModel, load_model
+from skewless.infra.models.packages.store import PackageStore, versions_of
+from skewless.infra.models.rollout.counts import PolicyCounts
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.port import BlockingOnlineReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 

@@ -12,18 +12,18 @@ from skewless.contract.decisions import Changes, DecisionStream
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource
-from skewless.infra.decisions.decision_log import DecisionLog
-from skewless.infra.decisions.deliveries import Deliveries, collect_sinks
-from skewless.infra.decisions.exact_windows import ExactWindows
-from skewless.infra.decisions.sink_adapters import SinkContext
+from skewless.infra.ingest.decisions.decision_log import DecisionLog
+from skewless.infra.ingest.decisions.deliveries import Deliveries, collect_sinks
+from skewless.infra.ingest.decisions.exact_windows import ExactWindows
+from skewless.infra.ingest.decisions.sink_adapters import SinkContext
+from skewless.infra.ingest.streams.decider import DecisionCounts
+from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
-from skewless.infra.online.store import open_blocking_reader
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.streams.decider import DecisionCounts
-from skewless.infra.streams.streams import Streams
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.reads.online.store import open_blocking_reader
 from skewless.serving.decisions.changes import ChangeDecider, CurrentRows, find_current_times
 from skewless.serving.decisions.conditions import Condition, StreamCondition
 from skewless.serving.decisions.decider import SourceDecider

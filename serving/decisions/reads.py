@@ -17,16 +17,16 @@ from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.view import WindowView
-from skewless.infra.decisions.exact_windows import DecidedRows, ExactWindows, StoredStates
-from skewless.infra.decisions.pending_events import PendingEvents
+from skewless.infra.ingest.decisions.exact_windows import DecidedRows, ExactWindows, StoredStates
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import BlockingOnlineReader, Marker
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.online.state_reader import StateReader
-from skewless.infra.online.window_states import ViewReads, WindowStates
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import DecidedEvents
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.reads.online.port import BlockingOnlineReader, Marker
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.reads.online.state_reader import StateReader
+from skewless.infra.reads.online.window_states import ViewReads, WindowStates
+from skewless.infra.records.predictions.record import DecidedEvents
 from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.prediction.rejections import incomplete_view_error
 

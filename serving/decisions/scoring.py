@@ -13,14 +13,14 @@ from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.clock import Clock
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.infra.decisions.decision_log import DeadEvent
-from skewless.infra.decisions.pending_events import PendingEvents
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.batches import ConstantColumns, to_batch
-from skewless.infra.predictions.ids import decision_ids
-from skewless.infra.predictions.record import DecidedEvents, LoadColumns
-from skewless.infra.predictions.segments import SCHEMA
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.ingest.decisions.decision_log import DeadEvent
+from skewless.infra.ingest.decisions.pending_events import PendingEvents
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.records.predictions.batches import ConstantColumns, to_batch
+from skewless.infra.records.predictions.ids import decision_ids
+from skewless.infra.records.predictions.record import DecidedEvents, LoadColumns
+from skewless.infra.records.predictions.segments import SCHEMA
 from skewless.serving.decisions.events import AcceptedEvents
 from skewless.serving.decisions.inputs import EventInputs
 from skewless.serving.decisions.models import DecidingModels

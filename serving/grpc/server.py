@@ -17,7 +17,7 @@ from typing import Any
 from grpc._cython import cygrpc
 
 from skewless.contract.errors import BusyError, PlaceError
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.shutdown import Shutdown

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.access.caller import ANYONE, Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers

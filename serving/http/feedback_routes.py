@@ -14,7 +14,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.outcomes.log import OutcomeWriter
+from skewless.infra.records.outcomes.log import OutcomeWriter
 from skewless.serving.access.caller import Caller
 from skewless.serving.events import GroupCommit
 from skewless.serving.http.event_routes import parse_in_thread

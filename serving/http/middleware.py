@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
-from skewless.infra.telemetry.logger import EventLogger
-from skewless.infra.telemetry.request_ids import HEADER, find_request_id, log_request, new_request_id
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.request_ids import HEADER, find_request_id, log_request, new_request_id
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.gate import Access
 from skewless.serving.access.needs import model_of, scope_of

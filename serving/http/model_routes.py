@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from skewless.contract.clock import Clock
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics

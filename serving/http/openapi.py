@@ -20,7 +20,7 @@ from starlette.responses import FileResponse
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, RequestError
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.access.needs import scope_of
 
 _SCHEMES: Mapping[str, Any] = {

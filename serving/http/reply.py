@@ -14,7 +14,7 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import BusyError, RateError, RequestError, SkewlessError, StoreError
 from skewless.contract.render import hide_paths, json_number
 from skewless.contract.status import Status
-from skewless.infra.telemetry.redaction import redact
+from skewless.infra.platform.telemetry.redaction import redact
 from skewless.serving.events import SOURCE
 from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.prediction.admission import busy_error

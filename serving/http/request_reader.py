@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
-from skewless.infra.telemetry.request_ids import HEADER, is_request_id
+from skewless.infra.platform.telemetry.request_ids import HEADER, is_request_id
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.hot_routes import Header
 from skewless.serving.http.known_head import KnownHead

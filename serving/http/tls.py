@@ -11,7 +11,7 @@ from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.alerts.alerts import Alert
-from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import RuntimeTrial
-from skewless.infra.runtimes.fallback import FallbackRuntime
-from skewless.infra.runtimes.port import Runtime
-from skewless.infra.telemetry.logger import EventLogger
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
+from skewless.infra.models.runtimes.certification import Certificate
+from skewless.infra.models.runtimes.choice import RuntimeTrial
+from skewless.infra.models.runtimes.fallback import FallbackRuntime
+from skewless.infra.models.runtimes.port import Runtime
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity
+from skewless.infra.platform.alerts.alerts import Alert
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
 from skewless.serving.peer_workers import PeerWorkers
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
+from skewless.infra.platform.alerts.alerts import open_alerts
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.server_config import ServerConfig
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.infra.otel.settings import OtelSettings, read_otel_settings
-from skewless.infra.otel.trace import Trace
+from skewless.infra.platform.otel.settings import OtelSettings, read_otel_settings
+from skewless.infra.platform.otel.trace import Trace
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 _RENDER_S = 2.0  # longest wait for the event loop
@@ -35,7 +35,7 @@ def open_telemetry(metrics: Metrics, stack: AsyncExitStack) -> BeginTrace | None
 
 
 def _open_tracer(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack) -> BeginTrace:
-    from skewless.infra.otel.traces import Tracer  # noqa: PLC0415 - only if it is switched on
+    from skewless.infra.platform.otel.traces import Tracer  # noqa: PLC0415 - only if it is switched on
 
     loop = asyncio.get_running_loop()
 
@@ -52,7 +52,7 @@ def _open_tracer(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack
 
 
 def _report_metrics(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack) -> None:
-    from skewless.infra.otel.metrics import MetricsReporter  # noqa: PLC0415 - only if it is switched on
+    from skewless.infra.platform.otel.metrics import MetricsReporter  # noqa: PLC0415 - only if it is switched on
 
     loop = asyncio.get_running_loop()
 

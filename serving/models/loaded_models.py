@@ -17,14 +17,14 @@ from skewless.contract.errors import RequestError, SkewlessError, StalePlanError
 from skewless.contract.keys import marker_key
 from skewless.contract.render import hide_paths
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.packages.package import SERVED_DOCUMENTS
-from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededViewsMonitor
-from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.definitions.plans.needed_views import NeededViewsMonitor
+from skewless.infra.models.packages.package import SERVED_DOCUMENTS
+from skewless.infra.models.packages.served_model import ServedModel, load_model
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineReader
 from skewless.serving.metrics.metrics import Metrics
 
 _HOLD_SECONDS = 30  # longer than the interval of `refresh_windows`, which renews it

@@ -14,20 +14,20 @@ from skewless.contract.errors import (
     SkewlessError,
     StoreError,
 )
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.packages.store import PackageStore, versions_of
-from skewless.infra.plans.needed_views import (
+from skewless.infra.definitions.plans.needed_views import (
     CHAMPION,
     NeededViewsMonitor,
     StoredTargetVersions,
     TargetVersions,
     retained_champions,
 )
-from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.packages.store import PackageStore, versions_of
+from skewless.infra.models.runtimes.candidates import ScoringTarget
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loaded_models import (
     MODEL_FIELD,

@@ -12,11 +12,11 @@ from dataclasses import replace
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.packages.store import Traffic, versions_of
-from skewless.infra.rollout.counts import PolicyCounts, delete_old_counts, write_counts
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.packages.store import Traffic, versions_of
+from skewless.infra.models.rollout.counts import PolicyCounts, delete_old_counts, write_counts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 

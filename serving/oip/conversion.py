@@ -17,7 +17,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.request import check_count
 from skewless.contract.status import Status
 from skewless.contract.vector import Matrix
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.oip.datatypes import FP64, Datatype
 from skewless.serving.oip.request import InferRequest, Tensor
 from skewless.serving.oip.signature import FEATURES, Signature

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
 from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.model_routes import notify_peers

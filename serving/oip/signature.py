@@ -11,7 +11,7 @@ import orjson
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
 from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.status import Status, StatusArray
 from skewless.contract.traffic import Role
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import largest_output
-from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.records.predictions.record import largest_output
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
 from skewless.serving.prediction.scored_batch import ScoredBatch

@@ -19,11 +19,11 @@ import numpy as np
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.ids import PredictionIds
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.records.predictions.ids import PredictionIds
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows

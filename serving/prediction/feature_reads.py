@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
-from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import OnlineReader, RowsAndMarkers, settle
+from skewless.infra.reads.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.reads.online.port import OnlineReader, RowsAndMarkers, settle
 from skewless.serving.metrics.metrics import Metrics
 
 _FEW_KEYS = 8  # a typical single request

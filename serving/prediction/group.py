@@ -14,10 +14,10 @@ import numpy as np
 from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.otel.trace import Trace
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import DecidedEvents, LoadColumns, Origins, PredictionBatch
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.records.predictions.record import DecidedEvents, LoadColumns, Origins, PredictionBatch
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
 from skewless.serving.prediction.input_texts import input_texts

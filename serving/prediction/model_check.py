@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.contract.plain_record import PlainRecord
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.certification import certify
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.runtimes.certification import certify
 from skewless.serving.prediction.feature_reads import FeatureReads
 
 

@@ -13,10 +13,10 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineReader, settle
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineReader, settle
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.evaluator import Evaluator

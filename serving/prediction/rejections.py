@@ -10,9 +10,9 @@ from __future__ import annotations
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.readable import duration_text
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.marker_history import MarkerStatus
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.marker_history import MarkerStatus
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.group import Group
 from skewless.serving.prediction.routing import ScoringRequest

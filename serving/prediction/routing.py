@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from skewless.contract.errors import PackageError, SkewlessError
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.contract.vector import Matrix
-from skewless.infra.otel.trace import Trace
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.rollout.counts import PolicyCounts, RolloutCounts
+from skewless.infra.platform.otel.trace import Trace
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -14,9 +14,9 @@ from skewless.contract.request import ParsedRows
 from skewless.contract.spec import LogPolicy
 from skewless.contract.status import BoolArray, Int64Array, Status, StatusArray
 from skewless.contract.vector import Matrix
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import RowActions, ServedModel
-from skewless.infra.runtimes.port import Runtime, find_leaves
+from skewless.infra.models.packages.served_model import RowActions, ServedModel
+from skewless.infra.models.runtimes.port import Runtime, find_leaves
+from skewless.infra.reads.online.service_vectors import ServiceVectors
 
 _SECOND_US = 1e6
 _NOT_FOUND, _UNAVAILABLE = int(Status.NOT_FOUND), int(Status.UNAVAILABLE)  # numpy compares members of enums slowly

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.vector import Matrix
-from skewless.infra.host.priority import lower_priority
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.platform.host.priority import lower_priority
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.scored_batch import EXTRAS, Extra
 

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.group import Group, make_group_record

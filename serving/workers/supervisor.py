@@ -30,7 +30,7 @@ from typing import cast
 import uvloop
 
 from skewless.contract.errors import PlaceError, SkewlessError
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.serving.http.sockets import allow_sharing, bind, reserve_grpc_port
 from skewless.serving.server_config import VARIABLE, ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes

@@ -12,7 +12,7 @@ import sys
 import uvloop
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.telemetry.logger import configure_logging
+from skewless.infra.platform.telemetry.logger import configure_logging
 from skewless.serving.http.sockets import bind
 from skewless.serving.metrics.process_metrics import make_metrics
 from skewless.serving.peer_workers import PeerWorkers

@@ -81,7 +81,7 @@ def plugin_commands(words: Sequence[str]) -> list[Command]:
     word = next((word for word in words if not word.startswith("-")), "")
     if word in {command.name.partition(" ")[0] for command in COMMANDS}:
         return []
-    from skewless.infra.host.plugins import find_plugin, load_plugins
+    from skewless.infra.platform.host.plugins import find_plugin, load_plugins
 
     if word and (command := find_plugin("skewless.commands", word)):
         return [command]

@@ -21,9 +21,9 @@ from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.importing import ImportResult
-    from skewless.infra.streams.source_counts import SourceCounts
-    from skewless.operations.entity_values import EntityView
+    from skewless.infra.ingest.streams.importing import ImportResult
+    from skewless.infra.ingest.streams.source_counts import SourceCounts
+    from skewless.operations.data.entity_values import EntityView
     from skewless.training.dataset_files import DatasetReport
 
 NoCheck = Annotated[bool, option("--no-check", "Accept new rows without a check of their suites.")]
@@ -76,7 +76,7 @@ def materialize(
         )
         session.show({"dry_run": True, "views": would}, part, UNCHANGED)
         return
-    from skewless.infra.materialization.run_report import totals
+    from skewless.infra.ingest.materialization.run_report import totals
 
     with session.progress("materializing") as on_progress:
         reports = project.materialize(
@@ -141,7 +141,7 @@ def stream(
 
     The process can be killed at any time: no event is lost or counted twice.
     """
-    from skewless.infra.telemetry.logger import set_log_level
+    from skewless.infra.platform.telemetry.logger import set_log_level
 
     set_log_level("warning" if until_idle else "info")
     project = session.project

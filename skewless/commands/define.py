@@ -18,8 +18,8 @@ from skewless.contract.render import count_text
 from skewless.operations.init import TemplateName
 
 if TYPE_CHECKING:
-    from skewless.infra.plans.plan_effects import Build
-    from skewless.infra.plans.planning import PlanReport
+    from skewless.infra.definitions.plans.plan_effects import Build
+    from skewless.infra.definitions.plans.planning import PlanReport
     from skewless.validation.gate_report import ExpectationResult, GateReport
 
 Folder = Annotated[Path, argument("DIR", "New or empty folder, relative to --repo.")]

@@ -10,7 +10,7 @@ from skewless.commands.output import Session, records_table
 from skewless.commands.tables import TextTable
 
 if TYPE_CHECKING:
-    from skewless.infra.access.api_keys import ApiKey
+    from skewless.infra.platform.access.api_keys import ApiKey
 
 CallerName = Annotated[str, argument("NAME", "Name of the caller: lower-case letters, digits, hyphens.")]
 Scopes = Annotated[

@@ -18,9 +18,9 @@ from skewless.contract.readable import duration_text, time_text
 from skewless.operations import BY_HAND
 
 if TYPE_CHECKING:
-    from skewless.infra.jobs.run import Run, RunId
-    from skewless.operations.checkup.finding import CheckupFinding
-    from skewless.operations.scheduler import Invoke
+    from skewless.infra.platform.jobs.run import Run, RunId
+    from skewless.operations.health.checkup.finding import CheckupFinding
+    from skewless.operations.jobs.scheduler import Invoke
 
 Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
 Only = Annotated[list[str] | None, option("--only JOB", "With --once: this job, or all jobs of this kind.")]

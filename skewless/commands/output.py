@@ -126,7 +126,7 @@ def open_session(
         is_short: whether the command ends soon, and can do without the garbage collector (see ``main``).
         log_level: lowest level of log lines on stderr: ``info`` for servers and workers, whose only output is the log.
     """
-    from skewless.infra.telemetry.logger import set_log_level
+    from skewless.infra.platform.telemetry.logger import set_log_level
 
     set_log_level(log_level)
     if not is_short:
@@ -161,7 +161,7 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    from skewless.infra.telemetry.redaction import redact
+    from skewless.infra.platform.telemetry.redaction import redact
 
     parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
     return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
@@ -173,7 +173,7 @@ def sentence(error: SkewlessError) -> str:
     >>> sentence(PlaceError("port 1", "is  in use", fix="choose another"))
     'port 1: is in use. Fix: choose another'
     """
-    from skewless.infra.telemetry.redaction import redact
+    from skewless.infra.platform.telemetry.redaction import redact
 
     return redact(" ".join(error.sentence().split()))
 

@@ -11,7 +11,7 @@ from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text, shorten
 
 if TYPE_CHECKING:
-    from skewless.operations.why import WhyReport
+    from skewless.operations.predictions.why import WhyReport
     from skewless.validation.explanation import ExplainedFeature
     from skewless.validation.similar import SimilarPrediction
 

@@ -24,7 +24,7 @@ from skewless.contract.render import count_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from skewless.operations.rollout import RolloutOutcome
+    from skewless.operations.models.rollout import RolloutOutcome
     from skewless.project import Project
     from skewless.serving.server_config import ServerConfig
     from skewless.training.rollout.guardrails import Verdict
@@ -117,7 +117,7 @@ def _open_project(session: Session, option: str | None) -> Project:
     platform = find_platform(option, os.environ)
     if platform == "none":
         return session.project
-    from skewless.operations.platforms import locate_project, prepare_state
+    from skewless.operations.state.platforms import locate_project, prepare_state
     from skewless.project import Project
 
     given = None if session.repo == Path() else session.repo

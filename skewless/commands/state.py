@@ -14,7 +14,7 @@ from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
-    from skewless.operations.backup import Backup
+    from skewless.operations.state.backup import Backup
 
 Keys = Annotated[list[str] | None, option("--entity KEY=VALUE", "Value of a join key; once for each key.")]
 Yes = Annotated[bool, option("--yes", "Erase without a question.")]

@@ -20,7 +20,7 @@ from skewless.contract.render import count_text
 if TYPE_CHECKING:
     from skewless.contract.lifecycle import Rollout
     from skewless.contract.traffic import TrafficPolicy
-    from skewless.operations.versions import Promotion, Version, VersionsReport
+    from skewless.operations.models.versions import Promotion, Version, VersionsReport
     from skewless.project import Project
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
@@ -58,7 +58,7 @@ _WORST = 10  # slices
 )
 def train(session: Session, models: PlannedModels = None) -> None:
     """Train new versions of models and promote the versions that pass their gate; exit with code 5 if one does not."""
-    from skewless.operations.triggers import read_training_causes
+    from skewless.operations.models.triggers import read_training_causes
 
     project = session.project
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
@@ -275,7 +275,7 @@ def sign(
 
 def read_rollout_lines(project: Project, model: str) -> list[str]:
     """Return what happens next in a model's rollout; empty: it has none."""
-    from skewless.operations.rollout import rollout_of
+    from skewless.operations.models.rollout import rollout_of
 
     policy = project.store.traffic.get(model)
     return [] if policy is None else rollout_lines(model, policy, rollout_of(project, model))

@@ -29,8 +29,8 @@ from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
-    from skewless.operations.importance import ImportanceReport
-    from skewless.operations.quality import QualityReport
+    from skewless.operations.models.importance import ImportanceReport
+    from skewless.operations.models.quality import QualityReport
     from skewless.validation.drift.verdicts import ColumnDrift, DriftReport
     from skewless.validation.live_quality import Quality
     from skewless.validation.parity_report import ParityReport

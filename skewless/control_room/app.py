@@ -33,8 +33,8 @@ from skewless.control_room.page import Page, Query
 from skewless.control_room.pages import ACTIONS, PAGES
 from skewless.control_room.readers import Readers
 from skewless.control_room.render import render, to_url
-from skewless.infra.access.audit import Actor
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.access.audit import Actor
+from skewless.infra.platform.telemetry.logger import EventLogger
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

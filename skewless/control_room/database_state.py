@@ -8,7 +8,7 @@ from functools import cache
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.inquiry import Inquiry
-from skewless.infra.storage.database import Database
+from skewless.infra.platform.storage.database import Database
 from skewless.project import Project
 
 _WAIT_S = 1.0

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from skewless.contract.errors import BusyError, SkewlessError
 from skewless.control_room.inquiry import Inquiry
-from skewless.infra.access.audit import Actor
+from skewless.infra.definitions.plans.applied_plan import read_plan_number
 from skewless.infra.log.readers import release_reader
-from skewless.infra.plans.applied_plan import read_plan_number
+from skewless.infra.platform.access.audit import Actor
 from skewless.project import Project
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.control_room.access import Local
 from skewless.control_room.app import ControlRoom
 from skewless.control_room.readers import Readers
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.platform.storage.durable import make_folder
 from skewless.project import Project
 
 MOST_PAGES = 500

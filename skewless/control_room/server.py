@@ -23,8 +23,8 @@ from skewless.control_room.readers import Readers
 from skewless.control_room.saved import SavedPages, save_pages
 from skewless.control_room.sessions import Sessions
 from skewless.control_room.sign_in import SignInPages
-from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.access.provider_keys import is_safe_url
+from skewless.infra.platform.access.api_keys import KeyStore
+from skewless.infra.platform.access.provider_keys import is_safe_url
 from skewless.project import Project
 from skewless.serving.access.gate import Access, follow_keys, open_access
 

@@ -13,7 +13,7 @@ from skewless.contract.errors import AccessError
 from skewless.control_room.app import HEADERS, ControlRoom, check_origin, is_ours, local_path, read_form
 from skewless.control_room.provider import ProviderSignIn
 from skewless.control_room.sessions import COOKIE, Sessions
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.logger import EventLogger
 
 _BROWSER = "skewless_attempt"
 _ATTEMPT_S = 600

@@ -26,8 +26,8 @@ from skewless.definitions.tag_arguments import (
     scale_tags,
     text_tags,
 )
-from skewless.infra.compiler.event_columns import columns_text, date_text, names_text
-from skewless.infra.compiler.event_sources import (
+from skewless.infra.definitions.compiler.event_columns import columns_text, date_text, names_text
+from skewless.infra.definitions.compiler.event_sources import (
     TAG_COLUMNS,
     TAG_DEDUPE,
     TAG_EARLIEST,
@@ -37,9 +37,9 @@ from skewless.infra.compiler.event_sources import (
     compile_stream,
     declares_columns,
 )
-from skewless.infra.compiler.services import TAG_DERIVED, TAG_INPUTS, TAG_WHERE
-from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE
-from skewless.infra.compiler.windows import TAG_DISTINCT, compile_windows
+from skewless.infra.definitions.compiler.services import TAG_DERIVED, TAG_INPUTS, TAG_WHERE
+from skewless.infra.definitions.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE
+from skewless.infra.definitions.compiler.windows import TAG_DISTINCT, compile_windows
 
 EventStream = PushSource | KafkaSource
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from feast import FileSource
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.event_columns import duration_text
-from skewless.infra.compiler.event_sources import TAG_SCALE
-from skewless.infra.sources.duckdb_source import DuckDBSource
+from skewless.infra.definitions.compiler.event_columns import duration_text
+from skewless.infra.definitions.compiler.event_sources import TAG_SCALE
+from skewless.infra.definitions.sources.duckdb_source import DuckDBSource
 
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "timestamp"]
 BatchSource = FileSource | DuckDBSource

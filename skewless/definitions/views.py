@@ -18,8 +18,13 @@ from skewless.definitions.tag_arguments import (
     named_arguments,
     text_tags,
 )
-from skewless.infra.compiler.services import TAG_PREDICTION_TIME, compile_transform, find_time_field, module_source
-from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE, compile_view
+from skewless.infra.definitions.compiler.services import (
+    TAG_PREDICTION_TIME,
+    compile_transform,
+    find_time_field,
+    module_source,
+)
+from skewless.infra.definitions.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE, compile_view
 
 
 def feature_view(

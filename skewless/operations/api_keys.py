@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from skewless.infra.access.api_keys import ApiKey, KeyStore, add_key, generate_secret, hash_secret, remove_key
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, add_key, generate_secret, hash_secret, remove_key
 from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 

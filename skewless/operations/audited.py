@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from skewless.contract.settings import SECRETS
-from skewless.infra.access.audit import AuditLog
-from skewless.infra.storage.documents import Records
-from skewless.infra.telemetry.redaction import display_url
+from skewless.infra.platform.access.audit import AuditLog
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.telemetry.redaction import display_url
 
 if TYPE_CHECKING:
     from skewless.workspace import Workspace

@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def feature_plan(pytestconfig: pytest.Config) -> FeaturePlan:
     """Return the compiled plan of the project; it is compiled once per session."""
-    from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415
+    from skewless.infra.definitions.compiler.compile import compile_repo  # noqa: PLC0415
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's, about itself; a test run may turn warnings into errors

@@ -25,11 +25,11 @@ from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.history import Timeline, WindowHistory
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.ingest.streams.decode import Decoder, convert_values
+from skewless.infra.ingest.streams.event_ids import IdIndex, digest_ids
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import EVENT, REJECT
-from skewless.infra.offline import arrays
-from skewless.infra.streams.decode import Decoder, convert_values
-from skewless.infra.streams.event_ids import IdIndex, digest_ids
+from skewless.infra.reads.offline import arrays
 
 TimeValue: TypeAlias = datetime | str | int
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from skewless.infra.alerts.alerts import Alert, Alerts
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import Run, RunId
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.alerts.alerts import Alert, Alerts
+from skewless.infra.platform.jobs.ledger import Ledger, Requests
+from skewless.infra.platform.jobs.run import Run, RunId
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.browser.room import running_room
 from tests.browser.visitor import NARROW, Visitor, accessibility_problems, is_wider_than_window
 

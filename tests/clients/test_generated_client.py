@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.access.api_keys import SCOPES
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.platform.access.api_keys import SCOPES
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.clients.test_clients import run
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
-from skewless.infra.decisions.delivery import SinkDelivery
-from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink, Outbox
-from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery
-from skewless.infra.decisions.sink_positions import Refusal, SinkPositions
-from skewless.infra.online.clients import RedisAddress, close_client, open_client
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.decisions.delivery import SinkDelivery
+from skewless.infra.ingest.decisions.outbox import DecisionBatch, DecisionSink, Outbox
+from skewless.infra.ingest.decisions.sink_adapters import SinkContext, open_delivery
+from skewless.infra.ingest.decisions.sink_positions import Refusal, SinkPositions
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.clients import RedisAddress, close_client, open_client
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
 from tests.servers.webhook import HookReply, WebhookReceiver

@@ -9,8 +9,14 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import BlockingOnlineReader, OnlineReader, OnlineStore, OnlineWriter, RowsAndMarkers
-from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
+from skewless.infra.reads.online.port import (
+    BlockingOnlineReader,
+    OnlineReader,
+    OnlineStore,
+    OnlineWriter,
+    RowsAndMarkers,
+)
+from skewless.infra.reads.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.memory_store import BlockingMemoryReader, MemoryReader, MemoryStore
 from tests.worlds.waiting import until
 

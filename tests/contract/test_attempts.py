@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.tiles import Tiles
-from skewless.infra.online.port import Marker, OnlineStore
+from skewless.infra.reads.online.port import Marker, OnlineStore
 from tests.contract.store import StorePlace
 from tests.contract.test_tiles import States, made
 

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online import servers
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import BlockingReader
+from skewless.infra.reads.online import servers
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import BlockingReader
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 

@@ -11,11 +11,11 @@ from redis.cluster import RedisCluster
 
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import KeyCodec
-from skewless.infra.online.clients import RedisAddress, open_client
-from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.port import LOST, Marker
-from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
-from skewless.infra.online.servers import ClusterServers, key_slot
+from skewless.infra.reads.online.clients import RedisAddress, open_client
+from skewless.infra.reads.online.markers import marker_keys
+from skewless.infra.reads.online.port import LOST, Marker
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisReader, RedisWriter
+from skewless.infra.reads.online.servers import ClusterServers, key_slot
 from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
 from tests.worlds.plans import make_view

@@ -16,10 +16,10 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.streams import kafka_client
-from skewless.infra.streams.kafka_client import OUT_OF_RANGE, KafkaSender
-from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import Partition
+from skewless.infra.ingest.streams import kafka_client
+from skewless.infra.ingest.streams.kafka_client import OUT_OF_RANGE, KafkaSender
+from skewless.infra.ingest.streams.kafka_stream import KafkaStream
+from skewless.infra.ingest.streams.port import Partition
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.waiting import eventually

@@ -11,8 +11,8 @@ import pytest
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.servers.kafka import KafkaBroker
 from tests.worlds.command_line import done

@@ -1,4 +1,4 @@
-"""The contract of every online store for rows and markers (infra/online/port.py): one suite over all adapters."""
+"""The contract of every online store for rows and markers (infra/reads/online/port.py): one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
-from skewless.infra.online.port import Marker
+from skewless.infra.reads.online.port import Marker
 from tests.contract.conftest import KINDS, USUAL_KINDS, place_of
 from tests.contract.store import RowStore, StorePlace, ranked
 from tests.worlds.plans import make_view
@@ -25,8 +25,8 @@ from tests.worlds.plans import make_view
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
-from skewless.infra.online.port import Marker
-from skewless.infra.online.store import open_online_store
+from skewless.infra.reads.online.port import Marker
+from skewless.infra.reads.online.store import open_online_store
 writer, numbers = open_online_store(sys.argv[1]), list(range(150))
 random.Random(int(sys.argv[2])).shuffle(numbers)
 sys.stdin.readline()

@@ -14,8 +14,8 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import DefinitionError, SourceError
-from skewless.infra.streams.parquet_stream import ParquetStream
-from skewless.infra.streams.port import Partition
+from skewless.infra.ingest.streams.parquet_stream import ParquetStream
+from skewless.infra.ingest.streams.port import Partition
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import BlockingOnlineReader, Marker, OnConnect, OnlineReader, RowsAndMarkers
-from skewless.infra.online.resp import IntegerKeys, KeySeparators
-from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
+from skewless.infra.reads.online.port import BlockingOnlineReader, Marker, OnConnect, OnlineReader, RowsAndMarkers
+from skewless.infra.reads.online.resp import IntegerKeys, KeySeparators
+from skewless.infra.reads.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
 

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Marker
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisReader, RedisWriter
-from skewless.infra.telemetry.redaction import display_url
+from skewless.infra.platform.telemetry.redaction import display_url
+from skewless.infra.reads.online.port import LOST, Marker
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisReader, RedisWriter
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.lease_group import LeaseGroup
-from skewless.infra.storage.sqlite_database import SqliteDatabase
-from skewless.infra.streams.redis_link import RedisSender, format_entry_id, parse_position
-from skewless.infra.streams.redis_stream import RedisStream
+from skewless.infra.ingest.streams.redis_link import RedisSender, format_entry_id, parse_position
+from skewless.infra.ingest.streams.redis_stream import RedisStream
+from skewless.infra.platform.storage.lease_group import LeaseGroup
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
 from tests.servers.node import Node, running
 from tests.servers.programs import program

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import Marker
-from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
+from skewless.infra.reads.online.port import Marker
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import RowStore, ranked
 from tests.servers.sentinels import SentinelSet
 from tests.worlds.waiting import PATIENCE_S, until

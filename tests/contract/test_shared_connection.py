@@ -13,8 +13,8 @@ import redis
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import Marker, RowsAndMarkers
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.reads.online.port import Marker, RowsAndMarkers
+from skewless.infra.reads.online.redis_store import RedisReader
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.online.shared_rates import Demand, SharedRates
+from skewless.infra.reads.online.shared_rates import Demand, SharedRates
 from skewless.serving.access.rates import RateSharing
 from tests.servers.cluster import Cluster
 from tests.worlds.ports import free_ports

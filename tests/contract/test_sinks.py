@@ -1,4 +1,4 @@
-"""The contract of every sink of decisions (infra/decisions/outbox.py): one suite over real receivers."""
+"""The contract of every sink of decisions (infra/ingest/decisions/outbox.py): one suite over real receivers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink
-from skewless.infra.decisions.decision import find_decisions
-from skewless.infra.decisions.deliveries import read_sinks
-from skewless.infra.decisions.delivery import Pauses
-from skewless.infra.decisions.outbox import DecisionBatch, DecisionSink
-from skewless.infra.decisions.sink_positions import Refusal
+from skewless.infra.ingest.decisions.decision import find_decisions
+from skewless.infra.ingest.decisions.deliveries import read_sinks
+from skewless.infra.ingest.decisions.delivery import Pauses
+from skewless.infra.ingest.decisions.outbox import DecisionBatch, DecisionSink
+from skewless.infra.ingest.decisions.sink_positions import Refusal
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.records.predictions.segments import PREDICTIONS
 from tests.contract.sinks import (
     Faulty,
     KafkaSinkKind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Marker
+from skewless.infra.reads.online.port import LOST, Marker
 from tests.contract.conftest import KINDS
 from tests.contract.store import StorePlace, ranked
 

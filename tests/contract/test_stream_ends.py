@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from skewless.infra.streams.port import Partition
+from skewless.infra.ingest.streams.port import Partition
 from tests.contract.streams import PLACES, Log, N, StreamKind, Worker, numbered, place_of, poll_until, send, spread
 
 

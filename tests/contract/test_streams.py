@@ -1,4 +1,4 @@
-"""The contract of every event stream (infra/streams/port.py): one suite, over memory and over real brokers."""
+"""The contract of every event stream (infra/ingest/streams/port.py): one suite, over memory and over real brokers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.port import Partition
+from skewless.infra.ingest.streams.port import Partition
 from tests.contract.streams import (
     PLACES,
     KafkaPlace,

@@ -18,11 +18,11 @@ from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import EventOrigins
 from skewless.contract.windows.window_reader import WindowReader
-from skewless.infra.online.port import Marker, OnlineStore
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.servers import key_slot
-from skewless.infra.online.store import open_blocking_reader
-from skewless.infra.online.window_states import StateView
+from skewless.infra.reads.online.port import Marker, OnlineStore
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.reads.online.servers import key_slot
+from skewless.infra.reads.online.store import open_blocking_reader
+from skewless.infra.reads.online.window_states import StateView
 from tests.contract.store import StorePlace
 from tests.servers.cluster import Cluster
 from tests.windows.log import bits, signed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.contract.store import RowStore, ranked
 from tests.servers.node import BUS, Node, running
 from tests.servers.programs import program

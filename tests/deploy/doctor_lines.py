@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skewless.operations.checkup.finding import CheckupFinding
+from skewless.operations.health.checkup.finding import CheckupFinding
 
 
 def lines(findings: Iterable[CheckupFinding]) -> dict[str, tuple[str, str]]:

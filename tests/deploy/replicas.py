@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from tests.deploy.callers import Question, question
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.ports import free_ports

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.host.processes import ProcessRecord
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.objects import FolderStorage
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup import deep, peers
+from skewless.infra.platform.host.processes import ProcessRecord
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.objects import FolderStorage
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.checkup import deep, peers
 from tests.deploy.doctor_lines import judged, lines
 from tests.docs.pages import names, page, section, steps, table
 from tests.servers.node import Node, running
@@ -190,7 +190,7 @@ def test_a_full_disk_fails(tmp_path: Path) -> None:
 _AS_NOBODY = """
 import json, sys
 from pathlib import Path
-from skewless.operations.checkup.deep import check_files
+from skewless.operations.health.checkup.deep import check_files
 import os
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(json.dumps(check_files(Path(sys.argv[1])).as_dict()))

@@ -20,8 +20,8 @@ import orjson
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.host.processes import read_processes
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.host.processes import read_processes
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.train import train
 from tests.deploy.on_call import OnCall
 from tests.servers.node import Node

@@ -23,7 +23,7 @@ from tests.worlds.waiting import until
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_500)]
 _ROWS = 60
 _PAUSE_S = 0.3  # so that commands, which use only idle time, get some
-_SCHEMA = "infra/storage/schema.py"
+_SCHEMA = "infra/platform/storage/schema.py"
 
 
 @pytest.fixture(scope="module")

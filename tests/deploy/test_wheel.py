@@ -56,7 +56,7 @@ def test_the_wheel_has_one_name_and_no_tests(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {"skewless", f"skewless-{__version__}.dist-info"}
     assert [name for name in names if "/deploy/" in name] == []  # passwords may lie there
-    assert {"skewless/serving/app.py", "skewless/infra/runtimes/lightgbm_capi.py"} <= set(names)
+    assert {"skewless/serving/app.py", "skewless/infra/models/runtimes/lightgbm_capi.py"} <= set(names)
 
 
 def test_the_wheel_serves_a_package(python: Path, trained: Path, tmp_path: Path) -> None:

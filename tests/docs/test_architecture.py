@@ -62,13 +62,13 @@ def test_the_index_of_decisions_is_whole() -> None:
 
 
 def test_what_is_named_is_in_a_file_that_is_named() -> None:
-    modules = {"great_expectations", "feature_repo", *LAYERS["wings"], *LAYERS["folders"]}
+    modules = {"great_expectations", "feature_repo", *LAYERS["rooms"], *LAYERS["folders"]}
     known = {"Project"}.union(*(defined(ROOT / name) for name in FILES))
     assert {name for name in NAMES if name not in modules} - known == set()
     assert len(NAMES) > 20
 
 
-@pytest.mark.parametrize(("room", "contract"), [("infra", "wings"), ("serving", "folders")])
+@pytest.mark.parametrize(("room", "contract"), [("infra", "rooms"), ("serving", "folders")])
 def test_folders_stand_in_the_order_of_the_contract(room: str, contract: str) -> None:
     (section,) = re.findall(rf"^## The \w+ of `{room}/`\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)

@@ -8,7 +8,7 @@ from skewless.commands.watch import COLUMNS
 from skewless.contract.dtypes import DType
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.lifecycle import Triggers
-from skewless.infra.outcomes.log import SCHEMA, OutcomeCounts
+from skewless.infra.records.outcomes.log import SCHEMA, OutcomeCounts
 from skewless.serving.http.feedback_routes import FeedbackRequest, FeedbackRow, read_rows
 from tests.docs.pages import blocks, names, page, section, table
 from tests.worlds.plans import make_plan, make_view

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from skewless.infra.telemetry.logger import FORMAT_VARIABLE, LEVEL_VARIABLE
+from skewless.infra.platform.telemetry.logger import FORMAT_VARIABLE, LEVEL_VARIABLE
 from tests.docs.log_events import ROOT, logged_events
 from tests.docs.pages import names, page, section, table
 
@@ -39,8 +39,8 @@ def test_the_page_names_exactly_the_events_of_the_code() -> None:
 
 
 _LOG = """
-from skewless.infra.telemetry.logger import EventLogger
-from skewless.infra.telemetry.request_ids import log_request
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.request_ids import log_request
 log = EventLogger()
 log.debug("hidden")
 with log_request(b"checkout-17"):

@@ -19,18 +19,18 @@ from skewless.contract.settings import Settings
 from skewless.contract.spec import Gate, ModelSpec, Split, Task
 from skewless.contract.status import Status
 from skewless.contract.windows.view import Function
-from skewless.infra.compiler.event_sources import SOURCE_TAGS
-from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
-from skewless.infra.compiler.windows import ALIASES, VIEW_TAGS
-from skewless.infra.decisions.deliveries import collect_sinks
-from skewless.infra.decisions.delivery import SinkCounts
-from skewless.infra.jobs.metrics import RunMetrics
-from skewless.infra.jobs.run import State
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.predictions.segments import SCHEMA
-from skewless.infra.runtimes.certification import Reference
-from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import collect_streams
+from skewless.infra.definitions.compiler.event_sources import SOURCE_TAGS
+from skewless.infra.definitions.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
+from skewless.infra.definitions.compiler.windows import ALIASES, VIEW_TAGS
+from skewless.infra.ingest.decisions.deliveries import collect_sinks
+from skewless.infra.ingest.decisions.delivery import SinkCounts
+from skewless.infra.ingest.streams.source_counts import SourceCounts
+from skewless.infra.ingest.streams.worker_group import collect_streams
+from skewless.infra.models.packages.package import PackageContents
+from skewless.infra.models.runtimes.certification import Reference
+from skewless.infra.platform.jobs.metrics import RunMetrics
+from skewless.infra.platform.jobs.run import State
+from skewless.infra.records.predictions.segments import SCHEMA
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback

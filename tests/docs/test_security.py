@@ -6,7 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from skewless.infra.access.api_keys import SCOPES
+from skewless.infra.platform.access.api_keys import SCOPES
 from skewless.serving.access.needs import scope_of
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.events import EventForwarder

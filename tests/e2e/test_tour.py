@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.docs.pages import ROOT, Step, blocks, page, section, steps
 
 PORT = "8080"

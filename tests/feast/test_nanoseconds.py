@@ -22,10 +22,10 @@ from skewless.infra.feast_plugins.online_windows import event_payloads
 from skewless.infra.feast_plugins.rows import frame_to_messages, pack_frame, to_messages
 from skewless.infra.feast_plugins.saved_rows import fit_rows
 from skewless.infra.feast_plugins.stored_views import build_stored_view
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.sources import find_table
-from skewless.infra.offline.sql import to_microseconds
-from skewless.infra.streams.parquet_stream import convert_to_utc
+from skewless.infra.ingest.streams.parquet_stream import convert_to_utc
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.sources import find_table
+from skewless.infra.reads.offline.sql import to_microseconds
 from tests.feast.online.test_messages import CONFIG
 from tests.worlds.feast_repo import USER
 from tests.worlds.streams import SOURCE

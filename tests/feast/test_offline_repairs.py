@@ -17,7 +17,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from skewless.infra.sources.duckdb_source import DuckDBSource
+from skewless.infra.definitions.sources.duckdb_source import DuckDBSource
 from tests.worlds.feast_offline import HOUR, START, Kind, OfflineWorld, at, entity_df, key
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")

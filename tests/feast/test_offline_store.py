@@ -19,7 +19,7 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
 from skewless.contract.errors import DefinitionError, RequestError, SourceError
-from skewless.infra.compiler.views import compile_view
+from skewless.infra.definitions.compiler.views import compile_view
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.feast_plugins.requested_features import resolve_features
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob

@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import SourceError
+from skewless.infra.definitions.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.feast_plugins.saved_rows import new_file_name
-from skewless.infra.offline.sources import find_table
-from skewless.infra.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
+from skewless.infra.reads.offline.sources import find_table
 from tests.worlds.feast_offline import HOUR, START, OfflineWorld, at, entity_df, key
 
 pytestmark = [

@@ -19,9 +19,9 @@ from skewless import Project
 from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.streams import importing
-from skewless.infra.streams.importing import Importer
+from skewless.infra.ingest.streams import importing
+from skewless.infra.ingest.streams.importing import Importer
+from skewless.infra.reads.offline.as_of import TIME
 
 from .conftest import NOW, REPO, Flights
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.runtimes import nvforest, xgboost_cuda
-from skewless.infra.runtimes.certification import Reference, reference_rows
-from skewless.infra.runtimes.cuda import Device, driver
+from skewless.infra.models.runtimes import nvforest, xgboost_cuda
+from skewless.infra.models.runtimes.certification import Reference, reference_rows
+from skewless.infra.models.runtimes.cuda import Device, driver
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase
 
 _LEFT = 32 * 2**20

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.candidates import find_candidates
-from skewless.infra.runtimes.certification import certify, same_bits
-from skewless.infra.runtimes.choice import choose
-from skewless.infra.runtimes.fallback import FallbackRuntime
+from skewless.infra.models.runtimes.candidates import find_candidates
+from skewless.infra.models.runtimes.certification import certify, same_bits
+from skewless.infra.models.runtimes.choice import choose
+from skewless.infra.models.runtimes.fallback import FallbackRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 

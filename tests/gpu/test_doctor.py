@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.runtimes.cuda import Device
-from skewless.operations.checkup.packages import check_gpu, check_gpu_packages
+from skewless.infra.models.runtimes.cuda import Device
+from skewless.operations.health.checkup.packages import check_gpu, check_gpu_packages
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 

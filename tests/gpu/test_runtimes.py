@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.certification import certify, same_bits
-from skewless.infra.runtimes.nvforest import NvForestRuntime
-from skewless.infra.runtimes.port import Matrix
-from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
+from skewless.infra.models.runtimes.certification import certify, same_bits
+from skewless.infra.models.runtimes.nvforest import NvForestRuntime
+from skewless.infra.models.runtimes.port import Matrix
+from skewless.infra.models.runtimes.xgboost_cuda import XGBoostCudaRuntime
 from tests.gpu.conftest import SHARED, algorithm_of, model_of, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 from tests.integration.infra.runtimes.rows import odd_rows

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows
-from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
+from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer
 from skewless.validation.evaluation.metrics import auc

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.predictions.segments import open_prediction_log, prediction_files
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import open_prediction_log, prediction_files
 from tests.hosts.traffic import ClientTraffic, SentEvent, expected_features, predict
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.settings import load_settings
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.hosts.host import Host, HostProgram
 from tests.hosts.services import SERVER_PORT
 from tests.worlds.command_line import done

@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import RunId
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import RunId
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.scheduling.candidate import StopSignal
 from tests.worlds.scheduler import EVERY_S, SECOND, candidate, effects
 from tests.worlds.waiting import eventually, until

@@ -14,8 +14,8 @@ import catboost
 import pytest
 
 from skewless.client import Client
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.packages.served_model import load_model
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.worlds.command_line import done
 from tests.worlds.payments_data import write_payments

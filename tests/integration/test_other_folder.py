@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.command_line import done, run
 from tests.worlds.windowed import MINUTE, NOW, write_repo
 

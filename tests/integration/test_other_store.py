@@ -20,9 +20,9 @@ import pytest
 from feast import FeatureStore
 
 from skewless.contract.keys import KeyCodec
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.plans.applied_plan import load_current
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.applied_plan import load_current
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.sqlite_store.registration import registered
 from tests.worlds.command_line import done, run
 from tests.worlds.payments_data import write_payments
@@ -53,11 +53,11 @@ fraud_features = FeatureService(name="fraud_features", features=[card_days, shop
 ONLINE = "online_store:\n  type: skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
 SERVER = """
 import sys
-from skewless.infra.online.store import open_online_store
+from skewless.infra.reads.online.store import open_online_store
 from skewless.serving.process import serve
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 open_online_store(sys.argv[1]).close()
-print([name for name in sys.modules if name in {"redis", "hiredis", "skewless.infra.online.redis_store"}])
+print([name for name in sys.modules if name in {"redis", "hiredis", "skewless.infra.reads.online.redis_store"}])
 """
 
 

@@ -26,13 +26,13 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StoreError
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.jobs.run import Run
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import Lease, Leases
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
-from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
+from skewless.infra.platform.jobs.run import Run
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import Lease, Leases
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.operations.jobs.scheduler import Invoke, PlannedJobs, run_once, simulate
+from skewless.operations.state.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor

@@ -22,7 +22,7 @@ from skewless.client import Client
 from skewless.contract.clock import OffsetClock, to_us
 from skewless.contract.keys import KeyCodec
 from skewless.contract.rows import NO_TIME, RowCodec
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.odd_names import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 
 ROOT = Path(__file__).parents[2]
 TAKEN = ("training", "serving", "infra", "validation", "windows", "contract", "alerts", "log")
@@ -72,7 +72,7 @@ def test_one_name_is_added(python: Path) -> None:
     names = {path.name for path in site.iterdir()} - {"dependencies.pth"}
     assert {name for name in names if not name.endswith(".dist-info")} == {"skewless"}
     assert len(names) == 2
-    for name in ("py.typed", "template/fraud/models.py", "infra/online/advance.lua", "serving/process.py"):
+    for name in ("py.typed", "template/fraud/models.py", "infra/reads/online/advance.lua", "serving/process.py"):
         assert (site / "skewless" / name).is_file(), name
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from skewless.infra.offline.engine import connect
+from skewless.infra.reads.offline.engine import connect
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.window_events import plain_column
 from skewless.contract.windows.aggregate_inputs import _numbers
 from skewless.contract.windows.sketch import hash_texts
-from skewless.infra.offline.arrays import to_numpy
+from skewless.infra.reads.offline.arrays import to_numpy
 
 _EDGE = 2**63 - 1
 _INTS = st.sampled_from([0, -1, 2**53 + 1, -(2**53) - 1, _EDGE, -_EDGE - 1]) | st.integers(-_EDGE - 1, _EDGE)

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from skewless.contract.buckets import find_buckets, split_buckets
 from skewless.contract.columns import Column
+from skewless.infra.ingest.materialization.latest_rows import LatestRows
 from skewless.infra.log.bucket_order import BucketOrder, BucketRange
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.materialization.latest_rows import LatestRows
-from skewless.infra.offline.join import Order
-from skewless.infra.offline.views import LogSnapshot, OfflineViews
-from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.join import Order
+from skewless.infra.reads.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.reads.offline.window_join import WindowJoin
 from tests.property.fewer import FEWER, FEWEST
 from tests.property.test_join import ASKS, BATCHES, VIEW, EntityTime, batches, entities, write
 from tests.property.test_window_join import CASES, PLACES, packed, same

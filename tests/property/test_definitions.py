@@ -29,9 +29,9 @@ from skewless.definitions import (
     request_source,
     windowed_view,
 )
-from skewless.infra.compiler.services import compile_request, compile_transform
-from skewless.infra.compiler.views import compile_view
-from skewless.infra.compiler.windows import compile_windows
+from skewless.infra.definitions.compiler.services import compile_request, compile_transform
+from skewless.infra.definitions.compiler.views import compile_view
+from skewless.infra.definitions.compiler.windows import compile_windows
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ENTITY = Entity(name="card", join_keys=["card"], value_type=ValueType.INT64)

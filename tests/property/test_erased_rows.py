@@ -18,8 +18,8 @@ from skewless.infra.log.bucket_order import BUCKET, BucketOrder
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.erasure.entity import Entity, find_accepted_rows
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.data.erasure.entity import Entity, find_accepted_rows
 
 PARTITION = "batch/v-0123456789abcdef"
 SCHEMA = pa.schema(

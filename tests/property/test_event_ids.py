@@ -20,21 +20,21 @@ from hypothesis import strategies as st
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
+from skewless.infra.ingest.streams.decode import Decoder
+from skewless.infra.ingest.streams.event_ids import Digests, EventIds, IdIndex
+from skewless.infra.ingest.streams.importing import ImportResult
+from skewless.infra.ingest.streams.partition_worker import PartitionWorker
+from skewless.infra.ingest.streams.port import Messages, Partition
+from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.log.catalog import End, Segment
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
 from skewless.infra.log.partition_log import Check, PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.engine import connect
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.sqlite_database import SqliteDatabase
-from skewless.infra.streams.decode import Decoder
-from skewless.infra.streams.event_ids import Digests, EventIds, IdIndex
-from skewless.infra.streams.importing import ImportResult
-from skewless.infra.streams.partition_worker import PartitionWorker
-from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
+from skewless.infra.reads.offline.engine import connect
 from tests.unit.infra.streams.test_importing import importer
 from tests.worlds.streams import BASE, SOURCE, VIEW
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.view import SUMMED, Aggregate, Function, WindowView
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.offline.window_events import WindowEvents
-from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.reads.offline.window_events import WindowEvents
+from skewless.infra.reads.offline.window_join import WindowJoin
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.property.fewer import FEWER
 from tests.property.test_window_join import online, packed, same
@@ -97,7 +97,7 @@ def test_a_new_view_cannot_stop_a_source(
     valkey: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
-        monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
+        monkeypatch.setattr(f"skewless.infra.ingest.streams.worker.{name}", 0.0)
     valkey.ask("FLUSHALL")
     rng, broker = random.Random(seed), MemoryBroker(1)
     before = replace(VIEW, aggregates=tuple(item for item in VIEW.aggregates if item.function not in SUMMED))

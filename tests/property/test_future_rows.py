@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
-from skewless.infra.offline.join import Order
+from skewless.infra.reads.offline.join import Order
 from tests.property.fewer import FEWER
 from tests.worlds.latest import LatestWorld, seen
 from tests.worlds.plans import make_view

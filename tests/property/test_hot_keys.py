@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from skewless.contract.windows.codec import TileCodec
 from skewless.infra.log.log_columns import EVENT, KNOWN_AT, REJECT, SEQ
-from skewless.infra.offline.window_events import LogPartition
-from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.offline.window_positions import rebuild_states
+from skewless.infra.reads.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_join import WindowJoin
+from skewless.infra.reads.offline.window_positions import rebuild_states
 from tests.property.fewer import FEWER
 from tests.property.test_window_join import CASES, PLACES, packed, same
 from tests.windows.cases import ONE_KEY, Key, WindowCase
@@ -64,7 +64,7 @@ def test_rebuilt_states_of_parts(connection: duckdb.DuckDBPyConnection, case: Wi
         distinct = pa.table(columns).drop_null().group_by(list(columns), use_threads=False).aggregate([])
         found: list[dict[Key, bytes]] = []
         for size in (250_000, rows):
-            patch.setattr("skewless.infra.offline.window_positions._REBUILT_ROWS", size)
+            patch.setattr("skewless.infra.reads.offline.window_positions._REBUILT_ROWS", size)
             names = [tuple(row.values()) for row in distinct.to_pylist()]
             states: dict[Key, bytes] = {}
             for numbers, tiles in rebuild_states(connection, case.view, parts, distinct, m) if keys else ():

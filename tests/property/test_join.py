@@ -22,8 +22,8 @@ from skewless.contract.vector import view_status
 from skewless.infra.log.log_columns import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.views import OfflineViews
 from tests.property.fewer import FEWER
 from tests.worlds.latest import state_folder
 from tests.worlds.plans import make_view

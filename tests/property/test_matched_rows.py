@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.offline.as_of import History, as_of_sql
-from skewless.infra.offline.matched_rows import (
+from skewless.infra.reads.offline.as_of import History, as_of_sql
+from skewless.infra.reads.offline.matched_rows import (
     HistoryRows,
     MatchedRows,
     copy_to_table,

@@ -20,15 +20,15 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
+from skewless.infra.ingest.materialization.materialize import Materializer
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.online.port import Binaries, Marker
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import Lease
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import Lease
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.port import Binaries, Marker
 from tests.memory_store import MemoryStore
 from tests.property.fewer import FEWER
 from tests.worlds.latest import LatestWorld, state_folder

@@ -16,8 +16,8 @@ from skewless.contract.errors import DefinitionError, PackageError
 from skewless.contract.names import check_name, is_name
 from skewless.contract.plan import FeaturePlan, Service, View
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.packages.package import open_package
-from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.platform.storage.package_folder import PackageFolder
 from tests.worlds.decisions import last_decision
 from tests.worlds.hostile_text import NAMES, WRONG_NAMES
 from tests.worlds.packages import store_at

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.decisions.decision import find_decisions
-from skewless.infra.decisions.outbox import DecisionBatch, Outbox
-from skewless.infra.decisions.sink_positions import Refusal, SinkPositions
+from skewless.infra.ingest.decisions.decision import find_decisions
+from skewless.infra.ingest.decisions.outbox import DecisionBatch, Outbox
+from skewless.infra.ingest.decisions.sink_positions import Refusal, SinkPositions
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.predictions.segments import PREDICTIONS
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import PREDICTIONS
 from tests.worlds.decided import STREAM, append_decisions, decision_id
 
 Step = tuple[str, int]

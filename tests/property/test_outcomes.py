@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.compaction import compact
-from skewless.infra.outcomes.log import (
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import (
     OutcomeCounts,
     OutcomeLog,
     OutcomeWriter,
@@ -23,7 +24,6 @@ from skewless.infra.outcomes.log import (
     open_outcome_log,
     outcome_spool,
 )
-from skewless.infra.storage.project_state import ProjectState
 from tests.property.fewer import FEWER
 
 NEVER = 10**9

@@ -9,8 +9,8 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.predictions import segments as module
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions import segments as module
 from tests.property.fewer import FEWER
 from tests.unit.infra.predictions.merges import (
     RowsByKey,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.ranges import LimitFilter, RangeExtremes, first_at_least, split_ranges
 from skewless.contract.windows.sketch import NO_HASH, RangeSketches
-from skewless.infra.offline.window_events import split_by_key
+from skewless.infra.reads.offline.window_events import split_by_key
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(0, 40) | st.integers(0, 700)

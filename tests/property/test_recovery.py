@@ -24,9 +24,9 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
-from skewless.operations.recovery import RecoveryReport, recover_logs
+from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.records.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.operations.state.recovery import RecoveryReport, recover_logs
 from tests.property.fewer import FEWER
 from tests.worlds.plans import columns
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
-from skewless.infra.streams.history_file import RowDigest, digest_rows
+from skewless.infra.ingest.streams.history_file import RowDigest, digest_rows
 from tests.worlds.plans import columns
 
 COLUMNS = columns(

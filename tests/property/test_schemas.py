@@ -20,10 +20,10 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
-from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.service_vectors import FeatureReader
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.materialization.materialize import Materializer
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.service_vectors import FeatureReader
 from tests.memory_store import BlockingMemoryReader, MemoryStore
 from tests.property.fewer import FEWER
 from tests.worlds.plans import make_plan, make_view

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.streams.worker import Worker
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node
 from tests.windows.log import signed
@@ -198,7 +198,7 @@ def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
     valkey: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
-        monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
+        monkeypatch.setattr(f"skewless.infra.ingest.streams.worker.{name}", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)

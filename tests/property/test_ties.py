@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.join import Order
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.join import Order
 from tests.property.fewer import FEWEST
 from tests.worlds.latest import LatestWorld, seen
 from tests.worlds.plans import make_view

@@ -21,8 +21,8 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.window_reader import WindowReader
-from skewless.infra.offline.window_events import LogPartition
-from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.reads.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_join import WindowJoin
 from tests.property.fewer import FEWER
 from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases
 from tests.windows.log import LoggedEvent, bits, column_of, signed

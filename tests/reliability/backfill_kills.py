@@ -17,10 +17,10 @@ from redis.cluster import RedisCluster
 
 from skewless.contract.keys import marker_key
 from skewless.contract.status import Status
-from skewless.infra.materialization import latest_rows
-from skewless.infra.materialization.latest_rows import BACKFILLS
-from skewless.infra.online import redis_store
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.ingest.materialization import latest_rows
+from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
+from skewless.infra.reads.online import redis_store
+from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.project import Project
 from tests.reliability.kills import SIDES, Case, Steps, Victims
 from tests.worlds.addresses import ProjectAddresses

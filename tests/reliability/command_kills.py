@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless import ManualClock, Project, workspace
-from skewless.infra.materialization.latest_rows import BACKFILLS
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.outcomes.log import outcome_spool
-from skewless.infra.packages.signing import SIGNATURE
-from skewless.infra.storage.documents import Documents, Records
-from skewless.infra.storage.schema import KEYS, count_rows
-from skewless.infra.streams import importing
-from skewless.operations.bundle import digest_of
-from skewless.operations.housekeeping import run_housekeeping
+from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
+from skewless.infra.ingest.streams import importing
+from skewless.infra.models.packages.signing import SIGNATURE
+from skewless.infra.platform.storage.documents import Documents, Records
+from skewless.infra.platform.storage.schema import KEYS, count_rows
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.records.outcomes.log import outcome_spool
+from skewless.operations.state.bundle import digest_of
+from skewless.operations.state.housekeeping import run_housekeeping
 from skewless.training import dataset_files
 from skewless_export.export import export as export_model
 from tests.reliability.command_answers import (

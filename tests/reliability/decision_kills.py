@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import skewless.infra.decisions.delivery
+import skewless.infra.ingest.decisions.delivery
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.sinks import RedisStreamSink
-from skewless.infra.decisions.message_sinks import RedisDelivery
-from skewless.infra.streams.port import OpenStream
-from skewless.infra.streams.worker import Worker
+from skewless.infra.ingest.decisions.message_sinks import RedisDelivery
+from skewless.infra.ingest.streams.port import OpenStream
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.serving.decisions.opening import Deciders
 from tests.reliability.kills import Steps
 from tests.reliability.stream_kills import FileStream, hasten, open_stream
@@ -119,6 +119,6 @@ def supervise(run: Callable[[], None]) -> None:
 def quicken() -> None:
     """Make batches small, states long soon, and retries fast, in this process."""
     hasten()
-    skewless.infra.streams.worker._RETRY_S = _RETRY_S
-    skewless.infra.decisions.delivery._COUNT_S = 0.0
-    skewless.infra.decisions.delivery._FIRST_RETRY_S = _RETRY_S
+    skewless.infra.ingest.streams.worker._RETRY_S = _RETRY_S
+    skewless.infra.ingest.decisions.delivery._COUNT_S = 0.0
+    skewless.infra.ingest.decisions.delivery._FIRST_RETRY_S = _RETRY_S

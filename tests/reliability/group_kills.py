@@ -14,22 +14,22 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
-import skewless.infra.decisions.delivery
-import skewless.infra.streams.worker
+import skewless.infra.ingest.decisions.delivery
+import skewless.infra.ingest.streams.worker
 from skewless.contract.clock import OffsetClock
 from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS
 from skewless.contract.errors import StoreError
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink
-from skewless.infra.decisions.deliveries import read_sinks
-from skewless.infra.decisions.message_sinks import KafkaDelivery, RedisDelivery
-from skewless.infra.decisions.parquet_sink import ParquetDelivery
-from skewless.infra.streams.kafka_client import KafkaSender
-from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventSender, OpenStream, Partition
-from skewless.infra.streams.redis_link import RedisSender
-from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.worker import Worker
+from skewless.infra.ingest.decisions.deliveries import read_sinks
+from skewless.infra.ingest.decisions.message_sinks import KafkaDelivery, RedisDelivery
+from skewless.infra.ingest.decisions.parquet_sink import ParquetDelivery
+from skewless.infra.ingest.streams.kafka_client import KafkaSender
+from skewless.infra.ingest.streams.kafka_stream import KafkaStream
+from skewless.infra.ingest.streams.port import EventSender, OpenStream, Partition
+from skewless.infra.ingest.streams.redis_link import RedisSender
+from skewless.infra.ingest.streams.redis_stream import RedisStream
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.serving.decisions.opening import Deciders
 from tests.reliability.decision_kills import has_more, quicken, supervise, work
 from tests.reliability.kills import Steps
@@ -246,9 +246,9 @@ def deciding_group(folder: Path, kind: str, seed: int) -> Iterator[DecidingGroup
 def act(steps: Steps, order: dict[str, Any]) -> None:
     """Work in the group until it is time to leave."""
     quicken()
-    skewless.infra.streams.worker._LINGER_S = LINGER_S
-    skewless.infra.decisions.delivery._LEASE_S = 0.1
-    skewless.infra.decisions.delivery._LAST_RETRY_S = 0.5
+    skewless.infra.ingest.streams.worker._LINGER_S = LINGER_S
+    skewless.infra.ingest.decisions.delivery._LEASE_S = 0.1
+    skewless.infra.ingest.decisions.delivery._LAST_RETRY_S = 0.5
     root, leave_at = Path(order["root"]), time.monotonic() + order["leave_s"]
     deciding = group_world(root, order["url"], order["events"], broker_url=order["sink_url"])
     steps.watch(root)

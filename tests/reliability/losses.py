@@ -9,8 +9,8 @@ import pyarrow as pa
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.online.port import Marker
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.reads.online.port import Marker
+from skewless.infra.reads.online.redis_store import RedisReader
 from tests.servers.node import Node
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import skewless.infra.materialization.latest_rows
-import skewless.infra.materialization.materialize
+import skewless.infra.ingest.materialization.latest_rows
+import skewless.infra.ingest.materialization.materialize
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.partition_log import StagedRows
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.reliability.kills import Steps
 from tests.reliability.losses import VIEW
 from tests.worlds.addresses import ProjectAddresses
@@ -29,9 +29,8 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     """Materialize once."""
     root, clock, addresses = Path(order["root"]), ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
     world = LatestRedisWorld(root=root, url=order["url"], clock=clock, addresses=addresses)
-    skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.latest_rows._BATCH_ROWS = (
-        _BATCH
-    )
+    skewless.infra.ingest.materialization.materialize._BATCH_ROWS = _BATCH
+    skewless.infra.ingest.materialization.latest_rows._BATCH_ROWS = _BATCH
     steps.watch(world.state)
     steps.wrap(StagedRows, "write", lambda *_: "write-draft")
     for name in ("put", "set_markers"):

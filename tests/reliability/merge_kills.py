@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import prediction_spool
 from tests.reliability.kills import Steps
 from tests.unit.infra.predictions.merges import delete_objects, merge
 from tests.worlds.addresses import ProjectAddresses

@@ -19,9 +19,9 @@ from skewless.contract.settings import load_settings
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import compact_outcomes
-from skewless.infra.storage import project_state
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage import project_state
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import compact_outcomes
 from tests.hosts.publisher import append_rows
 from tests.hosts.traffic import SentEvent, expected_features, post, predict
 from tests.servers.prediction import PredictionServer

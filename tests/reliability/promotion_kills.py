@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.package import Package, PackageContents, open_package
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import write_package
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.package import Package, PackageContents, open_package
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, record_decision
 from tests.reliability.kills import Steps

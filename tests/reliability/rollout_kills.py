@@ -6,9 +6,9 @@ from pathlib import Path
 
 import skewless.training.rollout.evidence
 import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
-from skewless.infra.alerts.alerts import Alerts
-from skewless.infra.telemetry.logger import configure_logging
-from skewless.operations import rollout
+from skewless.infra.platform.alerts.alerts import Alerts
+from skewless.infra.platform.telemetry.logger import configure_logging
+from skewless.operations.models import rollout
 from skewless.project import Project
 from tests.reliability.kills import Steps
 from tests.worlds.rollouts import NEW

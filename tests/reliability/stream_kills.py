@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import skewless.contract.windows.codec
-import skewless.infra.online.servers
-import skewless.infra.streams.worker
+import skewless.infra.ingest.streams.worker
+import skewless.infra.reads.online.servers
 from skewless.contract.clock import ManualClock
+from skewless.infra.ingest.streams.port import EventStream, Messages, Partition, RebalanceListener
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.generations import Generations
-from skewless.infra.online.servers import SingleServer
-from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
-from skewless.infra.streams.worker import Worker
+from skewless.infra.reads.online.servers import SingleServer
 from tests.reliability.kills import ROOT, Steps
 from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.streams import StreamWorld, drain
@@ -95,9 +95,9 @@ def open_stream(root: Path) -> Callable[[RebalanceListener], EventStream]:
 
 def hasten() -> None:
     """Make batches small and states long soon, in this process."""
-    skewless.infra.streams.worker._LINGER_S = 0.0
+    skewless.infra.ingest.streams.worker._LINGER_S = 0.0
     skewless.contract.windows.codec.ROLL_RECORDS = 6
-    skewless.infra.online.servers.slices.__defaults__ = (3, 0)
+    skewless.infra.reads.online.servers.slices.__defaults__ = (3, 0)
 
 
 def work(world: StreamWorld) -> None:
@@ -158,5 +158,5 @@ def _halve(server: Any) -> None:  # noqa: ANN401 - a class
 
 
 def _script(script: Any) -> str:  # noqa: ANN401 - of redis-py
-    folder = ROOT / "infra" / "online"
+    folder = ROOT / "infra" / "reads" / "online"
     return next(name for file, name in _SCRIPTS.items() if (folder / f"{file}.lua").read_text() == script.script)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from skewless import ManualClock, workspace
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.streams import importing
+from skewless.infra.ingest.streams import importing
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from skewless.training import dataset_files
 from tests.reliability.command_kills import COMMANDS, STAGES

@@ -20,18 +20,18 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import OUTCOMES, OutcomeLog, OutcomeWriter, compact_outcomes, outcome_spool
-from skewless.infra.predictions.segments import (
+from skewless.infra.platform.storage.objects import FolderStorage
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import OUTCOMES, OutcomeLog, OutcomeWriter, compact_outcomes, outcome_spool
+from skewless.infra.records.predictions.segments import (
     DAY_US,
     PREDICTIONS,
     compact_predictions,
     prediction_files,
     prediction_spool,
 )
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.objects import FolderStorage
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.project import check_logs
+from skewless.infra.records.predictions.writer import PredictionWriter
+from skewless.operations.health.checkup.project import check_logs
 from tests.unit.infra.predictions.records import T, origin, record
 
 BATCH, EVENTS = "batch/v-0123456789abcdef", "events/s/ab12cd/0"

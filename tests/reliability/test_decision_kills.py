@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import skewless.infra.decisions.delivery
-import skewless.infra.online.servers
+import skewless.infra.ingest.decisions.delivery
+import skewless.infra.reads.online.servers
 from skewless.contract.windows.hops import SECOND
 from tests.reliability.decision_kills import deciding_world, delivered, order_of, work
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
@@ -33,11 +33,11 @@ KINDS = {DECIDED, "commit", "commit-log_partitions-segments", "commit-sink_posit
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
-    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
-    monkeypatch.setattr(skewless.infra.decisions.delivery, "_COUNT_S", 0.0)
+    monkeypatch.setattr(skewless.infra.reads.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr(skewless.infra.ingest.decisions.delivery, "_COUNT_S", 0.0)
 
 
 @pytest.fixture

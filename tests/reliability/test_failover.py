@@ -11,9 +11,9 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import Binaries
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import Binaries
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set
@@ -53,7 +53,7 @@ class FailingOver(RedisWriter):
 def test_a_run_through_a_failover_vouches_for_nothing(
     latest: LatestRedisWorld, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.materialization.latest_rows._BATCH_ROWS", 7)
+    monkeypatch.setattr("skewless.infra.ingest.materialization.latest_rows._BATCH_ROWS", 7)
     materialize(latest, 1, KEYS)
     watched.replicate()
     write_rounds(latest, 2, KEYS)

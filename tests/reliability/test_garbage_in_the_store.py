@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import run
 from tests.worlds.waiting import eventually

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-import skewless.infra.decisions.delivery
-import skewless.infra.online.servers
+import skewless.infra.ingest.decisions.delivery
+import skewless.infra.reads.online.servers
 from tests.reliability.group_kills import LINGER_S, DecidingGroup, deciding_group
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, lanes, table_of
 from tests.servers.kafka import KafkaBroker, named_broker
@@ -48,11 +48,11 @@ KINDS = (
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the worker of this process, which finishes the work, be as quick as the others."""
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", LINGER_S)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", LINGER_S)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
-    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
-    monkeypatch.setattr(skewless.infra.decisions.delivery, "_COUNT_S", 0.0)
+    monkeypatch.setattr(skewless.infra.reads.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr(skewless.infra.ingest.decisions.delivery, "_COUNT_S", 0.0)
 
 
 @pytest.fixture(scope="module")

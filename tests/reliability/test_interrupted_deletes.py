@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online import redis_store
-from skewless.infra.online.port import LOST, Marker, OnlineReader, OnlineStore, RowsAndMarkers
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.store import open_online_store
+from skewless.infra.reads.online import redis_store
+from skewless.infra.reads.online.port import LOST, Marker, OnlineReader, OnlineStore, RowsAndMarkers
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.reads.online.store import open_online_store
 from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node

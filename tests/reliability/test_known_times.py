@@ -14,12 +14,12 @@ from skewless.contract.errors import PackageError
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
+from skewless.infra.ingest.streams.state_writer import StateWriter
+from skewless.infra.ingest.streams.streams import Assignment
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.streams import Assignment
-from skewless.infra.streams.worker import Worker
+from skewless.infra.reads.online.port import OnlineStore
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view
 from tests.worlds.streams import SOURCE, VIEW, StreamWorld, Traffic, drain, look
@@ -35,9 +35,9 @@ VERSIONS = (
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.002)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.002)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.01)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._CHECK_S", 0.02)
 
 
 class Team:

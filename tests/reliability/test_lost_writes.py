@@ -13,11 +13,11 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.port import Marker
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.markers import marker_keys
+from skewless.infra.reads.online.port import Marker
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.contract.store import RowStore
 from tests.reliability.losses import (
     FIRST,

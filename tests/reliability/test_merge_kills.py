@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from skewless.infra.log.catalog import Catalog
-from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import PREDICTIONS, prediction_spool
 from tests.reliability.kills import SIDES, Case, Hits, Victims, ends_of_each_kind, kind_of, table_of, victims
 from tests.reliability.merge_kills import ACTIONS, order_of
 from tests.unit.infra.predictions.merges import (

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
-from skewless.infra.storage.schema import copy_tables
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.platform.storage.schema import copy_tables
 from skewless.training.promotion import CHAMPION
 from tests.reliability.kills import ROOT, SIDES, Case, Hits, Victims, kind_of, table_of, victims
 from tests.reliability.promotion_kills import MODEL, order_of, promote_again, store_of

@@ -18,11 +18,11 @@ from skewless.contract.clock import ManualClock, OffsetClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.marker_history import LogPositions, MarkerHistory
-from skewless.infra.online.port import RowsAndMarkers
-from skewless.infra.online.redis_store import BlockingReader, RedisReader
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.marker_history import LogPositions, MarkerHistory
+from skewless.infra.reads.online.port import RowsAndMarkers
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisReader
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.reads.online.redis_store import RedisReader
 from tests.servers.node import Node
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet, sentinel_set

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.signature import OipModels

@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.operations import rollout
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.operations.models import rollout
 from tests.reliability.kills import SIDES, Side, Victims, kind_of, table_of, victims
 from tests.reliability.rollout_kills import do
 from tests.unit.training.rollout.arms import arm

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.reliability.kills import Side
 from tests.servers.postgres import address_of
 from tests.worlds.scheduler import METHODS, SECOND, effects, killed

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import Run
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.leases import Leases
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import Run
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.leases import Leases
 from skewless.training.scheduling.candidate import LEASE
 from tests.reliability.kills import ROOT
 from tests.servers.postgres import address_of, state_of

@@ -15,7 +15,7 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, write_rounds
 from tests.servers.node import Node, running
 from tests.servers.programs import Name, program
@@ -26,7 +26,7 @@ KEYS = 300
 HOT = [b"hot%d" % i for i in range(5)]
 COMPETITOR = """
 import random, struct, sys
-from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.reads.online.redis_store import RedisWriter
 writer, chance = RedisWriter(sys.argv[1]), random.Random(int(sys.argv[2]))
 keys = [b"hot%d" % i for i in range(5)]
 ranks = list(range(400))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.store import Aliases, PackageStore
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.store import Aliases, PackageStore
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program

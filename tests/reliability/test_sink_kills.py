@@ -13,10 +13,10 @@ import pytest
 
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink
-from skewless.infra.decisions.delivery import SinkDelivery
-from skewless.infra.decisions.sink_adapters import SinkContext
-from skewless.infra.decisions.sink_positions import SinkPositions
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.decisions.delivery import SinkDelivery
+from skewless.infra.ingest.decisions.sink_adapters import SinkContext
+from skewless.infra.ingest.decisions.sink_positions import SinkPositions
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.contract.sinks import ParquetSinkKind, RedisSinkKind, SinkKind
 from tests.servers.node import Node
 from tests.worlds.decided import STREAM, append_decisions, decision_id

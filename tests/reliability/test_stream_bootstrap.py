@@ -19,11 +19,11 @@ from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.window_states import StateView, lease_key
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.reads.online.window_states import StateView, lease_key
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node
 from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
@@ -33,9 +33,9 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._CHECK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import skewless.infra.online.servers
+import skewless.infra.reads.online.servers
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.partition_log import PartitionLog
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
@@ -43,9 +43,9 @@ EVENTS = 20
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
-    monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
+    monkeypatch.setattr(skewless.infra.reads.online.servers.slices, "__defaults__", (3, 0))
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.log_columns import REJECT, SEQ
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.servers import SingleServer
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.worker import Worker
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.servers import SingleServer
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import journal, lose
 from tests.servers.node import Node, running
@@ -32,9 +32,9 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._CHECK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
 
 

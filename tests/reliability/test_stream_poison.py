@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.streams.decode import Decoder
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.worlds.streams import BASE, SOURCE, StreamWorld, drain
 

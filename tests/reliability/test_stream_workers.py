@@ -17,13 +17,13 @@ import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.kafka_client import KafkaSender
-from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventStream, RebalanceListener
-from skewless.infra.streams.redis_link import RedisSender
-from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.worker import Worker
+from skewless.infra.ingest.streams.kafka_client import KafkaSender
+from skewless.infra.ingest.streams.kafka_stream import KafkaStream
+from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
+from skewless.infra.ingest.streams.redis_link import RedisSender
+from skewless.infra.ingest.streams.redis_stream import RedisStream
+from skewless.infra.ingest.streams.worker import Worker
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.servers.kafka import kafka_broker
@@ -37,9 +37,9 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.1)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.005)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._CHECK_S", 0.1)
 
 
 @pytest.fixture

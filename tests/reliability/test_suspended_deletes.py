@@ -23,10 +23,10 @@ import os, signal, sys, time
 from pathlib import Path
 
 from skewless import ManualClock, workspace
-from skewless.infra.online import redis_store
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.store import open_online_store
-from skewless.infra.storage.leases import Leases
+from skewless.infra.reads.online import redis_store
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.reads.online.store import open_online_store
+from skewless.infra.platform.storage.leases import Leases
 from skewless.project import Project
 from tests.worlds.erasures import NOW
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.log_columns import SEQ
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import Marker, OnlineStore
-from skewless.infra.online.redis_store import BlockingReader
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.streams.worker import Worker
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import Marker, OnlineStore
+from skewless.infra.reads.online.redis_store import BlockingReader
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node
 from tests.worlds.streams import BASE, IDS, StreamWorld, drain
@@ -87,10 +87,10 @@ class WatermarkRig:
 
 @pytest.fixture
 def rig(world: StreamWorld, valkey: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatermarkRig]:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._ADVANCE_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.01)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._CHECK_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._ADVANCE_S", 0.0)
     with ExitStack() as stack:
         yield WatermarkRig(world, valkey, stack.enter_context(world.store()))
 
@@ -160,7 +160,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
 ) -> None:
     worker = settled(rig)
     stood = rig.watermark()
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 1.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 1.0)
     worker._written_at, worker._batch_s = time.monotonic(), 1.0
     rig.now(10)
     rig.feed(5, random.Random(1))

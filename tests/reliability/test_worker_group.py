@@ -12,16 +12,16 @@ from skewless.contract.dtypes import DType
 from skewless.contract.settings import Settings
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import EventSource
-from skewless.infra.host.processes import ProcessRecord, read_processes
+from skewless.infra.definitions.plans.needed_views import NeededViews
+from skewless.infra.ingest.streams.port import EventStream, OpenStream, RebalanceListener
+from skewless.infra.ingest.streams.streams import Streams
+from skewless.infra.ingest.streams.worker import _PAUSE
+from skewless.infra.ingest.streams.worker_group import WorkerGroup
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.port import EventStream, OpenStream, RebalanceListener
-from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import _PAUSE
-from skewless.infra.streams.worker_group import WorkerGroup
+from skewless.infra.platform.host.processes import ProcessRecord, read_processes
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view
 from tests.worlds.streams import SOURCE, StreamWorld, Traffic
@@ -79,7 +79,7 @@ def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamW
 def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._POLL_S", 0.02)
     plan = world.plan
     changed = replace(plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
     needed = [NeededViews(plan=plan, applied_hash="before", readers={})]
@@ -110,10 +110,10 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
 
 
 def test_small_files_are_merged_before_there_are_many(world: StreamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker_group._HOUSEKEEPING_S", 3_600.0)
-    monkeypatch.setattr("skewless.infra.streams.worker_group._HOUSEKEEPING_FILES", 70)
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._POLL_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._HOUSEKEEPING_S", 3_600.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._HOUSEKEEPING_FILES", 70)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
     broker, traffic = MemoryBroker(1), Traffic(0)
     with connect(world.root / "spill", threads=1) as connection:
         streams = HalfBroken(
@@ -140,7 +140,7 @@ def test_small_files_are_merged_before_there_are_many(world: StreamWorld, monkey
 def test_a_worker_waits_between_batches_as_long_as_a_batch_takes(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 2 * PATIENCE_S)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 2 * PATIENCE_S)
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
     with world.store() as store:
         worker = world.worker(store, lambda owner: MemoryStream(broker, owner))

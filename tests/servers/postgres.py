@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.storage import project_state
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage import project_state
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.project_state import ProjectState
 
 _SOAK = pytest.mark.soak
 # Facts that one database proves: their contract is tested with both, and a server sees connections, not processes.

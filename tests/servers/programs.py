@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from skewless.infra.online.private_server import find_binary
+from skewless.infra.reads.online.private_server import find_binary
 
 Name = Literal["valkey", "redis"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skewless.infra.online.port import OnlineAdapter
+from skewless.infra.reads.online.port import OnlineAdapter
 from tests.sqlite_store.readers import SqliteBlockingReader, SqliteReader
 from tests.sqlite_store.store import SqliteStore
 

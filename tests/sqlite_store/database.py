@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
+from skewless.infra.reads.online.port import LOST, Marker, RowsAndMarkers
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, until_us INTEGER);

@@ -10,7 +10,7 @@ from functools import partial
 import pyarrow as pa
 
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.infra.online.port import Binaries, OnConnect, ReadCallback, RowsAndMarkers, settle
+from skewless.infra.reads.online.port import Binaries, OnConnect, ReadCallback, RowsAndMarkers, settle
 from tests.sqlite_store.database import Database, now_us
 
 _READ_S = 30.0

@@ -14,7 +14,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.state_layout import EVER
-from skewless.infra.online.port import APPENDED, FOREIGN, LONG, LOST, PARTLY_SEEN, SEEN, Binaries, Letters, Marker
+from skewless.infra.reads.online.port import APPENDED, FOREIGN, LONG, LOST, PARTLY_SEEN, SEEN, Binaries, Letters, Marker
 from tests.sqlite_store.database import Database, read_marks, read_values
 
 _WRITE_S = 30.0

@@ -16,7 +16,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.log.bucket_order import BucketOrder
-from skewless.infra.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_events import LogPartition
 from tests.windows.log import LoggedEvent, column_of, expected, write_part
 from tests.windows.oracle import Event, Value
 from tests.worlds.plans import columns, make_transform

@@ -17,7 +17,7 @@ from skewless.contract.names import partition_hash
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RAW, REJECT, SEQ
-from skewless.infra.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_events import LogPartition
 from tests.windows.oracle import Event, Value
 
 _ARROW = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 def edit_plan(state: ProjectState, change: Callable[[dict[str, Any]], object]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.log import readers
-from skewless.infra.storage import project_state
+from skewless.infra.platform.storage import project_state
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

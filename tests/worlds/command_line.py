@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from skewless.cli import create_app
 from skewless.commands.all_commands import plugin_commands
-from skewless.infra.storage.project_state import DATABASE_FILE
-from skewless.infra.storage.schema import KEYS
-from skewless.infra.telemetry.logger import set_log_level
+from skewless.infra.platform.storage.project_state import DATABASE_FILE
+from skewless.infra.platform.storage.schema import KEYS
+from skewless.infra.platform.telemetry.logger import set_log_level
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from skewless.infra.decisions.decision_log import DecisionLog
+from skewless.infra.ingest.decisions.decision_log import DecisionLog
 from skewless.infra.log.catalog import Segment
-from skewless.infra.predictions.segments import SCHEMA
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import SCHEMA
 
 T_US = 1_760_000_000_000_000
 STREAM, PARTITION = "fraud", "events/payments/ab12/0"

@@ -26,23 +26,23 @@ from skewless.contract.policy import Policy
 from skewless.contract.settings import Settings
 from skewless.contract.spec import MissingPolicy, ModelSpec, Split
 from skewless.contract.windows.view import Aggregate, Function, WindowView
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.ingest.streams.decider import EventDecider
+from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.packages.package import PackageContents, pin_plan
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import write_package
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.predictions.ids import decision_ids
-from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.segments import prediction_files
-from skewless.infra.runtimes.certification import Reference
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.decider import EventDecider
-from skewless.infra.streams.streams import Streams
+from skewless.infra.models.packages.package import PackageContents, pin_plan
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.runtimes.certification import Reference
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.records.predictions.ids import decision_ids
+from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.infra.records.predictions.segments import prediction_files
 from skewless.serving.decisions.opening import Deciders
 from skewless.serving.metrics.metrics import Metrics
 from skewless.validation.replay import replay_log

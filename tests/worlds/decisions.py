@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skewless.infra.packages.store import Decisions
+from skewless.infra.models.packages.store import Decisions
 
 
 def last_decision(decisions: Decisions, model: str, version: str) -> dict[str, Any] | None:

@@ -18,11 +18,11 @@ import redis
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import SkewlessError, SourceError
-from skewless.infra.engines.port import Executor
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.engines.task import Task, TaskResult
-from skewless.infra.offline.join import Order
-from skewless.infra.offline.views import OfflineViews
+from skewless.infra.reads.engines.port import Executor
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.reads.offline.join import Order
+from skewless.infra.reads.offline.views import OfflineViews
 from skewless.project import Project
 from tests.worlds.engines import EngineWorld, bits_of, leftovers, open_engine_world, plan_of
 from tests.worlds.killer import killing_workers
@@ -33,7 +33,7 @@ from tests.worlds.windowed import NOW, write_repo
 ROOT = Path(__file__).parents[2]
 _DRIVER = """
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
+from skewless.infra.reads.engines.port import open_executor
 from tests.worlds.tasks import make_tasks
 executor = open_executor({name!r}, Settings(engine_workers=2))
 for result in executor.run(make_tasks("count", 4, seconds=0.3)): print(result.values["pid"], flush=True)

@@ -14,15 +14,15 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
-from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.port import Executor
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.port import Executor
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.reads.engines.view_reads import EngineViews
+from skewless.infra.reads.offline.as_of import TIME
 from tests.windows.cases import make_window_view
 from tests.worlds.shop import DAY, END, PLAN, Shop, open_shop
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.certification import Reference
+from skewless.infra.models.packages.package import PackageContents
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.runtimes.certification import Reference
 from tests.worlds.packages import store_at
 
 CONTENTS = PackageContents(

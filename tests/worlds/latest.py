@@ -24,17 +24,17 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import null_mask, view_status
+from skewless.infra.ingest.materialization.materialize import Check, Materializer
+from skewless.infra.ingest.materialization.run_report import OnStep, ViewReport
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.materialization.materialize import Check, Materializer
-from skewless.infra.materialization.run_report import OnStep, ViewReport
-from skewless.infra.offline.changes import EventRange
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.join import Order
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.port import OnlineWriter
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.changes import EventRange
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.join import Order
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.port import OnlineWriter
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
 from tests.memory_store import MemoryStore
 from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.ledger_runs import KnownRange, known_ranges, read_runs

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from skewless.infra.log.runs import Coverage, Kind, KnownRanges
-from skewless.infra.storage.database import Database
+from skewless.infra.platform.storage.database import Database
 
 
 class MaterializationRun(NamedTuple):

@@ -11,8 +11,8 @@ from skewless.control_room.pages import ACTIONS
 from skewless.control_room.pages.model import ModelPage, read_model
 from skewless.control_room.pages.models import ModelList, ModelRow, read_models
 from skewless.control_room.render import render
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import Run, RunId, State
 from skewless.project import Project
 from tests.worlds.trained import MODEL, Sandbox
 

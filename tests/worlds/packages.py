@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.infra.packages.signing import Signer, TrustPolicy
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.package_folder import PackageFolder
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.signing import Signer, TrustPolicy
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.package_folder import PackageFolder
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 def store_at(root: Path, *, unsigned: bool = False, database_url: str | None = None) -> PackageStore:

@@ -19,18 +19,18 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
+from skewless.infra.ingest.streams.backfill import Backfiller
+from skewless.infra.ingest.streams.state_writer import StateWriter
+from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import source_logs
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.window_states import StateView
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.streams import Streams
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.reads.online.window_states import StateView
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
 from tests.worlds.latest import LatestRedisWorld, times

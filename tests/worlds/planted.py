@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.online.port import Binaries, Marker, OnlineWriter
-from skewless.infra.runtimes.port import Runtime
-from skewless.infra.storage.objects import digest_bytes
-from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.models.runtimes.port import Runtime
+from skewless.infra.platform.storage.objects import digest_bytes
+from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.reads.online.port import Binaries, Marker, OnlineWriter
 from skewless.validation.replay_report import Cause, ReplayReport
 from tests.worlds.trained import Sandbox
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, write_counts
+from skewless.infra.models.rollout.counts import PolicyCounts, RolloutCounts, write_counts
 from skewless.project import Project
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, copy_project, opened

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
-from skewless.infra.jobs.execution import Completion, Execution, ProcessExecution
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import Run
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.jobs.execution import Completion, Execution, ProcessExecution
+from skewless.infra.platform.jobs.ledger import Ledger, Requests
+from skewless.infra.platform.jobs.run import Run
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm

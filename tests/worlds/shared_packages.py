@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import write_package
-from skewless.infra.storage.cloud_storage import CloudStorage
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.package import PackageContents
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.platform.storage.cloud_storage import CloudStorage
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.reliability.kills import Steps
 from tests.worlds.late_packages import CONTENTS
 

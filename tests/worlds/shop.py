@@ -17,8 +17,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.views import OfflineViews
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.views import OfflineViews
 from skewless.training.dataset import Dataset
 from skewless.training.stored_dataset import TrainingDataBuilder
 from tests.worlds.addresses import ProjectAddresses

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.vector import Matrix
-from skewless.infra.storage.objects import FolderStorage
+from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.training.stored_matrix import MatrixFiles, StoredMatrix
 
 

@@ -25,24 +25,24 @@ from skewless.contract.settings import Settings
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.ingest.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.ingest.streams.port import OpenStream
+from skewless.infra.ingest.streams.state_writer import StateWriter
+from skewless.infra.ingest.streams.streams import Streams
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.log_parts import read_log_partitions
-from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.backfill import Backfiller, Housekeeper
-from skewless.infra.streams.port import OpenStream
-from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import Worker
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.log_parts import read_log_partitions
+from skewless.infra.reads.offline.window_join import WindowJoin
+from skewless.infra.reads.online.marker_history import MarkerHistory
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features

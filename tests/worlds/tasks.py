@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from skewless.contract.errors import SourceError
-from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.reads.engines.task import Task, TaskResult
 
 
 def make_tasks(function: str, count: int, **parameters: object) -> list[Task]:

@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from skewless.contract.errors import AccessError
-from skewless.infra.access.provider_keys import Issuer
+from skewless.infra.platform.access.provider_keys import Issuer
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.rates import TokenBucket
 from skewless.serving.access.tokens import TokenRules, TokenVerifier

@@ -23,14 +23,14 @@ from skewless.contract.plan import View
 from skewless.contract.row_layout import MODULUS
 from skewless.contract.rows import RowCodec
 from skewless.contract.settings import load_settings
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.predictions.segments import prediction_files, prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.backup import back_up, restore
+from skewless.infra.models.packages.served_model import ServedModel, load_model
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.port import OnlineReader
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.reads.online.service_vectors import ServiceVectors
+from skewless.infra.records.predictions.segments import prediction_files, prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
+from skewless.operations.state.backup import back_up, restore
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -15,8 +15,8 @@ import pandas as pd
 import xgboost as xgb
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from skewless.infra.runtimes.certification import neighbours
-from skewless.infra.runtimes.tree_arrays import TreeArraysRuntime
+from skewless.infra.models.runtimes.certification import neighbours
+from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.sklearn import export_trees
 from skewless_export.table import TreeFacts, TreeNode, TreeTable

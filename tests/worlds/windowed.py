@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.readers import release_reader
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.built_once import close_databases
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit

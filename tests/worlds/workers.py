@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 
-from skewless.infra.engines.processes import ProcessExecutor, _Worker
-from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.reads.engines.processes import ProcessExecutor, _Worker
+from skewless.infra.reads.engines.task import Task, TaskResult
 from tests.servers.object_storage import CREDENTIALS
 
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import ModelSpec, Task
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.counts import Histogram, RolloutCounts
-from skewless.infra.runtimes.port import Scores, Vector
+from skewless.infra.models.rollout.counts import Histogram, RolloutCounts
+from skewless.infra.models.runtimes.port import Scores, Vector
 from skewless.training.rollout.sequential import MIN_UNITS, Losses, LossSummary
 from skewless.validation.evaluation.interval import Interval
 from skewless.validation.evaluation.metrics import row_values

@@ -12,7 +12,7 @@ import numpy as np
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.status import Int64Array
-from skewless.infra.rollout.counts import Histogram, RolloutCounts
+from skewless.infra.models.rollout.counts import Histogram, RolloutCounts
 from skewless.training.rollout.evidence import Evidence, MeanComparison
 from skewless.validation.drift.histograms import psi
 

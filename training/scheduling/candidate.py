@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.storage.leases import Lease, LeaseRenewal, Leases
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.storage.leases import Lease, LeaseRenewal, Leases
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.training.scheduling.leader_term import LeaderTerm
 
 LEASE = "scheduler"

@@ -13,8 +13,8 @@ from skewless.contract.clock import from_us, to_us
 from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.settings import Settings
 from skewless.contract.spec import ModelSpec
-from skewless.infra.jobs.cron import cron_trigger
-from skewless.infra.jobs.run import RunId
+from skewless.infra.platform.jobs.cron import cron_trigger
+from skewless.infra.platform.jobs.run import RunId
 
 _EVERY = re.compile(r"@every (?P<number>\d+(?:\.\d+)?)(?P<unit>[smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -10,10 +10,10 @@ from typing import Any
 
 from skewless.contract.clock import Clock, from_us
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.execution import Completion, Execution, Launch
-from skewless.infra.jobs.ledger import Ledger, Request, Requests
-from skewless.infra.jobs.run import Run, RunId, State
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.platform.jobs.execution import Completion, Execution, Launch
+from skewless.infra.platform.jobs.ledger import Ledger, Request, Requests
+from skewless.infra.platform.jobs.run import Run, RunId, State
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.training.scheduling.job import DueTick, Job, find_due_ticks
 
 _log = EventLogger()

@@ -17,9 +17,9 @@ import pandas as pd
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.runtimes.catboost_json import EXTENSION, MISSING, CatBoostModel, read_model
-from skewless.infra.runtimes.catboost_trees import link_scores
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.catboost_json import EXTENSION, MISSING, CatBoostModel, read_model
+from skewless.infra.models.runtimes.catboost_trees import link_scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless.training.trainers.port import (
     Parameters,
     Queries,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless.training.stored_matrix import StoredMatrix
 from skewless.training.trainers.port import (
     AnyTrainingSet,

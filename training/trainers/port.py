@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Algorithm, ModelSpec, Task
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.training.stored_matrix import StoredMatrix, read_batches
 
 _THRESHOLDS_PER_FEATURE = 40

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.runtimes.port import Matrix, Vector
-from skewless.infra.runtimes.tree_arrays import Bools, TreeArrays
+from skewless.infra.models.runtimes.port import Matrix, Vector
+from skewless.infra.models.runtimes.tree_arrays import Bools, TreeArrays
 from skewless.training.trainers.port import (
     TrainedModel,
     TrainingSet,

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.runtimes import cuda, xgboost_cuda
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
-from skewless.infra.storage.durable import make_folder
-from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.models.runtimes import cuda, xgboost_cuda
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.platform.storage.durable import make_folder
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.training.trainers.port import (
     AnyTrainingSet,
     Parameters,

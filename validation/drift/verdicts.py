@@ -13,7 +13,7 @@ from skewless.contract.clock import from_us
 from skewless.contract.lifecycle import Watch
 from skewless.contract.render import count_text
 from skewless.contract.status import BoolArray
-from skewless.infra.predictions.live_predictions import LivePredictions
+from skewless.infra.records.predictions.live_predictions import LivePredictions
 from skewless.validation.drift.histograms import (
     Bins,
     Counts,

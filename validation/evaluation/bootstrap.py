@@ -11,7 +11,7 @@ import numpy as np
 
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Task
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.metrics import Groups, ScoredRows, weighted_metric
 
 RESAMPLES = 1_000

@@ -10,7 +10,7 @@ import numpy as np
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.metrics import METRICS
 from skewless.contract.spec import ModelSpec, Task
-from skewless.infra.runtimes.port import Scores, Vector
+from skewless.infra.models.runtimes.port import Scores, Vector
 from skewless.validation.evaluation.metrics import (
     BINS,
     Groups,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skewless.infra.runtimes.port import Scores, Vector
+from skewless.infra.models.runtimes.port import Scores, Vector
 from skewless.validation.evaluation.metrics import row_values
 
 Units = npt.NDArray[np.uint64]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.infra.runtimes.port import Matrix, Scores, Vector
+from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 
 Metrics = dict[str, float | None]
 """Metric -> its value; None if it is undefined for the rows."""

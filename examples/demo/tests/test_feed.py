@@ -14,10 +14,10 @@ import pytest
 from skewless import Project
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import PlaceError
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.worker import Worker
+from skewless.infra.ingest.streams.backfill import Backfiller
+from skewless.infra.ingest.streams.worker import Worker
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless_demo.feed import Feed
 from tests.worlds.windowed_types import write_repo
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.alerts.alerts import Alerts
+from skewless.infra.platform.alerts.alerts import Alerts
 from skewless.project import Project
 from skewless_demo.story import FOLDER
 from tests.browser.room import running_room

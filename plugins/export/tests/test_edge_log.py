@@ -10,7 +10,7 @@ import pytest
 
 from plugins.export.tests.tree_exports import find_toolchain, find_wasm
 from skewless.contract.errors import PackageError, SourceError
-from skewless.infra.packages.package import open_package
+from skewless.infra.models.packages.package import open_package
 from skewless_export.export import certify, export
 from skewless_export.wasm import wasm_scores
 from tests.worlds.command_line import run

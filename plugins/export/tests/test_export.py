@@ -17,8 +17,8 @@ import pytest
 from plugins.export.tests.tree_exports import find_toolchain
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.signing import trusted_documents
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.signing import trusted_documents
 from skewless_export import export as exporting
 from skewless_export import targets, treelite_model, triton_repository
 from skewless_export.export import certify, export

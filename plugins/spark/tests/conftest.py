@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import Executor, open_executor
+from skewless.infra.reads.engines.port import Executor, open_executor
 from tests.worlds.frames import make_repo
 
 _MISSING = "needs Spark: make setup-spark"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
+from skewless.infra.reads.engines.port import open_executor
 from tests.worlds import engine_contract
 
 

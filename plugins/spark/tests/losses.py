@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
+from skewless.infra.reads.engines.port import open_executor
 from tests.worlds.engine_contract import check_losses
 from tests.worlds.killer import find_workers
 

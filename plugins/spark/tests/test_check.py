@@ -8,8 +8,8 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
-from skewless.infra.host.plugins import plugin_names
+from skewless.infra.platform.host.plugins import plugin_names
+from skewless.infra.reads.engines.port import open_executor
 
 
 def test_the_engine_is_registered_and_names_the_package_that_it_lacks() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.engines.port import Executor
+from skewless.infra.reads.engines.port import Executor
 from tests.worlds import engine_contract
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.spec import TimeMode
-from skewless.infra.engines.port import Executor
+from skewless.infra.reads.engines.port import Executor
 from tests.worlds.frames import (
     ROWS,
     SERVICE,

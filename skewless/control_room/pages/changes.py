@@ -8,8 +8,8 @@ from typing import Any
 from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Known, Page, Part, Query, read_part
-from skewless.infra.access.audit import AuditLog, AuditRecord
-from skewless.infra.plans.needed_views import CHAMPION
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.platform.access.audit import AuditLog, AuditRecord
 from skewless.project import Project
 
 _PAGE = 50

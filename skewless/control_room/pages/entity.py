@@ -15,10 +15,10 @@ from skewless.contract.windows.view import WindowView
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_part
 from skewless.control_room.pages.predictions import cut_inputs
-from skewless.infra.predictions.search import PredictionList
-from skewless.operations.entity_values import Entity, EntityRow, read_logged, read_online, select_views
-from skewless.operations.erasure.erase import NOT_COVERED
-from skewless.operations.predictions import LoggedPrediction, list_of_models, parse_entity, with_outcomes
+from skewless.infra.records.predictions.search import PredictionList
+from skewless.operations.data.entity_values import Entity, EntityRow, read_logged, read_online, select_views
+from skewless.operations.data.erasure.erase import NOT_COVERED
+from skewless.operations.predictions.predictions import LoggedPrediction, list_of_models, parse_entity, with_outcomes
 from skewless.project import Project
 
 VIEWS, PREDICTIONS = 5, 20

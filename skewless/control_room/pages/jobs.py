@@ -9,11 +9,11 @@ from functools import partial
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Query
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import RunSpan
-from skewless.infra.plans.applied_plan import read_plan_number
-from skewless.infra.storage.leases import Leases
-from skewless.operations.rollout import needs_step
+from skewless.infra.definitions.plans.applied_plan import read_plan_number
+from skewless.infra.platform.jobs.ledger import Ledger, Requests
+from skewless.infra.platform.jobs.run import RunSpan
+from skewless.infra.platform.storage.leases import Leases
+from skewless.operations.models.rollout import needs_step
 from skewless.project import Project
 from skewless.training.scheduling.job import Job, latest_tick, list_jobs
 

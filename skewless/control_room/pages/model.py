@@ -22,10 +22,10 @@ from skewless.control_room.pages.model_parts import (
     read_training,
 )
 from skewless.control_room.pages.models import CHAMPION, check_model
-from skewless.operations.model_history import ModelDecision, policy_text, read_decisions, role, traffic_share
-from skewless.operations.rollout import show_rollout
-from skewless.operations.stored_results import last_run
-from skewless.operations.versions import Version, read_versions
+from skewless.operations.models.model_history import ModelDecision, policy_text, read_decisions, role, traffic_share
+from skewless.operations.models.rollout import show_rollout
+from skewless.operations.models.stored_results import last_run
+from skewless.operations.models.versions import Version, read_versions
 from skewless.project import Project
 
 MOST_VERSIONS = 10

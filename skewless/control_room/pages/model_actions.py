@@ -6,9 +6,9 @@ from skewless.contract.errors import ConflictError, RequestError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.pages.model import seen_state
-from skewless.operations.model_history import policy_text
-from skewless.operations.rollout import RolloutOutcome
-from skewless.operations.versions import Promotion
+from skewless.operations.models.model_history import policy_text
+from skewless.operations.models.rollout import RolloutOutcome
+from skewless.operations.models.versions import Promotion
 from skewless.project import Project
 
 _CHANGES = {

@@ -15,10 +15,10 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Unknown, read_part
 from skewless.control_room.pages.models import DriftState, read_drift
 from skewless.control_room.plots import TimeCurve
-from skewless.infra.packages.package import open_package, read_document
-from skewless.infra.predictions.counts import HOUR_US, count_predictions
-from skewless.operations.drift import drift_reports
-from skewless.operations.stored_results import StoredQuality, VersionQuality, judge_quality, read_quality
+from skewless.infra.models.packages.package import open_package, read_document
+from skewless.infra.records.predictions.counts import HOUR_US, count_predictions
+from skewless.operations.models.drift import drift_reports
+from skewless.operations.models.stored_results import StoredQuality, VersionQuality, judge_quality, read_quality
 from skewless.project import Project
 
 _MOST_CURVES = 6

@@ -12,10 +12,10 @@ from skewless.control_room.page import Known, Page, Part, Query, read_part
 from skewless.control_room.pages.model import AliasHolder, seen_state
 from skewless.control_room.pages.model_parts import TrainingPart, read_training
 from skewless.control_room.pages.models import CHAMPION, check_model
-from skewless.infra.packages.approvals import Approval
-from skewless.operations.card import ModelCard, card
-from skewless.operations.model_history import role, traffic_share
-from skewless.operations.versions import read_moves
+from skewless.infra.models.packages.approvals import Approval
+from skewless.operations.models.card import ModelCard, card
+from skewless.operations.models.model_history import role, traffic_share
+from skewless.operations.models.versions import read_moves
 from skewless.project import Project
 
 _MOST_MOVES = 50

@@ -17,11 +17,11 @@ from skewless.control_room.actions import Action, Values
 from skewless.control_room.database_state import DatabaseState, ask_database
 from skewless.control_room.inquiry import Inquiry
 from skewless.control_room.page import Known, Page, Part, Query, Unknown, read_part
+from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import Catalog
-from skewless.infra.plans.applied_plan import AppliedPlan, read_applied
-from skewless.infra.predictions.segments import PREDICTIONS
-from skewless.operations.gaps import Gap, read_model_gaps, read_replay_gaps, read_view_gaps
-from skewless.operations.status import (
+from skewless.infra.records.predictions.segments import PREDICTIONS
+from skewless.operations.health.gaps import Gap, read_model_gaps, read_replay_gaps, read_view_gaps
+from skewless.operations.health.status import (
     OnlineStatus,
     PlanStatus,
     ProcessStatus,
@@ -29,7 +29,7 @@ from skewless.operations.status import (
     plan_status,
     running_processes,
 )
-from skewless.operations.troubles import (
+from skewless.operations.health.troubles import (
     Trouble,
     read_alert_troubles,
     read_failed_jobs,

@@ -10,13 +10,13 @@ from typing import Any
 from skewless.contract.errors import RequestError, ScopeError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import MOST_TEXT, Known, Page, Part, Query, Unknown, read_part
-from skewless.infra.outcomes.labelled_log import FoundOutcome
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import PredictionEntry
-from skewless.infra.predictions.search import PredictionSearch, find_prediction
-from skewless.operations.predictions import find_outcome
-from skewless.operations.similar import find_similar
-from skewless.operations.why import find_bound, find_outside, prove
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.records.outcomes.labelled_log import FoundOutcome
+from skewless.infra.records.predictions.reader import PredictionEntry
+from skewless.infra.records.predictions.search import PredictionSearch, find_prediction
+from skewless.operations.predictions.predictions import find_outcome
+from skewless.operations.predictions.similar import find_similar
+from skewless.operations.predictions.why import find_bound, find_outside, prove
 from skewless.project import Project
 from skewless.validation.explanation import (
     ExplainedFeature,

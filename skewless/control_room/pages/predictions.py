@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from skewless.contract.errors import ScopeError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Page, Part, Query, read_part
-from skewless.infra.predictions.search import PredictionList
-from skewless.operations.predictions import list_of_models
+from skewless.infra.records.predictions.search import PredictionList
+from skewless.operations.predictions.predictions import list_of_models
 from skewless.project import Project
 
 SHOWN = 50

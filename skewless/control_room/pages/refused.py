@@ -9,8 +9,8 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
 from skewless.control_room.actions import Action, Values
 from skewless.control_room.page import Known, Page, Part, Query, read_part
-from skewless.infra.materialization.skipped_rows import SkippedRows, read_last_skipped
-from skewless.operations.refused import (
+from skewless.infra.ingest.materialization.skipped_rows import SkippedRows, read_last_skipped
+from skewless.operations.data.refused import (
     RefusedBatch,
     RefusedLog,
     RefusedRow,

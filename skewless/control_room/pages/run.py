@@ -13,9 +13,9 @@ from skewless.control_room.actions import Action, Values
 from skewless.control_room.database_state import ask_database
 from skewless.control_room.page import Page, Part, Query, read_part
 from skewless.control_room.pages.jobs import RunRow, may_see, planned_jobs
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import RunId
-from skewless.infra.storage.leases import Leases
+from skewless.infra.platform.jobs.ledger import Ledger, Requests
+from skewless.infra.platform.jobs.run import RunId
+from skewless.infra.platform.storage.leases import Leases
 from skewless.project import Project
 from skewless.training.scheduling.job import find_job
 

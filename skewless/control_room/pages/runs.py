@@ -16,8 +16,8 @@ from skewless.control_room.page import Page, Part, Query, Unknown, read_part
 from skewless.control_room.pages.jobs import KINDS, JobList, RunRow, may_see, read_jobs
 from skewless.control_room.plots import Span
 from skewless.control_room.render import to_url
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import RunId, RunSpan
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import RunId, RunSpan
 from skewless.project import Project
 
 _DAY_US = 86_400_000_000

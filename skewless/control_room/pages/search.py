@@ -9,7 +9,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.plain_record import PlainRecord
 from skewless.control_room.page import Page, Query
 from skewless.control_room.render import to_url
-from skewless.infra.jobs.run import RunId
+from skewless.infra.platform.jobs.run import RunId
 from skewless.project import Project
 
 _MOST = 50

@@ -16,16 +16,16 @@ from skewless.control_room.page import Page, Part, Query, Unknown, read_part
 from skewless.control_room.plots import TimeCurve
 from skewless.infra.log.daily_counts import DAY_US
 from skewless.infra.log.partitions import source_logs
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.operations.refused import DayCount, days_of
-from skewless.operations.view_changes import (
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
+from skewless.operations.data.refused import DayCount, days_of
+from skewless.operations.health.view_changes import (
     DefinitionHistory,
     ViewDrift,
     definition_lines,
     read_history,
     read_view_drift,
 )
-from skewless.operations.view_facts import (
+from skewless.operations.health.view_facts import (
     ViewAge,
     ViewDelay,
     ViewReader,

@@ -16,8 +16,8 @@ from feast.data_format import DeltaFormat
 from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from skewless.contract.errors import GateError, RequestError, SourceError
-from skewless.infra.materialization.skipped_rows import read_skipped
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.materialization.skipped_rows import read_skipped
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.feast.conformance.test_views import table_frame
 from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
 from tests.worlds.feast_repo import users_of

@@ -14,8 +14,8 @@ from feast import Entity, FeatureService
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from skewless.infra.materialization.skipped_rows import read_skipped
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.materialization.skipped_rows import read_skipped
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.node import Node
 from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
 from tests.worlds.feast_repo import USER, users_of

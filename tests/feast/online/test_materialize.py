@@ -16,7 +16,7 @@ from feast.types import Float64, Int64, Json, Map
 
 from skewless.contract.clock import to_us
 from skewless.infra.feast_plugins.engine import build_event_range
-from skewless.infra.offline.changes import EventRange
+from skewless.infra.reads.offline.changes import EventRange
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, KINDS, pair_of_views
 from tests.worlds.feast_repo import USER, users_of

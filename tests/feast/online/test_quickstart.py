@@ -13,7 +13,7 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.docs.pages import blocks, page, section
 from tests.feast.online.conftest import Make
 from tests.servers.node import Node

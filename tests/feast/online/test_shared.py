@@ -16,10 +16,10 @@ from feast import FeatureStore
 from feast.cli.cli import cli
 
 from skewless.contract.clock import SystemClock, from_us
-from skewless.infra.engines.processes import ProcessExecutor
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.feast_plugins.stored_views import build_stored_view
+from skewless.infra.reads.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.reads.engines.task import Task, TaskResult
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.worlds.feast_repo import tear_down

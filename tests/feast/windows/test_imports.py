@@ -24,9 +24,9 @@ print("checked")
 WINDOWS = {
     "skewless.infra.feast_plugins.online_windows",
     "skewless.infra.feast_plugins.window_history",
-    "skewless.infra.offline.window_join",
-    "skewless.infra.online.window_states",
-    "skewless.infra.streams.redis_link",
+    "skewless.infra.reads.offline.window_join",
+    "skewless.infra.reads.online.window_states",
+    "skewless.infra.ingest.streams.redis_link",
 }
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.join import Order
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.join import Order
 from tests.feast.windows.conftest import MakeWindowed
 from tests.worlds.windowed import HOUR, MINUTE, NOW, STAMP
 from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some

@@ -11,7 +11,7 @@ import redis
 
 from benchmarks.server import bytes_per_key, empty, own_server, server_version, used_bytes
 from benchmarks.wire import push, set_commands
-from skewless.infra.online.private_server import find_binary
+from skewless.infra.reads.online.private_server import find_binary
 
 N, SIZE = 6_000, 500
 

@@ -10,12 +10,12 @@ import pytest
 import redis
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.servers import LastArgument
-from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.retirement import ViewLifecycle, read_lifecycles
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.reads.online.servers import LastArgument
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit

@@ -13,11 +13,11 @@ import pytest
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import StalePlanError
 from skewless.contract.settings import Settings
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import StoredTargetVersions, TargetVersions
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.needed_views import StoredTargetVersions, TargetVersions
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from tests.worlds.command_line import done, run

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.built_once import built_once
 from tests.worlds.command_line import done
 from tests.worlds.payments_data import write_payments

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, GateError, PackageError, PlaceError, RequestError, StoreError
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.packages.approvals import Approvals
-from skewless.infra.packages.package import open_package, verify_folder
-from skewless.operations import adoption
+from skewless.infra.models.packages.approvals import Approvals
+from skewless.infra.models.packages.package import open_package, verify_folder
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.operations.models import adoption
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 

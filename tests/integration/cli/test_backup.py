@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.schema import count_rows
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.schema import count_rows
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.architecture.test_import_budget import OFFLINE, ROOT, packages
 from tests.integration.cli.conftest import SETTINGS, settings
 from tests.worlds.command_line import ROWS, done

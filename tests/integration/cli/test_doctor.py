@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.runtimes import candidates, nvforest, xgboost_cuda
-from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.cuda import Driver
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.packages import check_scoring
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.runtimes import candidates, nvforest, xgboost_cuda
+from skewless.infra.models.runtimes.candidates import RuntimeCandidate
+from skewless.infra.models.runtimes.cuda import Driver
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.checkup.packages import check_scoring
 from tests.integration.infra.runtimes.nvforest_folder import FOLDER as NVFOREST
 from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
 from tests.worlds.command_line import run

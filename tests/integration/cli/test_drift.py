@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.infra.alerts.alerts import Alert, Alerts
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.alerts.alerts import Alert, Alerts
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.command_line import done, fingerprint, run
 
 

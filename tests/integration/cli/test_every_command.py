@@ -13,9 +13,9 @@ import pytest
 from skewless.commands.all_commands import COMMANDS, plugin_commands, sections_of
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
-from skewless.infra import pages
-from skewless.infra.plans.applied_plan import read_applied
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.applied_plan import read_applied
+from skewless.infra.platform import pages
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
 

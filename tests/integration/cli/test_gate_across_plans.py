@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit
 from tests.worlds.windowed import MEAN, write_repo

@@ -17,11 +17,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from skewless.infra.ingest.streams import importing
+from skewless.infra.ingest.streams.import_records import ImportRecords
+from skewless.infra.ingest.streams.importing import Importer
 from skewless.infra.log.catalog import Catalog
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.streams import importing
-from skewless.infra.streams.import_records import ImportRecords
-from skewless.infra.streams.importing import Importer
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.integration.cli.import_repo import give_ids, imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import Said, done, run

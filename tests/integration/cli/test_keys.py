@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import AccessError
-from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import KeyStore
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from tests.worlds.command_line import done, fingerprint, run
 

@@ -16,8 +16,8 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import done
 from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW
@@ -83,7 +83,7 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
     then = get(repo, "--as-of", tomorrow)
     assert then["knowledge"]["features"]["landings_1h"] < then["event_time"]["features"]["landings_1h"]
     clock.set(clock.now_us() - HOUR)  # not to NOW: the states are from after it
-    monkeypatch.setattr("skewless.infra.streams.worker_group._IDLE_S", 4.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._IDLE_S", 4.0)
     done("stream", "--until-idle", "--repo", repo)
     assert get(repo)["online"]["features"]["landings_1h"] == before + 20
 

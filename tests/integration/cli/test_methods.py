@@ -24,7 +24,7 @@ from skewless.commands.operate import invoke_in_process
 from skewless.commands.output import plain
 from skewless.commands.serve import reply_body
 from skewless.contract.errors import SkewlessError
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.workspace import Workspace
 from tests.docs.pages import names, page, section, table
 from tests.worlds.command_line import ROWS, run

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.store import PackageStore
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.store import PackageStore
 from skewless.project import Project
 from tests.reliability.promotion_kills import promote_again
 from tests.servers.node import Node

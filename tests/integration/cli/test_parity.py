@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.command_line import done, run
 from tests.worlds.windowed import MINUTE, NOW, STAMP, write_repo
 

@@ -13,9 +13,9 @@ import pytest
 from feast import Entity, FeatureStore
 from feast.value_type import ValueType
 
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.plans.applied_plan import read_plan_number
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.applied_plan import read_plan_number
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.command_line import Said, done, fingerprint, run
 from tests.worlds.edits import edit
 from tests.worlds.windowed import write_repo

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.edits import edit

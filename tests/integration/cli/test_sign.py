@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import DefinitionError, PackageError, RequestError
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.signing import key_removals
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.signing import key_removals
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 

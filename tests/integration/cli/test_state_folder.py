@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.machine import check_trust
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.durable import make_folder
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.checkup.machine import check_trust
 from tests.worlds.command_line import run
 
 VERBS = (
@@ -74,16 +74,16 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         if ".mkdir(" in path.read_text()
     }
     assert found == {
-        "infra/storage/durable.py": 1,
+        "infra/platform/storage/durable.py": 1,
         "skewless/operations/sample.py": 1,  # data of a new project
         "infra/feast_plugins/saved_rows.py": 2,  # where a user's Feast definitions say
-        "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
+        "infra/models/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says
         "serving/batch_files.py": 1,  # as above
         "validation/data_docs.py": 1,  # as above, or in the state folder
         "skewless/operations/init.py": 2,  # a new project
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too
-        "skewless/operations/platforms.py": 1,  # of this user in the temporary folder of a container
+        "skewless/operations/state/platforms.py": 1,  # of this user in the temporary folder of a container
     }
 
 

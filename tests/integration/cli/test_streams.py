@@ -13,15 +13,15 @@ import pytest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from skewless.infra.host.metrics import serve_metrics
+from skewless.infra.ingest.streams import importing
+from skewless.infra.ingest.streams.importing import Importer
+from skewless.infra.ingest.streams.source_counts import SourceCounts
+from skewless.infra.ingest.streams.worker_group import collect_streams
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams import importing
-from skewless.infra.streams.importing import Importer
-from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.worker_group import collect_streams
+from skewless.infra.platform.host.metrics import serve_metrics
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.architecture.test_import_budget import OFFLINE, packages
 from tests.integration.cli.test_command_imports import ONLINE, SLOW, loaded_by
 from tests.worlds.command_line import done, run

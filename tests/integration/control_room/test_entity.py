@@ -17,9 +17,9 @@ from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages import entity
 from skewless.control_room.pages.entity import PAGE, EntityPage, read_entity_page
 from skewless.infra.log.readers import list_readers
-from skewless.infra.offline.labels import label_source
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.operations.erasure import erase as erasure
+from skewless.infra.reads.offline.labels import label_source
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.data.erasure import erase as erasure
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.shown_pages import NOWHERE, read_empty, show

@@ -11,9 +11,9 @@ from skewless.control_room.page import Known, Query
 from skewless.control_room.pages import model
 from skewless.control_room.pages.model_version import read_version
 from skewless.control_room.readers import Readers
-from skewless.infra.jobs.ledger import Requests
-from skewless.operations import rollout
-from skewless.operations.versions import Promotion
+from skewless.infra.platform.jobs.ledger import Requests
+from skewless.operations.models import rollout
+from skewless.operations.models.versions import Promotion
 from skewless.project import Project
 from skewless.training.decision import Decision
 from tests.integration.control_room.conftest import OnePerson, Pages

@@ -16,9 +16,9 @@ from skewless.control_room.pages import model, model_parts, model_version, model
 from skewless.control_room.pages.model import read_model
 from skewless.control_room.pages.model_version import read_version
 from skewless.control_room.pages.models import read_models
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.predictions.counts import HOUR_US, count_predictions
-from skewless.infra.storage.database import Database
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.records.predictions.counts import HOUR_US, count_predictions
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.model_pages import first_row, html, known, page_of, store_run

@@ -18,15 +18,15 @@ from skewless.control_room.app import to_json
 from skewless.control_room.page import Known, Query, Unknown
 from skewless.control_room.pages.now import ACTIONS, Now, read_now
 from skewless.control_room.render import render
-from skewless.infra.alerts.alerts import Alert, Alerts
-from skewless.infra.host import processes
-from skewless.infra.host.processes import Process
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import Run, RunId
-from skewless.infra.storage.documents import Documents, Records
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, save_last
-from skewless.operations.gaps import Gap
-from skewless.operations.troubles import Trouble
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, save_last
+from skewless.infra.platform.alerts.alerts import Alert, Alerts
+from skewless.infra.platform.host import processes
+from skewless.infra.platform.host.processes import Process
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import Run, RunId
+from skewless.infra.platform.storage.documents import Documents, Records
+from skewless.operations.health.gaps import Gap
+from skewless.operations.health.troubles import Trouble
 from skewless.project import Project
 from tests.worlds.trained import MODEL, NOW, SECOND, copy_project, open_project
 

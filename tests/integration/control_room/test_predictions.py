@@ -16,10 +16,10 @@ from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages.prediction import PAGE, Missing, PredictionAnswer, read_prediction
 from skewless.control_room.pages.predictions import PAGE as LIST_PAGE
 from skewless.control_room.pages.predictions import SHOWN, read_predictions
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.predictions.search import find_prediction
-from skewless.operations.similar import find_similar
-from skewless.operations.why import why
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.infra.records.predictions.search import find_prediction
+from skewless.operations.predictions.similar import find_similar
+from skewless.operations.predictions.why import why
 from skewless.project import Project
 from skewless.validation.similar import gower_distances, spreads_of
 from tests.worlds.hostile_text import MARKUP

@@ -13,13 +13,13 @@ from skewless.contract.errors import ConflictError, GateError, RequestError
 from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages.refused import ACTIONS, PAGE, Refused, read_refused
 from skewless.control_room.render import to_url
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.ingest.materialization.skipped_rows import save_skipped
 from skewless.infra.log.daily_counts import DAY_US, DailyCounts, RowCounts
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.materialization.skipped_rows import save_skipped
-from skewless.operations.refused import RefusedLog, list_refused
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import Run, RunId
+from skewless.operations.data.refused import RefusedLog, list_refused
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.shown_pages import NOWHERE, read_empty, show

@@ -18,8 +18,8 @@ from skewless.control_room.pages import ACTIONS
 from skewless.control_room.pages.run import read_run
 from skewless.control_room.pages.runs import RunsOfDay, read_runs
 from skewless.control_room.render import render
-from skewless.infra.jobs.ledger import Ledger, Requests
-from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.platform.jobs.ledger import Ledger, Requests
+from skewless.infra.platform.jobs.run import Run, RunId
 from skewless.operations import BY_HAND
 from skewless.project import Project
 from tests.worlds.trained import MODEL, NOW, SECOND, copy_project, open_project

@@ -12,10 +12,10 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.control_room.page import Known, Part, Query, Unknown
 from skewless.control_room.pages.views import PAGE, VIEW_PAGE, ViewAnswer, read_view, read_views
+from skewless.infra.definitions.plans.applied_plan import hold_apply, save_applied
 from skewless.infra.log.daily_counts import DAY_US, DailyCounts, RowCounts
-from skewless.infra.plans.applied_plan import hold_apply, save_applied
-from skewless.infra.storage.documents import Documents, Records
-from skewless.operations.drift import check_drift
+from skewless.infra.platform.storage.documents import Documents, Records
+from skewless.operations.models.drift import check_drift
 from skewless.project import Project
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.plans import make_view

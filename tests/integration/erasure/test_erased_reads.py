@@ -11,7 +11,7 @@ import pytest
 
 from skewless import ManualClock, workspace
 from skewless.infra.log.compaction import rewrite_segments
-from skewless.infra.predictions.segments import open_prediction_log
+from skewless.infra.records.predictions.segments import open_prediction_log
 from skewless.project import Project
 from tests.worlds.erasures import DAY, ERASED, NOW, SHOPS, delete_in_sources, fill, write_repo
 

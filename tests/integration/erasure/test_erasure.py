@@ -17,15 +17,15 @@ import pytest
 
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.keys import KeyCodec
-from skewless.infra.engines.task import TaskResult
+from skewless.infra.ingest.streams.backfill import Backfiller
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import REJECT, rejected_reasons
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import release_reader
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.storage.documents import Documents, Records
-from skewless.infra.streams.backfill import Backfiller
+from skewless.infra.platform.storage.documents import Documents, Records
+from skewless.infra.reads.engines.task import TaskResult
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.project import Project
 from skewless.validation.parity import Parity
 from tests.integration.erasure.conftest import MakeRepo

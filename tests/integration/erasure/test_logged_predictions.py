@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import open_outcome_log
-from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, prediction_spool
+from skewless.infra.records.outcomes.log import open_outcome_log
+from skewless.infra.records.predictions.segments import PREDICTIONS, SCHEMA, prediction_spool
 from skewless.project import Project
 from tests.worlds.erasures import ERASED, NOW, SHOPS, USERS, delete_in_sources, fill, write_repo
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.materialization.latest_rows import LatestRows
-from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.storage.documents import Records
-from skewless.operations.erasure.entity import Entity
+from skewless.infra.ingest.materialization.latest_rows import LatestRows
+from skewless.infra.ingest.materialization.materialize import Materializer
+from skewless.infra.platform.storage.documents import Records
+from skewless.operations.data.erasure.entity import Entity
 from skewless.project import Project
 from skewless.validation.parity import Parity
 from tests.integration.erasure.conftest import MakeRepo

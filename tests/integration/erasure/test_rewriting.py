@@ -14,10 +14,10 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact, rewrite_segments
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.file_cache import FileCache
-from skewless.infra.storage.objects import FolderStorage, StoredObject, digest_bytes
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.file_cache import FileCache
+from skewless.infra.platform.storage.objects import FolderStorage, StoredObject, digest_bytes
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.storage.documents import Records
+from skewless.infra.platform.storage.documents import Records
 from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene

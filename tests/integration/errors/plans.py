@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.changes import narrowed
 from tests.integration.errors.requests import LOGGED

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.integration.errors.case import LEDGER, Case, ErrorReply, environment, post, rows, verb
 from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED

@@ -19,10 +19,10 @@ import redis
 
 from skewless.contract.settings import Settings
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.records.predictions.segments import PREDICTIONS, prediction_spool
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit

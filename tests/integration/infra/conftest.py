@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import opened
 from tests.servers.postgres import state_of

@@ -11,7 +11,7 @@ import pyarrow as pa
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import forget_readers
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 
 PARTITION = "events/arrivals/ab12cd/0"
 LATER = 2**62

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.alerts.alerts import TOKEN_VARIABLE, Alert, Alerts, Webhook, open_alerts
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.alerts.alerts import TOKEN_VARIABLE, Alert, Alerts, Webhook, open_alerts
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.postgres import address_of
 
 DRIFT = Alert(

@@ -12,18 +12,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.sqlite_database import AnswerMemory
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.sqlite_database import AnswerMemory
 from tools.postgres_server import PostgresServer
 
 _READER = """
 import json, sys
 from pathlib import Path
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 state = ProjectState(Path(sys.argv[1]), sys.argv[2])
 state.remember_reads()
 print(json.dumps([Documents(state.database, "policy").get(name) for name in ("a", "b")]))
@@ -100,7 +100,7 @@ def test_a_server_that_is_away_is_not_asked_again_for_a_second(tmp_path: Path) -
 def test_the_answers_that_were_not_read_for_the_longest_time_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.storage.sqlite_database._MOST_ANSWERS", 3)
+    monkeypatch.setattr("skewless.infra.platform.storage.sqlite_database._MOST_ANSWERS", 3)
 
     def fail() -> list[tuple[object, ...]]:
         raise StoreError("database", "is down", fix="start it")

@@ -14,11 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import ConflictError, DefinitionError, StalePlanError, StoreError
-from skewless.infra.host import processes
-from skewless.infra.host.processes import ProcessRecord, read_processes
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans import registry
-from skewless.infra.plans.applied_plan import (
+from skewless.infra.definitions.plans import registry
+from skewless.infra.definitions.plans.applied_plan import (
     AppliedPlanReader,
     hash_file,
     hold_apply,
@@ -28,11 +25,14 @@ from skewless.infra.plans.applied_plan import (
     read_registry_state,
     save_applied,
 )
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.host import processes
+from skewless.infra.platform.host.processes import ProcessRecord, read_processes
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.schema import STEPS
+from skewless.infra.reads.offline.engine import connect
 from tests.servers.postgres import ON_POSTGRES, ON_SQLITE, address_of
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit

@@ -12,10 +12,10 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
+from skewless.infra.ingest.materialization import latest_rows, materialize
+from skewless.infra.ingest.materialization.run_report import Pending, RunStep
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.materialization import latest_rows, materialize
-from skewless.infra.materialization.run_report import Pending, RunStep
-from skewless.infra.offline.changes import EventRange
+from skewless.infra.reads.offline.changes import EventRange
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 

@@ -17,8 +17,8 @@ from skewless.infra.log.compaction import CompactionReport, compact
 from skewless.infra.log.log_columns import INGEST
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import list_readers
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import LogVictims
 from tests.integration.infra.partition_logs import (
     PARTITION,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.log.clock_skews import ClockSkews
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.storage.database import Database
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.waiting import until
@@ -43,8 +43,8 @@ def test_a_worker_measures_its_clock_while_it_works(tmp_path: Path, monkeypatch:
         done(verb, "--repo", repo)
     offsets = chain([5_000], repeat(-9_000_000))
     monkeypatch.setattr(RedisWriter, "clock_offset_us", lambda _: next(offsets))
-    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker_group._HOUSEKEEPING_S", 0.1)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._POLL_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._HOUSEKEEPING_S", 0.1)
     with Project(repo) as project:
         stop = threading.Event()
         worker = threading.Thread(target=lambda: project.stream(stop=stop))

@@ -20,9 +20,9 @@ from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.sinks import RedisStreamSink
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.compiler.decisions import compile_decisions
-from skewless.infra.plans.applied_plan import AppliedPlan, hold_apply, read_applied, save_applied
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.decisions import compile_decisions
+from skewless.infra.definitions.plans.applied_plan import AppliedPlan, hold_apply, read_applied, save_applied
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.conditions import depends_on_other_rows, is_large, returns_numbers
 from tests.worlds.deciding import VIEW
 from tests.worlds.plans import columns, make_view

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.compile import compile_repo
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE
 

@@ -14,11 +14,11 @@ from skewless.commands.change_text import change_lines
 from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
-from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.compiled_repo import CompiledRepo
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.compiled_repo import CompiledRepo
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.plans import columns

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents, Records
-from skewless.infra.storage.project_state import ProjectState, open_database
-from skewless.infra.storage.schema import STEPS
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents, Records
+from skewless.infra.platform.storage.project_state import ProjectState, open_database
+from skewless.infra.platform.storage.schema import STEPS
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.servers.postgres import ON_SQLITE, address_of
 
 _JSON = st.recursive(
@@ -148,8 +148,8 @@ def test_a_killed_writer_loses_no_acknowledged_write(project_database: Database)
     """Kill writers at random times: what they reported is stored, and the next writer is not blocked."""
     program = (
         "import sys\n"
-        "from skewless.infra.storage.project_state import open_database\n"
-        "from skewless.infra.storage.documents import Records\n"
+        "from skewless.infra.platform.storage.project_state import open_database\n"
+        "from skewless.infra.platform.storage.documents import Records\n"
         "records = Records(open_database(sys.argv[1]), 'move')\n"
         "while True: print(records.add('n', {}), flush=True)\n"
     )
@@ -191,8 +191,8 @@ def test_a_second_connection_keeps_the_locks_of_the_first(project_database: Data
         assert pool.submit(documents.get, "x").result() == 1
     program = (
         "import sys\n"
-        "from skewless.infra.storage.project_state import open_database\n"
-        "from skewless.infra.storage.documents import Documents\n"
+        "from skewless.infra.platform.storage.project_state import open_database\n"
+        "from skewless.infra.platform.storage.documents import Documents\n"
         "documents = Documents(open_database(sys.argv[1]), 'verdict')\n"
         "documents.put('other', 1); print(sorted(documents.list_all()))\n"
     )

@@ -10,8 +10,8 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import SourceError
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.labels import read_labels
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.labels import read_labels
 from skewless.project import Project
 from tests.worlds.payments_data import TEMPLATE, write_sample
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from skewless.infra.engines.results import FOLDER
+from skewless.infra.reads.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.engine_contract import check_killed_writes, open_windowed_project
 from tests.worlds.workers import WORKERS, TwiceExecutor

@@ -14,16 +14,16 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, RequestError, SkewlessError, SourceError
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
-from skewless.infra.engines.processes import ProcessExecutor
-from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.reads.engines.port import open_executor
+from skewless.infra.reads.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.task import Task, TaskResult
 from tests.worlds.tasks import make_tasks
 from tests.worlds.waiting import is_alive
 
 ROOT = Path(__file__).parents[3]
 DRIVER = """
 import sys
-from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.processes import ProcessExecutor
 from tests.worlds.tasks import make_tasks
 results = ProcessExecutor(2).run(make_tasks("count", 2))
 for result in results: print(result.values["pid"], flush=True)

@@ -17,20 +17,20 @@ import pytest
 from skewless.contract.columns import Column
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.job import Jobs, spill_folder
-from skewless.infra.engines.processes import ProcessExecutor
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.engines.task import TaskResult
-from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.bucket_order import BucketOrder, BucketRange
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.join import Order
-from skewless.infra.offline.views import LogExtents, OfflineViews
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.job import Jobs, spill_folder
+from skewless.infra.reads.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.reads.engines.task import TaskResult
+from skewless.infra.reads.engines.view_reads import EngineViews
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.join import Order
+from skewless.infra.reads.offline.views import LogExtents, OfflineViews
 from tests.integration.training.test_stored_dataset import check_same, make_small_parts
 from tests.integration.training.test_stored_dataset import leftovers as stored_leftovers
 from tests.worlds import engine_contract
@@ -232,9 +232,9 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
     with open_engine_world(tmp_path) as world:
         tasks = make_tasks("count", 8, seconds=0.3)
         program = (
-            "from pathlib import Path; from skewless.infra.engines.job import Jobs\n"
-            "from skewless.infra.engines.processes import ProcessExecutor\n"
-            "from skewless.infra.storage.project_state import ProjectState\n"
+            "from pathlib import Path; from skewless.infra.reads.engines.job import Jobs\n"
+            "from skewless.infra.reads.engines.processes import ProcessExecutor\n"
+            "from skewless.infra.platform.storage.project_state import ProjectState\n"
             "from tests.worlds.tasks import make_tasks\n"
             f"jobs = Jobs(state=ProjectState(Path({str(world.shop.state)!r})), executor=ProcessExecutor(2))\n"
             "with jobs.run('count', lambda: make_tasks('count', 8, seconds=0.3),"

@@ -7,7 +7,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.event_columns import parse_columns, parse_names, read_file_columns
+from skewless.infra.definitions.compiler.event_columns import parse_columns, parse_names, read_file_columns
 from tests.worlds.plans import columns
 
 

@@ -14,10 +14,10 @@ from skewless.contract.errors import DefinitionError, RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.definitions import kafka_event_source
-from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.redis_link import open_sender
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.ingest.streams.redis_link import open_sender
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.registry import Registry
 from tests.worlds.edits import edit
 from tests.worlds.windowed_types import KAFKA, PUSH, write_repo

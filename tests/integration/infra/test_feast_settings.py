@@ -13,11 +13,11 @@ from feast import FeatureStore
 from feast.repo_config import load_repo_config
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.feast_settings import UnreadOfflineStoreConfig, load_settings
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.feast_settings import UnreadOfflineStoreConfig, load_settings
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last, save_last
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last, save_last
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.postgres import address_of
 
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.log_parts import (
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.log_parts import (
     measure_event_delays,
     measure_latest_delays,
     read_log_partitions,
     read_rows_at,
 )
-from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.streams import BASE, SOURCE
 
 SECOND = 1_000_000

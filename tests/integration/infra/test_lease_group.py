@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.lease_group import LeaseGroup
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.lease_group import LeaseGroup
 from tests.servers.postgres import ON_SQLITE, address_of
 
 N = 7
 TTL_S = 0.3
 MEMBER = """
 import sys, time
-from skewless.infra.storage.lease_group import LeaseGroup
-from skewless.infra.storage.project_state import open_database
+from skewless.infra.platform.storage.lease_group import LeaseGroup
+from skewless.infra.platform.storage.project_state import open_database
 print(len(LeaseGroup(open_database(sys.argv[1]), "g", 7, 60.0).send_heartbeat([]).acquired), flush=True)
 time.sleep(1_000)
 """

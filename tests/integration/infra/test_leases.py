@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from skewless.contract.errors import ConflictError
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.leases import Lease, Leases, new_holder
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.leases import Lease, Leases, new_holder
 from tests.servers.postgres import ON_SQLITE, address_of
 
 
@@ -103,8 +103,8 @@ def test_a_former_holder_finds_out_and_does_not_release_the_lease_of_the_next(pr
 def test_the_lease_of_a_killed_process_is_free_at_once(project_database: Database) -> None:
     program = (
         "import sys, time\n"
-        "from skewless.infra.storage.project_state import open_database\n"
-        "from skewless.infra.storage.leases import Leases\n"
+        "from skewless.infra.platform.storage.project_state import open_database\n"
+        "from skewless.infra.platform.storage.leases import Leases\n"
         "print(Leases(open_database(sys.argv[1]), 600).acquire('job'), flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -10,8 +10,8 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import CompactionReport, compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.objects import FolderStorage, StoredObject
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.objects import FolderStorage, StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.partition_logs import (
     bounds,
     fill,

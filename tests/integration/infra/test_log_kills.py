@@ -9,7 +9,7 @@ import pytest
 
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import WINS, WRITERS, LogVictims
 from tests.integration.infra.partition_logs import bounds, fill, listed, objects, opened, read, sweep, values
 

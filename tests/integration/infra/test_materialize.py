@@ -17,12 +17,12 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
+from skewless.infra.ingest.materialization.skipped_rows import read_skipped
 from skewless.infra.log.log_columns import RAW, REJECT
-from skewless.infra.materialization.skipped_rows import read_skipped
-from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.storage.database import Row
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Row
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 

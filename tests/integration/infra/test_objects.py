@@ -19,10 +19,10 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.storage.cloud_storage import CloudStorage
-from skewless.infra.storage.file_cache import FileCache
-from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_bytes
-from skewless.infra.storage.project_state import ProjectState, open_storage
+from skewless.infra.platform.storage.cloud_storage import CloudStorage
+from skewless.infra.platform.storage.file_cache import FileCache
+from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject, digest_bytes
+from skewless.infra.platform.storage.project_state import ProjectState, open_storage
 from tests.servers.object_storage import BUCKET, CREDENTIALS, ObjectStorageServer, running_object_storage
 from tests.worlds.waiting import until
 
@@ -33,8 +33,8 @@ HOURS_S = 7_200
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from skewless.infra.storage.objects import StoredObject
-from skewless.infra.storage.project_state import open_storage
+from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import open_storage
 root, url, name, size, stamp, digest = sys.argv[1:]
 open_storage(Path(root), url, 10**12).local_path(StoredObject(name, int(size), stamp, digest))
 """

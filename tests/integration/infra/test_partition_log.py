@@ -16,9 +16,9 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, REJECT, SEQ, count_rejected
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import GROUP_ROWS
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.partition_logs import (
     PARTITION,
     bounds,

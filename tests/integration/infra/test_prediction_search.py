@@ -7,15 +7,15 @@ import pytest
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.infra.predictions import ids
-from skewless.infra.predictions.search import (
+from skewless.infra.records.predictions import ids
+from skewless.infra.records.predictions.search import (
     PredictionList,
     find_near,
     find_prediction,
     latest_segments,
     list_predictions,
 )
-from skewless.infra.predictions.segments import compact_predictions
+from skewless.infra.records.predictions.segments import compact_predictions
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask
 
 DAY_S = 86_400

@@ -15,17 +15,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage import durable
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.postgres_database import PostgresDatabase
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.platform.storage import durable
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.postgres_database import PostgresDatabase
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.servers.postgres import address_of
 from tests.worlds.waiting import PATIENCE_S, until
 
 HOLDER = """
 import sys, time
-from skewless.infra.storage.project_state import open_database
+from skewless.infra.platform.storage.project_state import open_database
 with open_database(sys.argv[1]).hold_lock("x", shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(1_000)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.repo_modules import repo_modules
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.applied_plan import find_edited_files, read_applied
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.repo_modules import repo_modules
+from skewless.infra.definitions.plans.applied_plan import find_edited_files, read_applied
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 

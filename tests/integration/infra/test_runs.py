@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.runs import Coverage, Kind, RunLedger
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import open_database
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import open_database
 from tests.servers.postgres import ON_SQLITE
 from tests.worlds.ledger_runs import KnownRange, MaterializationRun, known_ranges, read_runs, to_list
 

@@ -9,8 +9,8 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
-from skewless.infra.materialization.skipped_rows import read_skipped
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.materialization.skipped_rows import read_skipped
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 

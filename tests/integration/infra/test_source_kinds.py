@@ -20,9 +20,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
-from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
-from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import view_table
+from skewless.infra.reads.offline.database_table import DatabaseTable, parse_database_address
+from skewless.infra.reads.offline.source_columns import check_columns
+from skewless.infra.reads.offline.sources import view_table
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 

@@ -20,7 +20,7 @@ from skewless.contract.errors import SourceError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
-from skewless.infra.offline.sources import glob_files
+from skewless.infra.reads.offline.sources import glob_files
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 

@@ -15,7 +15,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.spool import CORRUPT, ShippedFiles, Shipper, Spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import SCHEMA, LogVictims
 from tests.integration.infra.partition_logs import fill_disk, listed, objects, opened, rows, sweep, values
 from tests.worlds.waiting import until

@@ -25,9 +25,9 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import parse_rows
 from skewless.contract.rows import Versions, ViewRead
 from skewless.contract.vector import Assembler
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.command_line import fingerprint
 from tests.worlds.windowed import CONFIG
 

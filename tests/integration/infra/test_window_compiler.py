@@ -17,10 +17,10 @@ from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.offline.engine import connect
-from skewless.infra.plans.planning import Planner
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.docs.pages import blocks, page
 from tests.worlds.edits import edit
 from tests.worlds.plans import columns, refs

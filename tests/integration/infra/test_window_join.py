@@ -15,9 +15,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
-from skewless.infra.offline.engine import connect
-from skewless.infra.offline.window_events import LogPartition
-from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.reads.offline.engine import connect
+from skewless.infra.reads.offline.window_events import LogPartition
+from skewless.infra.reads.offline.window_join import WindowJoin
 from tests.worlds.plans import columns
 
 NO_ENDS = pa.table({name: pa.array([], pa.int64()) for name in ("first", "last", "ended_us")})

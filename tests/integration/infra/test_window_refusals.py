@@ -8,7 +8,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import WindowView
-from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.compile import compile_repo
 from tests.worlds.edits import edit
 from tests.worlds.windowed_types import AVERAGE, COLUMNS, KAFKA, PUSH, TTL, write_repo
 

@@ -20,9 +20,9 @@ from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.hops import DAY
 from skewless.contract.windows.state_layout import EventOrigins
 from skewless.contract.windows.view import Function, WindowView
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.online.store import open_online_store
-from skewless.infra.online.window_states import StateView
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.infra.reads.online.store import open_online_store
+from skewless.infra.reads.online.window_states import StateView
 from skewless.project import Project
 
 DAYS = 20

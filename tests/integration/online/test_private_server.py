@@ -19,8 +19,8 @@ import pytest
 import redis
 
 from skewless.contract.errors import PlaceError, StoreError
-from skewless.infra.online import private_address
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online import private_address
+from skewless.infra.reads.online.private_server import PrivateServer
 from tests.worlds.waiting import is_alive, until
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ GRACE_S = 0.4
 USER = """
 import sys
 from pathlib import Path
-from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.reads.online.private_server import PrivateServer
 print(PrivateServer(Path(sys.argv[1]), grace_s=float(sys.argv[2])).ensure(), flush=True)
 sys.stdin.read()
 """

@@ -13,8 +13,8 @@ from typing import Any
 
 import skewless.serving.models.loaded_models
 from skewless.cli import main
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores
 from tests.worlds.rollouts import NEW
 
 _SLOW_S = 0.05

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.infra.access.audit import Actor, AuditLog, AuditRecord, local_actor
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.audit import Actor, AuditLog, AuditRecord, local_actor
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.audited import record_settings
 from skewless.project import Project
 from tests.worlds.command_line import done, run

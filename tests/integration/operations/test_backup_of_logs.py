@@ -21,11 +21,11 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import OutcomeLog, OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.schema import count_rows
-from skewless.operations.backup import back_up, restore
-from skewless.operations.checkup.project import check_logs
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.schema import count_rows
+from skewless.infra.records.outcomes.log import OutcomeLog, OutcomeWriter, outcome_spool
+from skewless.operations.health.checkup.project import check_logs
+from skewless.operations.state.backup import back_up, restore
 
 EVENTS = "events/payments/3f2a9c01ab/0"
 
@@ -64,7 +64,7 @@ import pyarrow as pa
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 state = ProjectState(Path(sys.argv[1]), sys.argv[2] or None)
 catalog = Catalog(state.database)
 while True:

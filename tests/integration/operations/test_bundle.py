@@ -20,11 +20,11 @@ from skewless.contract.errors import (
     SkewlessError,
 )
 from skewless.contract.settings import Platform, Settings
-from skewless.infra.packages.package import open_package
-from skewless.infra.storage.cloud_storage import CloudStorage, parse_address
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.bundle import BUNDLE_FILE, SETTINGS, load_bundle
-from skewless.operations.platforms import locate_project, prepare_state
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.state.bundle import BUNDLE_FILE, SETTINGS, load_bundle
+from skewless.operations.state.platforms import locate_project, prepare_state
 from skewless.project import Project
 from skewless_export.export import export
 from tests.worlds.trained import MODEL, NOW, Sandbox

@@ -11,9 +11,9 @@ import pytest
 
 from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.drift import ALERT, MOVED, check_drift, drift_reports, latest_drift
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.models.drift import ALERT, MOVED, check_drift, drift_reports, latest_drift
 from tests.worlds.trained import MODEL, Sandbox
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000

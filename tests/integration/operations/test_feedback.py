@@ -18,8 +18,8 @@ import pytest
 
 from skewless.client import AsyncClient, Client
 from skewless.contract.errors import RequestError
-from skewless.infra.outcomes.log import OutcomeLog
-from skewless.operations.feedback import read_feedback
+from skewless.infra.records.outcomes.log import OutcomeLog
+from skewless.operations.data.feedback import read_feedback
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, run

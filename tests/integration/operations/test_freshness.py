@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import Freshness, read_last
-from skewless.operations.freshness import ALERT, check_freshness
+from skewless.infra.models.verdicts.last_verdicts import Freshness, read_last
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.freshness import ALERT, check_freshness
 from tests.worlds.trained import Sandbox, later_rows
 
 DAY = 86_400

@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.log.catalog import Segment
-from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.segments import DAY_US
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.drift import check_drift
-from skewless.operations.housekeeping import run_housekeeping
-from skewless.operations.proof import run_replay
-from skewless.operations.quality import labelled_log
-from skewless.operations.status import read_status
-from skewless.operations.why import why
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.infra.records.predictions.segments import DAY_US
+from skewless.operations.health.status import read_status
+from skewless.operations.models.drift import check_drift
+from skewless.operations.models.quality import labelled_log
+from skewless.operations.predictions.proof import run_replay
+from skewless.operations.predictions.why import why
+from skewless.operations.state.housekeeping import run_housekeeping
 from skewless.project import Project
 from tests.unit.infra.predictions.merges import delete_objects, objects, segments
 from tests.worlds.planted import alter, flipped

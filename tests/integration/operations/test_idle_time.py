@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.host import priority, processes
-from skewless.infra.storage import package_folder
-from skewless.infra.storage.durable import hold_lock
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.platform.host import priority, processes
+from skewless.infra.platform.storage import package_folder
+from skewless.infra.platform.storage.durable import hold_lock
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.worlds.trained import MODEL, Sandbox, opened_copy
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.operations.importance import ImportanceReport, WindowImportance, importance
+from skewless.operations.models.importance import ImportanceReport, WindowImportance, importance
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 

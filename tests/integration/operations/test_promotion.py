@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.schema import copy_tables
-from skewless.operations.versions import Promotion, apply_promotion, plan_promotion, read_versions
-from skewless.operations.versions import train as train_model
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.schema import copy_tables
+from skewless.operations.models.versions import Promotion, apply_promotion, plan_promotion, read_versions
+from skewless.operations.models.versions import train as train_model
 from skewless.training.train import train
 from tests.servers.postgres import address_of
 from tests.worlds.command_line import done, fingerprint, run
@@ -108,7 +108,7 @@ def test_the_command_tells_a_conflict(spot: Sandbox, monkeypatch: pytest.MonkeyP
         spot.project.store.aliases.move(MODEL, "champion", expect=OLD, to=WEAK, reason="another", now_us=1)
         return planned
 
-    monkeypatch.setattr("skewless.operations.versions.plan_promotion", meanwhile)
+    monkeypatch.setattr("skewless.operations.models.versions.plan_promotion", meanwhile)
     said = run("promote", MODEL, NEW, "--repo", spot.repo, "--json")
     assert (said.code, said.body["error"]["kind"]) == (9, "conflict")
     assert champion(spot.project) == WEAK

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.predictions.segments import DAY_US, remove_predictions
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import DAY_US, remove_predictions
+from skewless.operations.predictions.proof import ALL, PARITY, REPLAY, run_parity, run_replay
 from tests.unit.infra.predictions.merges import segments
 from tests.worlds.planted import alter_predictions, flipped, record_content
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask

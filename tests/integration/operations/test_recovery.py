@@ -21,9 +21,9 @@ from skewless.infra.log.orphans import read_orphan
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.recovery import PartitionRecovery
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
-from skewless.operations.recovery import recover_logs
+from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.records.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.operations.state.recovery import recover_logs
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import PARTITION, bounds, fill, objects, opened, rows, values
 from tests.worlds.addresses import ProjectAddresses, all_tables, replace_tables

@@ -17,9 +17,9 @@ import pytest
 
 from skewless.client import Client
 from skewless.contract.errors import SkewlessError
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.rollout.counts import read_counts
-from skewless.operations import rollout
+from skewless.infra.models.rollout.counts import read_counts
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.operations.models import rollout
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
 from tests.worlds.trained import MODEL, Sandbox, ask, opened_copy

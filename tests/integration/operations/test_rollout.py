@@ -10,11 +10,11 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.packages.store import Traffic
-from skewless.infra.rollout.counts import RolloutCounts
-from skewless.infra.storage.documents import Documents
-from skewless.operations import rollout
+from skewless.infra.models.packages.store import Traffic
+from skewless.infra.models.rollout.counts import RolloutCounts
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.infra.platform.storage.documents import Documents
+from skewless.operations.models import rollout
 from skewless.project import Project
 from skewless.training.train import train
 from tests.unit.training.rollout.arms import arm

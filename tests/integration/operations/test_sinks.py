@@ -12,20 +12,20 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
-from skewless.infra.compiler.compiled_repo import CompiledRepo
-from skewless.infra.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
-from skewless.infra.decisions.delivery import SinkDelivery
-from skewless.infra.decisions.sink_adapters import SinkContext
-from skewless.infra.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
+from skewless.infra.definitions.compiler.compiled_repo import CompiledRepo
+from skewless.infra.definitions.plans.applied_plan import hold_apply, read_plan_number, read_valid, save_applied
+from skewless.infra.definitions.plans.planning import Planner
+from skewless.infra.ingest.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
+from skewless.infra.ingest.decisions.delivery import SinkDelivery
+from skewless.infra.ingest.decisions.sink_adapters import SinkContext
+from skewless.infra.ingest.decisions.sink_positions import Refusal, SinkPosition, SinkPositions
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
-from skewless.infra.plans.applied_plan import hold_apply, read_plan_number, read_valid, save_applied
-from skewless.infra.plans.planning import Planner
-from skewless.infra.predictions.segments import DAY_US
-from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.housekeeping import run_housekeeping
-from skewless.operations.refused import list_refused, sample_refused
-from skewless.operations.status import read_status
+from skewless.infra.platform.storage.leases import Leases
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import DAY_US
+from skewless.operations.data.refused import list_refused, sample_refused
+from skewless.operations.health.status import read_status
+from skewless.operations.state.housekeeping import run_housekeeping
 from skewless.project import Project
 from tests.contract.sinks import SECRET
 from tests.servers.webhook import HookReply, WebhookReceiver, webhook_receiver

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.backup import restore
-from skewless.operations.bundle import load_bundle
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.state.backup import restore
+from skewless.operations.state.bundle import load_bundle
 from skewless_export.export import export
 from tests.worlds.trained import MODEL, Sandbox
 

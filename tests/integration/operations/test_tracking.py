@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.operations.tracking import open_tracker, publish, publish_if_set
+from skewless.operations.models.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
 from tests.memory_tracker import MemoryTracker
 from tests.worlds.command_line import run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from skewless.operations.versions import plan_promotion
-from skewless.operations.versions import train as train_model
+from skewless.operations.models.versions import plan_promotion
+from skewless.operations.models.versions import train as train_model
 from skewless.training import stored_dataset
 from tests.worlds.trained import MODEL, Sandbox, copy_project, opened
 

@@ -13,10 +13,10 @@ import pytest
 
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.models.triggers import RetrainCause, find_causes, last_training_us
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 DAY = 86_400

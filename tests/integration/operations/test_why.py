@@ -12,9 +12,9 @@ import pytest
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.why import WhyReport, why
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.predictions.why import WhyReport, why
 from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions, flipped
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows

@@ -15,11 +15,11 @@ import pytest
 from skewless.contract.feedback import parse_feedback
 from skewless.contract.labels import AnyLabels, LabelSource, Outcomes
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.labels import label_source
-from skewless.infra.outcomes.label_rows import resolve_labels
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.packages.served_model import ServedModel
-from skewless.operations.quality import labelled_log
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.offline.labels import label_source
+from skewless.infra.records.outcomes.label_rows import resolve_labels
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.models.quality import labelled_log
 from skewless.training.dataset import Dataset
 from tests.worlds.trained import MODEL, SECOND, Row, Sandbox, ask, opened_copy
 

@@ -15,13 +15,13 @@ from skewless.contract.errors import SourceError
 from skewless.contract.labels import Outcomes
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec, Split
-from skewless.operations.card import card
-from skewless.operations.drift import check_drift
-from skewless.operations.importance import importance
-from skewless.operations.quality import quality
-from skewless.operations.scheduler import run_once
-from skewless.operations.triggers import find_causes
-from skewless.operations.validation import suggest_suites
+from skewless.operations.data.validation import suggest_suites
+from skewless.operations.jobs.scheduler import run_once
+from skewless.operations.models.card import card
+from skewless.operations.models.drift import check_drift
+from skewless.operations.models.importance import importance
+from skewless.operations.models.quality import quality
+from skewless.operations.models.triggers import find_causes
 from tests.integration.outcomes.conftest import DAY, Loop
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.actions import Explore
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.records.predictions.segments import prediction_files
 from skewless.serving.http.reply import predictions_json
 from skewless.validation.replay_report import Cause
 from tests.integration.outcomes.conftest import Loop

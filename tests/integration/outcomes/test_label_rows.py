@@ -9,8 +9,8 @@ import numpy as np
 from skewless.contract.clock import to_us
 from skewless.contract.labels import Outcomes
 from skewless.contract.spec import Split
-from skewless.infra.outcomes.label_rows import count_labels, read_latest_labels
-from skewless.operations.quality import labelled_log
+from skewless.infra.records.outcomes.label_rows import count_labels, read_latest_labels
+from skewless.operations.models.quality import labelled_log
 from skewless.training.train import train
 from tests.integration.outcomes.conftest import DAY, Loop, microseconds
 from tests.worlds.trained import MODEL, Row, ask

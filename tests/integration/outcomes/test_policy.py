@@ -23,12 +23,12 @@ from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
 from skewless.control_room.page import Query
 from skewless.control_room.pages.prediction import PAGE
-from skewless.infra.compiler.services import module_source
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
-from skewless.infra.rollout.entity_lists import MOST_VALUES
-from skewless.operations import entity_lists
+from skewless.infra.definitions.compiler.services import module_source
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.models.rollout.entity_lists import MOST_VALUES
+from skewless.infra.records.predictions.segments import SCHEMA, prediction_files, prediction_spool
+from skewless.operations.data import entity_lists
 from skewless.serving.batch import add_results, result_names
 from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json

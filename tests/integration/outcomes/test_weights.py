@@ -10,7 +10,7 @@ import pytest
 from skewless.contract.actions import Explore
 from skewless.contract.labels import Outcomes
 from skewless.contract.spec import Split
-from skewless.operations.quality import quality
+from skewless.operations.models.quality import quality
 from skewless.validation.evaluation.evaluation import evaluate
 from tests.integration.outcomes.conftest import DAY, Loop
 from tests.worlds.trained import MODEL, SECOND

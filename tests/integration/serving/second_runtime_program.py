@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import skewless.infra.packages.served_model
+import skewless.infra.models.packages.served_model
 from skewless.cli import main
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores
 
 _SLOW_S = 1.0
 
@@ -31,7 +31,7 @@ class SlowLibrary:
 
 
 def _plant() -> None:
-    subject: Any = skewless.infra.packages.served_model
+    subject: Any = skewless.infra.models.packages.served_model
     real = subject.open_runtime
 
     def slow(algorithm: str, path: Path) -> SlowLibrary:

@@ -20,9 +20,9 @@ import uvicorn
 
 from skewless.contract.clock import SystemClock
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.port import OnlineReader
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
-from skewless.infra.storage.database import Database
+from skewless.infra.platform.storage.database import Database
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import parse_events, parse_push
 from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving

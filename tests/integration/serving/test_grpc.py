@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.serving.grpc.messages import SERVICE, message_class
 from skewless.serving.oip.datatypes import DATATYPES
 from tests.servers.prediction import PredictionServer

@@ -51,7 +51,7 @@ def test_events_go_to_the_topic(windowed: WindowedFeastProject) -> None:
 
 @pytest.mark.usefixtures("topic")
 def test_without_the_client_the_reason_is_said(windowed: WindowedFeastProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("skewless.infra.streams.kafka")]:
+    for name in [name for name in sys.modules if name.startswith("skewless.infra.ingest.streams.kafka")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with serving(windowed, windowed.project.redis_url) as front:

@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from skewless.contract.clock import SystemClock
-from skewless.infra.online.port import OnlineReader
-from skewless.infra.telemetry.logger import FORMAT_VARIABLE, LEVEL_VARIABLE
+from skewless.infra.platform.telemetry.logger import FORMAT_VARIABLE, LEVEL_VARIABLE
+from skewless.infra.reads.online.port import OnlineReader
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback

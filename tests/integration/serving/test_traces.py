@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.client import Client
 from skewless.contract.trace_context import TraceContext, parse_traceparent
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.records.predictions.segments import prediction_files
 from skewless.project import Project
 from tests.docs.pages import blocks, page
 from tests.servers.collector import Collector, collecting, values

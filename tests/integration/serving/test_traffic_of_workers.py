@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.rollout.counts import read_counts
+from skewless.infra.models.rollout.counts import read_counts
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
 from tests.worlds.waiting import eventually

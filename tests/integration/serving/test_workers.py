@@ -21,8 +21,8 @@ from uuid import uuid4
 
 import pytest
 
-from skewless.infra.predictions.segments import open_prediction_log
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import open_prediction_log
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer, refused_start
 from tests.worlds.trained import ask, copy_project, opened_copy

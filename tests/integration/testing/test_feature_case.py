@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, RequestError, SourceError
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.compile import compile_repo
 from skewless.testing import FeatureCase, plugin
 from tests.integration.testing.small_project import write_definitions
 

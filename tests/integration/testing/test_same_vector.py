@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.compile import compile_repo
 from skewless.project import Project
 from skewless.testing import FeatureCase
 from tests.integration.testing.small_project import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.offline.engine import connect
+from skewless.infra.reads.offline.engine import connect
 from tests.memory_store import MemoryStore
 from tests.worlds.shop import END, Shop, open_shop
 

@@ -15,7 +15,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SkewlessError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.offline.labels import label_source
+from skewless.infra.reads.offline.labels import label_source
 from skewless.training.dataset import Dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import score_version

@@ -20,7 +20,7 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.latest import times
 from tests.worlds.ledger_runs import known_ranges, read_runs
 from tests.worlds.planted import rewrite

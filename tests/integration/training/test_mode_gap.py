@@ -13,8 +13,8 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.compaction import compact
-from skewless.infra.offline.entity_file import EntityFile
-from skewless.infra.offline.log_parts import measure_event_delays
+from skewless.infra.reads.offline.entity_file import EntityFile
+from skewless.infra.reads.offline.log_parts import measure_event_delays
 from skewless.training.dataset_files import DatasetFiles
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, Event, ParityWorld

@@ -23,10 +23,10 @@ import pytest
 from skewless.contract.errors import SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.spec import Gate, Split
-from skewless.infra.engines.job import TRAINING_SET, delete_results
-from skewless.infra.offline.engine import connect
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.engines.job import TRAINING_SET, delete_results
+from skewless.infra.reads.offline.engine import connect
 from skewless.training import dataset_files, stored_dataset
 from skewless.training.dataset import Dataset
 from skewless.training.promotion import promote

@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.errors import PackageError
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.packages.served_model import load_model
+from skewless.infra.models.packages.served_model import load_model
 from skewless.training.constraints import constraint_rows
 from skewless.training.promotion import CHAMPION, promote
 from skewless.training.quality import measure, score_version

@@ -25,7 +25,7 @@ from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import KNOWN_AT
-from skewless.infra.predictions.reader import LoggedPredictions, LoggedViewRead
+from skewless.infra.records.predictions.reader import LoggedPredictions, LoggedViewRead
 from skewless.validation.allowed_reads import check_states
 from skewless.validation.replay_report import Cause, Findings
 from tests.worlds.parity import HOUR, NOW, VIEW, ParityWorld, event_rows

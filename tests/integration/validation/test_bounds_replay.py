@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skewless.contract.bounds import Bound, Bounds
-from skewless.infra.packages.package import open_package
+from skewless.infra.models.packages.package import open_package
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask
 

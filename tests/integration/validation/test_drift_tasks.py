@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.engines.results import FOLDER
-from skewless.infra.predictions.live_predictions import ServedScores, mean_repeats
-from skewless.infra.predictions.segments import open_prediction_log
-from skewless.operations.drift import check_drift
-from skewless.operations.quality import labelled_log
-from skewless.operations.versions import open_champion
+from skewless.infra.reads.engines.results import FOLDER
+from skewless.infra.records.predictions.live_predictions import ServedScores, mean_repeats
+from skewless.infra.records.predictions.segments import open_prediction_log
+from skewless.operations.models.drift import check_drift
+from skewless.operations.models.quality import labelled_log
+from skewless.operations.models.versions import open_champion
 from skewless.project import Project
 from skewless.validation import drift_tasks
 from skewless.validation.drift.verdicts import DriftReport

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.operations.checkup.machine import check_url
+from skewless.operations.health.checkup.machine import check_url
 from tests.servers.cluster import cluster
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.engines.results import FOLDER
+from skewless.infra.reads.engines.results import FOLDER
 from skewless.project import Project
 from tests.worlds.planted import alter
 from tests.worlds.trained import FIRST_CARD, Sandbox, ask

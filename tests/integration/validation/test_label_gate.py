@@ -17,9 +17,9 @@ from great_expectations.expectations.expectation import Expectation
 from skewless.contract.clock import to_us
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.offline.labels import label_source
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.labels import label_source
 from skewless.validation.gate_report import GateReport
 from skewless.validation.label_gate import LabelGate
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.feedback import parse_feedback
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.quality import labelled_log, quality
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.operations.models.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.live_quality import live_quality
 from tests.unit.infra.predictions.merges import import_file

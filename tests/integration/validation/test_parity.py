@@ -17,10 +17,10 @@ from skewless.contract.errors import RequestError
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.compaction import compact
-from skewless.infra.online.marker_history import MarkerStatus
-from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.online.window_states import WindowStates
-from skewless.infra.verdicts.last_verdicts import LastParity, read_last
+from skewless.infra.models.verdicts.last_verdicts import LastParity, read_last
+from skewless.infra.reads.online.marker_history import MarkerStatus
+from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless.infra.reads.online.window_states import WindowStates
 from skewless.validation.parity_checker import ParityChecker
 from skewless.validation.parity_report import ParityFault, ParityReport
 from skewless.validation.parity_tasks import open_checker

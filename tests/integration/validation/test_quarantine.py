@@ -17,8 +17,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.contract.plan import View
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, RUN
-from skewless.infra.offline.engine import connect
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from skewless.validation.checks import SourceChecks
 from tests.worlds.plans import make_view
 

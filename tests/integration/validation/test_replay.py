@@ -17,9 +17,9 @@ import pytest
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.vector import Assembler
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.online.service_vectors import VectorReader
-from skewless.infra.predictions import reader
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.reads.online.service_vectors import VectorReader
+from skewless.infra.records.predictions import reader
 from skewless.validation.replay_report import Cause
 from tests.worlds.planted import RuntimeBefore, alter, alter_predictions, flipped, named
 from tests.worlds.trained import FIRST_CARD, MODEL, NOW, Sandbox, ask, later_rows, looked_up

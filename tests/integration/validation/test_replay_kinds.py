@@ -17,10 +17,10 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.contract.status import Status
 from skewless.contract.vector import Matrix
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.served_model import ServedModel, load_model
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.segments import SCHEMA
+from skewless.infra.models.packages.served_model import ServedModel, load_model
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.records.predictions.segments import SCHEMA
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice

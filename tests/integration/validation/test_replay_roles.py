@@ -8,7 +8,7 @@ from dataclasses import replace
 import duckdb
 
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.routing import MergedSlices, Routing, ScoringRequest

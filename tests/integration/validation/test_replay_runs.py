@@ -19,7 +19,7 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.request import parse_rows
 from skewless.contract.status import Status
-from skewless.infra.online.redis_store import RedisReader, RedisWriter
+from skewless.infra.reads.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.rebuilt_predictions import entity_table
 from skewless.validation.replay_report import Cause

@@ -14,8 +14,8 @@ import pytest
 
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.online.redis_store import BlockingReader, RedisReader
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import BlockingReader, RedisReader
 from skewless.serving.models.table import ModelTable
 from tests.worlds.trained import Sandbox, ask
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.clients import RedisAddress
-from skewless.infra.telemetry.redaction import display_url
+from skewless.infra.platform.telemetry.redaction import display_url
+from skewless.infra.reads.online.clients import RedisAddress
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError
-from skewless.infra.access.api_keys import (
+from skewless.infra.platform.access.api_keys import (
     SCOPES,
     SECRET_CHARS,
     ApiKey,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.jobs.cron import cron_trigger
+from skewless.infra.platform.jobs.cron import cron_trigger
 
 START = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.offline.engine import connect, leave_memory, read_memory_limit
+from skewless.infra.reads.offline.engine import connect, leave_memory, read_memory_limit
 
 # DuckDB takes a program that is given as text for an interactive one, and shows its progress from two seconds on.
 PROGRAM = """
 import sys
 from pathlib import Path
 import duckdb
-from skewless.infra.offline.engine import connect
+from skewless.infra.reads.offline.engine import connect
 
 for connection in duckdb.connect(), connect(Path(sys.argv[1])):
     print(connection.sql("SELECT current_setting('enable_progress_bar')").fetchall())

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage import durable
-from skewless.infra.storage.durable import hold_lock, write_durable
+from skewless.infra.platform.storage import durable
+from skewless.infra.platform.storage.durable import hold_lock, write_durable
 from tests.worlds.waiting import PATIENCE_S, until
 
 

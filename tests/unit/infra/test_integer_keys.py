@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
-from skewless.infra.online.resp import IntegerKeys, KeySeparators, command, mget
+from skewless.infra.reads.online.resp import IntegerKeys, KeySeparators, command, mget
 from tests.worlds.plans import make_view
 
 CODECS = [KeyCodec("p", make_view(name, keys={"Größe": DType.INT64})) for name in ("a", "bc")]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 def a_key(name: str, secret: str = "", **parts: Any) -> ApiKey:  # noqa: ANN401 - of an ApiKey

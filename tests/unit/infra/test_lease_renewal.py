@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.leases import Lease, LeaseRenewal, Leases
+from skewless.infra.platform.storage.leases import Lease, LeaseRenewal, Leases
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.plans.needed_views import merge_needed_views
+from skewless.infra.definitions.plans.needed_views import merge_needed_views
 from tests.worlds.plans import columns, make_view
 
 HOUR = 3_600_000_000

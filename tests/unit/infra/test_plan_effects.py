@@ -15,9 +15,9 @@ from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.build_rate import estimate_build_s, record_build
-from skewless.infra.plans.needed_views import Retained
-from skewless.infra.plans.plan_effects import BrokenVersion, Champion, PlanEffects, ServedVersion, Training
+from skewless.infra.definitions.plans.needed_views import Retained
+from skewless.infra.definitions.plans.plan_effects import BrokenVersion, Champion, PlanEffects, ServedVersion, Training
+from skewless.infra.reads.online.build_rate import estimate_build_s, record_build
 from tests.worlds.plans import make_plan, make_view
 
 SPEC = ModelSpec(

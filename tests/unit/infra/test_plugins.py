@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import DefinitionError, PackageError, StoreError
-from skewless.infra.host.plugins import Group, find_plugin, is_registered
-from skewless.infra.online.store import open_online_store
-from skewless.infra.runtimes.candidates import find_candidates, open_runtime
+from skewless.infra.models.runtimes.candidates import find_candidates, open_runtime
+from skewless.infra.platform.host.plugins import Group, find_plugin, is_registered
+from skewless.infra.reads.online.store import open_online_store
 from skewless.training.train import find_trainer
 
 MODULE = "another_package_of_trees"
@@ -21,7 +21,7 @@ class Trainer:
     def __init__(self, threads):
         self.threads = threads
 
-from skewless.infra.runtimes.port import RuntimeProvider
+from skewless.infra.models.runtimes.port import RuntimeProvider
 
 def opened(algorithm, path):
     return algorithm, path.read_text()

@@ -14,9 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host import priority as module
-from skewless.infra.host.priority import lower_priority, run_at_low_priority, use_idle_time
-from skewless.infra.offline.engine import connect
+from skewless.infra.platform.host import priority as module
+from skewless.infra.platform.host.priority import lower_priority, run_at_low_priority, use_idle_time
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")

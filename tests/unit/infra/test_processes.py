@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from skewless.infra.host import processes
-from skewless.infra.host.priority import use_idle_time
-from skewless.infra.host.processes import (
+from skewless.infra.platform.host import processes
+from skewless.infra.platform.host.priority import use_idle_time
+from skewless.infra.platform.host.processes import (
     SILENT_S,
     Kind,
     ProcessRecord,
@@ -23,9 +23,9 @@ from skewless.infra.host.processes import (
     run_behind_servers,
     send_heartbeats,
 )
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.postgres import state_of
 from tests.worlds.waiting import eventually, until
 

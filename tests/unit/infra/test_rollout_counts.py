@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.score_differences import ScoreDifferences
-from skewless.infra.rollout.counts import (
+from skewless.infra.models.rollout.counts import (
     Histogram,
     PolicyCounts,
     RolloutCounts,
@@ -19,8 +19,8 @@ from skewless.infra.rollout.counts import (
     write_counts,
     write_earlier_counts,
 )
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 
 
 def counted(requests: int, at_us: int) -> RolloutCounts:

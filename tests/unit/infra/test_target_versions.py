@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.plans.needed_views import StoredTargetVersions, TargetVersions
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.definitions.plans.needed_views import StoredTargetVersions, TargetVersions
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.servers.postgres import ON_SQLITE, address_of
 from tests.worlds.waiting import PATIENCE_S
 

@@ -11,8 +11,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.telemetry.logger import EventLogger, configure_logging, set_log_level
-from skewless.infra.telemetry.redaction import redact
+from skewless.infra.platform.telemetry.logger import EventLogger, configure_logging, set_log_level
+from skewless.infra.platform.telemetry.redaction import redact
 
 SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
 URL = f"rediss://ann:{SECRET}@db:6379/0"
@@ -60,7 +60,7 @@ def test_a_command_shows_no_line_below_its_level(
     level: str, variable: str, shown: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKEWLESS_LOG_LEVEL", variable)
-    monkeypatch.setattr("skewless.infra.telemetry.logger._default_level", "info")
+    monkeypatch.setattr("skewless.infra.platform.telemetry.logger._default_level", "info")
     set_log_level(level)
     EventLogger().info("plan_loaded")
     EventLogger().warning("lost")

@@ -10,10 +10,10 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.store import Traffic
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.models.packages.store import Traffic
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.package_folder import PackageFolder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.clock import OffsetClock, SystemClock
 from skewless.contract.settings import Settings
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.serving.server_config import ServerConfig, announce_server, notify
 
 

@@ -22,7 +22,7 @@ from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.offline.labels import label_source
+from skewless.infra.reads.offline.labels import label_source
 from tests.worlds.plans import columns, make_plan, make_transform, make_view, refs
 
 # What an edit makes of a plan, and how it is said: action, kind, name, path and action of each detail.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.server_status import running_server
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.server_status import running_server
 
 
 @pytest.mark.parametrize(("error", "runs"), [(None, True), (PermissionError(), True), (ProcessLookupError(), False)])

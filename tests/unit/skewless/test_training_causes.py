@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skewless.operations.triggers import TrainingCause
+from skewless.operations.models.triggers import TrainingCause
 
 SAME: Any = SimpleNamespace(fingerprint={"dataset": "abc"})
 OTHER: Any = SimpleNamespace(fingerprint={"dataset": "def"})

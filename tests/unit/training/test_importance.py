@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless.training.curves import compute_importance
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.metrics import auc

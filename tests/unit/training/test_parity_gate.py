@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from skewless.contract.spec import Gate
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import LastParity, save_last
+from skewless.infra.models.verdicts.last_verdicts import LastParity, save_last
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.promotion import CHAMPION, describe_mismatches, promote
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
 from tests.worlds.packages import store_at

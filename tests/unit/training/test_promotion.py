@@ -20,7 +20,7 @@ from skewless.contract.errors import (
 )
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.runtimes.port import Scores
+from skewless.infra.models.runtimes.port import Scores
 from skewless.training import promotion
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, promote

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource
+from skewless.infra.ingest.streams.port import EventSender, Partition
+from skewless.infra.ingest.streams.redis_link import EventKeys, RedisLink, parse_position
+from skewless.infra.ingest.streams.state_writer import PENDING_US
+from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.store import open_online_store
-from skewless.infra.streams.port import EventSender, Partition
-from skewless.infra.streams.redis_link import EventKeys, RedisLink, parse_position
-from skewless.infra.streams.state_writer import PENDING_US
-from skewless.infra.streams.streams import Streams
+from skewless.infra.reads.online.port import OnlineStore
+from skewless.infra.reads.online.store import open_online_store
 from skewless_demo.tour_state import wait_for
 
 

@@ -16,8 +16,8 @@ from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import KNOWN, LABEL
 from skewless.training.decision import SliceColumn
 from skewless.training.quality import quality_lines
 from skewless.validation.evaluation.evaluation import evaluate

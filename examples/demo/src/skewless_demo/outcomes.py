@@ -20,9 +20,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL, read_labels, table_spec
-from skewless.infra.packages.package import open_package
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import KNOWN, LABEL, read_labels, table_spec
 from skewless.training.quality import measure, quality_lines
 from skewless.training.stored_matrix import score_rows
 from skewless.training.train import find_trainer

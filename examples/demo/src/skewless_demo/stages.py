@@ -26,12 +26,12 @@ from skewless.contract.errors import DefinitionError, GateError, SourceError, St
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import find_servable, label_source, read_labels, table_spec
-from skewless.infra.online.store import open_online_store
-from skewless.infra.packages.served_model import load_model
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.decode import FUTURE_US
+from skewless.infra.ingest.streams.backfill import Backfiller
+from skewless.infra.ingest.streams.decode import FUTURE_US
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import find_servable, label_source, read_labels, table_spec
+from skewless.infra.reads.online.store import open_online_store
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs

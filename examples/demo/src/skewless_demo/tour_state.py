@@ -25,8 +25,8 @@ from skewless.contract.errors import PlaceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.readable import duration_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.telemetry.logger import configure_logging
-from skewless.operations.scheduler import child_environment
+from skewless.infra.platform.telemetry.logger import configure_logging
+from skewless.operations.jobs.scheduler import child_environment
 from skewless.project import Project
 from skewless.validation.evaluation.bootstrap import MetricGain, ScorePair, paired_gain
 from skewless.validation.evaluation.metrics import ScoredRows

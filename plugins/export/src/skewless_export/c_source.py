@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless_export.c_link import link_lines
 from skewless_export.export_model import ExportModel, ModelInput
 from skewless_export.table import Tree, TreeFacts, TreeNode

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from skewless.contract.errors import SourceError
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 
 
 def read_edge_log(path: Path, n_inputs: int, n_outputs: int) -> tuple[Matrix, Matrix]:

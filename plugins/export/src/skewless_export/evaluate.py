@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.table import Tree, TreeFacts, TreeNode, TreeTable
 
 

@@ -15,15 +15,15 @@ from skewless.contract.errors import ConflictError, PackageError, PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.vector import Assembler
-from skewless.infra.packages.package import Package, open_package, pinned_plan
-from skewless.infra.packages.signing import SIGNATURE
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import certify as certify_runtime
-from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.storage.durable import translate_disk_errors
-from skewless.infra.storage.names import check_folder_name
-from skewless.operations.bundle import publish
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.models.packages.package import Package, open_package, pinned_plan
+from skewless.infra.models.packages.signing import SIGNATURE
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.certification import certify as certify_runtime
+from skewless.infra.models.runtimes.port import Matrix, Runtime
+from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.infra.platform.storage.names import check_folder_name
+from skewless.operations.state.bundle import publish
 from skewless.version import __version__
 from skewless.workspace import Workspace
 from skewless_export import standalone

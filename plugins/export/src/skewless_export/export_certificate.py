@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
 from skewless.contract.plain_record import PlainRecord
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 
 CERTIFICATE = "certificate.json"
 ROWS = "rows.bin.gz"

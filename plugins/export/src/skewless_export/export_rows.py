@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skewless.infra.runtimes.certification import reference_rows
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.certification import reference_rows
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.table import TreeFacts, TreeNode, TreeTable
 
 _RANDOM_ROUNDS = 3

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.native import Toolchain
 
 _FLAGS = ("-c", "-fstack-usage", "-fno-asynchronous-unwind-tables", "-Wno-unused-command-line-argument")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from skewless.contract.errors import PlaceError
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 
 _SECONDS = 900
 

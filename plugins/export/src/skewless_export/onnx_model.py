@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, PlaceError
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.export_model import ExportModel
 from skewless_export.table import Tree, TreeFacts, TreeNode, TreeTable
 

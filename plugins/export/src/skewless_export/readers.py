@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.tree_arrays import TreeArrays
+from skewless.infra.models.runtimes.tree_arrays import TreeArrays
 from skewless_export.catboost_model import read_catboost
 from skewless_export.lightgbm_text import read_lightgbm
 from skewless_export.table import Tree, TreeFacts, TreeNode, TreeTable, leaf

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from skewless.contract.names import check_known
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless_export import c_source, onnx_model, treelite_model, triton_repository, wasm
 from skewless_export.edge_source import write_edge
 from skewless_export.evaluate import table_margins

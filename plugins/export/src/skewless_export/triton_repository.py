@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.export_model import ExportModel, ModelInput
 from skewless_export.table import Tree, TreeFacts, TreeNode
 from skewless_export.treelite_model import build_checkpoint, expressible_trees, import_treelite

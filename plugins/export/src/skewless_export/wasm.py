@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from skewless.contract.errors import PlaceError
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.c_link import link_lines
 from skewless_export.c_source import FLAGS, write_c
 from skewless_export.export_model import ExportModel, ModelInput

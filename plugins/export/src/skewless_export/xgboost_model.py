@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.link import XGBoostLink
-from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.infra.models.runtimes.link import XGBoostLink
+from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless_export.table import Link, Tree, TreeFacts, TreeNode, TreeTable, leaf
 
 _LINKS: Mapping[str, Link] = {

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.engines.task import Task, TaskResult, execute, lost_error, read_outcome
+from skewless.infra.reads.engines.task import Task, TaskResult, execute, lost_error, read_outcome
 
 _ATTEMPTS = 5
 _LOCAL = {"gcs_rpc_server_reconnect_timeout_s": 5}  # when this process was killed, its agents end soon after

@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 from ray.data.expressions import monotonically_increasing_id
 
-from skewless.operations.frames import prepare_join
+from skewless.operations.data.frames import prepare_join
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.engines.task import Task, TaskResult, execute, lost_error, read_outcome
+from skewless.infra.reads.engines.task import Task, TaskResult, execute, lost_error, read_outcome
 
 _ATTEMPTS = 5
 _POLL_S = 0.05

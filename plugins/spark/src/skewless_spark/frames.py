@@ -10,7 +10,7 @@ from pyspark.sql import functions as sql
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import IntegerType, StructType
 
-from skewless.operations.frames import prepare_join
+from skewless.operations.data.frames import prepare_join
 
 if TYPE_CHECKING:
     from skewless.contract.spec import TimeMode

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.store import Aliases
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.store import Aliases
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.package_folder import PackageFolder
 from tests.servers.postgres import ON_SQLITE, address_of
 from tests.worlds.late_packages import write_late
 from tests.worlds.packages import store_at

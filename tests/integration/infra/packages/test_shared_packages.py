@@ -19,12 +19,12 @@ import pytest
 from skewless.contract.errors import PackageError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.package import PackageContents, open_package, read_pinned_plan
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import is_signed, sign_package, write_package
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.project import check_package_objects
+from skewless.infra.models.packages.package import PackageContents, open_package, read_pinned_plan
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import is_signed, sign_package, write_package
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.checkup.project import check_package_objects
 from tests.reliability.kills import SIDES, Side, victims
 from tests.servers.object_storage import ObjectStorageServer, running_object_storage
 from tests.worlds.shared_packages import order_of, package_contents
@@ -152,7 +152,7 @@ def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pyt
     verdict, detail = judge()
     assert (verdict, detail.endswith("MB, unchanged")) == ("ok", True)
     newest = sum(path.stat().st_size for path in (one.state / "packages/late/000002").rglob("*") if path.is_file())
-    monkeypatch.setattr("skewless.operations.checkup.project._MOST_READ", newest)
+    monkeypatch.setattr("skewless.operations.health.checkup.project._MOST_READ", newest)
     assert judge() == ("ok", detail.replace("unchanged", "the latest 15 unchanged, the others only listed"))
     alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
     assert judge()[0] == "ok"
@@ -160,7 +160,7 @@ def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pyt
     assert judge()[0] == "fail"
     alter_object(one, "plan.json", good)
     assert judge()[0] == "ok"
-    monkeypatch.setattr("skewless.operations.checkup.project._MOST_READ", 10**9)
+    monkeypatch.setattr("skewless.operations.health.checkup.project._MOST_READ", 10**9)
     alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
     assert "has changed" in judge()[1]
     one.state.storage.delete([next(iter(objects_of(one)))])

@@ -15,8 +15,8 @@ import pytest
 import xgboost as xgb
 from _pytest.mark import ParameterSet
 
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores, Vector
 from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.lightgbm import split_thresholds as lightgbm_thresholds
 from skewless.training.trainers.xgboost import split_thresholds as xgboost_thresholds

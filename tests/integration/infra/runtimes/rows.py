@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from skewless.infra.runtimes.certification import neighbours, reference_rows
-from skewless.infra.runtimes.port import Matrix
+from skewless.infra.models.runtimes.certification import neighbours, reference_rows
+from skewless.infra.models.runtimes.port import Matrix
 
 FEATURES = 8
 CATEGORY = 7

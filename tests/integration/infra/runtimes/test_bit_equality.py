@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores, find_leaves
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores, find_leaves
 from tests.integration.infra.runtimes.conftest import ModelCase
 
 FEATURES = 8

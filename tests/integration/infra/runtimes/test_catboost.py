@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.catboost_json import hash_category
-from skewless.infra.runtimes.catboost_trees import CatBoostRuntime, link_scores
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.catboost_json import hash_category
+from skewless.infra.models.runtimes.catboost_trees import CatBoostRuntime, link_scores
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
 from skewless.training.trainers.catboost import export_json
 from skewless_export.readers import read_trees
 from tests.worlds.tree_models import (
@@ -189,7 +189,7 @@ def test_a_model_is_scored_without_catboost(sample: SampleModel, tmp_path: Path)
     width = read_trees("catboost", sample.model, "sample").facts.n_features
     code = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from skewless.infra.runtimes.candidates import open_runtime;"
+        "from skewless.infra.models.runtimes.candidates import open_runtime;"
         f"found = open_runtime('catboost', Path({str(path)!r})).margin(np.zeros((1, {width})));"
         "print(found.ravel()[0].hex(), {'catboost', 'pandas', 'lightgbm'} & set(sys.modules))"
     )

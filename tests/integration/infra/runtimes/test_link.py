@@ -11,10 +11,10 @@ import pytest
 import xgboost as xgb
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.certification import same_bits
-from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
-from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.infra.models.runtimes.certification import same_bits
+from skewless.infra.models.runtimes.link import LINKS, LightGBMLink, XGBoostLink
+from skewless.infra.models.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 
 ROWS = np.random.default_rng(2).normal(size=(600, 3))
 LABELS = {

@@ -13,8 +13,8 @@ import pytest
 import xgboost as xgb
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.library import open_library
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.library import open_library
 
 ROOT = Path(__file__).parents[4]
 OFFLINE = ["lightgbm", "xgboost", "pandas", "scipy", "sklearn", "catboost", "feast", "pyarrow", "duckdb"]
@@ -22,11 +22,11 @@ SERVE = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from skewless.infra.packages.package import open_package
-from skewless.infra.packages.writer import write_package
-from skewless.infra.packages.store import Aliases
-from skewless.infra.runtimes.certification import certify
-from skewless.infra.runtimes.candidates import open_runtime
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.packages.store import Aliases
+from skewless.infra.models.runtimes.certification import certify
+from skewless.infra.models.runtimes.candidates import open_runtime
 runtimes = [open_runtime(a, Path(p)) for a, p in (("lightgbm", sys.argv[1]), ("xgboost", sys.argv[2]))]
 scores = [float(r.score(np.full((1, r.n_features), np.nan))[0]) for r in runtimes]
 print(json.dumps({"modules": sorted({name.split(".")[0] for name in sys.modules}), "scores": scores}))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.candidates import find_candidates
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
-from skewless.infra.runtimes.choice import choose
-from skewless.infra.runtimes.nvforest import NvForestRuntime
-from skewless.infra.runtimes.port import Matrix, Runtime
+from skewless.infra.models.runtimes.candidates import find_candidates
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows, same_bits
+from skewless.infra.models.runtimes.choice import choose
+from skewless.infra.models.runtimes.nvforest import NvForestRuntime
+from skewless.infra.models.runtimes.port import Matrix, Runtime
 from tests.integration.infra.runtimes.conftest import MAKERS, ModelCase, names_of
 from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
 from tests.integration.infra.runtimes.rows import FEATURES, any_rows, odd_rows

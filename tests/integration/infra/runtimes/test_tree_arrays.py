@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split, Task
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores, find_leaves
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows, same_bits
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores, find_leaves
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.vector import Matrix
-from skewless.infra.online.port import OnlineReader, ReadCallback, RowsAndMarkers
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import PredictionBatch
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.online.port import OnlineReader, ReadCallback, RowsAndMarkers
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.records.predictions.record import PredictionBatch
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options, ScoringRequest

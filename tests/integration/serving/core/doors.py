@@ -17,10 +17,10 @@ import uvicorn
 from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.access.api_keys import ApiKey, KeyStore, Scope, generate_secret, hash_secret
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, Scope, generate_secret, hash_secret
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.access.tokens import TokenVerifier
 from skewless.serving.app import ServingContext, create_app, hot_routes

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError
-from skewless.infra.engines.results import FOLDER
+from skewless.infra.reads.engines.results import FOLDER
 from skewless.serving import batch_files, batch_tasks
 from skewless.serving.batch_files import open_input
 from tests.integration.serving.core.test_batch_tasks import CHUNK, on_engine, rows_of

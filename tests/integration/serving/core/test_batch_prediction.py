@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.log.spool import Spool
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.records.predictions.segments import prediction_files
 from skewless.serving.prediction.predictor import Predictor
 from tests.integration.serving.core.test_batch_tasks import CHUNK, ROWS, on_engine, rows_of
 from tests.worlds.trained import MODEL, Sandbox, ask

@@ -20,9 +20,9 @@ import pytest
 from lightgbm import Booster
 
 from skewless.contract.errors import PlaceError, RequestError, SkewlessError, SourceError, StoreError
-from skewless.infra.engines.engine import Engine
-from skewless.infra.engines.processes import ProcessExecutor
-from skewless.infra.engines.results import FOLDER
+from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.processes import ProcessExecutor
+from skewless.infra.reads.engines.results import FOLDER
 from skewless.project import Project
 from skewless.serving import batch_tasks
 from skewless.serving.batch import BatchPredictor

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError, StoreError
 from skewless.contract.status import Status
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
 from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice

@@ -15,9 +15,9 @@ import pytest
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.served_model import RowTime, ServedModel
-from skewless.infra.predictions.batches import ConstantColumns, to_batch
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.packages.served_model import RowTime, ServedModel
+from skewless.infra.models.runtimes.port import Matrix, Scores
+from skewless.infra.records.predictions.batches import ConstantColumns, to_batch
 from skewless.serving.http.predict_route import encode_reply
 from skewless.serving.prediction.routing import MergedSlices, Routing
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -13,7 +13,7 @@ from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.reply import predictions_json, scores_json
 from skewless.serving.oip.conversion import build_outputs
 from skewless.serving.oip.signature import Signature

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from skewless.contract.status import Status
-from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.port import find_leaves
+from skewless.infra.models.runtimes.port import find_leaves
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import Door, DoorReply, Doors, opened_doors
 from tests.worlds.trained import MODEL, NOW, Sandbox, ask

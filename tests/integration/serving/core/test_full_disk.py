@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
-from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.freshness import check_freshness
+from skewless.infra.platform.alerts.alerts import open_alerts
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.operations.health.freshness import check_freshness
 from tests.integration.serving.core.conftest import SECOND
 from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask, serving

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.infra.records.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.project import Project
 from tests.integration.serving.core.conftest import SECOND
 from tests.servers.prediction import PredictionServer

@@ -12,7 +12,7 @@ from lightgbm import Booster
 
 from skewless.client.replies import read_reply
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.packages.package import open_package
+from skewless.infra.models.packages.package import open_package
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
 from tests.worlds.trained import MODEL, Sandbox, ask

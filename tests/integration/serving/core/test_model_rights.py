@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.access.provider_keys import Issuer
-from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.platform.access.provider_keys import Issuer
+from skewless.infra.records.outcomes.log import OutcomeLog
 from skewless.serving.access.rates import TokenBucket
 from skewless.serving.access.tokens import TokenRules, TokenVerifier
 from tests.integration.serving.core.conftest import SECOND

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.storage.documents import Documents
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor

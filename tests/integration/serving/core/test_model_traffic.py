@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.store import Traffic
-from skewless.infra.plans.needed_views import CHAMPION
-from skewless.infra.rollout.counts import read_counts
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.definitions.plans.needed_views import CHAMPION
+from skewless.infra.models.packages.store import Traffic
+from skewless.infra.models.rollout.counts import read_counts
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter

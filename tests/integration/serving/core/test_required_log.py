@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import DeadlineError, StoreError
-from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.predictions.segments import prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.redis_store import RedisReader
+from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.prediction.input_texts import input_texts
 from skewless.serving.prediction.routing import MergedSlices, Routing
 from skewless.serving.prediction.scored_batch import ScoredSlice

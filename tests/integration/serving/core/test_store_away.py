@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import DeadlineError, StoreError
 from skewless.contract.status import Status
 from skewless.contract.vector import Matrix
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.planted import RuntimeBefore

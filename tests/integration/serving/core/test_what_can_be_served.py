@@ -6,7 +6,7 @@ import pytest
 
 from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.plans.needed_views import CHAMPION, StoredTargetVersions
+from skewless.infra.definitions.plans.needed_views import CHAMPION, StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from tests.integration.serving.core.conftest import SECOND

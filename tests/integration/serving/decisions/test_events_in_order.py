@@ -20,13 +20,13 @@ from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS, Crosses, Direction
 from skewless.contract.errors import StoreError
 from skewless.contract.spec import MissingPolicy
-from skewless.infra.decisions.decision_log import DecisionLog
-from skewless.infra.decisions.deliveries import Deliveries
+from skewless.infra.ingest.decisions.decision_log import DecisionLog
+from skewless.infra.ingest.decisions.deliveries import Deliveries
+from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
-from skewless.infra.online.redis_store import BlockingReader
-from skewless.infra.streams.port import EventStream, RebalanceListener
+from skewless.infra.reads.online.redis_store import BlockingReader
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.oracle import Event, features
 from tests.worlds.deciding import ALL, SECOND, VIEW, DecidingWorld
@@ -38,8 +38,8 @@ PARTITIONS = 3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._LINGER_S", 0.0)
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
 
 

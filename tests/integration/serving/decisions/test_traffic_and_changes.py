@@ -18,9 +18,9 @@ from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.policy import Policy
 from skewless.contract.policy_runner import compile_policy
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.compiler.services import module_source
-from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.entity_lists import EntityLists
+from skewless.infra.definitions.compiler.services import module_source
+from skewless.infra.models.rollout.counts import read_counts
+from skewless.infra.models.rollout.entity_lists import EntityLists
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.worlds.deciding import ALL, MODEL, SECOND, DecidingWorld
 from tests.worlds.latest import LatestRedisWorld, times

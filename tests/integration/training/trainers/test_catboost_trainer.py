@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Task
-from skewless.infra.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.candidates import open_runtime
 from skewless.training.train import find_trainer
 from tests.integration.training.trainers.test_trainers import rows_of, spec_of
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.contract.vector import Matrix
-from skewless.infra.storage.objects import FolderStorage, StoredObject
+from skewless.infra.platform.storage.objects import FolderStorage, StoredObject
 from skewless.training.stored_matrix import StoredMatrix, read_batches, score_rows
 from skewless.training.train import find_trainer
 from skewless.training.trainers import xgboost as xgboost_trainer

@@ -17,11 +17,11 @@ import xgboost as xgb
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import Algorithm, ModelSpec, Split, Task
-from skewless.infra.packages.package import PackageContents, open_package
-from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import Reference, certify, reference_rows
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.packages.package import PackageContents, open_package
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless.training.curves import profile_features
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
@@ -270,7 +270,7 @@ def test_a_scikit_learn_model_is_scored_without_scikit_learn(tmp_path: Path) -> 
     path.write_bytes(model.model)
     code = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from skewless.infra.runtimes.candidates import open_runtime;"
+        "from skewless.infra.models.runtimes.candidates import open_runtime;"
         f"score = open_runtime('sklearn', Path({str(path)!r})).score(np.zeros((1, 4)))[0];"
         "print(score.hex(), 'sklearn' in sys.modules)"
     )

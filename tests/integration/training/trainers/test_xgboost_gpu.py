@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import DefinitionError
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.runtimes import cuda, xgboost_cuda
+from skewless.infra.models.runtimes import cuda, xgboost_cuda
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer
 

@@ -16,11 +16,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, MessageFormat, RedisStreamSink, Sink
-from skewless.infra.decisions.decision import FramedMessages, JsonMessages, LoggedDecision, find_decisions, open_schema
-from skewless.infra.decisions.outbox import Outbox
-from skewless.infra.decisions.sink_adapters import SinkContext, open_delivery, open_writer
-from skewless.infra.predictions.segments import SCHEMA
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.ingest.decisions.decision import (
+    FramedMessages,
+    JsonMessages,
+    LoggedDecision,
+    find_decisions,
+    open_schema,
+)
+from skewless.infra.ingest.decisions.outbox import Outbox
+from skewless.infra.ingest.decisions.sink_adapters import SinkContext, open_delivery, open_writer
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import SCHEMA
 from tests.servers.registry import Registry
 from tests.worlds.decided import PARTITION, STREAM, T_US, decided_rows, decision_id
 

@@ -10,13 +10,13 @@ import pytest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import KafkaSink
-from skewless.infra.decisions import message_sinks
-from skewless.infra.decisions.decision import JsonMessages
-from skewless.infra.decisions.message_sinks import KafkaDelivery
-from skewless.infra.decisions.outbox import DecisionBatch
+from skewless.infra.ingest.decisions import message_sinks
+from skewless.infra.ingest.decisions.decision import JsonMessages
+from skewless.infra.ingest.decisions.message_sinks import KafkaDelivery
+from skewless.infra.ingest.decisions.outbox import DecisionBatch
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.kafka_client import KafkaSender
+    from skewless.infra.ingest.streams.kafka_client import KafkaSender
 
 SINK = KafkaSink(name="out", topic="decisions", servers="kafka:1")
 NOTHING = DecisionBatch(first=0, last=0, positions=(), decisions=())

@@ -16,9 +16,9 @@ import pytest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.sinks import WebhookSink
-from skewless.infra.decisions.decision import JsonMessages, find_decisions
-from skewless.infra.decisions.outbox import DecisionBatch
-from skewless.infra.decisions.webhook_sink import WebhookDelivery
+from skewless.infra.ingest.decisions.decision import JsonMessages, find_decisions
+from skewless.infra.ingest.decisions.outbox import DecisionBatch
+from skewless.infra.ingest.decisions.webhook_sink import WebhookDelivery
 from tests.servers.webhook import HookReply, Request, WebhookReceiver, webhook_receiver
 from tests.worlds.decided import STREAM, decided_rows, decision_id
 

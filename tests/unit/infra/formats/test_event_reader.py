@@ -13,11 +13,11 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.formats.events import EventReader, check_formats
-from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import SchemaRegistry
+from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
-from skewless.infra.streams.decode import Decoder
+from skewless.infra.platform.formats.events import EventReader, check_formats
+from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import (
     AVRO,

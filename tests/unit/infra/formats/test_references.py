@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.formats.events import EventReader
-from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import SchemaRegistry
+from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.streams.decode import Decoder
+from skewless.infra.platform.formats.events import EventReader
+from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import AVRO, avro_message, avro_schema
 from tests.worlds.streams import BASE

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.formats.frame import PayloadError
-from skewless.infra.formats.registry import RegisteredSchema, SchemaRegistry
+from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaRegistry
 from tests.servers.registry import Registry, schema_registry
 
 SECRET = "us%65r:p%40ss"  # noqa: S105 - of this test

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.jobs import lifeline
-from skewless.infra.jobs.execution import Completion, ProcessExecution, decode_outputs
+from skewless.infra.platform.jobs import lifeline
+from skewless.infra.platform.jobs.execution import Completion, ProcessExecution, decode_outputs
 from tests.worlds.waiting import eventually, is_alive, until
 
 SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
-from skewless.infra.jobs.ledger import Ledger, Request, Requests
-from skewless.infra.jobs.run import Run, RunId
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Records
+from skewless.infra.platform.jobs.ledger import Ledger, Request, Requests
+from skewless.infra.platform.jobs.run import Run, RunId
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
 from tests.servers.postgres import state_of
 
 

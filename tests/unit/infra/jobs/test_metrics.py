@@ -8,9 +8,9 @@ from urllib.request import urlopen
 import pytest
 
 from skewless.contract.errors import PlaceError
-from skewless.infra.host.metrics import serve_metrics
-from skewless.infra.jobs.metrics import RunMetrics
-from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.platform.host.metrics import serve_metrics
+from skewless.infra.platform.jobs.metrics import RunMetrics
+from skewless.infra.platform.jobs.run import Run, RunId, State
 
 
 def ended(job: str, state: State, seconds: int, at_s: int) -> Run:

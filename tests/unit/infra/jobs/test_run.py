@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
-from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.platform.jobs.run import Run, RunId
 
 NAMES = st.from_regex(r"[a-z]{1,9}( [a-z][a-z0-9_-]{0,9})?", fullmatch=True)
 

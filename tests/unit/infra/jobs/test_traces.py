@@ -8,9 +8,9 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from skewless.contract.trace_context import parse_traceparent
-from skewless.infra.jobs.run import Run, RunId, State
-from skewless.infra.jobs.traces import open_run_traces
-from skewless.infra.telemetry.logger import add_trace_id
+from skewless.infra.platform.jobs.run import Run, RunId, State
+from skewless.infra.platform.jobs.traces import open_run_traces
+from skewless.infra.platform.telemetry.logger import add_trace_id
 from tests.servers.collector import Collector, collecting, values
 
 START_US = 1_768_478_400_123_456

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.daily_counts import DAY_US, OTHER, DailyCounts, RowCounts
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 
 LOG = "events/payments"
 REASONS = st.lists(st.one_of(st.none(), st.sampled_from(["a", "b", "<script>"])), max_size=8)

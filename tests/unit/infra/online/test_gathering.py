@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from skewless.infra.online.cluster_reader import ReplyAssembler, Value
+from skewless.infra.reads.online.cluster_reader import ReplyAssembler, Value
 
 
 @pytest.mark.parametrize("seed", range(5))

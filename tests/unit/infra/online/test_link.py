@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from skewless.infra.online.link import StoreLink
+from skewless.infra.reads.online.link import StoreLink
 
 PATIENCE_S = 0.2
 LONG_S = 30.0

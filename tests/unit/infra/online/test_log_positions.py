@@ -14,11 +14,11 @@ from skewless.contract.plan import FeaturePlan
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.online.marker_history import LogPositions, MarkerHistory
-from skewless.infra.online.port import Marker
-from skewless.infra.storage.database import Row, Value
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.platform.storage.database import Row, Value
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
+from skewless.infra.reads.online.marker_history import LogPositions, MarkerHistory
+from skewless.infra.reads.online.port import Marker
 from tests.worlds.plans import make_view
 from tests.worlds.streams import VIEW as WINDOW
 

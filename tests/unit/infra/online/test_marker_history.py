@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import Marker
+from skewless.infra.reads.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.reads.online.port import Marker
 
 NAMES = ["m", "n", "o"]
 MARKS = st.none() | st.builds(Marker, st.integers(-1, 5), st.integers(0, 20))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.online.markers import MarkerSplitter, lowest_marker, parse_marker
-from skewless.infra.online.port import Marker
+from skewless.infra.reads.online.markers import MarkerSplitter, lowest_marker, parse_marker
+from skewless.infra.reads.online.port import Marker
 
 LAYOUT = b"1a2b3c4d5e6f7788"
 

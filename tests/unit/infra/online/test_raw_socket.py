@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from skewless.infra.online.link import RawSocket
+from skewless.infra.reads.online.link import RawSocket
 from tests.worlds.waiting import PATIENCE_S
 
 

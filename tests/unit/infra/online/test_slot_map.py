@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisClusterException
 
-from skewless.infra.online.cluster_reader import Node, SlotMap
-from skewless.infra.online.servers import key_slot
+from skewless.infra.reads.online.cluster_reader import Node, SlotMap
+from skewless.infra.reads.online.servers import key_slot
 
 A, B, C = (Node(f"10.0.0.{i}", 6_379) for i in (1, 2, 3))
 RANGES: list[list[Any]] = [

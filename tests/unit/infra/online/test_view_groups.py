@@ -23,9 +23,9 @@ from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.marker_history import MarkerStatus
-from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
-from skewless.infra.online.window_states import WindowStates
+from skewless.infra.reads.online.marker_history import MarkerStatus
+from skewless.infra.reads.online.service_vectors import ServiceVectors, VectorReader
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.windows.cases import ONE_KEY
 from tests.worlds.plans import make_plan, make_transform, make_view
 

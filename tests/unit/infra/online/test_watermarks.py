@@ -21,10 +21,10 @@ from skewless.contract.status import Status
 from skewless.contract.vector import Assembler
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import Marker
-from skewless.infra.online.service_vectors import FeatureReader, ServiceVectors, VectorReader
-from skewless.infra.online.window_states import WindowStates
+from skewless.infra.reads.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.reads.online.port import Marker
+from skewless.infra.reads.online.service_vectors import FeatureReader, ServiceVectors, VectorReader
+from skewless.infra.reads.online.window_states import WindowStates
 from tests.memory_store import BlockingMemoryReader, MemoryStore
 from tests.windows.cases import make_window_view
 from tests.worlds.plans import make_plan, make_view

@@ -13,7 +13,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.testing import capture_logs
 
-from skewless.infra.otel.metrics import encode_metrics, report_metrics
+from skewless.infra.platform.otel.metrics import encode_metrics, report_metrics
 from tests.servers.collector import Collector, collecting, values
 from tests.worlds.waiting import until
 

@@ -9,8 +9,8 @@ import pytest
 
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.runtimes.certification import Reference
+from skewless.infra.models.packages.package import PackageContents
+from skewless.infra.models.runtimes.certification import Reference
 
 SPEC = ModelSpec(
     name="late",

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
-from skewless.infra.packages.store import Aliases, AliasMove
-from skewless.infra.storage.database import Database
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.models.packages.store import Aliases, AliasMove
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.package_folder import PackageFolder
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from skewless.infra.packages.store import Decisions
-from skewless.infra.storage.database import Database
+from skewless.infra.models.packages.store import Decisions
+from skewless.infra.platform.storage.database import Database
 from tests.worlds.decisions import last_decision
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.packages import kept_certificates
-from skewless.infra.packages.kept_certificates import FOLDER, certify_once
-from skewless.infra.packages.package import Package, PackageContents
-from skewless.infra.packages.signing import key_removals, record_removal
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import Certificate, Reference, certify
-from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
+from skewless.infra.models.packages import kept_certificates
+from skewless.infra.models.packages.kept_certificates import FOLDER, certify_once
+from skewless.infra.models.packages.package import Package, PackageContents
+from skewless.infra.models.packages.signing import key_removals, record_removal
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.models.runtimes.candidates import open_runtime
+from skewless.infra.models.runtimes.certification import Certificate, Reference, certify
+from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
 from tests.worlds.packages import store_at
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError, StoreError
-from skewless.infra.packages.package import PackageContents, encode_manifest, open_package
-from skewless.infra.packages.writer import write_package
-from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.models.packages.package import PackageContents, encode_manifest, open_package
+from skewless.infra.models.packages.writer import write_package
+from skewless.infra.platform.storage.package_folder import PackageFolder
 from tests.worlds.packages import store_at
 
 FILES = {

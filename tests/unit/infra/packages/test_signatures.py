@@ -19,12 +19,18 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
 from skewless.contract.settings import Settings
-from skewless.infra.packages.package import PackageContents, encode_manifest, open_package, read_pinned_plan, read_spec
-from skewless.infra.packages.served_model import load_model
-from skewless.infra.packages.signing import Signer, TrustPolicy
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.packages.writer import sign_package, write_package
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.models.packages.package import (
+    PackageContents,
+    encode_manifest,
+    open_package,
+    read_pinned_plan,
+    read_spec,
+)
+from skewless.infra.models.packages.served_model import load_model
+from skewless.infra.models.packages.signing import Signer, TrustPolicy
+from skewless.infra.models.packages.store import PackageStore
+from skewless.infra.models.packages.writer import sign_package, write_package
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.packages import store_at
 
 # All that opens a package, of which each server, verb and job uses one.

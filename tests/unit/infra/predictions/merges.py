@@ -17,11 +17,17 @@ import pytest
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.segments import DAY_US, PREDICTIONS, SCHEMA, compact_predictions, prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.infra.records.predictions.record import PredictionBatch
+from skewless.infra.records.predictions.segments import (
+    DAY_US,
+    PREDICTIONS,
+    SCHEMA,
+    compact_predictions,
+    prediction_spool,
+)
+from skewless.infra.records.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record
 
 DAY = T // DAY_US * DAY_US

@@ -10,8 +10,8 @@ import numpy as np
 
 from skewless.contract.rows import Versions
 from skewless.contract.windows.tiles import AppliedPositions
-from skewless.infra.online.state_reader import StateProgress
-from skewless.infra.predictions.record import LoadColumns, PredictionBatch
+from skewless.infra.reads.online.state_reader import StateProgress
+from skewless.infra.records.predictions.record import LoadColumns, PredictionBatch
 
 T = 1_768_478_400_000_000
 FIELDS = ("event_ts", "created_ts", "seq", "run_id")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skewless.infra.predictions.record import checksums
+from skewless.infra.records.predictions.record import checksums
 
 BITS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 63)), min_size=1, max_size=6, unique=True)
 WORDS = arrays(np.uint64, 12, elements=st.integers(0, 2**64 - 1))

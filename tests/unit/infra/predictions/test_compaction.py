@@ -12,11 +12,11 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.reading import read_tables
-from skewless.infra.predictions import segments as module
-from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.segments import DAY_US, compact_predictions, remove_predictions
-from skewless.infra.storage.objects import FolderStorage, StoredObject
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.objects import FolderStorage, StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions import segments as module
+from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.infra.records.predictions.segments import DAY_US, compact_predictions, remove_predictions
 from tests.unit.infra.predictions.merges import (
     DAY,
     ODD,

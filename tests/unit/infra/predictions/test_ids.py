@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skewless.infra.predictions.ids import PredictionIds, find_id_time
+from skewless.infra.records.predictions.ids import PredictionIds, find_id_time
 
 NOW = 1_768_478_400_123_000
 

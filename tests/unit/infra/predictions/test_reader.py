@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
-from skewless.infra.predictions.record import PredictionBatch, checksums
-from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
+from skewless.infra.records.predictions.record import PredictionBatch, checksums
+from skewless.infra.records.predictions.segments import SCHEMA, prediction_files, prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import FIELDS, origin, record, vector_record
 
 FIRST = ModelVersion(model="fraud", version="000001")

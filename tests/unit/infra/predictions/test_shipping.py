@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.spool import Shipper
-from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import PREDICTIONS, prediction_spool
 from tests.unit.infra.predictions.merges import segments, spool_record
 from tests.unit.infra.predictions.records import origin, record
 from tests.worlds.waiting import eventually

@@ -18,11 +18,11 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.spool import Spool
-from skewless.infra.predictions import writer as module
-from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.segments import SCHEMA, prediction_spool
-from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions import writer as module
+from skewless.infra.records.predictions.record import PredictionBatch
+from skewless.infra.records.predictions.segments import SCHEMA, prediction_spool
+from skewless.infra.records.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
 from tests.worlds.waiting import PATIENCE_S, eventually
 

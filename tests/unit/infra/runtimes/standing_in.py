@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.models.runtimes.port import Matrix, Scores
 from tests.worlds.clock import SecondsClock
 
 Seconds = Callable[[int], float]

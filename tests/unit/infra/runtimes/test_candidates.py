@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes import candidates as subject
-from skewless.infra.runtimes.candidates import RuntimeCandidate, find_candidates
-from skewless.infra.runtimes.cuda import Device, Driver
+from skewless.infra.models.runtimes import candidates as subject
+from skewless.infra.models.runtimes.candidates import RuntimeCandidate, find_candidates
+from skewless.infra.models.runtimes.cuda import Device, Driver
 
 PATH = Path("model.txt")
 NONE = Driver(problem="no NVIDIA driver is installed")
@@ -18,9 +18,9 @@ ONE = Driver(devices=(Device(name="H100", memory=80 << 30, capability="9.0"),), 
 
 def set_machine(patch: pytest.MonkeyPatch, driver: Driver, *, is_installed: bool) -> None:
     for module in ("nvforest", "xgboost_cuda"):
-        patch.setattr(f"skewless.infra.runtimes.{module}.driver", lambda: driver)
-    patch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: is_installed)
-    patch.setattr("skewless.infra.runtimes.xgboost_cuda.is_built_in", lambda: is_installed)
+        patch.setattr(f"skewless.infra.models.runtimes.{module}.driver", lambda: driver)
+    patch.setattr("skewless.infra.models.runtimes.nvforest.is_installed", lambda: is_installed)
+    patch.setattr("skewless.infra.models.runtimes.xgboost_cuda.is_built_in", lambda: is_installed)
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def test_without_a_driver_only_a_model_that_asks_for_a_gpu_misses_it() -> None:
 
 @pytest.mark.parametrize("second", ["lignum", "lignum-compiled"])
 def test_lignum_is_tried_for_its_libraries_whatever_the_device(second: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: True)
+    monkeypatch.setattr("skewless.infra.models.runtimes.lignum.is_installed", lambda: True)
     for device in ("auto", "cpu", "cuda"):
         for algorithm in ("lightgbm", "xgboost", "catboost"):
             assert usable(algorithm, device, second) == [second]
         assert usable("sklearn", device, second) == []
-    monkeypatch.setattr("skewless.infra.runtimes.lignum.is_installed", lambda: False)
+    monkeypatch.setattr("skewless.infra.models.runtimes.lignum.is_installed", lambda: False)
     assert missing("lightgbm", "auto", second).problem == "is not installed: pip install 'skewless[lignum]'"
 
 
@@ -112,9 +112,9 @@ def test_a_second_runtime_that_nobody_provides_is_named() -> None:
 @pytest.mark.usefixtures("with_gpu")
 def test_each_opens_the_model_file_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("skewless.infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
+    monkeypatch.setattr("skewless.infra.models.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
     monkeypatch.setattr(
-        "skewless.infra.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,))
+        "skewless.infra.models.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,))
     )
     for second in ("gpu", "cpu"):
         for item in find_candidates("xgboost", "auto", PATH, second):

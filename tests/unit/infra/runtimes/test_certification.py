@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.certification import Reference, certify
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector
+from skewless.infra.models.runtimes.certification import Reference, certify
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores, Vector
 
 ROWS = np.array([[0.0, 1.0], [2.0, 3.0], [np.nan, 5.0]])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import skewless.infra.runtimes.choice
+import skewless.infra.models.runtimes.choice
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.certification import Reference, certify
-from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose, measure
-from skewless.infra.runtimes.fallback import FallbackRuntime
-from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.models.runtimes.candidates import RuntimeCandidate
+from skewless.infra.models.runtimes.certification import Reference, certify
+from skewless.infra.models.runtimes.choice import Role, RuntimeChoice, choose, measure
+from skewless.infra.models.runtimes.fallback import FallbackRuntime
+from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores
 from tests.unit.infra.runtimes.standing_in import Seconds, StandIn
 from tests.worlds.clock import SecondsClock
 
@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(runtime, StandIn)
         return runtime.seconds(size)
 
-    monkeypatch.setattr(skewless.infra.runtimes.choice, "measure", measure)
+    monkeypatch.setattr(skewless.infra.models.runtimes.choice, "measure", measure)
 
 
 def own(off: float = 0.0) -> StandIn:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.runtimes import cuda
-from skewless.infra.runtimes.cuda import Device, Driver, query_driver
+from skewless.infra.models.runtimes import cuda
+from skewless.infra.models.runtimes.cuda import Device, Driver, query_driver
 
 
 class StandInLibrary:

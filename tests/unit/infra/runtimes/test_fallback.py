@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import RequestError
-from skewless.infra.runtimes.fallback import FallbackRuntime
-from skewless.infra.runtimes.port import Matrix, Scores, find_leaves
+from skewless.infra.models.runtimes.fallback import FallbackRuntime
+from skewless.infra.models.runtimes.port import Matrix, Scores, find_leaves
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S

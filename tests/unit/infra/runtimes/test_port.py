@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.infra.runtimes.port import Matrix, check_matrix
+from skewless.infra.models.runtimes.port import Matrix, check_matrix
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.certification import Reference, neighbours, reference_rows
+from skewless.infra.models.runtimes.certification import Reference, neighbours, reference_rows
 
 THRESHOLDS = [(0, 0.1), (0, 0.7), (2, 1e-40), (2, 3.0), (2, 1.0 + 2**-40)]
 

@@ -15,11 +15,11 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.offline.engine import connect
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.importing import Importer
-from skewless.infra.streams.streams import Streams
+from skewless.infra.ingest.streams.event_ids import EventIds
+from skewless.infra.ingest.streams.importing import Importer
+from skewless.infra.ingest.streams.streams import Streams
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.offline.engine import connect
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HISTORY = replace(SOURCE, history="history.parquet")

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.ingest.streams.decode import Decoder
+from skewless.infra.ingest.streams.event_ids import EventIds
+from skewless.infra.ingest.streams.partition_worker import PartitionWorker
+from skewless.infra.ingest.streams.port import Messages, Partition
+from skewless.infra.ingest.streams.source_counts import SourceCounts
+from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.decode import Decoder
-from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.partition_worker import PartitionWorker
-from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
 HORIZON = 10

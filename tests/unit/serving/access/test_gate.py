@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.platform.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
 from skewless.serving.access.rates import TokenBucket
 from skewless.serving.http.reply import http_status, retry_after

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.shared_rates import Demand, Grant
+from skewless.infra.reads.online.shared_rates import Demand, Grant
 from skewless.serving.access.rates import RateSharing, SharedBucket, TokenBucket
 from tests.worlds.waiting import until
 

@@ -14,9 +14,9 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from skewless.contract.errors import AccessError, DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import KeyStore
-from skewless.infra.access.provider_keys import Issuer
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import KeyStore
+from skewless.infra.platform.access.provider_keys import Issuer
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.serving.access import tokens as tokens_module
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.access.tokens import ALGORITHMS, TokenRules

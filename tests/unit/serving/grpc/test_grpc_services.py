@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from skewless.contract.errors import AccessError
 from skewless.contract.trace_context import TraceContext
-from skewless.infra.otel.trace import Trace
+from skewless.infra.platform.otel.trace import Trace
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers

@@ -12,8 +12,8 @@ import pytest
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
-from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess, OpenAccess
 from skewless.serving.http.middleware import require_keys
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError, RequestError, SkewlessError, StalePlanError, StoreError
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.platform.storage.durable import disk_error
 from skewless.serving.http.reply import error_json
 
 FOLDER = Path("/srv/projects/my-shop/.skewless")

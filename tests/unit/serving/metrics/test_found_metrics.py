@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.alerts.alerts import Alert
-from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
+from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity
+from skewless.infra.platform.alerts.alerts import Alert
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.contract.status import Status
-from skewless.infra.runtimes.certification import Certificate
+from skewless.infra.models.runtimes.certification import Certificate
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ViewCounts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from skewless.infra.verdicts.last_verdicts import LastParity
+from skewless.infra.models.verdicts.last_verdicts import LastParity
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 

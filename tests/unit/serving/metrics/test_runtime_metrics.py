@@ -7,9 +7,9 @@ import gc
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import RuntimeTrial
-from skewless.infra.runtimes.fallback import FallbackRuntime
+from skewless.infra.models.runtimes.certification import Certificate
+from skewless.infra.models.runtimes.choice import RuntimeTrial
+from skewless.infra.models.runtimes.fallback import FallbackRuntime
 from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 

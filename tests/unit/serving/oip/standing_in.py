@@ -22,8 +22,8 @@ from skewless.contract.policy_runner import PolicyRunner
 from skewless.contract.request import RowParser
 from skewless.contract.spec import ModelSpec, Split
 from skewless.contract.status import Int64Array
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.online.service_vectors import ServiceVectors
 from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import Extra, ScoredBatch, ScoredSlice
 from skewless.serving.prediction.ticket import SliceCallback

@@ -13,7 +13,7 @@ from skewless.contract.clock import SystemClock
 from skewless.contract.errors import AccessError, DeadlineError, RequestError, SkewlessError, StoreError
 from skewless.contract.policy import Policy
 from skewless.contract.policy_runner import PolicyRunner, compile_policy
-from skewless.infra.compiler.services import module_source
+from skewless.infra.definitions.compiler.services import module_source
 from skewless.serving.access.caller import Caller
 from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.oip.conversion import build_request
 from skewless.serving.oip.request import parse_request
 from skewless.serving.oip.signature import Signature

@@ -20,7 +20,7 @@ from skewless.serving.platforms.contracts import PlatformContract, find_platform
 from skewless.serving.platforms.route import PlatformRoute
 
 if TYPE_CHECKING:
-    from skewless.infra.access.api_keys import KeyStore, Scope
+    from skewless.infra.platform.access.api_keys import KeyStore, Scope
     from skewless.serving.models.table import ModelTable
     from skewless.serving.prediction.predictor import Predictor
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
-from skewless.infra.online.port import Marker
+from skewless.infra.reads.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.reads.online.port import Marker
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads, StoredRows
 from tests.memory_store import MemoryReader, MemoryStore

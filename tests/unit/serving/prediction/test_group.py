@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.prediction.group import Group, group_tickets
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.status import Status
-from skewless.infra.online.service_vectors import ServiceVectors
-from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.models.packages.served_model import ServedModel
+from skewless.infra.reads.online.service_vectors import ServiceVectors
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.scored_batch import ScoredBatch

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from skewless.infra.packages.served_model import RowTime, ServedModel
+from skewless.infra.models.packages.served_model import RowTime, ServedModel
 from skewless.serving.prediction.scoring import Scoring
 
 

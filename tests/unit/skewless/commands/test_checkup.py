@@ -13,14 +13,14 @@ import pytest
 import redis
 
 from skewless.contract.errors import PackageError
-from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.runtimes.library import open_library
-from skewless.infra.storage.documents import Records
-from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup import machine, packages
-from skewless.operations.checkup.examination import examine
-from skewless.operations.checkup.finding import CheckupFinding
-from skewless.operations.checkup.project import check_plan
+from skewless.infra.models.runtimes.library import open_library
+from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.operations.health.checkup import machine, packages
+from skewless.operations.health.checkup.examination import examine
+from skewless.operations.health.checkup.finding import CheckupFinding
+from skewless.operations.health.checkup.project import check_plan
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     program = tmp_path / "valkey-server"
     program.write_text("#!/nowhere/sh\n")
     program.chmod(0o755)
-    monkeypatch.setattr("skewless.operations.checkup.machine.find_binary", lambda: program)
+    monkeypatch.setattr("skewless.operations.health.checkup.machine.find_binary", lambda: program)
     finding = machine.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
+from skewless.infra.models.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
 
 
 def counted(values: np.ndarray, edges: tuple[float, ...]) -> Histogram:

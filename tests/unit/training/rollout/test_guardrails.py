@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from skewless.contract.lifecycle import Guardrails
-from skewless.infra.rollout.counts import RolloutCounts
+from skewless.infra.models.rollout.counts import RolloutCounts
 from skewless.training.rollout.evidence import Evidence, MeanComparison, counts_since
 from skewless.training.rollout.guardrails import Verdict, _interval, judge
 from tests.unit.training.rollout.arms import arm

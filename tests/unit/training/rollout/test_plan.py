@@ -12,7 +12,7 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.lifecycle import Guardrails, Rollout
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.counts import RolloutCounts
+from skewless.infra.models.rollout.counts import RolloutCounts
 from skewless.training.rollout import plan
 from skewless.training.rollout.evidence import Evidence
 from skewless.training.rollout.sequential import Losses, LossSummary

@@ -11,10 +11,10 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.execution import Completion, Execution
-from skewless.infra.jobs.ledger import Ledger, Request, Requests
-from skewless.infra.jobs.run import Run, RunId
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.platform.jobs.execution import Completion, Execution
+from skewless.infra.platform.jobs.ledger import Ledger, Request, Requests
+from skewless.infra.platform.jobs.run import Run, RunId
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
 

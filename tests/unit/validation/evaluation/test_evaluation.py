@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, ndcg_score, roc_auc_score
 
 from skewless.contract.errors import SourceError
 from skewless.contract.metrics import LOWER_IS_BETTER
-from skewless.infra.runtimes.port import Vector
+from skewless.infra.models.runtimes.port import Vector
 from skewless.training.quality import quality_lines
 from skewless.validation.evaluation.evaluation import calibration_table, evaluate
 from skewless.validation.evaluation.metrics import Groups, ScoredRows, metric_value

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from skewless.infra.runtimes.port import Vector
+from skewless.infra.models.runtimes.port import Vector
 from skewless.validation.evaluation.interval import Units, auc_interval, mean_interval, metric_interval
 from skewless.validation.evaluation.metrics import auc
 

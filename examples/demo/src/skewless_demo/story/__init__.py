@@ -19,12 +19,12 @@ from rich.console import Console
 
 from skewless.contract.clock import OffsetClock, from_us
 from skewless.contract.errors import PlaceError
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import find_servable, read_labels
-from skewless.infra.offline.sql import quote
-from skewless.operations.quality import labelled_log
-from skewless.operations.rollout import begin_rollout
-from skewless.operations.scheduler import Invoke, hold_term
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import find_servable, read_labels
+from skewless.infra.reads.offline.sql import quote
+from skewless.operations.jobs.scheduler import Invoke, hold_term
+from skewless.operations.models.quality import labelled_log
+from skewless.operations.models.rollout import begin_rollout
 from skewless.project import Project
 from skewless.training.train import train
 from skewless.validation.evaluation.evaluation import evaluate

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from skewless.client import Client
 from skewless.contract.clock import from_us
-from skewless.infra.jobs.run import Run
-from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.infra.packages.store import Aliases, Traffic
-from skewless.infra.rollout.counts import read_counts
+from skewless.infra.models.packages.store import Aliases, Traffic
+from skewless.infra.models.rollout.counts import read_counts
+from skewless.infra.platform.jobs.run import Run
+from skewless.infra.reads.offline.as_of import TIME
+from skewless.infra.reads.offline.labels import KNOWN, LABEL
 from skewless.training.scheduling.leader_term import LeaderTerm
 from skewless_demo.tour_state import HOUR_US, Row, TourState, json_rows, progress_bar, wait_for
 

@@ -1,0 +1,1 @@
+"""Platform: storage, processes, access, telemetry: what all other rooms use."""

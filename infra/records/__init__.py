@@ -1,0 +1,1 @@
+"""Records: the logs of predictions and of their outcomes."""

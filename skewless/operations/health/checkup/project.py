@@ -1,0 +1,181 @@
+"""The project: its plan, its processes, and the objects of its logs and packages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from skewless.contract.errors import SkewlessError, StoreError
+from skewless.contract.readable import duration_text
+from skewless.contract.render import count_text
+from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.spool import CORRUPT
+from skewless.infra.platform.host.processes import Process, read_processes
+from skewless.infra.platform.storage.package_folder import PackageFolder
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.health.server_status import read_server_problems
+from skewless.operations.health.status import plan_state
+from skewless.workspace import CONFIG_FILE
+
+_COMMANDS = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
+_PLAN_DELAY_S = 30.0
+
+
+def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
+    """Return whether a plan is applied, and whether the definitions have changed since."""
+    name = "plan"
+    if not (repo / CONFIG_FILE).is_file():
+        return doubt(
+            name, f"{repo} is not a project", "name a project with --repo DIR, or start one with `skewless init DIR`"
+        )
+    try:
+        applied = read_applied(state)
+    except SkewlessError as error:
+        return from_error(name, error)
+    if applied is None:
+        return doubt(name, "no plan is applied yet", "run `skewless apply`")
+    return judge_plan(repo, state, applied)
+
+
+def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> CheckupFinding:
+    """Return whether the definitions or Feast's registry have changed since a plan was applied."""
+    name = "plan"
+    state_text = plan_state(repo, state, applied)
+    detail = f"{applied.plan.hash}, {state_text}"
+    if state_text.startswith("registry"):
+        return bad(name, detail, "run `skewless plan` to see the difference, then `skewless apply`")
+    if state_text.startswith("changed"):
+        return doubt(name, detail, "run `skewless plan`, then `skewless apply`")
+    return good(name, detail)
+
+
+def check_processes(state: ProjectState) -> list[CheckupFinding]:
+    """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
+    try:
+        return judge_processes(state, read_applied(state))
+    except SkewlessError:
+        return []  # the check of the plan reports it
+
+
+def judge_processes(state: ProjectState, applied: AppliedPlan | None) -> list[CheckupFinding]:
+    """Return for each process whether it sends heartbeats, has loaded the applied plan, and works.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    processes, now_s = read_processes(state), state.database.now_us() / 1e6
+    plan_hash = "" if applied is None else applied.plan.hash
+    findings = [_judge_process(item, plan_hash, now_s) for item in processes]
+    running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)
+    if applied is not None and applied.plan.sources and not running:
+        findings.append(
+            doubt("stream worker", "is not running: window features do not change", "start `skewless stream`")
+        )
+    return findings
+
+
+def check_server(url: str) -> list[CheckupFinding]:
+    """Return the problems that the server of this machine says itself, also while the database is down."""
+    problems = read_server_problems(url)
+    if not problems:
+        return []
+    return [doubt("server", "; ".join(f"{thing} {problem}" for thing, problem in problems.items()), "read its log")]
+
+
+def _judge_process(item: Process, plan_hash: str, now_s: float) -> CheckupFinding:
+    name = f"{item.kind} {item.host} {item.pid}"
+    if item.is_silent(now_s):
+        silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
+        return doubt(name, silent, f"end the process, then start `skewless {_COMMANDS[item.kind]}` again")
+    if item.plan != plan_hash and time.time() - item.started_s > _PLAN_DELAY_S:
+        return doubt(
+            name,
+            f"has loaded plan {item.plan or 'none'}, not the applied plan {plan_hash}",
+            "read its log: event plan_not_loaded has the reason",
+        )
+    problems = list(_problems(item))
+    if problems:
+        return doubt(name, "; ".join(problems), "read its log")
+    return good(name, f"is alive, with plan {item.plan}")
+
+
+def _problems(item: Process) -> Iterator[str]:
+    for source in item.detail.get("sources", ()):
+        if source.get("trouble"):
+            yield f"source {source['source']} is waiting: {source['trouble']}"
+    for thing, why in item.detail.get("refused", {}).items():
+        yield f"{thing} is not served: {why}"
+
+
+_MB = 1_000_000
+_FOLDERS = ("log", "predictions", "outcomes")  # of the objects
+_MOST_READ = 1_000_000_000  # bytes of packages
+_RECENT_US = 3_600_000_000  # an append that runs now may have stored its object already
+_LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
+
+
+def check_logs(state: ProjectState) -> list[CheckupFinding]:
+    """Return a finding for each kind of log; reads all segments."""
+    try:
+        partitions = Catalog(state.database).partitions()
+    except StoreError as error:
+        return [from_error("files of logs", error)]
+    kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in _FOLDERS}
+    findings = [_judge(state, folder, names) for folder, names in kinds.items() if names]
+    corrupt = sorted((state / "spool").glob(f"*/*{CORRUPT}"))
+    if corrupt:
+        detail = f"{count_text(len(corrupt), 'file')} cannot be read and is not in the log, such as {corrupt[0]}"
+        findings.append(doubt("spooled files", detail, "restore or delete them"))
+    return findings
+
+
+def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
+    """Return a finding for the packages in a bucket: all objects exist, and the bytes of the latest are unchanged.
+
+    Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
+    hashes are compared whenever they are opened.
+    """
+    packages, name = PackageFolder.of(state), "files of packages"
+    if packages.shared is None:
+        return []
+    try:
+        objects = packages.list_objects()
+        sizes = {item.name: item.size for item in state.storage.list_objects("packages")}
+        for stored in objects:
+            if sizes.get(stored.name) != stored.size:
+                state.storage.verify(stored)  # says what is wrong with it
+        ends = accumulate(stored.size for stored in objects)
+        latest = [stored for stored, end in zip(objects, ends, strict=True) if end <= _MOST_READ]
+        for stored in latest:
+            state.storage.verify(stored)
+    except StoreError as error:
+        return [from_error(name, error)]
+    total = sum(stored.size for stored in objects) / _MB
+    compared = "unchanged"
+    if len(latest) < len(objects):
+        compared = f"the latest {len(latest):,} unchanged, the others only listed"
+    return [good(name, f"{count_text(len(objects), 'file')}, {total:,.1f} MB, {compared}")] if objects else []
+
+
+def _folder(partition: str) -> str:
+    return partition if partition in _FOLDERS else "log"
+
+
+def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckupFinding:
+    name, catalog = f"files of {folder}", Catalog(state.database)
+    segments = [segment for partition in partitions for segment in catalog.segments(partition)]
+    try:
+        for segment in segments:
+            state.storage.verify(segment.stored)
+        orphans = catalog.find_orphans(state.storage, folder, int(time.time() * 1e6) - _RECENT_US)
+    except StoreError as error:
+        return from_error(name, error)
+    size = sum(segment.stored.size for segment in segments)
+    detail = f"{count_text(len(segments), 'file')}, {size / _MB:,.1f} MB, unchanged"
+    if orphans:
+        return doubt(name, f"{detail}; {count_text(len(orphans), 'object')} of no log, such as {orphans[0]}", _LATER)
+    return good(name, detail)

@@ -1,0 +1,128 @@
+"""Publishing trained versions to a tracker.
+
+Packages are the source of truth of a tracker: missing versions are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.models.packages.package import open_package
+from skewless.infra.models.tracking.mlflow_tracker import MLflowTracker
+from skewless.infra.models.tracking.port import TrackedRun, Tracker, describe_package
+from skewless.infra.platform.storage.leases import Leases
+from skewless.training.plots.canvas import can_plot
+from skewless.training.plots.evaluation import evaluation_plots
+from skewless.workspace import Workspace
+
+_OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishReport(PlainRecord):
+    """The published versions of one model.
+
+    Args:
+        published: added versions, oldest first.
+        aliases: changed aliases with their versions; None: deleted.
+        skipped: versions that cannot be published, with the reason.
+    """
+
+    model: str
+    published: list[str]
+    aliases: dict[str, str | None]
+    skipped: dict[str, str]
+
+    def line(self) -> str:
+        """Return the result in a sentence."""
+        versions = f"published {', '.join(self.published)}" if self.published else "nothing to publish"
+        moved = "".join(f"; {alias} is {version or 'deleted'}" for alias, version in self.aliases.items())
+        skipped = "".join(f"; {version} skipped: {why}" for version, why in self.skipped.items())
+        return f"{self.model}: {versions}{moved}{skipped}"
+
+
+def open_tracker(project: Workspace) -> Tracker:
+    """Return the tracker that the settings name.
+
+    Raises:
+        DefinitionError: the setting is missing or invalid.
+        StoreError: the tracker is unavailable.
+    """
+    uri = project.settings.tracking_uri
+    if uri is None:
+        raise DefinitionError(
+            "setting 'tracking_uri'", "is not set", fix="set it to sqlite:///mlflow.db or a server's URL"
+        )
+    return MLflowTracker(uri, project.repo, project.applied.plan.project)
+
+
+def publish(
+    project: Workspace, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
+) -> list[PublishReport]:
+    """Publish the versions that the tracker lacks, and copy the aliases of the packages to it.
+
+    Args:
+        models: names; empty: all trained models.
+        dry: publish nothing.
+
+    Raises:
+        StoreError: the tracker is unavailable or fails; the next call publishes the rest.
+    """
+    with Leases(project.state.database).hold("tracking"):
+        return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
+
+
+def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
+    """Publish versions after a training, if a tracker is set; return the error instead of raising it."""
+    if project.settings.tracking_uri is None:
+        return None
+    try:
+        publish(project, open_tracker(project), models)
+    except StoreError as error:
+        return error
+    return None
+
+
+def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
+    packages, published_digests = project.packages, tracker.published_digests(model)
+    digests = {name: packages.manifest_digest(model, name) for name in packages.list_versions(model)}
+    published, skipped = [], dict[str, str]()
+    for version in (name for name, digest in digests.items() if digest not in published_digests):
+        try:
+            run = _run_of(project, model, version)
+        except PackageError as error:
+            skipped[version] = error.problem
+            continue
+        if not dry:
+            tracker.publish(run)
+        published.append(version)
+    known = {name: digest for name, digest in digests.items() if name not in skipped}
+    moved = _alias_changes(project, tracker, model, known)
+    for alias, target in () if dry else moved.items():
+        tracker.point(model, alias, None if target is None else known[target])
+    return PublishReport(model=model, published=published, aliases=moved, skipped=skipped)
+
+
+def _alias_changes(
+    project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the aliases whose version differs in the tracker; None: the project has no such alias."""
+    aliases, policy = project.store.aliases, project.store.traffic.get(model)
+    own = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
+    if policy is not None:
+        own |= {"champion": policy.champion, "challenger": policy.challenger}
+    targets = {alias: version for alias, version in own.items() if version is not None and version in digests}
+    tracked = tracker.aliases(model)
+    moved: dict[str, str | None] = {
+        alias: version for alias, version in targets.items() if tracked.get(alias) != digests[version]
+    }
+    return moved | dict.fromkeys(_OURS & tracked.keys() - targets.keys())
+
+
+def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
+    package = open_package(project.store, model, version)
+    plots = evaluation_plots(package.curves) if can_plot() else []
+    return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -1,0 +1,1 @@
+"""Commands on predictions: lists, explanations, proofs."""
