@@ -90,10 +90,13 @@ def _source_views(
     Windowed views are skipped: they have no table.
     """
     views = [requested for requested in views if not is_windowed(requested.view)]
-    named = relations_by_name(config, views)
+    named: dict[str, str] = {}
     with ExitStack() as stack:
         for requested in views:
-            stack.enter_context(view_table(config, requested.view).open(connection))
+            table = view_table(config, requested.view)
+            stack.enter_context(table.open(connection))
+            # A view cannot have bound parameters, so the file names are literals.
+            named |= dict.fromkeys((requested.view.batch_source.name, requested.view.name), table.literal)
         for name, relation in named.items():
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
         try:
@@ -101,18 +104,6 @@ def _source_views(
         finally:
             for name in named:
                 connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
-
-
-def relations_by_name(config: RepoConfig, views: Sequence[RequestedView]) -> dict[str, str]:
-    """Return the relations for SQL queries by name: each view's source, under its name and that of the view."""
-    named: dict[str, str] = {}
-    for requested in views:
-        if is_windowed(requested.view):
-            continue
-        # A view cannot have bound parameters, so the file names are literals.
-        relation = view_table(config, requested.view).literal
-        named |= {requested.view.batch_source.name: relation, requested.view.name: relation}
-    return named
 
 
 def _sql_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:

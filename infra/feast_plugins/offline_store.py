@@ -100,7 +100,6 @@ class SkewlessOfflineStore(OfflineStore):
             requested=requested,
             refs=feature_refs,
             entities=_entity_reader(config, requested, entity_df, (start_date, end_date)),
-            query=entity_df.strip().rstrip(";") if isinstance(entity_df, str) else None,
             as_known=filter_by_created_timestamp or getattr(config.offline_store, "time_mode", "") == "knowledge",
         )
 

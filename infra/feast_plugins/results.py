@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,19 +22,19 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
 from skewless.infra.definitions.compiler.views import to_dtype
 from skewless.infra.definitions.sources.source_schema import repo_of, settings_of, state_of
-from skewless.infra.feast_plugins.entity_rows import EntityRows, relations_by_name
+from skewless.infra.feast_plugins.entity_rows import EntityRows
 from skewless.infra.feast_plugins.exact_values import cast_key, fit_lists
-from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
+from skewless.infra.feast_plugins.feature_history import EVENT, build_view_history
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.feast_plugins.stored_views import is_windowed
 from skewless.infra.ingest.materialization.skipped_rows import reject_skipped, warn_skipped
 from skewless.infra.reads.offline import arrays
-from skewless.infra.reads.offline.as_of import ROW, TIME, as_of_sql
+from skewless.infra.reads.offline.as_of import TIME
 from skewless.infra.reads.offline.engine import connect
 from skewless.infra.reads.offline.matched_rows import HistoryRows, fetch_rows, find_rows
 from skewless.infra.reads.offline.sources import Table
-from skewless.infra.reads.offline.sql import quote, sql_literal, to_microseconds
+from skewless.infra.reads.offline.sql import quote, sql_literal
 
 if TYPE_CHECKING:
     from skewless.contract.spec import TimeMode
@@ -66,7 +66,6 @@ class PointInTimeJob(SkewlessRetrievalJob):
         requested: the requested features.
         refs: their names in the request.
         entities: reads the entity rows on a connection.
-        query: the SQL of the entity rows, if they are a query.
         as_known: whether a feature row counts only from its created time on, and an event from when serving could
             have known it.
     """
@@ -74,7 +73,6 @@ class PointInTimeJob(SkewlessRetrievalJob):
     requested: RequestedFeatures
     refs: list[str]
     entities: Entities
-    query: str | None = None
     as_known: bool = False
 
     @cached_property
@@ -96,51 +94,21 @@ class PointInTimeJob(SkewlessRetrievalJob):
             max_event_timestamp=last,
         )
 
-    def batches(self, rows: int) -> Iterator[pa.Table]:
-        """Yield the entity rows in their order, with duplicates, and the stored features of the request.
-
-        Memory: the entity rows, and each matched feature row once.
-        """
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
+        """Return the entity rows in their order, with duplicates, and the stored features of the request."""
         with open_connection(self.config) as connection:
             entities = self.entities(connection)
-            reads = [_read_view(self, connection, entities, view) for view in self.requested.views]
-        # Without entity rows there is still one table, which has the columns.
-        for start in range(0, max(entities.table.num_rows, 1), rows):
-            batch = entities.table.slice(start, rows)
-            for view, view_rows in zip(self.requested.views, reads, strict=True):
-                part = HistoryRows(table=view_rows.table, at=view_rows.at[start : start + rows]).in_order()
-                for name, label in zip(part.column_names, view.labels.values(), strict=True):
-                    batch = batch.append_column(label, part[name])
-            yield batch
+            table = entities.table
+            for view in self.requested.views:
+                rows = _read_view(self, connection, entities, view).in_order()
+                for name, label in zip(rows.column_names, view.labels.values(), strict=True):
+                    table = table.append_column(label, rows[name])
+        return table
 
     def order_columns(self, table: pa.Table) -> pa.Table:
         """Return a table with the columns of the entity rows, and then the features as requested."""
         order = [name for name in self.requested.order if name in table.column_names]
         return table.select([name for name in table.column_names if name not in set(order)] + order)
-
-    def to_sql(self) -> str:
-        """Return one DuckDB statement for the stored features; ``entity_df`` is the name of a data frame.
-
-        It requires databases to be attached under its names.
-
-        Raises:
-            RequestError: a windowed view is requested.
-        """
-        for requested in self.requested.views:
-            if is_windowed(requested.view):
-                raise RequestError(
-                    f"windowed view {requested.view.name!r}",
-                    "cannot be computed with SQL alone",
-                    fix="remove it from the request, or use to_arrow()",
-                )
-        with open_connection(self.config) as connection, ExitStack() as stack:
-            entities = self.entities(connection)
-            histories = [
-                build_view_history(self.config, connection, view, entities.types) for view in self.requested.views
-            ]
-            for history in histories:
-                stack.enter_context(history.source.table.open(connection))
-            return _build_statement(self, connection, entities, histories)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -154,18 +122,10 @@ class QueryJob(SkewlessRetrievalJob):
     table: Table
     query: str
 
-    def batches(self, rows: int) -> Iterator[pa.Table]:
-        """Yield the rows in the order of the source."""
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
+        """Return the rows in the order of the source."""
         with open_connection(self.config) as connection, self.table.open(connection):
-            relation = connection.sql(self.query, params=self.table.parameters)
-            reader = relation.to_arrow_reader(rows)
-            # An empty result has columns too.
-            yield pa.Table.from_batches([], schema=reader.schema)
-            yield from (pa.Table.from_batches([batch]) for batch in reader)
-
-    def to_sql(self) -> str:
-        """Return the query with the names of its files."""
-        return self.query.replace(self.table.relation, self.table.literal)
+            return connection.sql(self.query, params=self.table.parameters).to_arrow_table()
 
 
 def _read_view(
@@ -228,36 +188,3 @@ def _find_expired(rows: pa.Table, matched: HistoryRows, ttl_us: int) -> BoolArra
     event_ts = np.append(arrays.to_int64(matched.table[EVENT], NO_TIME), NO_TIME)[matched.at]
     # The function of the online store, so that both sides expire a row at the same microsecond (SEMANTICS 2.4).
     return np.asarray(row_status(has_row, np.where(has_row, event_ts, t), t, ttl_us) == Status.EXPIRED)
-
-
-def _build_statement(
-    job: PointInTimeJob,
-    connection: duckdb.DuckDBPyConnection,
-    entities: EntityRows,
-    histories: Sequence[ViewHistory],
-) -> str:
-    time_sql = to_microseconds(quote(entities.time), entities.types[entities.time])
-    source = f"({job.query})" if job.query else "entity_df"
-    numbered = f"SELECT *, row_number() OVER () AS {ROW}, {time_sql} AS {TIME} FROM {source}"
-    named = relations_by_name(job.config, job.requested.views) if job.query else {}
-    parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
-    # Materialized: row_number() without an order may give other numbers if DuckDB evaluates the text again.
-    parts.append(f"entity_df AS MATERIALIZED ({numbered})")
-    columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
-    for i, (requested, view) in enumerate(zip(job.requested.views, histories, strict=True)):
-        table = view.source.table
-        keys = ", ".join(f"{_entity_key(entities, name, kind)} AS {quote(name)}" for name, kind in view.types.items())
-        position = table.position_sql(connection)
-        rows = view.select(position or "row_number() OVER ()").replace(table.relation, table.literal)
-        history = view.history(f"history_{i}", "__position", as_known=job.as_known)
-        parts.append(f"history_{i} AS MATERIALIZED ({rows})")
-        parts.append(f"keys_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
-        parts.append(f"matched_{i} AS ({as_of_sql(history, f'keys_{i}')})")
-        # Part of the join: an expired row becomes null, and its entity row stays.
-        fresh = f" AND e.{TIME} - f{i}.{EVENT} <= {view.ttl_us}" if view.ttl_us > 0 else ""
-        joins.append(f" LEFT JOIN matched_{i} f{i} ON e.{ROW} = f{i}.{ROW}{fresh}")
-        columns += [
-            f"f{i}.{name} AS {quote(label)}"
-            for name, label in zip(view.columns, requested.labels.values(), strict=True)
-        ]
-    return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM entity_df e{''.join(joins)} ORDER BY e.{ROW}"

@@ -1,4 +1,4 @@
-"""Write rows to Parquet files and DuckDB tables: saved datasets, appended rows, logs of served features."""
+"""Write rows to Parquet files: saved datasets, appended rows (to DuckDB tables, too), logs of served features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skewless.infra.definitions.sources.source_schema import read_schema, readab
 from skewless.infra.feast_plugins.feature_history import view_table
 from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.platform.storage.durable import remove_at_end, sync_file, sync_folder, translate_disk_errors
-from skewless.infra.reads.offline.database_table import DatabaseTable, parse_database_address
+from skewless.infra.reads.offline.database_table import DatabaseTable
 from skewless.infra.reads.offline.sources import PARTS, Table
 from skewless.infra.reads.offline.sql import quote
 
@@ -30,8 +30,8 @@ _FIRST = "rows-"
 _APPENDED = re.compile(r"(.*)rows-(?!9{6})(\d{6})-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
-def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:
-    """Write rows to a file, folder or database table, atomically.
+def save_rows(config: RepoConfig, rows: pa.Table, target: DataSource, *, overwrite: bool) -> None:
+    """Write rows to a file or folder, atomically.
 
     Args:
         overwrite: whether to replace an existing target.
@@ -42,10 +42,6 @@ def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource
         StoreError: the disk failed.
     """
     path = readable_path(target, "saved dataset")
-    warehouse = parse_database_address(path)
-    if warehouse is not None:
-        _save_table(repo_of(config), warehouse, rows, overwrite=overwrite)
-        return
     target_path = repo_of(config) / path
     if target_path.exists() and not overwrite:
         raise SavedDatasetLocationAlreadyExists(location=path)
@@ -60,8 +56,8 @@ def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource
             file.unlink()
 
 
-def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
-    """Write a Parquet file batch by batch; it gets its name when it is complete and synced to disk.
+def write_file(path: Path, rows: pa.Table) -> None:
+    """Write a Parquet file; it gets its name when it is complete and synced to disk.
 
     Raises:
         StoreError: the disk failed.
@@ -69,42 +65,20 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     with translate_disk_errors(path), remove_at_end(unfinished) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temporary, rows.schema) as writer:
-            for batch in rows:
-                writer.write_batch(batch)
+        pq.write_table(rows, temporary)
         sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
 
 
-def _save_table(repo: Path, warehouse: DatabaseTable, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
-    schema, table = warehouse.parts
-    create = "CREATE OR REPLACE TABLE" if overwrite else "CREATE TABLE"
-    statements = [
-        f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}",
-        f"{create} {quote(schema)}.{quote(table)} AS SELECT * FROM new_rows",
-    ]
+def _insert(repo: Path, warehouse: DatabaseTable, rows: pa.Table) -> None:
     try:
-        _write(repo, warehouse, rows, statements)
-    except SourceError as error:
-        if isinstance(error.__cause__, duckdb.CatalogException) and not overwrite:
-            raise SavedDatasetLocationAlreadyExists(location=warehouse.address) from error
-        raise
-
-
-def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
-    path = repo / warehouse.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with duckdb.connect(str(path)) as connection:
+        with duckdb.connect(str(repo / warehouse.path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             connection.register("new_rows", rows)
-            # All or nothing: after a failed statement, closing the connection rolls the transaction back.
-            connection.execute("BEGIN")
-            for statement in statements:
-                connection.execute(statement)
-            connection.execute("COMMIT")
+            name = ".".join(quote(part) for part in warehouse.parts)
+            connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM new_rows")
     except duckdb.Error as error:
         raise SourceError(
             f"table {warehouse.table!r} of database {warehouse.path!r}",
@@ -129,8 +103,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
     table = view_table(config, view)
     new_rows = fit_rows(table, _file_schema(table), rows)
     if table.warehouse is not None:
-        name = ".".join(quote(part) for part in table.warehouse.parts)
-        _write(repo_of(config), table.warehouse, new_rows, [f"INSERT INTO {name} BY NAME SELECT * FROM new_rows"])
+        _insert(repo_of(config), table.warehouse, new_rows)
         return
     if table.is_text:
         raise SourceError(
@@ -153,7 +126,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
             value=str(path),
             fix="use a pattern that ends in *.parquet",
         )
-    write_file(target, new_rows.to_reader())
+    write_file(target, new_rows)
 
 
 def fit_rows(table: Table, schema: pa.Schema, rows: pa.Table) -> pa.Table:
@@ -182,7 +155,7 @@ def write_partitions(root: Path, rows: pa.Table, partitions: Sequence[str]) -> N
                 column.is_null() if value is None else pc.equal(column, pa.scalar(value, column.type))
             )
             folder /= f"{name}={'__HIVE_DEFAULT_PARTITION__' if value is None else value}"
-        write_file(folder / new_file_name(folder), selected.drop_columns(list(partitions)).to_reader())
+        write_file(folder / new_file_name(folder), selected.drop_columns(list(partitions)))
 
 
 def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> None:
@@ -195,7 +168,7 @@ def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> N
     if partitions:
         write_partitions(root, rows, partitions)
     elif rows.num_rows:
-        write_file(root / new_file_name(root), rows.to_reader())
+        write_file(root / new_file_name(root), rows)
 
 
 def new_file_name(folder: Path) -> str:

@@ -7,7 +7,6 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -106,40 +105,10 @@ def test_the_same_from_a_table_of_many_chunks(two_views: OfflineWorld) -> None:
     assert two_views.ask("skewless", many, FEATURES[1:]).equals(two_views.ask("skewless", whole, FEATURES[1:]))
 
 
-@pytest.mark.parametrize("as_known", [False, True])
-def test_to_sql_says_the_same(two_views: OfflineWorld, as_known: bool) -> None:  # noqa: FBT001 - a parameter
-    store = two_views.stores["skewless"]
-    job = store.get_historical_features(rows(), FEATURES, full_feature_names=True, filter_by_created_timestamp=as_known)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("entity_df", pa.Table.from_pandas(rows()))
-        found = connection.sql(job.to_sql()).to_arrow_table()
-    assert found.to_pylist() == job.to_arrow().cast(found.schema).to_pylist()
-
-
-def test_to_sql_of_rows_in_sql_stands_alone(two_views: OfflineWorld) -> None:
-    query = 'SELECT id, max(event) AS event_timestamp, count(*) AS "how many" FROM visits GROUP BY id ORDER BY id;'
-    job = two_views.stores["skewless"].get_historical_features(query, ["v:x"])
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        found = connection.sql(job.to_sql()).to_arrow_table()
-    assert found.to_pylist() == job.to_arrow().to_pylist()
-    assert [(row["how many"], row["x"]) for row in found.to_pylist()] == [(5, 5.0), (1, 6.0)]
-
-
-def test_a_stream_gives_the_table_in_pieces(two_views: OfflineWorld) -> None:
-    job = two_views.stores["skewless"].get_historical_features(rows(), ["doubled:sum", *FEATURES[1:]])
-    assert isinstance(job, SkewlessRetrievalJob)
-    pieces = list(job.to_reader(batch_rows=2))
-    assert [piece.num_rows for piece in pieces] == [2, 2, 2, 1]
-    assert pa.Table.from_batches(pieces).to_pylist() == job.to_arrow().to_pylist()
-    assert pieces[0].schema.names[-3:] == ["sum", "x", "n"]
-
-
 def test_no_rows_give_no_rows(two_views: OfflineWorld) -> None:
     job = two_views.stores["skewless"].get_historical_features(rows().iloc[:0], FEATURES[1:])
     assert isinstance(job, SkewlessRetrievalJob)
-    assert job.to_arrow().num_rows == job.to_reader().read_all().num_rows == 0
+    assert job.to_arrow().num_rows == 0
     assert job.to_df().columns.tolist() == ["id", "event_timestamp", "shop", "label", "n", "x"]
 
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import SourceError
-from skewless.infra.definitions.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
+from skewless.infra.definitions.sources.duckdb_source import DuckDBSource
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.feast_plugins.saved_rows import new_file_name
 from skewless.infra.reads.offline.sources import find_table
@@ -191,7 +191,6 @@ def test_sources_that_cannot_be_appended_to_say_so(offline_world: OfflineWorld) 
 STORAGES: dict[str, Callable[[OfflineWorld], SavedDatasetStorage]] = {
     "file": lambda _: SavedDatasetFileStorage(path="saved/set.parquet"),
     "folder": lambda offline_world: SavedDatasetFileStorage(path=str(offline_world.root / "saved/set")),
-    "database": lambda _: SavedDatasetDuckDBStorage("saved/wh.duckdb", '"of mine"."the set"'),
 }
 
 

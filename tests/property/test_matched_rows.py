@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.reads.offline.as_of import History, as_of_sql
+from skewless.infra.reads.offline.as_of import History
 from skewless.infra.reads.offline.matched_rows import (
     HistoryRows,
     MatchedRows,
@@ -100,18 +100,6 @@ def test_each_row_finds_what_plain_python_finds(
     with register_tables(connection, {"history_rows": history_table(rows)}):
         found = find_rows(connection, history, [], entity_table(asks), history_rows)
     assert found.tolist() == [oracle(rows, ask, ranks, running=running) for ask in asks]
-
-
-@FEWER
-@given(HISTORY, ASKS)
-def test_one_statement_finds_the_same(
-    connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[KeyedTime]
-) -> None:
-    asked = entity_table(asks).append_column("__row", pa.array(range(len(asks)), pa.int64()))
-    with register_tables(connection, {"history_rows": history_table(rows), "asked": asked}):
-        answer = connection.sql(as_of_sql(shape(2, running=False), "asked")).fetchall()
-    expected = [oracle(rows, ask, 2, running=False) for ask in asks]
-    assert answer == [(i, None if found < 0 else found) for i, found in enumerate(expected)]
 
 
 def values_table() -> pa.Table:

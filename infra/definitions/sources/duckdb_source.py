@@ -1,4 +1,4 @@
-"""Tables and views of DuckDB database files, as Feast data sources and as storage of saved datasets."""
+"""Tables and views of DuckDB database files as Feast data sources."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
-from feast.protos.feast.core.SavedDataset_pb2 import SavedDatasetStorage as SavedDatasetStorageProto
 from feast.repo_config import RepoConfig
-from feast.saved_dataset import SavedDatasetStorage
 from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
@@ -119,34 +117,6 @@ class DuckDBSource(DataSource):
     def get_table_query_string(self) -> str:
         """Return the name of the table in its database."""
         return self.warehouse.table
-
-
-class SavedDatasetDuckDBStorage(SavedDatasetStorage):
-    """A table of a DuckDB database file that stores a saved dataset.
-
-    Args:
-        path: of the database, relative to the repo; created if missing.
-        table: ``table`` or ``schema.table``.
-    """
-
-    _proto_attr_name = "custom_storage"
-
-    def __init__(self, path: str, table: str) -> None:
-        self.warehouse = DatabaseTable(path=path, table=table)
-
-    @staticmethod
-    def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetStorage:
-        """Return the storage from its form in a registry."""
-        warehouse = _parse_options(storage_proto.custom_storage)
-        return SavedDatasetDuckDBStorage(warehouse.path, warehouse.table)
-
-    def to_proto(self) -> SavedDatasetStorageProto:
-        """Return the storage in its form for a registry."""
-        return self._custom_storage_proto(_options(self.warehouse))
-
-    def to_data_source(self) -> DataSource:
-        """Return the source that reads the table."""
-        return DuckDBSource(path=self.warehouse.path, table=self.warehouse.table)
 
 
 def _options(warehouse: DatabaseTable) -> DataSourceProto.CustomSourceOptions:

@@ -101,32 +101,6 @@ def rows_sql(history: History, ids: str, columns: Sequence[str]) -> str:
     return f"SELECT h.* FROM ({rows}) h SEMI JOIN {ids} w ON h.{ID} = w.{ID}"
 
 
-def as_of_sql(history: History, entities: str) -> str:
-    """Return SQL for ``__row`` and the history's columns of the row that each entity row matches, null if none.
-
-    One statement, ordered by ``__row``; the relation's parameters are bound twice, one list after the other.
-
-    Args:
-        entities: as for ``winners_sql``.
-
-    >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="rowid", columns=["v"])
-    >>> import duckdb
-    >>> con = duckdb.connect()
-    >>> _ = con.execute("CREATE TABLE log AS FROM (VALUES (1, 10, 'a'), (1, 20, 'b')) t(k, ts, v)")
-    >>> _ = con.execute("CREATE TABLE entities AS FROM (VALUES (0, 1, 30), (1, 1, 9), (2, 1, 11)) t(__row, k, __t)")
-    >>> con.sql(as_of_sql(log, "entities")).fetchall()
-    [(0, 'b'), (1, None), (2, 'a')]
-    """
-    winners = f"winners AS MATERIALIZED ({winners_sql(history, entities)})"
-    columns = "".join(f", {quote(column)}" for column in history.columns)
-    rows = f"SELECT {history.row_id} AS {ID}{columns} FROM {history.relation}"
-    selected = "".join(f", h.{quote(column)}" for column in history.columns)
-    return (
-        f"WITH {winners} SELECT e.{ROW}{selected} FROM {entities} e LEFT JOIN winners f ON e.{ROW} = f.{ROW}"
-        f" LEFT JOIN ({rows}) h ON f.{ID} = h.{ID} ORDER BY e.{ROW}"
-    )
-
-
 def _candidates(history: History) -> str:
     """Return SQL for the history as one side of the union: keys, valid-from time, no entity row, ranks."""
     keys = quote_all(history.keys)

@@ -150,7 +150,5 @@ def test_what_cannot_be_answered_is_refused(happened: WindowedFeastProject) -> N
         store.get_historical_features(entity_df().drop(columns="carrier"), WINDOWED).to_arrow()
     with pytest.raises(RequestError, match="has type BIGINT in the entity rows"):
         store.get_historical_features(entity_df(carrier=[1] * len(AGO)), WINDOWED).to_arrow()
-    with pytest.raises(RequestError, match="cannot be computed with SQL alone"):
-        store.get_historical_features(entity_df(), WINDOWED).to_sql()
     with pytest.raises(RequestError, match="has no such feature"):
         store.get_historical_features(entity_df(), ["carrier_now:carrier"], full_feature_names=True).to_arrow()
