@@ -84,7 +84,8 @@ def _fit_list(owner: str, dtype: Any, items: Any) -> Any:  # noqa: ANN401 - a li
     base, has_null = dtype.base_type, any(map(is_missing, items))
     leaf = to_dtype(base)
     if has_null and leaf in _FLOATS:
-        return [math.nan if is_missing(item) else float(item) for item in items]
+        # A NaN keeps its bits.
+        return [math.nan if is_missing(item) and not isinstance(item, float) else float(item) for item in items]
     # Feast's message would have 0 or an empty text instead of the null.
     if has_null and leaf is not DType.TIMESTAMP:
         raise SourceError(
