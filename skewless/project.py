@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     import skewless.operations.state.recovery
     from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
-    from skewless.control_room.server import run_control_room
     from skewless.infra.definitions.plans.planning import PlanReport
     from skewless.infra.ingest.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.platform.jobs.run import Run
@@ -84,8 +83,6 @@ if TYPE_CHECKING:
 else:
     _ops = _Operation("skewless.operations")
     _audited = _Operation.audited
-    # The pages are built on this class, so that it does not import them.
-    run_control_room = _Operation("skewless.control_room.server.run_control_room")
 
 
 class Project(Workspace):
@@ -254,8 +251,6 @@ class Project(Workspace):
     parity = _ops.predictions.proof.run_parity
     freshness = _ops.health.freshness.check_freshness
     alerts = _audited(_ops.health.alerts.alerts)
-
-    ui = run_control_room
 
     def scheduler(
         self,

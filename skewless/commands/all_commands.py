@@ -44,7 +44,7 @@ _PARTS = {
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),
-        *(watch.replay, watch.parity, watch.alerts, watch.ui),
+        *(watch.replay, watch.parity, watch.alerts),
     ),
     "Operate": (
         *(operate.status, operate.list_letters, operate.send_letters, operate.doctor),
