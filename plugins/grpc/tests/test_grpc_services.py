@@ -14,20 +14,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from starlette.types import Receive, Scope, Send
 
+from plugins.grpc.tests.rig import GrpcPort, GrpcReply, serving
 from skewless.contract.errors import AccessError
 from skewless.contract.trace_context import TraceContext
 from skewless.infra.platform.otel.trace import Trace
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
-from skewless.serving.grpc.messages import SERVICE, message_class
-from skewless.serving.grpc.services import HealthService, InferenceService, reflection_methods
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission, busy_error
-from tests.unit.serving.grpc.rig import GrpcPort, GrpcReply, serving
+from skewless_grpc.messages import SERVICE, message_class
+from skewless_grpc.services import HealthService, InferenceService, reflection_methods
 
 HEALTH = health_pb2.HealthCheckResponse
 REASONS: dict[str, str] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -17,45 +16,28 @@ from skewless.serving.access.caller import ANYONE, Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.app import ServingContext, admit
-from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.http_server import Listener
+from skewless.serving.doors import DoorContext
 from skewless.serving.http.tls import TlsFiles
-from skewless.serving.http.wire_limits import WireLimits
-from skewless.serving.server_config import ServerConfig
-from skewless.serving.shutdown import Shutdown
 
 _log = EventLogger()
 
 
-def start_grpc(
-    config: ServerConfig,
-    http: Listener,
-    serving: ServingContext,
-    limits: WireLimits,
-    queue: FairQueue,
-    shutdown: Shutdown,
-    stack: AsyncExitStack,
-) -> None:
+def open_door(context: DoorContext) -> None:
     """Serve gRPC on its port until the shutdown; without the setting ``grpc_port``, do nothing.
 
-    Args:
-        config: with the real ``grpc_port``.
-        http: the listener for HTTP clients, whose application and TLS files also serve gRPC.
-        queue: the queue of waiting requests, shared with HTTP.
-        stack: at its end, calls in progress are completed.
-
     Raises:
-        DefinitionError: the extra ``grpc`` is not installed.
+        DefinitionError: a package of the plug-in is not installed.
         PlaceError: the address cannot be used.
     """
+    config, serving, http = context.config, context.serving, context.http
     settings = config.settings
     if settings.grpc_port is None:
         return
     # By default, the core logs each handshake that fails: clients could fill the log.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        from skewless.serving.grpc import server, services  # noqa: PLC0415 - only if the port is set
-        from skewless.serving.grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
+        from skewless_grpc import server, services  # noqa: PLC0415 - only if the port is set
+        from skewless_grpc.infer_route import GrpcInferRoute  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         problem = f"needs the package {(error.name or '').partition('.')[0]}, which is not installed"
         fix = "pip install 'skewless[grpc]', or remove the setting"
@@ -64,22 +46,22 @@ def start_grpc(
     inference = services.InferenceService(
         app=cast("ASGIApp", http.options.app),
         route=serving.infer_route(GrpcInferRoute),
-        queue=queue,
+        queue=context.queue,
         admit=partial(admit, serving),
         begin_trace=serving.begin_trace,
     )
     methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
-    options = server.channel_options(limits)
-    grpc_server = server.GrpcServer(methods, limits, options, on_check=health.notify_watchers)
+    options = server.channel_options(context.limits)
+    grpc_server = server.GrpcServer(methods, context.limits, options, on_check=health.notify_watchers)
     grpc_server.start(config.grpc_address, tls_credentials(http.options))
-    task = asyncio.create_task(grpc_server.run(shutdown, settings.drain_seconds))
+    task = asyncio.create_task(grpc_server.run(context.shutdown, settings.drain_seconds))
 
     async def close() -> None:
-        if not shutdown.is_requested:
+        if not context.shutdown.is_requested:
             task.cancel()  # the server ends by an error
         await asyncio.wait([task])
 
-    stack.push_async_callback(close)
+    context.stack.push_async_callback(close)
 
 
 def _admit_page(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:

@@ -17,10 +17,10 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc._cython import cygrpc
 
-from skewless.serving.grpc.messages import POOL, SERVICE
+from skewless_grpc.messages import POOL, SERVICE
 from tests.worlds.ports import free_ports
 
-FOLDER = Path(__file__).parents[2] / "serving/grpc"
+FOLDER = Path(__file__).parents[1] / "src/skewless_grpc"
 FIELDS = """
 import importlib, json, pathlib, sys, sysconfig, types
 found, packages = {}, pathlib.Path(sysconfig.get_path("purelib"))

@@ -3,7 +3,7 @@
 A thread waits for the core's events and wakes the event loop up, which does everything else. So calls join the batches
 of HTTP, a slow client holds no thread, and calls need no lock. grpcio's own servers take two to four times the CPU time
 for the same call. Below them is ``grpc._cython.cygrpc``, which promises nothing:
-tests/contract/test_grpcio.py names each part that is used here.
+tests/test_grpcio.py of this plug-in names each part that is used here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from grpc._cython import cygrpc
 
 from skewless.contract.errors import BusyError, PlaceError
 from skewless.infra.platform.telemetry.logger import EventLogger
-from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.shutdown import Shutdown
+from skewless_grpc.calls import GrpcCall, GrpcMethod
 
 _REQUESTED = 128  # calls that the core may announce before the event loop asks for more
 _MAX_CALLS = 4_096  # open calls of one worker; a client that opens more gets an error

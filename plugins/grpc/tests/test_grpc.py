@@ -24,11 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plugins.grpc.tests.rig import PATIENCE_S, GrpcReply, ask, reply_of
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.serving.grpc.messages import SERVICE, message_class
 from skewless.serving.oip.datatypes import DATATYPES
+from skewless_grpc.messages import SERVICE, message_class
 from tests.servers.prediction import PredictionServer
-from tests.unit.serving.grpc.rig import PATIENCE_S, GrpcReply, ask, reply_of
 from tests.worlds.infer_messages import (
     CONTENTS,
     Input,

@@ -12,8 +12,6 @@ import orjson
 from google.protobuf.message import DecodeError
 
 from skewless.contract.errors import RequestError
-from skewless.serving.grpc.calls import GrpcExchange
-from skewless.serving.grpc.messages import message_class
 from skewless.serving.http.hot_routes import JSON, Exchange, Header
 from skewless.serving.oip.conversion import ReplyTensor
 from skewless.serving.oip.datatypes import BYTES, find_datatype
@@ -29,6 +27,8 @@ from skewless.serving.oip.request import (
 from skewless.serving.oip.request import read_parameters as parse_parameters
 from skewless.serving.oip.tensors import BinaryTensor, JsonTensor, binary_data
 from skewless.serving.prediction.routing import Options
+from skewless_grpc.calls import GrpcExchange
+from skewless_grpc.messages import message_class
 
 _Request, _Response = message_class("ModelInferRequest"), message_class("ModelInferResponse")
 _LENGTH = Struct("<I")

@@ -11,15 +11,15 @@ from contextlib import suppress
 import grpc
 import pytest
 
+from plugins.grpc.tests.rig import PATIENCE_S, GrpcPort, reply_of, serving
 from skewless.contract.errors import AccessError, RequestError
 from skewless.serving.access.caller import ANYONE, Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
-from skewless.serving.grpc import server
-from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
 from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.wire_limits import WireLimits
-from tests.unit.serving.grpc.rig import PATIENCE_S, GrpcPort, reply_of, serving
+from skewless_grpc import server
+from skewless_grpc.calls import GrpcCall, GrpcMethod
 from tests.worlds.waiting import until
 
 ECHO, HELD, BROKEN, LOCKED = (f"/t.T/{name}" for name in ("Echo", "Held", "Broken", "Locked"))

@@ -19,11 +19,11 @@ import sys
 import skewless.serving.process
 assert not {"grpc", "google.protobuf"} & sys.modules.keys()
 from types import SimpleNamespace
-from skewless.serving.grpc.start import start_grpc
+from skewless_grpc.start import open_door
 sys.modules["grpc"] = None
-settings = [SimpleNamespace(grpc_port=port) for port in (None, 0)]
-for each in settings:
-    start_grpc(SimpleNamespace(settings=each), *[None] * 6)
+for port in (None, 0):
+    config = SimpleNamespace(settings=SimpleNamespace(grpc_port=port))
+    open_door(SimpleNamespace(config=config, serving=None, http=None))
 """
 
 

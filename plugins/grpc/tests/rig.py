@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import uvloop
 
-from skewless.serving.grpc.calls import GrpcMethod
-from skewless.serving.grpc.server import GrpcServer, channel_options
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.shutdown import Shutdown
+from skewless_grpc.calls import GrpcMethod
+from skewless_grpc.server import GrpcServer, channel_options
 from tests.worlds.ports import free_ports
 
 PATIENCE_S = 20

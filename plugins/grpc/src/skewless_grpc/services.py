@@ -21,13 +21,13 @@ from starlette.types import ASGIApp, Message
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
-from skewless.serving.grpc.calls import GrpcCall, GrpcMethod
-from skewless.serving.grpc.infer_route import GrpcInferRoute, parse_message, read_parameters
-from skewless.serving.grpc.messages import POOL, SERVICE, method_messages
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import JSON, Admit, admit_anyone
 from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.loaded_models import MODEL_FIELD
+from skewless_grpc.calls import GrpcCall, GrpcMethod
+from skewless_grpc.infer_route import GrpcInferRoute, parse_message, read_parameters
+from skewless_grpc.messages import POOL, SERVICE, method_messages
 
 HEALTH = "grpc.health.v1.Health"
 # Clients try the second name first; its messages have the same fields and numbers.
