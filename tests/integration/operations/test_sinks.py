@@ -14,7 +14,6 @@ from skewless.contract.settings import Settings
 from skewless.contract.sinks import ParquetSink, RedisStreamSink, Sink, WebhookSink
 from skewless.infra.definitions.compiler.compiled_repo import CompiledRepo
 from skewless.infra.definitions.plans.applied_plan import hold_apply, read_plan_number, read_valid, save_applied
-from skewless.infra.definitions.plans.planning import Planner
 from skewless.infra.ingest.decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless.infra.ingest.decisions.delivery import SinkDelivery
 from skewless.infra.ingest.decisions.sink_adapters import SinkContext
@@ -241,6 +240,6 @@ def test_a_plan_with_a_sink_whose_host_is_not_allowed_is_refused(
     applied = read_valid(declare(place, sink))
     assert applied is not None
     compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=(), decisions=applied.decisions)
-    monkeypatch.setattr(Planner, "_unchanged", lambda _: compiled)
+    monkeypatch.setattr("skewless.infra.definitions.compiler.compile.compile_repo", lambda _: compiled)
     with pytest.raises(DefinitionError, match=r"sink 'out': delivers to a host .* \(got '169.254.169.254'\)"):
         place.project.plan()
