@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     # An attribute of `_ops` is a module that a type checker and an editor have read here.
-    import skewless.operations.capacity
     import skewless.operations.data.entity_values
     import skewless.operations.data.erasure.erase
     import skewless.operations.data.events
@@ -271,7 +270,6 @@ class Project(Workspace):
         return []
 
     triggers = _audited(_ops.models.triggers.triggers)
-    capacity = _ops.capacity.capacity
     housekeeping = _ops.state.housekeeping.run_housekeeping
     erase = _audited(_ops.data.erasure.erase.erase)
     backup = _ops.state.backup.back_up

@@ -10,7 +10,6 @@ from typer import BadParameter
 from typer.core import TyperGroup
 
 from skewless.commands import (
-    capacity,
     data,
     define,
     keys,
@@ -48,7 +47,7 @@ _PARTS = {
     ),
     "Operate": (
         *(operate.status, operate.list_letters, operate.send_letters, operate.doctor),
-        *(capacity.capacity, operate.scheduler),
+        operate.scheduler,
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.bundle),
     ),

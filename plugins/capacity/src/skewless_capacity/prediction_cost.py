@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from skewless.contract import measured_costs as costs
 from skewless.contract.errors import RequestError
+from skewless_capacity import measured_costs as costs
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan

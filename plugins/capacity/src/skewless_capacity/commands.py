@@ -10,7 +10,7 @@ from skewless.commands.tables import TextTable
 from skewless.contract.readable import duration_text
 
 if TYPE_CHECKING:
-    from skewless.operations.capacity import CapacityReport
+    from skewless_capacity.capacity import CapacityReport
 
 Entities = Annotated[int, option("--entities N", "Entities of each view.")]
 EventsPerDay = Annotated[int, option("--events-per-day N", "Events of each event source.")]
@@ -32,6 +32,7 @@ Utilization = Annotated[float, option("--utilization S", "Share of the paid core
     "--entities 1000000 --repo my-project",
     "--entities 1000000 --events-per-day 50000000 --days 365 --rows 10000000 --hours 4 --json",
     "--entities 1000000 --predictions-per-second 2000 --callers 16 --price-core-hour 0.04 --price-memory-gb-month 8",
+    section="Operate",
     is_short=True,
 )
 def capacity(
@@ -55,7 +56,10 @@ def capacity(
 
     All numbers are arithmetic on measured costs, which the output names.
     """
-    report = session.project.capacity(
+    from skewless_capacity.capacity import capacity as estimate
+
+    report = estimate(
+        session.project,
         entities=entities,
         events_per_day=events_per_day,
         days=days,

@@ -12,12 +12,12 @@ import pytest
 from benchmarks.window_events import view as window_view
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.contract.measured_costs import COSTS, DRIVER, EVENT, LATEST, REPLAY, SCAN, VALUE
-from skewless.contract.online_size import row_memory, state_memory
 from skewless.contract.plan import BUCKETS, FeaturePlan
 from skewless.contract.windows.view import Function
-from skewless.operations.capacity import CapacityReport, Figure, capacity
-from skewless.operations.prediction_cost import Prices
+from skewless_capacity.capacity import CapacityReport, Figure, capacity
+from skewless_capacity.measured_costs import COSTS, DRIVER, EVENT, LATEST, REPLAY, SCAN, VALUE
+from skewless_capacity.online_size import row_memory, state_memory
+from skewless_capacity.prediction_cost import Prices
 from tests.worlds.plans import make_plan, make_view
 
 VIEW = make_view(features={"x": DType.FLOAT64, "s": DType.STRING})

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract import measured_costs as costs
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import BUCKETS
-from skewless.operations.prediction_cost import MillionCost, Prices, million_costs, redis_share, total_cost
+from skewless_capacity import measured_costs as costs
+from skewless_capacity.online_size import row_memory, row_reply, state_memory, state_reply
+from skewless_capacity.prediction_cost import MillionCost, Prices, million_costs, redis_share, total_cost
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
@@ -167,8 +168,6 @@ def _predictions(plan: FeaturePlan, size: Size, prices: Prices) -> list[MillionC
 
 def _reply_bytes(plan: FeaturePlan, size: Size) -> float:
     """Return the bytes that Redis sends for the rows and states of one prediction, at most."""
-    from skewless.contract.online_size import row_reply, state_reply
-
     events = size.events_per_day / size.entities
     return sum(row_reply(view, size.text_bytes) for view in plan.views) + sum(
         state_reply(view, events_per_day=events, days=size.days) for view in plan.windows
@@ -176,8 +175,6 @@ def _reply_bytes(plan: FeaturePlan, size: Size) -> float:
 
 
 def _storage(plan: FeaturePlan, size: Size) -> Iterator[Figure]:
-    from skewless.contract.online_size import row_memory, state_memory
-
     events = size.events_per_day / size.entities
     rows = {view.name: row_memory(plan.project, view, size.text_bytes) for view in plan.views}
     states = {

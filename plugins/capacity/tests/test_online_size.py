@@ -15,7 +15,6 @@ import redis
 from benchmarks.repo import Table, applied_repo
 from benchmarks.server import empty, own_server
 from benchmarks.window_events import ALL, START_US, view
-from skewless.contract.online_size import key_memory, row_memory, state_memory
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.hops import DAY
 from skewless.contract.windows.state_layout import EventOrigins
@@ -24,6 +23,8 @@ from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.reads.online.window_states import StateView
 from skewless.project import Project
+from skewless_capacity.capacity import capacity
+from skewless_capacity.online_size import key_memory, row_memory, state_memory
 
 DAYS = 20
 ENTITIES = 2_000
@@ -97,7 +98,7 @@ def test_rows_take_what_the_model_says(store_url: str, tmp_path: Path) -> None:
         project.materialize(check=False)
         plan = project.applied.plan
         model = [ENTITIES * row_memory(plan.project, each, 16) for each in plan.views]
-        foreseen = [figure.size_bytes for figure in project.capacity(entities=ENTITIES).figures]
+        foreseen = [figure.size_bytes for figure in capacity(project, entities=ENTITIES).figures]
     # The ids have up to 4 digits, the model assumes 19.
     assert least_share(store_url) - 0.05 <= data_bytes(store_url) / sum(model) <= 1.02
     assert foreseen[:2] == [pytest.approx(each, abs=1) for each in model]

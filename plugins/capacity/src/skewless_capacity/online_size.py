@@ -9,13 +9,13 @@ import math
 
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
-from skewless.contract.measured_costs import KEY
 from skewless.contract.plan import View
 from skewless.contract.row_layout import RowLayout
 from skewless.contract.windows.codec import ROLL_RECORDS, TileCodec
 from skewless.contract.windows.hops import DAY
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.view import WindowView
+from skewless_capacity.measured_costs import KEY
 
 _VALUE_HEADER, _NAME_HEADER = 6, 4  # of strings: length, capacity, type and a final zero
 _DIGITS = {DType.INT32: 10, DType.INT64: 19}
