@@ -177,9 +177,9 @@ class _Predictor:
     """Predicts as a server does, without its HTTP, and logs each call durably."""
 
     def __init__(self, streams: Streams, reader: Any, ids: Any) -> None:  # noqa: ANN401 - loaded by contestants
-        from skewless.infra.ingest.decisions.decision_log import DecisionLog
         from skewless.infra.reads.online.marker_history import MarkerHistory
         from skewless.infra.records.predictions.batches import ConstantColumns
+        from skewless_decisions.decision_log import DecisionLog
 
         self._model, self._reader, self._ids = project.load_champion(streams), reader, ids
         self._model.windows.load_generations(reader.get(self._model.windows.pointers))
@@ -225,7 +225,7 @@ class _Predictor:
 
 def _take(meter: Meter, url: str, rows: Sequence[_Row], *, first: int, windows: int, decides: bool) -> str:
     """Take events in this process; those from the place ``first`` on are decided, and after a warm-up measured."""
-    from skewless.serving.decisions.opening import Deciders
+    from skewless_decisions.opening import Deciders
 
     with tempfile.TemporaryDirectory() as name, _working(Path(name), url, windows) as (streams, worker, broker):
         worker.writer.follows_events = True  # from the beginning: no state is rolled up beyond a later event

@@ -145,7 +145,7 @@ def decide_elsewhere(state: Path, url: str) -> Iterator[int]:
 def _work(state: str, url: str, stop: Event) -> None:
     from skewless.infra.ingest.streams.worker import Worker
     from skewless.infra.reads.online.redis_store import RedisWriter
-    from skewless.serving.decisions.opening import Deciders
+    from skewless_decisions.opening import Deciders
 
     with open_streams(Path(state), url) as streams:
         store, source = RedisWriter(url), streams.sources()[0]

@@ -11,22 +11,23 @@ import typer
 from typer.core import TyperGroup
 
 from skewless import __version__
-from skewless.commands.all_commands import COMMANDS, GROUPS, group_with, plugin_commands, sections_of
-from skewless.commands.command import Command
+from skewless.commands.all_commands import COMMANDS, GROUPS, flatten, group_with, plugin_commands, sections_of
+from skewless.commands.command import Command, CommandGroup
 from skewless.contract.errors import DefinitionError
 
 _YOUNG_OBJECTS = 50_000  # between two looks at the youngest objects, a few MB
 
 
-def create_app(plugins: Sequence[Command] = ()) -> typer.Typer:
+def create_app(plugins: Sequence[Command | CommandGroup] = ()) -> typer.Typer:
     """Return the command line with all commands, those of plug-ins behind our own."""
-    commands = [*COMMANDS, *plugins]
+    commands = [*COMMANDS, *flatten(plugins)]
     app = _group(
         "skewless",
         "Serve tree models from a feature store, with training and serving features equal bit for bit.",
         group_with(sections_of(commands)),
     )
-    groups = {name: _group(name, text, TyperGroup) for name, text in GROUPS.items()}
+    texts = GROUPS | {entry.word: entry.text for entry in plugins if isinstance(entry, CommandGroup)}
+    groups = {name: _group(name, text, TyperGroup) for name, text in texts.items()}
     app.callback(epilog="Start with: skewless init my-project. Each command has a --help with an example.")(_options)
     for group in groups.values():
         app.add_typer(group)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.api_keys import ApiKeys
 from skewless.operations.audited import audited
-from skewless.operations.data.dead_letters import DeadLetters
 from skewless.operations.data.entity_lists import ProjectLists
 from skewless.operations.init import init as write_project
 from skewless.operations.jobs.runs import Runs
@@ -96,11 +95,6 @@ class Project(Workspace):
     def keys(self) -> ApiKeys:
         """The API keys: ``add``, ``list`` and ``revoke``."""
         return ApiKeys(self)
-
-    @property
-    def letters(self) -> DeadLetters:
-        """The dead letters of sinks and decision streams: ``list`` and ``send``."""
-        return DeadLetters(self)
 
     @property
     def lists(self) -> ProjectLists:

@@ -21,11 +21,10 @@ from skewless.commands import (
     train,
     watch,
 )
-from skewless.commands.command import Command
+from skewless.commands.command import Command, CommandGroup
 
 GROUPS = {
     "keys": "Manage API keys.",
-    "letters": "List dead letters, or send them again.",
     "lists": "Manage the lists of policies.",
     "runs": "List, start, retry or cancel scheduled runs.",
 }
@@ -46,14 +45,19 @@ _PARTS = {
         *(watch.replay, watch.parity, watch.alerts),
     ),
     "Operate": (
-        *(operate.status, operate.list_letters, operate.send_letters, operate.doctor),
-        operate.scheduler,
+        *(operate.status, operate.doctor, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.bundle),
     ),
 }
 COMMANDS: tuple[Command, ...] = tuple(command for commands in _PARTS.values() for command in commands)
 OTHER = "Other"  # section of a plug-in's command that names none
+
+
+def flatten(entries: Sequence[Command | CommandGroup]) -> list[Command]:
+    """Return commands, and those of groups, in their order."""
+    parts = [entry.commands if isinstance(entry, CommandGroup) else (entry,) for entry in entries]
+    return [command for part in parts for command in part]
 
 
 def sections_of(commands: Sequence[Command] = COMMANDS) -> dict[str, list[str]]:
@@ -67,7 +71,7 @@ def sections_of(commands: Sequence[Command] = COMMANDS) -> dict[str, list[str]]:
     return sections
 
 
-def plugin_commands(words: Sequence[str]) -> list[Command]:
+def plugin_commands(words: Sequence[str]) -> list[Command | CommandGroup]:
     """Return the commands of plug-ins, entry points of ``skewless.commands``, that a call needs.
 
     Args:

@@ -83,6 +83,21 @@ class Command:
         return "\n".join(("\b", "Example:", *lines))
 
 
+@dataclass(frozen=True)
+class CommandGroup:
+    """Several commands of a plug-in under one word, registered as one entry point with this word.
+
+    Args:
+        word: the first word of their names.
+        text: the help of the word.
+        commands: in the order of the help.
+    """
+
+    word: str
+    text: str
+    commands: tuple[Command, ...]
+
+
 def command(
     short: str,
     *examples: str,

@@ -1,4 +1,4 @@
-"""Commands on a project as a whole: ``status``, ``letters``, ``doctor``, ``scheduler``, ``runs`` and others."""
+"""Commands on a project as a whole: ``status``, ``doctor``, ``scheduler``, ``runs`` and others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skewless.commands.cells import StateCell, Tone
-from skewless.commands.command import UNCHANGED, DryRun, argument, command, fail_if, option, time_option
+from skewless.commands.command import UNCHANGED, DryRun, argument, command, option, time_option
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import StoreError
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
 Only = Annotated[list[str] | None, option("--only JOB", "With --once: this job, or all jobs of this kind.")]
 Until = Annotated[str | None, option("--until TIME", "Move the project's clock from job to job until this time.")]
-Letters = Annotated[str | None, argument("NAME", "Name of a sink or a decision stream; default: all.")]
-MostLetters = Annotated[int, option("--limit N", "Most dead letters of each to list, the latest.", min=1, max=1000)]
-SinkName = Annotated[str, argument("SINK", "Name of a sink.")]
-Ids = Annotated[list[str] | None, option("--id ID", "Id of a decision; may be repeated; default: all dead letters.")]
 Deep = Annotated[bool, option("--deep", "Also try peers, rights and a prediction of each model.")]
 _TABLES = (
     (
@@ -139,36 +135,6 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values.get(name), bool):
             values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")
     return values
-
-
-@command("List dead letters.", "--repo my-project", "case-tool --limit 5 --json", name="letters list")
-def list_letters(session: Session, name: Letters = None, *, limit: MostLetters = 50) -> None:
-    """List the decisions that a sink refused for good, and the events that cannot be decided, the latest first."""
-    found = session.project.letters.list(name, limit=limit)
-    body = found.as_dict()
-    shown = [_shown(letter) for letter in body["letters"]]
-    table = records_table("dead letters", ("kind", "name", "id", "partition", "position", "reason"), shown)
-    hidden = found.total - len(shown)
-    more = [f"{hidden:,} more: show them with --limit"] if hidden else []
-    session.show(body, table if shown else "no dead letters", *more)
-
-
-@command(
-    "Send dead letters of a sink again.",
-    "case-tool --repo my-project",
-    "case-tool --id 19ad1f7c2e0-8c81a2f7-1f --dry-run",
-    name="letters send",
-)
-def send_letters(session: Session, name: SinkName, *, ids: Ids = None, dry_run: DryRun = False) -> None:
-    """Send decisions that a sink refused for good again, with the same ids and bytes.
-
-    Exit with code 5 if the sink refuses one again, or the log does not have it any more.
-    """
-    report = session.project.letters.send(name, ids=ids or (), dry_run=dry_run)
-    body = report.as_dict()
-    table = records_table("dead letters", ("id", "position", "state", "reason"), map(_shown, body["letters"]))
-    session.show(body, table if report.letters else "no dead letters", *([UNCHANGED] if dry_run else []))
-    fail_if(bool(report.refused or report.missing))
 
 
 @command(

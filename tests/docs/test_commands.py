@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from skewless.cli import create_app
-from skewless.commands.all_commands import COMMANDS, plugin_commands
+from skewless.commands.all_commands import COMMANDS, flatten, plugin_commands
 from tests.docs.pages import PAGES, blocks, page, section
 
 COMMON = {"--help", "-h", "--repo", "--json"}
@@ -41,7 +41,7 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("skewless ")]
 
 
-@pytest.mark.parametrize("name", [command.name for command in (*COMMANDS, *PLUGINS)])
+@pytest.mark.parametrize("name", [command.name for command in (*COMMANDS, *flatten(PLUGINS))])
 def test_a_verb_and_its_options_are_documented(name: str) -> None:
     text = section(page("commands.md"), f"skewless {name}")
     options = {option for param in BY_NAME[name].params for option in param.opts if option.startswith("--")}

@@ -22,8 +22,7 @@ from skewless.contract.windows.view import Function
 from skewless.infra.definitions.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.definitions.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from skewless.infra.definitions.compiler.windows import ALIASES, VIEW_TAGS
-from skewless.infra.ingest.decisions.deliveries import collect_sinks
-from skewless.infra.ingest.decisions.delivery import SinkCounts
+from skewless.infra.ingest.streams.decider import DecisionCounts
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.worker_group import collect_streams
 from skewless.infra.models.packages.package import PackageContents
@@ -41,6 +40,9 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.replay_report import GLOSS
+from skewless_decisions.deliveries import collect_sinks
+from skewless_decisions.delivery import SinkCounts
+from skewless_decisions.opening import collect_decisions
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import PAGES, names, page, section, table
 
@@ -74,7 +76,8 @@ def test_every_metric_of_the_stream_is_documented() -> None:
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
     rows = table(page("decide-on-events.md"), "decision metric", "type", "meaning")
     found |= {names(row["decision metric"])[0]: row["type"] for row in rows}
-    families = collect_streams([SourceCounts(source="s", watermark_us=1, lag=1)])
+    counts = [DecisionCounts(stream="d", source="s", lag=1)]
+    families = [*collect_streams([SourceCounts(source="s", watermark_us=1, lag=1)]), *collect_decisions(counts)]
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

@@ -128,8 +128,8 @@ class DeciderPool(Protocol):
         """Return whether no decision waits for a sink that can be reached."""
         ...
 
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metrics of the sinks."""
+    def collect(self, counts: Sequence[DecisionCounts]) -> Iterable[Metric]:
+        """Yield the metrics of the decision streams, whose counts are given, and of the sinks."""
         ...
 
     def close(self) -> None:

@@ -46,13 +46,6 @@ _COUNTED = {
     "batches": "Log files written",
     "rereads": "Log rows applied from the log after a start or a failure",
 }
-_DECIDED = {
-    "decided": "Events that were decided",
-    "skipped": "Events that did not meet the condition, or came late and are skipped",
-    "late": "Events that were decided although they came late",
-    "dead": "Events that can never be decided",
-    "recomputed": "Windows that were computed from the log",
-}
 _GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
     "lag": ("Messages waiting in the stream", lambda counts: counts.lag),
     "partitions": ("Owned partitions", lambda counts: counts.partitions),
@@ -61,10 +54,6 @@ _GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
         lambda counts: None if counts.watermark_us is None else counts.watermark_us / 1e6,
     ),
     "waiting": ("1 if a worker cannot continue", lambda counts: float(counts.trouble is not None)),
-}
-_DECISION_GAUGES: dict[str, tuple[str, Callable[[DecisionCounts], float | None]]] = {
-    "lag": ("Accepted events that are not decided yet", lambda counts: counts.lag),
-    "waiting": ("1 if no event can be decided", lambda counts: float(counts.trouble is not None)),
 }
 
 
@@ -131,9 +120,9 @@ class WorkerGroup(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of sources, decision streams and sinks."""
-        yield from collect_streams(self.source_counts, self.decision_counts)
+        yield from collect_streams(self.source_counts)
         if self._deciders is not None:
-            yield from self._deciders.collect()
+            yield from self._deciders.collect(self.decision_counts)
 
     def start(self) -> None:
         """Start the threads."""
@@ -302,7 +291,6 @@ class WorkerGroup(Collector):
         self.process_record.send_heartbeat(self._plan_hash, {"sources": sources, "decisions": decisions})
 
 
-def collect_streams(sources: Sequence[SourceCounts], decisions: Sequence[DecisionCounts] = ()) -> Iterator[Metric]:
-    """Yield the metrics of event sources and decision streams, each with one sample per source or stream."""
-    yield from collect_counts("skewless_stream", "source", sources, _COUNTED, _GAUGES)
-    yield from collect_counts("skewless_decisions", "stream", decisions, _DECIDED, _DECISION_GAUGES)
+def collect_streams(sources: Sequence[SourceCounts]) -> Iterator[Metric]:
+    """Yield the metrics of event sources, each with one sample per source."""
+    return collect_counts("skewless_stream", "source", sources, _COUNTED, _GAUGES)

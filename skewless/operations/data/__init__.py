@@ -1,1 +1,1 @@
-"""Commands on data: events, rows, entities, outcomes, letters."""
+"""Commands on data: events, rows, entities, outcomes."""

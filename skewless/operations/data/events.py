@@ -13,7 +13,6 @@ from skewless.contract.decisions import DecisionStream
 from skewless.contract.names import check_known
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
-from skewless.infra.ingest.decisions.decision_log import DecisionLog
 from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
 from skewless.infra.ingest.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.ingest.streams.decider import DeciderPool
@@ -26,6 +25,7 @@ from skewless.infra.platform.host.processes import ProcessRecord
 from skewless.infra.platform.otel.metrics import report_metrics
 from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.reads.online.store import open_online_store
+from skewless.operations.data.decision_port import find_decisions, require_decisions
 from skewless.workspace import Workspace
 
 # Called with the current view or file, and the number of its rows so far.
@@ -123,12 +123,11 @@ def import_events(
 
 def _open_deciders(project: Workspace, decisions: Sequence[DecisionStream]) -> DeciderPool | None:
     """Return deciders; None: a worker of a project without decision streams does not load the server's code."""
-    if not decisions:
-        DecisionLog(project.state).keep_only(())
-        return None
-    from skewless.serving.decisions.opening import Deciders
-
-    return Deciders(streams=project.streams, store=project.store)
+    if decisions:
+        return require_decisions().open_deciders(project)
+    if port := find_decisions():
+        port.forget_streams(project)
+    return None
 
 
 def stream(

@@ -12,14 +12,13 @@ from typing import Any, Literal
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
-from skewless.infra.ingest.decisions.sink_positions import SINK_COUNTS, SinkPositions
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.quarantine import RejectedBatch, list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.records.predictions.segments import PREDICTIONS
+from skewless.operations.data.decision_port import SINK_COUNTS, find_decisions
 from skewless.workspace import Workspace
 
 _KINDS: Mapping[str, Literal["event source", "sink"]] = {"events": "event source", SINK_COUNTS: "sink"}
@@ -202,13 +201,14 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
     """
     folder, _, name = log.partition("/")
     if folder == SINK_COUNTS:
-        letters = SinkPositions(project.state.database).dead_letters(name, most)
+        port = find_decisions()
+        letters = port.list_refused(project, name, most) if port else ()
         return [
             RefusedRow(
-                partition=PREDICTIONS,
+                partition=letter.partition,
                 position=letter.position,
                 reason=shorten(letter.reason, 1_000),
-                values={"prediction": letter.id},
+                values={"prediction": str(letter.id)},
             )
             for letter in letters
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from skewless.contract.decisions import Changes
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plain_record import PlainRecord
@@ -25,13 +24,10 @@ from skewless.infra.definitions.plans.applied_plan import (
 )
 from skewless.infra.definitions.plans.needed_views import CHAMPION, NeededViews
 from skewless.infra.definitions.plans.retirement import read_lifecycles
-from skewless.infra.ingest.decisions.decision_log import DecisionLog, DecisionStatus
-from skewless.infra.ingest.decisions.deliveries import SinkStatus, read_sinks
 from skewless.infra.ingest.materialization.skipped_rows import SkippedRows, read_skipped
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.platform.host.processes import read_processes
@@ -42,6 +38,7 @@ from skewless.infra.reads.online.port import OnlineWriter
 from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.predictions.segments import PREDICTIONS, prediction_spool
+from skewless.operations.data.decision_port import DecisionStatus, SinkStatus, find_decisions
 from skewless.operations.health.server_status import read_server
 from skewless.operations.health.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 from skewless.workspace import Workspace
@@ -138,7 +135,7 @@ class ProjectStatus(PlainRecord):
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
-        decisions: decision streams of the plan.
+        decisions: decision streams of the plan, if the plug-in that decides is installed.
         sinks: their sinks.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
         predictions: number of logged predictions; None: unknown.
@@ -187,7 +184,7 @@ def read_status(project: Workspace) -> ProjectStatus:
 def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | None) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
-    ledger = RunLedger(project.state.database)
+    ledger, deciding = RunLedger(project.state.database), find_decisions() if applied and applied.decisions else None
     models = {*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))}
     return replace(
         status,
@@ -196,25 +193,13 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
         windows=windowed_views(project, needed, store) if needed else [],
         left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
-        decisions=_decisions(project, applied) if applied else [],
-        sinks=read_sinks(project.state, applied.decisions, project.clock.now_us()) if applied else [],
+        decisions=deciding.read_streams(project) if deciding else [],
+        sinks=deciding.read_sinks(project) if deciding else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],
         predictions=status.unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),
     )
-
-
-def _decisions(project: Workspace, applied: AppliedPlan) -> list[DecisionStatus]:
-    log, statuses = DecisionLog(project.state), []
-    for stream in applied.decisions:
-        if isinstance(stream.when, Changes):
-            partition = applied.plan.view(stream.when.view).partition
-            ends: Mapping[str, int] = {partition: PartitionLog(project.state, partition).next_seq() - 1}
-        else:
-            ends = log_ends(project.state, stream.source or "")
-        statuses.append(log.read_status(stream, ends))
-    return statuses
 
 
 @contextmanager

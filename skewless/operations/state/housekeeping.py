@@ -11,8 +11,6 @@ from pathlib import Path
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.definitions.plans.applied_plan import read_valid
-from skewless.infra.ingest.decisions.deliveries import list_sinks
-from skewless.infra.ingest.decisions.sink_positions import SinkPositions
 from skewless.infra.ingest.streams.backfill import Housekeeper
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
@@ -27,6 +25,7 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.outcomes.log import compact_outcomes
 from skewless.infra.records.predictions.segments import compact_predictions, remove_predictions
+from skewless.operations.data.decision_port import require_decisions
 from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
@@ -61,6 +60,7 @@ def run_housekeeping(project: Workspace, *, dry_run: bool = False) -> Housekeepi
     The prediction log is deleted and merged by UTC day.
 
     Raises:
+        DefinitionError: the plan has sinks, and what knows their positions is not installed.
         StoreError: the disk failed.
     """
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
@@ -70,7 +70,7 @@ def run_housekeeping(project: Workspace, *, dry_run: bool = False) -> Housekeepi
     )
     return HousekeepingReport(
         runs=Ledger(state).prune(runs, dry_run=dry_run),
-        predictions=remove_predictions(state, predictions, keep_from=_first_undelivered(state), dry_run=dry_run),
+        predictions=remove_predictions(state, predictions, keep_from=_first_undelivered(project), dry_run=dry_run),
         quarantine=_remove_files(_list_old(state / "quarantine", "*/*.parquet", quarantine), dry_run=dry_run),
         merged=compact_predictions(state, now_us, since_us=predictions, dry_run=dry_run)
         + _merge(state, project.needed.plan, dry_run=dry_run),
@@ -80,12 +80,11 @@ def run_housekeeping(project: Workspace, *, dry_run: bool = False) -> Housekeepi
     )
 
 
-def _first_undelivered(state: ProjectState) -> int | None:
+def _first_undelivered(project: Workspace) -> int | None:
     """Return the first position of the prediction log that a declared sink has not confirmed; None: no sink waits."""
-    applied, positions = read_valid(state), SinkPositions(state.database)
-    sinks = list_sinks(applied.decisions) if applied is not None else {}
-    found = [positions.read(sink.name) for sink in sinks]
-    return min((position.next for position in found if position is not None), default=None)
+    applied = read_valid(project.state)
+    has_sinks = applied is not None and any(stream.sinks for stream in applied.decisions)
+    return require_decisions().first_undelivered(project) if has_sinks else None
 
 
 def _retire(project: Workspace, *, dry_run: bool) -> int:

@@ -49,7 +49,6 @@ BUDGETS: dict[tuple[str, ...], set[str]] = {
     ("predict", "--row", ROW): SLOW | {"duckdb"},
     ("rollout",): SLOW | {"duckdb"},
     ("triggers", "fraud"): SLOW | {"duckdb"},
-    ("letters", "list"): SLOW | {"duckdb"},
     ("freshness",): set(),
     ("materialize",): set(),
     ("parity",): set(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.commands.all_commands import COMMANDS, plugin_commands, sections_of
+from skewless.commands.all_commands import COMMANDS, flatten, plugin_commands, sections_of
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
 from skewless.infra.definitions.plans.applied_plan import read_applied
@@ -20,14 +20,13 @@ from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
 
 ROOT = Path(__file__).parents[3]
-INSTALLED = [*COMMANDS, *plugin_commands([])]
+INSTALLED = [*COMMANDS, *flatten(plugin_commands([]))]
 NAMES = [command.name for command in COMMANDS]
 SECTIONS = sections_of(INSTALLED)
 SECTIONS_OF = {name: title for title, names in sections_of().items() for name in names}
 NEEDED = {
     "keys add": ["web"],
     "keys revoke": ["web"],
-    "letters send": ["out"],
     "lists set": ["stolen", "stolen.txt", "--reason", "ok"],
     "backup": ["/nowhere/copy"],
     "restore": ["/nowhere/copy"],

@@ -63,7 +63,7 @@ def method_of(verb: Command) -> Callable[..., Any]:
 
 
 def test_every_public_method_is_a_verb() -> None:
-    own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "letters", "lists", "runs"}
+    own = {name for name in vars(Project) if not name.startswith("_")} - {"keys", "lists", "runs"}
     assert own - OPTIONS.keys() == {METHOD_OF.get(v.name, v.name) for v in COMMANDS if " " not in v.name}
     assert not own & vars(Workspace).keys()
 
@@ -162,8 +162,6 @@ CASES = [
     VerbCase("bundle /nowhere/bundle --dry-run", lambda p: p.bundle(Path("/nowhere/bundle"), dry_run=True)),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
-    VerbCase("letters list", lambda p: p.letters.list()),
-    VerbCase("letters send nosuch --dry-run", lambda p: p.letters.send("nosuch", dry_run=True)),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
     VerbCase("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
     VerbCase("scheduler --once --only validate", lambda p: p.scheduler(only=["validate"], invoke=IN_PROCESS), states),
@@ -203,8 +201,6 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "rollback": lambda p, name: p.rollback(name),
     "triggers": lambda p, name: p.triggers(name),
     "keys revoke": lambda p, name: p.keys.revoke(name),
-    "letters list": lambda p, name: p.letters.list(name),
-    "letters send": lambda p, name: p.letters.send(name),
     "runs show": lambda p, name: p.runs.show(name),
     "runs start": lambda p, name: p.runs.start(name),
     "runs retry": lambda p, name: p.runs.retry(name),

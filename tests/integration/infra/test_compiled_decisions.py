@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plugins.decisions.tests.deciding import VIEW
 from skewless.contract.changes import compare_decisions
 from skewless.contract.columns import FeatureRef, Transform
 from skewless.contract.decision_inputs import ConditionRunner
@@ -24,7 +25,6 @@ from skewless.infra.definitions.compiler.decisions import compile_decisions
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, hold_apply, read_applied, save_applied
 from skewless.infra.platform.storage.project_state import ProjectState
 from tests.worlds.conditions import depends_on_other_rows, is_large, returns_numbers
-from tests.worlds.deciding import VIEW
 from tests.worlds.plans import columns, make_view
 from tests.worlds.streams import SOURCE
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from skewless.contract.clock import to_us
 from skewless.contract.decisions import DecisionStream
 from skewless.contract.sinks import RedisStreamSink
-from skewless.infra.ingest.decisions.decision_log import DecisionLog
 from skewless.infra.ingest.streams.redis_link import RedisLink
 from skewless.infra.reads.offline.as_of import TIME
+from skewless_decisions.decision_log import DecisionLog
 from skewless_demo.outcomes import SentOutcomes
 from skewless_demo.tour_state import TourState, json_rows, wait_for
 

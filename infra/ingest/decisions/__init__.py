@@ -1,1 +1,0 @@
-"""Decisions: events that are scored in the order of the log, and their delivery to sinks."""

@@ -1,1 +1,0 @@
-"""Decision streams: accepted events are scored in the order of the log."""
