@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Literal
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.settings import Platform, read_variables
 
-_PLATFORMS: tuple[str, ...] = get_args(Platform)
+PlatformName = Literal["kserve", "sagemaker", "vertex", "azure"]
 _PORT = 8080
 _MOST_PORT = 65_535
 _DEADLINE_MS = 55_000.0  # SageMaker and Vertex AI drop a request after 60 s; our error shall come first
@@ -37,29 +36,12 @@ class PlatformContract:
     health: str | None = None
     deadline_ms: float | None = None
 
-    @property
-    def paths(self) -> frozenset[str]:
-        """The paths that only this platform uses."""
-        return frozenset(path for path in (self.predict, self.health) if path is not None)
 
+def read_contract(platform: PlatformName, environment: Mapping[str, str]) -> PlatformContract:
+    """Return the contract of a platform.
 
-def find_platform(option: str | None, environment: Mapping[str, str]) -> Platform:
-    """Return the platform that an option or ``SKEWLESS_PLATFORM`` names; the option wins.
-
-    Raises:
-        DefinitionError: there is no such platform.
-    """
-    name = option or read_variables(environment).get("platform") or "none"
-    if name not in _PLATFORMS:
-        raise DefinitionError("setting 'platform'", "is unknown", value=name, fix=f"use one of {', '.join(_PLATFORMS)}")
-    return cast("Platform", name)
-
-
-def read_contract(platform: Platform, environment: Mapping[str, str]) -> PlatformContract | None:
-    """Return the contract of a platform; None for ``none``.
-
-    >>> read_contract("sagemaker", {}).paths == {"/invocations", "/ping"}
-    True
+    >>> read_contract("sagemaker", {}).predict
+    '/invocations'
 
     Args:
         environment: the environment variables of the container.
@@ -68,8 +50,6 @@ def read_contract(platform: Platform, environment: Mapping[str, str]) -> Platfor
         DefinitionError: the platform sets a variable that is missing, or a variable has an invalid value.
     """
     match platform:
-        case "none":
-            return None
         case "kserve":
             return PlatformContract(model="/mnt/models")
         case "sagemaker":

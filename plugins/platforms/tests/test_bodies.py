@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.serving.platforms.bodies import parse_csv, parse_json
+from skewless_platforms.bodies import parse_csv, parse_json
 
 COLUMNS = (
     Column(name="card", dtype=DType.INT64),

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from skewless.contract.errors import DefinitionError, PlaceError
-from skewless.contract.settings import Platform, load_settings
+from skewless.contract.errors import PlaceError
+from skewless.contract.settings import load_settings
 from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.durable import make_folder, translate_disk_errors
-from skewless.operations.state.bundle import ARCHIVE, BUNDLE_FILE, load_bundle
-from skewless.serving.platforms.contracts import PlatformContract, read_contract
-from skewless.workspace import CONFIG_FILE, Workspace
+from skewless.operations.state.bundle import ARCHIVE, BUNDLE_FILE
+from skewless.workspace import CONFIG_FILE
+from skewless_platforms.contracts import PlatformContract, PlatformName, read_contract
 
 _LOCAL_LOG_MB = 32.0  # state folders are often in memory
 _CLOUDS = ("gs://", "s3://", "az://")
@@ -24,14 +24,13 @@ _COPIES_BYTES = 10**9
 
 
 def locate_project(
-    platform: Platform, given: Path | None, environment: Mapping[str, str]
+    platform: PlatformName, given: Path | None, environment: Mapping[str, str]
 ) -> tuple[Path, dict[str, Any]]:
     """Return the folder of the project in a container, and the settings that the platform determines.
 
     A bundle in an archive or a bucket is copied into the folder of temporary files first.
 
     Args:
-        platform: another one than ``none``.
         given: folder of the project, instead of the platform's.
 
     Raises:
@@ -40,7 +39,6 @@ def locate_project(
         StoreError: the bucket or the disk failed.
     """
     contract = read_contract(platform, environment)
-    assert contract is not None  # noqa: S101 - of `none` alone
     folder = given or _fetch(contract)
     own = load_settings(folder)
     values = {
@@ -53,28 +51,7 @@ def locate_project(
         settings["state"] = str(_work_folder() / "state")
     if own.database_url is None and (folder / BUNDLE_FILE).exists() and "local_log_mb" not in own.model_fields_set:
         settings["local_log_mb"] = _LOCAL_LOG_MB
-    return folder, {"platform": platform, **settings}
-
-
-def prepare_state(project: Workspace) -> None:
-    """Load the bundle of the project's folder into its state, unless the project has a database of its own.
-
-    Raises:
-        DefinitionError: a setting that a container needs is missing.
-        ConflictError, PackageError, PlaceError, StoreError: as ``load_bundle``.
-    """
-    settings = project.settings
-    if settings.redis_url is None:
-        fix = "set SKEWLESS_REDIS_URL to the online store that the project fills"
-        raise DefinitionError("setting 'redis_url'", "is missing, and a container starts no server", fix=fix)
-    if (settings.storage_url is None) != (settings.database_url is None):
-        fix = "set both SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or none of them"
-        raise DefinitionError("settings 'database_url' and 'storage_url'", "are not both set", fix=fix)
-    if settings.local_log_mb and settings.log_durability == "storage":
-        fix = "set SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or log_durability: disk"
-        raise DefinitionError("setting 'log_durability'", "needs a database", value="storage", fix=fix)
-    if settings.database_url is None and (project.repo / BUNDLE_FILE).exists():
-        load_bundle(project.state, project.repo, project.clock.now_us())
+    return folder, settings
 
 
 def _work_folder() -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from importlib.metadata import EntryPoints
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from skewless.contract.errors import ScopeError
+from skewless.contract.errors import DefinitionError, ScopeError
 from skewless.contract.settings import Platform, Settings
 from skewless.serving.access.caller import ON_PLATFORM
 from skewless.serving.access.gate import OpenAccess, open_access
@@ -16,8 +17,9 @@ from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.platforms.contracts import PlatformContract, find_platform, read_contract
-from skewless.serving.platforms.route import PlatformRoute
+from skewless.serving.platform import find_platform, open_routes
+from skewless_platforms.contracts import PlatformContract
+from skewless_platforms.route import PlatformRoute, PlatformRoutes
 
 if TYPE_CHECKING:
     from skewless.infra.platform.access.api_keys import KeyStore, Scope
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from skewless.serving.prediction.predictor import Predictor
 
 
-def context(contract: PlatformContract | None) -> ServingContext:
+def context(routes: PlatformRoutes | None) -> ServingContext:
     """Return what the routes need; nothing of it is used."""
     return ServingContext(
         models=cast("ModelTable", SimpleNamespace(all=list)),
@@ -34,13 +36,13 @@ def context(contract: PlatformContract | None) -> ServingContext:
         events=cast("EventForwarder", None),
         feedback=cast("Feedback", None),
         reload_seconds=1.0,
-        platform=contract,
+        platform=routes,
     )
 
 
 @pytest.mark.parametrize("paths", [("/predict", "/health/ready"), ("/score", "/"), ("/invocations", "/ping")])
 def test_the_platform_has_its_paths_and_the_description_is_unchanged(paths: tuple[str, str]) -> None:
-    serving = context(PlatformContract(model=None, predict=paths[0], health=paths[1]))
+    serving = context(PlatformRoutes(PlatformContract(model=None, predict=paths[0], health=paths[1])))
     routes = hot_routes(serving)
     assert isinstance(getattr(routes.fixed[paths[0]], "__self__", None), PlatformRoute)
     with warnings.catch_warnings():
@@ -50,8 +52,8 @@ def test_the_platform_has_its_paths_and_the_description_is_unchanged(paths: tupl
 
 
 def test_without_a_platform_there_is_no_route_more() -> None:
-    assert list(hot_routes(context(read_contract("none", {}))).fixed) == ["/predict"]
-    assert list(hot_routes(context(read_contract("kserve", {}))).fixed) == ["/predict"]
+    assert list(hot_routes(context(open_routes("none", {}))).fixed) == ["/predict"]
+    assert list(hot_routes(context(open_routes("kserve", {}))).fixed) == ["/predict"]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,10 @@ def test_callers_of_a_platform_neither_change_the_server_nor_send_events() -> No
     for scope in refused:
         with pytest.raises(ScopeError):
             access.allow((), scope)
+
+
+def test_a_platform_that_is_not_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skewless.infra.platform.host.plugins._entry_points", lambda *_: EntryPoints())
+    assert open_routes("none", {}) is None
+    with pytest.raises(DefinitionError, match=r"'sagemaker': is not installed.*pip install 'skewless\[platforms\]'"):
+        open_routes("sagemaker", {})
