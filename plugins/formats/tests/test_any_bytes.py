@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skewless.infra.platform.formats.avro import AvroWriter
-from skewless.infra.platform.formats.events import EventReader
 from skewless.infra.platform.formats.frame import PayloadError, add_frame, parse_frame, split_indexes
-from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaRegistry
+from skewless_formats.avro import AvroWriter
+from skewless_formats.events import EventReader
+from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 from tests.worlds.formats import AVRO, PROTOBUF, avro_message, avro_schema, proto_file, proto_message, proto_text
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -10,9 +10,9 @@ import pytest
 from skewless.contract.errors import DefinitionError
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.platform.formats.events import EventReader
 from skewless.infra.platform.formats.frame import PayloadError
-from skewless.infra.platform.formats.registry import SchemaRegistry
+from skewless_formats.events import EventReader
+from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import AVRO, avro_message, avro_schema
 from tests.worlds.streams import BASE

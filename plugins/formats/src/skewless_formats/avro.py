@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.platform.formats.frame import PayloadError, import_format
-from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaKind
+from skewless.infra.platform.formats.frame import PayloadError
+from skewless_formats.packages import import_format
+from skewless_formats.registry import RegisteredSchema, SchemaKind
 
 Values = dict[str, Any]
 ReadBody = Callable[[bytes], Values]

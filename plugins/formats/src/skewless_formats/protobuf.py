@@ -16,9 +16,10 @@ from typing import Any
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.platform.formats.avro import ReadBody, Values
-from skewless.infra.platform.formats.frame import PayloadError, import_format
-from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaKind
+from skewless.infra.platform.formats.frame import PayloadError
+from skewless_formats.avro import ReadBody, Values
+from skewless_formats.packages import import_format
+from skewless_formats.registry import RegisteredSchema, SchemaKind
 
 _MOST_FIELDS = 10_000
 _GOOGLE = re.compile(r"google/protobuf/([a-z]{1,30}(_[a-z]{1,30})?)\.proto")

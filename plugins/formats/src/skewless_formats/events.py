@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
-from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.platform.formats.avro import ReadBody, Values, compile_avro
-from skewless.infra.platform.formats.frame import PayloadError, import_format, parse_frame, split_indexes
-from skewless.infra.platform.formats.protobuf import compile_protobuf
-from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaRegistry, open_registry
+from skewless.infra.platform.formats.frame import PayloadError, parse_frame, split_indexes
+from skewless_formats.avro import ReadBody, Values, compile_avro
+from skewless_formats.protobuf import compile_protobuf
+from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 
 _KINDS: dict[str, str] = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 _MOST_READERS = 1_000
 _PROBLEM_S = 60.0  # the latest schema may repair it
 _Place = tuple[int, tuple[int, ...] | None]
-
-
-def open_event_reader(source: EventSource, settings: Settings) -> EventReader | None:
-    """Return a reader of a source's messages; None: they are JSON.
-
-    Raises:
-        DefinitionError: the source needs the schema registry or a package, and there is none.
-    """
-    if source.format == "json":
-        return None
-    registry = open_registry(settings, f"event source {source.name!r}", source.format)
-    import_format(source.format)
-    return EventReader(source, registry)
-
-
-def check_formats(sources: Sequence[EventSource], settings: Settings) -> None:
-    """Check that events of the registry's latest schemas can be read.
-
-    Raises:
-        DefinitionError: those of a source cannot be read.
-        StoreError: the registry is unavailable.
-    """
-    for source in sources:
-        reader = open_event_reader(source, settings)
-        if reader is not None:
-            reader.check_latest()
 
 
 class EventReader:

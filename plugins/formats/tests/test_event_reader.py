@@ -15,9 +15,10 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
-from skewless.infra.platform.formats.events import EventReader, check_formats
+from skewless.infra.platform.formats.codec import check_formats
 from skewless.infra.platform.formats.frame import PayloadError
-from skewless.infra.platform.formats.registry import SchemaRegistry
+from skewless_formats.events import EventReader
+from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import (
     AVRO,

@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.platform.formats.frame import PayloadError
-from skewless.infra.platform.formats.registry import RegisteredSchema, SchemaRegistry
+from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 from tests.servers.registry import Registry, schema_registry
 
 SECRET = "us%65r:p%40ss"  # noqa: S105 - of this test
