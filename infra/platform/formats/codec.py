@@ -41,7 +41,7 @@ class RecordWriter(Protocol):
     Attributes:
         kind: of the schema, as the registry names it.
         text: of the schema.
-        head: bytes that stand in front of each record.
+        head: bytes in front of each record.
     """
 
     kind: Any

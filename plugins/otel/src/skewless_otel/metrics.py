@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Metric
 
 from skewless.infra.platform.host.priority import lower_priority
-from skewless.infra.platform.otel.otlp import OtlpSender, encode_attributes, encode_resource, encode_scope
-from skewless.infra.platform.otel.settings import OtelSettings, read_otel_settings
 from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless_otel.otlp import OtlpSender, encode_attributes, encode_resource, encode_scope
+from skewless_otel.settings import OtelSettings
 
 if TYPE_CHECKING:
     from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
@@ -66,17 +65,6 @@ class MetricsReporter:
             self._sender.send(body, timeout_s)
         except Exception:  # noqa: BLE001 - a defect must not end the thread
             _log.exception("metrics_report_failed")
-
-
-@contextmanager
-def report_metrics(read: Callable[[], Iterable[Metric]]) -> Iterator[None]:
-    """Report metrics until the end of the block, if the standard variables say so; see ``MetricsReporter``."""
-    settings = read_otel_settings()
-    if settings.metrics is None:
-        yield
-        return
-    with closing(MetricsReporter(settings, read)):
-        yield
 
 
 def encode_metrics(families: Iterable[Metric], resource: Mapping[str, str], start_ns: int, now_ns: int) -> bytes:

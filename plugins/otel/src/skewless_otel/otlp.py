@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.platform.otel.settings import OtlpTarget
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.version import __version__
+from skewless_otel.settings import OtlpTarget
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue

@@ -13,10 +13,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from structlog.testing import capture_logs
 
 from skewless.contract.trace_context import TraceContext
-from skewless.infra.platform.otel import traces as module
-from skewless.infra.platform.otel.settings import OtelSettings, OtlpTarget
-from skewless.infra.platform.otel.trace import Trace
-from skewless.infra.platform.otel.traces import Tracer
+from skewless.infra.platform.telemetry.trace import Trace
+from skewless_otel import traces as module
+from skewless_otel.settings import OtelSettings, OtlpTarget
+from skewless_otel.traces import Tracer
 from tests.servers.collector import Collector, collecting, values
 from tests.worlds.waiting import until
 

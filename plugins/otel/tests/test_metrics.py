@@ -13,7 +13,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.testing import capture_logs
 
-from skewless.infra.platform.otel.metrics import encode_metrics, report_metrics
+from skewless.infra.platform.telemetry.port import report_metrics
+from skewless_otel.metrics import encode_metrics
 from tests.servers.collector import Collector, collecting, values
 from tests.worlds.waiting import until
 

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from structlog.testing import capture_logs
 
 from skewless.contract.trace_context import TraceContext
-from skewless.infra.platform.otel.settings import OtelSettings, Sampling, read_otel_settings
-from skewless.infra.platform.otel.traces import Tracer
+from skewless_otel.settings import OtelSettings, Sampling, read_otel_settings
+from skewless_otel.traces import Tracer
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/"}
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.trace_context import TraceContext, parse_traceparent
 from skewless.infra.platform.host.priority import lower_priority
-from skewless.infra.platform.otel.otlp import OtlpSender, encode_attributes, encode_resource, encode_scope
-from skewless.infra.platform.otel.settings import OtelSettings, Sampling
-from skewless.infra.platform.otel.trace import Trace
 from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.infra.platform.telemetry.trace import Trace
+from skewless_otel.otlp import OtlpSender, encode_attributes, encode_resource, encode_scope
+from skewless_otel.settings import OtelSettings, Sampling
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
