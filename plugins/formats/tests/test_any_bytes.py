@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.infra.platform.formats.frame import PayloadError, add_frame, parse_frame, split_indexes
 from skewless_formats.avro import AvroWriter
-from skewless_formats.events import EventReader
+from skewless_formats.events import RegistryReader
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 from tests.worlds.formats import AVRO, PROTOBUF, avro_message, avro_schema, proto_file, proto_message, proto_text
 
@@ -54,19 +54,19 @@ class Memory(SchemaRegistry):
 
 
 @pytest.fixture(scope="module")
-def readers() -> dict[int, EventReader]:
-    return {1: EventReader(AVRO, Memory()), 2: EventReader(PROTOBUF, Memory())}
+def readers() -> dict[int, RegistryReader]:
+    return {1: RegistryReader(AVRO, Memory()), 2: RegistryReader(PROTOBUF, Memory())}
 
 
 @given(RECORDS)
-def test_what_a_producer_writes_is_read(readers: dict[int, EventReader], record: dict[str, Any]) -> None:
+def test_what_a_producer_writes_is_read(readers: dict[int, RegistryReader], record: dict[str, Any]) -> None:
     wide = record | {"tags": ["a"] * 3, "more": {"b": [b"c"]}, "inner": None}
     assert readers[1].read(avro_message(1, WIDE, wide)) == record
     values = {name: value for name, value in record.items() if name != "at" and value is not None}
     assert readers[2].read(proto_message(2, FILE, values, record["at"])) == record
 
 
-def answer(reader: EventReader, payload: bytes) -> dict[str, Any] | None:
+def answer(reader: RegistryReader, payload: bytes) -> dict[str, Any] | None:
     try:
         return reader.read(payload)
     except PayloadError as error:
@@ -82,7 +82,7 @@ def answer(reader: EventReader, payload: bytes) -> dict[str, Any] | None:
 @example(1, b"\x01" * 200)  # negative lengths
 @example(2, b"\x1a\xff\xff\xff\xff\x0f")
 @example(2, b"\x0b" * 200)  # nested groups
-def test_any_bytes_are_an_event_or_a_reason(readers: dict[int, EventReader], kind: int, body: bytes) -> None:
+def test_any_bytes_are_an_event_or_a_reason(readers: dict[int, RegistryReader], kind: int, body: bytes) -> None:
     answer(readers[kind], body)
     answer(readers[kind], add_frame(kind, body))
     answer(readers[kind], add_frame(kind, b"\0" + body))
@@ -90,7 +90,7 @@ def test_any_bytes_are_an_event_or_a_reason(readers: dict[int, EventReader], kin
 
 @given(RECORDS, st.data())
 def test_a_truncated_or_changed_message_is_never_read_as_more_than_its_bytes(
-    readers: dict[int, EventReader], record: dict[str, Any], data: st.DataObject
+    readers: dict[int, RegistryReader], record: dict[str, Any], data: st.DataObject
 ) -> None:
     whole = avro_message(1, WIDE, record | {"tags": ["a"], "more": {}, "inner": {"x": b"y"}})
     cut = data.draw(st.integers(0, len(whole) - 1))

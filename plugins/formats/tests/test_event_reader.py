@@ -17,7 +17,7 @@ from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
 from skewless.infra.platform.formats.codec import check_formats
 from skewless.infra.platform.formats.frame import PayloadError
-from skewless_formats.events import EventReader
+from skewless_formats.events import RegistryReader
 from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import (
@@ -41,7 +41,7 @@ SUBJECT = "payments-value"
 def avro_values(schemas: Registry, schema: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """Read a record of a schema that is not the latest, if there is one."""
     number = schemas.add(SUBJECT if SUBJECT not in schemas.subjects else "older", "AVRO", json.dumps(schema))
-    return EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, schema, record))
+    return RegistryReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, schema, record))
 
 
 def proto_values(
@@ -51,7 +51,7 @@ def proto_values(
     source: EventSource = PROTOBUF,
 ) -> dict[str, Any]:
     number = schemas.add(SUBJECT if SUBJECT not in schemas.subjects else "older", "PROTOBUF", proto_text(file))
-    return EventReader(source, SchemaRegistry(schemas.url)).read(proto_message(number, file, values))
+    return RegistryReader(source, SchemaRegistry(schemas.url)).read(proto_message(number, file, values))
 
 
 def test_avro_is_read_with_the_schema_of_its_writer(schemas: Registry) -> None:
@@ -78,7 +78,7 @@ def test_a_type_may_be_used_by_its_name_after_its_definition(schemas: Registry) 
 def test_a_schema_that_claims_to_be_parsed_is_parsed(schemas: Registry) -> None:
     marked = avro_schema() | {"__fastavro_parsed": True, "__named_schemas": {"long": {"type": "string"}}}
     number = schemas.add(SUBJECT, "AVRO", json.dumps(marked))
-    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
+    reader = RegistryReader(AVRO, SchemaRegistry(schemas.url))
     assert reader.read(avro_message(number, avro_schema(), RECORD)) == RECORD
 
 
@@ -108,7 +108,7 @@ def test_a_schema_that_the_columns_cannot_read_is_refused(
 ) -> None:
     schema = avro_schema(**changes)
     number = schemas.add(SUBJECT, "AVRO", json.dumps(schema))
-    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
+    reader = RegistryReader(AVRO, SchemaRegistry(schemas.url))
     with pytest.raises(PayloadError, match=reason):
         reader.read(avro_message(number, avro_schema(), RECORD))
     with pytest.raises(DefinitionError, match=f"cannot be read with its latest schema: .*{reason}"):
@@ -146,7 +146,7 @@ def test_an_alias_of_the_latest_schema_names_the_field_of_older_events(schemas: 
 def test_a_schema_whose_values_have_no_bound_is_refused(schemas: Registry, schema: object, reason: str) -> None:
     number = schemas.add(SUBJECT, "AVRO", json.dumps(schema))
     with pytest.raises(PayloadError, match=reason):
-        EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
+        RegistryReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
 
 
 def test_records_that_double_at_each_level_are_refused_at_once(schemas: Registry) -> None:
@@ -156,7 +156,7 @@ def test_records_that_double_at_each_level_are_refused_at_once(schemas: Registry
         kind = {"type": "record", "name": f"R{level}", "fields": fields}
     number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(more={"type": kind})))
     with pytest.raises(PayloadError, match="has more than 10000 fields"):
-        EventReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
+        RegistryReader(AVRO, SchemaRegistry(schemas.url)).read(avro_message(number, avro_schema(), RECORD))
 
 
 def test_protobuf_presence_is_that_of_the_field(schemas: Registry) -> None:
@@ -194,14 +194,14 @@ def test_a_message_of_another_kind_is_refused(schemas: Registry) -> None:
     file = proto_file()
     file.message_type.add(name="Refund")
     number = schemas.add(SUBJECT, "PROTOBUF", proto_text(file))
-    reader = EventReader(PROTOBUF, SchemaRegistry(schemas.url))
+    reader = RegistryReader(PROTOBUF, SchemaRegistry(schemas.url))
     other = b"\0" + number.to_bytes(4, "big") + b"\x02\x02"  # message indexes [1]
     with pytest.raises(PayloadError, match=r"is a 'shop.Refund', and the source declares 'shop.Payment'"):
         reader.read(other)
     with pytest.raises(PayloadError, match=r"declares 'shop\.Refund'"):
         proto_values(schemas, proto_file(), {}, replace(PROTOBUF, message="shop.Refund"))
     with pytest.raises(PayloadError, match="is PROTOBUF, and the source declares avro"):
-        EventReader(AVRO, SchemaRegistry(schemas.url)).read(b"\0" + number.to_bytes(4, "big"))
+        RegistryReader(AVRO, SchemaRegistry(schemas.url)).read(b"\0" + number.to_bytes(4, "big"))
 
 
 def test_a_descriptor_may_import_others_but_no_module_of_python(schemas: Registry) -> None:
@@ -212,7 +212,7 @@ def test_a_descriptor_may_import_others_but_no_module_of_python(schemas: Registr
     number = schemas.add(
         SUBJECT, "PROTOBUF", proto_text(file), [{"name": "other.proto", "subject": "other", "version": 1}]
     )
-    reader = EventReader(PROTOBUF, SchemaRegistry(schemas.url))
+    reader = RegistryReader(PROTOBUF, SchemaRegistry(schemas.url))
     assert reader.read(proto_message(number, proto_file(), {"card": 7}))["card"] == 7
     file.dependency.append("google/protobuf/../../os.proto")
     number = schemas.add("wrong", "PROTOBUF", proto_text(file))
@@ -231,7 +231,7 @@ def test_an_event_that_cannot_be_read_goes_to_quarantine_with_its_reason_and_byt
         b'{"card": 7}',
         avro_message(good, avro_schema(), RECORD | {"at": BASE + 2**40}),
     ]
-    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(schemas.url)))
+    decoder = Decoder(AVRO, [], 1_000, RegistryReader(AVRO, SchemaRegistry(schemas.url)))
     rows = decoder.decode(payloads, range(len(payloads)), BASE)
     assert rows[REJECT].to_pylist() == [
         None,
@@ -249,7 +249,7 @@ def test_a_narrow_column_refuses_a_number_that_it_cannot_hold(schemas: Registry)
     source = replace(PROTOBUF, columns=(Column(name="card", dtype=DType.INT64),))
     file = proto_file({"card": TYPES.TYPE_UINT64})
     number = schemas.add(SUBJECT, "PROTOBUF", proto_text(file))
-    decoder = Decoder(source, [], 1_000, EventReader(source, SchemaRegistry(schemas.url)))
+    decoder = Decoder(source, [], 1_000, RegistryReader(source, SchemaRegistry(schemas.url)))
     rows = decoder.decode([proto_message(number, file, {"card": 2**63})], [0], BASE)
     assert rows[REJECT][0].as_py().startswith("field 'card'")
 
@@ -257,7 +257,7 @@ def test_a_narrow_column_refuses_a_number_that_it_cannot_hold(schemas: Registry)
 def test_while_the_registry_is_down_no_event_is_refused(schemas: Registry) -> None:
     number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema()))
     message = avro_message(number, avro_schema(), RECORD)
-    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(schemas.url)))
+    decoder = Decoder(AVRO, [], 1_000, RegistryReader(AVRO, SchemaRegistry(schemas.url)))
     schemas.replies[f"/schemas/ids/{number}"] = 503, b""
     with pytest.raises(StoreError, match="answered with status 503"):
         decoder.decode([message], [0], BASE)
@@ -280,7 +280,7 @@ def test_a_plan_needs_a_registry_and_a_schema_that_its_columns_can_read(schemas:
 
 def test_events_share_one_request_for_their_schema(schemas: Registry) -> None:
     number = schemas.add(SUBJECT, "AVRO", json.dumps(avro_schema(at={"type": MICROSECONDS})))
-    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
+    reader = RegistryReader(AVRO, SchemaRegistry(schemas.url))
     for _ in range(20):
         reader.read(avro_message(number, avro_schema(), RECORD))
         with pytest.raises(PayloadError, match="schema 50 is not in the registry"):

@@ -11,7 +11,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.platform.formats.frame import PayloadError
-from skewless_formats.events import EventReader
+from skewless_formats.events import RegistryReader
 from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry
 from tests.worlds.formats import AVRO, avro_message, avro_schema
@@ -41,7 +41,7 @@ def test_types_of_other_subjects_are_resolved(schemas: Registry) -> None:
     references = [refer("world.Place", "place"), refer("world.Shop", "shop")]
     schema = avro_schema(first={"type": ["null", "world.Place"]}, shop={"type": "world.Shop"})
     number = schemas.add(SUBJECT, "AVRO", json.dumps(schema), references)
-    reader = EventReader(AVRO, SchemaRegistry(schemas.url))
+    reader = RegistryReader(AVRO, SchemaRegistry(schemas.url))
     for first in (None, {"shop": "b", "x": 1.0}):
         assert reader.read(avro_message(number, schema, RECORD | {"first": first}, SHOP, PLACE)) == RECORD
     assert schemas.requests.count("GET /subjects/shop/versions/1") == 1
@@ -75,9 +75,9 @@ def test_a_schema_that_cannot_be_resolved_stops_no_other_event(
     schema = avro_schema(shop={"type": "world.Shop"})
     bad = schemas.add(SUBJECT, kind, json.dumps(schema), references)
     messages = [avro_message(number, avro_schema(), RECORD) for number in (bad, good)]
-    decoder = Decoder(AVRO, [], 1_000, EventReader(AVRO, SchemaRegistry(schemas.url)))
+    decoder = Decoder(AVRO, [], 1_000, RegistryReader(AVRO, SchemaRegistry(schemas.url)))
     refused, accepted = decoder.decode(messages, range(2), BASE)[REJECT].to_pylist()
     assert reason in refused
     assert accepted is None
     with pytest.raises(DefinitionError, match="cannot be read with its latest schema"):
-        EventReader(AVRO, SchemaRegistry(schemas.url)).check_latest()
+        RegistryReader(AVRO, SchemaRegistry(schemas.url)).check_latest()

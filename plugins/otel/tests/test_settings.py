@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.trace_context import TraceContext
 from skewless_otel.settings import OtelSettings, Sampling, read_otel_settings
-from skewless_otel.traces import Tracer
+from skewless_otel.traces import OtlpTracer
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/"}
 
@@ -133,7 +133,7 @@ def test_the_resource_names_service_and_process() -> None:
     assert read_otel_settings({**attributes, "OTEL_SERVICE_NAME": "b"}).resource["service.name"] == "b"
 
 
-class NoThread(Tracer):
+class NoThread(OtlpTracer):
     """A tracer that only decides."""
 
     def __init__(self, settings: OtelSettings) -> None:

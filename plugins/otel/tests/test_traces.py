@@ -16,7 +16,7 @@ from skewless.contract.trace_context import TraceContext
 from skewless.infra.platform.telemetry.trace import Trace
 from skewless_otel import traces as module
 from skewless_otel.settings import OtelSettings, OtlpTarget
-from skewless_otel.traces import Tracer
+from skewless_otel.traces import OtlpTracer
 from tests.servers.collector import Collector, collecting, values
 from tests.worlds.waiting import until
 
@@ -25,7 +25,7 @@ from tests.worlds.waiting import until
 class CountedTracer:
     """A tracer, and its counts."""
 
-    tracer: Tracer
+    tracer: OtlpTracer
     sent: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -57,7 +57,7 @@ def tracing(url: str, settings: OtelSettings | None = None, timeout_s: float = 5
         counted[0].dropped[reason] += n
 
     sent: list[int] = []
-    tracer = Tracer(settings, sent.append, drop)
+    tracer = OtlpTracer(settings, sent.append, drop)
     counted.append(CountedTracer(tracer, sent))
     try:
         yield counted[0]
@@ -125,7 +125,7 @@ def test_spans_are_sent_after_the_delay(collector: Collector) -> None:
 def test_headers_and_compression(collector: Collector) -> None:
     target = OtlpTarget(url=f"{collector.url}/v1/traces", headers={"x-team": "risk"}, is_compressed=True)
     sent: list[int] = []
-    tracer = Tracer(OtelSettings(traces=target), sent.append, lambda n, why: pytest.fail(f"{n} {why}"))
+    tracer = OtlpTracer(OtelSettings(traces=target), sent.append, lambda n, why: pytest.fail(f"{n} {why}"))
     begun = tracer.begin([])
     assert begun is not None
     begun.finish(200)

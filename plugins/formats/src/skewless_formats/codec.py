@@ -12,7 +12,7 @@ from skewless.contract.sinks import MessageFormat
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.formats.codec import RecordWriter
 from skewless_formats.avro import AvroWriter
-from skewless_formats.events import EventReader
+from skewless_formats.events import RegistryReader
 from skewless_formats.packages import import_format
 from skewless_formats.protobuf import ProtobufWriter
 from skewless_formats.records import describe_avro, describe_protobuf
@@ -25,11 +25,11 @@ class RegistryCodec:
 
     name: MessageFormat
 
-    def open_reader(self, source: EventSource, settings: Settings) -> EventReader:
+    def open_reader(self, source: EventSource, settings: Settings) -> RegistryReader:
         """Return a reader of a source's messages."""
         registry = open_registry(settings, f"event source {source.name!r}", self.name)
         import_format(self.name)
-        return EventReader(source, registry)
+        return RegistryReader(source, registry)
 
     def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> RecordWriter:
         """Return a writer of records."""

@@ -20,7 +20,7 @@ _PROBLEM_S = 60.0  # the latest schema may repair it
 _Place = tuple[int, tuple[int, ...] | None]
 
 
-class EventReader:
+class RegistryReader:
     """Reads the events of a source; used from one thread.
 
     Args:

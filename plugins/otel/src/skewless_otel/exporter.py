@@ -8,7 +8,7 @@ from prometheus_client import Metric
 
 from skewless_otel.metrics import MetricsReporter
 from skewless_otel.settings import read_otel_settings
-from skewless_otel.traces import Tracer
+from skewless_otel.traces import OtlpTracer
 
 
 class Exporter:
@@ -21,9 +21,9 @@ class Exporter:
         self,
         on_sent: Callable[[int], object] = lambda _: None,
         on_drop: Callable[[int, str], object] = lambda _n, _reason: None,
-    ) -> Tracer | None:
+    ) -> OtlpTracer | None:
         """Return a tracer; None: traces are off."""
-        return None if self._settings.traces is None else Tracer(self._settings, on_sent, on_drop)
+        return None if self._settings.traces is None else OtlpTracer(self._settings, on_sent, on_drop)
 
     def report(self, read: Callable[[], Iterable[Metric]]) -> MetricsReporter | None:
         """Begin to report metrics; None: they are off."""

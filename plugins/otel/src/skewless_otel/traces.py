@@ -2,7 +2,7 @@
 
 ::
 
-    event loop   Tracer.begin ─> Trace.add, add, ... ─> finish ─> queue (bounded) ─┐
+    event loop   OtlpTracer.begin ─> Trace.add, add, ... ─> finish ─> queue (bounded) ─┐
     thread                                                            spans, protobuf, OTLP <┘
 """
 
@@ -37,7 +37,7 @@ _Count = Callable[[int], object]
 _CountDropped = Callable[[int, str], object]
 
 
-class Tracer:
+class OtlpTracer:
     """Decides which requests are recorded, and sends their spans.
 
     Args:
