@@ -23,7 +23,7 @@ from skewless.serving.access.gate import Access, Headers, OpenAccess, follow_key
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
-from skewless.serving.http.hot_routes import HotRoutes, run_handler
+from skewless.serving.http.hot_routes import Handler, HotRoutes, run_handler
 from skewless.serving.http.middleware import (
     identify_requests,
     log_refusal,
@@ -42,8 +42,7 @@ from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.routes import oip_router
 from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
-from skewless.serving.platforms.contracts import PlatformContract
-from skewless.serving.platforms.route import PlatformRoute, add_platform_routes
+from skewless.serving.platform import AddedRoutes
 from skewless.serving.prediction.predictor import Predictor
 
 _log = EventLogger()
@@ -74,7 +73,7 @@ class ServingContext:
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
         oip_models: Open Inference Protocol data of the models.
-        platform: contract of the platform whose container the server is in; None: none.
+        platform: routes of the platform whose container the server is in; None: none.
         begin_trace: see ``HotRoutes``.
     """
 
@@ -94,7 +93,7 @@ class ServingContext:
     local: bool = True
     body_bytes: int = 8_388_608
     oip_models: OipModels = field(default_factory=OipModels)
-    platform: PlatformContract | None = None
+    platform: AddedRoutes | None = None
     begin_trace: BeginTrace | None = None
 
     def infer_route(self, kind: type[InferRouteT]) -> InferRouteT:
@@ -115,9 +114,9 @@ class ServingContext:
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
-    fixed = {"/predict": PredictRoute(**serving.route_arguments).handle}
-    if serving.platform is not None and serving.platform.predict is not None:
-        fixed[serving.platform.predict] = PlatformRoute(**serving.route_arguments).handle
+    fixed: dict[str, Handler] = {"/predict": PredictRoute(**serving.route_arguments).handle}
+    if serving.platform is not None:
+        fixed |= serving.platform.hot_routes(serving.route_arguments)
     find = serving.infer_route(InferRoute).find
     return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
@@ -159,7 +158,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     )
     add_docs_page(app)
     if serving.platform is not None:
-        add_platform_routes(app, serving.platform, routes, serving.ready)
+        serving.platform.add_to(app, routes, serving.ready)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(

@@ -1,4 +1,4 @@
-"""The port of doors: further ways into a server, which plug-ins open in addition to HTTP."""
+"""The port of doors: further ways into a server, which plug-ins open next to HTTP."""
 
 from __future__ import annotations
 

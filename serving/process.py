@@ -48,7 +48,7 @@ from skewless.serving.metrics.telemetry import open_telemetry
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
-from skewless.serving.platforms.contracts import read_contract
+from skewless.serving.platform import open_routes
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
@@ -110,7 +110,7 @@ async def serve(
             peers=peers,
             access=access,
             local=is_loopback(settings.host),
-            platform=read_contract(settings.platform, os.environ),
+            platform=open_routes(settings.platform, os.environ),
             begin_trace=begin_trace,
         )
         limits = WireLimits.of(settings, events.max_bytes)

@@ -13,8 +13,8 @@ from fastapi import Request, Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.platform.otel.trace import Trace
 from skewless.infra.platform.telemetry.request_ids import HEADER, log_request, new_request_id
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.access.caller import ANYONE, Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.http.middleware import defect_error, log_refusal

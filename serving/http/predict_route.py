@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.http.hot_routes import JSON, Exchange, Header, reply_failure
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import predictions_json, scores_json

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.infra.platform.otel.settings import OtelSettings, read_otel_settings
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.port import Telemetry, find_telemetry
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 _RENDER_S = 2.0  # longest wait for the event loop
@@ -26,17 +26,16 @@ def open_telemetry(metrics: Metrics, stack: AsyncExitStack) -> BeginTrace | None
         stack: at its end, the rest is sent.
 
     Raises:
-        DefinitionError: OpenTelemetry's messages are not installed.
+        DefinitionError: OpenTelemetry is not installed.
     """
-    settings = read_otel_settings()
-    if settings.metrics is not None:
-        _report_metrics(settings, metrics, stack)
-    return None if settings.traces is None else _open_tracer(settings, metrics, stack)
+    telemetry = find_telemetry()
+    if telemetry is None:
+        return None
+    _report_metrics(telemetry, metrics, stack)
+    return _open_tracer(telemetry, metrics, stack)
 
 
-def _open_tracer(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack) -> BeginTrace:
-    from skewless.infra.platform.otel.traces import Tracer  # noqa: PLC0415 - only if it is switched on
-
+def _open_tracer(telemetry: Telemetry, metrics: Metrics, stack: AsyncExitStack) -> BeginTrace | None:
     loop = asyncio.get_running_loop()
 
     # All series belong to the event loop; the tracer's thread calls these, too.
@@ -46,18 +45,20 @@ def _open_tracer(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack
     def count_dropped(n: int, reason: str) -> None:
         loop.call_soon_threadsafe(lambda: metrics.spans_dropped(reason).inc(n))
 
-    tracer = Tracer(settings, count_sent, count_dropped)
+    tracer = telemetry.open_tracer(count_sent, count_dropped)
+    if tracer is None:
+        return None
     stack.push_async_callback(asyncio.to_thread, tracer.close)
     return tracer.begin
 
 
-def _report_metrics(settings: OtelSettings, metrics: Metrics, stack: AsyncExitStack) -> None:
-    from skewless.infra.platform.otel.metrics import MetricsReporter  # noqa: PLC0415 - only if it is switched on
-
+def _report_metrics(telemetry: Telemetry, metrics: Metrics, stack: AsyncExitStack) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> Iterable[Metric]:
         text = asyncio.run_coroutine_threadsafe(render_all_workers(metrics, None), loop).result(_RENDER_S)
         return text_string_to_metric_families(text.decode())
 
-    stack.push_async_callback(asyncio.to_thread, MetricsReporter(settings, read).close)
+    reporter = telemetry.report(read)
+    if reporter is not None:
+        stack.push_async_callback(asyncio.to_thread, reporter.close)

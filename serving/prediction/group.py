@@ -15,7 +15,7 @@ from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix
 from skewless.infra.models.packages.served_model import ServedModel
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.infra.reads.online.service_vectors import ServiceVectors
 from skewless.infra.records.predictions.record import DecidedEvents, LoadColumns, Origins, PredictionBatch
 from skewless.serving.prediction.arm import Arm

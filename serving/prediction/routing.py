@@ -16,7 +16,7 @@ from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.contract.vector import Matrix
 from skewless.infra.models.packages.served_model import ServedModel
 from skewless.infra.models.rollout.counts import PolicyCounts, RolloutCounts
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.scored_batch import ScoredSlice

@@ -112,17 +112,18 @@ def serve(
 
 def _open_project(session: Session, option: str | None) -> Project:
     """Return the project to serve; in a platform's container, it is the mounted bundle."""
-    from skewless.serving.platforms.contracts import find_platform
+    from skewless.serving.platform import find_platform, require_platform
 
-    platform = find_platform(option, os.environ)
-    if platform == "none":
+    name = find_platform(option, os.environ)
+    platform = require_platform(name)
+    if platform is None:
         return session.project
-    from skewless.operations.state.platforms import locate_project, prepare_state
+    from skewless.operations.state.bundle import prepare_state
     from skewless.project import Project
 
     given = None if session.repo == Path() else session.repo
-    folder, settings = locate_project(platform, given, os.environ)
-    project = session.exits.enter_context(contextlib.closing(Project(folder, **settings)))
+    folder, settings = platform.locate_project(given, os.environ)
+    project = session.exits.enter_context(contextlib.closing(Project(folder, platform=name, **settings)))
     prepare_state(project)
     return project
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from skewless.infra.platform.otel.settings import Sampling, read_otel_settings
+from skewless_otel.settings import Sampling, read_otel_settings
 from tests.docs.pages import ROOT, blocks, names, page, section, table
 from tests.integration.serving.test_traces import STAGES
 
@@ -69,7 +69,7 @@ def test_every_stage_is_documented() -> None:
 
 
 def test_every_reason_of_a_lost_span_is_documented() -> None:
-    source = Path(ROOT, "infra/platform/otel/traces.py").read_text(encoding="utf-8")
+    source = Path(ROOT, "plugins/otel/src/skewless_otel/traces.py").read_text(encoding="utf-8")
     reasons = set(re.findall(r"_on_drop\(\w+, \"(\w+)\"\)", source))
     (row,) = (row for row in table(page("metrics.md"), "metric", "type", "labels", "meaning")
               if "skewless_spans_dropped_total" in row["metric"])  # fmt: skip

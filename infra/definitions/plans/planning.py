@@ -45,7 +45,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.models.packages.package import read_spec
 from skewless.infra.models.packages.store import PackageStore
-from skewless.infra.platform.formats.events import check_formats
+from skewless.infra.platform.formats.codec import check_formats
 from skewless.infra.platform.host.processes import reject_running, run_behind_servers
 from skewless.infra.platform.storage.durable import make_folder
 from skewless.infra.platform.storage.project_state import ProjectState

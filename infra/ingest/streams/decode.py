@@ -21,7 +21,7 @@ from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.log_columns import EVENT, INGEST, RAW, REJECT
-from skewless.infra.platform.formats.events import EventReader
+from skewless.infra.platform.formats.codec import EventReader
 from skewless.infra.platform.formats.frame import PayloadError
 
 FUTURE_US = 10_000_000

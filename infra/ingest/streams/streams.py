@@ -28,7 +28,7 @@ from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.platform.formats.events import open_event_reader
+from skewless.infra.platform.formats.codec import open_event_reader
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.engines.engine import Engine
 from skewless.infra.reads.online.port import OnlineStore

@@ -1,1 +1,1 @@
-"""Formats of messages: JSON, Avro and Protobuf, with schemas from a schema registry."""
+"""Formats of messages: the port of codecs, and the frame that names the schema of a message."""

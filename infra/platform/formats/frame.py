@@ -13,39 +13,15 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any, NamedTuple
-
-from skewless.contract.errors import DefinitionError
-from skewless.contract.sinks import MessageFormat
+from typing import NamedTuple
 
 _HEAD = struct.Struct(">bI")
 _MOST_LEVELS, _MOST_INDEX = 32, 1_000_000
 _VARINT_BYTES = 5
-_PACKAGES: Mapping[MessageFormat, tuple[str, str]] = {
-    "avro": ("fastavro", "fastavro"),
-    "protobuf": ("protobuf", "google.protobuf.descriptor_pb2"),
-}
 
 
 class PayloadError(ValueError):
     """A message cannot be read; the text says why, and has no value of the message."""
-
-
-def import_format(name: MessageFormat) -> Any:  # noqa: ANN401 - an optional dependency
-    """Return the module that reads and writes a format other than JSON.
-
-    Raises:
-        DefinitionError: its package is not installed.
-    """
-    package, module = _PACKAGES[name]
-    try:
-        return import_module(module)
-    except ImportError as missing:
-        raise DefinitionError(
-            f"format {name!r}", f"needs the package {package}", fix=f"pip install 'skewless[{name}]'"
-        ) from missing
 
 
 class Frame(NamedTuple):

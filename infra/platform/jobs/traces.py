@@ -8,8 +8,7 @@ from hashlib import blake2b
 
 from skewless.contract.trace_context import TraceContext
 from skewless.infra.platform.jobs.run import Run
-from skewless.infra.platform.otel.settings import read_otel_settings
-from skewless.infra.platform.otel.traces import Tracer
+from skewless.infra.platform.telemetry.port import Tracer, find_telemetry
 
 _FAILURES = {"failed", "lost"}
 
@@ -57,11 +56,12 @@ def open_run_traces(project: str) -> Iterator[RunTraces]:
     """Yield the traces of a scheduler's runs, as the standard variables say; spans that wait are sent at the end.
 
     Raises:
-        DefinitionError: OpenTelemetry's messages are not installed.
+        DefinitionError: OpenTelemetry is not installed.
     """
-    settings = read_otel_settings()
-    if settings.traces is None:
+    telemetry = find_telemetry()
+    tracer = telemetry.open_tracer() if telemetry is not None else None
+    if tracer is None:
         yield RunTraces(None, project)
         return
-    with closing(Tracer(settings)) as tracer:
+    with closing(tracer):
         yield RunTraces(tracer, project)

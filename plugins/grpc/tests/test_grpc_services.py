@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from plugins.grpc.tests.rig import GrpcPort, GrpcReply, serving
 from skewless.contract.errors import AccessError
 from skewless.contract.trace_context import TraceContext
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers

@@ -22,8 +22,8 @@ from skewless.infra.ingest.streams.worker_group import WorkerGroup
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.platform.host.metrics import serve_metrics
 from skewless.infra.platform.host.processes import ProcessRecord
-from skewless.infra.platform.otel.metrics import report_metrics
 from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.telemetry.port import report_metrics
 from skewless.infra.reads.online.store import open_online_store
 from skewless.operations.data.decision_port import find_decisions, require_decisions
 from skewless.workspace import Workspace

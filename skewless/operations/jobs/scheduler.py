@@ -23,9 +23,9 @@ from skewless.infra.platform.jobs.ledger import Ledger, Requests
 from skewless.infra.platform.jobs.metrics import RunMetrics
 from skewless.infra.platform.jobs.run import Run
 from skewless.infra.platform.jobs.traces import RunTraces, open_run_traces
-from skewless.infra.platform.otel.metrics import report_metrics
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.telemetry.logger import LEVEL_VARIABLE, EventLogger
+from skewless.infra.platform.telemetry.port import report_metrics
 from skewless.operations import BY_HAND
 from skewless.operations.audited import record_settings
 from skewless.operations.models.rollout import needs_step

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from skewless.contract.errors import ConflictError, PackageError, PlaceError
+from skewless.contract.errors import ConflictError, DefinitionError, PackageError, PlaceError
 from skewless.contract.names import check_known, is_name
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.settings import SETTINGS_FILE, Settings
@@ -209,6 +209,27 @@ def load_bundle(state: ProjectState, folder: Path, now_us: int) -> None:
             move = AliasMove(number=1, expect=None, to=champion["version"], reason=reason, at_us=now_us)
             Records(state.database, "alias_move").append(alias_name(name, CHAMPION), 1, asdict(move))
         documents.put(_NAME, digest)
+
+
+def prepare_state(project: Workspace) -> None:
+    """Load the bundle of the project's folder into its state, unless the project has a database of its own.
+
+    Raises:
+        DefinitionError: a setting that a container needs is missing.
+        ConflictError, PackageError, PlaceError, StoreError: as ``load_bundle``.
+    """
+    settings = project.settings
+    if settings.redis_url is None:
+        fix = "set SKEWLESS_REDIS_URL to the online store that the project fills"
+        raise DefinitionError("setting 'redis_url'", "is missing, and a container starts no server", fix=fix)
+    if (settings.storage_url is None) != (settings.database_url is None):
+        fix = "set both SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or none of them"
+        raise DefinitionError("settings 'database_url' and 'storage_url'", "are not both set", fix=fix)
+    if settings.local_log_mb and settings.log_durability == "storage":
+        fix = "set SKEWLESS_DATABASE_URL and SKEWLESS_STORAGE_URL, or log_durability: disk"
+        raise DefinitionError("setting 'log_durability'", "needs a database", value="storage", fix=fix)
+    if settings.database_url is None and (project.repo / BUNDLE_FILE).exists():
+        load_bundle(project.state, project.repo, project.clock.now_us())
 
 
 def _copy_package(folder: Path, packages: PackageFolder, name: str, champion: Mapping[str, str]) -> None:

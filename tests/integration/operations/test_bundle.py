@@ -19,14 +19,15 @@ from skewless.contract.errors import (
     RequestError,
     SkewlessError,
 )
-from skewless.contract.settings import Platform, Settings
+from skewless.contract.settings import Settings
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.operations.state.bundle import BUNDLE_FILE, SETTINGS, load_bundle
-from skewless.operations.state.platforms import locate_project, prepare_state
+from skewless.operations.state.bundle import BUNDLE_FILE, SETTINGS, load_bundle, prepare_state
 from skewless.project import Project
 from skewless_export.export import export
+from skewless_platforms.containers import locate_project
+from skewless_platforms.contracts import PlatformName
 from tests.worlds.trained import MODEL, NOW, Sandbox
 
 SECRET = "hunter2"  # noqa: S105 - of the test
@@ -189,7 +190,7 @@ VERTEX = {"AIP_PREDICT_ROUTE": "/predict", "AIP_HEALTH_ROUTE": "/health", "AIP_S
     ],
 )
 def test_an_environment_that_is_refused(
-    platform: Platform, environment: dict[str, str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    platform: PlatformName, environment: dict[str, str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(SkewlessError, match=text):
@@ -233,13 +234,13 @@ def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch
     folder, settings = locate_project("azure", None, environment)
     assert folder == tmp_path / "models/bundle"
     state = str(tmp_path / f"skewless-{os.getuid()}" / "state")
-    container = {"platform": "azure", "host": "0.0.0.0", "port": 8080, "state": state}  # noqa: S104
+    container = {"host": "0.0.0.0", "port": 8080, "state": state}  # noqa: S104
     assert settings == {**container, "local_log_mb": 32.0}
     monkeypatch.setenv("SKEWLESS_LOCAL_LOG_MB", "0")
     monkeypatch.setenv("SKEWLESS_HOST", "127.0.0.1")
     monkeypatch.setenv("SKEWLESS_STATE", str(tmp_path))
     _, settings = locate_project("sagemaker", folder, {"SAGEMAKER_BIND_TO_PORT": "81"})
-    assert settings == {"platform": "sagemaker", "port": 81}  # the deadline of the bundle wins
+    assert settings == {"port": 81}  # the deadline of the bundle wins
     (folder / "skewless.yaml").write_text("")
     assert locate_project("sagemaker", folder, {})[1]["deadline_ms"] == 55_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
 from skewless.contract.sinks import MessageFormat
-from skewless.infra.platform.formats.avro import AvroWriter
-from skewless.infra.platform.formats.frame import add_frame, import_format
-from skewless.infra.platform.formats.protobuf import ProtobufWriter
+from skewless.infra.platform.formats.codec import RecordWriter, require_codec
+from skewless.infra.platform.formats.frame import add_frame
 from skewless.infra.records.predictions.segments import EVENT, SCHEMA
 
 
@@ -124,7 +123,7 @@ class FramedMessages:
         schema_id: the schema's id in the registry.
     """
 
-    def __init__(self, writer: AvroWriter | ProtobufWriter, schema_id: int) -> None:
+    def __init__(self, writer: RecordWriter, schema_id: int) -> None:
         self.content_type = f"application/vnd.{writer.kind.lower()}"
         self._head, self._writer = add_frame(schema_id, writer.head), writer
 
@@ -133,13 +132,13 @@ class FramedMessages:
         return self._head + self._writer.write(decision._asdict())
 
 
-def open_schema(name: MessageFormat) -> AvroWriter | ProtobufWriter:
+def open_schema(name: MessageFormat) -> RecordWriter:
     """Return a writer of the schema of decisions in a format other than JSON.
 
     Raises:
-        DefinitionError: its package is not installed.
+        DefinitionError: it is not installed.
     """
-    return AvroWriter(_avro_schema()) if name == "avro" else ProtobufWriter(_protobuf_file())
+    return require_codec(name).open_writer("Decision", MESSAGE, _OPTIONAL)
 
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -163,44 +162,6 @@ MESSAGE = pa.schema(
     ]
 )
 _OPTIONAL = {"scores", "action"}
-_TYPES: Mapping[pa.DataType, tuple[Any, str]] = {  # in Avro and in Protobuf
-    pa.string(): ("string", "string"),
-    pa.float64(): ("double", "double"),
-    pa.int64(): ("long", "int64"),
-    _TIME: ({"type": "long", "logicalType": "timestamp-micros"}, "int64"),
-    pa.bool_(): ("boolean", "bool"),
-}
-
-
-def _avro_schema() -> Mapping[str, Any]:
-    fields = []
-    for field in MESSAGE:
-        is_list = pa.types.is_list(field.type)
-        kind, _ = _TYPES[field.type.value_type if is_list else field.type]
-        kind = {"type": "array", "items": kind} if is_list else kind
-        if field.name in _OPTIONAL:
-            fields.append({"name": field.name, "type": ["null", kind], "default": None})
-        else:
-            fields.append({"name": field.name, "type": kind, **({"default": []} if is_list else {})})
-    return {"type": "record", "name": "Decision", "namespace": "skewless", "fields": fields}
-
-
-def _protobuf_file() -> Any:  # noqa: ANN401 - an optional dependency
-    """Return ``skewless/decision.proto`` as a FileDescriptorProto; times are microseconds."""
-    descriptor_pb2 = import_format("protobuf")
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="skewless/decision.proto", package="skewless", syntax="proto3")
-    message = file.message_type.add(name="Decision")
-    for number, declared in enumerate(MESSAGE, 1):
-        is_list = pa.types.is_list(declared.type)
-        _, kind = _TYPES[declared.type.value_type if is_list else declared.type]
-        label = kinds.LABEL_REPEATED if is_list else kinds.LABEL_OPTIONAL
-        kind_number = getattr(kinds, f"TYPE_{kind.upper()}")
-        field = message.field.add(name=declared.name, number=number, label=label, type=kind_number)
-        if declared.name in _OPTIONAL and not is_list:
-            field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
-            message.oneof_decl.add(name=f"_{declared.name}")
-    return file
 
 
 def _iso_text(time_us: int) -> str:

@@ -12,7 +12,7 @@ from skewless.contract.destinations import SinkHosts
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
 from skewless.infra.ingest.streams.redis_link import kafka_options
-from skewless.infra.platform.formats.registry import open_registry
+from skewless.infra.platform.formats.codec import require_codec
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress
 from skewless_decisions.decision import FramedMessages, JsonMessages, MessageWriter, open_schema
@@ -83,7 +83,7 @@ def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | Webhoo
     facts = outbox.position.facts
     if {name: facts.get(name) for name in known} == known:
         return FramedMessages(schema, facts["schema_id"])
-    registry = open_registry(context.settings, f"sink {sink.name!r}", sink.format)
-    schema_id = registry.register(sink.registry_subject, schema.kind, schema.text)
+    codec, thing = require_codec(sink.format), f"sink {sink.name!r}"
+    schema_id = codec.register(schema, sink.registry_subject, context.settings, thing)
     outbox.remember({**known, "schema_id": schema_id})
     return FramedMessages(schema, schema_id)

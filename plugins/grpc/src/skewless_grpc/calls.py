@@ -23,8 +23,8 @@ from grpc._cython import cygrpc
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.contract.render import shorten
-from skewless.infra.platform.otel.trace import Trace
 from skewless.infra.platform.telemetry.request_ids import HEADER, find_request_id
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.access.caller import ANYONE
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers

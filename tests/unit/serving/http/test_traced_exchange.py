@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import RequestError
 from skewless.contract.trace_context import TraceContext
-from skewless.infra.platform.otel.trace import Trace
+from skewless.infra.platform.telemetry.trace import Trace
 from skewless.serving.access.caller import ANYONE
 from skewless.serving.http.hot_routes import JSON, Exchange, call_handler
 from skewless.serving.prediction.group import Group
