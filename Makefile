@@ -22,7 +22,9 @@ SHELL := /bin/sh
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
+OURS := skewless $(patsubst %,skewless-%,$(subst _,-,$(notdir $(wildcard plugins/* examples/*))))
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes \
+	$(OURS:%=--no-emit-package %)
 # The packages of a lock for a Python, in its environment or another folder: $(call INSTALL,LOCK,PYTHON,--target FOLDER).
 # uv takes a tenth of pip's time; the constraints of this project's settings have no hashes, so it is not to read them.
 # Where uv fails, as with an index that only pip knows, pip installs.

@@ -21,7 +21,7 @@ from skewless.infra.platform.storage.project_state import ProjectState
 
 ASKED = "asked.parquet"
 DAY_US = 86_400_000_000
-OFFLINE = "  type: skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore\n"
+OFFLINE = "  type: skewless_feast.offline_store.SkewlessOfflineStore\n"
 Kind = Literal["skewless", "plugin", "feast"]
 _FILE_ROWS = 1_000_000
 _PIECE_ROWS = 1_000_000

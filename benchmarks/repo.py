@@ -20,7 +20,7 @@ _TYPES = {"Float64": pa.float64(), "Int64": pa.int64(), "String": pa.string()}
 
 OURS = "online_store: null\n"
 LOCAL = "provider: local\n"
-PROVIDER = "provider: skewless.infra.feast_plugins.provider.SkewlessProvider\n"
+PROVIDER = "provider: skewless_feast.provider.SkewlessProvider\n"
 _IMPORTS = """from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
@@ -131,7 +131,7 @@ def feast_redis(url: str) -> str:
 
 def plugin_redis(url: str) -> str:
     """Return the lines that name our plugin."""
-    return f"online_store:\n  type: skewless.infra.feast_plugins.online_store.SkewlessOnlineStore\n  redis_url: {url}\n"
+    return f"online_store:\n  type: skewless_feast.online_store.SkewlessOnlineStore\n  redis_url: {url}\n"
 
 
 def _definitions(tables: Sequence[Table], data: Path, *, pushed: bool) -> str:

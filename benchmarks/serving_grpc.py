@@ -32,7 +32,7 @@ from benchmarks.served import Running, Server, peer_server, running
 from benchmarks.serving_asks import MODEL
 from benchmarks.serving_project import ServedProject, served_project
 from benchmarks.serving_repo import Ids, Shape, shop_name
-from skewless.serving.grpc.messages import SERVICE, message_class
+from skewless_grpc.messages import SERVICE, message_class
 
 OWN, THREADS, ASYNCIO = "skewless", "grpcio's server with threads, empty", "grpcio's asyncio server, empty"
 HTTP, HTTP_ALONE = "HTTP with the gRPC port", "`/predict` over HTTP"

@@ -32,9 +32,9 @@ from skewless.infra.records.predictions.segments import prediction_spool
 from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.doors import DoorContext, open_doors
 from skewless.serving.events import EventForwarder
 from skewless.serving.garbage import QuietCollector, start_collector
-from skewless.serving.grpc.start import start_grpc
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
@@ -115,7 +115,7 @@ async def serve(
         )
         limits = WireLimits.of(settings, events.max_bytes)
         listeners, queue = _listeners(serving, sock, limits, watch_certificate(settings, config.repo, metrics))
-        start_grpc(config, listeners[0], serving, limits, queue, shutdown, stack)
+        open_doors(DoorContext(config, listeners[0], serving, limits, queue, shutdown, stack))
         start_collector()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 

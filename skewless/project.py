@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     # An attribute of `_ops` is a module that a type checker and an editor have read here.
-    import skewless.operations.capacity
     import skewless.operations.data.entity_values
     import skewless.operations.data.erasure.erase
     import skewless.operations.data.events
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     import skewless.operations.state.recovery
     from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
-    from skewless.control_room.server import run_control_room
     from skewless.infra.definitions.plans.planning import PlanReport
     from skewless.infra.ingest.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.platform.jobs.run import Run
@@ -83,8 +81,6 @@ if TYPE_CHECKING:
 else:
     _ops = _Operation("skewless.operations")
     _audited = _Operation.audited
-    # The pages are built on this class, so that it does not import them.
-    run_control_room = _Operation("skewless.control_room.server.run_control_room")
 
 
 class Project(Workspace):
@@ -249,8 +245,6 @@ class Project(Workspace):
     freshness = _ops.health.freshness.check_freshness
     alerts = _audited(_ops.health.alerts.alerts)
 
-    ui = run_control_room
-
     def scheduler(
         self,
         *,
@@ -270,7 +264,6 @@ class Project(Workspace):
         return []
 
     triggers = _audited(_ops.models.triggers.triggers)
-    capacity = _ops.capacity.capacity
     housekeeping = _ops.state.housekeeping.run_housekeeping
     erase = _audited(_ops.data.erasure.erase.erase)
     backup = _ops.state.backup.back_up

@@ -1,1 +1,1 @@
-"""Models: their packages, the libraries that score them, and what is known of their versions."""
+"""Models: their packages, the libraries that score them, rollouts and verdicts."""

@@ -10,7 +10,6 @@ from typer import BadParameter
 from typer.core import TyperGroup
 
 from skewless.commands import (
-    capacity,
     data,
     define,
     keys,
@@ -43,10 +42,10 @@ _PARTS = {
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),
-        *(watch.replay, watch.parity, watch.alerts, watch.ui),
+        *(watch.replay, watch.parity, watch.alerts),
     ),
     "Operate": (
-        *(operate.status, operate.doctor, capacity.capacity, operate.scheduler),
+        *(operate.status, operate.doctor, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.bundle),
     ),

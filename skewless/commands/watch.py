@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from skewless.commands.cells import StateCell
@@ -55,12 +52,6 @@ Windows = Annotated[int, option("--windows N", "Number of windows, with the curr
 Sample = Annotated[int, option("--sample N", "Number of predictions of each version and window.", min=1)]
 All = Annotated[bool, option("--all", "List resolved alerts too.")]
 Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
-Save = Annotated[Path | None, option("--save FOLDER", "Write the pages to a folder instead, and end.")]
-Host = Annotated[str | None, option("--host HOST", "Address to listen on; default: setting 'ui_host'.")]
-Port = Annotated[
-    int | None,
-    option("--port PORT", "Port to listen on, 0: any free port; default: setting 'ui_port'.", min=0, max=65535),
-]
 
 
 @command("Show the live quality of each version.", "fraud --repo my-project", "fraud --since 60d --window 7d --json")
@@ -255,19 +246,3 @@ def _show_verdict(session: Session, report: ReplayReport | ParityReport) -> None
     first, *lines = report.lines()
     session.show({"ok": report.ok, **report.as_dict()}, StateCell(first, "good" if report.ok else "bad"), *lines)
     fail_if(not report.ok)
-
-
-@command("Serve the control room.", "--repo my-project", "--port 0 --json", "--save pages", log_level="info")
-def ui(session: Session, *, host: Host = None, port: Port = None, save: Save = None) -> None:
-    """Serve pages about the project, for a browser, until SIGTERM or Ctrl-C; or write them to a folder."""
-
-    def ready(url: str) -> None:
-        session.show({"url": url, "pid": os.getpid()}, f"control room: {url}")
-        sys.stdout.flush()
-
-    saved = session.project.ui(host=host, port=port, save=save, on_ready=ready)
-    if saved is not None:
-        failed = [f"{path} has no answer, and is not saved" for path in saved.failed]
-        more = [f"{saved.skipped:,} more pages are not saved"] if saved.skipped else []
-        written = f"wrote {count_text(saved.pages, 'page')}: open {saved.folder / 'index.html'}"
-        session.show(saved.as_dict(), written, *failed, *more)

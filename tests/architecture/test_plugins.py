@@ -46,8 +46,9 @@ def test_a_plugin_is_a_package_with_a_page_a_check_and_an_extra(folder: Path) ->
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_the_entry_points_of_a_plugin_are_installed(folder: Path) -> None:
-    groups = project_of(folder)["project"]["entry-points"]
-    assert groups
+    # Feast finds its plug-ins by the names of their classes.
+    groups = project_of(folder)["project"].get("entry-points", {})
+    assert groups or folder.name == "feast"
     for group, members in groups.items():
         installed = {point.name: point.value for point in entry_points(group=group)}
         assert members.items() <= installed.items(), f"{group}: run `make setup-dev`"

@@ -20,16 +20,16 @@ import uvicorn
 import uvloop
 from structlog.testing import capture_logs
 
+from plugins.grpc.tests.rig import GrpcPort, ask
+from plugins.grpc.tests.rig import serving as grpc_serving
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.serving.grpc.calls import GrpcMethod
-from skewless.serving.grpc.start import tls_credentials
 from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, certificate_end, tls_options
 from skewless.serving.shutdown import Shutdown
-from tests.unit.serving.grpc.rig import GrpcPort, ask
-from tests.unit.serving.grpc.rig import serving as grpc_serving
+from skewless_grpc.calls import GrpcMethod
+from skewless_grpc.start import tls_credentials
 from tests.worlds.waiting import until
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_TREES = ("serving", "infra", "training", "validation", "skewless")
+_TREES = ("serving", "infra", "training", "validation", "skewless", "plugins/*/src", "examples/*/src")
 _LEVELS = {"exception": "error", "log": "debug to error"}
 _METHODS = {"debug", "info", "warning", "error", "exception", "log"}
 _NO_FIELD = "exc_info"
@@ -41,7 +41,7 @@ def logged_events() -> dict[str, LogEvent]:
 
 def _modules() -> Iterator[Path]:
     for top in _TREES:
-        for path in sorted((ROOT / top).rglob("*.py")):
+        for path in sorted(path for folder in ROOT.glob(top) for path in folder.rglob("*.py")):
             if not any((ROOT / parent).is_symlink() for parent in path.relative_to(ROOT).parents):
                 yield path
 

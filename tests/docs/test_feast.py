@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from plugins.feast.tests.test_offline_repairs import CASES
 from tests.docs.pages import ROOT, names, page, table
-from tests.feast.test_offline_repairs import CASES
 
-ONLINE = ROOT / "tests/feast/online"
+ONLINE = ROOT / "plugins/feast/tests/online"
 
 
 def defined(path: Path) -> set[str]:

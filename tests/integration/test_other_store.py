@@ -50,7 +50,7 @@ card_hour = StreamFeatureView(
 )
 fraud_features = FeatureService(name="fraud_features", features=[card_days, shop_risk, payment_time, card_hour])
 """
-ONLINE = "online_store:\n  type: skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
+ONLINE = "online_store:\n  type: skewless_feast.online_store.SkewlessOnlineStore"
 SERVER = """
 import sys
 from skewless.infra.reads.online.store import open_online_store

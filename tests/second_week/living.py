@@ -224,7 +224,7 @@ class LivingProject:
     def _push(self, source: str, raws: Sequence[Raw]) -> None:
         import pandas as pd  # noqa: PLC0415 - Feast is slow to import, and not every run pushes
 
-        from skewless.infra.feast_plugins.feature_store import SkewlessFeatureStore  # noqa: PLC0415 - imports Feast
+        from skewless_feast.feature_store import SkewlessFeatureStore  # noqa: PLC0415 - imports Feast
 
         store = SkewlessFeatureStore(repo_path=str(self.repo))
         time_column = next(item.time for item in self.declared.sources if item.name == source)

@@ -49,11 +49,11 @@ project: week
 provider: local
 registry: .skewless/registry.db
 offline_store:
-  type: skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore
+  type: skewless_feast.offline_store.SkewlessOfflineStore
 online_store:
-  type: skewless.infra.feast_plugins.online_store.SkewlessOnlineStore
+  type: skewless_feast.online_store.SkewlessOnlineStore
 batch_engine:
-  type: skewless.infra.feast_plugins.engine.SkewlessComputeEngine
+  type: skewless_feast.engine.SkewlessComputeEngine
 entity_key_serialization_version: 3
 """
 _OFF = ("validate", "parity", "replay", "freshness", "drift", "quality", "triggers", "housekeeping")

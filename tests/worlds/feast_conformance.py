@@ -15,11 +15,11 @@ import yaml
 from feast import FeatureStore, FeatureView, PushSource
 from feast.types import FeastType
 
-from tests.feast.conformance.value_types import STAMP
+from plugins.feast.tests.conformance.value_types import STAMP
 from tests.worlds.feast_repo import ENGINE, OFFLINE, ONLINE, USER, FeastRepo
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-PROVIDERS = {"local": "local", "skewless": "skewless.infra.feast_plugins.provider.SkewlessProvider"}
+PROVIDERS = {"local": "local", "skewless": "skewless_feast.provider.SkewlessProvider"}
 
 
 def ago(**length: float) -> datetime:

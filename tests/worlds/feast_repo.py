@@ -13,9 +13,9 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource
 from feast.types import FeastType, Float64, Int64
 from feast.value_type import ValueType
 
-ONLINE = "skewless.infra.feast_plugins.online_store.SkewlessOnlineStore"
-OFFLINE = "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
-ENGINE = "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
+ONLINE = "skewless_feast.online_store.SkewlessOnlineStore"
+OFFLINE = "skewless_feast.offline_store.SkewlessOfflineStore"
+ENGINE = "skewless_feast.engine.SkewlessComputeEngine"
 UTC_US = pa.timestamp("us", tz="UTC")
 USER = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skewless.serving.grpc.messages import message_class
+from plugins.grpc.tests.rig import GrpcReply
 from skewless.serving.oip.datatypes import DATATYPES
 from skewless.serving.oip.tensors import binary_data
-from tests.unit.serving.grpc.rig import GrpcReply
+from skewless_grpc.messages import message_class
 from tests.worlds.trained import FIRST_CARD, NOW
 
 FIELDS = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}

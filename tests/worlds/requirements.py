@@ -39,14 +39,17 @@ def requirements_of(*extras: str) -> list[Requirement]:
 
 
 def closure_of(roots: Iterable[Requirement]) -> set[str]:
-    """Return the names of the packages that requirements bring, with their own, as far as they are installed here."""
+    """Return the names of the packages that requirements bring, with their own, as far as they are installed here.
+
+    Our plug-ins bring theirs, and are not named.
+    """
     names: set[str] = set()
     todo = [requirement for requirement in roots if requirement.name != "skewless"]
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
         extras = requirement.extras or {""}
-        if name in names and not requirement.extras:
+        if name == "skewless" or (name in names and not requirement.extras):
             continue
         names.add(name)
         try:
@@ -54,7 +57,7 @@ def closure_of(roots: Iterable[Requirement]) -> set[str]:
         except importlib.metadata.PackageNotFoundError:
             continue
         todo += [one for one in map(Requirement, lines) if _applies(one, extras)]
-    return names
+    return {name for name in names if not name.startswith("skewless-")}
 
 
 def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:

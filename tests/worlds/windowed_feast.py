@@ -13,11 +13,11 @@ import yaml
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.feast_plugins.feature_store import SkewlessFeatureStore
 from skewless.infra.ingest.streams.backfill import Backfiller
 from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.project import Project
+from skewless_feast.feature_store import SkewlessFeatureStore
 from tests.worlds import windowed
 from tests.worlds.feast_repo import ENGINE, OFFLINE, ONLINE
 from tests.worlds.windowed import MINUTE, NOW

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from plugins.control_room.tests.browser.room import running_room
 from skewless.contract.errors import SkewlessError
 from skewless.infra.platform.alerts.alerts import Alerts
 from skewless.project import Project
 from skewless_demo.story import FOLDER
-from tests.browser.room import running_room
 from tests.browser.visitor import Visitor
 from tests.worlds.waiting import eventually
 

@@ -19,6 +19,7 @@ Group = Literal[
     "skewless.doors",
     "skewless.engines",
     "skewless.online_stores",
+    "skewless.pages",
     "skewless.runtimes",
     "skewless.tasks",
     "skewless.telemetry",

@@ -89,7 +89,7 @@ class DeadLetter(PlainRecord):
 
 
 class DecisionPort(Protocol):
-    """What the core asks of decisions and their sinks.
+    """The questions and orders of the core about decisions and their sinks.
 
     Every method reads the applied plan of the project and its database, and raises StoreError if that is unavailable.
     But for ``open_deciders`` and ``forget_streams`` they change nothing, start nothing, and keep no connection.
@@ -136,7 +136,7 @@ def find_decisions() -> DecisionPort | None:
 
 
 def require_decisions() -> DecisionPort:
-    """Return the installed port, for what must not go on without it.
+    """Return the installed port, for work that must not continue without it.
 
     Raises:
         DefinitionError: the plug-in is not installed, or cannot be imported.

@@ -42,7 +42,6 @@ NEEDED = {
     "runs retry": ["validate@20260115T060000Z"],
     "runs cancel": ["validate@20260115T060000Z"],
     "triggers": ["fraud"],
-    "capacity": ["--entities", "5"],
     "predict": ["--row", "{}"],
     "get": ["v"],
     "why": ["19ad1f7c2e0-8c81a2f7-1f"],
@@ -143,7 +142,6 @@ def test_a_folder_without_a_project_is_refused_alike(name: str, tmp_path: Path) 
         ["serve"],
         ["predict", "--row", "{}"],
         ["replay", "fraud"],
-        ["capacity", *NEEDED["capacity"]],
         ["scheduler"],
     ],
 )

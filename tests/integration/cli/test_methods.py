@@ -155,11 +155,6 @@ CASES = [
     VerbCase("backfill --dry-run", lambda p: p.backfill(dry_run=True)),
     VerbCase("stream --until-idle", lambda p: p.stream(until_idle=True)),
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
-    VerbCase("capacity --entities 5 --rows 9 --events-per-day 7",
-         lambda p: p.capacity(entities=5, rows=9, events_per_day=7)),
-    VerbCase("capacity --entities 5 --callers 64 --batch 3 --price-core-hour 2 --utilization 1",
-         lambda p: p.capacity(entities=5, callers=64, batch=3, price_core_hour=2.0, utilization=1.0)),
-    VerbCase("capacity --entities 0", lambda p: p.capacity(entities=0)),
     VerbCase("housekeeping --dry-run", lambda p: p.housekeeping(dry_run=True)),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
@@ -216,7 +211,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 def test_every_verb_has_a_case() -> None:
     words = [case.words for case in CASES]
     named = {verb.name for verb in COMMANDS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
-    assert {verb.name for verb in COMMANDS} - named == {"serve", "ui", "restore"}  # see below, and test_backup.py
+    assert {verb.name for verb in COMMANDS} - named == {"serve", "restore"}  # see below, and test_backup.py
 
 
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb
@@ -316,13 +311,12 @@ def test_an_unknown_name_is_the_same_error(walked: Path, verb: str) -> None:
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 
 
-@pytest.mark.parametrize("verb", ["serve", "ui"])
-def test_a_server_that_cannot_listen_is_the_same_error(walked: Path, verb: str) -> None:
+def test_a_server_that_cannot_listen_is_the_same_error(walked: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        said = run(verb, "--port", str(port), "--repo", walked, "--json")
+        said = run("serve", "--port", str(port), "--repo", walked, "--json")
         with Project(walked) as project, pytest.raises(SkewlessError) as caught:
-            getattr(project, verb)(port=port)
+            project.serve(port=port)
     assert said.code == caught.value.exit_code == 10
     assert said.body["error"].items() >= as_json(caught.value.as_dict()).items()
 

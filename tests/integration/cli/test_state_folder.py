@@ -76,7 +76,6 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
     assert found == {
         "infra/platform/storage/durable.py": 1,
         "skewless/operations/sample.py": 1,  # data of a new project
-        "infra/feast_plugins/saved_rows.py": 1,  # where a user's Feast definitions say
         "infra/models/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says
         "serving/batch_files.py": 1,  # as above

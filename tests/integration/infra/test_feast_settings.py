@@ -25,7 +25,7 @@ NOW = 1_750_000_000_000_000
 FILE = "feature_store.yaml"
 STORE = "offline_store:\n  type: file\n"
 REGISTRY = "registry: .skewless/registry.db\n"
-OWN = "skewless.infra.feast_plugins.offline_store.SkewlessOfflineStore"
+OWN = "skewless_feast.offline_store.SkewlessOfflineStore"
 
 
 @pytest.fixture

@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
+from plugins.control_room.tests.shown_pages import show
 from skewless.contract.actions import Explore
 from skewless.contract.columns import Transform
 from skewless.contract.errors import DefinitionError, RequestError
 from skewless.contract.policy import Policy
 from skewless.contract.policy_runner import compile_policy
 from skewless.contract.spec import ModelSpec
-from skewless.control_room.page import Query
-from skewless.control_room.pages.prediction import PAGE
 from skewless.infra.definitions.compiler.services import module_source
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.models.packages.served_model import ServedModel
@@ -36,12 +35,13 @@ from skewless.serving.oip.conversion import build_outputs, check_vector_outputs
 from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
+from skewless_control_room.page import Query
+from skewless_control_room.pages.prediction import PAGE
 from tests.integration.outcomes.conftest import Loop
 from tests.servers.prediction import PredictionServer
 from tests.worlds import payment_policy
 from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions
-from tests.worlds.shown_pages import show
 from tests.worlds.trained import MODEL, ask, serving
 from tests.worlds.waiting import until
 

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,12 +18,11 @@ from skewless.contract.vector import Matrix
 from skewless.infra.models.packages.served_model import ServedModel, load_model
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.reads.online.redis_store import RedisReader
-from skewless.infra.records.predictions.segments import SCHEMA
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
-from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
+from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 HOUR = 3_600
@@ -238,27 +235,3 @@ def test_outputs_that_the_model_does_not_give(place: Sandbox, three: ServedModel
     report = place.project.replay()
     assert named(report) == {(Cause.SCORE, MODEL)}
     assert report.different > 0
-
-
-def test_a_log_of_the_first_format_is_proven(place: Sandbox) -> None:
-    place.predict(ask(20))
-    as_first_format(place)
-    report = place.project.replay()
-    assert (report.ok, report.compared) == (True, 20), report.lines()
-    alter_predictions(place, "score", lambda score: flipped(score, 3))
-    report = place.project.replay()
-    assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 1)
-
-
-def as_first_format(place: Sandbox) -> None:
-    """Rewrite the log as the version before wrote it."""
-    (path,) = place.log_files()
-    table = pq.read_table(path)
-    sums = []
-    for vector, score in zip(table["vector"].to_pylist(), table["score"].to_pylist(), strict=True):
-        numbers = np.array([*vector, score])
-        numbers[np.isnan(numbers)] = np.nan
-        sums.append(int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True))
-    table = table.drop_columns(["asked_at", "read_start", "source", "scores", "format", "role", "policy"])
-    place_of = table.column_names.index("checksum")
-    rewrite(path, table.set_column(place_of, "checksum", pa.array(sums, SCHEMA.field("checksum").type)))

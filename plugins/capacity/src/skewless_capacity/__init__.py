@@ -1,0 +1,1 @@
+"""Arithmetic of cores, memory, time and price for a size."""

@@ -1,0 +1,100 @@
+"""The page on which people sign in, with a key or at the identity provider, and the end of their sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from skewless.contract.errors import AccessError
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless_control_room.app import HEADERS, ControlRoom, check_origin, is_ours, local_path, read_form
+from skewless_control_room.provider import ProviderSignIn
+from skewless_control_room.sessions import COOKIE, Sessions
+
+_BROWSER = "skewless_attempt"
+_ATTEMPT_S = 600
+_log = EventLogger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInPages:
+    """The routes of signing in and out.
+
+    Args:
+        room: shows the pages.
+        sessions: of the people who have signed in.
+        provider: None: only keys are accepted.
+        is_secure: whether browsers send cookies only over TLS.
+    """
+
+    room: ControlRoom
+    sessions: Sessions
+    provider: ProviderSignIn | None
+    is_secure: bool
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        routes = [
+            Route("/sign-in", self.room.guard_open(self._page), methods=["GET"]),
+            Route("/sign-in", self.room.guard_open(self._enter), methods=["POST"]),
+            Route("/sign-out", self.room.guard_open(self._leave), methods=["POST"]),
+        ]
+        if self.provider is not None:
+            begin, finish = partial(self._begin, self.provider), partial(self._finish, self.provider)
+            routes.append(Route("/sign-in/provider", self.room.guard_open(begin)))
+            routes.append(Route("/sign-in/callback", self.room.guard_open(finish)))
+        return routes
+
+    async def _page(self, request: Request, problem: str = "") -> Response:
+        return self.room.page(
+            request,
+            "sign_in.html",
+            "Sign in",
+            None,
+            back=local_path(request.query_params.get("to", "/")),
+            has_provider=self.provider is not None,
+            problem=problem,
+            status=401 if problem else 200,
+        )
+
+    async def _enter(self, request: Request) -> Response:
+        form = await read_form(request)
+        if not is_ours(request):
+            raise AccessError("sign-in", "does not come from our page", fix="open /sign-in and repeat it")
+        reply = RedirectResponse(local_path(form.get("to", "/")), 303, HEADERS)
+        try:
+            viewer = self.sessions.start(form.get("key", "").strip().encode(), reply)
+        except AccessError as error:
+            _log.warning("sign_in_refused", problem=error.problem)
+            return await self._page(request, f"{error.thing} {error.problem}")
+        _log.info("signed_in", name=viewer.name, right=viewer.right)
+        return reply
+
+    async def _leave(self, request: Request) -> Response:
+        form = await read_form(request)
+        viewer = self.sessions.viewer(request)
+        if viewer is not None:
+            check_origin(request, viewer, form)
+            self.sessions.end(request)
+        reply = RedirectResponse("/sign-in", 303, HEADERS)
+        reply.delete_cookie(COOKIE)
+        return reply
+
+    async def _begin(self, provider: ProviderSignIn, request: Request) -> Response:
+        url, browser = await provider.begin(local_path(request.query_params.get("to", "/")))
+        reply = RedirectResponse(url, 303, HEADERS)
+        reply.set_cookie(
+            *(_BROWSER, browser, _ATTEMPT_S), httponly=True, samesite="lax", secure=self.is_secure, path="/sign-in"
+        )
+        return reply
+
+    async def _finish(self, provider: ProviderSignIn, request: Request) -> Response:
+        token, back = await provider.finish(request.query_params, request.cookies.get(_BROWSER, ""))
+        reply = RedirectResponse(back, 303, HEADERS)
+        viewer = self.sessions.start(token, reply)
+        _log.info("signed_in", name=viewer.name, right=viewer.right)
+        return reply
