@@ -89,7 +89,7 @@ class DeadLetter(PlainRecord):
 
 
 class DecisionPort(Protocol):
-    """The part of decisions and their sinks that the core calls.
+    """The questions and orders of the core about decisions and their sinks.
 
     Every method reads the applied plan of the project and its database, and raises StoreError if that is unavailable.
     But for ``open_deciders`` and ``forget_streams`` they change nothing, start nothing, and keep no connection.
