@@ -12,7 +12,7 @@ import pytest
 from skewless.infra.models.runtimes import nvforest, xgboost_cuda
 from skewless.infra.models.runtimes.certification import Reference, reference_rows
 from skewless.infra.models.runtimes.cuda import Device, driver
-from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase
+from tests.worlds.model_cases import FEATURES, MAKERS, ModelCase
 
 _LEFT = 32 * 2**20
 _PIECE = 2**20

@@ -10,7 +10,7 @@ from skewless.infra.models.runtimes.certification import certify, same_bits
 from skewless.infra.models.runtimes.choice import choose
 from skewless.infra.models.runtimes.fallback import FallbackRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
-from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
+from tests.worlds.model_cases import FEATURES, ModelCase
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 MANY = np.random.default_rng(4).normal(size=(400_000, FEATURES))

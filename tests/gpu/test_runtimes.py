@@ -14,8 +14,8 @@ from skewless.infra.models.runtimes.nvforest import NvForestRuntime
 from skewless.infra.models.runtimes.port import Matrix
 from skewless.infra.models.runtimes.xgboost_cuda import XGBoostCudaRuntime
 from tests.gpu.conftest import SHARED, algorithm_of, model_of, reference_of
-from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
-from tests.integration.infra.runtimes.rows import odd_rows
+from tests.worlds.model_cases import FEATURES, ModelCase
+from tests.worlds.model_rows import odd_rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 XGBOOST = [kind for kind in SHARED if kind.startswith("xgboost")]

@@ -17,8 +17,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from skewless.infra.models.runtimes.certification import neighbours
 from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
-from skewless.training.trainers.catboost import export_json
 from skewless.training.trainers.sklearn import export_trees
+from skewless_catboost.trainer import export_json
 from skewless_export.table import TreeFacts, TreeNode, TreeTable
 
 Matrix = npt.NDArray[np.float64]

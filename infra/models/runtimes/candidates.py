@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import DefinitionError, PackageError
-from skewless.infra.models.runtimes import lignum, nvforest, xgboost_cuda
-from skewless.infra.models.runtimes.catboost_trees import CatBoostRuntime
+from skewless.infra.models.runtimes import nvforest, xgboost_cuda
 from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider
+from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider, own_provider
 from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.infra.platform.host.plugins import find_plugins
@@ -21,6 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 MISSING_GPU = "gpu"  # name of a candidate for a model that requires a GPU where there is none
 _NO_SECOND = "none"
 _GPU = "gpu"
+_EXTRAS = {"cpu": "gpu", "lignum-compiled": "lignum"}  # that provide a second runtime of another name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +51,12 @@ class RuntimeCandidate:
     problem: str | None = None
 
 
-def _own(algorithm: str, load: Callable[[bytes, str], Runtime]) -> tuple[RuntimeProvider]:
-    def open_model(_: str, path: Path) -> Runtime:
-        return load(path.read_bytes(), f"model file {path.name!r}")
-
-    return (RuntimeProvider(name=algorithm, algorithms=(algorithm,), open=open_model),)
-
-
 BUILT_IN: Mapping[str, Sequence[RuntimeProvider]] = {
-    "lightgbm": _own("lightgbm", LightGBMRuntime),
-    "xgboost": _own("xgboost", XGBoostRuntime),
-    "sklearn": _own("sklearn", TreeArraysRuntime),
-    "catboost": _own("catboost", CatBoostRuntime),
+    "lightgbm": (own_provider("lightgbm", LightGBMRuntime),),
+    "xgboost": (own_provider("xgboost", XGBoostRuntime),),
+    "sklearn": (own_provider("sklearn", TreeArraysRuntime),),
     "gpu": (nvforest.GPU_PROVIDER, xgboost_cuda.PROVIDER),
     "cpu": (nvforest.CPU_PROVIDER,),
-    "lignum": (lignum.PROVIDER,),
-    "lignum-compiled": (lignum.COMPILED_PROVIDER,),
 }
 """By algorithm, or by value of the setting ``second_runtime``."""
 
@@ -95,8 +85,7 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     for provider in find_providers(algorithm):
         if algorithm in provider.algorithms:
             return provider.open(algorithm, model_file)
-    fix = f"use one of {', '.join(name for name, (first, *_) in BUILT_IN.items() if name in first.algorithms)}"
-    fix += ", or install a package that registers it in skewless.runtimes"
+    fix = f"pip install 'skewless[{algorithm}]', or the package that registers it in skewless.runtimes"
     raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
 
 
@@ -116,7 +105,9 @@ def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> 
     except DefinitionError as error:
         return [_missing(second, error.sentence())]
     if not providers and second != _GPU:
-        return [_missing(second, "is not installed: no package registers it in skewless.runtimes")]
+        extra = _EXTRAS.get(second, second)
+        problem = f"is not installed: pip install 'skewless[{extra}]', or the package that registers it"
+        return [_missing(second, problem)]
     candidates = [
         RuntimeCandidate(name=each.name, open=partial(each.open, algorithm, path), problem=each.find_problem())
         for each in providers

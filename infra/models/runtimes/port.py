@@ -2,7 +2,7 @@
 
 An entry point of the group ``skewless.runtimes`` names a ``RuntimeProvider``. Its name is an algorithm, whose own
 runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in addition to the
-own runtimes of its algorithms. Our own names (``lightgbm``, ``gpu``, ``lignum``, ...) cannot be registered again.
+own runtimes of its algorithms. Our own names (``lightgbm`` and ``xgboost``) cannot be registered again.
 """
 
 from __future__ import annotations
@@ -103,6 +103,20 @@ class RuntimeProvider:
     open: Callable[[str, Path], Runtime]
     find_problem: Callable[[], str | None] = _has_no_problem
     for_device: bool = False
+
+
+def own_provider(algorithm: str, load: Callable[[bytes, str], Runtime]) -> RuntimeProvider:
+    """Return the provider of an algorithm's own runtime.
+
+    Args:
+        algorithm: the algorithm.
+        load: returns the model of a file's bytes; its second argument is its name in errors.
+    """
+
+    def open_model(_: str, path: Path) -> Runtime:
+        return load(path.read_bytes(), f"model file {path.name!r}")
+
+    return RuntimeProvider(name=algorithm, algorithms=(algorithm,), open=open_model)
 
 
 @runtime_checkable

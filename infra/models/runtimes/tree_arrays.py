@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass, fields
 from zipfile import BadZipFile
 
@@ -11,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
+from skewless.infra.models.runtimes.link import sigmoid
 from skewless.infra.models.runtimes.port import Matrix, Vector, check_matrix
-
-_LARGEST_EXPONENT = 709.782712893384
-
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
@@ -168,8 +165,3 @@ class TreeArraysRuntime:
         if self._trees is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._trees
-
-
-def sigmoid(value: float) -> float:
-    """Return ``1 / (1 + exp(-value))`` by the C library, as the libraries do; numpy's exp has other bits."""
-    return 0.0 if value < -_LARGEST_EXPONENT else 1.0 / (1.0 + math.exp(-value))

@@ -10,7 +10,6 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.models.runtimes.tree_arrays import TreeArrays
-from skewless_export.catboost_model import read_catboost
 from skewless_export.lightgbm_text import read_lightgbm
 from skewless_export.table import Tree, TreeFacts, TreeNode, TreeTable, leaf
 from skewless_export.xgboost_model import read_xgboost
@@ -69,11 +68,20 @@ def _read_node(arrays: TreeArrays, at: int, start: int) -> TreeNode:
     )
 
 
+def _read_catboost(model: bytes, name: str) -> TreeTable:
+    try:
+        from skewless_export.catboost_model import read_catboost  # noqa: PLC0415 - builds on the plug-in of CatBoost
+    except ImportError as error:
+        fix = "pip install 'skewless[catboost]'"
+        raise PackageError(name, "has trees that cannot be read", value=str(error), fix=fix) from error
+    return read_catboost(model, name)
+
+
 READERS: Mapping[str, Callable[[bytes, str], TreeTable]] = {
     "lightgbm": read_lightgbm,
     "xgboost": read_xgboost,
     "sklearn": read_sklearn,
-    "catboost": read_catboost,
+    "catboost": _read_catboost,
 }
 
 

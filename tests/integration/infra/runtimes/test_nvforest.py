@@ -16,9 +16,9 @@ from skewless.infra.models.runtimes.certification import Reference, certify, ref
 from skewless.infra.models.runtimes.choice import choose
 from skewless.infra.models.runtimes.nvforest import NvForestRuntime
 from skewless.infra.models.runtimes.port import Matrix, Runtime
-from tests.integration.infra.runtimes.conftest import MAKERS, ModelCase, names_of
 from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
-from tests.integration.infra.runtimes.rows import FEATURES, any_rows, odd_rows
+from tests.worlds.model_cases import MAKERS, ModelCase, names_of
+from tests.worlds.model_rows import FEATURES, any_rows, odd_rows
 
 pytestmark = [ONLY_LINUX, TWO_TREELITES]
 

@@ -20,16 +20,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.models.runtimes import lignum as subject
 from skewless.infra.models.runtimes.candidates import find_candidates
 from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.models.runtimes.choice import choose
 from skewless.infra.models.runtimes.fallback import FallbackRuntime
-from skewless.infra.models.runtimes.lignum import LignumRuntime, private_folder
 from skewless.infra.models.runtimes.port import Matrix
 from skewless_export.readers import read_trees
-from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase, lightgbm_case, names_of
-from tests.integration.infra.runtimes.rows import any_rows, odd_rows
+from skewless_lignum import runtime as subject
+from skewless_lignum.runtime import LignumRuntime, private_folder
+from tests.worlds.model_cases import FEATURES, MAKERS, ModelCase, lightgbm_case, names_of
+from tests.worlds.model_rows import any_rows, odd_rows
 from tests.worlds.tree_models import hard_rows, library_margins, random_model
 
 lignum = pytest.importorskip("lignum", reason="pip install pylignum")

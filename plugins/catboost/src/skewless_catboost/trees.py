@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import RequestError
-from skewless.infra.models.runtimes.catboost_json import (
+from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
+from skewless.infra.models.runtimes.link import sigmoid
+from skewless.infra.models.runtimes.port import Matrix, Scores, check_matrix, own_provider, reshape_outputs
+from skewless_catboost.json_model import (
     MISSING,
     CatBoostModel,
     CatBoostTree,
     CategoryColumn,
     read_model,
 )
-from skewless.infra.models.runtimes.catboost_shap import DEEPEST, ShapValues
-from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.models.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
-from skewless.infra.models.runtimes.tree_arrays import sigmoid
+from skewless_catboost.shap import DEEPEST, ShapValues
 
 Floats = NDArray[np.float32]
 _SIGMOID = frozenset({"Logloss", "CrossEntropy", "MultiClassOneVsAll"})
@@ -290,3 +290,6 @@ def _constant_block(value: float) -> str:
 
 def _join(values: Iterable[object]) -> str:
     return " ".join(map(str, values))
+
+
+PROVIDER = own_provider("catboost", CatBoostRuntime)

@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.infra.models.runtimes.catboost_json import CatBoostModel, CatBoostTree
+from skewless_catboost.json_model import CatBoostModel, CatBoostTree
 
 DEEPEST = 10
 """Levels of a tree, at most. The time for a leaf doubles with each level."""

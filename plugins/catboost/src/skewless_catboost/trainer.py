@@ -17,8 +17,6 @@ import pandas as pd
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.models.runtimes.catboost_json import EXTENSION, MISSING, CatBoostModel, read_model
-from skewless.infra.models.runtimes.catboost_trees import link_scores
 from skewless.infra.models.runtimes.port import Matrix, Scores
 from skewless.training.trainers.port import (
     Parameters,
@@ -30,6 +28,8 @@ from skewless.training.trainers.port import (
     row_weights,
     split_parameters,
 )
+from skewless_catboost.json_model import EXTENSION, MISSING, CatBoostModel, read_model
+from skewless_catboost.trees import link_scores
 
 # For CatBoost a category like any other, but never of the training rows.
 _UNKNOWN = -2

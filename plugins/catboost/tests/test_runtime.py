@@ -17,10 +17,10 @@ import pytest
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.models.runtimes.candidates import open_runtime
-from skewless.infra.models.runtimes.catboost_json import hash_category
-from skewless.infra.models.runtimes.catboost_trees import CatBoostRuntime, link_scores
 from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
-from skewless.training.trainers.catboost import export_json
+from skewless_catboost.json_model import hash_category
+from skewless_catboost.trainer import export_json
+from skewless_catboost.trees import CatBoostRuntime, link_scores
 from skewless_export.readers import read_trees
 from tests.worlds.tree_models import (
     SampleModel,

@@ -20,8 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.models.runtimes.catboost_json import read_model
-from skewless.infra.models.runtimes.catboost_trees import link_scores
 from skewless.infra.models.runtimes.link import LINKS, LightGBMLink, XGBoostLink
 from skewless.infra.models.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
 
@@ -42,12 +40,16 @@ class _CatBoostLink:
     """The link function of a CatBoost model."""
 
     def __init__(self, content: bytes, name: str) -> None:
+        from skewless_catboost.json_model import read_model  # noqa: PLC0415 - only for such models, whose plug-in it is
+
         model = read_model(content, name)
         self._loss = model.loss
         self.n_features, self.n_outputs = model.n_features, model.n_outputs
 
     def scores(self, margins: Scores) -> Scores:
         """Return the predictions of margins."""
+        from skewless_catboost.trees import link_scores  # noqa: PLC0415 - as above
+
         return link_scores(self._loss, margins)
 
     def close(self) -> None:
