@@ -323,18 +323,13 @@ def _import_trainer(algorithm: Algorithm, threads: int) -> Trainer:
             from skewless.training.trainers.lightgbm import LightGBMTrainer  # noqa: PLC0415 - seconds to import
 
             return LightGBMTrainer(threads)
-        if algorithm == "xgboost":
-            from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
+        from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
 
-            return XGBoostTrainer(threads)
-        from skewless.training.trainers.sklearn import SklearnTrainer  # noqa: PLC0415 - as above
-
-        return SklearnTrainer(threads)
+        return XGBoostTrainer(threads)
     except ImportError as error:
-        extra = "cpu" if algorithm in ("lightgbm", "xgboost") else algorithm
         raise DefinitionError(
             f"algorithm {algorithm!r}",
             "is not installed",
             value=str(error),
-            fix=f"install skewless with the extra '{extra}'",
+            fix="install skewless with the extra 'cpu'",
         ) from error

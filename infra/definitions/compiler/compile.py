@@ -88,8 +88,9 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
     """Check a model against the plan: service, feature types, algorithm, group and cron expression.
 
     Raises:
-        DefinitionError: the service is unknown, the algorithm not installed, a feature is bytes, the cron expression is invalid,
-            or the group of a ranking model, or a sticky name of exploration, is neither a key nor a request field.
+        DefinitionError: the service is unknown, the algorithm not installed, a feature is bytes, the cron expression is
+            invalid, or the group of a ranking model, or a sticky name of exploration, is neither a key nor a request
+            field.
     """
     if spec.algorithm not in ALGORITHMS and not is_registered("skewless.trainers", spec.algorithm):
         raise DefinitionError(

@@ -12,7 +12,6 @@ from skewless.contract.errors import DefinitionError, PackageError
 from skewless.infra.models.runtimes import nvforest, xgboost_cuda
 from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider, own_provider
-from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
 from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.infra.platform.host.plugins import find_plugins
 
@@ -54,7 +53,6 @@ class RuntimeCandidate:
 BUILT_IN: Mapping[str, Sequence[RuntimeProvider]] = {
     "lightgbm": (own_provider("lightgbm", LightGBMRuntime),),
     "xgboost": (own_provider("xgboost", XGBoostRuntime),),
-    "sklearn": (own_provider("sklearn", TreeArraysRuntime),),
     "gpu": (nvforest.GPU_PROVIDER, xgboost_cuda.PROVIDER),
     "cpu": (nvforest.CPU_PROVIDER,),
 }

@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.models.runtimes.port import Matrix, Vector
-from skewless.infra.models.runtimes.tree_arrays import Bools, TreeArrays
 from skewless.training.trainers.port import (
     TrainedModel,
     TrainingSet,
@@ -26,6 +25,7 @@ from skewless.training.trainers.port import (
     row_weights,
     split_parameters,
 )
+from skewless_sklearn.tree_arrays import Bools, TreeArrays
 
 _IDENTITY = frozenset({"log_loss", "squared_error", "absolute_error", "quantile"})
 Model = Any

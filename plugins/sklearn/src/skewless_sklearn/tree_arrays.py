@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.models.runtimes.link import sigmoid
-from skewless.infra.models.runtimes.port import Matrix, Vector, check_matrix
+from skewless.infra.models.runtimes.port import Matrix, Vector, check_matrix, own_provider
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
@@ -165,3 +165,6 @@ class TreeArraysRuntime:
         if self._trees is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._trees
+
+
+PROVIDER = own_provider("sklearn", TreeArraysRuntime)
