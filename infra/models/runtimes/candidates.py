@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import DefinitionError, PackageError
-from skewless.infra.models.runtimes import nvforest, xgboost_cuda
 from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider, own_provider
 from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
@@ -53,10 +52,8 @@ class RuntimeCandidate:
 BUILT_IN: Mapping[str, Sequence[RuntimeProvider]] = {
     "lightgbm": (own_provider("lightgbm", LightGBMRuntime),),
     "xgboost": (own_provider("xgboost", XGBoostRuntime),),
-    "gpu": (nvforest.GPU_PROVIDER, xgboost_cuda.PROVIDER),
-    "cpu": (nvforest.CPU_PROVIDER,),
 }
-"""By algorithm, or by value of the setting ``second_runtime``."""
+"""By algorithm."""
 
 
 def find_providers(name: str) -> Sequence[RuntimeProvider]:
@@ -68,7 +65,9 @@ def find_providers(name: str) -> Sequence[RuntimeProvider]:
     Raises:
         DefinitionError: that of another package cannot be imported.
     """
-    return BUILT_IN.get(name) or find_plugins("skewless.runtimes", name)
+    found = find_plugins("skewless.runtimes", name)
+    registered = [each for one in found for each in (one if isinstance(one, Sequence) else [one])]
+    return BUILT_IN.get(name) or registered
 
 
 def open_runtime(algorithm: str, model_file: Path) -> Runtime:
@@ -103,9 +102,7 @@ def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> 
     except DefinitionError as error:
         return [_missing(second, error.sentence())]
     if not providers and second != _GPU:
-        extra = _EXTRAS.get(second, second)
-        problem = f"is not installed: pip install 'skewless[{extra}]', or the package that registers it"
-        return [_missing(second, problem)]
+        return [_missing(second, _not_installed(second))]
     candidates = [
         RuntimeCandidate(name=each.name, open=partial(each.open, algorithm, path), problem=each.find_problem())
         for each in providers
@@ -118,7 +115,13 @@ def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> 
     if usable or device != "cuda":
         return usable
     problems = [each.problem for each in candidates if each.problem is not None]
-    return [_missing(MISSING_GPU, problems[0] if problems else f"no installed package scores {algorithm} on a GPU")]
+    none = f"no installed package scores {algorithm} on a GPU" if providers else _not_installed(_GPU)
+    return [_missing(MISSING_GPU, problems[0] if problems else none)]
+
+
+def _not_installed(second: str) -> str:
+    extra = _EXTRAS.get(second, second)
+    return f"is not installed: pip install 'skewless[{extra}]', or the package that registers it"
 
 
 def _missing(name: str, problem: str) -> RuntimeCandidate:

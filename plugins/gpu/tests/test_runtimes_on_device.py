@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plugins.gpu.tests.conftest import SHARED, algorithm_of, model_of, reference_of
 from skewless.contract.errors import PackageError
 from skewless.infra.models.runtimes.certification import certify, same_bits
-from skewless.infra.models.runtimes.nvforest import NvForestRuntime
 from skewless.infra.models.runtimes.port import Matrix
-from skewless.infra.models.runtimes.xgboost_cuda import XGBoostCudaRuntime
-from tests.gpu.conftest import SHARED, algorithm_of, model_of, reference_of
+from skewless_gpu.nvforest import NvForestRuntime
+from skewless_gpu.xgboost_cuda import XGBoostCudaRuntime
 from tests.worlds.model_cases import FEATURES, ModelCase
 from tests.worlds.model_rows import odd_rows
 

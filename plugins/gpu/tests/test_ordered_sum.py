@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from skewless.infra.models.runtimes.nvforest import Floats, OrderedSum
+from skewless_gpu.nvforest import Floats, OrderedSum
 
 
 def plain(output_of: list[int], base: Floats, leaves: Floats) -> Floats:

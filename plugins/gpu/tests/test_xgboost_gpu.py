@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import DefinitionError
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
-from skewless.infra.models.runtimes import cuda, xgboost_cuda
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer
+from skewless_gpu import cuda, xgboost_cuda
 
 H100 = cuda.Device(name="H100", memory=1 << 36, capability="9.0")
 HERE = cuda.Driver(devices=(H100,), version="13.0")
@@ -51,7 +51,7 @@ def planted(
     problem: str | None = None,
 ) -> Gpu:
     gpu = Gpu(problem)
-    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    monkeypatch.setattr(xgboost_cuda, "driver", lambda: driver)
     monkeypatch.setattr(xgboost_cuda, "has_cuda", lambda: built)
     monkeypatch.setattr(xgb, "train", gpu.train)
     return gpu

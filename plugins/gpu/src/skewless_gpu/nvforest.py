@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.models.runtimes.cuda import driver
 from skewless.infra.models.runtimes.link import LINKS, LightGBMLink, XGBoostLink
 from skewless.infra.models.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
+from skewless_gpu.cuda import driver
 
 Floats = NDArray[np.floating[Any]]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from plugins.gpu.tests.conftest import algorithm_of, little_memory, reference_of
 from skewless.infra.models.runtimes.candidates import find_candidates
 from skewless.infra.models.runtimes.certification import certify, same_bits
 from skewless.infra.models.runtimes.choice import choose
 from skewless.infra.models.runtimes.fallback import FallbackRuntime
-from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.worlds.model_cases import FEATURES, ModelCase
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.models.runtimes import cuda
-from skewless.infra.models.runtimes.cuda import Device, Driver, query_driver
+from skewless_gpu import cuda
+from skewless_gpu.cuda import Device, Driver, query_driver
 
 
 class StandInLibrary:

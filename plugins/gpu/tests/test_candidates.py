@@ -9,7 +9,7 @@ import pytest
 from skewless.contract.errors import PackageError
 from skewless.infra.models.runtimes import candidates as subject
 from skewless.infra.models.runtimes.candidates import RuntimeCandidate, find_candidates
-from skewless.infra.models.runtimes.cuda import Device, Driver
+from skewless_gpu.cuda import Device, Driver
 
 PATH = Path("model.txt")
 NONE = Driver(problem="no NVIDIA driver is installed")
@@ -18,9 +18,9 @@ ONE = Driver(devices=(Device(name="H100", memory=80 << 30, capability="9.0"),), 
 
 def set_machine(patch: pytest.MonkeyPatch, driver: Driver, *, is_installed: bool) -> None:
     for module in ("nvforest", "xgboost_cuda"):
-        patch.setattr(f"skewless.infra.models.runtimes.{module}.driver", lambda: driver)
-    patch.setattr("skewless.infra.models.runtimes.nvforest.is_installed", lambda: is_installed)
-    patch.setattr("skewless.infra.models.runtimes.xgboost_cuda.is_built_in", lambda: is_installed)
+        patch.setattr(f"skewless_gpu.{module}.driver", lambda: driver)
+    patch.setattr("skewless_gpu.nvforest.is_installed", lambda: is_installed)
+    patch.setattr("skewless_gpu.xgboost_cuda.is_built_in", lambda: is_installed)
 
 
 @pytest.fixture
@@ -112,10 +112,8 @@ def test_a_second_runtime_that_nobody_provides_is_named() -> None:
 @pytest.mark.usefixtures("with_gpu")
 def test_each_opens_the_model_file_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("skewless.infra.models.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
-    monkeypatch.setattr(
-        "skewless.infra.models.runtimes.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,))
-    )
+    monkeypatch.setattr("skewless_gpu.nvforest.NvForestRuntime", lambda *given: opened.append(given))
+    monkeypatch.setattr("skewless_gpu.xgboost_cuda.XGBoostCudaRuntime.from_file", lambda path: opened.append((path,)))
     for second in ("gpu", "cpu"):
         for item in find_candidates("xgboost", "auto", PATH, second):
             item.open()

@@ -8,13 +8,9 @@ import pytest
 
 from skewless.infra.models.runtimes.certification import Certificate
 from skewless.infra.models.runtimes.choice import Role, RuntimeTrial
-from skewless.infra.models.runtimes.cuda import Device, Driver
-from skewless.operations.health.checkup.packages import (
-    check_gpu_packages,
-    judge_driver,
-    judge_gpu_packages,
-    judge_trials,
-)
+from skewless.operations.health.checkup.packages import judge_trials
+from skewless_gpu.checkup import check_gpu_packages, judge_driver, judge_gpu_packages
+from skewless_gpu.cuda import Device, Driver
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
 ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}

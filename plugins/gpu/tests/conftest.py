@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.models.runtimes import nvforest, xgboost_cuda
 from skewless.infra.models.runtimes.certification import Reference, reference_rows
-from skewless.infra.models.runtimes.cuda import Device, driver
+from skewless_gpu import nvforest, xgboost_cuda
+from skewless_gpu.cuda import Device, driver
 from tests.worlds.model_cases import FEATURES, MAKERS, ModelCase
 
 _LEFT = 32 * 2**20

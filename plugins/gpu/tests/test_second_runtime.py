@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.infra.runtimes.nvforest_folder import ENVIRONMENT, FOLDER, ONLY_LINUX
+from plugins.gpu.tests.nvforest_folder import ENVIRONMENT, FOLDER, ONLY_LINUX
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask, open_project
 
 pytestmark = ONLY_LINUX
 
-PROGRAM = "tests.integration.serving.second_runtime_program"
+PROGRAM = "plugins.gpu.tests.second_runtime_program"
 MANY = 600
 ROWS = ask(MANY)
 

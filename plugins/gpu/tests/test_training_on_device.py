@@ -11,6 +11,7 @@ import pytest
 import xgboost as xgb
 from structlog.testing import capture_logs
 
+from plugins.gpu.tests.conftest import little_memory
 from skewless.contract.labels import LabelSource
 from skewless.contract.spec import ModelSpec, Split
 from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
@@ -18,7 +19,6 @@ from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer
 from skewless.validation.evaluation.metrics import auc
-from tests.gpu.conftest import little_memory
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 NAMES = ("plain", "noise", "kind")

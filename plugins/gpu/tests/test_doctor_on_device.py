@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.models.runtimes.cuda import Device
-from skewless.operations.health.checkup.packages import check_gpu, check_gpu_packages
+from skewless_gpu.checkup import check_driver, check_gpu_packages
+from skewless_gpu.cuda import Device
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 
@@ -14,7 +14,7 @@ def test_the_device_is_named_as_cuda_names_it(device: Device) -> None:
     import cupy  # noqa: PLC0415 - only where there is a GPU
 
     found = cupy.cuda.runtime.getDeviceProperties(0)
-    finding = check_gpu()
+    finding = check_driver()
     assert finding.verdict == "ok"
     assert device.name == found["name"].decode()
     assert device.memory == found["totalGlobalMem"]

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from skewless.contract.errors import PackageError
-from skewless.infra.models.runtimes.cuda import driver
 from skewless.infra.models.runtimes.link import XGBoostLink
 from skewless.infra.models.runtimes.port import Matrix, RuntimeProvider, Scores, check_matrix, reshape_outputs
 from skewless.infra.models.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
+from skewless_gpu.cuda import driver
 
 
 def is_built_in() -> bool:
@@ -123,6 +123,24 @@ def _open_model(_: str, path: Path) -> XGBoostCudaRuntime:
     return XGBoostCudaRuntime.from_file(path)
 
 
+def can_train() -> bool:
+    """Return whether XGBoost can train on a GPU: it is built with CUDA, and the driver has a device."""
+    return driver().problem is None and is_cuda_built()
+
+
+def is_cuda_built() -> bool:
+    """Return whether XGBoost is installed, and built with CUDA."""
+    try:
+        return has_cuda()
+    except PackageError:
+        return False
+
+
 PROVIDER = RuntimeProvider(
-    name="xgboost-cuda", algorithms=("xgboost",), open=_open_model, find_problem=_find_problem, for_device=True
+    name="xgboost-cuda",
+    algorithms=("xgboost",),
+    open=_open_model,
+    find_problem=_find_problem,
+    for_device=True,
+    can_train=can_train,
 )

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from plugins.gpu.tests.nvforest_folder import FOLDER as NVFOREST
+from plugins.gpu.tests.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
 from skewless.contract.settings import Settings
 from skewless.infra.models.packages.store import PackageStore
-from skewless.infra.models.runtimes import candidates, nvforest, xgboost_cuda
+from skewless.infra.models.runtimes import candidates
 from skewless.infra.models.runtimes.candidates import RuntimeCandidate
-from skewless.infra.models.runtimes.cuda import Driver
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup.packages import check_scoring
-from tests.integration.infra.runtimes.nvforest_folder import FOLDER as NVFOREST
-from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
+from skewless_gpu import nvforest, xgboost_cuda
+from skewless_gpu.cuda import Driver
 from tests.worlds.command_line import run
 
 ROOT = Path(__file__).parents[3]

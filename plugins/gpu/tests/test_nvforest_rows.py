@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skewless.contract.errors import PackageError
-from skewless.infra.models.runtimes.nvforest import NvForestRuntime, find_rewrite
 from skewless.infra.models.runtimes.port import Matrix
+from skewless_gpu.nvforest import NvForestRuntime, find_rewrite
 
 NAN = float("nan")
 LARGEST = float(np.finfo(np.float64).max)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from plugins.gpu.tests.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.models.runtimes.candidates import find_candidates
 from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.models.runtimes.choice import choose
-from skewless.infra.models.runtimes.nvforest import NvForestRuntime
 from skewless.infra.models.runtimes.port import Matrix, Runtime
-from tests.integration.infra.runtimes.nvforest_folder import ONLY_LINUX, TWO_TREELITES, add_nvforest
+from skewless_gpu.nvforest import NvForestRuntime
 from tests.worlds.model_cases import MAKERS, ModelCase, names_of
 from tests.worlds.model_rows import FEATURES, any_rows, odd_rows
 

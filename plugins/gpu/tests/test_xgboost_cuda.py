@@ -9,7 +9,7 @@ import pytest
 import xgboost as xgb
 
 from skewless.contract.errors import PackageError
-from skewless.infra.models.runtimes.xgboost_cuda import XGBoostCudaRuntime
+from skewless_gpu.xgboost_cuda import XGBoostCudaRuntime
 
 
 @pytest.mark.parametrize("model", [b"", b"no model", b"{}"])
