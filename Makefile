@@ -128,11 +128,11 @@ layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
 # With bytecode, neither the workers nor the commands that tests run compile the modules again.
-tests: setup-dev setup-clients setup-nvforest setup-kafka  ## pytest alone; ARGS="-k rows" narrows it
+tests: setup-dev setup-clients setup-kafka  ## pytest alone; ARGS="-k rows" narrows it
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # `make test` runs one check of each plug-in, and all tests of those that have changed; `make soak` runs all.
-plugins: setup-dev setup-clients  ## the tests of the plug-ins that have changed; ALL=1 of all
+plugins: setup-dev setup-clients setup-nvforest  ## the tests of the plug-ins that have changed; ALL=1 of all
 	@changed=$$($(PY) -m tools.changed_plugins $(if $(ALL),--all)) || exit 1; \
 	if [ -n "$$changed" ]; then $(BIN)/pytest -n $(WORKERS) --dist loadfile $$changed $(ARGS); fi
 	@for engine in ray spark; do \
@@ -145,19 +145,19 @@ engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also 
 	$(call ENGINE_TESTS,spark) tests/flights/test_windows.py -k "spark" -m "soak or not soak" $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
-coverage: setup-dev setup-clients setup-nvforest setup-kafka  ## the same tests, with the lines and branches that they miss
+coverage: setup-dev setup-clients setup-kafka  ## the same tests, with the lines and branches that they miss
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-soak: setup-dev setup-clients setup-kafka  ## kills at every durable step, load, long property runs
+soak: setup-dev setup-clients setup-nvforest setup-kafka  ## kills at every durable step, load, long property runs
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins examples $(ARGS)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins examples $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
 
 gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `gpu` (4.5 GB)
-	$(GPU)/bin/pytest -m gpu --timeout 600 $(ARGS)
+	$(GPU)/bin/pytest plugins/gpu -m gpu --timeout 600 $(ARGS)
 
 bench: setup-dev  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
@@ -189,7 +189,7 @@ lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) tools/uv.in -o tools/uv.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
 	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
-	for folder in tests/nvforest plugins/ray/tests plugins/spark/tests; do \
+	for folder in plugins/gpu/tests plugins/ray/tests plugins/spark/tests; do \
 		$(COMPILE) --no-deps $$folder/requirements.in -o $$folder/requirements.txt || exit 1; \
 	done
 	$(PYTHON) -m tools.sbom requirements.txt sbom.json
@@ -252,7 +252,7 @@ $(DEPLOY_STAMP): tests/deploy/requirements.txt | $(BIN)/uv
 	@touch $@
 
 # A second runtime for the tests, in a folder that only the processes with this runtime read.
-$(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/uv
+$(NVFOREST_STAMP): plugins/gpu/tests/requirements.txt | $(BIN)/uv
 	@echo "installing nvForest for the tests into $(NVFOREST) (half a minute, 0.4 GB)"
 	@rm -rf $(NVFOREST)
 	@$(call INSTALL,$<,$(PY),--target $(NVFOREST))
@@ -292,5 +292,5 @@ $(GPU_STAMP): pyproject.toml requirements-dev.txt
 	@echo "installing the extra gpu into $(GPU) (some minutes, 3.4 GB)"
 	@$(GPU)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes xgboost-cpu
 	@$(GPU)/bin/python -m pip --disable-pip-version-check --quiet install --force-reinstall --no-deps 'xgboost>=3.2,<4'
-	@$(GPU)/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation -e '.[gpu]'
+	@$(GPU)/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation -e plugins/gpu
 	@touch $@

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.browser.visitor import Visitor
     from tests.servers.object_storage import ObjectStorageServer
     from tests.servers.registry import Registry
+    from tests.worlds.model_cases import ModelCase
     from tests.worlds.trained import Sandbox
     from tools.postgres_server import PostgresServer
 
@@ -289,3 +290,13 @@ def visitor() -> Iterator[Visitor]:
 
     with Visitor.open() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def lightgbm_binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelCase]:
+    """A binary model of LightGBM in our runtime."""
+    from tests.worlds.model_cases import lightgbm_case  # noqa: PLC0415 - imports all libraries of models
+
+    made = lightgbm_case(tmp_path_factory.mktemp("model"), {"objective": "binary"})
+    yield made
+    made.runtime.close()

@@ -27,7 +27,7 @@ from benchmarks.serving_project import ServedProject, served_project
 from benchmarks.serving_race import fact
 from benchmarks.serving_repo import Shape, shop_name
 from benchmarks.state_layout import worktree
-from skewless.infra.models.runtimes.lignum import is_installed
+from skewless_lignum.runtime import is_installed
 
 _COMMIT = "e8b2abff"
 _BEFORE, _NOW = "before", "this release"

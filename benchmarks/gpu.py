@@ -17,8 +17,8 @@ from benchmarks.gpu_served import served_rows
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scale, scaled
 from benchmarks.serving_race import fact, seconds
-from skewless.infra.models.runtimes.cuda import driver
-from skewless.infra.models.runtimes.nvforest import is_installed
+from skewless_gpu.cuda import driver
+from skewless_gpu.nvforest import is_installed
 
 _OWN, _SECOND, _CUDA, _BARE = "our CPU path", "our nvForest runtime", "our xgboost-cuda runtime", "bare"
 _JUDGED_ROWS, _TARGET = 4_096, 1 / 1.1  # of a bare call's rate, where the batch is large and there is a GPU

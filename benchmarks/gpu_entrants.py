@@ -65,7 +65,7 @@ def own(meter: Meter, *, algorithm: str, folder: str, sizes: Sequence[int], budg
 def second(meter: Meter, *, algorithm: str, folder: str, sizes: Sequence[int], budget_s: float, where: Where) -> str:
     """Score by our nvForest runtime in this process, as batch prediction does: with the bits of the library."""
     _one_core()
-    from skewless.infra.models.runtimes.nvforest import NvForestRuntime  # noqa: PLC0415 - as above
+    from skewless_gpu.nvforest import NvForestRuntime  # noqa: PLC0415 - as above
 
     runtime = NvForestRuntime(algorithm, model_of(algorithm, folder), where)
     return _measure(meter, runtime.score, algorithm, folder, sizes, budget_s, exact=True)
@@ -73,7 +73,7 @@ def second(meter: Meter, *, algorithm: str, folder: str, sizes: Sequence[int], b
 
 def xgboost_cuda(meter: Meter, *, algorithm: str, folder: str, sizes: Sequence[int], budget_s: float) -> str:
     """Score by our runtime of XGBoost's C API on device memory, which may be off by roundings."""
-    from skewless.infra.models.runtimes.xgboost_cuda import XGBoostCudaRuntime  # noqa: PLC0415 - only where there is a GPU
+    from skewless_gpu.xgboost_cuda import XGBoostCudaRuntime  # noqa: PLC0415 - only where there is a GPU
 
     runtime = XGBoostCudaRuntime.from_file(model_of(algorithm, folder))
     return _measure(meter, runtime.score, algorithm, folder, sizes, budget_s, exact=False)

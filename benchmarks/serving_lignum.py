@@ -11,7 +11,7 @@ from benchmarks.served import skewless_server
 from benchmarks.serving_project import pair_contender, served_project
 from benchmarks.serving_race import cost_row, latency_row, race_servers, rate_row, seconds
 from benchmarks.serving_repo import Shape
-from skewless.infra.models.runtimes.lignum import is_installed
+from skewless_lignum.runtime import is_installed
 
 ALONE = "the library alone"
 SECONDS = ("lignum", "lignum-compiled")

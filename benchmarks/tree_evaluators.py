@@ -82,7 +82,7 @@ def _runtime(algorithm: str, path: Path) -> Evaluate:
 
 
 def _lignum(algorithm: str, path: Path, *, compiled: bool = False) -> Evaluate:
-    from skewless.infra.models.runtimes.lignum import LignumRuntime  # noqa: PLC0415 - as above
+    from skewless_lignum.runtime import LignumRuntime  # noqa: PLC0415 - as above
 
     return LignumRuntime(algorithm, path, compiled=compiled).margin
 

@@ -156,7 +156,7 @@ def _xgboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple
 def _catboost(trees: int, rows: Matrix, labels: Matrix, path: Path) -> list[tuple[int, float]]:
     import catboost  # noqa: PLC0415 - as above
 
-    from skewless.training.trainers.catboost import export_json  # noqa: PLC0415 - as above
+    from skewless_catboost.trainer import export_json  # noqa: PLC0415 - as above
 
     options = {"iterations": trees, "depth": 6, "verbose": 0, "thread_count": 1, "allow_writing_files": False}
     model = catboost.CatBoostClassifier(**options).fit(rows, labels)

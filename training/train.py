@@ -23,7 +23,7 @@ from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.models.packages.writer import write_package
 from skewless.infra.models.runtimes.certification import Reference, reference_rows
 from skewless.infra.models.runtimes.port import Scores
-from skewless.infra.platform.host.plugins import find_plugin
+from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.records.predictions.record import largest_output
 from skewless.training.constraints import describe_constraints, index_constraints
 from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
@@ -313,13 +313,7 @@ def find_trainer(algorithm: Algorithm, threads: int = 1) -> Trainer:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if algorithm in ALGORITHMS:
         return _import_trainer(algorithm, threads)
-    make: Callable[[int], Trainer] | None = find_plugin("skewless.trainers", algorithm)
-    if make is None:
-        raise DefinitionError(
-            f"algorithm {algorithm!r}",
-            "is unknown",
-            fix=f"use one of {', '.join(ALGORITHMS)}, or install a package that registers it in skewless.trainers",
-        )
+    make: Callable[[int], Trainer] = require_plugin("skewless.trainers", algorithm)
     return make(threads)
 
 
@@ -329,22 +323,13 @@ def _import_trainer(algorithm: Algorithm, threads: int) -> Trainer:
             from skewless.training.trainers.lightgbm import LightGBMTrainer  # noqa: PLC0415 - seconds to import
 
             return LightGBMTrainer(threads)
-        if algorithm == "xgboost":
-            from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
+        from skewless.training.trainers.xgboost import XGBoostTrainer  # noqa: PLC0415 - as above
 
-            return XGBoostTrainer(threads)
-        if algorithm == "catboost":
-            from skewless.training.trainers.catboost import CatBoostTrainer  # noqa: PLC0415 - as above
-
-            return CatBoostTrainer(threads)
-        from skewless.training.trainers.sklearn import SklearnTrainer  # noqa: PLC0415 - as above
-
-        return SklearnTrainer(threads)
+        return XGBoostTrainer(threads)
     except ImportError as error:
-        extra = "cpu" if algorithm in ("lightgbm", "xgboost") else algorithm
         raise DefinitionError(
             f"algorithm {algorithm!r}",
             "is not installed",
             value=str(error),
-            fix=f"install skewless with the extra '{extra}'",
+            fix="install skewless with the extra 'cpu'",
         ) from error

@@ -17,7 +17,7 @@ from skewless.contract.names import check_name
 from skewless.contract.plain_record import build_record, plain_value
 from skewless.contract.policy import Policy
 
-ALGORITHMS = ("lightgbm", "xgboost", "sklearn", "catboost")
+ALGORITHMS = ("lightgbm", "xgboost")
 Algorithm = str
 Task = Literal["binary", "regression", "multiclass", "ranking"]
 TimeMode = Literal["knowledge", "event_time"]

@@ -16,10 +16,10 @@ import xgboost as xgb
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from skewless.infra.models.runtimes.certification import neighbours
-from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
-from skewless.training.trainers.catboost import export_json
-from skewless.training.trainers.sklearn import export_trees
+from skewless_catboost.trainer import export_json
 from skewless_export.table import TreeFacts, TreeNode, TreeTable
+from skewless_sklearn.trainer import export_trees
+from skewless_sklearn.tree_arrays import TreeArraysRuntime
 
 Matrix = npt.NDArray[np.float64]
 _SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-35, -1e-35, np.inf, -np.inf, np.nan, 1.7e308, -1.7e308, 3.5e38, 1e300]

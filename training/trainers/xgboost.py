@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
-from skewless.infra.models.runtimes import cuda, xgboost_cuda
+from skewless.infra.models.runtimes.candidates import find_providers
 from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.infra.platform.storage.durable import make_folder
 from skewless.infra.platform.telemetry.logger import EventLogger
@@ -231,8 +231,8 @@ class _Pages(xgb.DataIter):
 
 
 def can_use_gpu() -> bool:
-    """Return whether XGBoost can train on a GPU: it is built with CUDA, and the driver has a device."""
-    return cuda.driver().problem is None and xgboost_cuda.has_cuda()
+    """Return whether a package for GPUs is installed that says that XGBoost can train on one."""
+    return any(each.can_train() for each in find_providers("gpu") if "xgboost" in each.algorithms)
 
 
 def _first_line(error: Exception) -> str:

@@ -88,15 +88,17 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
     """Check a model against the plan: service, feature types, algorithm, group and cron expression.
 
     Raises:
-        DefinitionError: the service or the algorithm is unknown, a feature is bytes, the cron expression is invalid,
-            or the group of a ranking model, or a sticky name of exploration, is neither a key nor a request field.
+        DefinitionError: the service is unknown, the algorithm not installed, a feature is bytes, the cron expression is
+            invalid, or the group of a ranking model, or a sticky name of exploration, is neither a key nor a request
+            field.
     """
     if spec.algorithm not in ALGORITHMS and not is_registered("skewless.trainers", spec.algorithm):
         raise DefinitionError(
             f"model {spec.name!r} algorithm",
-            "is unknown",
+            "is not installed",
             value=spec.algorithm,
-            fix=f"use one of {', '.join(ALGORITHMS)}, or install a package that registers it in skewless.trainers",
+            fix=f"use one of {', '.join(ALGORITHMS)}, or pip install 'skewless[{spec.algorithm}]', or the package that "
+            "registers it in skewless.trainers",
         )
     part = plan.select_service(spec.service)
     names = [column.name for column in (*part.join_keys, *part.request)]

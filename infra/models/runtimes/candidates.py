@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import DefinitionError, PackageError
-from skewless.infra.models.runtimes import lignum, nvforest, xgboost_cuda
-from skewless.infra.models.runtimes.catboost_trees import CatBoostRuntime
 from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider
-from skewless.infra.models.runtimes.tree_arrays import TreeArraysRuntime
+from skewless.infra.models.runtimes.port import Runtime, RuntimeProvider, own_provider
 from skewless.infra.models.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.infra.platform.host.plugins import find_plugins
 
@@ -21,6 +18,7 @@ Device = Literal["auto", "cpu", "cuda"]
 MISSING_GPU = "gpu"  # name of a candidate for a model that requires a GPU where there is none
 _NO_SECOND = "none"
 _GPU = "gpu"
+_EXTRAS = {"cpu": "gpu", "lignum-compiled": "lignum"}  # that provide a second runtime of another name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +49,11 @@ class RuntimeCandidate:
     problem: str | None = None
 
 
-def _own(algorithm: str, load: Callable[[bytes, str], Runtime]) -> tuple[RuntimeProvider]:
-    def open_model(_: str, path: Path) -> Runtime:
-        return load(path.read_bytes(), f"model file {path.name!r}")
-
-    return (RuntimeProvider(name=algorithm, algorithms=(algorithm,), open=open_model),)
-
-
 BUILT_IN: Mapping[str, Sequence[RuntimeProvider]] = {
-    "lightgbm": _own("lightgbm", LightGBMRuntime),
-    "xgboost": _own("xgboost", XGBoostRuntime),
-    "sklearn": _own("sklearn", TreeArraysRuntime),
-    "catboost": _own("catboost", CatBoostRuntime),
-    "gpu": (nvforest.GPU_PROVIDER, xgboost_cuda.PROVIDER),
-    "cpu": (nvforest.CPU_PROVIDER,),
-    "lignum": (lignum.PROVIDER,),
-    "lignum-compiled": (lignum.COMPILED_PROVIDER,),
+    "lightgbm": (own_provider("lightgbm", LightGBMRuntime),),
+    "xgboost": (own_provider("xgboost", XGBoostRuntime),),
 }
-"""By algorithm, or by value of the setting ``second_runtime``."""
+"""By algorithm."""
 
 
 def find_providers(name: str) -> Sequence[RuntimeProvider]:
@@ -80,7 +65,9 @@ def find_providers(name: str) -> Sequence[RuntimeProvider]:
     Raises:
         DefinitionError: that of another package cannot be imported.
     """
-    return BUILT_IN.get(name) or find_plugins("skewless.runtimes", name)
+    found = find_plugins("skewless.runtimes", name)
+    registered = [each for one in found for each in (one if isinstance(one, Sequence) else [one])]
+    return BUILT_IN.get(name) or registered
 
 
 def open_runtime(algorithm: str, model_file: Path) -> Runtime:
@@ -95,8 +82,7 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     for provider in find_providers(algorithm):
         if algorithm in provider.algorithms:
             return provider.open(algorithm, model_file)
-    fix = f"use one of {', '.join(name for name, (first, *_) in BUILT_IN.items() if name in first.algorithms)}"
-    fix += ", or install a package that registers it in skewless.runtimes"
+    fix = f"pip install 'skewless[{algorithm}]', or the package that registers it in skewless.runtimes"
     raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
 
 
@@ -116,7 +102,7 @@ def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> 
     except DefinitionError as error:
         return [_missing(second, error.sentence())]
     if not providers and second != _GPU:
-        return [_missing(second, "is not installed: no package registers it in skewless.runtimes")]
+        return [_missing(second, _not_installed(second))]
     candidates = [
         RuntimeCandidate(name=each.name, open=partial(each.open, algorithm, path), problem=each.find_problem())
         for each in providers
@@ -129,7 +115,13 @@ def find_candidates(algorithm: str, device: Device, path: Path, second: str) -> 
     if usable or device != "cuda":
         return usable
     problems = [each.problem for each in candidates if each.problem is not None]
-    return [_missing(MISSING_GPU, problems[0] if problems else f"no installed package scores {algorithm} on a GPU")]
+    none = f"no installed package scores {algorithm} on a GPU" if providers else _not_installed(_GPU)
+    return [_missing(MISSING_GPU, problems[0] if problems else none)]
+
+
+def _not_installed(second: str) -> str:
+    extra = _EXTRAS.get(second, second)
+    return f"is not installed: pip install 'skewless[{extra}]', or the package that registers it"
 
 
 def _missing(name: str, problem: str) -> RuntimeCandidate:

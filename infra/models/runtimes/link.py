@@ -6,6 +6,7 @@ The library scores a model with the same objective whose trees only pass the mar
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from skewless.infra.models.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.models.runtimes.port import Scores, reshape_outputs
 from skewless.infra.models.runtimes.xgboost_capi import VALUE, CallArguments, XGBoostRuntime, array_interface
 
+# exp of a larger number is infinite.
+_LARGEST_EXPONENT = 709.782712893384
 # Both linear leaves return the feature, so the split does not matter.
 _LEAF = """Tree={output}
 num_leaves=2
@@ -150,3 +153,8 @@ def _empty_tree(tree: int, features: str) -> dict[str, Any]:
 
 # By the library that trained the model.
 LINKS: Mapping[str, type[LightGBMLink | XGBoostLink]] = {"lightgbm": LightGBMLink, "xgboost": XGBoostLink}
+
+
+def sigmoid(value: float) -> float:
+    """Return ``1 / (1 + exp(-value))`` by the C library, as the libraries do; numpy's exp has other bits."""
+    return 0.0 if value < -_LARGEST_EXPONENT else 1.0 / (1.0 + math.exp(-value))

@@ -1,8 +1,8 @@
 """The port of runtimes, which score models, and of the packages that provide them.
 
-An entry point of the group ``skewless.runtimes`` names a ``RuntimeProvider``. Its name is an algorithm, whose own
-runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in addition to the
-own runtimes of its algorithms. Our own names (``lightgbm``, ``gpu``, ``lignum``, ...) cannot be registered again.
+An entry point of the group ``skewless.runtimes`` names a ``RuntimeProvider``, or several as a tuple. Its name is an
+algorithm, whose own runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in
+addition to the own runtimes of its algorithms. Our own names (``lightgbm`` and ``xgboost``) cannot be registered again.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ def _has_no_problem() -> None:
     return None
 
 
+def _cannot_train() -> bool:
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class RuntimeProvider:
     """Opens the models of some algorithms with one runtime.
@@ -96,6 +100,7 @@ class RuntimeProvider:
         find_problem: returns why no model can be opened on this machine, for example a missing package; None: one can.
             It is called for each model, before ``open``, and must be quick.
         for_device: it is not tried for a model whose spec has ``device="cpu"``.
+        can_train: returns whether its algorithms can also be trained on the device. It raises nothing.
     """
 
     name: str
@@ -103,6 +108,21 @@ class RuntimeProvider:
     open: Callable[[str, Path], Runtime]
     find_problem: Callable[[], str | None] = _has_no_problem
     for_device: bool = False
+    can_train: Callable[[], bool] = _cannot_train
+
+
+def own_provider(algorithm: str, load: Callable[[bytes, str], Runtime]) -> RuntimeProvider:
+    """Return the provider of an algorithm's own runtime.
+
+    Args:
+        algorithm: the algorithm.
+        load: returns the model of a file's bytes; its second argument is its name in errors.
+    """
+
+    def open_model(_: str, path: Path) -> Runtime:
+        return load(path.read_bytes(), f"model file {path.name!r}")
+
+    return RuntimeProvider(name=algorithm, algorithms=(algorithm,), open=open_model)
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
 Group = Literal[
+    "skewless.checkups",
     "skewless.codecs",
     "skewless.commands",
     "skewless.deciders",

@@ -222,7 +222,7 @@ def test_a_model_of_an_unknown_service_is_refused(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"lightgbm"', '"forest"', r"algorithm: is unknown .got 'forest'.*lightgbm, xgboost, sklearn"),
+        ('"lightgbm"', '"forest"', r"algorithm: is not installed .got 'forest'.*lightgbm, xgboost.*skewless\[forest"),
         ('"lightgbm"', '"xgboost", task="ranking", group="fraud"', r"group: is neither a key .*'fraud'.*card_id"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from skewless.infra.models.runtimes.catboost_json import MISSING, CatBoostModel, CatBoostTree, read_model
+from skewless_catboost.json_model import MISSING, CatBoostModel, CatBoostTree, read_model
 from skewless_export.table import Link, Tree, TreeFacts, TreeNode, TreeTable, leaf
 
 _LINKS: Mapping[str, Link] = {

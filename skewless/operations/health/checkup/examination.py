@@ -7,9 +7,8 @@ from pathlib import Path
 from skewless.contract.errors import SkewlessError
 from skewless.operations.health.checkup.finding import CheckupFinding, from_error
 from skewless.operations.health.checkup.packages import (
-    check_gpu,
-    check_gpu_packages,
     check_packages,
+    check_plugins,
     check_python,
     check_runtimes,
     check_scoring,
@@ -27,7 +26,7 @@ def examine(repo: Path, *, deep: bool = False) -> list[CheckupFinding]:
     findings = [check_python(), *check_packages()]
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings
-    findings += [*check_runtimes(), check_gpu(), *check_gpu_packages()]
+    findings += [*check_runtimes(), *check_plugins()]
     from skewless.contract.settings import load_settings
     from skewless.infra.models.packages.store import PackageStore
     from skewless.infra.platform.storage.project_state import ProjectState

@@ -1,10 +1,9 @@
-"""Python, the installed packages, GPUs, and the runtimes that score each champion here."""
+"""Python, the installed packages, and the runtimes that score each champion here."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,19 +17,9 @@ if TYPE_CHECKING:
     from skewless.infra.models.packages.store import PackageStore
     from skewless.infra.models.runtimes.candidates import ScoringTarget
     from skewless.infra.models.runtimes.choice import RuntimeTrial
-    from skewless.infra.models.runtimes.cuda import Driver
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")
-_GIB = 2**30
-_CUDA = (13, 12, 11)
-# Packages that provide each library.
-_PROVIDERS: dict[str, Sequence[str]] = {
-    "nvforest": [*(f"nvforest-cu{major}" for major in _CUDA), "nvforest"],
-    "treelite": ["treelite"],
-    "cupy": [*(f"cupy-cuda{major}x" for major in _CUDA), "cupy"],
-}
-_INSTALL = "pip install 'skewless[gpu]' in an environment without the extra 'cpu'"
 Version = Callable[[str], "str | None"]
 
 
@@ -115,70 +104,16 @@ def judge_runtime(name: str, load: Callable[[], str]) -> CheckupFinding:
     )
 
 
-def check_gpu() -> CheckupFinding:
-    """Return the GPUs of the driver; no GPU is fine."""
-    from skewless.infra.models.runtimes.cuda import driver
+def check_plugins() -> Iterator[CheckupFinding]:
+    """Yield what installed plug-ins find: an entry point of ``skewless.checkups`` is a function without arguments."""
+    from skewless.infra.platform.host.plugins import find_plugin, plugin_names
 
-    return judge_driver(driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-
-def judge_driver(driver: Driver, visible: str | None) -> CheckupFinding:
-    """Return the finding for a driver.
-
-    Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, which hides devices on purpose.
-    """
-    if driver.devices:
-        facts = [
-            {"name": device.name, "memory_bytes": device.memory, "capability": device.capability}
-            for device in driver.devices
-        ]
-        texts = [
-            f"{device.name}, {device.memory / _GIB:.1f} GiB, compute capability {device.capability}"
-            for device in driver.devices
-        ]
-        return good("gpu", f"{'; '.join(texts)}; the driver supports CUDA {driver.version}", facts)
-    detail = f"none: {driver.problem}; models are trained and scored on the CPU"
-    if driver.version is None or visible is not None:
-        return good("gpu", detail)
-    fix = "run `nvidia-smi`: a driver is installed, so it should show a device"
-    return doubt("gpu", f"{detail} (CUDA {driver.version})", fix)
-
-
-def check_gpu_packages() -> list[CheckupFinding]:
-    """Return the installed packages that train or score on a GPU; none is imported."""
-    from skewless.infra.models.runtimes.cuda import driver
-    from skewless.infra.models.runtimes.xgboost_cuda import has_cuda
-
-    try:
-        trains = has_cuda()
-    except PackageError:
-        trains = False
-    return list(judge_gpu_packages(installed, trains=trains, needed=driver().problem is None))
-
-
-def judge_gpu_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[CheckupFinding]:
-    """Yield the findings for the packages of GPUs.
-
-    Args:
-        version: returns the version of an installed package; None: it is not installed.
-        trains: XGBoost is built with CUDA.
-        needed: there is a GPU.
-    """
-    packages = {library: _first(names, version) for library, names in _PROVIDERS.items()}
-    xgboost = f"xgboost {version('xgboost')} with CUDA" if trains else None
-    texts = [name for name in (*packages.values(), xgboost) if name]
-    missing = [library for library, name in packages.items() if name is None] + (
-        [] if trains else ["xgboost with CUDA"]
-    )
-    detail = ", ".join(texts) if texts else "none is installed"
-    if not needed or not missing:
-        yield good("gpu packages", detail)
-    else:
-        yield doubt("gpu packages", f"{detail}; not installed: {', '.join(missing)}", _INSTALL)
-    if version("xgboost") and version("xgboost-cpu"):
-        problem = "xgboost and xgboost-cpu are both installed: they overwrite each other's files"
-        yield doubt("package xgboost", problem, "make a new environment with one of the extras 'cpu' and 'gpu'")
+    for name in plugin_names("skewless.checkups"):
+        try:
+            check: Callable[[], Iterable[CheckupFinding]] | None = find_plugin("skewless.checkups", name)
+            yield from () if check is None else check()
+        except SkewlessError as error:
+            yield from_error(f"checkup {name}", error)
 
 
 def installed(package: str) -> str | None:
@@ -191,10 +126,6 @@ def installed(package: str) -> str | None:
     head = (distribution.read_text("METADATA") or "").partition("\n\n")[0].splitlines()
     versions = [line.removeprefix("Version:").strip() for line in head if line.startswith("Version:")]
     return versions[0] if versions else distribution.version
-
-
-def _first(names: Sequence[str], version: Version) -> str | None:
-    return next((f"{name} {version(name)}" for name in names if version(name)), None)
 
 
 def check_scoring(store: PackageStore, second: str) -> list[CheckupFinding]:

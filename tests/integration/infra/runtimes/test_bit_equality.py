@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.models.runtimes.certification import Reference, certify, reference_rows
 from skewless.infra.models.runtimes.port import Matrix, Runtime, Scores, find_leaves
-from tests.integration.infra.runtimes.conftest import ModelCase
+from tests.worlds.model_cases import ModelCase
 
 FEATURES = 8
 CATEGORY = 7

@@ -132,7 +132,6 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn"), ("catboost", "catboost")):
-        monkeypatch.setitem(sys.modules, f"skewless.training.trainers.{algorithm}", None)
-        with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
-            find_trainer(algorithm)
+    monkeypatch.setitem(sys.modules, "skewless.training.trainers.xgboost", None)
+    with pytest.raises(DefinitionError, match=r"not installed.*extra 'cpu'"):
+        find_trainer("xgboost")

@@ -1,0 +1,1 @@
+"""GPUs: nvForest and XGBoost score models on a device, and XGBoost trains there."""

@@ -1,0 +1,1 @@
+"""lignum as a second runtime of LightGBM, XGBoost and CatBoost models."""
