@@ -17,7 +17,7 @@ from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.platform import find_platform, open_routes
+from skewless.serving.platform import AddedRoutes, find_platform, open_routes
 from skewless_platforms.contracts import PlatformContract
 from skewless_platforms.route import PlatformRoute, PlatformRoutes
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skewless.serving.prediction.predictor import Predictor
 
 
-def context(routes: PlatformRoutes | None) -> ServingContext:
+def context(routes: AddedRoutes | None) -> ServingContext:
     """Return what the routes need; nothing of it is used."""
     return ServingContext(
         models=cast("ModelTable", SimpleNamespace(all=list)),
