@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from plugins.control_room.tests.conftest import Pages
-from skewless_control_room.pages import ACTIONS
+from skewless.contract.errors import DefinitionError
+from skewless_control_room.pages import ACTIONS, PAGES, all_pages
 from skewless_control_room.render import templates
 from tests.worlds.trained import copy_project
 
@@ -50,6 +51,14 @@ def test_the_first_page_names_the_project_and_an_action_needs_the_token_of_its_f
     assert "<title>" in first.text
     assert {pages.post(f"/actions/{action.name}", {"token": "guessed"}).status for action in ACTIONS} == {403}
     assert pages.get("/own").status == 404
+
+
+@pytest.mark.usefixtures("added_page")
+@pytest.mark.parametrize(("page", "problem"), [(3, "is not a Page"), (PAGES[1], "has a path that is in use")])
+def test_a_page_that_cannot_be_added_is_named(monkeypatch: pytest.MonkeyPatch, page: object, problem: str) -> None:
+    monkeypatch.setattr("skewless_control_room.pages.load_plugins", lambda _: {"own": page})
+    with pytest.raises(DefinitionError, match=f"entry point 'own' of skewless.pages: {problem}"):
+        all_pages()
 
 
 @pytest.mark.usefixtures("added_page")

@@ -17,6 +17,7 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader, read_plan_number
 from skewless.infra.platform.host.metrics import serve_metrics
+from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.host.processes import ProcessRecord, send_heartbeats
 from skewless.infra.platform.jobs.execution import Completion, Execution, Launch, ProcessExecution, decode_outputs
 from skewless.infra.platform.jobs.ledger import Ledger, Requests
@@ -120,6 +121,7 @@ def _control_room(project: Workspace) -> Iterator[None]:
     if not project.settings.ui_with_scheduler:
         yield
         return
+    require_plugin("skewless.commands", "ui", "control-room")
     stop = threading.Event()
 
     def keep() -> None:
