@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -144,14 +144,21 @@ class KafkaPlace:
 
     def __init__(self, broker: KafkaBroker) -> None:
         self.broker = broker
+        self.settings: Mapping[str, str] = {}
         self.topic = f"t{uuid.uuid4().hex}"
         broker.make(self.topic, N)
 
     def stream(self, owner: RebalanceListener, group: str) -> KafkaStream:
-        return KafkaStream(self.broker.bootstrap, self.topic, owner=owner, group=group + self.topic, settings=QUICK)
+        return KafkaStream(
+            self.broker.bootstrap,
+            self.topic,
+            owner=owner,
+            group=group + self.topic,
+            settings={**QUICK, **self.settings},
+        )
 
     def sender(self) -> EventSender:
-        return KafkaSender(self.broker.bootstrap, self.topic, timeout_s=2.0)
+        return KafkaSender(self.broker.bootstrap, self.topic, settings=self.settings, timeout_s=2.0)
 
     def send_nothing(self) -> None:
         producer = Producer({"bootstrap.servers": self.broker.bootstrap})

@@ -26,7 +26,7 @@ from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.platform.storage.project_state import ProjectState
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
-from tests.servers.kafka import kafka_broker
+from tests.servers.kafka import KafkaBroker, kafka_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.streams import StreamWorld, Traffic, busy, drain, look
@@ -193,7 +193,10 @@ def test_a_worker_that_was_paused_longer_than_its_leases_cannot_append_after_its
     assert paused.counts.accepted == 0
 
 
-def test_a_kafka_broker_is_stopped_and_comes_back(world: StreamWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [KafkaBroker.kill, pytest.param(KafkaBroker.stop, marks=pytest.mark.soak)])
+def test_a_kafka_broker_ends_and_comes_back(
+    world: StreamWorld, tmp_path: Path, end: Callable[[KafkaBroker], None]
+) -> None:
     quick = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 200}
     with kafka_broker(tmp_path / "kafka") as broker, world.store() as store:
         broker.make("arrivals", PARTITIONS)
@@ -207,7 +210,7 @@ def test_a_kafka_broker_is_stopped_and_comes_back(world: StreamWorld, tmp_path: 
             sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
             step_until(worker, lambda: worker.counts.read)
             if turn == 0:
-                broker.stop()
+                end(broker)
                 step_until(worker, lambda: worker.counts.trouble)
                 broker.start()
         drain(worker, more=lambda: len(worker._partition_workers) < PARTITIONS or worker.counts.read < 120)

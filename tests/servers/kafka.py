@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,7 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.cleaner.dedupe.buffer.size=2097152
+log.cleaner.backoff.ms=200
 """
 _LOGGING = """
 rootLogger.level = warn
@@ -67,11 +68,26 @@ _KILL_WITH = 'ends=$1; shift; "$@" & while kill -0 $ends && kill -0 $!; do sleep
 
 
 class KafkaBroker:
-    """A broker at an address; ``folder``: its data where the tests started it, so that they can stop it too."""
+    """A broker at an address.
 
-    def __init__(self, bootstrap: str = "", folder: Path | None = None) -> None:
+    Args:
+        folder: its data, where the tests started it, so that they can stop it too.
+        properties: of the broker, beyond ``_PROPERTIES``, with the same places for values.
+        client: settings of the clients of this class.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str = "",
+        folder: Path | None = None,
+        *,
+        properties: str = "",
+        client: Mapping[str, str] | None = None,
+    ) -> None:
         self.bootstrap = bootstrap
         self._folder = folder
+        self._properties = _PROPERTIES + properties
+        self._client = client or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def make(
@@ -98,7 +114,12 @@ class KafkaBroker:
     def read(self, topic: str) -> list[list[bytes]]:
         """Return the messages of each partition of a topic, in their order."""
         consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap, "group.id": uuid.uuid4().hex, "enable.partition.eof": True}
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": uuid.uuid4().hex,
+                "enable.partition.eof": True,
+                **self._client,
+            }
         )
         n_partitions = len(self.admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
         found: list[list[bytes]] = []
@@ -119,7 +140,7 @@ class KafkaBroker:
 
     def admin(self) -> AdminClient:
         """Return a client that administers the broker."""
-        return AdminClient({"bootstrap.servers": self.bootstrap})
+        return AdminClient({"bootstrap.servers": self.bootstrap, **self._client})
 
     def start(self, ends_with: int | None = None) -> None:
         """Start on the port of last time, or on a free one.
@@ -158,19 +179,20 @@ class KafkaBroker:
         self._process.returncode = 0  # else its end is waited for, with a warning
 
     def _end(self, how: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(how)
-        self._process.wait(60)
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(60)
 
     def _started(self, port: int, ends_with: int | None) -> bool:
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
         places = {"port": port, "controller": port + _CONTROLLER, "folder": self._folder}
-        (self._folder / "server.properties").write_text(_PROPERTIES.format(**places))
+        (self._folder / "server.properties").write_text(self._properties.format(**places))
         (self._folder / "log4j2.properties").write_text(_LOGGING)
         if not (self._folder / "data").exists():
             identity = uuid.uuid4().hex[:22]
-            self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties").wait(60)
+            formatting = self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties")
+            assert formatting.wait(120) == 0, (self._folder / "server.log").read_text()
         watch = [] if ends_with is None else ["/bin/sh", "-c", _KILL_WITH, "sh", str(ends_with)]
         process = self._process = self._java("kafka.Kafka", "server.properties", watch=watch)
         until(lambda: process.poll() is not None or self._answers())
@@ -189,7 +211,12 @@ class KafkaBroker:
             )
 
     def _answers(self) -> bool:
-        settings = {"bootstrap.servers": self.bootstrap, "log_level": "0", "reconnect.backoff.max.ms": "100"}
+        settings = {
+            "bootstrap.servers": self.bootstrap,
+            "log_level": "0",
+            "reconnect.backoff.max.ms": "100",
+            **self._client,
+        }
         try:
             return bool(AdminClient({**settings}).list_topics(timeout=2.0).brokers)
         except KafkaException:
@@ -205,11 +232,13 @@ def find_java() -> str:
 
 
 @contextmanager
-def kafka_broker(folder: Path) -> Iterator[KafkaBroker]:
-    """Run a broker of our own for the length of a block."""
-    broker = KafkaBroker(folder=folder)
-    broker.start()
+def kafka_broker(
+    folder: Path, *, properties: str = "", client: Mapping[str, str] | None = None
+) -> Iterator[KafkaBroker]:
+    """Run a broker of our own for the length of a block; the arguments are those of ``KafkaBroker``."""
+    broker = KafkaBroker(folder=folder, properties=properties, client=client)
     try:
+        broker.start()
         yield broker
     finally:
         broker.kill()

@@ -149,7 +149,7 @@ class KafkaStream:
             # Nothing was fetched from this partition yet.
             if high < 0:
                 return None
-            total += max(0, high - max(0 if progress.next_position is None else progress.position, low, 0))
+            total += max(0, high - max(progress.position, low))
         return total
 
     def find_drained(self) -> Mapping[Partition, float]:
