@@ -1,8 +1,8 @@
 """The port of runtimes, which score models, and of the packages that provide them.
 
 An entry point of the group ``skewless.runtimes`` names a ``RuntimeProvider``, or several as a tuple. Its name is an
-algorithm, whose own runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in addition to the
-own runtimes of its algorithms. Our own names (``lightgbm`` and ``xgboost``) cannot be registered again.
+algorithm, whose own runtime it then is, or a value of the setting ``second_runtime``, with which it is tried in
+addition to the own runtimes of its algorithms. Our own names (``lightgbm`` and ``xgboost``) cannot be registered again.
 """
 
 from __future__ import annotations
