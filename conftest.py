@@ -264,7 +264,7 @@ def two_versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a tracking store without runs, whose tables take MLflow a second; only ever copied."""
-    from skewless.infra.models.tracking.mlflow_tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
+    from skewless_mlflow.tracker import MLflowTracker  # noqa: PLC0415 - of an extra, and heavy
 
     folder = tmp_path_factory.mktemp("mlflow")
     MLflowTracker("sqlite:///mlflow.db", folder, "empty")

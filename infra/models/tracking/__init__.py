@@ -1,1 +1,1 @@
-"""Experiment tracking: its port, and the adapter that publishes to MLflow."""
+"""The port of experiment trackers, which plug-ins register in ``skewless.trackers``."""

@@ -20,7 +20,7 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup.packages import check_scoring
 from skewless_gpu import nvforest, xgboost_cuda
 from skewless_gpu.cuda import Driver
-from tests.worlds.command_line import run
+from tests.worlds.trained import Sandbox
 
 ROOT = Path(__file__).parents[3]
 MAIN = "from skewless.cli import main; main()"
@@ -33,47 +33,24 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "driver", lambda: ABSENT)
 
 
-def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
-    assert (finding.name, finding.verdict) == ("scoring", "ok")
-    assert finding.detail == "only by its own library: fraud 000001 (lightgbm)"
-    (same,) = [
-        check for check in run("doctor", "--repo", unasked, "--json").body["checks"] if check["name"] == "scoring"
-    ]
-    assert same == finding.as_dict()
-
-
-def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
-    assert check_scoring(PackageStore.of(ProjectState(applied / ".skewless"), Settings()), "gpu") == []
-    assert check_scoring(PackageStore.of(ProjectState(tmp_path / "nowhere"), Settings()), "gpu") == []
-
-
-def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_a_model_asks_for_is_missed(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = candidates.find_candidates
 
     def as_cuda(algorithm: str, _device: str, path: Path, second: str) -> list[RuntimeCandidate]:
         return asked(algorithm, "cuda", path, second)
 
     monkeypatch.setattr(candidates, "find_candidates", as_cuda)
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
+    (finding,) = check_scoring(PackageStore.of(ProjectState(place.repo / ".skewless"), Settings()), "gpu")
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "no NVIDIA driver is installed" in finding.detail
 
 
-def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
-    (model,) = (unasked / ".skewless/packages/fraud/000001").glob("model.*")
-    model.chmod(0o644)
-    model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu")
-    assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
-
-
 @ONLY_LINUX
 @pytest.mark.soak
-def test_the_doctor_finds_the_packages_of_a_second_runtime(unasked: Path) -> None:
+def test_the_doctor_finds_the_packages_of_a_second_runtime(place: Sandbox) -> None:
     assert NVFOREST.is_dir(), "make setup-nvforest"
     environment = {**os.environ, "PYTHONPATH": str(NVFOREST), "SKEWLESS_SECOND_RUNTIME": "cpu"}
-    command = [sys.executable, "-c", MAIN, "doctor", "--repo", str(unasked), "--json"]
+    command = [sys.executable, "-c", MAIN, "doctor", "--repo", str(place.repo), "--json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=100)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert "nvforest-cu12" in checks["gpu packages"]["detail"]
@@ -83,9 +60,9 @@ def test_the_doctor_finds_the_packages_of_a_second_runtime(unasked: Path) -> Non
 
 @ONLY_LINUX
 @TWO_TREELITES
-def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_tries_a_second_runtime_as_a_server_would(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     add_nvforest(monkeypatch)
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu")
+    (finding,) = check_scoring(PackageStore.of(ProjectState(place.repo / ".skewless"), Settings()), "cpu")
     own, second = finding.facts
     assert (own["role"], own["bit_equal"]) == ("own", True)
     assert second["runtime"].startswith("nvforest-cpu-")
@@ -95,10 +72,10 @@ def test_the_doctor_tries_a_second_runtime_as_a_server_would(unasked: Path, monk
     assert second["seconds"] > 0
 
 
-def test_a_second_runtime_that_cannot_be_opened_is_told_why(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_runtime_that_cannot_be_opened_is_told_why(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvforest, "is_installed", lambda: True)
     monkeypatch.setitem(sys.modules, "nvforest", None)
-    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu")
+    (finding,) = check_scoring(PackageStore.of(ProjectState(place.repo / ".skewless"), Settings()), "cpu")
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "nvforest-cpu is rejected" in finding.detail
     assert "import of nvforest halted" in finding.detail

@@ -5,19 +5,21 @@ Packages are the source of truth of a tracker: missing versions are added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package
-from skewless.infra.models.tracking.mlflow_tracker import MLflowTracker
 from skewless.infra.models.tracking.port import TrackedRun, Tracker, describe_package
+from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.storage.leases import Leases
 from skewless.training.plots.canvas import can_plot
 from skewless.training.plots.evaluation import evaluation_plots
 from skewless.workspace import Workspace
 
+_TRACKER = "mlflow"  # the only one that the setting can name: a function of its address, the project's folder and name
 _OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
 
 
@@ -48,7 +50,7 @@ def open_tracker(project: Workspace) -> Tracker:
     """Return the tracker that the settings name.
 
     Raises:
-        DefinitionError: the setting is missing or invalid.
+        DefinitionError: the setting is missing or invalid, or the tracker is not installed.
         StoreError: the tracker is unavailable.
     """
     uri = project.settings.tracking_uri
@@ -56,7 +58,8 @@ def open_tracker(project: Workspace) -> Tracker:
         raise DefinitionError(
             "setting 'tracking_uri'", "is not set", fix="set it to sqlite:///mlflow.db or a server's URL"
         )
-    return MLflowTracker(uri, project.repo, project.applied.plan.project)
+    make: Callable[[str, Path, str], Tracker] = require_plugin("skewless.trackers", _TRACKER)
+    return make(uri, project.repo, project.applied.plan.project)
 
 
 def publish(

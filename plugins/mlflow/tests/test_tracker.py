@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.models.tracking.mlflow_tracker import DIGEST, MLflowTracker
 from skewless.infra.models.tracking.port import TrackedRun, Tracker
+from skewless_mlflow.tracker import DIGEST, MLflowTracker
 from tests.memory_tracker import MemoryTracker
 
 Open = Callable[[], Tracker]

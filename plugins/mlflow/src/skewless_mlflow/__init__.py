@@ -1,0 +1,1 @@
+"""MLflow as the tracker of trained versions."""
