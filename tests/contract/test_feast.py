@@ -21,6 +21,7 @@ from skewless.infra.feast_plugins.engine import SkewlessComputeEngine
 from skewless.infra.feast_plugins.feature_store import SkewlessFeatureStore
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
 from skewless.infra.feast_plugins.provider import SkewlessProvider
+from skewless.infra.feast_plugins.results import PointInTimeJob, QueryJob
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 
 # Private methods that Feast calls on its own stores, and that ours override. No other private part is used.
@@ -38,7 +39,9 @@ PRIVATE = {
         "_is_versioned_read_supported": [],
     },
     (ComputeEngine, SkewlessComputeEngine): {"_materialize_one": ["registry", "task", "kwargs"]},
-    (RetrievalJob, SkewlessRetrievalJob): {"_to_arrow_internal": ["timeout"]},
+    (RetrievalJob, PointInTimeJob): {"_to_arrow_internal": ["timeout"]},
+    (RetrievalJob, QueryJob): {"_to_arrow_internal": ["timeout"]},
+    (RetrievalJob, SkewlessRetrievalJob): {},
     (FeatureStore, SkewlessFeatureStore): {},
     (PassthroughProvider, SkewlessProvider): {},
 }
