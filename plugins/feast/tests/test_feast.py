@@ -20,6 +20,8 @@ from skewless_feast.engine import SkewlessComputeEngine
 from skewless_feast.feature_store import SkewlessFeatureStore
 from skewless_feast.online_store import SkewlessOnlineStore
 from skewless_feast.provider import SkewlessProvider
+from skewless_feast.results import PointInTimeJob, QueryJob
+from skewless_feast.retrieval import SkewlessRetrievalJob
 
 # Private methods that Feast calls on its own stores, and that ours override. No other private part is used.
 PRIVATE = {
@@ -36,6 +38,9 @@ PRIVATE = {
         "_is_versioned_read_supported": [],
     },
     (ComputeEngine, SkewlessComputeEngine): {"_materialize_one": ["registry", "task", "kwargs"]},
+    (RetrievalJob, PointInTimeJob): {"_to_arrow_internal": ["timeout"]},
+    (RetrievalJob, QueryJob): {"_to_arrow_internal": ["timeout"]},
+    (RetrievalJob, SkewlessRetrievalJob): {},
     (FeatureStore, SkewlessFeatureStore): {},
     (PassthroughProvider, SkewlessProvider): {},
 }

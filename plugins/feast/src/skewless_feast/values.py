@@ -127,20 +127,19 @@ def _objects(values: Sequence[Any]) -> npt.NDArray[Any]:
     return objects
 
 
-def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> list[Value]:
-    """Return one message per entry; empty if it is not present.
+def unpack_values(kind: str, values: npt.NDArray[Any], has_value: Sequence[bool]) -> list[Value]:
+    """Return one message per entry; empty without a value.
 
     Args:
         kind: the field of ``Value``, or ``OPAQUE``.
         values: a column from the row codec.
-        present: which entries have a value.
     """
-    if kind == "unix_timestamp_val":
-        # Feast's messages have whole seconds; floor division also rounds times before 1970 down.
-        values = values // SECOND_US
-    pairs = zip(values.tolist(), present.tolist(), strict=True)
+    pairs = zip(values.tolist(), has_value, strict=True)
     if kind == OPAQUE:
         return [Value.FromString(value) if ok else Value() for value, ok in pairs]
+    if kind == "unix_timestamp_val":
+        # Feast's messages have whole seconds; floor division also rounds times before 1970 down.
+        return [Value(unix_timestamp_val=value // SECOND_US) if ok else Value() for value, ok in pairs]
     return [Value(**{kind: value}) if ok else Value() for value, ok in pairs]
 
 

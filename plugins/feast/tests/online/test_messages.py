@@ -67,7 +67,7 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
     packed = pack_rows(stored, "p", data_, Positions(ManualClock(to_us(NOON))).reserve(len(rows)))
     read = stored.codec.decode(packed.rows.to_pylist())
     for kind in VALUES:
-        values = unpack_values(kind, read.values[kind], ~read.nulls[kind])
+        values = unpack_values(kind, read.values[kind], (~read.nulls[kind]).tolist())
         assert [v.SerializeToString() for v in values] == [m[kind].SerializeToString() for m in messages]
 
 
