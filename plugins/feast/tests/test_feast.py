@@ -10,6 +10,7 @@ import pytest
 from feast import FeatureStore
 from feast.infra.compute_engines.base import ComputeEngine
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.passthrough_provider import PassthroughProvider
