@@ -155,7 +155,10 @@ def _text(booster: lgb.Booster) -> bytes:
 
 
 def _predict(booster: lgb.Booster, matrix: Matrix, *, raw: bool) -> Scores:
-    return np.asarray(booster.predict(matrix, raw_score=raw), dtype=np.float64)
+    # With the threads of the training: the default is all cores, and a server that scores in the same process at the
+    # same time would change that number under a prediction, which LightGBM does not survive.
+    threads = booster.params.get("num_threads", 0)
+    return np.asarray(booster.predict(matrix, raw_score=raw, num_threads=threads), dtype=np.float64)
 
 
 def split_thresholds(dump: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
