@@ -109,6 +109,31 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
             assert world.generations.find_live(changed.windows[0]) is not None
 
 
+@pytest.mark.parametrize(("lag", "is_idle"), [(0, True), (3, False), (None, False)])
+def test_only_a_known_lag_of_zero_is_idle(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, lag: int | None, is_idle: bool
+) -> None:
+    monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._IDLE_S", 0.05)
+    monkeypatch.setattr(MemoryStream, "lag", lambda _: lag)
+    with connect(world.root / "spill", threads=1) as connection:
+        streams = HalfBroken(
+            plan=world.plan,
+            state=ProjectState(world.root),
+            settings=Settings(),
+            url=lambda: world.url,
+            clock=world.clock,
+            connection=connection,
+            broker=MemoryBroker(PARTITIONS),
+            broken="none",
+        )
+        with closing(WorkerGroup(streams)) as worker_group:
+            worker_group.start()
+            (counts,) = worker_group.source_counts
+            until(lambda: counts.partitions == PARTITIONS and counts.lag == lag)
+            time.sleep(0.1)
+            assert worker_group.is_idle() is is_idle
+
+
 def test_small_files_are_merged_before_there_are_many(world: StreamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._POLL_S", 0.02)
     monkeypatch.setattr("skewless.infra.ingest.streams.worker_group._HOUSEKEEPING_S", 3_600.0)

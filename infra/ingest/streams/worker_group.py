@@ -140,8 +140,9 @@ class WorkerGroup(Collector):
         """Return whether all messages were read and applied, and none has arrived for half a second."""
         source_counts = self.source_counts
         read = sum(counts.read for counts in source_counts)
+        # An unknown lag is not zero: before the first fetch from a partition, nobody knows what waits in it.
         is_busy = read != self._last_read or any(
-            counts.lag or counts.trouble or not counts.partitions for counts in source_counts
+            counts.lag != 0 or counts.trouble or not counts.partitions for counts in source_counts
         )
         is_busy = is_busy or any(counts.lag != 0 for counts in self.decision_counts)
         is_busy = is_busy or (self._deciders is not None and not self._deciders.is_idle())
