@@ -14,13 +14,13 @@ from zlib import crc32
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from skewless.infra.ingest.streams.kafka_client import KafkaSender
-from skewless.infra.ingest.streams.kafka_stream import KafkaStream
 from skewless.infra.ingest.streams.port import EventSender, EventStream, Partition, RebalanceListener
 from skewless.infra.ingest.streams.redis_link import RedisSender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress, close_client, open_client
+from skewless_kafka.client import KafkaSender
+from skewless_kafka.stream import KafkaStream
 from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
 from tests.servers.cluster import Cluster
 from tests.servers.kafka import KafkaBroker

@@ -28,6 +28,7 @@ from skewless.infra.platform.storage.postgres_database import PostgresDatabase
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup import deep, peers
 from skewless.operations.health.checkup.machine import check_url
+from skewless_kafka import connector
 from tests.deploy.doctor_lines import judged, lines
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node
@@ -167,7 +168,7 @@ def killed() -> None:
 def test_a_topic_that_is_missing_and_a_broker_that_is_away_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "_KAFKA_S", 2.0)
+    monkeypatch.setattr(connector, "_TIMEOUT_S", 2.0)
     with kafka_broker(tmp_path) as broker:
         broker.make("payments", 3)
         source = EventSource(
@@ -181,16 +182,16 @@ def test_a_topic_that_is_missing_and_a_broker_that_is_away_fail(
             latest_us=2**62,
         )
         plan: Any = SimpleNamespace(sources=(source,))
-        (finding,) = peers.check_kafka(plan, Settings())
+        (finding,) = peers.check_streams(plan, Settings())
         assert (finding.name, finding.verdict) == ("kafka payments", "ok")
         assert finding.detail == "3 partitions on 1 broker"
         plan.sources = (replace(source, topic="nowhere"),)
-        (finding,) = peers.check_kafka(plan, Settings())
+        (finding,) = peers.check_streams(plan, Settings())
         assert (finding.verdict, "'nowhere'" in finding.detail) == ("fail", True)
         plan.sources = (replace(source, kind="push"),)
-        assert list(peers.check_kafka(plan, Settings())) == []
+        assert list(peers.check_streams(plan, Settings())) == []
     plan.sources = (source,)
-    (finding,) = peers.check_kafka(plan, Settings())
+    (finding,) = peers.check_streams(plan, Settings())
     assert finding.verdict == "fail"
-    (finding,) = peers.check_kafka(plan, Settings(kafka="[]"))
+    (finding,) = peers.check_streams(plan, Settings(kafka="[]"))
     assert (finding.verdict, "setting 'kafka'" in finding.detail) == ("fail", True)

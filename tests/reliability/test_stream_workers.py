@@ -17,13 +17,13 @@ import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.ingest.streams.kafka_client import KafkaSender
-from skewless.infra.ingest.streams.kafka_stream import KafkaStream
 from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
 from skewless.infra.ingest.streams.redis_link import RedisSender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless_kafka.client import KafkaSender
+from skewless_kafka.stream import KafkaStream
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE
 from tests.servers.kafka import KafkaBroker, kafka_broker

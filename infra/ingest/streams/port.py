@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, cast
+
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
+from skewless.infra.platform.host.plugins import require_plugin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +124,43 @@ class EventSender(Protocol):
     def close(self) -> None:
         """Close the connection."""
         ...
+
+
+class StreamFacts(NamedTuple):
+    """What a connector knows about a source's stream; ``doubt``: what is wrong with it, and ``fix``: what to do."""
+
+    detail: str
+    doubt: str = ""
+    fix: str = ""
+
+
+class StreamConnector(Protocol):
+    """Opens the streams of sources of one kind, an entry point of ``skewless.streams`` under the name of the kind.
+
+    Each method raises DefinitionError if a package is missing or a setting is invalid.
+    """
+
+    def open_stream(self, source: EventSource, settings: Settings, group: str) -> OpenStream:
+        """Return a function that joins the worker group ``group`` on a source's stream."""
+        ...
+
+    def open_sender(self, source: EventSource, settings: Settings) -> EventSender:
+        """Return a sender to a source's stream."""
+        ...
+
+    def describe(self, source: EventSource, settings: Settings) -> StreamFacts:
+        """Ask the broker for the facts of a source's stream; for ``skewless doctor --deep``.
+
+        Raises:
+            StoreError: no broker answers, or there is no such stream.
+        """
+        ...
+
+
+def require_connector(kind: str) -> StreamConnector:
+    """Return the connector of a kind of sources.
+
+    Raises:
+        DefinitionError: it is not installed.
+    """
+    return cast("StreamConnector", require_plugin("skewless.streams", kind))

@@ -9,7 +9,6 @@ All keys of one partition have one hash tag, so that a cluster stores them in on
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,10 +31,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.contract.errors import DefinitionError, RequestError
+from skewless.contract.errors import RequestError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.ingest.streams.port import EventSender
+from skewless.infra.ingest.streams.port import EventSender, require_connector
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.online.clients import RedisAddress, close_client, open_client, translate_errors
@@ -205,7 +204,7 @@ def open_sender(source: EventSource, settings: Settings, *, project: str, redis_
         redis_url: of the streams of push sources.
 
     Raises:
-        DefinitionError: the Kafka client is not installed, or its settings cannot be read.
+        DefinitionError: the connector of the source's kind is not installed, or a setting is invalid.
         RequestError: the source's messages are not JSON.
     """
     if source.format != "json":
@@ -215,31 +214,10 @@ def open_sender(source: EventSource, settings: Settings, *, project: str, redis_
             value=source.format,
             fix=f"send them to topic {source.topic!r} with a serializer of the schema registry",
         )
-    if source.kind == "kafka":
-        from skewless.infra.ingest.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
-
-        return KafkaSender(source.servers, source.topic, settings=kafka_options(settings.kafka))
+    if source.kind != "push":
+        return require_connector(source.kind).open_sender(source, settings)
     n_partitions = settings.stream_partitions
     return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)
-
-
-def kafka_options(text: str) -> dict[str, object]:
-    """Return the settings of the Kafka client from the setting ``kafka``.
-
-    Raises:
-        DefinitionError: it is not a JSON object.
-    """
-    try:
-        settings = json.loads(text)
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise DefinitionError(
-            "setting 'kafka'",
-            "is not a JSON object",
-            fix='set librdkafka\'s settings, as {"security.protocol": "SSL"}',
-        )
-    return settings
 
 
 class RedisSender:

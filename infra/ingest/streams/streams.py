@@ -20,8 +20,8 @@ from skewless.infra.definitions.plans.needed_views import NeededViews
 from skewless.infra.definitions.plans.retirement import Retirement
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.ingest.streams.parquet_stream import ParquetStream
-from skewless.infra.ingest.streams.port import EventSender, OpenStream
-from skewless.infra.ingest.streams.redis_link import kafka_options, open_sender
+from skewless.infra.ingest.streams.port import EventSender, OpenStream, require_connector
+from skewless.infra.ingest.streams.redis_link import open_sender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.log.clock_skews import ClockSkews
@@ -146,15 +146,10 @@ class Streams:
         """Return a function that joins the worker group on a source's own stream: its topic, or Redis streams.
 
         Raises:
-            DefinitionError: the Kafka client is not installed, or its settings cannot be read.
+            DefinitionError: the connector of the source's kind is not installed, or a setting is invalid.
         """
-        if source.kind == "kafka":
-            from skewless.infra.ingest.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an optional dependency
-
-            options = kafka_options(self.settings.kafka)
-            return lambda owner: KafkaStream(
-                source.servers, source.topic, owner=owner, group=self._group, settings=options
-            )
+        if source.kind != "push":
+            return require_connector(source.kind).open_stream(source, self.settings, self._group)
         return lambda owner: RedisStream(
             self.stream_url,
             database=self.state.database,

@@ -23,6 +23,7 @@ Group = Literal[
     "skewless.platforms",
     "skewless.pages",
     "skewless.runtimes",
+    "skewless.streams",
     "skewless.tasks",
     "skewless.telemetry",
     "skewless.trackers",

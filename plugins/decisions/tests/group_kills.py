@@ -23,8 +23,6 @@ from skewless.contract.columns import Transform
 from skewless.contract.decisions import CONDITION_OUTPUTS
 from skewless.contract.errors import StoreError
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink
-from skewless.infra.ingest.streams.kafka_client import KafkaSender
-from skewless.infra.ingest.streams.kafka_stream import KafkaStream
 from skewless.infra.ingest.streams.port import EventSender, OpenStream, Partition
 from skewless.infra.ingest.streams.redis_link import RedisSender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
@@ -33,6 +31,8 @@ from skewless_decisions.deliveries import read_sinks
 from skewless_decisions.message_sinks import KafkaDelivery, RedisDelivery
 from skewless_decisions.opening import Deciders
 from skewless_decisions.parquet_sink import ParquetDelivery
+from skewless_kafka.client import KafkaSender
+from skewless_kafka.stream import KafkaStream
 from tests.reliability.kills import Steps
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_kills import watch_states

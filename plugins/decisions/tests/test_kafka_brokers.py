@@ -16,7 +16,7 @@ from skewless_decisions.message_sinks import KafkaDelivery
 from skewless_decisions.outbox import DecisionBatch
 
 if TYPE_CHECKING:
-    from skewless.infra.ingest.streams.kafka_client import KafkaSender
+    from skewless_kafka.client import KafkaSender
 
 SINK = KafkaSink(name="out", topic="decisions", servers="kafka:1")
 NOTHING = DecisionBatch(first=0, last=0, positions=(), decisions=())

@@ -16,7 +16,7 @@ from skewless_decisions.outbox import DecisionBatch
 from skewless_decisions.sink_positions import Refusal
 
 if TYPE_CHECKING:
-    from skewless.infra.ingest.streams.kafka_client import KafkaSender
+    from skewless_kafka.client import KafkaSender
 
 # Errors of Kafka about one message; the broker may report one for all messages of a request.
 _REFUSALS = {"MSG_SIZE_TOO_LARGE", "INVALID_MSG", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION"}

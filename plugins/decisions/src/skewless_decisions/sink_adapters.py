@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.columns import digest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
-from skewless.infra.ingest.streams.redis_link import kafka_options
 from skewless.infra.platform.formats.codec import require_codec
+from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress
 from skewless_decisions.decision import FramedMessages, JsonMessages, MessageWriter, open_schema
@@ -20,6 +21,9 @@ from skewless_decisions.message_sinks import KafkaDelivery, RedisDelivery
 from skewless_decisions.outbox import DecisionSink, Outbox
 from skewless_decisions.parquet_sink import ParquetDelivery
 from skewless_decisions.webhook_sink import WebhookDelivery
+
+if TYPE_CHECKING:
+    from skewless_kafka.connector import KafkaConnector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,11 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
         return ParquetDelivery(sink, context.state.storage)
     writer = open_writer(context, sink, outbox)
     if isinstance(sink, KafkaSink):
-        from skewless.infra.ingest.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
-
         options = context.settings.kafka
         if sink.options_env is not None:
             options = read_secret(sink, sink.options_env, context.environment)
-        sender = KafkaSender(sink.servers, sink.topic, settings=kafka_options(options), timeout_s=sink.timeout_s)
+        connector: KafkaConnector = require_plugin("skewless.streams", "kafka")
+        sender = connector.open_topic(sink.servers, sink.topic, options, timeout_s=sink.timeout_s)
         return KafkaDelivery(sink, writer, sender, hosts)
     if isinstance(sink, RedisStreamSink):
         if sink.url_env is None:

@@ -22,7 +22,7 @@ from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import STAGING
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
-from skewless.operations.health.checkup.peers import check_database, check_kafka, check_redis, check_storage
+from skewless.operations.health.checkup.peers import check_database, check_redis, check_storage, check_streams
 
 _DAY_S = 86_400.0
 _SOON_DAYS = 14.0  # as the alert SkewlessCertificateExpires
@@ -44,7 +44,7 @@ def examine_deeply(repo: Path, state: ProjectState, settings: Settings, server_u
         check_files(state.folder),
         *check_redis(state, settings, plan),
         *_check_stores(state, limit_ms),
-        *check_kafka(plan, settings),
+        *check_streams(plan, settings),
         *check_certificate(repo, settings),
         *check_leases(state),
         check_spool(state),

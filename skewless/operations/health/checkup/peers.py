@@ -1,4 +1,4 @@
-"""The peers of a project: Redis, database, storage and Kafka, with their versions, clocks, rights and times.
+"""The peers of a project: Redis, database, storage and brokers, with their versions, clocks, rights and times.
 
 Each check removes what it writes. A killed one leaves nothing in a database, a key that expires after a minute in
 Redis, and a file in the folder ``staging`` of the storage, which the next run and ``skewless housekeeping`` delete.
@@ -16,6 +16,7 @@ from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
+from skewless.infra.ingest.streams.port import require_connector
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import PROBES, STAGING, ObjectStorage, find_probes
 from skewless.infra.platform.storage.project_state import ProjectState
@@ -33,7 +34,6 @@ _PROBE_BYTES = 65_536
 _STORAGE_CLOCK_MS = 2_000.0  # S3 tells times in seconds
 _OLD_US = 600_000_000
 _MB = 1e6
-_KAFKA_S = 10.0
 
 
 def check_redis(state: ProjectState, settings: Settings, plan: FeaturePlan | None) -> Iterator[CheckupFinding]:
@@ -200,24 +200,18 @@ def check_storage(storage: ObjectStorage, *, is_remote: bool, limit_ms: float) -
         yield _judge_offset("storage clock", offset_us, max(limit_ms, _STORAGE_CLOCK_MS))
 
 
-def check_kafka(plan: FeaturePlan | None, settings: Settings) -> Iterator[CheckupFinding]:
-    """Yield for each Kafka source whether its brokers answer, know the topic, and are new enough."""
-    sources = [] if plan is None else [source for source in plan.sources if source.kind == "kafka"]
-    if not sources:
-        return
-    from skewless.infra.ingest.streams.kafka_client import describe_topic  # an optional package
-    from skewless.infra.ingest.streams.redis_link import kafka_options
-
-    for source in sources:
-        name = f"kafka {source.topic}"
+def check_streams(plan: FeaturePlan | None, settings: Settings) -> Iterator[CheckupFinding]:
+    """Yield for each source with a broker of its own whether it answers, knows the stream, and is new enough."""
+    for source in [] if plan is None else plan.sources:
+        if source.kind == "push":
+            continue
+        name = f"{source.kind} {source.topic}"
         try:
-            topic = describe_topic(source.topic, source.servers, kafka_options(settings.kafka), _KAFKA_S)
+            facts = require_connector(source.kind).describe(source, settings)
         except SkewlessError as error:
             yield from_error(name, error)
             continue
-        detail = f"{count_text(topic.partitions, 'partition')} on {count_text(topic.brokers, 'broker')}"
-        if topic.has_id:
-            yield good(name, detail)
+        if facts.doubt:
+            yield doubt(name, f"{facts.detail}, {facts.doubt}", facts.fix)
         else:
-            fix = "install Kafka 3.1 or later, or never recreate the topic"
-            yield doubt(name, f"{detail}, which give no topic ids: a recreated topic goes unnoticed", fix)
+            yield good(name, facts.detail)

@@ -1,7 +1,4 @@
-"""The Kafka client: its settings and errors, a sender, and monitors of a topic's id, partitions and ends.
-
-Importing this module raises DefinitionError if ``confluent-kafka`` is not installed.
-"""
+"""The Kafka client: its settings and errors, a sender, and monitors of a topic's id, partitions and ends."""
 
 from __future__ import annotations
 
@@ -11,18 +8,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeAlias
 
+import confluent_kafka as kafka
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does not list it
+
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.platform.telemetry.logger import EventLogger
-
-try:
-    import confluent_kafka as kafka
-    from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does not list it
-except ImportError as missing:
-    raise DefinitionError(
-        "Kafka", "needs the package confluent-kafka", fix="pip install 'skewless[kafka]'"
-    ) from missing
-
-__all__ = ["AdminClient", "OffsetSpec", "kafka"]  # other modules import the package from here
 
 # The names of the client's own errors begin with an underscore.
 END_OF_PARTITION = kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - it has no public name

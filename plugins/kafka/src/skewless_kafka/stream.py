@@ -7,21 +7,22 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skewless.infra.ingest.streams.kafka_client import (
+import confluent_kafka as kafka
+from confluent_kafka.admin import AdminClient
+
+from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless_kafka.client import (
     END_OF_PARTITION,
     MISSING_TOPIC,
     OUT_OF_RANGE,
-    AdminClient,
     TopicEnds,
     TopicMonitor,
     admin_settings,
     broker_error,
     consumer_settings,
-    kafka,
     translate_settings_errors,
 )
-from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener
-from skewless.infra.platform.telemetry.logger import EventLogger
 
 # Errors that waiting cannot repair.
 _FINAL = {

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # it does not list it
 
 from skewless.contract.errors import StoreError
-from skewless.infra.ingest.streams.kafka_client import KafkaSender
+from skewless_kafka.client import KafkaSender
 from tests.contract.streams import KafkaPlace, Log, N, Worker, numbered, poll_until, send, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker
 from tests.worlds.waiting import eventually

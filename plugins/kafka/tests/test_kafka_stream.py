@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,10 +14,9 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.ingest.streams import kafka_client
-from skewless.infra.ingest.streams.kafka_client import OUT_OF_RANGE, KafkaSender
-from skewless.infra.ingest.streams.kafka_stream import KafkaStream
 from skewless.infra.ingest.streams.port import Partition
+from skewless_kafka.client import OUT_OF_RANGE, KafkaSender
+from skewless_kafka.stream import KafkaStream
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.waiting import eventually
@@ -313,9 +310,3 @@ def test_settings_that_the_client_refuses_are_named_without_their_values(setting
         with pytest.raises(DefinitionError, match="are invalid") as caught:
             make()
         assert "hush" not in str(caught.value)
-
-
-def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    with pytest.raises(DefinitionError, match=r"pip install 'skewless\[kafka\]'"):
-        runpy.run_path(str(Path(kafka_client.__file__)))
