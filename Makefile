@@ -77,7 +77,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs wheel picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs dist picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -166,8 +166,8 @@ docs: setup-dev  ## the documentation as a site with a search, in build/docs
 	$(BIN)/sphinx-build -W --keep-going -q -c docs -b html . build/docs
 	@echo "open build/docs/index.html"
 
-wheel: setup  ## the package as one file, in dist
-	$(PY) -m hatchling build -t wheel -d dist
+dist: setup-dev  ## wheels and sdists of skewless and of all plug-ins, in dist
+	$(PY) -m tools.dist dist
 
 picture: setup  ## run the demo and draw docs/demo.svg from its output
 	@$(PY) feature_repo/load.py

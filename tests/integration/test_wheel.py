@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,20 +73,6 @@ def test_one_name_is_added(python: Path) -> None:
     assert len(names) == 2
     for name in ("py.typed", "template/fraud/models.py", "infra/reads/online/advance.lua", "serving/process.py"):
         assert (site / "skewless" / name).is_file(), name
-
-
-# In make test, the wheel is made of the checkout, see above.
-@pytest.mark.soak
-def test_an_archive_of_the_sources_makes_the_same_wheel(python: Path, tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
-    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
-    (archive,) = tmp_path.glob("*.tar.gz")
-    shutil.unpack_archive(archive, tmp_path, filter="data")
-    sources = tmp_path / archive.name.removesuffix(".tar.gz")
-    subprocess.run([*build, "-t", "wheel"], cwd=sources, check=True, capture_output=True)
-    wheels = [next(place.glob("*.whl")) for place in (tmp_path, python.parents[2])]
-    again, first = (set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
-    assert again == first
 
 
 # In make test, the wheel has one name (see above), and the import contracts let no module use another.
