@@ -51,7 +51,8 @@ class Outcomes:
             prediction; other rows are label rows of their own.
         maturity: time after a prediction before which its label is not known, even if its outcome has arrived: early
             outcomes may differ from late ones.
-        missing: the label of a prediction that has no outcome when it is mature; None: the prediction is skipped.
+        missing: the label of a prediction that has no outcome when it is mature; None: the prediction is skipped. A
+            prediction whose label was retracted is always skipped.
         known: ``arrived``: an outcome is known when it arrived. ``declared``: when its sender says that it became
             known, for history that is sent afterwards.
         vectors: ``recomputed``: features are joined from the log, as for a label table. ``logged``: those of the

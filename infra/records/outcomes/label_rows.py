@@ -53,8 +53,9 @@ _JOINED_SQL = f"""
         WHEN NOT has_keys THEN 'without_keys'
         WHEN NOT is_observed THEN 'unobserved'
         WHEN NOT is_usable THEN 'unusable'
-        WHEN outcome IS NOT NULL OR $missing IS NOT NULL THEN NULL
-        WHEN is_retracted THEN 'retracted'
+        WHEN outcome IS NOT NULL THEN NULL
+        WHEN is_retracted THEN 'retracted'  -- before the assumption: what was withdrawn is not missing
+        WHEN $missing IS NOT NULL THEN NULL
         ELSE 'without_outcome'
     END AS skip_reason
     FROM (
@@ -62,7 +63,7 @@ _JOINED_SQL = f"""
             t + $maturity AS mature_at, {{first}} AS first,
             coalesce(best.weight, 1.0) AS given_weight, {{inverse}} AS inverse,
             {{observed}} AS is_observed, best.label IS NULL OR {{usable}} AS is_usable,
-            best.known_at IS NOT NULL AND best.label IS NULL AND best.value IS NULL AS is_retracted
+            coalesce(best.is_retracted, false) AS is_retracted
         FROM predictions LEFT JOIN best USING (n)
     )
 """

@@ -31,7 +31,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND_US = 1_000
 _OWN_SQL = "SELECT *, 1.0 AS weight FROM outcomes WHERE prediction_id IS NOT NULL AND (model IS NULL OR model = $model)"
 _TIMES = ("known_at", "received_at", "first_known", "first_arrived")
-_OUTCOME_COLUMNS = ("label", "value", "weight", *_TIMES, "batch", "row")
+_OUTCOME_COLUMNS = ("label", "value", "had_label", "weight", *_TIMES, "batch", "row")
 TABLE_BATCH = ""  # instead of a batch of the outcome log, of outcomes that are rows of the label table
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN source = 'entities' THEN {key} ELSE id END)"
@@ -72,12 +72,14 @@ _BY_ENTITY_SQL = f"""
     )
     SELECT n, distance, {", ".join(_OUTCOME_COLUMNS)} FROM nearest JOIN keyed USING (key, version, role, t)
 """
-# If several events are near one prediction, the nearest counts; of several outcomes of it, the last known.
+# If several events are near one prediction, the nearest counts; of several outcomes of it, the last known. One without
+# a label retracts the labels of the others; a value alone says nothing about a label that nobody has sent.
 BEST_SQL = """
     WITH
     placed AS (SELECT *, coalesce(distance, min(distance) OVER (PARTITION BY n), 0) AS far FROM candidates),
     best AS (
-        SELECT * FROM placed QUALIFY row_number() OVER (
+        SELECT *, label IS NULL AND (value IS NULL OR bool_or(had_label) OVER (PARTITION BY n, far)) AS is_retracted
+        FROM placed QUALIFY row_number() OVER (
             PARTITION BY n ORDER BY far, known_at DESC, received_at DESC, batch DESC, row DESC
         ) = 1
     )
@@ -300,8 +302,9 @@ class LabelledLog:
         columns = self.columns()
         key = key_sql([number_sql(quote(column.name), column) for column in columns])
         query = (
-            f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {WEIGHT} AS weight,"
-            f" {', '.join(f'{KNOWN} AS {name}' for name in _TIMES)}, '{TABLE_BATCH}' AS batch, row FROM label_table"
+            f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, "
+            f" true AS had_label, {WEIGHT} AS weight, {', '.join(f'{KNOWN} AS {name}' for name in _TIMES)},"
+            f" '{TABLE_BATCH}' AS batch, row FROM label_table"
             f" WHERE {LABEL} IS NOT NULL AND {KNOWN} <= {known_by_us:d}"
         )
         return [column.name for column in columns], cursor.sql(query).to_arrow_table()

@@ -105,7 +105,8 @@ _RANKED_SQL = """
         row_number() OVER latest AS from_end,
         (label, value) IS NOT DISTINCT FROM (lag(label) OVER subject, lag(value) OVER subject) AS repeats,
         known_at = lag(known_at) OVER subject AS at_once,
-        known_at < max(known_at) OVER earlier AS late
+        known_at < max(known_at) OVER earlier AS late,
+        bool_or(label IS NOT NULL) OVER (PARTITION BY {subject}) AS had_label
     FROM ({outcomes})
     WINDOW
         subject AS (PARTITION BY {subject} ORDER BY {order}),
@@ -126,7 +127,7 @@ _FIRST_SQL = f"""
     )
     WINDOW same AS (PARTITION BY {_SUBJECT}, run)
 """
-_LATEST = pa.schema([*SCHEMA, ("first_known", pa.int64()), ("first_arrived", pa.int64())])
+_LATEST = pa.schema([*SCHEMA, ("had_label", pa.bool_()), ("first_known", pa.int64()), ("first_arrived", pa.int64())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +226,9 @@ class OutcomeLog:
             arrived_by_us: outcomes that were received later are ignored; None: none are.
 
         Returns:
-            The log's schema, ``first_known`` and ``first_arrived``: when the valid label was known first without a
-            change since, by its sender and by this log. They are null without ``arrived_by_us``.
+            The log's schema; ``had_label``: whether an outcome of the subject, this one or an earlier one, has a label;
+            ``first_known`` and ``first_arrived``: when the valid label was known first without a change since, by its
+            sender and by this log. They are null without ``arrived_by_us``.
 
         Raises:
             StoreError: a file is corrupt.
@@ -240,7 +242,7 @@ class OutcomeLog:
             source, times = f"FROM ({source}) WHERE received_at <= $arrived_by", "first_known, first_arrived"
             values["arrived_by"] = arrived_by_us
         ranked = _rank(source) if arrived_by_us is None else _FIRST_SQL.format(ranked=_rank(source))
-        query = f"SELECT {names}, {times} FROM ({ranked}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
+        query = f"SELECT {names}, had_label, {times} FROM ({ranked}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
         outcomes = self._run(query, known_by_us, values)
         if outcomes is None:
             return pa.Table.from_batches([], _LATEST)  # `empty_table` imports pandas
