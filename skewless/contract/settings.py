@@ -12,12 +12,21 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from skewless.contract.destinations import check_pattern
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import DefinitionError, PlaceError
 from skewless.contract.setting_paths import clock_path, kafka_paths, redis_paths, sqlite_path
 
 SETTINGS_FILE = "skewless.yaml"
+BUNDLE_FILE = "bundle.json"
+# All that a bundle may decide, because it comes with the data: how its models answer. Nothing about trust, places,
+# access, hosts or secrets, which are those of the container.
+BUNDLE_SETTINGS = (
+    *("max_batch", "body_bytes", "header_bytes", "unfinished_body_bytes", "max_in_flight", "max_wait_ms"),
+    *("feature_timeout_ms", "deadline_ms", "feature_cache_ms", "prediction_cache", "second_runtime"),
+    *("breaker_failures", "breaker_seconds", "skew_limit_ms", "log_flush_seconds", "log_capacity"),
+)
 Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
+_MOST_BUNDLE_BYTES = 64 << 20
 # In a variable they are JSON.
 _JSON = (
     *("required_models", "trusted_keys", "token_issuers", "token_algorithms", "token_scope_names"),
@@ -260,13 +269,24 @@ class Settings(BaseModel):
 def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - values are checked by Settings
     """Return the settings of a repo; relative paths in them are relative to the repo, not to the working folder.
 
+    A bundle, and a folder that a platform mounts, may only have settings of ``BUNDLE_SETTINGS``.
+
     Raises:
-        DefinitionError: a setting is unknown or has an invalid value.
+        DefinitionError: a setting is unknown, has an invalid value, or is not one that a bundle may have.
+        PlaceError: the bundle cannot be read.
     """
-    data = _read_file(repo / SETTINGS_FILE)
+    variables, is_bundle = read_variables(os.environ), (repo / BUNDLE_FILE).exists()
+    data = _read_bundle(repo) if is_bundle else _read_file(repo / SETTINGS_FILE)
+    if is_bundle or {**variables, **overrides}.get("platform", "none") != "none":
+        for name in sorted(data.keys() - set(BUNDLE_SETTINGS)):
+            fix = f"remove it; set {(_PREFIX + name).upper()} in the environment of the container if you want it"
+            raise DefinitionError(f"setting {name!r} of folder {repo}", "is not a bundle's to decide", fix=fix)
+    data = {**data, **variables}  # the environment wins over the file
+    if data.get("trusted_keys", True) in ([], "", None):  # who means to trust few must not trust all of the database
+        fix = "list the public keys, or remove it: then the keys of all machines that trained are trusted"
+        raise DefinitionError("setting 'trusted_keys'", "is empty", fix=fix)
     try:
-        # The environment wins over the file.
-        return _resolve_paths(Settings(**{**data, **read_variables(os.environ), **overrides}), repo.resolve())
+        return _resolve_paths(Settings(**{**data, **overrides}), repo.resolve())
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -281,12 +301,13 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
 def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of an environment, not validated; other variables are skipped, and case does not matter.
 
-    An empty variable is one that is not set: so CI and Compose pass a secret that does not exist.
+    An empty variable is one that is not set: so CI and Compose pass a secret that does not exist. But trust in no key
+    is not trust in all.
 
     >>> read_variables({"SKEWLESS_PORT": "8081", "skewless_trusted_keys": '["a"]', "SKEWLESS_LOG": "json"})
     {'port': '8081', 'trusted_keys': ['a']}
     >>> read_variables({"SKEWLESS_DATABASE_URL": "", "SKEWLESS_TRUSTED_KEYS": ""})
-    {}
+    {'trusted_keys': []}
 
     Raises:
         DefinitionError: a list or an object is not JSON.
@@ -298,6 +319,8 @@ def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     for name in _JSON:
         if name in values:
             values[name] = _parse_json(name, values[name])
+    if any(not text and name.lower() == f"{_PREFIX}trusted_keys" for name, text in environment.items()):
+        values["trusted_keys"] = []
     return values
 
 
@@ -324,6 +347,20 @@ def _resolve_paths(settings: Settings, repo: Path) -> Settings:
     full |= {name: redis_paths(url, repo) for name, url in urls.items() if url is not None}
     changed = {name: value for name, value in full.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
+
+
+def _read_bundle(repo: Path) -> dict[str, Any]:
+    """Return the settings of a bundle, which are inside its digest; a file of settings next to them is refused."""
+    if (repo / SETTINGS_FILE).exists():
+        fix = f"remove {SETTINGS_FILE}, and set SKEWLESS_* variables in the environment of the container"
+        raise DefinitionError(f"bundle {repo}", f"has a {SETTINGS_FILE}, which its digest does not cover", fix=fix)
+    try:
+        with (repo / BUNDLE_FILE).open("rb") as file:  # of a larger one, a part is read, which is not JSON
+            settings = json.loads(file.read(_MOST_BUNDLE_BYTES))["settings"]
+        return {str(name): value for name, value in settings.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fix = "bundle the project again with this release"
+        raise PlaceError(f"folder {repo}", f"has no readable {BUNDLE_FILE}", fix=fix) from error
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from skewless.contract.errors import ConflictError, PackageError, PlaceError, RequestError
+from skewless.contract.errors import ConflictError, PackageError, RequestError
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.approvals import Approval, PackageOrigin
@@ -17,10 +16,9 @@ from skewless.infra.models.packages.package import VerifiedPackage, verify_folde
 from skewless.infra.models.packages.writer import copy_package, find_copy
 from skewless.infra.platform.storage.durable import translate_disk_errors
 from skewless.operations.models.versions import latest_version
-from skewless.operations.state.bundle import digest_of, package_folder, read_bundle
+from skewless.operations.state.bundle import digest_of, package_folder, read_bundle, unpack
 from skewless.workspace import Workspace
 
-_MOST_BYTES = 4 << 30  # of an unpacked archive
 _MOST_TEXT = 1_000
 
 
@@ -93,23 +91,8 @@ def _opened(bundle: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as name, translate_disk_errors(bundle):
         folder = Path(name)
-        try:
-            with tarfile.open(bundle, "r:gz") as archive:
-                _unpack(archive, folder)
-        except (tarfile.TarError, EOFError, FileNotFoundError, ValueError) as error:
-            fix = "name a folder or an archive that `skewless bundle` has written"
-            raise PlaceError(f"bundle {bundle}", f"cannot be unpacked: {error}", fix=fix) from error
+        unpack(bundle, folder)
         yield folder
-
-
-def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    """Unpack files and folders, up to a size, and nothing that points out of the folder."""
-    size = 0
-    for item in archive:
-        size += item.size
-        if size > _MOST_BYTES:
-            raise ValueError(f"its files have more than {_MOST_BYTES:,} bytes")
-        archive.extract(item, folder, filter="data")
 
 
 def approve(

@@ -8,7 +8,7 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 from skewless.contract.errors import ConflictError, DefinitionError, PackageError, PlaceError
 from skewless.contract.names import check_known, is_name
 from skewless.contract.plain_record import PlainRecord
-from skewless.contract.settings import SETTINGS_FILE, Settings
+from skewless.contract.settings import BUNDLE_FILE, BUNDLE_SETTINGS, Settings
 from skewless.infra.definitions.plans.applied_plan import export_applied, import_applied, read_plan_number
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.models.packages.package import verify_folder
@@ -32,18 +32,11 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.version import __version__
 from skewless.workspace import CONFIG_FILE, Workspace
 
-BUNDLE_FILE = "bundle.json"
 ARCHIVE = ".tar.gz"
 _FORMAT = 1
 _PACKAGES = "packages"
 _KIND, _NAME = "bundle", "loaded"
-# Settings that change how a server answers. None of them is a place, an address or a secret of the project.
-SETTINGS = (
-    *("max_batch", "body_bytes", "header_bytes", "unfinished_body_bytes", "max_in_flight", "max_wait_ms"),
-    *("feature_timeout_ms", "deadline_ms", "feature_cache_ms", "prediction_cache", "second_runtime"),
-    *("breaker_failures", "breaker_seconds", "skew_limit_ms", "log_flush_seconds", "log_capacity"),
-    "trusted_keys",
-)
+MOST_FILES, MOST_BYTES = 10_000, 4 << 30  # of an unpacked archive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +45,7 @@ class Bundle(PlainRecord):
 
     Args:
         target: the folder or archive.
-        digest: SHA-256 that identifies its contents, except for the settings.
+        digest: SHA-256 that identifies its contents.
         models: version of each model.
         size: of its files, bytes.
     """
@@ -120,6 +113,7 @@ def _write_contents(project: Workspace, folder: Path, models: Sequence[str]) -> 
         "format": _FORMAT,
         "release": __version__,
         "plan": plan,
+        "settings": _serving_settings(project.settings),
         "champions": {
             name: {"version": version, "manifest": packages.manifest_digest(name, version)}
             for name, version in sorted(champions.items())
@@ -128,22 +122,20 @@ def _write_contents(project: Workspace, folder: Path, models: Sequence[str]) -> 
     }
     (folder / BUNDLE_FILE).write_text(json.dumps(body, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / CONFIG_FILE).write_text(yaml.safe_dump({"project": plan["plan"]["project"]}), encoding="utf-8")
-    settings = _serving_settings(project.settings)
-    (folder / SETTINGS_FILE).write_text(yaml.safe_dump(settings) if settings else "", encoding="utf-8")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the container's user is another one
     return champions
 
 
 def _serving_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings of ``SETTINGS`` that differ from their defaults."""
-    values = settings.model_dump(mode="json", include=set(SETTINGS))
+    """Return the settings of ``BUNDLE_SETTINGS`` that differ from their defaults."""
+    values = settings.model_dump(mode="json", include=set(BUNDLE_SETTINGS))
     defaults = Settings().model_dump(mode="json")
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def digest_of(folder: Path) -> str:
-    """Return the digest of a bundle's folder, which identifies its contents, except for the settings.
+    """Return the digest of a bundle's folder, which identifies its contents.
 
     Raises:
         PlaceError: the folder is not that of a bundle.
@@ -168,6 +160,30 @@ def _pack(folder: Path, archive: Path) -> None:
     ):
         for path in sorted(folder.rglob("*")):
             tar.add(path, path.relative_to(folder).as_posix(), recursive=False, filter=normalize)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a bundle's files and folders, up to a number and a size, and nothing that points out of the folder.
+
+    Raises:
+        PlaceError: it is not such an archive.
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for item in _limited(tar):
+                tar.extract(item, folder, filter="data")
+    except (tarfile.TarError, EOFError, FileNotFoundError, ValueError) as error:
+        fix = "name a folder or an archive that `skewless bundle` has written"
+        raise PlaceError(f"archive {archive}", f"cannot be unpacked: {error}", fix=fix) from error
+
+
+def _limited(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    size = 0
+    for n, item in enumerate(tar, start=1):
+        size += item.size
+        if n > MOST_FILES or size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_FILES:,} files, or than {MOST_BYTES:,} bytes")
+        yield item
 
 
 def publish(built: Path, target: Path) -> None:

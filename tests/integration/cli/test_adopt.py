@@ -15,7 +15,7 @@ from skewless.contract.errors import ConflictError, GateError, PackageError, Pla
 from skewless.infra.models.packages.approvals import Approvals
 from skewless.infra.models.packages.package import open_package, verify_folder
 from skewless.infra.reads.online.private_server import PrivateServer
-from skewless.operations.models import adoption
+from skewless.operations.state import bundle as bundles
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 
@@ -132,9 +132,9 @@ def test_a_bundle_that_is_not_the_one_is_refused(
     monkeypatch.delenv("SKEWLESS_TRUSTED_KEYS")
     said = run("adopt", path, "fraud", "--digest", digest, "--repo", production)
     assert (said.code, "trusted_keys" in said.stderr) == (PackageError.exit_code, True)
-    monkeypatch.setattr(adoption, "_MOST_BYTES", 1_000)
+    monkeypatch.setattr(bundles, "MOST_BYTES", 1_000)
     said = run("adopt", path, "fraud", "--digest", digest, "--repo", production)
-    assert (said.code, "more than 1,000 bytes" in said.stderr) == (PlaceError.exit_code, True)
+    assert (said.code, "1,000 bytes" in said.stderr) == (PlaceError.exit_code, True)
     assert fingerprint(production / ".skewless") == before
 
 

@@ -19,11 +19,12 @@ from skewless.contract.errors import (
     RequestError,
     SkewlessError,
 )
-from skewless.contract.settings import Settings
+from skewless.contract.settings import BUNDLE_FILE, BUNDLE_SETTINGS, Settings, load_settings
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.operations.state.bundle import BUNDLE_FILE, SETTINGS, load_bundle, prepare_state
+from skewless.operations.state import bundle as bundles
+from skewless.operations.state.bundle import digest_of, load_bundle, prepare_state, unpack
 from skewless.project import Project
 from skewless_export.export import export
 from skewless_platforms.containers import locate_project
@@ -54,7 +55,8 @@ def test_equal_projects_give_equal_bytes_without_secrets(place: Sandbox, tmp_pat
     text = b"".join(path.read_bytes() for path in files)
     for hidden in (SECRET, "PRIVATE KEY", "api_key", "sk_web", str(place.repo)):
         assert hidden.encode() not in text
-    assert (tmp_path / "bundle/skewless.yaml").read_text() == "deadline_ms: 9.0\nmax_batch: 7\n"
+    body = json.loads((tmp_path / "bundle" / BUNDLE_FILE).read_text())
+    assert body["settings"] == {"deadline_ms": 9.0, "max_batch": 7}
     with tarfile.open(tmp_path / "a/model.tar.gz") as tar:
         assert {item.name for item in tar if item.isfile()} == {
             path.relative_to(tmp_path / "bundle").as_posix() for path in files
@@ -81,7 +83,86 @@ def test_a_new_folder_does_not_get_the_name_of_a_file(place: Sandbox, tmp_path: 
 def test_no_setting_of_a_bundle_is_a_place_or_an_address() -> None:
     unwanted = {name for name in Settings.model_fields if name.endswith(("_url", "_uri", "_address", "_webhook"))}
     unwanted |= {"kafka", "state", "clock", "host", "port", "auth", "signing_key", "tls_key", "tls_cert", "platform"}
-    assert set(SETTINGS) <= Settings.model_fields.keys() - unwanted
+    unwanted |= {"trusted_keys", "approvals", "log_durability", "local_log_mb", "storage_cache_gb", "engine"}
+    assert set(BUNDLE_SETTINGS) <= Settings.model_fields.keys() - unwanted
+
+
+@pytest.fixture
+def bundle_folder(place: Sandbox, tmp_path: Path) -> Path:
+    """The folder of a bundle, whose files anybody may have altered."""
+    place.project.bundle(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def alter(folder: Path, **facts: object) -> None:
+    """Alter ``bundle.json``."""
+    path = folder / BUNDLE_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+def test_a_bundle_decides_about_its_models_alone(bundle_folder: Path, tmp_path: Path) -> None:
+    """With each setting of the product, in each place where what is mounted may have one."""
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    shutil.copy(bundle_folder / "feature_store.yaml", mounted)
+    for name, field in Settings.model_fields.items():
+        value = field.get_default()
+        alter(bundle_folder, settings={name: value})
+        (mounted / "skewless.yaml").write_text(json.dumps({name: value}))
+        if name in BUNDLE_SETTINGS:
+            assert getattr(load_settings(bundle_folder), name) == value == getattr(load_settings(mounted), name)
+            load_settings(mounted, platform="azure")
+            continue
+        for folder, given in (
+            (bundle_folder, {}),
+            (bundle_folder, {"platform": "azure"}),
+            (mounted, {"platform": "vertex"}),
+        ):
+            with pytest.raises(DefinitionError, match=f"setting {name!r} of folder .* is not a bundle's to decide"):
+                Project(folder, **given)
+    alter(bundle_folder, settings={"no_such": 1})
+    with pytest.raises(DefinitionError, match="is not a bundle's to decide"):
+        load_settings(bundle_folder)
+
+
+def test_what_a_bundle_decides_is_inside_its_digest(bundle_folder: Path) -> None:
+    before = digest_of(bundle_folder)
+    alter(bundle_folder, settings={"max_batch": 3})
+    assert digest_of(bundle_folder) != before
+    (bundle_folder / "skewless.yaml").write_text("max_batch: 5\n")
+    with pytest.raises(DefinitionError, match=r"has a skewless\.yaml, which its digest does not cover"):
+        load_settings(bundle_folder)
+
+
+@pytest.mark.parametrize("damage", [{"settings": None}, {"settings": [1]}, {"settings": "off"}])
+def test_settings_of_a_bundle_that_cannot_be_read_are_refused(bundle_folder: Path, damage: dict[str, object]) -> None:
+    alter(bundle_folder, **damage)
+    with pytest.raises(PlaceError, match=r"has no readable bundle\.json"):
+        load_settings(bundle_folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]"])
+def test_an_empty_list_of_trusted_keys_trusts_nobody(
+    bundle_folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_TRUSTED_KEYS", text)
+    with pytest.raises(DefinitionError, match="setting 'trusted_keys': is empty"):
+        Project(bundle_folder)
+
+
+@pytest.mark.parametrize("limit", ["MOST_FILES", "MOST_BYTES"])
+def test_an_archive_is_unpacked_up_to_a_limit(
+    place: Sandbox, tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "model.tar.gz"
+    written = place.project.bundle(archive)
+    unpack(archive, tmp_path / "whole")
+    assert digest_of(tmp_path / "whole") == written.digest
+    monkeypatch.setattr(bundles, limit, 4)
+    with pytest.raises(PlaceError, match="cannot be unpacked: it has more than"):
+        unpack(archive, tmp_path / "cut")
+    with pytest.raises(PlaceError, match="cannot be unpacked: it has more than"):
+        place.project.adopt(archive, MODEL, digest=written.digest)
 
 
 def test_a_state_loads_a_bundle_once(place: Sandbox, tmp_path: Path) -> None:
@@ -241,7 +322,7 @@ def test_the_settings_of_a_container(place: Sandbox, tmp_path: Path, monkeypatch
     monkeypatch.setenv("SKEWLESS_STATE", str(tmp_path))
     _, settings = locate_project("sagemaker", folder, {"SAGEMAKER_BIND_TO_PORT": "81"})
     assert settings == {"port": 81}  # the deadline of the bundle wins
-    (folder / "skewless.yaml").write_text("")
+    alter(folder, settings={})
     assert locate_project("sagemaker", folder, {})[1]["deadline_ms"] == 55_000
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from skewless.contract.errors import PlaceError
-from skewless.contract.settings import load_settings
+from skewless.contract.settings import BUNDLE_FILE, load_settings
 from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.durable import make_folder, translate_disk_errors
-from skewless.operations.state.bundle import ARCHIVE, BUNDLE_FILE
+from skewless.operations.state.bundle import ARCHIVE, MOST_BYTES, MOST_FILES, unpack
 from skewless.workspace import CONFIG_FILE
 from skewless_platforms.contracts import PlatformContract, PlatformName, read_contract
 
@@ -40,7 +39,7 @@ def locate_project(
     """
     contract = read_contract(platform, environment)
     folder = given or _fetch(contract)
-    own = load_settings(folder)
+    own = load_settings(folder, platform=platform)
     values = {
         "host": "0.0.0.0",  # noqa: S104 - platforms require it
         "port": contract.port,
@@ -88,11 +87,7 @@ def _find(folder: Path, unpacked: Path) -> Path:
         raise PlaceError(f"folder {folder}", "has no bundle", value=folder.is_dir() or "no folder", fix=fix)
     with translate_disk_errors(unpacked):
         _empty(unpacked)
-        try:
-            with tarfile.open(archives[0]) as tar:
-                tar.extractall(unpacked, filter="data")  # no links or names that leave the folder
-        except tarfile.TarError as error:
-            raise PlaceError(f"archive {archives[0]}", f"cannot be unpacked: {error}", fix="bundle it again") from error
+        unpack(archives[0], unpacked)
     return unpacked
 
 
@@ -100,9 +95,12 @@ def _download(url: str, target: Path) -> None:
     """Copy the objects below an address into a folder."""
     with translate_disk_errors(target), tempfile.TemporaryDirectory() as folder:
         _empty(target)
-        storage = CloudStorage(parse_address(url), Path(folder), _COPIES_BYTES)
-        for item in storage.list_objects(""):
-            name = PurePosixPath(item.name)
+        storage, size = CloudStorage(parse_address(url), Path(folder), _COPIES_BYTES), 0
+        for n, item in enumerate(storage.list_objects(""), start=1):
+            name, size = PurePosixPath(item.name), size + item.size
+            if n > MOST_FILES or size > MOST_BYTES:
+                problem = f"has more than {MOST_FILES:,} files, or than {MOST_BYTES:,} bytes"
+                raise PlaceError(f"address {url}", problem, fix="name the folder of one bundle")
             if ".." in name.parts or name.is_absolute():
                 raise PlaceError(f"object {item.name!r}", "has a name that leaves its folder", fix="bundle it again")
             path = target / name
