@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
+from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.host.plugins import require_plugin
@@ -60,13 +61,17 @@ class RebalanceListener(Protocol):
         ...
 
 
+class StreamError(StoreError):
+    """The broker refuses for good: only a correction helps, so a worker ends instead of waiting."""
+
+
 class EventStream(Protocol):
     """A partitioned stream, shared among the workers of one group; used from one thread.
 
     Messages that were read and not committed are read again by the next owner: delivery is at least once. The listener
     decides where to continue, because the accepted log is more accurate than the stream (SEMANTICS 4.2). Every method
-    raises StoreError for a permanent error. While a broker is unavailable, ``poll`` returns nothing and ``trouble``
-    gives the reason.
+    raises StreamError for a permanent error, and what the listener raises. While a broker is unavailable, ``poll``
+    returns nothing and ``trouble`` gives the reason.
     """
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:

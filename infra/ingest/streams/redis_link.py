@@ -31,10 +31,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.ingest.streams.port import EventSender, require_connector
+from skewless.infra.ingest.streams.port import EventSender, StreamError, require_connector
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.online.clients import RedisAddress, close_client, open_client, translate_errors
@@ -166,25 +166,28 @@ class RedisLink:
         """Run a block; if the server is unavailable, end the block early and set ``trouble``.
 
         Raises:
-            StoreError: the error is permanent.
+            StreamError: the error is permanent.
         """
         try:
             yield
             self.trouble = None
-        except _TEMPORARY as error:
-            if isinstance(error, _FINAL):
-                with translate_errors(self._address.url):
-                    raise
+        except RedisError as error:
+            if isinstance(error, _FINAL) or not isinstance(error, _TEMPORARY):
+                raise self._permanent_error(error) from error
             self._note_outage(error)
-        except RedisError:
-            with translate_errors(self._address.url):
-                raise
 
     def close(self) -> None:
         """Close all connections."""
         if self._client is not None:
             close_client(self._client)
             self._client = None
+
+    def _permanent_error(self, cause: RedisError) -> StreamError:
+        try:
+            with translate_errors(self._address.url):
+                raise cause
+        except StoreError as error:
+            return StreamError(error.thing, error.problem, value=error.value, fix=error.fix)
 
     def _note_outage(self, error: Exception) -> None:
         if self.trouble is None:

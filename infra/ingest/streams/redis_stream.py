@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener, StreamError
 from skewless.infra.ingest.streams.redis_link import FIELD, EventKeys, RedisLink, format_entry_id, parse_position
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.lease_group import LeaseGroup
@@ -224,7 +224,7 @@ class RedisStream:
         names = (stream, self._keys.epoch(index), self._keys.committed(index))
         epoch: bytes = client.eval(_OPEN, len(names), *names, secrets.token_hex(8), self._keys.group)
         if not _EPOCH.fullmatch(epoch):
-            raise StoreError(
+            raise StreamError(
                 f"key {self._keys.epoch(index)!r} in Redis",
                 "is corrupt, so that it is unknown which messages of this stream the log has",
                 value=epoch,

@@ -19,7 +19,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.ingest.streams.decider import EventDecider
 from skewless.infra.ingest.streams.event_ids import EventIds
 from skewless.infra.ingest.streams.partition_worker import IdlePartitions, PartitionWorker
-from skewless.infra.ingest.streams.port import EventStream, OpenStream, Partition
+from skewless.infra.ingest.streams.port import EventStream, OpenStream, Partition, StreamError
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.state_writer import Selected, StateWriter
 from skewless.infra.ingest.streams.streams import Assignment, Streams
@@ -103,7 +103,7 @@ class Worker:
         """Work while ``is_running`` returns true, then release the partitions. A kill loses no accepted event.
 
         Raises:
-            StoreError: the broker reports a permanent error.
+            StreamError: the broker reports a permanent error.
         """
         try:
             while is_running():
@@ -120,8 +120,10 @@ class Worker:
     def step(self) -> None:
         """Read available messages, at most one batch, append them to the log and apply them.
 
+        While the log, the database or a store fails, the worker waits and joins again: nothing is lost meanwhile.
+
         Raises:
-            StoreError: the broker reports a permanent error.
+            StreamError: the broker reports a permanent error.
         """
         try:
             self.stepped_at = time.monotonic()
@@ -139,6 +141,15 @@ class Worker:
             self._forget_partitions()
             self._uncommitted.clear()
             self.close()
+            time.sleep(_RETRY_S)
+        except StreamError:
+            raise
+        except StoreError as error:
+            # For example while it took a partition over: it has not taken it, so the next owner, perhaps this worker,
+            # begins again at the end of the log.
+            self._note_trouble(error)
+            self.close()
+            self.counts.partitions = 0
             time.sleep(_RETRY_S)
 
     def close(self) -> None:

@@ -8,8 +8,10 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from skewless.contract.decisions import DecisionStream
+from skewless.contract.errors import StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
@@ -17,12 +19,14 @@ from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
 from skewless.infra.ingest.streams.backfill import Backfiller, BackfillResult
 from skewless.infra.ingest.streams.decider import DeciderPool
 from skewless.infra.ingest.streams.importing import Importer, ImportResult
+from skewless.infra.ingest.streams.port import StreamError
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.worker_group import WorkerGroup
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.platform.host.metrics import serve_metrics
 from skewless.infra.platform.host.processes import ProcessRecord
 from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.platform.telemetry.port import report_metrics
 from skewless.infra.reads.online.store import open_online_store
 from skewless.operations.data.decision_port import find_decisions, require_decisions
@@ -31,7 +35,8 @@ from skewless.workspace import Workspace
 # Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
 OnCounts = Callable[[Sequence["SourceCounts"]], None]
-_CHECK_SECONDS, _IDLE_CHECK_SECONDS = 0.5, 0.05
+_CHECK_SECONDS, _IDLE_CHECK_SECONDS, _RETRY_SECONDS = 0.5, 0.05, 1.0
+_log = EventLogger()
 
 
 def backfill(
@@ -152,19 +157,19 @@ def stream(
         stop: return when it is set.
         on_counts: called twice a second with the counts of each source.
 
+    Returns:
+        The counts of each source; none if it was stopped while it waited for a store or the database.
+
     Raises:
         RequestError: the plan has no such source.
-        StoreError: the store is unavailable.
+        StreamError: a broker refuses for good.
+        StoreError: a store or the database is unavailable, and ``until_idle``; otherwise it waits.
     """
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    group = WorkerGroup(
-        project.streams,
-        names=sources,
-        replay=replay,
-        speed=speed,
-        process_record=record,
-        open_deciders=partial(_open_deciders, project),
-    )
+    arguments: dict[str, Any] = {"names": sources, "replay": replay, "speed": speed, "process_record": record}
+    group = _open_group(project, stop, is_patient=not until_idle, **arguments)
+    if group is None:
+        return []
     with closing(group), report_metrics(group.collect):
         if metrics_port is not None:
             serve_metrics(group, project.settings.metrics_host, metrics_port, "--metrics-port")
@@ -177,3 +182,22 @@ def stream(
                 break
         group.stop()
     return group.source_counts
+
+
+def _open_group(
+    project: Workspace,
+    stop: threading.Event,
+    *,
+    is_patient: bool,
+    **arguments: Any,  # noqa: ANN401 - of WorkerGroup
+) -> WorkerGroup | None:
+    """Open the workers; while a store or the database is unavailable, wait and log why. None: stopped meanwhile."""
+    while not stop.is_set():
+        try:
+            return WorkerGroup(project.streams, open_deciders=partial(_open_deciders, project), **arguments)
+        except StoreError as error:
+            if not is_patient or isinstance(error, StreamError):
+                raise
+            _log.warning("stream_not_started", error=str(error))
+            stop.wait(_RETRY_SECONDS)
+    return None

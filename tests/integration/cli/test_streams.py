@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
 
+from skewless.contract.errors import StoreError
 from skewless.infra.ingest.streams import importing
 from skewless.infra.ingest.streams.importing import Importer
 from skewless.infra.ingest.streams.source_counts import SourceCounts
@@ -21,7 +24,9 @@ from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.host.metrics import serve_metrics
+from skewless.infra.platform.storage.database import Database, Row, Value
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.data import events
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
@@ -196,6 +201,27 @@ def test_an_event_id_counts_once_whichever_partition_it_comes_through(
         (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
     assert (counts["read"], counts["accepted"], counts["duplicates"], counts["partitions"]) == (6, 1, 5, 3)
     assert [row["landing"] for row in logged(repo)] == ["a"]
+
+
+def test_a_database_that_is_away_at_the_start_is_waited_for(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_RETRY_SECONDS", 0.02)
+    query, stop, calls = Database.query, threading.Event(), []
+
+    def fail_at_first(database: Database, sql: str, *values: Value) -> list[Row]:
+        calls.append(sql)
+        if len(calls) < 20:
+            raise StoreError("database", "is unavailable", fix="start it")
+        return query(database, sql, *values)
+
+    with Project(repo) as project, capture_logs() as lines:
+        monkeypatch.setattr(Database, "query", fail_at_first)
+        with pytest.raises(StoreError, match="is unavailable"):
+            project.stream(until_idle=True)
+        assert len(calls) < 20
+        (counts,) = project.stream(stop=stop, on_counts=lambda _: stop.set())
+        assert counts.trouble is None
+        assert next(line["error"] for line in lines if line["event"] == "stream_not_started").startswith("database")
+        assert project.stream(stop=stop) == []  # it was stopped before it began
 
 
 def test_unknown_sources_are_refused(repo: Path) -> None:

@@ -12,6 +12,7 @@ import confluent_kafka as kafka
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it does not list it
 
 from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.ingest.streams.port import StreamError
 from skewless.infra.platform.telemetry.logger import EventLogger
 
 # The names of the client's own errors begin with an underscore.
@@ -68,9 +69,9 @@ class ClientLog:
             _log.log(min(max(level, 10), 50), "kafka_client_logged", line=line)
 
 
-def broker_error(topic: str, error: kafka.KafkaError) -> StoreError:
+def broker_error(topic: str, error: kafka.KafkaError) -> StreamError:
     """Return the error for a request that the broker rejects."""
-    return StoreError(
+    return StreamError(
         f"Kafka topic {topic!r}",
         f"was rejected by the broker: {error.str()}",
         value=error.name(),
