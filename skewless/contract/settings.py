@@ -190,7 +190,10 @@ class Settings(BaseModel):
     )
     breaker_seconds: float = Field(1.0, gt=0, description="time until an open circuit breaker tries again")
     skew_limit_ms: float = Field(
-        100.0, gt=0, description="clock offset to the online store above which readiness reports a problem"
+        100.0,
+        gt=0,
+        description="clock offset to the online store above which readiness reports a problem, and a stream worker "
+        "owns no partition",
     )
     stream_partitions: int = Field(1, gt=0, le=1024, description="partitions of each push source's stream in Redis")
     stream_batch_rows: int = Field(20_000, gt=0, description="most events in one batch of a stream worker")

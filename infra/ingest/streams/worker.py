@@ -35,6 +35,7 @@ _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
 _SAVE_S = 5.0  # between two writes of the counts by day
+_MEASUREMENTS = 3
 _MOST_DECIDED = 1_024  # events that are decided together, before they are applied
 _log = EventLogger()
 
@@ -73,7 +74,8 @@ class Worker:
         self._batch_s = _LINGER_S  # CPU time of a small batch, seconds
         self._uncommitted: dict[Partition, int] = {}
         self._commit_at = self._retry_at = self._check_at = 0.0
-        self._advance_at = self._save_at = self._decide_at = 0.0
+        self._advance_at = self._save_at = self._decide_at = self._clock_at = 0.0
+        self._limit_us, self._skew_us = int(settings.skew_limit_ms * 1_000), 0
         self._next_decider: list[EventDecider | None] = []
         self._log_error: str | None = None
         self._log_pool = ThreadPoolExecutor(1, thread_name_prefix="log")  # starts its thread when it is used
@@ -129,6 +131,9 @@ class Worker:
             self.stepped_at = time.monotonic()
             self._switch_assignment()
             self._switch_decider()
+            if not self._is_clock_right():
+                self._give_up_partitions()
+                return
             if self._stream is None:
                 self._stream = self.open_stream(self)
             self._step(self._stream)
@@ -187,6 +192,29 @@ class Worker:
                 partition_worker.record_end(self.writer)
             if self.decider is not None:
                 self.decider.revoke(partition_worker.log.partition)
+
+    def _is_clock_right(self) -> bool:
+        """Compare this machine's clock with the online store's, once a second; while that is down, nothing changes."""
+        if time.monotonic() >= self._clock_at:
+            with suppress(StoreError):
+                # Again if it is beyond the limit: a process that was paused measures too much.
+                measured = (abs(self.writer.store.clock_offset_us()) for _ in range(_MEASUREMENTS))
+                self._skew_us = next((us for us in measured if us <= self._limit_us), self._limit_us + 1)
+            self._clock_at = time.monotonic() + _CHECK_S
+        return self._skew_us <= self._limit_us
+
+    def _give_up_partitions(self) -> None:
+        """Leave the partitions to workers whose clocks are right: validity and watermarks follow the clock."""
+        self._note_trouble(
+            StoreError(
+                "clock of this machine",
+                f"differs from that of the online store by more than {self._limit_us // 1_000} ms",
+                fix="run NTP; a worker owns no partition until the clocks agree (skew_limit_ms)",
+            )
+        )
+        self.close()
+        self.counts.partitions = 0
+        time.sleep(_RETRY_S)
 
     def _forget_partitions(self) -> None:
         for partition_worker in self._partition_workers.values():
