@@ -124,11 +124,18 @@ class Project(Workspace):
         return self.planner.plan()
 
     @audited
-    def apply(self, *, dry_run: bool = False) -> PlanReport:
-        """Apply the definitions: update Feast's registry, then the plan."""
+    def apply(self, *, expect: str | None = None, dry_run: bool = False) -> PlanReport:
+        """Apply the definitions: update Feast's registry, then the plan.
+
+        Args:
+            expect: hash of the plan that may be replaced, whatever that sets back; ``none``: no plan.
+
+        Raises:
+            ConflictError: another plan is applied, or it has what this checkout would set back; nothing was changed.
+        """
         if dry_run:
             return self.plan()
-        report = self.planner.apply(self.clock.now_us())
+        report = self.planner.apply(self.clock.now_us(), expect)
         self.refresh()
         return report
 

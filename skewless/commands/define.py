@@ -30,6 +30,10 @@ Template = Annotated[
         " empty: files without definitions or data."
     ),
 ]
+Expect = Annotated[
+    str | None,
+    option("--expect HASH", "Plan that may be replaced, whatever that sets back; `none`: only if there is no plan."),
+]
 Check = Annotated[bool, option("--check", "Exit with code 5 if `apply` would change anything.")]
 Names = Annotated[list[str] | None, argument("NAMES", "Views and models; default: all.")]
 Everything = Annotated[bool, option("--all", "Check labels again that passed before.")]
@@ -63,10 +67,13 @@ def plan(session: Session, *, check: Check = False) -> None:
 
 
 @command("Apply the definitions.", "--repo my-project", "--dry-run")
-def apply(session: Session, *, dry_run: DryRun = False) -> None:
-    """Apply the definitions: update Feast's registry, then the compiled plan."""
+def apply(session: Session, *, expect: Expect = None, dry_run: DryRun = False) -> None:
+    """Apply the definitions: update Feast's registry, then the compiled plan.
+
+    Exit code 9 if another checkout has applied definitions that this one would set back.
+    """
     with session.working("compiling the definitions") as project:
-        report = project.apply(dry_run=dry_run)
+        report = project.apply(expect=expect, dry_run=dry_run)
     _show(session, report)
 
 
@@ -74,7 +81,8 @@ def _show(session: Session, report: PlanReport) -> None:
     result = "applied" if report.applied else "not applied"
     n = len(report.changes)
     last = f"plan {report.hash}: {n or 'no'} change{'' if n == 1 else 's'}, {result}"
-    session.show(report.as_dict(), *_parts(report), *report.notes, last)
+    reverts = [f"sets back {name}, which another checkout has applied" for name in report.reverts]
+    session.show(report.as_dict(), *_parts(report), *report.notes, *reverts, last)
 
 
 def _parts(report: PlanReport) -> Iterator[Part]:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -231,6 +231,16 @@ def read_registry_state(repo: Path, state: ProjectState, applied: AppliedPlan) -
             same = body.get("plan") == json.loads(json.dumps(applied.plan.as_dict()))
             return "current" if same else "outdated"
     return "foreign"
+
+
+def read_replaced(repo: Path, state: ProjectState, applied: AppliedPlan, *, by_registry: bool) -> Iterator[AppliedPlan]:
+    """Yield earlier plans that were replaced, latest first; ``by_registry``: those whose registry is this machine's."""
+    sha256 = hash_file(repo / applied.registry)
+    bodies = _records(state).read_latest_first(_NAME, _MOST_REGISTRIES, read_plan_number(state))
+    for number, body in bodies:
+        if not by_registry or body.get("registry_sha256") == sha256:
+            with suppress(StalePlanError):  # one of another release is none that this checkout has
+                yield _decode(number, body)
 
 
 class AppliedPlanReader:

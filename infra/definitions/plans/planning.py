@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract.changes import Change, compare_decisions, compare_models, compare_plans
+from skewless.contract.changes import Change
 from skewless.contract.columns import digest
 from skewless.contract.destinations import check_sinks
 from skewless.contract.dtypes import DType
@@ -40,6 +40,7 @@ from skewless.infra.definitions.plans.plan_effects import (
     ServedVersion,
     Training,
 )
+from skewless.infra.definitions.plans.reverts import NO_PLAN, check_expected, compare_all, find_reverts
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -65,6 +66,8 @@ class PlanReport:
 
     Args:
         hash: hash of the compiled plan.
+        replaces: hash of the applied plan; ``none``: there is none.
+        reverts: kind and name of definitions that another checkout has applied, and that this one would set back.
         changes: differences from the applied plan.
         builds: new versions of views.
         retires: versions of views without readers.
@@ -76,6 +79,8 @@ class PlanReport:
     """
 
     hash: str
+    replaces: str
+    reverts: list[str]
     changes: list[Change]
     builds: list[Build]
     retires: list[RetiringView]
@@ -116,16 +121,19 @@ class Planner:
         check_registration(self.repo, compiled.feast_objects)
         return report
 
-    def apply(self, now_us: int) -> PlanReport:
+    def apply(self, now_us: int, expect: str | None = None) -> PlanReport:
         """Register the definitions with Feast and apply the plan; return the changes.
 
         First, the tables of a database that an older release wrote are changed, in one transaction.
 
+        Args:
+            expect: hash of the plan that may be replaced, whatever that sets back; ``none``: no plan.
+
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            ConflictError: another process applies a plan, or a process uses tables that have to be changed; nothing
-                was changed.
+            ConflictError: another process applies a plan, or a process uses tables that have to be changed; another
+                plan is applied than expected, or it has what this checkout would set back. Nothing was changed.
             StoreError: the disk or the database failed; nothing was changed.
         """
         from skewless.infra.definitions.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
@@ -137,6 +145,7 @@ class Planner:
         # Hashed first: an edit made meanwhile is shown by the next plan.
         files = hash_definition_files(self.repo, applied.files if applied else ())
         compiled, report = run_behind_servers(self.state, self._compile)
+        check_expected(applied, expect, report.reverts)
         loaded = hash_definition_files(self.repo, compiled.files)
         files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         if applied is not None and applied.files == files and self._is_applied(compiled, applied):
@@ -225,13 +234,12 @@ class Planner:
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
         check_sinks((sink for stream in compiled.decisions for sink in stream.sinks), self.settings.sink_hosts)
         applied = read_valid(self.state)
-        changes = compare_plans(applied.plan if applied else None, compiled.plan)
-        changes += compare_models(applied.models if applied else (), compiled.models)
-        decisions = applied.decisions if applied else ()
-        changes += compare_decisions(decisions, compiled.decisions) + self._registry_change(applied)
+        changes = compare_all(applied, compiled) + self._registry_change(applied)
         effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(
             hash=compiled.plan.hash,
+            replaces=NO_PLAN if applied is None else applied.plan.hash,
+            reverts=find_reverts(self.repo, self.state, applied, compiled),
             changes=changes,
             builds=[self._build(view, effects.needed.label(view)) for view in effects.find_new_views()],
             retires=effects.find_retiring_views(self.settings.retire_hours),
