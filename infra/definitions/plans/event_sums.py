@@ -11,8 +11,8 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.window_events import LogPartition, WindowEvents
 

@@ -40,9 +40,9 @@ from skewless.infra.definitions.plans.plan_effects import (
     ServedVersion,
     Training,
 )
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.models.packages.package import read_spec
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.formats.codec import check_formats
