@@ -20,8 +20,8 @@ from skewless.contract.keys import window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.platform.host.processes import read_processes
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.port import OnlineStore

@@ -79,9 +79,9 @@ def accepted_times(streams: Streams) -> np.ndarray:
 def _accepted(streams: Streams) -> pa.Table:
     import pyarrow as pa
 
+    from skewless.infra.log.catalog import log_partitions
     from skewless.infra.log.log_columns import EVENT, INGEST
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.log.partitions import log_partitions
 
     (partition,) = log_partitions(streams.state, "events")
     columns = [*KEYS, "amount", EVENT, INGEST]

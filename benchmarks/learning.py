@@ -37,8 +37,8 @@ from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.training.plots.canvas import COLOURS, draw_plot
 from skewless.validation.evaluation.evaluation import evaluate
+from skewless_mlflow.canvas import COLOURS, draw_plot
 
 ROOT = Path(__file__).parents[1]
 ARMS = {

@@ -17,8 +17,7 @@ from skewless.contract.windows.hops import DAY, HOUR, default_hop
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from skewless.infra.log.bucket_order import BucketOrder
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.event_rows import event_schema
-from skewless.infra.log.log_columns import EVENT, KNOWN_AT
+from skewless.infra.log.log_columns import EVENT, KNOWN_AT, event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
 

@@ -67,8 +67,7 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     from skewless.contract.settings import Settings
     from skewless.infra.ingest.streams.backfill import Backfiller
     from skewless.infra.ingest.streams.streams import Streams
-    from skewless.infra.log.event_rows import event_schema
-    from skewless.infra.log.log_columns import EVENT, KNOWN_AT
+    from skewless.infra.log.log_columns import EVENT, KNOWN_AT, event_schema
     from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.reads.offline.engine import connect
     from skewless.infra.reads.offline.views import OfflineViews

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skewless.training.plots.canvas import Point, series_plot
+from skewless_mlflow.canvas import COLOURS, draw_plot
 
 ROOT = Path(__file__).parents[1]
 AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: first the training data, then the simulation
@@ -34,7 +34,6 @@ _KINDS = {
     "alias": "rollout",
     "proof": "proof",
 }
-_CAPTION = "Log loss: mean of -log of the probability that was given to what came; lower is better."
 
 
 def main() -> None:
@@ -96,14 +95,13 @@ def _jobs(runs: Mapping[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _plot(quality: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    lines = {
-        name: [
-            Point(at_us=int(datetime.fromisoformat(week["since"]).timestamp() * 1e6), value=week["log_loss"])
-            for week in weeks
-        ]
-        for name, weeks in quality.items()
-    }
-    return series_plot("year", "Retrained, and left alone", "log loss", _CAPTION, lines).svg
+    with draw_plot("Retrained, and left alone", "time (UTC)", "log loss", size=(7.2, 3.2)) as canvas:
+        for colour, (name, weeks) in zip(COLOURS, quality.items(), strict=False):
+            times = np.array([datetime.fromisoformat(week["since"]).timestamp() * 1e6 for week in weeks])
+            values = [week["log_loss"] for week in weeks]
+            x = times.astype("datetime64[us]")
+            canvas.axes.plot(x, values, marker="o", markersize=3, color=colour, label=name)
+    return canvas.svg
 
 
 def _mean(weeks: Sequence[Mapping[str, Any]]) -> float:

@@ -177,6 +177,13 @@ class StoredMatrix:
 AnyMatrix = Matrix | StoredMatrix
 
 
+def select_rows(matrix: AnyMatrix, rows: BoolArray | Int64Array) -> AnyMatrix:
+    """Return the rows of a mask, or with numbers, in their order; in memory C-contiguous."""
+    if isinstance(matrix, StoredMatrix):
+        return matrix.select(rows)
+    return np.ascontiguousarray(matrix[rows])
+
+
 def read_batches(matrix: AnyMatrix) -> Iterator[Matrix]:
     """Yield the rows of a matrix in order; a matrix in memory is one batch."""
     if isinstance(matrix, StoredMatrix):

@@ -19,8 +19,8 @@ from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.training.decision import SliceColumn
 from skewless.training.mode_gap import ModeGap
 from skewless.training.row_source import RowSource
-from skewless.training.stored_matrix import AnyMatrix, StoredMatrix, read_batches
-from skewless.training.trainers.port import AnyTrainingSet, StoredTrainingSet, TrainingSet
+from skewless.training.stored_matrix import AnyMatrix, StoredMatrix, read_batches, select_rows
+from skewless.training.trainers.port import AnyTrainingSet, LabelledRows
 from skewless.validation.evaluation.interval import effective_size
 
 
@@ -82,13 +82,12 @@ class TrainingData(ABC):
 
     def select(self, mask: BoolArray) -> AnyMatrix:
         """Return the vectors of the rows of a mask."""
-        matrix = self.matrix
-        return matrix.select(mask) if isinstance(matrix, StoredMatrix) else matrix[mask]
+        return select_rows(self.matrix, mask)
 
     def take(self, rows: npt.NDArray[np.intp]) -> Matrix:
         """Return the vectors of a few rows, by their numbers."""
-        matrix = self.matrix
-        return matrix.select(rows).read(0, len(rows)) if isinstance(matrix, StoredMatrix) else matrix[rows]
+        selected = select_rows(self.matrix, rows.astype(np.int64))
+        return selected.read(0, len(rows)) if isinstance(selected, StoredMatrix) else selected
 
     @property
     def fingerprint(self) -> str:
@@ -120,20 +119,13 @@ class TrainingData(ABC):
 
     def training_rows(self, mask: BoolArray) -> AnyTrainingSet:
         """Return the rows of a mask as the input of a trainer."""
-        rows, labels, weights = self.select(mask), self.labels[mask], self.weights[mask]
-        groups = None if self.groups is None else self.groups[mask]
-        codes = tuple(i for i, name in enumerate(self.names) if name in self.vocabularies)
-        if isinstance(rows, StoredMatrix):
-            return StoredTrainingSet(
-                matrix=rows, labels=labels, feature_names=self.names, categorical=codes, weights=weights, groups=groups
-            )
-        return TrainingSet(
-            matrix=np.ascontiguousarray(rows),
-            labels=labels,
+        return LabelledRows(
+            matrix=self.select(mask),
+            labels=self.labels[mask],
             feature_names=self.names,
-            categorical=codes,
-            weights=weights,
-            groups=groups,
+            categorical=tuple(i for i, name in enumerate(self.names) if name in self.vocabularies),
+            weights=self.weights[mask],
+            groups=None if self.groups is None else self.groups[mask],
         )
 
     def table(self) -> pa.Table:

@@ -1,9 +1,10 @@
-"""Drift by tasks: each counts the predictions of some segments of the log, and the driver adds the counts."""
+"""Counts the predictions of a window for drift: parts of the log are counted alone, large ones by tasks, and added."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ class WindowMeasures:
 
     Args:
         counts: of the served predictions.
-        repeats: see ``ServedScores.repeats``.
+        repeats: see ``mean_repeats``.
         labels: known labels of the predictions, in any order, shape ``(n,)``.
     """
 
@@ -60,34 +61,50 @@ def measure_window(
     """
     register_reader(scores.state.database)  # its segments must stay until the tasks have read them
     segments = open_prediction_log(scores.state).segments()
-    total = sum(segment.rows for segment in segments)
     has_labels = bool(segments and package.profile.get(LABEL))
     outcomes = labelled.outcomes(scores.since_us, scores.until_us, known_by_us) if has_labels else _NOTHING
+    counts, uses, predictions = count_window(package.profile, _feature_names(package)), [], []
+    for part in _count_parts(package, scores, outcomes, segments, engine):
+        own = replace(counts.histograms, counts=np.array(part.body["counts"], dtype=np.int64))
+        counts = counts.add(WindowCounts(rows=part.body["rows"], histograms=own))
+        uses.append(part.uses)
+        predictions.append(part.predictions)
+    return WindowMeasures(
+        counts=counts,
+        repeats=mean_repeats(scores.connection, uses),
+        labels=labelled.match(outcomes, pa.concat_tables(predictions)),
+    )
+
+
+class _Part(NamedTuple):
+    """The counts of a part of the log as plain values, the uses of feature rows, and what may have an outcome."""
+
+    body: dict[str, Any]
+    uses: pa.Table
+    predictions: pa.Table
+
+
+def _count_parts(
+    package: Package, scores: ServedScores, outcomes: OutcomeCandidates, segments: Sequence[Segment], engine: Engine
+) -> Iterator[_Part]:
+    total, storage = sum(segment.rows for segment in segments), scores.state.storage
     if not engine.is_large(total, COST):
-        return WindowMeasures(
-            counts=count_window(package.profile, _feature_names(package), scores.batches()),
-            repeats=scores.repeats(),
-            labels=labelled.match(outcomes, scores.with_outcome(outcomes.by_id, outcomes.by_key)),
-        )
+        yield _count_part(package, scores, outcomes.by_id, outcomes.by_key)
+        return
 
     def plan_tasks() -> Sequence[Task]:
         return _plan_tasks(package, scores, outcomes, segments, engine)
 
-    counts, storage = count_window(package.profile, _feature_names(package)), scores.state.storage
-    uses, predictions = [], []
     with engine.run("drift", "counting predictions", total, plan_tasks) as results:
         for result in results:
-            body, *stored = result.objects
-            part = read_json(storage, body)
-            own = replace(counts.histograms, counts=np.array(part["counts"], dtype=np.int64))
-            counts = counts.add(WindowCounts(rows=part["rows"], histograms=own))
-            uses.append(read_table(storage, stored[0]))
-            predictions.append(read_table(storage, stored[1]))
-        return WindowMeasures(
-            counts=counts,
-            repeats=mean_repeats(scores.connection, uses),
-            labels=labelled.match(outcomes, pa.concat_tables(predictions)),
-        )
+            body, *tables = result.objects
+            yield _Part(read_json(storage, body), *(read_table(storage, stored) for stored in tables))
+
+
+def _count_part(package: Package, scores: ServedScores, ids: pa.Table, keys: Sequence[tuple[str, pa.Table]]) -> _Part:
+    counts = count_window(package.profile, _feature_names(package), scores.batches())
+    body = {"rows": counts.rows, "counts": counts.histograms.counts.tolist()}
+    return _Part(body, scores.uses(), scores.with_outcome(ids, keys))
 
 
 def _plan_tasks(
@@ -139,10 +156,8 @@ def count(task: Task) -> TaskResult:
         until_us=task.snapshot["until"],
         only=task.inputs[places:],
     )
-    counts = count_window(package.profile, _feature_names(package), scores.batches())
     ids, *keys = (read_table(state.storage, stored) for stored in task.inputs[:places])
-    tables = [scores.uses(), scores.with_outcome(ids, list(zip(given["keys"], keys, strict=True)))]
-    body = {"rows": counts.rows, "counts": counts.histograms.counts.tolist()}
+    body, *tables = _count_part(package, scores, ids, list(zip(given["keys"], keys, strict=True)))
     return TaskResult(
         objects=(
             write_json(state.storage, task.job, body),

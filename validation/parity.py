@@ -1,28 +1,43 @@
-"""Parity: compares online values of some entities with the accepted log, bit for bit (SEMANTICS 7.1)."""
+"""Parity: compares online values of some entities with the accepted log, bit for bit (SEMANTICS 7.1).
+
+Many entities are compared by tasks: each compares those of its buckets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array
-from skewless.contract.clock import Clock
+from skewless.contract.clock import Clock, open_clock
+from skewless.contract.columns import digest
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.models.verdicts.last_verdicts import LastParity, save_last
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.infra.reads.engines.engine import Engine
+from skewless.infra.reads.engines.engine import Engine, open_project
+from skewless.infra.reads.engines.results import read_json, write_json, write_table
+from skewless.infra.reads.engines.task import Task, TaskResult
+from skewless.infra.reads.engines.view_reads import bucket_rows, plan_of, read_buckets, sort_by_bucket
 from skewless.infra.reads.offline.views import OfflineViews
+from skewless.infra.reads.online.marker_history import MarkerHistory
 from skewless.infra.reads.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.reads.online.store import open_blocking_reader
 from skewless.validation.parity_checker import ParityChecker, ParityResult
-from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
-from skewless.validation.parity_tasks import COST, compare_on_engine, open_checker
+from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport, ViewParity
+from skewless.validation.parity_rows import RowParity
+from skewless.validation.parity_windows import WindowParity
 
+# An entity is read from the online store, and computed from all its events or rows in the log.
+_COST = 1_000
 _RESTORED_KEYS = 100_000  # of one comparison, which scans the keys of the whole log
 _ROUNDS = 4  # repeats of the comparison for states that a worker changes meanwhile
 
@@ -101,29 +116,54 @@ class Parity:
     def _check_view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:
         checker = open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
         keys = checker.sample(sample, seed)
-        if self.engine is not None and self.engine.is_large(keys.num_rows, COST):
-            report, rows = compare_on_engine(
-                self.plan, view, keys, views=self.views, engine=self.engine, redis_url=self.redis_url
-            )
-            report.view = self.labels(view)
-            if repair is not None:
-                faulty = keys.take(int64_array(np.array(rows, np.int64)))
-                report.left = _repair(checker, checker.check(faulty), repair) if rows else []
-            return report
-        result = checker.check(keys)
-        compared = int(result.available.sum())
         report = ViewParity(
             view=self.labels(view),
             hash=view.hash,
             kind="windowed" if isinstance(view, WindowView) else "batch",
-            at_us=result.at_us,
-            compared=compared,
-            unavailable=result.keys.num_rows - compared,
-            mismatches=list(result.faults.values()),
+            at_us=0,
+            compared=0,
+            unavailable=0,
         )
+        faults: list[tuple[int, Mismatch]] = []
+        for part in self._compare(view, checker, keys):
+            report.at_us = max(report.at_us, part["at_us"])
+            report.compared += part["compared"]
+            report.unavailable += part["unavailable"]
+            faults += [(row, Mismatch(**{**item, "cause": ParityFault(item["cause"])})) for row, item in part["faults"]]
+        faults.sort(key=lambda fault: fault[0])
+        report.mismatches = [fault for _, fault in faults]
         if repair is not None:
-            report.left = _repair(checker, result, repair)
+            faulty = keys.take(int64_array(np.array([row for row, _ in faults], np.int64)))
+            report.left = _repair(checker, checker.check(faulty), repair) if faults else []
         return report
+
+    def _compare(self, view: View | WindowView, checker: ParityChecker, keys: pa.Table) -> Iterator[dict[str, Any]]:
+        """Yield the results of ``compare_keys`` for parts of the keys."""
+        engine, storage = self.engine, self.views.state.storage
+        if engine is None or not engine.is_large(keys.num_rows, _COST):
+            yield compare_keys(checker, keys, np.arange(keys.num_rows))
+            return
+        alone, columns = plan_of(view, self.plan.project, self.plan.buckets), [column.name for column in view.keys]
+
+        def plan_tasks() -> Sequence[Task]:
+            # No two runs have one identity: the online store changes.
+            snapshot = {"at_us": self.views.state.database.now_us()}
+            folder = f"inputs-{digest([alone.hash, snapshot])}"
+            stored = write_table(storage, folder, sort_by_bucket(keys, columns, alone.buckets))
+            return engine.split(
+                "parity",
+                alone.buckets,
+                connection=self.views.connection,
+                plan=alone.hash,
+                snapshot=snapshot,
+                parameters={"plan": alone.as_dict()},
+                inputs=(stored,),
+                secrets={"redis_url": self.redis_url},
+            )
+
+        with engine.run("parity", "comparing states", keys.num_rows, plan_tasks) as results:
+            for result in results:
+                yield read_json(storage, result.objects[0])
 
 
 def _repair(checker: ParityChecker, result: ParityResult, store: OnlineStore) -> list[Mismatch]:
@@ -137,3 +177,50 @@ def _repair(checker: ParityChecker, result: ParityResult, store: OnlineStore) ->
         result = checker.check(result.keys.take(pa.array(result.repairable)))
         remaining += [fault for fault in result.faults.values() if not fault.repairable]
     return remaining + [fault for fault in result.faults.values() if fault.repairable]
+
+
+def open_checker(
+    plan: FeaturePlan, view: View | WindowView, *, views: OfflineViews, reader: BlockingOnlineReader, clock: Clock
+) -> ParityChecker:
+    """Return the checker of a view of a plan."""
+    # From the log: a server that lost writes has markers behind it, and is unavailable instead of different (SEMANTICS
+    # 4.5).
+    history = MarkerHistory.from_runs(views.state, [plan])
+    project = plan.project
+    if isinstance(view, WindowView):
+        return WindowParity(project=project, view=view, views=views, reader=reader, marker_history=history, clock=clock)
+    return RowParity(project=project, view=view, views=views, reader=reader, marker_history=history, clock=clock)
+
+
+def compare_keys(checker: ParityChecker, keys: pa.Table, rows: Int64Array) -> dict[str, Any]:
+    """Return the parity of some entities as plain values; each fault has the number of its entity in ``rows``."""
+    result = checker.check(keys)
+    compared = int(result.available.sum())
+    return {
+        "at_us": result.at_us,
+        "compared": compared,
+        "unavailable": keys.num_rows - compared,
+        "faults": sorted((int(rows[row]), asdict(fault)) for row, fault in result.faults.items()),
+    }
+
+
+def compare(task: Task) -> TaskResult:
+    """Compare the entities of a task's buckets; the result has the mismatches."""
+    plan = FeaturePlan.from_dict(task.parameters["plan"])
+    project = open_project(task, plan.buckets)
+    views = project.views
+    (view,) = plan.all_views
+    rows = read_buckets(views.state.storage, task)
+    body: dict[str, Any] = {"at_us": 0, "compared": 0, "unavailable": 0, "faults": []}
+    if rows.num_rows:
+        with closing(open_blocking_reader(project.settings.redis_url or "")) as reader:
+            checker = open_checker(plan, view, views=views, reader=reader, clock=open_clock(project.settings.clock))
+            body = compare_keys(checker, rows.select([column.name for column in view.keys]), bucket_rows(rows))
+    stored = write_json(views.state.storage, task.job, body)
+    checked = digest({name: value for name, value in body.items() if name != "at_us"})
+    return TaskResult(
+        objects=(stored,),
+        rows=rows.num_rows,
+        digest=checked,
+        basis=str(body["at_us"]),  # the online store of that time
+    )

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.readers import list_readers
 from skewless.infra.platform.storage.database import Database, Row
 from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.platform.storage.project_state import ProjectState
 
 SEGMENT_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
 _INSERT = f"INSERT INTO segments (partition, {SEGMENT_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS_UNCHANGED = ""
+IMPORTED = "/import/"  # part of the names of partitions with imported events
 End = tuple[int, int, int]  # of an application: the first and the last position, and the time in microseconds
 # An object that no log has and that is older belongs to no running append, because those are refused much earlier.
 ORPHAN_AGE_US = 86_400_000_000
@@ -340,3 +342,18 @@ def decode_segment(row: Row) -> Segment:
     """Return a segment from the columns ``SEGMENT_FIELDS``."""
     first, last, *stored, at_us, known_us, is_merged, is_proven = row
     return Segment(first, last, StoredObject(*stored), at_us, known_us, bool(is_merged), bool(is_proven))
+
+
+def source_logs(source: str) -> str:
+    """Return the name below which all log partitions of a source are, each below its stream's epoch."""
+    return f"events/{source}"
+
+
+def log_partitions(state: ProjectState, source: str) -> list[str]:
+    """Return the names of the log partitions of a source, sorted."""
+    return list(log_ends(state, source))
+
+
+def log_ends(state: ProjectState, source: str) -> Mapping[str, int]:
+    """Return the last position of each log partition of a source, by name; -1 if it is empty."""
+    return Catalog(state.database).ends(source_logs(source))

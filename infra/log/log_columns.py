@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.errors import StoreError
+from skewless.contract.windows.view import EventSource
 
 SEQ = "__seq"
 EVENT = "__event_ts"
@@ -23,6 +25,9 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 KNOWN_AT = "__known_at"
+SOURCE_POS = "__source_pos"
+EVENT_ID = "__event_id"
+DECLARED = "__declared"
 ERASED = "erased"  # the reason in ``__reject`` of a row whose values were erased
 
 
@@ -116,3 +121,23 @@ def fill_known_at(rows: pa.Table, known_us: int) -> pa.Table:
 
         known = pc.coalesce(column, known)
     return rows.set_column(rows.schema.get_field_index(KNOWN_AT), KNOWN_AT, known)
+
+
+def event_schema(source: EventSource) -> pa.Schema:
+    """Return the columns of a source's log rows, without their position.
+
+    Times are int64 microseconds. ``__event_ts`` of a rejected row without an event time is its time of arrival.
+    ``__source_pos`` is the position in the stream. ``__reject`` is the reason for a quarantined row, and ``__raw`` its
+    message. Backfilled rows of history also have ``__declared``: their ``__known_at`` was declared, not measured. In
+    other rows, and in logs without the column, it is null.
+    """
+    event_columns = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
+    added_columns = [
+        pa.field(EVENT, pa.int64()),
+        pa.field(INGEST, pa.int64()),
+        pa.field(SOURCE_POS, pa.int64()),
+        pa.field(EVENT_ID, pa.string()),
+        pa.field(REJECT, pa.string()),
+        pa.field(RAW, pa.binary()),
+    ]
+    return pa.schema([*event_columns, *added_columns])

@@ -27,8 +27,7 @@ from skewless.contract.windows.state_layout import EventOrigins, partition_numbe
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.ingest.streams.decode import Decoder, convert_values
 from skewless.infra.ingest.streams.event_ids import IdIndex, digest_ids
-from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.log_columns import EVENT, REJECT
+from skewless.infra.log.log_columns import EVENT, EVENT_ID, REJECT
 from skewless.infra.reads.offline import arrays
 
 TimeValue: TypeAlias = datetime | str | int

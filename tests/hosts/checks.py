@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.records.predictions.segments import open_prediction_log, prediction_files

@@ -26,12 +26,10 @@ from skewless.infra.ingest.streams.importing import ImportResult
 from skewless.infra.ingest.streams.partition_worker import PartitionWorker
 from skewless.infra.ingest.streams.port import Messages, Partition
 from skewless.infra.ingest.streams.source_counts import SourceCounts
-from skewless.infra.log.catalog import End, Segment
+from skewless.infra.log.catalog import End, Segment, log_partitions
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.log_columns import INGEST, REJECT
+from skewless.infra.log.log_columns import EVENT_ID, INGEST, REJECT
 from skewless.infra.log.partition_log import Check, PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from skewless.infra.reads.offline.engine import connect

@@ -17,8 +17,8 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.ingest.streams.streams import Assignment
 from skewless.infra.ingest.streams.worker import Worker
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.reads.online.port import OnlineStore
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view

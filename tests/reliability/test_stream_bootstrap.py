@@ -15,9 +15,8 @@ import redis
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
+from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ, SOURCE_POS, event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.marker_history import MarkerHistory

@@ -17,8 +17,8 @@ from skewless.infra.ingest.streams.port import EventStream, OpenStream, Rebalanc
 from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.ingest.streams.worker import _PAUSE
 from skewless.infra.ingest.streams.worker_group import WorkerGroup
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.host.processes import ProcessRecord, read_processes
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.engine import connect

@@ -22,10 +22,10 @@ from skewless.contract.windows.view import Aggregate, EventSource, Function, Win
 from skewless.infra.ingest.streams.backfill import Backfiller
 from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.ingest.streams.streams import Streams
-from skewless.infra.log.event_rows import event_schema
+from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.generations import Generations
+from skewless.infra.log.log_columns import event_schema
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import source_logs
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.engine import connect
 from skewless.infra.reads.offline.views import OfflineViews

@@ -30,11 +30,10 @@ from skewless.infra.ingest.streams.port import OpenStream
 from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.ingest.streams.worker import Worker
-from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.log_columns import EVENT, EVENT_ID, REJECT, SEQ, SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.engine import connect
 from skewless.infra.reads.offline.log_parts import read_log_partitions

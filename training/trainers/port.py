@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import Algorithm, ModelSpec, Task
 from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
-from skewless.training.stored_matrix import StoredMatrix, read_batches
+from skewless.training.stored_matrix import AnyMatrix, StoredMatrix, read_batches, select_rows
 
 _THRESHOLDS_PER_FEATURE = 40
 # LightGBM has gains for the labels 0 to 30 by default.
@@ -44,11 +44,15 @@ _SPEC_FIELDS = {
 }
 
 
+_MatrixT_co = TypeVar("_MatrixT_co", bound=AnyMatrix, covariant=True)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledRows:
-    """The rows of a training set without their features.
+class LabelledRows(Generic[_MatrixT_co]):
+    """Rows for training or validation; their features are in memory, or in the storage.
 
     Args:
+        matrix: ``(n, n_features)`` float64, NaN is missing; in memory C-contiguous.
         labels: ``(n,)`` float64, finite; 0 or 1 for a binary task, 0, 1, ... for a multiclass task, the relevance
             of a row (an integer of 0 or more) for ranking.
         feature_names: names of the columns, in order.
@@ -57,16 +61,18 @@ class LabelledRows:
         groups: ``(n,)`` int64, equal for rows of one query, for ranking.
     """
 
+    matrix: _MatrixT_co
     labels: Vector
     feature_names: tuple[str, ...]
     categorical: tuple[int, ...] = ()
     weights: Vector | None = None
     groups: NDArray[np.int64] | None = None
 
-    def _check(self, shape: tuple[int, ...]) -> None:
-        """Check that the parts fit to a matrix."""
-        rows = shape[0]
-        if rows == 0 or shape[1:] != (len(self.feature_names),):
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        rows, shape = self.matrix.shape[0], self.matrix.shape
+        is_float64 = isinstance(self.matrix, StoredMatrix) or self.matrix.dtype == np.float64
+        if not is_float64 or rows == 0 or shape[1:] != (len(self.feature_names),):
             actual = f"{shape} for {len(self.feature_names)} names"
             raise SourceError("training matrix", "does not fit its names", value=actual, fix="give float64 rows")
         if self.labels.shape != (rows,) or not np.isfinite(self.labels).all():
@@ -78,58 +84,21 @@ class LabelledRows:
         if self.groups is not None and self.groups.shape != (rows,):
             raise SourceError("training groups", "do not fit the rows", fix="give one number per row")
 
-    def _order(self, rows: NDArray[np.int64]) -> Self:
+    def order(self, rows: NDArray[np.int64]) -> Self:
+        """Return the rows in another order."""
         weights, groups = self.weights, self.groups
         return replace(
             self,
+            matrix=cast("_MatrixT_co", select_rows(self.matrix, rows)),
             labels=self.labels[rows],
             weights=None if weights is None else weights[rows],
             groups=None if groups is None else groups[rows],
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingSet(LabelledRows):
-    """Rows for training or validation, in memory.
-
-    Args:
-        matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
-    """
-
-    matrix: Matrix
-
-    def __post_init__(self) -> None:
-        """Check that the parts fit together."""
-        if self.matrix.dtype != np.float64:
-            actual = f"{self.matrix.dtype} {self.matrix.shape}"
-            raise SourceError("training matrix", "does not fit its names", value=actual, fix="give float64 rows")
-        self._check(self.matrix.shape)
-
-    def order(self, rows: NDArray[np.int64]) -> TrainingSet:
-        """Return the rows in another order."""
-        return replace(self._order(rows), matrix=np.ascontiguousarray(self.matrix[rows]))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StoredTrainingSet(LabelledRows):
-    """Rows for training or validation, whose features are not in memory.
-
-    Args:
-        matrix: ``(n, n_features)``.
-    """
-
-    matrix: StoredMatrix
-
-    def __post_init__(self) -> None:
-        """Check that the parts fit together."""
-        self._check(self.matrix.shape)
-
-    def order(self, rows: NDArray[np.int64]) -> StoredTrainingSet:
-        """Return the rows in another order."""
-        return replace(self._order(rows), matrix=self.matrix.select(rows))
-
-
-AnyTrainingSet = TrainingSet | StoredTrainingSet
+TrainingSet = LabelledRows[Matrix]
+StoredTrainingSet = LabelledRows[StoredMatrix]
+AnyTrainingSet = LabelledRows[AnyMatrix]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,7 +211,7 @@ class Parameters:
     early_stopping: int | None
 
 
-def split_parameters(spec: ModelSpec, validation: LabelledRows | None) -> Parameters:
+def split_parameters(spec: ModelSpec, validation: AnyTrainingSet | None) -> Parameters:
     """Return the user's parameters, with early stopping separated, because the training loop handles it.
 
     Raises:
@@ -263,7 +232,7 @@ def split_parameters(spec: ModelSpec, validation: LabelledRows | None) -> Parame
     return Parameters({key: value for key, value in spec.params.items() if key != _EARLY_STOPPING}, stopping)
 
 
-def row_weights(rows: LabelledRows, spec: ModelSpec) -> Vector | None:
+def row_weights(rows: AnyTrainingSet, spec: ModelSpec) -> Vector | None:
     """Return sample weight times class weight per row, None if all rows have equal weights."""
     if spec.class_weight == 1.0 or spec.task != "binary":
         return rows.weights
@@ -286,7 +255,7 @@ def check_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
         )
 
 
-def check_labels(rows: LabelledRows, spec: ModelSpec) -> None:
+def check_labels(rows: AnyTrainingSet, spec: ModelSpec) -> None:
     """Check that the labels fit the task.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import xgboost as xgb
@@ -18,13 +18,13 @@ from skewless.infra.models.runtimes.candidates import find_providers
 from skewless.infra.models.runtimes.port import Matrix, Scores, Vector
 from skewless.infra.platform.storage.durable import make_folder
 from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.training.stored_matrix import StoredMatrix
 from skewless.training.trainers.port import (
     AnyTrainingSet,
     Parameters,
     Queries,
     StoredTrainingSet,
     TrainedModel,
-    TrainingSet,
     cap_thresholds,
     check_labels,
     row_weights,
@@ -77,7 +77,8 @@ class XGBoostTrainer:
                 fix="set ModelSpec.device",
             )
         problem: str | None = None
-        can_train_on_gpu = spec.device != "cpu" and isinstance(rows, TrainingSet) and not self._gpu_failed
+        is_stored = isinstance(rows.matrix, StoredMatrix)
+        can_train_on_gpu = spec.device != "cpu" and not is_stored and not self._gpu_failed
         if can_train_on_gpu and can_use_gpu():
             try:
                 booster, learning = self._boost(rows, spec, validation, params, "cuda")
@@ -158,9 +159,10 @@ class XGBoostTrainer:
         types = ["c" if index in rows.categorical else "q" for index in range(len(rows.feature_names))]
         fields = {"feature_types": types} if rows.categorical else {}
         weights = row_weights(ordered, spec) if queries is None else queries.weights()
-        if isinstance(ordered, TrainingSet):
+        matrix = ordered.matrix
+        if not isinstance(matrix, StoredMatrix):
             return xgb.DMatrix(
-                ordered.matrix,
+                matrix,
                 label=ordered.labels,
                 weight=weights,
                 qid=ordered.groups if queries else None,
@@ -168,9 +170,10 @@ class XGBoostTrainer:
                 nthread=self._threads,
                 **fields,
             )
-        make_folder(ordered.matrix.scratch)
-        folder = stack.enter_context(TemporaryDirectory(dir=ordered.matrix.scratch))
-        pages = _Pages(ordered, weights, None if queries is None else queries.sizes, fields, f"{folder}/pages")
+        make_folder(matrix.scratch)
+        folder = stack.enter_context(TemporaryDirectory(dir=matrix.scratch))
+        stored = cast("StoredTrainingSet", ordered)
+        pages = _Pages(stored, weights, None if queries is None else queries.sizes, fields, f"{folder}/pages")
         return xgb.ExtMemQuantileDMatrix(
             pages,
             max_bin=params.values.get("max_bin"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.changes import Change
 from skewless.contract.columns import digest
 from skewless.contract.destinations import check_sinks
@@ -29,7 +32,6 @@ from skewless.infra.definitions.plans.applied_plan import (
     read_valid,
     save_applied,
 )
-from skewless.infra.definitions.plans.event_sums import check_logged_types, check_sums
 from skewless.infra.definitions.plans.needed_views import CHAMPION, NeededViewsMonitor
 from skewless.infra.definitions.plans.plan_effects import (
     BrokenVersion,
@@ -41,9 +43,9 @@ from skewless.infra.definitions.plans.plan_effects import (
     Training,
 )
 from skewless.infra.definitions.plans.reverts import NO_PLAN, check_expected, compare_all, find_reverts
+from skewless.infra.log.catalog import log_ends, log_partitions
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.models.packages.package import read_spec
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.formats.codec import check_formats
@@ -54,6 +56,7 @@ from skewless.infra.reads.offline.labels import find_labels, label_columns, labe
 from skewless.infra.reads.offline.log_parts import read_log_partitions
 from skewless.infra.reads.offline.source_columns import check_columns, check_view
 from skewless.infra.reads.offline.sources import Table, find_table, has_files, is_remote, view_table
+from skewless.infra.reads.offline.window_events import LogPartition, WindowEvents
 from skewless.infra.reads.online.build_rate import estimate_build_s
 
 if TYPE_CHECKING:
@@ -339,3 +342,49 @@ def _identity(declared: CompiledRepo | AppliedPlan) -> str:
     """Return a digest of the plan, the models and the decision streams as JSON, in which lists are tuples, too."""
     parts = [[item.as_dict() for item in items] for items in (declared.models, declared.decisions)]
     return digest([declared.plan.as_dict(), *parts])
+
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def check_logged_types(state: ProjectState, source: EventSource) -> None:
+    """Check that the log of a source has its columns with the declared types: else a stream worker would fail later.
+
+    Args:
+        state: of the project.
+
+    Raises:
+        SourceError: the log has a column with another type.
+        StoreError: a file of the log is corrupt.
+    """
+    for partition in log_partitions(state, source.name):
+        logged = {field.name: field.type for field in PartitionLog(state, partition).schema()}
+        for column in source.columns:
+            logged_type = logged.get(column.name, pa.null())
+            if not pa.types.is_null(logged_type) and logged_type != arrow_type(column.dtype):
+                name = next((str(dtype) for dtype in DType if arrow_type(dtype) == logged_type), str(logged_type))
+                raise SourceError(
+                    f"event source {source.name!r} column {column.name!r}",
+                    f"is declared as {column.dtype}, but is {name} in the log",
+                    fix="use a new name for the column with the new type",
+                )
+
+
+def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPartition]) -> None:
+    """Check that no accepted event has a value too large for an exact sum: it would not count in the view.
+
+    New events with such values are rejected (SEMANTICS 3.9).
+
+    Raises:
+        SourceError: names the column and the number of such events.
+    """
+    for column, count in WindowEvents(connection, view, parts, {}, known=False).count_unsummable().items():
+        digits = view.scales.get(column, 0)
+        lower = f"lower the tag skewless.scale.{column}, which is {digits}, or " if digits else ""
+        raise SourceError(
+            f"windowed view {view.name!r} column {column!r}",
+            "has values in accepted events that are too large for an exact sum",
+            value=f"{count} {'event' if count == 1 else 'events'}",
+            fix=f"{lower}exclude these events with a bool column and the tag skewless.where",
+        )

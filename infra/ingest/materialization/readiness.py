@@ -14,7 +14,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.ingest.materialization.materialize import Check, Materializer
 from skewless.infra.ingest.streams.backfill import Backfiller
 from skewless.infra.ingest.streams.streams import Streams
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.reads.online.port import OnlineStore
 from skewless.infra.reads.online.store import open_online_store
 

@@ -19,11 +19,10 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.ingest.streams.state_writer import PENDING_US, StateWriter
 from skewless.infra.ingest.streams.streams import Streams
 from skewless.infra.log.bucket_order import BucketOrder
-from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.catalog import IMPORTED, Catalog, log_ends, log_partitions
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.generations import Generation
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions
 from skewless.infra.platform.host.priority import run_at_low_priority
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.reads.engines.engine import Engine, open_project

@@ -19,8 +19,7 @@ from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
-from skewless.infra.log.log_columns import EVENT, INGEST, RAW, REJECT
+from skewless.infra.log.log_columns import EVENT, EVENT_ID, INGEST, RAW, REJECT, SOURCE_POS, event_schema
 from skewless.infra.platform.formats.codec import EventReader
 from skewless.infra.platform.formats.frame import PayloadError
 

@@ -19,11 +19,9 @@ import pyarrow.compute as pc
 from skewless.contract.errors import ConflictError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.catalog import End, Segment
-from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.log_columns import INGEST, REJECT
+from skewless.infra.log.catalog import End, Segment, log_ends
+from skewless.infra.log.log_columns import EVENT_ID, INGEST, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.platform.storage.project_state import ProjectState
 
 Digests = npt.NDArray[np.uint64]  # shape (2, n): the two halves of n digests

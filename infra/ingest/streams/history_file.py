@@ -18,10 +18,9 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.catalog import log_partitions
+from skewless.infra.log.log_columns import EVENT_ID, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.matched_rows import copy_to_table
 from skewless.infra.reads.offline.source_columns import check_columns

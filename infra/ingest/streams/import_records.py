@@ -21,10 +21,9 @@ from skewless.contract.columns import Column
 from skewless.contract.errors import StoreError
 from skewless.contract.plain_record import build_record
 from skewless.infra.ingest.streams.history_file import HistoryFile, RowDigest, digest_rows
-from skewless.infra.log.event_rows import SOURCE_POS
-from skewless.infra.log.log_columns import EVENT, REJECT
+from skewless.infra.log.catalog import IMPORTED, source_logs
+from skewless.infra.log.log_columns import EVENT, REJECT, SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, source_logs
 from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.platform.storage.leases import Lease, Leases
 from skewless.infra.platform.storage.project_state import ProjectState

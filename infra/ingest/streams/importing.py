@@ -36,11 +36,10 @@ from skewless.infra.ingest.streams.import_records import FilePrefix, ImportRecor
 from skewless.infra.ingest.streams.partition_worker import IdlePartitions
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.streams import Streams
+from skewless.infra.log.catalog import IMPORTED, log_ends, log_partitions, source_logs
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
-from skewless.infra.log.event_rows import DECLARED
-from skewless.infra.log.log_columns import KNOWN_AT, REJECT
+from skewless.infra.log.log_columns import DECLARED, KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_logs
 from skewless.infra.platform.storage.leases import Lease, Leases
 from skewless.infra.reads.online.store import open_online_store
 

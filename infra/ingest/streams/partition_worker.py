@@ -17,12 +17,10 @@ from skewless.infra.ingest.streams.event_ids import EventIds
 from skewless.infra.ingest.streams.port import Messages, Partition
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.state_writer import PENDING_US, Selected, StateWriter
-from skewless.infra.log.catalog import End, Segment
+from skewless.infra.log.catalog import IMPORTED, End, Segment, log_partitions
 from skewless.infra.log.daily_counts import RowCounts
-from skewless.infra.log.event_rows import SOURCE_POS
-from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ, SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.port import Marker
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, fields
 
+from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.daily_counts import DailyCounts, RowCounts
-from skewless.infra.log.partitions import source_logs
 
 
 @dataclass(kw_only=True)

@@ -24,10 +24,10 @@ from skewless.infra.ingest.streams.port import EventSender, OpenStream, require_
 from skewless.infra.ingest.streams.redis_link import open_sender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.ingest.streams.state_writer import StateWriter
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.formats.codec import open_event_reader
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.engines.engine import Engine

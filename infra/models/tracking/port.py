@@ -32,7 +32,8 @@ class TrackedRun:
         metrics: measurements after training.
         tags: its origin: plan, data, code.
         package: the package folder, which is copied.
-        documents: additional texts (plots, curves), by their paths.
+        curves: of its evaluation, for plots; see ``Package.curves``.
+        documents: additional texts, by their paths.
     """
 
     model: str
@@ -43,6 +44,7 @@ class TrackedRun:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     package: Path
+    curves: Mapping[str, Any] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,15 +74,10 @@ class Tracker(Protocol):
         ...
 
 
-def describe_package(package: Package, documents: Mapping[str, str]) -> TrackedRun:
-    """Return the run that describes a package.
-
-    Args:
-        documents: additional texts to show, by path.
-    """
+def describe_package(package: Package) -> TrackedRun:
+    """Return the run that describes a package."""
     importance = package.about.get("importance")
-    if importance:
-        documents = {**documents, "importance.json": json.dumps(importance, indent=1, sort_keys=True)}
+    documents = {"importance.json": json.dumps(importance, indent=1, sort_keys=True)} if importance else {}
     return TrackedRun(
         model=package.name,
         version=package.version,
@@ -90,6 +87,7 @@ def describe_package(package: Package, documents: Mapping[str, str]) -> TrackedR
         metrics={name: float(value) for name, value in package.metrics.items() if _is_number(value)},
         tags=_tags(package),
         package=package.path,
+        curves=package.curves,
         documents=documents,
     )
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.state_layout import NEVER
-from skewless.infra.log.event_rows import DECLARED
-from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT, SEQ
+from skewless.infra.log.catalog import IMPORTED, log_partitions
+from skewless.infra.log.log_columns import DECLARED, EVENT, INGEST, KNOWN_AT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.platform.storage.project_state import ProjectState

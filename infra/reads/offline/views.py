@@ -16,9 +16,9 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.bucket_order import BucketRange
+from skewless.infra.log.catalog import log_ends, log_partitions
 from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends, log_partitions
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.platform.storage.project_state import ProjectState

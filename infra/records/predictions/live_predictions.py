@@ -35,7 +35,7 @@ _USES_SQL = f"""
 # (sum w)^2 / sum w^2. Integers, so that neither the order of the rows nor their division into parts counts.
 _REPEATS_SQL = """
     SELECT view, sum(CASE WHEN seq >= 0 THEN n::HUGEINT * n::HUGEINT ELSE n::HUGEINT END), sum(n)::HUGEINT
-    FROM (SELECT view, hash, seq, sum(n) AS n FROM {uses} GROUP BY ALL) GROUP BY view
+    FROM (SELECT view, hash, seq, sum(n) AS n FROM uses GROUP BY ALL) GROUP BY view
 """
 # The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
 # the vectors of selected rows are read.
@@ -53,6 +53,7 @@ _VECTORS_SQL = f"""
     SELECT part, version, predictions, vector FROM {ROWS_SQL} AS log
     JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
 """
+_USES = pa.schema([("view", pa.string()), ("hash", pa.string()), ("seq", pa.int64()), ("n", pa.int64())])
 _WITH_OUTCOME = pa.schema([*map(SCHEMA.field, ("id", "t", "version", "role", "inputs")), ("has_keys", pa.bool_())])
 _SAMPLE = pa.schema(
     [("part", pa.int64()), SCHEMA.field("version"), ("predictions", pa.int64()), SCHEMA.field("vector")]
@@ -106,21 +107,6 @@ class ServedScores:
                     rows = pa.Table.from_batches([batch])
                     yield LivePredictions(vectors=decode_matrix(rows["vector"]), scores=numbers(rows["score"]))
 
-    def repeats(self) -> dict[str, float]:
-        """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
-
-        The effective sample size is smaller than the number of predictions by this factor (the design effect of Kish,
-        Survey Sampling, 1965).
-
-        Raises:
-            StoreError: a log file is corrupt.
-        """
-        if not self._files:
-            return {}
-        with translate_query_errors("prediction log"):
-            query = _REPEATS_SQL.format(uses=f"({_USES_SQL})")
-            return _divide(self.connection.sql(query, params=self._values))
-
     def uses(self) -> pa.Table:
         """Return how often each feature row was used: ``view``, ``hash``, ``seq`` and ``n``, sorted.
 
@@ -129,6 +115,8 @@ class ServedScores:
         Raises:
             StoreError: a log file is corrupt.
         """
+        if not self._files:
+            return pa.Table.from_batches([], _USES)  # `empty_table` imports pandas
         query = f"{_USES_SQL} ORDER BY ALL"
         with translate_query_errors("prediction log"):
             return self.connection.sql(query, params=self._values).to_arrow_table()
@@ -173,15 +161,18 @@ class ServedScores:
 
 
 def mean_repeats(connection: duckdb.DuckDBPyConnection, uses: Sequence[pa.Table]) -> dict[str, float]:
-    """Return ``ServedScores.repeats`` of a log from the ``uses`` of its parts."""
+    """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
+
+    The effective sample size is smaller than the number of predictions by this factor (the design effect of Kish,
+    Survey Sampling, 1965).
+
+    Args:
+        uses: ``ServedScores.uses`` of the parts of a log.
+    """
     with connection.cursor() as cursor:
         cursor.register("uses", pa.concat_tables(uses))
-        return _divide(cursor.sql(_REPEATS_SQL.format(uses="uses")))
-
-
-def _divide(sums: duckdb.DuckDBPyRelation) -> dict[str, float]:
-    # Python's division of integers is exact up to the last bit.
-    return {view: squares / total for view, squares, total in sums.fetchall()}
+        # Python's division of integers is exact up to the last bit.
+        return {view: squares / total for view, squares, total in cursor.sql(_REPEATS_SQL).fetchall()}
 
 
 def sample_log(

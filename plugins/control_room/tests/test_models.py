@@ -13,7 +13,6 @@ from skewless.contract.errors import RequestError, ScopeError, StoreError
 from skewless.contract.feedback import Outcome
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.infra.records.predictions.counts import HOUR_US, count_predictions
 from skewless.project import Project
 from skewless_control_room.app import to_json
 from skewless_control_room.page import Known, Query, Unknown
@@ -21,6 +20,7 @@ from skewless_control_room.pages import model, model_parts, model_version, model
 from skewless_control_room.pages.model import read_model
 from skewless_control_room.pages.model_version import read_version
 from skewless_control_room.pages.models import read_models
+from skewless_control_room.prediction_counts import HOUR_US, count_predictions
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.rollouts import NEW, OLD
 from tests.worlds.trained import MODEL, Sandbox, ask

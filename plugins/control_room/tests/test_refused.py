@@ -13,7 +13,7 @@ from plugins.control_room.tests.shown_pages import NOWHERE, read_empty, show
 from skewless.contract.errors import ConflictError, GateError, RequestError
 from skewless.infra.ingest.materialization.skipped_rows import save_skipped
 from skewless.infra.log.daily_counts import DAY_US, DailyCounts, RowCounts
-from skewless.infra.log.event_rows import event_schema
+from skewless.infra.log.log_columns import event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run, RunId

@@ -29,9 +29,9 @@ from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.ingest.streams.decider import EventDecider
 from skewless.infra.ingest.streams.streams import Streams
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.models.packages.package import PackageContents, pin_plan
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.models.packages.writer import write_package

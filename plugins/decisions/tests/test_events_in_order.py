@@ -22,9 +22,8 @@ from skewless.contract.decisions import CONDITION_OUTPUTS, Crosses, Direction
 from skewless.contract.errors import StoreError
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
-from skewless.infra.log.catalog import Segment
+from skewless.infra.log.catalog import Segment, log_ends
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.reads.online.redis_store import BlockingReader
 from skewless_decisions.decision_log import DecisionLog
 from skewless_decisions.deliveries import Deliveries

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.log.catalog import log_partitions
+from skewless.infra.log.log_columns import SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project

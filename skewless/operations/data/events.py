@@ -22,7 +22,7 @@ from skewless.infra.ingest.streams.importing import Importer, ImportResult
 from skewless.infra.ingest.streams.port import StreamError
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.worker_group import WorkerGroup
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.platform.host.metrics import serve_metrics
 from skewless.infra.platform.host.processes import ProcessRecord
 from skewless.infra.platform.storage.documents import Documents

@@ -14,8 +14,21 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import render_value, shorten
 from skewless.infra.log.bucket_order import BUCKET
 from skewless.infra.log.daily_counts import DAY_US, ByDay, DailyCounts, Place, RowCounts
-from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS
-from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, KNOWN_AT, RAW, REJECT, RUN, SEQ, TOMBSTONE
+from skewless.infra.log.log_columns import (
+    CREATED,
+    DECLARED,
+    ERASED,
+    EVENT,
+    EVENT_ID,
+    INGEST,
+    KNOWN_AT,
+    RAW,
+    REJECT,
+    RUN,
+    SEQ,
+    SOURCE_POS,
+    TOMBSTONE,
+)
 from skewless.infra.log.quarantine import RejectedBatch, list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
 from skewless.operations.data.decision_port import SINK_COUNTS, find_decisions

@@ -9,9 +9,9 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.definitions.plans.needed_views import NeededViews
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import count_rejected
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.models.verdicts.last_verdicts import LastParity, read_last
 from skewless.infra.reads.offline.log_parts import measure_event_delays, read_log_partitions
 from skewless.infra.reads.online.port import OnlineWriter

@@ -12,11 +12,9 @@ from pathlib import Path
 from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package
-from skewless.infra.models.tracking.port import TrackedRun, Tracker, describe_package
+from skewless.infra.models.tracking.port import Tracker, describe_package
 from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.storage.leases import Leases
-from skewless.training.plots.canvas import can_plot
-from skewless.training.plots.evaluation import evaluation_plots
 from skewless.workspace import Workspace
 
 _TRACKER = "mlflow"  # the only one that the setting can name: a function of its address, the project's folder and name
@@ -95,7 +93,7 @@ def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: boo
     published, skipped = [], dict[str, str]()
     for version in (name for name, digest in digests.items() if digest not in published_digests):
         try:
-            run = _run_of(project, model, version)
+            run = describe_package(open_package(project.store, model, version))
         except PackageError as error:
             skipped[version] = error.problem
             continue
@@ -123,9 +121,3 @@ def _alias_changes(
         alias: version for alias, version in targets.items() if tracked.get(alias) != digests[version]
     }
     return moved | dict.fromkeys(_OURS & tracked.keys() - targets.keys())
-
-
-def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
-    package = open_package(project.store, model, version)
-    plots = evaluation_plots(package.curves) if can_plot() else []
-    return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -12,8 +12,8 @@ from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.predictions.reader import PredictionLog
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
+from skewless.validation.replay import replay_on_engine
 from skewless.validation.replay_report import ReplayReport
-from skewless.validation.replay_tasks import replay_on_engine
 from skewless.workspace import Workspace
 
 PARITY, REPLAY = "parity", "replay"

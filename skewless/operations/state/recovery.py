@@ -11,10 +11,9 @@ from typing import Any
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plain_record import PlainRecord
-from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_LOCK, Catalog
+from skewless.infra.log.catalog import IMPORTED, LOG_FOLDERS, ORPHAN_LOCK, Catalog, log_partitions
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.orphans import Orphan, read_orphan
-from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.log.recovery import PartitionRecovery, Piece
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.platform.storage.project_state import ProjectState

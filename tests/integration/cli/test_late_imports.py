@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.log_columns import DECLARED
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.private_server import PrivateServer
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo

@@ -20,9 +20,9 @@ from skewless.infra.ingest.streams import importing
 from skewless.infra.ingest.streams.importing import Importer
 from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.worker_group import collect_streams
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.platform.host.metrics import serve_metrics
 from skewless.infra.platform.storage.database import Database, Row, Value
 from skewless.infra.platform.storage.project_state import ProjectState

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.event_rows import event_schema
+from skewless.infra.log.log_columns import event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.engine import connect

@@ -31,8 +31,7 @@ from skewless.training import dataset_files, stored_dataset
 from skewless.training.dataset import Dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import score_version
-from skewless.training.stored_dataset import StoredDataset
-from skewless.training.stored_parts import StoredParts
+from skewless.training.stored_dataset import StoredDataset, StoredParts
 from skewless.training.train import TrainedVersion, train
 from skewless.training.training_data import TrainingData
 from tests.integration.training.test_across_plans import CHANGES, accept

@@ -23,8 +23,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import partition_number
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.event_rows import DECLARED
-from skewless.infra.log.log_columns import KNOWN_AT
+from skewless.infra.log.log_columns import DECLARED, KNOWN_AT
 from skewless.infra.records.predictions.reader import LoggedPredictions, LoggedViewRead
 from skewless.validation.allowed_reads import check_states
 from skewless.validation.replay_report import Cause, Findings

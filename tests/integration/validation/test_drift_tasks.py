@@ -194,7 +194,7 @@ def test_repeats_of_parts_are_those_of_the_whole(segmented: Sandbox) -> None:
             only=None if objects is None else [segments[i].stored for i in objects],
         )
 
-    whole = part(None).repeats()
+    whole = mean_repeats(segmented.project.connection, [part(None).uses()])
     for size in (1, 9, SEGMENTS):
         parts = [list(range(i, min(i + size, SEGMENTS))) for i in range(0, SEGMENTS, size)]
         uses = [part(objects).uses() for objects in np.random.default_rng(size).permutation(np.array(parts, object))]

@@ -21,9 +21,9 @@ from skewless.infra.models.verdicts.last_verdicts import LastParity, read_last
 from skewless.infra.reads.online.marker_history import MarkerStatus
 from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.infra.reads.online.window_states import WindowStates
+from skewless.validation.parity import open_checker
 from skewless.validation.parity_checker import ParityChecker
 from skewless.validation.parity_report import ParityFault, ParityReport
-from skewless.validation.parity_tasks import open_checker
 from tests.windows.log import signed
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, ParityWorld, busy_hour
 

@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.decisions import Changes, DecisionStream
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.catalog import IMPORTED, Catalog, Segment
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.log.partitions import IMPORTED
 from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.records.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS

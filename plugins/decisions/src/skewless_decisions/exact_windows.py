@@ -33,7 +33,7 @@ from skewless.contract.windows.sketch import Hashes
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout, partition_number
 from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.offline.as_of import TIME
 from skewless.infra.reads.offline.log_parts import read_log_partitions

@@ -14,7 +14,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource
 from skewless.infra.ingest.streams.decider import DecisionCounts
 from skewless.infra.ingest.streams.streams import Streams
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.models.runtimes.candidates import ScoringTarget
 from skewless.infra.platform.telemetry.count_metrics import collect_counts

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.decisions import Changes
 from skewless.infra.definitions.plans.applied_plan import read_valid
+from skewless.infra.log.catalog import log_ends
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends
 from skewless.infra.records.predictions.segments import PREDICTIONS
 from skewless.operations.data.decision_port import DeadLetter, DecisionStatus, SinkStatus
 from skewless.workspace import Workspace

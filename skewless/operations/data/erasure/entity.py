@@ -28,8 +28,8 @@ from skewless.contract.keys import KeyValue, parse_key
 from skewless.contract.names import check_known
 from skewless.infra.definitions.plans.applied_plan import read_valid
 from skewless.infra.log.compaction import Change, Options, rewrite_segments, visit_segments
-from skewless.infra.log.event_rows import DECLARED, SOURCE_POS
 from skewless.infra.log.log_columns import (
+    DECLARED,
     ERASED,
     EVENT,
     INGEST,
@@ -38,6 +38,7 @@ from skewless.infra.log.log_columns import (
     REJECT,
     RUN,
     SEQ,
+    SOURCE_POS,
     TOMBSTONE,
     merged_options,
 )

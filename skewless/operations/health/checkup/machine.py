@@ -21,10 +21,10 @@ from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import WindowView
 from skewless.infra.definitions.plans.needed_views import NeededViews, NeededViewsMonitor
+from skewless.infra.log.catalog import log_partitions
 from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.log_columns import INGEST
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.telemetry.redaction import display_url

@@ -12,8 +12,8 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
 from skewless.contract.readable import length_text
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.daily_counts import DAY_US
-from skewless.infra.log.partitions import source_logs
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.operations.data.refused import DayCount, days_of
 from skewless.operations.health.view_changes import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,11 +12,8 @@ import pytest
 
 from skewless.contract.spec import Task
 from skewless.training.curves import compute_curves
-from skewless.training.plots.canvas import Plot, Point, series_plot
-from skewless.training.plots.evaluation import evaluation_plots, importance_plot
-
-HOUR = 3_600_000_000
-NOON = 1_768_478_400_000_000
+from skewless_mlflow.canvas import Plot
+from skewless_mlflow.plots import evaluation_plots, importance_plot
 
 
 def some_curves(task: Task) -> dict[str, Any]:
@@ -79,26 +75,6 @@ def test_a_plot_takes_the_colour_of_its_surroundings_and_needs_nothing_from_else
 @pytest.mark.long
 def test_the_same_values_give_the_same_text() -> None:
     assert evaluation_plots(some_curves("binary")) == drawn_plots("binary")
-
-
-def test_a_line_goes_through_the_values() -> None:
-    """The points of the first line lie on the screen as the values do: equal steps, and up is more."""
-    points = [Point(at_us=NOON + i * HOUR, value=value) for i, value in enumerate([1.0, 3.0, 2.0])]
-    plot = series_plot("q", "Quality", "AUC", "Of each version.", {"000001": points})
-    paths = re.findall(r'<path d="([^"]+)"[^>]*stroke: #0072b2', plot.svg)
-    path, _of_the_legend = (each for each in paths if each.count("L") == len(points) - 1)
-    x, y = np.array([[float(n) for n in pair] for pair in re.findall(r"([\d.]+) ([\d.]+)", path)]).T
-    assert np.allclose(np.diff(x), np.diff(x)[0], rtol=1e-3)
-    assert np.isclose((y[0] - y[2]) / (y[0] - y[1]), 0.5, rtol=1e-3)
-
-
-def test_an_interval_is_a_band_and_lines_have_names() -> None:
-    plain = [Point(at_us=NOON, value=0.7), Point(at_us=NOON + HOUR, value=0.8)]
-    banded = [Point(at_us=p.at_us, value=p.value, low=p.value - 0.1, high=p.value + 0.1) for p in plain]
-    lines: Mapping[str, list[Point]] = {"one": plain, "two": banded}
-    plot = series_plot("q", "Quality", "AUC", "Of each version.", lines, level=0.75)
-    assert {"one", "two", "time (UTC)", "AUC"} <= set(texts(plot))
-    assert plot.svg.count("FillBetweenPolyCollection") >= 1
 
 
 def test_the_greatest_features_are_on_top_and_the_rest_is_said() -> None:

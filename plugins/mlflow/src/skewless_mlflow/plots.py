@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skewless.training.plots.canvas import COLOURS, Plot, draw_plot
+from skewless_mlflow.canvas import COLOURS, Plot, draw_plot
 
 Json = Mapping[str, Any]
 _MOST_FEATURES = 20
