@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.columns import Column
@@ -118,7 +119,7 @@ def _suggest_nulls(column: ColumnSummary, rows: int) -> Iterator[SuggestedExpect
 def _suggest_classes(column: ColumnSummary, n: int) -> Iterator[SuggestedExpectation]:
     yield _expectation("ExpectColumnValuesToBeInSet", column=column.name, value_set=list(range(n)))
     if n == 2 and column.mean is not None:  # noqa: PLR2004 - a binary label
-        low, high = _round(column.mean / 2, math.floor), min(1.0, _round(column.mean * 2, math.ceil))
+        low, high = _round(column.mean / 2, ROUND_FLOOR), min(1.0, _round(column.mean * 2, ROUND_CEILING))
         yield _expectation("ExpectColumnMeanToBeBetween", column=column.name, min_value=low, max_value=high)
 
 
@@ -144,17 +145,14 @@ def add_slack(extent: Range, *, whole: bool) -> Range:
     if not whole and low >= 0 and high <= 1:
         return 0.0, 1.0
     room = _SLACK * (high - low) or max(abs(high), 1.0)
-    wider = (_round(low - room, math.floor), _round(high + room, math.ceil))
+    wider = (_round(low - room, ROUND_FLOOR), _round(high + room, ROUND_CEILING))
     wider = (max(wider[0], 0.0) if low >= 0 else wider[0], min(wider[1], 0.0) if low < 0 >= high else wider[1])
     return (int(wider[0]), int(wider[1])) if whole else wider
 
 
-def _round(value: float, to: Any) -> float:  # noqa: ANN401 - floor or ceil
-    """Return a value rounded outwards to two digits."""
-    if value == 0:
-        return 0.0
-    digits = _DIGITS - 1 - math.floor(math.log10(abs(value)))
-    return float(to(value / 10**-digits) * 10**-digits if digits < 0 else to(value * 10**digits) / 10**digits)
+def _round(value: float, rounding: str) -> float:
+    """Return a value rounded outwards to two digits; decimal, because 10**310 is no float."""
+    return float(Context(prec=_DIGITS, rounding=rounding).create_decimal(repr(value)))
 
 
 def _expectation(kind: str, **arguments: Any) -> SuggestedExpectation:  # noqa: ANN401 - of an expectation

@@ -273,7 +273,7 @@ class Settings(BaseModel):
 def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - values are checked by Settings
     """Return the settings of a repo; relative paths in them are relative to the repo, not to the working folder.
 
-    A bundle, and a folder that a platform mounts, may only have settings of ``BUNDLE_SETTINGS``.
+    A bundle may only have settings of ``BUNDLE_SETTINGS``.
 
     Raises:
         DefinitionError: a setting is unknown, has an invalid value, or is not one that a bundle may have.
@@ -281,10 +281,9 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
     """
     variables, is_bundle = read_variables(os.environ), (repo / BUNDLE_FILE).exists()
     data = _read_bundle(repo) if is_bundle else _read_file(repo / SETTINGS_FILE)
-    if is_bundle or {**variables, **overrides}.get("platform", "none") != "none":
-        for name in sorted(data.keys() - set(BUNDLE_SETTINGS)):
-            fix = f"remove it; set {(_PREFIX + name).upper()} in the environment of the container if you want it"
-            raise DefinitionError(f"setting {name!r} of folder {repo}", "is not a bundle's to decide", fix=fix)
+    for name in sorted(data.keys() - set(BUNDLE_SETTINGS)) if is_bundle else ():
+        fix = f"remove it; set {(_PREFIX + name).upper()} in the environment of the container if you want it"
+        raise DefinitionError(f"setting {name!r} of bundle {repo}", "is not a bundle's to decide", fix=fix)
     data = {**data, **variables}  # the environment wins over the file
     if data.get("trusted_keys", True) in ([], "", None):  # who means to trust few must not trust all of the database
         fix = "list the public keys, or remove it: then the keys of all machines that trained are trusted"

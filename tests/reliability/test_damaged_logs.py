@@ -140,7 +140,14 @@ def swap(path: Path, luck: random.Random) -> None:
     path.write_bytes(luck.choice(sorted(path.parent.glob(f"*{path.suffix}"))).read_bytes())
 
 
-FAULTS: tuple[Fault, ...] = (delete, delete_folder, cut, empty, flip, swap)
+def rot(path: Path, luck: random.Random) -> None:
+    """Flip a bit as a disk does, without a change of the file's time."""
+    stat = path.stat()
+    flip(path, luck)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+FAULTS: tuple[Fault, ...] = (delete, delete_folder, cut, empty, flip, swap, rot)
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +182,6 @@ def test_1_4_a_damaged_log_is_rejected_by_name_or_read_correctly(
             errors.append((error.thing, f"log file {path}" if fault is not delete_folder else error.thing))
     assert errors
     assert all(thing == expected_thing for thing, expected_thing in errors)
-
-
-def rot(path: Path, luck: random.Random) -> None:
-    """Flip a bit as a disk does, without a change of the file's time."""
-    stat = path.stat()
-    flip(path, luck)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 @pytest.mark.parametrize("fault", [rot, flip, cut, delete, delete_folder])

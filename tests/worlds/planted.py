@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.models.runtimes.port import Runtime
-from skewless.infra.platform.storage.objects import digest_bytes
+from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.infra.reads.online.port import Binaries, Marker, OnlineWriter
 from skewless.validation.replay_report import Cause, ReplayReport
@@ -56,14 +56,10 @@ def rewrite(path: Path, rows: pa.Table) -> None:
 
 def record_content(path: Path) -> None:
     """Record the content that a log file has now, so that the catalog cannot tell that it was altered."""
-    root = next(folder for folder in path.parents if (folder / DATABASE_FILE).exists())
-    ProjectState(root).database.execute(
-        "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?",
-        path.stat().st_size,
-        str(path.stat().st_mtime_ns),
-        digest_bytes(path.read_bytes()),
-        str(path.relative_to(root)),
-    )
+    state = ProjectState(next(folder for folder in path.parents if (folder / DATABASE_FILE).exists()))
+    stored = FolderStorage(state.folder).describe(str(path.relative_to(state.folder)))
+    query = "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?"
+    state.database.execute(query, stored.size, stored.stamp, stored.digest, stored.name)
 
 
 class RuntimeBefore:

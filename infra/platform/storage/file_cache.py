@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from zlib import crc32
 
 from skewless.infra.platform.storage.durable import (
     hold_lock,
@@ -17,8 +18,11 @@ from skewless.infra.platform.storage.durable import (
     translate_disk_errors,
 )
 from skewless.infra.platform.storage.objects import StoredObject, digest_file
+from skewless.infra.platform.storage.quick_sum import quick_sum
 
-_VERIFIED_NS = 946_684_800 * 10**9  # modification time of a file whose digest was compared; a write changes it
+# From here on is the modification time of a file whose digest was compared, by nanoseconds that depend on its sum: a
+# write changes the time, and rot the sum.
+_VERIFIED_NS, _SUMS = 946_684_800 * 10**9, 1 << 30
 _TOUCH_S = 60.0  # the time of the last use is at most this old
 _IN_USE_S = 3_600.0  # another process may be reading a file that was used so recently
 _SHARE = 32  # files are deleted each time that this part of the limit was added
@@ -36,19 +40,23 @@ class FileCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
+        self._known: dict[Path, int] = {}  # times of files whose sum this process has compared
 
     def find(self, stored: StoredObject) -> Path | None:
-        """Return the copy of an object, None if there is none or its bytes differ; it counts as used now."""
+        """Return the copy of an object, None if there is none or its bytes differ; it counts as used now.
+
+        Its bytes are looked at once in a process, and if its time has changed.
+        """
         path = self.path(stored)
         try:
             stat = path.stat()
-            is_verified = stat.st_mtime_ns == _VERIFIED_NS
+            is_verified = self._is_verified(path, stat.st_mtime_ns)
             if stat.st_size != stored.size or not (is_verified or digest_file(path) == stored.digest):
                 return None
             if not is_verified or time.time() - stat.st_atime > _TOUCH_S:
                 # With the lock, because another process may be about to delete it.
                 with hold_lock(self._folder / _LOCK):
-                    _mark_used(path)
+                    _mark_used(path, stat.st_mtime_ns if is_verified else _verified_ns(path))
         except OSError:
             return None
         return path
@@ -66,7 +74,7 @@ class FileCache:
             make_folder(self._folder)
             yield temporary
             sync_file(temporary)
-            _mark_used(temporary)
+            _mark_used(temporary, _verified_ns(temporary))
             temporary.replace(path)
             self._count(stored.size)
 
@@ -100,6 +108,14 @@ class FileCache:
         """Return where the copy of an object is, or will be."""
         return self._folder / (stored.digest + PurePath(stored.name).suffix)
 
+    def _is_verified(self, path: Path, modified_ns: int) -> bool:
+        if self._known.get(path) == modified_ns:
+            return True
+        if not 0 <= modified_ns - _VERIFIED_NS < _SUMS or modified_ns != _verified_ns(path):
+            return False
+        self._known[path] = modified_ns
+        return True
+
     def _count(self, size: int) -> None:
         """Count what was added, and delete files now and then: a look at all files takes long."""
         count = self._folder / _COUNT
@@ -130,5 +146,9 @@ class FileCache:
                     yield max(stat.st_atime, stat.st_mtime), stat.st_size, path
 
 
-def _mark_used(path: Path) -> None:
-    os.utime(path, ns=(time.time_ns(), _VERIFIED_NS))
+def _verified_ns(path: Path) -> int:
+    return _VERIFIED_NS + crc32(quick_sum(path).to_bytes(8, "little")) % _SUMS
+
+
+def _mark_used(path: Path, modified_ns: int) -> None:
+    os.utime(path, ns=(time.time_ns(), modified_ns))

@@ -19,9 +19,11 @@ from skewless.infra.platform.storage.durable import (
     sync_folder,
     translate_disk_errors,
 )
+from skewless.infra.platform.storage.quick_sum import SummedFiles, quick_sum
 
 STAGING = "staging"  # folder of unfinished files
 PROBES = f"{STAGING}/doctor-"  # objects by which `skewless doctor --deep` tries the storage
+_CHANGED = "its content has changed since it was written"
 _FIX = "restore it from a backup; the log is the source of truth"
 
 
@@ -158,6 +160,7 @@ class FolderStorage(ObjectStorage):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._synced: set[Path] = set()
+        self._summed = SummedFiles()
 
     def put(self, name: str, data: bytes | memoryview) -> StoredObject:
         """Write the file under its name: nobody looks for the name before the caller has recorded it."""
@@ -185,18 +188,20 @@ class FolderStorage(ObjectStorage):
         """Return size, time and digest of the file."""
         path = self._root / name
         with _reading(path):
-            stat = path.stat()
-            return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest_file(path))
+            return StoredObject(name, path.stat().st_size, _stamp(path), digest_file(path))
 
     def local_path(self, stored: StoredObject) -> Path:
-        """Return the file itself; its bytes are compared only if its time has changed."""
+        """Return the file itself, after a look at its size and time, and once in a process at its bytes."""
         path = self._root / stored.name
+        written_ns, _, known_sum = stored.stamp.partition("-")
         with _reading(path):
             stat = path.stat()
-        if stat.st_size != stored.size:
-            raise corrupt_error(path, f"it has {stat.st_size} bytes, and had {stored.size} when it was written")
-        if str(stat.st_mtime_ns) != stored.stamp:
-            self.verify(stored)
+            if stat.st_size != stored.size:
+                raise corrupt_error(path, f"it has {stat.st_size} bytes, and had {stored.size} when it was written")
+            if str(stat.st_mtime_ns) != written_ns:
+                self.verify(stored)
+            elif not self._summed.has(path, int(known_sum, 16)):
+                raise corrupt_error(path, _CHANGED)
         return path
 
     def verify(self, stored: StoredObject) -> None:
@@ -205,7 +210,7 @@ class FolderStorage(ObjectStorage):
         with _reading(path):
             digest = digest_file(path)
         if digest != stored.digest:
-            raise corrupt_error(path, "its content has changed since it was written")
+            raise corrupt_error(path, _CHANGED)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove the files."""
@@ -231,8 +236,12 @@ class FolderStorage(ObjectStorage):
     def _complete(self, name: str, path: Path, digest: str) -> StoredObject:
         sync_file(path)
         sync_folder(path.parent)
-        stat = path.stat()
-        return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest)
+        return StoredObject(name, path.stat().st_size, _stamp(path), digest)
+
+
+def _stamp(path: Path) -> str:
+    """Return the time and the sum of a file: what tells cheaply that it was changed, and that it has rotted."""
+    return f"{path.stat().st_mtime_ns}-{quick_sum(path):x}"
 
 
 def find_probes(storage: ObjectStorage, before_us: int) -> list[str]:

@@ -30,10 +30,10 @@ def test_a_worker_records_the_offset_of_its_clock(tmp_path: Path, monkeypatch: p
     repo = write_repo(tmp_path / "p")
     for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
-    monkeypatch.setattr(RedisWriter, "clock_offset_us", lambda _: -5_000_000)
+    monkeypatch.setattr(RedisWriter, "clock_offset_us", lambda _: -50_000)
     assert run("stream", "--until-idle", "--repo", repo).code == 0
     with Project(repo) as project:
-        assert ClockSkews(project.state.database).largest("landings") == 5_000_000
+        assert ClockSkews(project.state.database).largest("landings") == 50_000
         project.private.stop()
 
 

@@ -107,7 +107,7 @@ def test_a_backup_under_writers_has_one_state_of_all_logs(backed_up: ProjectStat
         assert {finding.verdict for finding in check_logs(restored)} == {"ok"}
         log = PartitionLog(restored, EVENTS)
         for segment in log.segments():
-            assert str((restored / segment.stored.name).stat().st_mtime_ns) == segment.stored.stamp
+            assert str((restored / segment.stored.name).stat().st_mtime_ns) == segment.stored.stamp.partition("-")[0]
         assert log.append(pa.table({"x": [len(values[EVENTS])]})).first == len(values[EVENTS])
 
 

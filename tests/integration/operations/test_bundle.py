@@ -100,29 +100,35 @@ def alter(folder: Path, **facts: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
-def test_a_bundle_decides_about_its_models_alone(bundle_folder: Path, tmp_path: Path) -> None:
-    """With each setting of the product, in each place where what is mounted may have one."""
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    shutil.copy(bundle_folder / "feature_store.yaml", mounted)
+def test_a_bundle_decides_about_its_models_alone(bundle_folder: Path) -> None:
+    """With each setting of the product."""
     for name, field in Settings.model_fields.items():
-        value = field.get_default()
-        alter(bundle_folder, settings={name: value})
-        (mounted / "skewless.yaml").write_text(json.dumps({name: value}))
+        alter(bundle_folder, settings={name: field.get_default()})
         if name in BUNDLE_SETTINGS:
-            assert getattr(load_settings(bundle_folder), name) == value == getattr(load_settings(mounted), name)
-            load_settings(mounted, platform="azure")
+            assert getattr(load_settings(bundle_folder), name) == field.get_default()
             continue
-        for folder, given in (
-            (bundle_folder, {}),
-            (bundle_folder, {"platform": "azure"}),
-            (mounted, {"platform": "vertex"}),
-        ):
-            with pytest.raises(DefinitionError, match=f"setting {name!r} of folder .* is not a bundle's to decide"):
-                Project(folder, **given)
+        for platform in ("none", "azure"):
+            with pytest.raises(DefinitionError, match=f"setting {name!r} of bundle .* is not a bundle's to decide"):
+                Project(bundle_folder, platform=platform)
     alter(bundle_folder, settings={"no_such": 1})
     with pytest.raises(DefinitionError, match="is not a bundle's to decide"):
         load_settings(bundle_folder)
+
+
+def test_a_mounted_folder_that_is_no_bundle_is_refused(
+    place: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project has settings of trust, places and access; so has one in an archive."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work"))
+    for name in ("work", "mounted", "packed"):
+        (tmp_path / name).mkdir()
+    shutil.copy(place.repo / "feature_store.yaml", tmp_path / "mounted")
+    (tmp_path / "mounted" / "skewless.yaml").write_text("auth: 'off'\nstate: ../elsewhere\n")
+    with tarfile.open(tmp_path / "packed" / "model.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "mounted", ".")
+    for folder in ("mounted", "packed"):
+        with pytest.raises(PlaceError, match="has no bundle"):
+            locate_project("azure", None, {"AZUREML_MODEL_DIR": str(tmp_path / folder)})
 
 
 def test_what_a_bundle_decides_is_inside_its_digest(bundle_folder: Path) -> None:

@@ -14,7 +14,6 @@ from skewless.contract.settings import BUNDLE_FILE, load_settings
 from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.durable import make_folder, translate_disk_errors
 from skewless.operations.state.bundle import ARCHIVE, MOST_BYTES, MOST_FILES, unpack
-from skewless.workspace import CONFIG_FILE
 from skewless_platforms.contracts import PlatformContract, PlatformName, read_contract
 
 _LOCAL_LOG_MB = 32.0  # state folders are often in memory
@@ -39,7 +38,7 @@ def locate_project(
     """
     contract = read_contract(platform, environment)
     folder = given or _fetch(contract)
-    own = load_settings(folder, platform=platform)
+    own = load_settings(folder)
     values = {
         "host": "0.0.0.0",  # noqa: S104 - platforms require it
         "port": contract.port,
@@ -76,19 +75,23 @@ def _fetch(contract: PlatformContract) -> Path:
 
 
 def _find(folder: Path, unpacked: Path) -> Path:
-    """Return the folder of a bundle or project: the folder, a folder in it, or what an archive in it contains."""
+    """Return the folder of a bundle: the folder, a folder in it, or what an archive in it contains.
+
+    Only a bundle: a project has settings of trust, places and access, and who may write the model may write them.
+    """
     folders = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]
     for place in folders:
-        if (place / CONFIG_FILE).is_file():
+        if (place / BUNDLE_FILE).is_file():
             return place
     archives = sorted(path for place in folders for path in place.glob(f"*{ARCHIVE}"))
-    if len(archives) != 1:
-        fix = "give the platform the output of `skewless bundle` as the model"
-        raise PlaceError(f"folder {folder}", "has no bundle", value=folder.is_dir() or "no folder", fix=fix)
-    with translate_disk_errors(unpacked):
-        _empty(unpacked)
-        unpack(archives[0], unpacked)
-    return unpacked
+    if len(archives) == 1:
+        with translate_disk_errors(unpacked):
+            _empty(unpacked)
+            unpack(archives[0], unpacked)
+        if (unpacked / BUNDLE_FILE).is_file():
+            return unpacked
+    fix = "give the platform the output of `skewless bundle` as the model"
+    raise PlaceError(f"folder {folder}", "has no bundle", value=folder.is_dir() or "no folder", fix=fix)
 
 
 def _download(url: str, target: Path) -> None:
