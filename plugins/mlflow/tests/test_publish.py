@@ -47,7 +47,6 @@ def test_what_the_store_lacks_is_added_once(place: Sandbox, mlflow_store: Path) 
     assert champion.tags["skewless.dataset"] == package.fingerprint["dataset"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: Sandbox) -> None:
     tracker = MemoryTracker()
     (report,) = publish(place.project, tracker, dry=True)
@@ -55,7 +54,6 @@ def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: San
     assert tracker.runs[MODEL] == {}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Sandbox) -> None:
     place.train()
     traffic, tracker = place.project.store.traffic, MemoryTracker()
@@ -67,7 +65,6 @@ def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Sandbox) -> 
     assert tracker.aliases(MODEL).keys() == {"champion"}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) -> None:
     place.train()
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
@@ -77,7 +74,6 @@ def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) 
     assert "000001 skipped" in report.line()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox, mlflow_store: Path) -> None:
     shutil.copy(mlflow_store, place.repo / "mlflow.db")
     away, back = tracked(place, "http://127.0.0.1:1"), tracked(place)
@@ -95,7 +91,6 @@ def test_without_a_setting_nothing_is_published(place: Sandbox) -> None:
         open_tracker(place.project)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_training_by_command_goes_on_while_the_store_is_away(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mlflow_store: Path
 ) -> None:

@@ -14,9 +14,9 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.models.tracking.port import TrackedRun, Tracker, describe_package
 from skewless.infra.platform.host.plugins import require_plugin
+from skewless.infra.platform.pages.plots import make_file
 from skewless.infra.platform.storage.leases import Leases
-from skewless.training.plots.canvas import can_plot
-from skewless.training.plots.evaluation import evaluation_plots
+from skewless.training.plots import evaluation_plots
 from skewless.workspace import Workspace
 
 _TRACKER = "mlflow"  # the only one that the setting can name: a function of its address, the project's folder and name
@@ -127,5 +127,5 @@ def _alias_changes(
 
 def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     package = open_package(project.store, model, version)
-    plots = evaluation_plots(package.curves) if can_plot() else []
-    return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})
+    plots = evaluation_plots(package.curves)
+    return describe_package(package, {f"plots/{plot.name}.svg": make_file(plot.svg) for plot in plots})

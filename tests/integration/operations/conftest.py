@@ -16,12 +16,6 @@ def clock_of_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep plots of which a test asks nothing from being drawn."""
-    monkeypatch.setattr("skewless.training.plots.canvas._svg", lambda *_: "<svg></svg>")
-
-
-@pytest.fixture
 def place(place: Sandbox) -> Sandbox:
     """A copy a minute after its store was filled."""
     place.wait(60)

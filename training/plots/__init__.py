@@ -1,1 +1,0 @@
-"""Draws plots of evaluations and of served versions, as SVG text."""
