@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from skewless.infra.definitions.plans.planning import PlanReport
     from skewless.infra.ingest.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.platform.jobs.run import Run
-    from skewless.operations.health.checkup.finding import CheckupFinding
+    from skewless.operations.health.finding import Finding
     from skewless.operations.jobs.scheduler import Invoke
     from skewless.operations.models.tracking import PublishReport
     from skewless.operations.state.backup import Backup, OnFile
@@ -109,13 +109,13 @@ class Project(Workspace):
     init = staticmethod(write_project)
 
     @staticmethod
-    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[CheckupFinding]:
+    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[Finding]:
         """Check the machine and the project of a folder, if there is one.
 
         Args:
             deep: also try peers, rights and predictions; what that writes, it removes.
         """
-        from skewless.operations.health.checkup.examination import examine
+        from skewless.operations.health.checks import examine
 
         return examine(repo, deep=deep)
 
