@@ -19,7 +19,7 @@ from skewless.operations import BY_HAND
 
 if TYPE_CHECKING:
     from skewless.infra.platform.jobs.run import Run, RunId
-    from skewless.operations.health.finding import Finding
+    from skewless.operations.health.finding import CheckFinding
     from skewless.operations.jobs.scheduler import Invoke
 
 Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
@@ -159,7 +159,7 @@ def doctor(session: Session, *, deep: Deep = False) -> None:
         raise typer.Exit(1)
 
 
-def _finding_parts(finding: Finding) -> list[Part]:
+def _finding_parts(finding: CheckFinding) -> list[Part]:
     tone = _TONES[finding.verdict]
     line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
     return [line, f"     fix: {finding.fix}"] if finding.fix else [line]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _GAP, _INDENT = 2, 2
+_SHORT = 20  # the width of a time
 _RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
 _RICH_COLOURS = {"good": "green", "warning": "yellow", "bad": "red", "plain": "none"}
 
@@ -98,6 +99,18 @@ class _Grid:
         """Return the width of a line in which no cell is wrapped."""
         return sum(self.widths) + _GAP * (len(self.widths) - 1)
 
+    @property
+    def least(self) -> Sequence[int]:
+        """Return the least width of each column; the first column, and those of numbers and times, are not wrapped."""
+        words = [
+            max((text_width(word) for row in self.rows for word in row[i].text.split()), default=0)
+            for i in range(len(self.titles))
+        ]
+        return [
+            width if i == 0 or is_right else min(width, max(_SHORT, words[i], text_width(self.titles[i])))
+            for i, (width, is_right) in enumerate(zip(self.widths, self.is_right, strict=True))
+        ]
+
     def lines(self) -> Iterator[str]:
         """Yield a header, a rule, the rows, and the totals below a rule of their own; no cell is wrapped.
 
@@ -137,10 +150,12 @@ class _Grid:
         # The rule of the third line is below the header, that of the fifth above the totals.
         box = Box(f"{none}\n{none}\n{rule}\n{none}\n{rule}\n{none}\n{none}\n{none}")
         table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        # A row's name and numbers are not wrapped: people copy them.
-        for i, (title, is_right) in enumerate(zip(self.titles, self.is_right, strict=True)):
+        # A row's name, numbers and times are not wrapped: people copy them.
+        for title, is_right, least, natural in zip(self.titles, self.is_right, self.least, self.widths, strict=True):
             justify: Literal["right", "left"] = "right" if is_right else "left"
-            table.add_column(Text(title), justify=justify, no_wrap=is_right or i == 0, header_style="none")
+            table.add_column(
+                Text(title), justify=justify, no_wrap=least == natural, min_width=least, header_style="none"
+            )
         records = Table.grid("", "", padding=(0, _GAP, 0, 0))
         records.columns[1].overflow = "fold"
         for number, row in enumerate(self.rows):
@@ -154,9 +169,9 @@ class _Grid:
                 records.add_row(Text(title or "value"), show(item))
         colours: Literal["standard"] | None = "standard" if self.in_colour else None
         console = Console(file=StringIO(), width=width, color_system=colours, legacy_windows=False)
-        needed = console.measure(table, options=console.options.update(max_width=sum(self.widths) * 2)).minimum
+        fits = any(self.titles) and sum(self.least) + _GAP * (len(self.least) - 1) <= width
         with console.capture() as capture:
-            console.print(table if any(self.titles) and needed <= width else records)
+            console.print(table if fits else records)
         return capture.get().splitlines()
 
 

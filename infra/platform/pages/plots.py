@@ -1,6 +1,6 @@
 """Plots as SVG that the style sheet of a page, or of a file, colours: readable in light and dark, without scripts.
 
-All text is escaped. Numbers that are not finite leave a gap.
+All text is escaped. Numbers that are not finite, or beyond 1e300, leave a gap.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _LEGEND_ROW = 16
 _MOST_POINTS = 500
 _MOST_BARS = 40
 _TICKS = 4
+_LARGEST = 1e300  # the span between two larger numbers may be infinite; a comparison with NaN is false
 _STYLES = 6
 # Okabe and Ito (2008): colour-blind readers can distinguish them.
 _COLOURS = ("#0072b2", "#b86f00", "#00785a", "#b34700", "#2b7fb0", "#a4578a")
@@ -183,7 +184,7 @@ def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: st
         named: names and values, in their order.
         unit: of the values.
     """
-    shown = [(name, value) for name, value in named[:_MOST_BARS] if value is not None and math.isfinite(value)]
+    shown = [(name, value) for name, value in named[:_MOST_BARS] if _is_number(value)]
     if not shown:
         return _frame([_text(_WIDTH / 2, 20, "no values", "middle")], 40, label)
     numbers = [value for _, value in shown]
@@ -246,7 +247,7 @@ def make_file(plot: Markup) -> str:
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
+    return value is not None and abs(value) <= _LARGEST
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -299,7 +300,7 @@ def _paths(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], fl
     path, pen, points = "", "M", []
     stride = max(1, len(item.times) // _MOST_POINTS)
     for time_us, value in list(zip(item.times, item.values, strict=True))[::stride]:
-        if value is None or not math.isfinite(value):
+        if not _is_number(value):
             pen = "M"
             continue
         path += f"{pen}{x(time_us):.1f},{y(value):.1f}"
@@ -320,7 +321,7 @@ def _band(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], flo
     rows = [
         (time, low, high)
         for time, low, high in zip(item.times, item.low, item.high, strict=True)
-        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+        if _is_number(low) and _is_number(high)
     ]
     upper = [f"{x(time):.1f},{y(high):.1f}" for time, _, high in rows]
     lower = [f"{x(time):.1f},{y(low):.1f}" for time, low, _ in reversed(rows)]

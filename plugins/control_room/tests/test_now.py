@@ -20,7 +20,7 @@ from skewless.infra.platform.host.processes import Process
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run, RunId
 from skewless.infra.platform.storage.documents import Documents, Records
-from skewless.operations.health.finding import Finding
+from skewless.operations.health.finding import CheckFinding
 from skewless.project import Project
 from skewless_control_room.access import Viewer
 from skewless_control_room.app import to_json
@@ -46,12 +46,12 @@ def look(project: Project, *models: str) -> Now:
     return page
 
 
-def troubles(page: Now) -> list[Finding]:
-    return [item for item in page.troubles.items if isinstance(item, Finding)]
+def troubles(page: Now) -> list[CheckFinding]:
+    return [item for item in page.troubles.items if isinstance(item, CheckFinding)]
 
 
-def gaps(page: Now) -> dict[str, Finding]:
-    return {item.name: item for item in page.gaps.items if isinstance(item, Finding)}
+def gaps(page: Now) -> dict[str, CheckFinding]:
+    return {item.name: item for item in page.gaps.items if isinstance(item, CheckFinding)}
 
 
 def raise_alert(project: Project, subject: str = MODEL, *, name: str = "drift", at_us: int = NOW) -> None:

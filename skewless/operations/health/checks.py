@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
 from skewless.operations.health.checkup import packages
-from skewless.operations.health.finding import Finding, from_error
+from skewless.operations.health.finding import CheckFinding, from_error
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}
 
 
-def examine(repo: Path, *, deep: bool = False) -> list[Finding]:
+def examine(repo: Path, *, deep: bool = False) -> list[CheckFinding]:
     """Return all findings; a missing package skips the checks that need it.
 
     Args:
@@ -41,13 +41,13 @@ def examine(repo: Path, *, deep: bool = False) -> list[Finding]:
         settings = load_settings(repo)
     except SkewlessError as error:
         return [*findings, from_error("settings", error)]
-    place = _Place(repo, ProjectState.of(repo, settings), settings)
+    place = _Examination(repo, ProjectState.of(repo, settings), settings)
     return [*findings, *_check_place(place), *(_check_deeply(place) if deep else ())]
 
 
 @dataclass(frozen=True)
-class _Place:
-    """The folder of a project, or of none."""
+class _Examination:
+    """The facts that the checks of a folder share."""
 
     repo: Path
     state: ProjectState
@@ -73,7 +73,7 @@ class _Place:
         return None if applied is None else applied.plan
 
 
-def _check_place(place: _Place) -> Iterator[Finding]:
+def _check_place(place: _Examination) -> Iterator[CheckFinding]:
     from skewless.infra.models.packages.store import PackageStore
     from skewless.operations.health.checkup import machine, project
 
@@ -92,7 +92,7 @@ def _check_place(place: _Place) -> Iterator[Finding]:
     yield from packages.check_scoring(PackageStore.of(state, settings), settings.second_runtime)
 
 
-def _check_deeply(place: _Place) -> Iterator[Finding]:
+def _check_deeply(place: _Examination) -> Iterator[CheckFinding]:
     from skewless.operations.health.checkup import deep, peers
 
     state, settings, url = place.state, place.settings, place.server_url

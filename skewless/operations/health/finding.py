@@ -13,7 +13,7 @@ Verdict = Literal["ok", "warn", "fail", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(PlainRecord):
+class CheckFinding(PlainRecord):
     """The result of one check.
 
     Args:
@@ -56,27 +56,29 @@ class Finding(PlainRecord):
         return {"name": self.name, "verdict": self.verdict, "detail": self.detail, "fix": self.fix, **facts}
 
 
-def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> Finding:
+def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> CheckFinding:
     """Return a finding with nothing to fix."""
-    return Finding(name=name, verdict="ok", detail=detail, facts=facts)
+    return CheckFinding(name=name, verdict="ok", detail=detail, facts=facts)
 
 
-def doubt(name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] = (), *, section: str = "") -> Finding:
+def doubt(
+    name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] = (), *, section: str = ""
+) -> CheckFinding:
     """Return a finding that may matter.
 
     Args:
         section: of the runbooks; empty: none.
     """
-    return Finding(name=name, verdict="warn", detail=detail, fix=fix, facts=facts, runbook=runbook(section))
+    return CheckFinding(name=name, verdict="warn", detail=detail, fix=fix, facts=facts, runbook=runbook(section))
 
 
-def bad(name: str, detail: str, fix: str, *, section: str = "") -> Finding:
+def bad(name: str, detail: str, fix: str, *, section: str = "") -> CheckFinding:
     """Return a finding that stops a command from working.
 
     Args:
         section: as ``doubt``.
     """
-    return Finding(name=name, verdict="fail", detail=detail, fix=fix, runbook=runbook(section))
+    return CheckFinding(name=name, verdict="fail", detail=detail, fix=fix, runbook=runbook(section))
 
 
 def runbook(section: str) -> str:
@@ -84,19 +86,19 @@ def runbook(section: str) -> str:
     return f"docs/runbooks.md#skewless{section}" if section else ""
 
 
-def unknown(name: str, detail: str, fix: str) -> Finding:
+def unknown(name: str, detail: str, fix: str) -> CheckFinding:
     """Return that a check has no result."""
-    return Finding(name=name, verdict="unknown", detail=detail, fix=fix)
+    return CheckFinding(name=name, verdict="unknown", detail=detail, fix=fix)
 
 
-def from_error(name: str, error: SkewlessError) -> Finding:
+def from_error(name: str, error: SkewlessError) -> CheckFinding:
     """Return an error as a finding, without passwords."""
     from skewless.infra.platform.telemetry.redaction import redact
 
     return bad(name, redact(" ".join(error.cause().split())), redact(error.fix))
 
 
-def run_check(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def run_check(name: str, check: Callable[[], Iterable[CheckFinding]]) -> list[CheckFinding]:
     """Return the findings of a check; if it cannot be run, its result is unknown."""
     try:
         return list(check())

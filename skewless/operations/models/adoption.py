@@ -16,6 +16,7 @@ from skewless.infra.models.packages.approvals import Approval, PackageOrigin
 from skewless.infra.models.packages.package import VerifiedPackage, verify_folder
 from skewless.infra.models.packages.writer import copy_package, find_copy
 from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.operations.audited import audited
 from skewless.operations.models.versions import latest_version
 from skewless.operations.state.bundle import digest_of, package_folder, read_bundle
 from skewless.workspace import Workspace
@@ -42,6 +43,7 @@ class Adoption(PlainRecord):
     origin: PackageOrigin
 
 
+@audited()
 def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run: bool = False) -> Adoption:
     """Copy a model's version from a bundle of another environment; it gets the next version here, and no traffic.
 
@@ -112,6 +114,7 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
         archive.extract(item, folder, filter="data")
 
 
+@audited()
 def approve(
     project: Workspace, model: str, version: str | None = None, *, by: str, reason: str, dry_run: bool = False
 ) -> Approval:

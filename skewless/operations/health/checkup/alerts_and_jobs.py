@@ -9,7 +9,7 @@ from skewless.contract.render import shorten
 from skewless.infra.platform.alerts.alerts import Alert, Alerts
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import RunSpan
-from skewless.operations.health.finding import Finding, runbook
+from skewless.operations.health.finding import CheckFinding, runbook
 from skewless.workspace import Workspace
 
 _WEEK_US = 7 * 86_400_000_000
@@ -37,7 +37,7 @@ _OF_MODELS = {"drift", "score_or_label_drift", "rollout", "model_refused", "repl
 _OF_VIEWS = {"parity", "freshness"}
 
 
-def check_alerts(project: Workspace) -> list[Finding]:
+def check_alerts(project: Workspace) -> list[CheckFinding]:
     """Return the open alerts, oldest first.
 
     Raises:
@@ -51,7 +51,7 @@ def check_alerts(project: Workspace) -> list[Finding]:
     ]
 
 
-def check_jobs(project: Workspace) -> list[Finding]:
+def check_jobs(project: Workspace) -> list[CheckFinding]:
     """Return the latest failure of each job in the last seven days, unless the job has been done since.
 
     Raises:
@@ -72,13 +72,13 @@ def check_jobs(project: Workspace) -> list[Finding]:
     return findings
 
 
-def _judge_alert(alert: Alert) -> Finding:
+def _judge_alert(alert: Alert) -> CheckFinding:
     # Subjects and messages come from outside, and may be of any length.
     name, subject = shorten(alert.name, _MOST_CHARS), shorten(alert.subject, _MOST_CHARS)
     command, section = _STEPS.get(name, ("skewless alerts", "alert"))
     if name == "process_silent":
         command, section = _PROCESSES.get(subject.partition(" ")[0], ("skewless status", "alert"))
-    return Finding(
+    return CheckFinding(
         name=subject if name == "process_silent" else f"{name} {subject}",
         verdict="fail" if alert.severity == "critical" else "warn",
         detail=shorten(alert.message, _MOST_CHARS),
@@ -89,9 +89,9 @@ def _judge_alert(alert: Alert) -> Finding:
     )
 
 
-def _judge_run(run: RunSpan) -> Finding:
+def _judge_run(run: RunSpan) -> CheckFinding:
     _, _, model = run.id.job.partition(" ")
-    return Finding(
+    return CheckFinding(
         name=f"job {run.id.job}",
         verdict="warn",
         detail=f"{run.state}: {run.error or 'without an error'}",

@@ -20,7 +20,7 @@ from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import STAGING
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup.peers import check_database, check_storage
-from skewless.operations.health.finding import Finding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 
 _DAY_S = 86_400.0
 _SOON_DAYS = 14.0  # as the alert SkewlessCertificateExpires
@@ -32,7 +32,7 @@ _SCHEDULER = "scheduler"
 _CHECK_S = 20.0
 
 
-def check_stores(state: ProjectState, limit_ms: float) -> Iterator[Finding]:
+def check_stores(state: ProjectState, limit_ms: float) -> Iterator[CheckFinding]:
     """Yield version, rights, times and clocks of database and storage; the round trip of the storage leaves no file."""
     if not state.folder.is_dir():
         return  # nothing is applied: the database would be created
@@ -50,7 +50,7 @@ def check_stores(state: ProjectState, limit_ms: float) -> Iterator[Finding]:
             (state / STAGING).rmdir()
 
 
-def check_disk_share(folder: Path) -> Finding:
+def check_disk_share(folder: Path) -> CheckFinding:
     """Return whether a tenth of the disk of the state folder is free, the limit of the alert."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     stat = os.statvfs(place)
@@ -61,7 +61,7 @@ def check_disk_share(folder: Path) -> Finding:
     return good(name, detail)
 
 
-def check_files(folder: Path) -> Finding:
+def check_files(folder: Path) -> CheckFinding:
     """Return whether this user may read all files of the state folder, and write in all its folders."""
     name = "files"
     if not folder.exists():
@@ -86,7 +86,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         yield from ((Path(root, name), False) for name in files)
 
 
-def check_certificate(repo: Path, settings: Settings) -> Iterator[Finding]:
+def check_certificate(repo: Path, settings: Settings) -> Iterator[CheckFinding]:
     """Yield how many days the certificate of the server is valid, if it has one."""
     if settings.tls_cert is None:
         return
@@ -105,7 +105,7 @@ def check_certificate(repo: Path, settings: Settings) -> Iterator[Finding]:
         yield good(name, f"expires in {days:,.0f} days")
 
 
-def check_leases(state: ProjectState) -> Iterator[Finding]:
+def check_leases(state: ProjectState) -> Iterator[CheckFinding]:
     """Yield who holds leases, and whether a scheduler leads."""
     try:
         if not state.database.exists():
@@ -146,7 +146,7 @@ def _place(holder: str) -> str:
     return f"{parts[0]} {parts[2]}" if len(parts) > 2 else holder  # noqa: PLR2004 - see new_holder
 
 
-def check_spool(state: ProjectState) -> Finding:
+def check_spool(state: ProjectState) -> CheckFinding:
     """Return whether predictions and outcomes wait on this machine for the log."""
     name, times = "log lag", []
     for path in (state / "spool").glob("*/*.parquet"):
@@ -161,7 +161,7 @@ def check_spool(state: ProjectState) -> Finding:
     return good(name, detail)
 
 
-def check_predictions(url: str) -> Iterator[Finding]:
+def check_predictions(url: str) -> Iterator[CheckFinding]:
     """Yield for each served model a synthetic prediction; ``SKEWLESS_API_KEY`` has the key, if one is required."""
     limits = Limits(connect_s=2.0, attempt_s=_CHECK_S, total_s=_CHECK_S)
     with Client(url, limits=limits, retries=Retries(attempts=1)) as client:
@@ -180,7 +180,7 @@ def check_predictions(url: str) -> Iterator[Finding]:
             yield _check_model(client, model.name)
 
 
-def _check_model(client: Client, name: str) -> Finding:
+def _check_model(client: Client, name: str) -> CheckFinding:
     label, started = f"prediction {name}", time.perf_counter()
     try:
         reply = client.check(name)

@@ -17,7 +17,7 @@ from skewless.infra.log.spool import CORRUPT
 from skewless.infra.platform.host.processes import Process, read_processes
 from skewless.infra.platform.storage.package_folder import PackageFolder
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.operations.health.finding import Finding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 from skewless.operations.health.server_status import read_server_problems
 from skewless.operations.health.status import plan_state
 from skewless.workspace import CONFIG_FILE
@@ -27,7 +27,7 @@ _SECTIONS = {"server": "serverdown", "stream": "streamdown", "scheduler": "sched
 _PLAN_DELAY_S = 30.0
 
 
-def check_plan(repo: Path, state: ProjectState) -> Finding:
+def check_plan(repo: Path, state: ProjectState) -> CheckFinding:
     """Return whether a plan is applied, and whether the definitions have changed since."""
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():
@@ -43,7 +43,7 @@ def check_plan(repo: Path, state: ProjectState) -> Finding:
     return judge_plan(repo, state, applied)
 
 
-def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> Finding:
+def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> CheckFinding:
     """Return whether the definitions or Feast's registry have changed since a plan was applied."""
     name = "plan"
     state_text = plan_state(repo, state, applied)
@@ -55,7 +55,7 @@ def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> Finding
     return good(name, detail)
 
 
-def check_processes(state: ProjectState) -> list[Finding]:
+def check_processes(state: ProjectState) -> list[CheckFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     try:
         return judge_processes(state, read_applied(state))
@@ -63,7 +63,9 @@ def check_processes(state: ProjectState) -> list[Finding]:
         return []  # the check of the plan reports it
 
 
-def judge_processes(state: ProjectState, applied: AppliedPlan | None, *, now_us: int | None = None) -> list[Finding]:
+def judge_processes(
+    state: ProjectState, applied: AppliedPlan | None, *, now_us: int | None = None
+) -> list[CheckFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works.
 
     Args:
@@ -88,7 +90,7 @@ def judge_processes(state: ProjectState, applied: AppliedPlan | None, *, now_us:
     return findings
 
 
-def check_server(url: str) -> list[Finding]:
+def check_server(url: str) -> list[CheckFinding]:
     """Return the problems that the server of this machine says itself, also while the database is down."""
     problems = read_server_problems(url)
     if not problems:
@@ -96,7 +98,7 @@ def check_server(url: str) -> list[Finding]:
     return [doubt("server", "; ".join(f"{thing} {problem}" for thing, problem in problems.items()), "read its log")]
 
 
-def _judge_process(item: Process, plan_hash: str, now_s: float, now_us: int | None) -> Finding:
+def _judge_process(item: Process, plan_hash: str, now_s: float, now_us: int | None) -> CheckFinding:
     name, section = f"{item.kind} {item.host} {item.pid}", _SECTIONS[item.kind]
     if item.is_silent(now_s):
         silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
@@ -132,7 +134,7 @@ _RECENT_US = 3_600_000_000  # an append that runs now may have stored its object
 _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
 
 
-def check_logs(state: ProjectState) -> list[Finding]:
+def check_logs(state: ProjectState) -> list[CheckFinding]:
     """Return a finding for each kind of log; reads all segments."""
     try:
         partitions = Catalog(state.database).partitions()
@@ -147,7 +149,7 @@ def check_logs(state: ProjectState) -> list[Finding]:
     return findings
 
 
-def check_package_objects(state: ProjectState) -> list[Finding]:
+def check_package_objects(state: ProjectState) -> list[CheckFinding]:
     """Return a finding for the packages in a bucket: all objects exist, and the bytes of the latest are unchanged.
 
     Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
@@ -179,7 +181,7 @@ def _folder(partition: str) -> str:
     return partition if partition in _FOLDERS else "log"
 
 
-def _judge(state: ProjectState, folder: str, partitions: list[str]) -> Finding:
+def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckFinding:
     name, catalog = f"files of {folder}", Catalog(state.database)
     segments = [segment for partition in partitions for segment in catalog.segments(partition)]
     try:

@@ -15,7 +15,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.records.predictions.segments import PREDICTIONS
-from skewless.operations.health.finding import Finding, unknown
+from skewless.operations.health.finding import CheckFinding, unknown
 from skewless.operations.models.drift import latest_drift
 from skewless.training.scheduling.job import parse_schedule
 from skewless.workspace import Workspace
@@ -25,7 +25,7 @@ _OVERDUE = "the last result is older than the schedule allows"
 _GRACE_US = 15 * 60_000_000  # a check may take this long after its tick, before it counts as overdue
 
 
-def find_unknown_views(project: Workspace) -> list[Finding]:
+def find_unknown_views(project: Workspace) -> list[CheckFinding]:
     """Return the views of which is not known whether online values equal the log, and whether data is fresh.
 
     Raises:
@@ -45,7 +45,7 @@ def find_unknown_views(project: Workspace) -> list[Finding]:
     return findings
 
 
-def find_unknown_replays(project: Workspace) -> list[Finding]:
+def find_unknown_replays(project: Workspace) -> list[CheckFinding]:
     """Return whether logged predictions wait to be replayed for longer than the schedule says.
 
     Raises:
@@ -60,7 +60,7 @@ def find_unknown_replays(project: Workspace) -> list[Finding]:
     return [unknown("replay", f"{rows:,} logged {text} not been replayed", "skewless replay --new")]
 
 
-def find_unknown_models(project: Workspace, models: frozenset[str] | None) -> list[Finding]:
+def find_unknown_models(project: Workspace, models: frozenset[str] | None) -> list[CheckFinding]:
     """Return the models whose live quality or drift is not known.
 
     Args:
@@ -82,7 +82,7 @@ def find_unknown_models(project: Workspace, models: frozenset[str] | None) -> li
             if reason:
                 models_by_reason.setdefault((check, reason), []).append(name)
     return [
-        Finding(
+        CheckFinding(
             name=check,
             verdict="unknown",
             detail=reason,
@@ -100,7 +100,7 @@ def _judge_checks(
     cron: str,
     views: Mapping[str, View | WindowView],
     last: Mapping[str, LastParity] | Mapping[str, Freshness],
-) -> Iterator[Finding]:
+) -> Iterator[CheckFinding]:
     """Yield the views that a check has not seen with their current definition, and the views of which it is late."""
     seen = {name: last[name].at_us for name, view in views.items() if name in last and last[name].hash == view.hash}
     never = [name for name in views if name not in seen]
@@ -112,9 +112,11 @@ def _judge_checks(
         yield _unknown_views(check, late, _OVERDUE)
 
 
-def _unknown_views(check: str, names: Sequence[str], reason: str) -> Finding:
+def _unknown_views(check: str, names: Sequence[str], reason: str) -> CheckFinding:
     shown = sorted(names)[:_NAMES]
-    return Finding(name=check, verdict="unknown", detail=reason, fix=f"skewless {check}", views=shown, total=len(names))
+    return CheckFinding(
+        name=check, verdict="unknown", detail=reason, fix=f"skewless {check}", views=shown, total=len(names)
+    )
 
 
 def _quality_reason(ledger: Ledger, model: str, tick_us: int | None) -> str:

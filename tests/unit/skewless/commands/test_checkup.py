@@ -20,7 +20,7 @@ from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.operations.health.checks import examine
 from skewless.operations.health.checkup import machine, packages
 from skewless.operations.health.checkup.project import check_plan
-from skewless.operations.health.finding import Finding
+from skewless.operations.health.finding import CheckFinding
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
     private = PrivateServer(tmp_path)
     private.ensure()
 
-    def check(url: str, limit_ms: float) -> list[Finding]:
+    def check(url: str, limit_ms: float) -> list[CheckFinding]:
         private.stop()
         return check_url(url, limit_ms)
 

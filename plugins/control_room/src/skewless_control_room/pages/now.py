@@ -20,7 +20,7 @@ from skewless.operations.health.checkup.alerts_and_jobs import check_alerts, che
 from skewless.operations.health.checkup.deep import check_disk_share, check_leases, check_spool
 from skewless.operations.health.checkup.project import judge_plan, judge_processes
 from skewless.operations.health.checkup.unknowns import find_unknown_models, find_unknown_replays, find_unknown_views
-from skewless.operations.health.finding import Finding, bad, run_check, unknown
+from skewless.operations.health.finding import CheckFinding, bad, run_check, unknown
 from skewless.operations.health.status import (
     OnlineStatus,
     PlanStatus,
@@ -170,11 +170,11 @@ def read_now(project: Project, query: Query) -> Now:
     )
 
 
-def _may_see(finding: Finding, models: frozenset[str] | None) -> bool:
+def _may_see(finding: CheckFinding, models: frozenset[str] | None) -> bool:
     return models is None or not finding.models or not models.isdisjoint(finding.models)
 
 
-def _judge_places(database: Part[DatabaseState], store: Part[StoreState]) -> Iterator[Finding]:
+def _judge_places(database: Part[DatabaseState], store: Part[StoreState]) -> Iterator[CheckFinding]:
     """Yield that the database or the online store is down."""
     if isinstance(database, Unknown):
         yield bad("database", database.unknown.partition(": ")[2], _DOCTOR, section="databasedown")
@@ -189,7 +189,7 @@ def _judge_places(database: Part[DatabaseState], store: Part[StoreState]) -> Ite
             yield unknown("online values", reason, _DOCTOR)
 
 
-def _check_place(project: Project, applied: AppliedPlan | None) -> Iterator[Finding]:
+def _check_place(project: Project, applied: AppliedPlan | None) -> Iterator[CheckFinding]:
     """Yield the findings about this machine, and about the definitions in it."""
     yield check_spool(project.state)
     yield check_disk_share(project.state.folder)
@@ -199,10 +199,10 @@ def _check_place(project: Project, applied: AppliedPlan | None) -> Iterator[Find
 
 def _check_database(
     project: Project, plan: Part[PlanState], applied: AppliedPlan | None, models: frozenset[str] | None
-) -> Iterator[Finding]:
+) -> Iterator[CheckFinding]:
     """Yield the findings that need the database; what the checks of a project have not found out is unknown."""
     now_us = project.clock.now_us()
-    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+    checks: dict[str, Callable[[], Iterable[CheckFinding]]] = {
         "processes": lambda: [*judge_processes(project.state, applied, now_us=now_us), *check_leases(project.state)],
         "jobs": lambda: check_jobs(project),
         "alerts": lambda: check_alerts(project),
@@ -219,7 +219,7 @@ def _check_database(
         yield from run_check(name, check)
 
 
-def _answer(troubles: Sequence[Finding], gaps: Sequence[Finding]) -> Sentence:
+def _answer(troubles: Sequence[CheckFinding], gaps: Sequence[CheckFinding]) -> Sentence:
     """Return the answer; "nothing is wrong" only if everything is known."""
     unknown = f"{count_text(len(gaps), 'thing')} {'is' if len(gaps) == 1 else 'are'} not known"
     rest = f"; {unknown}" if gaps else ""
