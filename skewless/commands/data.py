@@ -165,7 +165,7 @@ def stream(
             on_counts=on_counts,
         )
     bodies = [item.as_dict() for item in counts]
-    session.show({"sources": bodies}, records_table("events", tuple(bodies[0]), bodies))
+    session.show({"sources": bodies}, records_table("events", bodies))
 
 
 def _counts_line(counts: SourceCounts) -> str:

@@ -24,9 +24,11 @@ from skewless.commands.cells import StateCell, colours_of_marks, label, labelled
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.extras import install_fix
+from skewless.contract.plain_record import table_fields
 from skewless.contract.render import json_number
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
 
     from skewless.commands.progress import OnProgress
@@ -178,10 +180,19 @@ def sentence(error: SkewlessError) -> str:
     return redact(" ".join(error.sentence().split()))
 
 
-def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> TextTable:
-    """Return a table of plain records: the named fields, with durations, times and states as people read them."""
-    rows = [[labelled_cell(name, record[name]) for name in names] for record in records]
-    return TextTable(title, [label(name) for name in names], rows)
+def records_table(
+    title: str, records: Iterable[DataclassInstance | Mapping[str, object]], names: Sequence[str] = ()
+) -> TextTable:
+    """Return a table of records with durations, times and states as people read them.
+
+    Args:
+        records: mappings, or objects of a dataclass.
+        names: the fields to show; empty: all fields of the first record, without those marked ``JSON_ONLY``.
+    """
+    rows = [record if isinstance(record, Mapping) else table_fields(record) for record in records]
+    names = names or list(rows[0] if rows else ())
+    cells = [[labelled_cell(name, row[name]) for name in names] for row in rows]
+    return TextTable(title, [label(name) for name in names], cells)
 
 
 def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:

@@ -102,12 +102,8 @@ class _Grid:
     @property
     def least(self) -> Sequence[int]:
         """Return the least width of each column; the first column, and those of numbers and times, are not wrapped."""
-        words = [
-            max((text_width(word) for row in self.rows for word in row[i].text.split()), default=0)
-            for i in range(len(self.titles))
-        ]
         return [
-            width if i == 0 or is_right else min(width, max(_SHORT, words[i], text_width(self.titles[i])))
+            width if i == 0 or is_right else min(width, max(_SHORT, text_width(self.titles[i])))
             for i, (width, is_right) in enumerate(zip(self.widths, self.is_right, strict=True))
         ]
 
@@ -154,7 +150,12 @@ class _Grid:
         for title, is_right, least, natural in zip(self.titles, self.is_right, self.least, self.widths, strict=True):
             justify: Literal["right", "left"] = "right" if is_right else "left"
             table.add_column(
-                Text(title), justify=justify, no_wrap=least == natural, min_width=least, header_style="none"
+                Text(title),
+                justify=justify,
+                no_wrap=least == natural,
+                min_width=least,
+                overflow="fold",
+                header_style="none",
             )
         records = Table.grid("", "", padding=(0, _GAP, 0, 0))
         records.columns[1].overflow = "fold"

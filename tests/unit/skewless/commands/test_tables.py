@@ -106,7 +106,7 @@ def test_wide_characters_take_two_columns() -> None:
 
 def test_durations_times_and_states_are_shown_by_the_name_of_their_field() -> None:
     record = {"state": "failed", "age_s": 95_000.0, "started_at": "2026-01-15T12:00:00.123456+00:00", "rows": 3}
-    lines = shown(records_table("t", tuple(record), [record]), None)
+    lines = shown(records_table("t", [record]), None)
     assert lines[1].split() == ["state", "age", "started", "at", "rows"]
     assert re.split(r" {2,}", lines[3].strip()) == ["failed", "1 d 2 h", "2026-01-15 12:00:00Z", "3"]
     assert labelled_cell("started_at", "never") == "never"
