@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.readable import duration_text
@@ -25,6 +26,7 @@ from skewless.workspace import CONFIG_FILE
 _COMMANDS = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
 _SECTIONS = {"server": "serverdown", "stream": "streamdown", "scheduler": "schedulerwithoutleader"}
 _PLAN_DELAY_S = 30.0
+SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"  # alerts
 
 
 def check_plan(repo: Path, state: ProjectState) -> CheckFinding:
@@ -100,10 +102,14 @@ def check_server(url: str) -> list[CheckFinding]:
 
 def _judge_process(item: Process, plan_hash: str, now_s: float, now_us: int | None) -> CheckFinding:
     name, section = f"{item.kind} {item.host} {item.pid}", _SECTIONS[item.kind]
+    problems = [
+        f"{problem.subject} {problem.text}" if problem.subject != name else problem.text
+        for problem in find_problems(item, now_s)
+    ]
+    detail = "; ".join(problems)
     if item.is_silent(now_s):
-        silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
         fix = f"end the process, then start `skewless {_COMMANDS[item.kind]}` again"
-        finding = doubt(name, silent, fix, section=section)
+        finding = doubt(name, f"{detail}: it is dead or stuck", fix, section=section)
         since_us = None if now_us is None else now_us - int(item.silent_s(now_s) * 1e6)
         return replace(finding, is_urgent=True, since_us=since_us)
     if item.plan != plan_hash and time.time() - item.started_s > _PLAN_DELAY_S:
@@ -113,18 +119,37 @@ def _judge_process(item: Process, plan_hash: str, now_s: float, now_us: int | No
             "read its log: event plan_not_loaded has the reason",
             section=section,
         )
-    problems = list(_problems(item))
     if problems:
-        return doubt(name, "; ".join(problems), "read its log", section=section)
+        return doubt(name, detail, "read its log", section=section)
     return good(name, f"is alive, with plan {item.plan}")
 
 
-def _problems(item: Process) -> Iterator[str]:
+class ProcessProblem(NamedTuple):
+    """A problem of a process.
+
+    Args:
+        alert: the alert about it; empty: none.
+        subject: of the alert: the process, or a version of a model.
+    """
+
+    alert: str
+    subject: str
+    text: str
+
+
+def find_problems(item: Process, now_s: float) -> Iterator[ProcessProblem]:
+    """Yield the problems that a process reports in its heartbeats, or that it sends none."""
+    name = f"{item.kind} {item.host} {item.pid}"
+    if item.is_silent(now_s):
+        yield ProcessProblem(SILENT, name, f"sent no heartbeat for {duration_text(item.silent_s(now_s))}")
+        return
     for source in item.detail.get("sources", ()):
         if source.get("trouble"):
-            yield f"source {source['source']} is waiting: {source['trouble']}"
+            yield ProcessProblem("", name, f"source {source['source']} is waiting: {source['trouble']}")
     for thing, why in item.detail.get("refused", {}).items():
-        yield f"{thing} is not served: {why}"
+        yield ProcessProblem(REFUSED, thing, f"is not served: {why}")
+    if item.detail.get("log") is not None:
+        yield ProcessProblem(LOG, name, f"cannot write the prediction log: {item.detail['log']}")
 
 
 _MB = 1_000_000
