@@ -143,6 +143,7 @@ def _number_text(name: str, value: float) -> float | str | None:
 
 # Of fields whose names people would not understand.
 _TITLES = {
+    "expect": "from",
     "limit_s": "allowed",
     "lives": "alive",
     "moves": "champion changes",

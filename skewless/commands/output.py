@@ -181,18 +181,23 @@ def sentence(error: SkewlessError) -> str:
 
 
 def records_table(
-    title: str, records: Iterable[DataclassInstance | Mapping[str, object]], names: Sequence[str] = ()
+    title: str,
+    records: Iterable[DataclassInstance | Mapping[str, object]],
+    names: Sequence[str] = (),
+    *,
+    sums: Sequence[str] = (),
 ) -> TextTable:
     """Return a table of records with durations, times and states as people read them.
 
     Args:
         records: mappings, or objects of a dataclass.
         names: the fields to show; empty: all fields of the first record, without those marked ``JSON_ONLY``.
+        sums: the fields of counts that add up.
     """
     rows = [record if isinstance(record, Mapping) else table_fields(record) for record in records]
     names = names or list(rows[0] if rows else ())
     cells = [[labelled_cell(name, row[name]) for name in names] for row in rows]
-    return TextTable(title, [label(name) for name in names], cells)
+    return TextTable(title, [label(name) for name in names], cells, sums=[label(name) for name in sums])
 
 
 def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:
