@@ -194,8 +194,9 @@ def records_table(
         names: the fields to show; empty: all fields of the first record, without those marked ``JSON_ONLY``.
         sums: the fields of counts that add up.
     """
-    rows = [record if isinstance(record, Mapping) else table_fields(record) for record in records]
-    names = names or list(rows[0] if rows else ())
+    kept = [*records]
+    rows = [record if isinstance(record, Mapping) else vars(record) for record in kept]
+    names = names or [name for record in kept[:1] for name in table_fields(record)]
     cells = [[labelled_cell(name, row[name]) for name in names] for row in rows]
     return TextTable(title, [label(name) for name in names], cells, sums=[label(name) for name in sums])
 

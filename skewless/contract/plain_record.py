@@ -37,9 +37,11 @@ class PlainRecord:
         return build_record(cls, data)
 
 
-def table_fields(record: DataclassInstance) -> dict[str, object]:
-    """Return the fields of a record that tables show: all but those with the metadata ``JSON_ONLY``."""
-    return {item.name: getattr(record, item.name) for item in fields(record) if "json_only" not in item.metadata}
+def table_fields(record: DataclassInstance | Mapping[str, object]) -> list[str]:
+    """Return the names of the fields of a record that tables show: all but those with the metadata ``JSON_ONLY``."""
+    if isinstance(record, Mapping):
+        return [*record]
+    return [item.name for item in fields(record) if "json_only" not in item.metadata]
 
 
 def plain_value(value: object) -> object:

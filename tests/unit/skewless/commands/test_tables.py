@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from skewless.commands.cells import StateCell, labelled_cell, printable
 from skewless.commands.output import Session, facts_table, has_colours, records_table, terminal_width
 from skewless.commands.tables import TextTable, text_width
+from skewless.contract.plain_record import JSON_ONLY
 
 RUN = "materialize:carrier_days_of_the_second_week@20260115T120000Z"
 ERROR = "view 'weather': column is missing (got 'temp'). Fix: rename the field, or add the column to the file"
@@ -110,6 +112,27 @@ def test_durations_times_and_states_are_shown_by_the_name_of_their_field() -> No
     assert lines[1].split() == ["state", "age", "started", "at", "rows"]
     assert re.split(r" {2,}", lines[3].strip()) == ["failed", "1 d 2 h", "2026-01-15 12:00:00Z", "3"]
     assert labelled_cell("started_at", "never") == "never"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRecord:
+    """A record with a field for programs."""
+
+    step: str
+    hash: str = field(metadata=JSON_ONLY)
+    pid: int
+    late_share: float
+    online_current: bool
+
+
+def test_the_columns_of_a_record_are_its_fields_without_those_for_programs() -> None:
+    record = TableRecord(step="a", hash="9f", pid=12_345, late_share=0.25, online_current=False)
+    table = records_table("t", [record])
+    assert table.columns == ["step", "pid", "late share", "online current"]
+    assert table.rows == [["a", "12345", "25.0%", StateCell("no", "warning")]]
+    assert records_table("t", [record], ["hash"]).rows == [["9f"]]
+    assert records_table("t", [{"n": 1}, {"n": 2}], sums=["n"]).totals == ["total"]
+    assert records_table("t", []).columns == []
 
 
 def output(file: io.StringIO, *, as_json: bool = False) -> Session:
