@@ -181,8 +181,8 @@ format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff format .
 
 lock: $(BIN)/uv  ## pin all requirements again
-	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report -o requirements.txt
-	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build -o requirements.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
 	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt

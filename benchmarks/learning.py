@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.plot import Panel, draw
 from benchmarks.server import own_server
 from skewless.contract.clock import OffsetClock
 from skewless.contract.feedback import Outcome
@@ -38,7 +39,6 @@ from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.evaluation.evaluation import evaluate
-from skewless_mlflow.canvas import COLOURS, draw_plot
 
 ROOT = Path(__file__).parents[1]
 ARMS = {
@@ -283,17 +283,24 @@ def plot(found: Mapping[str, npt.NDArray[np.float64]]) -> str:
     Args:
         found: per arm, shape ``(seeds, rounds, fields of Round)``.
     """
-    lower = ("log loss, all payments", "share approved")
-    title = "Learning while declined payments have no outcome"
-    with draw_plot(title, "round", "value of a payment", *lower, size=(7.2, 7.6)) as canvas:
-        for axes, name in zip((canvas.axes, *canvas.lower_axes), ("value", "log_loss", "approved"), strict=True):
-            for colour, (arm, values) in zip(COLOURS, found.items(), strict=False):
-                mean, spread = _moments(values, name)
-                x = np.arange(mean.size)
-                axes.plot(x, mean, marker="o", markersize=3, color=colour, label=ARMS[arm])
-                axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-        canvas.axes.legend(frameon=False)
-    return canvas.svg
+    panels = []
+    for name, unit in (
+        ("value", "value of a payment"),
+        ("log_loss", "log loss, all payments"),
+        ("approved", "share approved"),
+    ):
+        moments = {ARMS[arm]: _moments(values, name) for arm, values in found.items()}
+        n = next(iter(moments.values()))[0].size
+        panels.append(
+            Panel(
+                title=unit,
+                x=range(n),
+                x_title="round",
+                lines={arm: mean.tolist() for arm, (mean, _) in moments.items()},
+                bands={arm: spread.tolist() for arm, (_, spread) in moments.items()},
+            )
+        )
+    return draw(panels)
 
 
 def table(found: Mapping[str, npt.NDArray[np.float64]]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 380, 260, 56, 34, 14, 44
@@ -16,6 +16,7 @@ class Panel:
 
     Args:
         lines: legend -> one value per position of ``x``.
+        bands: legend of a line -> half the height of a band around each of its values.
         ticks: what stands below each position; none: the position itself.
     """
 
@@ -24,6 +25,7 @@ class Panel:
     x_title: str
     lines: Mapping[str, Sequence[float]]
     ticks: Sequence[str] = ()
+    bands: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def draw(panels: Sequence[Panel], columns: int = 2) -> str:
@@ -67,6 +69,11 @@ def _panel(panel: Panel) -> str:
         color = _COLORS[place % len(_COLORS)]
         points = [at(x, y) for x, y in zip(panel.x, values, strict=True)]
         path = " ".join(f"{x},{y}" for x, y in points)
+        if name in panel.bands:
+            rows = list(zip(panel.x, values, panel.bands[name], strict=True))
+            upper = [at(x, y + half) for x, y, half in rows]
+            corners = " ".join(f"{x},{y}" for x, y in upper + [at(x, y - half) for x, y, half in reversed(rows)])
+            parts.append(f'<polygon points="{corners}" fill="{color}" opacity="0.15"/>')
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>' for x, y in points]
         parts.append(_text(_LEFT + 8, _TOP + 8 + 14 * place, name, f"fill='{color}'"))

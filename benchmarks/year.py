@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skewless_mlflow.canvas import COLOURS, draw_plot
+from benchmarks.plot import Panel, draw
 
 ROOT = Path(__file__).parents[1]
 AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: first the training data, then the simulation
@@ -34,6 +34,8 @@ _KINDS = {
     "alias": "rollout",
     "proof": "proof",
 }
+_CAPTION = "week; lower is better"
+_TICK_WEEKS = 10
 
 
 def main() -> None:
@@ -95,13 +97,11 @@ def _jobs(runs: Mapping[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def _plot(quality: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    with draw_plot("Retrained, and left alone", "time (UTC)", "log loss", size=(7.2, 3.2)) as canvas:
-        for colour, (name, weeks) in zip(COLOURS, quality.items(), strict=False):
-            times = np.array([datetime.fromisoformat(week["since"]).timestamp() * 1e6 for week in weeks])
-            values = [week["log_loss"] for week in weeks]
-            x = times.astype("datetime64[us]")
-            canvas.axes.plot(x, values, marker="o", markersize=3, color=colour, label=name)
-    return canvas.svg
+    weeks = [week["since"][:10] for week in next(iter(quality.values()))]
+    ticks = [day if i % _TICK_WEEKS == 0 else "" for i, day in enumerate(weeks)]
+    lines = {name: [week["log_loss"] for week in rows] for name, rows in quality.items()}
+    title = "log loss, retrained and left alone"
+    return draw([Panel(title=title, x=range(len(weeks)), x_title=_CAPTION, lines=lines, ticks=ticks)], columns=1)
 
 
 def _mean(weeks: Sequence[Mapping[str, Any]]) -> float:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from skewless.infra.definitions.plans.planning import PlanReport
     from skewless.infra.ingest.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.platform.jobs.run import Run
-    from skewless.operations.health.checkup.finding import CheckupFinding
+    from skewless.operations.health.finding import CheckFinding
     from skewless.operations.jobs.scheduler import Invoke
     from skewless.operations.models.tracking import PublishReport
     from skewless.operations.state.backup import Backup, OnFile
@@ -56,11 +56,14 @@ if TYPE_CHECKING:
     from skewless.validation.drift.verdicts import DriftReport
 
 
+_MOST_CHANGES = 200  # of an applied plan, in the audit log
+
+
 class _Operation:
     """A function of ``skewless.operations`` as a method: it is imported when it is first used, with its libraries."""
 
-    def __init__(self, path: str, *, is_audited: bool = False) -> None:
-        self._path, self._is_audited = path, is_audited
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def __getattr__(self, name: str) -> _Operation:
         return _Operation(f"{self._path}.{name}")
@@ -68,19 +71,16 @@ class _Operation:
     def __get__(self, project: Project | None, _: type[Project]) -> object:
         module, name = self._path.rsplit(".", 1)
         function = getattr(importlib.import_module(module), name)
-        function = audited(function) if self._is_audited else function
         return function if project is None else MethodType(function, project)
 
-    def audited(self) -> _Operation:
-        """Return the function as a method whose changes are in the audit log."""
-        return _Operation(self._path, is_audited=True)
 
-
-if TYPE_CHECKING:
-    _audited = audited
-else:
+if not TYPE_CHECKING:
     _ops = _Operation("skewless.operations")
-    _audited = _Operation.audited
+
+
+def _tell_plan(report: PlanReport) -> dict[str, Any]:
+    body = report.as_dict()
+    return {"plan": body["plan"], "changes": body["changes"][:_MOST_CHANGES]}
 
 
 class Project(Workspace):
@@ -109,13 +109,13 @@ class Project(Workspace):
     init = staticmethod(write_project)
 
     @staticmethod
-    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[CheckupFinding]:
+    def doctor(repo: Path = Path(), *, deep: bool = False) -> list[CheckFinding]:
         """Check the machine and the project of a folder, if there is one.
 
         Args:
             deep: also try peers, rights and predictions; what that writes, it removes.
         """
-        from skewless.operations.health.checkup.examination import examine
+        from skewless.operations.health.checks import examine
 
         return examine(repo, deep=deep)
 
@@ -123,7 +123,7 @@ class Project(Workspace):
         """Compile the definitions, check them against the sources, and return what ``apply`` would change."""
         return self.planner.plan()
 
-    @audited
+    @audited(tell=_tell_plan)
     def apply(self, *, expect: str | None = None, dry_run: bool = False) -> PlanReport:
         """Apply the definitions: update Feast's registry, then the plan.
 
@@ -193,7 +193,7 @@ class Project(Workspace):
         )
         return files.preview(out) if dry_run else files.write(out, on_rows)
 
-    train = _audited(_ops.models.versions.train)
+    train = _ops.models.versions.train
 
     def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
         """Publish trained versions to the tracking store of the settings."""
@@ -201,14 +201,14 @@ class Project(Workspace):
 
         return publish(self, open_tracker(self), models, dry=dry_run)
 
-    sign = _audited(_ops.models.signing.sign)
-    adopt = _audited(_ops.models.adoption.adopt)
-    approve = _audited(_ops.models.adoption.approve)
+    sign = _ops.models.signing.sign
+    adopt = _ops.models.adoption.adopt
+    approve = _ops.models.adoption.approve
     card = _ops.models.card.card
     versions = _ops.models.versions.read_versions
-    promote = _audited(_ops.models.versions.promote)
-    rollout = _audited(_ops.models.rollout.rollout)
-    rollback = _audited(_ops.models.rollout.rollback)
+    promote = _ops.models.versions.promote
+    rollout = _ops.models.rollout.rollout
+    rollback = _ops.models.rollout.rollback
     serve = _ops.serve.serve
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -250,7 +250,7 @@ class Project(Workspace):
     replay = _ops.predictions.proof.run_replay
     parity = _ops.predictions.proof.run_parity
     freshness = _ops.health.freshness.check_freshness
-    alerts = _audited(_ops.health.alerts.alerts)
+    alerts = _ops.health.alerts.alerts
 
     def scheduler(
         self,
@@ -270,9 +270,9 @@ class Project(Workspace):
         run_scheduler(self)
         return []
 
-    triggers = _audited(_ops.models.triggers.triggers)
+    triggers = _ops.models.triggers.triggers
     housekeeping = _ops.state.housekeeping.run_housekeeping
-    erase = _audited(_ops.data.erasure.erase.erase)
+    erase = _ops.data.erasure.erase.erase
     backup = _ops.state.backup.back_up
 
     def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
@@ -282,6 +282,6 @@ class Project(Workspace):
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
     bundle = _ops.state.bundle.bundle
-    recover = _audited(_ops.state.recovery.recover)
+    recover = _ops.state.recovery.recover
 
     status = _ops.health.status.read_status

@@ -151,7 +151,7 @@ def add_slack(extent: Range, *, whole: bool) -> Range:
 
 
 def _round(value: float, rounding: str) -> float:
-    """Return a value rounded outwards to two digits; decimal, because 10**310 is no float."""
+    """Return a value rounded outwards to two digits; decimal, because a float has no 10**310."""
     return float(Context(prec=_DIGITS, rounding=rounding).create_decimal(repr(value)))
 
 

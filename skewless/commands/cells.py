@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,10 @@ _TONES: dict[str, Tone] = {
 }
 _COLOURS: Mapping[Tone, str] = {"good": "32", "warning": "33", "bad": "31", "plain": "0"}
 _SYMBOLS: Mapping[Tone, str] = {"good": "\N{CHECK MARK}", "warning": "!", "bad": "\N{BALLOT X}", "plain": ""}
-_TIME_NAME = re.compile(r"(^|_)(at|since|until|time|seen|created|expires|started|resolved|last_run)$")
+_IDENTIFIERS = {"pid", "generation"}
+_GOOD_IF = {"online_current": True, "lives": True, "late": False}
+_STATES = {"state", "status", "severity", "verdict"}
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True)
@@ -108,26 +112,46 @@ def printable(text: str) -> str:
 
 
 def labelled_cell(name: str, value: object) -> object:
-    """Return a value of a record in the form that its field's name asks for: a duration, a time, a state or itself.
+    """Return a value of a record in the form that its field's name asks for, such as a duration, a time or a state.
 
     >>> labelled_cell("age_s", 90.0), labelled_cell("applied_at", "2026-01-15T12:00:00.5+00:00")
     ('1 min 30 s', '2026-01-15 12:00:00Z')
     """
-    if name.endswith(("_s", "seconds")) and isinstance(value, int | float):
+    if isinstance(value, bool):
+        good = _GOOD_IF.get(name)
+        return value if good is None else StateCell("yes" if value else "no", "good" if value == good else "warning")
+    if isinstance(value, str):
+        return StateCell(value) if name in _STATES else _time_or_text(value)
+    return _number_text(name, value) if isinstance(value, int | float) else value
+
+
+def _time_or_text(text: str) -> str:
+    with suppress(ValueError):
+        return (_TIME.fullmatch(text) and time_text(text)) or text
+    return text
+
+
+def _number_text(name: str, value: float) -> float | str | None:
+    if name.endswith(("_s", "seconds")):
         return duration_text(value)
-    if name.endswith("_us") and isinstance(value, int):
+    if isinstance(value, float):
+        return f"{value:.1%}" if name.endswith("_share") else value
+    if name.endswith("_us"):
         return time_text(value)
-    if _TIME_NAME.search(name) and isinstance(value, str):
-        try:
-            return time_text(value)
-        except ValueError:
-            return value
-    if name in {"state", "status", "severity", "verdict"} and isinstance(value, str):
-        return StateCell(value)
-    return value
+    return str(value) if name in _IDENTIFIERS else value
 
 
-_TITLES = {"moves": "champion changes"}  # of fields whose names people would not understand
+# Of fields whose names people would not understand.
+_TITLES = {
+    "expect": "from",
+    "limit_s": "allowed",
+    "lives": "alive",
+    "moves": "champion changes",
+    "newest": "latest event",
+    "sampled": "rows read",
+    "seconds": "duration",
+    "verb": "command",
+}
 
 
 def label(name: str) -> str:

@@ -69,12 +69,9 @@ def materialize(
     project = session.project
     if dry_run:
         with session.working("comparing the sources with the log"):
-            would = [asdict(pending) for pending in project.pending(views or ())]
-        columns = ["accepted", "rejected", "entities"]
-        part = TextTable(
-            "would be accepted", ("view", *columns), [tuple(view.values()) for view in would], sums=columns
-        )
-        session.show({"dry_run": True, "views": would}, part, UNCHANGED)
+            would = project.pending(views or ())
+        part = records_table("would be accepted", would, sums=("accepted", "rejected", "entities"))
+        session.show({"dry_run": True, "views": [asdict(pending) for pending in would]}, part, UNCHANGED)
         return
     from skewless.infra.ingest.materialization.run_report import totals
 
@@ -85,9 +82,7 @@ def materialize(
             on_step=lambda step: on_progress(f"{step.view}: {step.doing}", step.done, step.total),
         )
     bodies, sums = [asdict(report) for report in reports], totals(reports)
-    rows = [(body["view"], *(body[name] for name in sums)) for body in bodies]
-    columns = [name.replace("_", " ") for name in sums]
-    part = TextTable("rows", ("view", *columns), rows, sums=columns)
+    part = records_table("rows", bodies, ("view", *sums), sums=[*sums])
     stale = [f"{report.view} was not updated: {report.problem}" for report in reports if report.problem]
     reasons = [(report.view, reason, n) for report in reports for reason, n in report.left_out.items()]
     skipped = [TextTable("rows skipped by the online store", ("view", "reason", "rows"), reasons)] if reasons else []
@@ -104,8 +99,7 @@ def import_events(session: Session, sources: Sources = None, *, dry_run: DryRun 
         )
     if dry_run:
         files = [{"source": report.source, **asdict(file)} for report in reports for file in report.by_file]
-        rows = [tuple(file.values()) for file in files]
-        part = TextTable("would be imported", ("source", "file", *_COUNTS), rows, sums=_COUNTS)
+        part = records_table("would be imported", files, sums=_COUNTS)
         session.show({"dry_run": True, "files": files}, part, UNCHANGED)
     else:
         _show_imports(session, reports)
@@ -113,8 +107,7 @@ def import_events(session: Session, sources: Sources = None, *, dry_run: DryRun 
 
 def _show_imports(session: Session, reports: Sequence[ImportResult]) -> None:
     bodies = [report.as_dict() for report in reports]
-    columns = ("source", "files", *_COUNTS, "states")
-    part = TextTable("events", columns, [tuple(body.values()) for body in bodies], sums=("files", *_COUNTS))
+    part = records_table("events", bodies, sums=("files", *_COUNTS))
     hints = [
         hint
         for states, hint in _HINTS.items()
@@ -165,7 +158,7 @@ def stream(
             on_counts=on_counts,
         )
     bodies = [item.as_dict() for item in counts]
-    session.show({"sources": bodies}, *([records_table("events", tuple(bodies[0]), bodies)] if bodies else []))
+    session.show({"sources": bodies}, *([records_table("events", bodies)] if bodies else []))
 
 
 def _counts_line(counts: SourceCounts) -> str:
@@ -204,9 +197,8 @@ def backfill(session: Session, views: BuiltViews = None, *, dry_run: DryRun = Fa
         results = project.backfill(
             views or (), dry_run=dry_run, on_rows=lambda view, done: on_progress(view, done or 0, None)
         )
-    rows = [(item.view, item.generation and str(item.generation), item.states, item.events) for item in results]
     title = "would be built" if dry_run else "built from the log"
-    part = TextTable(title, ("view", "generation", "states", "events"), rows, sums=("states", "events"))
+    part = records_table(title, results, ("view", "generation", "states", "events"), sums=("states", "events"))
     body = {"dry_run": dry_run, "views": [asdict(result) for result in results]}
     session.show(body, part, *([UNCHANGED] if dry_run else []))
 

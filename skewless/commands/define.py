@@ -10,7 +10,7 @@ import typer
 
 from skewless.commands.cells import StateCell
 from skewless.commands.command import DryRun, argument, command, fail_if, option
-from skewless.commands.output import Part, Session
+from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import DefinitionError
 from skewless.contract.readable import duration_text, length_text
@@ -105,8 +105,7 @@ def _parts(report: PlanReport) -> Iterator[Part]:
         serves = [(item.model, item.version, item.role, _views_text(item.views)) for item in report.serves]
         yield TextTable("versions that are still served", ("model", "version", "role", "reads"), serves)
     if report.breakages:
-        breakages = [(item.model, item.version, item.reason) for item in report.breakages]
-        yield TextTable("served versions that would break", ("model", "version", "reason"), breakages)
+        yield records_table("served versions that would break", report.breakages)
 
 
 def _build_cells(item: Build) -> tuple[str, str | None]:

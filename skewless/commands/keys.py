@@ -87,4 +87,4 @@ def _keys_table(title: str, keys: Sequence[ApiKey]) -> TextTable:
     names = ["name", "scopes", "rate", "created", "expires"]
     # Most projects limit no key, and have no client certificates.
     names[2:2] = [name for name in ("models", "certificate") if any(getattr(key, name) is not None for key in keys)]
-    return records_table(title, names, [key.as_dict() for key in keys])
+    return records_table(title, [key.as_dict() for key in keys], names)

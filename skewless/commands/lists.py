@@ -36,5 +36,5 @@ def list_lists(session: Session) -> None:
     """List the latest version of each list, with its number of values, time and reason."""
     versions = [version.as_dict() for version in session.project.lists.list()]
     names = ["name", "number", "count", "at", "reason"]
-    table = records_table("lists", names, versions) if versions else "the project has no list"
+    table = records_table("lists", versions, names) if versions else "the project has no list"
     session.show({"lists": versions}, table)

@@ -12,65 +12,31 @@ import typer
 from skewless.commands.cells import StateCell, Tone
 from skewless.commands.command import UNCHANGED, DryRun, argument, command, option, time_option
 from skewless.commands.output import Part, Session, facts_table, records_table
-from skewless.commands.tables import TextTable
 from skewless.contract.errors import StoreError
 from skewless.contract.readable import duration_text, time_text
 from skewless.operations import BY_HAND
 
 if TYPE_CHECKING:
     from skewless.infra.platform.jobs.run import Run, RunId
-    from skewless.operations.health.checkup.finding import CheckupFinding
+    from skewless.operations.health.finding import CheckFinding
+    from skewless.operations.health.status import PlanStatus, ProjectStatus
     from skewless.operations.jobs.scheduler import Invoke
 
 Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
 Only = Annotated[list[str] | None, option("--only JOB", "With --once: this job, or all jobs of this kind.")]
 Until = Annotated[str | None, option("--until TIME", "Move the project's clock from job to job until this time.")]
 Deep = Annotated[bool, option("--deep", "Also try peers, rights and a prediction of each model.")]
-_TABLES = (
-    (
-        "views",
-        "views",
-        ("view", "log_rows", "rejected", "declared_delay_s", "observed_delay_s", "last_run", "online_current"),
-    ),
-    ("rows skipped by the online store", "left_out", ("view", "command", "reason", "rows", "seen")),
-    (
-        "windowed views",
-        "windows",
-        ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches"),
-    ),
-    ("unused views", "unneeded", ("name", "hash", "stage")),
-    (
-        "event sources",
-        "sources",
-        ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
-    ),
-    (
-        "decision streams",
-        "decisions",
-        ("stream", "source", "model", "decided", "skipped", "late", "dead", "lag"),
-    ),
-    (
-        "sinks",
-        "sinks",
-        (
-            "name",
-            "kind",
-            "waiting",
-            "lag_s",
-            "delivered",
-            "refused",
-            "letters",
-            "process",
-            "since_us",
-            "retries",
-            "error",
-        ),
-    ),
-    ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
-    ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
-)
-_TITLES = {"verb": "command", "lives": "alive"}
-_IDENTIFIERS = {"pid", "generation", "last_run", "position"}
+_TABLES = {
+    "views": "views",
+    "left_out": "rows skipped by the online store",
+    "windows": "windowed views",
+    "unneeded": "unused views",
+    "sources": "event sources",
+    "decisions": "decision streams",
+    "sinks": "sinks",
+    "processes": "processes",
+    "models": "models",
+}
 _TONES: dict[str, Tone] = {"ok": "good", "warn": "warning", "fail": "bad"}
 _EXIT_CODES = {"refused": 5}
 _MEANINGS = {
@@ -86,34 +52,34 @@ _MEANINGS = {
 @command("Show the state of the project.", "--repo my-project", "--json", is_short=True)
 def status(session: Session) -> None:
     """Show the state of the project: plan, views, event sources, processes, models and the prediction log."""
-    body = session.project.status().as_dict()
-    session.show(body, *_status_parts(body))
-    if body["database"] is not None:
+    report = session.project.status()
+    session.show(report.as_dict(), *_status_parts(report))
+    if report.database is not None:
         raise typer.Exit(StoreError.exit_code)
 
 
-def _status_parts(body: dict[str, Any]) -> Iterator[Part]:
-    online, server, plan, logged = body["online"], body["server"], body["plan"], body["predictions"]
-    spooled = f"{body['unshipped']:,} in the spool of this machine"
+def _status_parts(report: ProjectStatus) -> Iterator[Part]:
+    online, logged = report.online, report.predictions
+    spooled = f"{report.unshipped:,} in the spool of this machine"
     yield facts_table(
-        f"project in {body['repo']}",
+        f"project in {report.repo}",
         [
-            *_plan_facts(plan, body["database"]),
-            ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
-            ("server", _server_text(server)),
+            *_plan_facts(report.plan, report.database),
+            ("online store", online.url if online.reachable else f"not reachable: {online.reason}"),
+            ("server", _server_text(report.server)),
             ("predictions", spooled if logged is None else f"{logged:,} logged"),
         ],
     )
-    for title, kind, names in _TABLES:
-        if body[kind]:
-            yield records_table(title, names, [_shown(record) for record in body[kind]])
+    for name, title in _TABLES.items():
+        if records := getattr(report, name):
+            yield records_table(title, records)
 
 
-def _plan_facts(plan: dict[str, Any] | None, database: str | None) -> list[tuple[str, str]]:
+def _plan_facts(plan: PlanStatus | None, database: str | None) -> list[tuple[str, str]]:
     if database is not None:
         return [("database", f"{database}; plan, views, processes and models are unknown")]
-    text = f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
-    return [("plan", text), ("definitions", plan["state"] if plan else "-")]
+    text = f"{plan.hash}, applied {time_text(plan.applied_at)}" if plan else "none: run `skewless apply`"
+    return [("plan", text), ("definitions", plan.state if plan else "-")]
 
 
 def _server_text(server: dict[str, Any] | None) -> str:
@@ -121,20 +87,6 @@ def _server_text(server: dict[str, Any] | None) -> str:
         return "not running"
     problems = "".join(f"; {thing} {problem}" for thing, problem in server["problems"].items())
     return f"{server['url']} (pid {server['pid']}){problems}"
-
-
-def _shown(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with identifiers as texts, shares as percents, and states of its processes and stores."""
-    values = {
-        name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
-    }
-    values |= {title: record[name] for name, title in _TITLES.items() if name in record}
-    if isinstance(values.get("late_share"), float):
-        values["late_share"] = f"{values['late_share']:.1%}"
-    for name in ("online_current", "alive"):
-        if isinstance(values.get(name), bool):
-            values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")
-    return values
 
 
 @command(
@@ -159,7 +111,7 @@ def doctor(session: Session, *, deep: Deep = False) -> None:
         raise typer.Exit(1)
 
 
-def _finding_parts(finding: CheckupFinding) -> list[Part]:
+def _finding_parts(finding: CheckFinding) -> list[Part]:
     tone = _TONES[finding.verdict]
     line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
     return [line, f"     fix: {finding.fix}"] if finding.fix else [line]
@@ -234,13 +186,9 @@ Cause = Annotated[str, option("--cause TEXT", "Cause, stored in the ledger.")]
 def list_runs(session: Session, job: JobFilter = None, *, limit: MostRuns = 50, state: StateName = None) -> None:
     """List the runs of one job or of all jobs, the latest last."""
     runs = session.project.runs.list(job, limit=limit, state=state)
-    part = TextTable("runs", ("run", "state", "started", "duration", "cause", "error"), [_run_row(run) for run in runs])
-    session.show({"runs": [run.as_dict() for run in runs]}, part if runs else "no runs")
-
-
-def _run_row(run: Run) -> tuple[object, ...]:
-    duration = None if run.seconds is None else duration_text(run.seconds)
-    return str(run.id), StateCell(run.state), time_text(run.started_us), duration, run.cause, run.error
+    bodies = [run.as_dict() for run in runs]
+    part = records_table("runs", bodies, ("id", "state", "started_us", "seconds", "cause", "error"))
+    session.show({"runs": bodies}, part if runs else "no runs")
 
 
 @command("Show one run.", "retrain:fraud@20260115T040000Z", name="runs show")

@@ -24,9 +24,11 @@ from skewless.commands.cells import StateCell, colours_of_marks, label, labelled
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.extras import install_fix
+from skewless.contract.plain_record import table_fields
 from skewless.contract.render import json_number
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
 
     from skewless.commands.progress import OnProgress
@@ -178,10 +180,25 @@ def sentence(error: SkewlessError) -> str:
     return redact(" ".join(error.sentence().split()))
 
 
-def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> TextTable:
-    """Return a table of plain records: the named fields, with durations, times and states as people read them."""
-    rows = [[labelled_cell(name, record[name]) for name in names] for record in records]
-    return TextTable(title, [label(name) for name in names], rows)
+def records_table(
+    title: str,
+    records: Iterable[DataclassInstance | Mapping[str, object]],
+    names: Sequence[str] = (),
+    *,
+    sums: Sequence[str] = (),
+) -> TextTable:
+    """Return a table of records with durations, times and states as people read them.
+
+    Args:
+        records: mappings, or objects of a dataclass.
+        names: the fields to show; empty: all fields of the first record, without those marked ``JSON_ONLY``.
+        sums: the fields of counts that add up.
+    """
+    kept = [*records]
+    rows = [record if isinstance(record, Mapping) else vars(record) for record in kept]
+    names = names or [name for record in kept[:1] for name in table_fields(record)]
+    cells = [[labelled_cell(name, row[name]) for name in names] for row in rows]
+    return TextTable(title, [label(name) for name in names], cells, sums=[label(name) for name in sums])
 
 
 def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from skewless.commands.command import Model, argument, command, option
-from skewless.commands.output import Part, Session
+from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.readable import duration_text, time_text
 from skewless.contract.render import count_text, shorten
@@ -20,7 +20,7 @@ Proof = Annotated[bool, option("--proof/--no-proof", "Replay the prediction from
 EntityKey = Annotated[list[str] | None, option("--key NAME=VALUE", "Only of this entity; once for each join key.")]
 Limit = Annotated[int, option("--limit N", "Number of predictions.", min=1, max=1000)]
 Place = Annotated[str | None, option("--page PLACE", "Continue a list: the `next_page` of its JSON.")]
-_COLUMNS = ("id", "time", "model", "version", "role", "score", "inputs")
+_COLUMNS = ("id", "time_us", "model", "version", "role", "score", "inputs")
 _MOST_INPUTS = 60
 
 
@@ -36,14 +36,11 @@ def predictions(
     keys = dict(item.partition("=")[::2] for item in key or ())
     with session.working("reading the prediction log") as project:
         found = project.predictions(model, keys=keys, limit=limit, page=page)
-    rows = [
-        (row.id, time_text(row.t_us), row.model, row.version, row.role, row.score, shorten(row.inputs, _MOST_INPUTS))
-        for row in found.rows
-    ]
+    rows = [{**vars(row), "time_us": row.t_us, "inputs": shorten(row.inputs, _MOST_INPUTS)} for row in found.rows]
     since = "" if found.since_us is None else f", back to {time_text(found.since_us)}"
     further = ", there are earlier ones" if found.next_page else ""
     looked = f"looked through {found.looked:,} of {count_text(found.total, 'prediction')}{since}{further}"
-    session.show(found.as_dict(), TextTable("predictions", _COLUMNS, rows), looked)
+    session.show(found.as_dict(), records_table("predictions", rows, _COLUMNS), looked)
 
 
 @command(

@@ -132,7 +132,7 @@ def recover(session: Session, *, dry_run: DryRun = False) -> None:
     ]
     parts: list[Part] = [facts_table(_titled("recover", dry_run=dry_run), facts)]
     if report.conflicts:
-        parts.append(records_table("not added", ("partition", "position", "problem"), report.conflicts))
+        parts.append(records_table("not added", report.conflicts, ("partition", "position", "problem")))
     parts += [f"run `skewless import {source}`: its latest import is not in the log" for source in report.imports]
     parts += [f"missing: {name}" for name in report.missing]
     parts += [f"view {each['view']} is ahead of log {each['log']}" for each in report.ahead]

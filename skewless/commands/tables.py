@@ -1,19 +1,21 @@
-"""Tables that fit a terminal: wide cells are wrapped or shortened, and a table of too many columns becomes records."""
+"""Tables that fit a terminal: rich wraps their cells, and a table of too many columns becomes records."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Literal
 
-from skewless.commands.cells import StateCell, Tone, bold, cell, colours_of_marks, printable
+from skewless.commands.cells import StateCell, bold, cell, colours_of_marks, printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _GAP, _INDENT = 2, 2
-_LEAST = 8  # the narrowest that a column of text becomes
-_LEAST_TITLE = 4
-_SHORT_WORD = 12
-_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?Z")
+_SHORT = 20  # the width of a time
+_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+_RICH_COLOURS = {"good": "green", "warning": "yellow", "bad": "red", "plain": "none"}
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,12 @@ class TextTable:
         Args:
             width: None: as wide as the values are.
         """
-        grid = Grid.of(self._without_empty_columns(), width, in_colour=in_colour)
         title = bold(printable(self.title)) if in_colour else printable(self.title)
-        state = "" if self.state is None else f": {self.state.line(in_colour=in_colour)}"
-        yield f"{title}{state}"
-        yield from grid.lines() if grid.fits else grid.records()
-
-    def _without_empty_columns(self) -> TextTable:
-        kept = [
-            i
-            for i in range(len(self.columns))
-            if i == 0 or not self.rows or not all(row[i] is None or row[i] == "" for row in self.rows)
-        ]
-        if not any(self.columns) or len(kept) == len(self.columns):
-            return self
-        return replace(
-            self, columns=[self.columns[i] for i in kept], rows=[[row[i] for i in kept] for row in self.rows]
-        )
+        yield title if self.state is None else f"{title}: {self.state.line(in_colour=in_colour)}"
+        grid = _Grid.of(self, in_colour=in_colour)
+        fits = width is None or grid.width + _INDENT <= width
+        for line in grid.lines() if width is None or fits else grid.wrapped(width - _INDENT):
+            yield f"{' ' * _INDENT}{line}".rstrip()
 
     @property
     def totals(self) -> Sequence[object] | None:
@@ -71,118 +62,118 @@ class TextTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """The texts of a table, with a width for each column."""
+class _Grid:
+    """The cells of a table that are shown; those of the totals are the last row."""
 
-    table: TextTable
-    texts: Sequence[Sequence[str]]
-    tones: Sequence[Sequence[Tone]]
+    titles: Sequence[str]
+    rows: Sequence[Sequence[StateCell]]
     widths: Sequence[int]
-    width: int | None
+    is_right: Sequence[bool]
+    has_totals: bool
     in_colour: bool
 
     @classmethod
-    def of(cls, table: TextTable, width: int | None, *, in_colour: bool) -> Grid:
-        """Return the grid of a table, its columns narrowed to the width as far as they can be."""
-        values = [*table.rows, *([table.totals] if table.totals else [])]
-        texts = [
-            [value.show(in_colour=in_colour) if isinstance(value, StateCell) else cell(value) for value in row]
-            for row in values
+    def of(cls, table: TextTable, *, in_colour: bool) -> _Grid:
+        """Return the grid of a table: columns of numbers are on the right."""
+        columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+        has_header, totals = any(table.columns), table.totals
+        shown = [
+            i
+            for i, values in enumerate(columns)
+            if i == 0 or not has_header or not values or any(value is not None and value != "" for value in values)
         ]
-        tones: list[list[Tone]] = [
-            [value.known_tone if isinstance(value, StateCell) else "plain" for value in row] for row in values
+        titles = [printable(table.columns[i]) for i in shown]
+        values = [*table.rows, *([totals] if totals else [])]
+        rows = [[_as_cell(row[i], in_colour=in_colour) for i in shown] for row in values]
+        widths = [
+            max([text_width(title), *(text_width(line) for row in rows for line in row[i].text.split("\n"))])
+            for i, title in enumerate(titles)
         ]
-        columns = range(len(table.columns))
-        words = [max(map(text_width, printable(title).split(" "))) for title in table.columns]
-        cells = [max((text_width(line) for row in texts for line in row[i].split("\n")), default=0) for i in columns]
-        natural = [max(text_width(printable(table.columns[i])), cells[i]) for i in columns]
-        shortest = _LEAST if any(table.columns) else _LEAST_TITLE
-        least = [
-            max(words[i], cells[i])
-            if _is_number(table, i)
-            else min(natural[i], max([shortest, words[i], *(_unbreakable(row[i]) for row in texts)]))
-            for i in columns
-        ]
-        space = None if width is None else width - _INDENT - _GAP * (len(natural) - 1)
-        widths = natural if space is None else _narrowed(natural, least, space)
-        return cls(table=table, texts=texts, tones=tones, widths=widths, width=width, in_colour=in_colour)
+        is_right = [_is_number(columns[i]) for i in shown]
+        return cls(
+            titles=titles, rows=rows, widths=widths, is_right=is_right, has_totals=bool(totals), in_colour=in_colour
+        )
 
     @property
-    def fits(self) -> bool:
-        """Whether the columns are narrow enough for the terminal."""
-        if self.width is None or not any(self.table.columns):
-            return True
-        return _INDENT + sum(self.widths) + _GAP * (len(self.widths) - 1) <= self.width
+    def width(self) -> int:
+        """Return the width of a line in which no cell is wrapped."""
+        return sum(self.widths) + _GAP * (len(self.widths) - 1)
+
+    @property
+    def least(self) -> Sequence[int]:
+        """Return the least width of each column; the first column, and those of numbers and times, are not wrapped."""
+        return [
+            width if i == 0 or is_right else min(width, max(_SHORT, text_width(self.titles[i])))
+            for i, (width, is_right) in enumerate(zip(self.widths, self.is_right, strict=True))
+        ]
 
     def lines(self) -> Iterator[str]:
-        """Yield a header, a rule, the rows, and the totals below a rule of their own."""
-        rule = [("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * width) for width in self.widths]
-        if any(self.table.columns):
-            titles = [
-                fit(printable(title), width) for title, width in zip(self.table.columns, self.widths, strict=True)
-            ]
-            for i in range(-max(map(len, titles)), 0):
-                yield self._line([title[i] if -i <= len(title) else "" for title in titles], ["plain"] * len(rule))
-            yield self._line(rule, ["plain"] * len(rule))
-        for number, (row, tones) in enumerate(zip(self.texts, self.tones, strict=True)):
-            if self.table.totals and number == len(self.texts) - 1:
-                yield self._line(rule, ["plain"] * len(rule))
-            parts = [fit(text, width) for text, width in zip(row, self.widths, strict=True)]
-            for i in range(max(map(len, parts), default=0)):
-                yield self._line([part[i] if i < len(part) else "" for part in parts], tones)
+        """Yield a header, a rule, the rows, and the totals below a rule of their own; no cell is wrapped.
 
-    def records(self) -> Iterator[str]:
-        """Yield each row as lines of a title and a value, for a terminal that is too narrow for the columns."""
-        titles = [title or "value" for title in self.table.columns]
-        widest = max(map(text_width, titles), default=0)
-        room = max(_LEAST, (self.width or 0) - _INDENT - widest - _GAP)
-        for number, (row, tones) in enumerate(zip(self.texts, self.tones, strict=True)):
+        Most tables fit: the import of rich would be a tenth of the time of a short command.
+        """
+        rule = (" " * _GAP).join(_RULE * width for width in self.widths)
+        if any(self.titles):
+            yield from self._row_lines([StateCell(title, "plain") for title in self.titles])
+            yield rule
+        for number, row in enumerate(self.rows):
+            if self.has_totals and number == len(self.rows) - 1:
+                yield rule
+            yield from self._row_lines(row)
+
+    def _row_lines(self, row: Sequence[StateCell]) -> Iterator[str]:
+        parts = [item.text.split("\n") for item in row]
+        for i in range(max(map(len, parts), default=0)):
+            texts = []
+            for part, item, width, is_right in zip(parts, row, self.widths, self.is_right, strict=True):
+                text = part[i] if i < len(part) else ""
+                space = " " * (width - text_width(text))
+                padded = space + text if is_right else text + space
+                texts.append(colours_of_marks(padded, item.known_tone) if self.in_colour else padded)
+            yield (" " * _GAP).join(texts)
+
+    def wrapped(self, width: int) -> list[str]:
+        """Return the lines of the table with wrapped cells, or of a record for each row if that is still too wide."""
+        from rich.box import Box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        def show(item: StateCell) -> RenderableType:
+            return Text(item.text, _RICH_COLOURS[item.known_tone])
+
+        none, rule = " " * 4, f" {_RULE}{_RULE} "
+        # The rule of the third line is below the header, that of the fifth above the totals.
+        box = Box(f"{none}\n{none}\n{rule}\n{none}\n{rule}\n{none}\n{none}\n{none}")
+        table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        # A row's name, numbers and times are not wrapped: people copy them.
+        for title, is_right, least, natural in zip(self.titles, self.is_right, self.least, self.widths, strict=True):
+            justify: Literal["right", "left"] = "right" if is_right else "left"
+            table.add_column(
+                Text(title),
+                justify=justify,
+                no_wrap=least == natural,
+                min_width=least,
+                overflow="fold",
+                header_style="none",
+            )
+        records = Table.grid("", "", padding=(0, _GAP, 0, 0))
+        records.columns[1].overflow = "fold"
+        for number, row in enumerate(self.rows):
+            table.add_row(*map(show, row), end_section=self.has_totals and number == len(self.rows) - 2)
+            if not any(self.titles):
+                records.add_row(*map(show, row))
+                continue
             if number:
-                yield " " * _INDENT + "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * widest
-            for title, text, tone in zip(titles, row, tones, strict=True):
-                for i, part in enumerate(fit(text, room)):
-                    shown = colours_of_marks(part, tone) if self.in_colour else part
-                    yield f"{' ' * _INDENT}{_padded(title if i == 0 else '', widest)}{' ' * _GAP}{shown}".rstrip()
-
-    def _line(self, texts: Sequence[str], tones: Sequence[Tone]) -> str:
-        parts = [
-            _padded(text, width, right=_is_number(self.table, i))
-            for i, (text, width) in enumerate(zip(texts, self.widths, strict=True))
-        ]
-        shown = [
-            colours_of_marks(part, tone) if self.in_colour else part for part, tone in zip(parts, tones, strict=True)
-        ]
-        return (" " * _INDENT + (" " * _GAP).join(shown)).rstrip()
-
-
-def fit(text: str, width: int) -> list[str]:
-    """Return the lines of a text: wrapped between words, a longer word shortened in its middle.
-
-    >>> fit("model 'fraud' has no champion", 14), fit("/srv/project/data/payments.parquet", 15)
-    (["model 'fraud'", 'has no', 'champion'], ['/srv/pr…parquet'])
-    """
-    lines: list[str] = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in paragraph.split(" "):
-            short = shorten_middle(word, width)
-            if line and text_width(line) + 1 + text_width(short) > width:
-                lines.append(line)
-                line = short
-            else:
-                line = f"{line} {short}" if line else short
-        lines.append(line)
-    return lines
-
-
-def shorten_middle(text: str, width: int) -> str:
-    """Return a text of at most ``width`` columns, with an ellipsis in place of its middle."""
-    if text_width(text) <= width:
-        return text
-    head, tail = text[: (width - 1) // 2 + 1], text[len(text) - (width - 1) // 2 :] if width > 2 else ""  # noqa: PLR2004
-    while head and text_width(head) + 1 + text_width(tail) > width:
-        head, tail = (head[:-1], tail) if text_width(head) >= text_width(tail) else (head, tail[1:])
-    return f"{head}\N{HORIZONTAL ELLIPSIS}{tail}"
+                records.add_row(_RULE * max(map(text_width, self.titles)))
+            for title, item in zip(self.titles, row, strict=True):
+                records.add_row(Text(title or "value"), show(item))
+        colours: Literal["standard"] | None = "standard" if self.in_colour else None
+        console = Console(file=StringIO(), width=width, color_system=colours, legacy_windows=False)
+        fits = any(self.titles) and sum(self.least) + _GAP * (len(self.least) - 1) <= width
+        with console.capture() as capture:
+            console.print(table if fits else records)
+        return capture.get().splitlines()
 
 
 def text_width(text: str) -> int:
@@ -193,38 +184,18 @@ def text_width(text: str) -> int:
     """
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in {"W", "F"} else 1
-        for sign in text
-    )
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
-def _narrowed(natural: Sequence[int], least: Sequence[int], space: int) -> list[int]:
-    """Return widths that fit the space: the widest column becomes narrower first, none narrower than its least.
-
-    The first column, the name of the row, becomes narrower last: people copy it into other commands.
-    """
-    widths = list(natural)
-    while sum(widths) > space:
-        wide = [i for i in range(len(widths)) if widths[i] > least[i]]
-        if not wide:
-            break
-        widths[max(wide, key=lambda i: (i > 0, widths[i]))] -= 1
-    return widths
+def _as_cell(value: object, *, in_colour: bool) -> StateCell:
+    """Return a value as it is shown, on a terminal with the symbol of its state."""
+    if isinstance(value, StateCell):
+        return StateCell(value.show(in_colour=in_colour), value.known_tone)
+    return StateCell(cell(value), "plain")
 
 
-def _is_number(table: TextTable, i: int) -> bool:
-    values = [row[i] for row in table.rows if row[i] is not None]
-    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _unbreakable(text: str) -> int:
-    """Return the width of the longest part of a text that stays complete: a time, or a short word."""
-    if _TIME.fullmatch(text):
-        return text_width(text)
-    return max((width for width in map(text_width, text.split()) if width <= _SHORT_WORD), default=0)
-
-
-def _padded(text: str, width: int, *, right: bool = False) -> str:
-    space = " " * (width - text_width(text))
-    return space + text if right else text + space
+def _is_number(values: Sequence[object]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)

@@ -11,7 +11,7 @@ import typer
 
 from skewless.commands.cells import StateCell
 from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModels, argument, command, option
-from skewless.commands.output import Part, Session, error_body, sentence, show_error
+from skewless.commands.output import Part, Session, error_body, records_table, sentence, show_error
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
 from skewless.contract.readable import time_text
@@ -217,11 +217,7 @@ def _version_parts(report: VersionsReport) -> list[Part]:
         )
     ]
     if report.moves:
-        moves = [
-            (time_text(move["at_us"]), move["alias"], move["expect"], move["to"], move["reason"])
-            for move in report.moves
-        ]
-        parts.append(TextTable("alias changes", ("at", "alias", "from", "to", "reason"), moves))
+        parts.append(records_table("alias changes", report.moves, ("at_us", "alias", "expect", "to", "reason")))
     return parts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.clock import from_us, parse_time
 from skewless.contract.errors import RequestError
-from skewless.contract.readable import duration_text, time_text
+from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("version", "predictions", "mature", "labelled", "coverage", "live", "95 %", "estimated", "training", "value")
 _DRIFT_COLUMNS = ("feature", "psi", "limit", "p", "nulls trained", "nulls live", "new values", "drifted")
-_VIEW_COLUMNS = ("view", "latest event", "age", "watermark age", "allowed", "rows read", "stale", "late")
 _ALERT_COLUMNS = ("number", "alert", "severity", "subject", "since", "resolved", "message")
 _MOST_COLUMNS = 6
 Since = Annotated[
@@ -159,14 +157,8 @@ def freshness(session: Session, views: Views = None, *, check: LateCheck = False
     with session.working("reading the latest events") as project:
         report = project.freshness(views or ())
     bodies = [item.as_dict() for item in report]
-    session.show({"views": bodies}, TextTable("views", _VIEW_COLUMNS, [_freshness_row(body) for body in bodies]))
+    session.show({"views": bodies}, records_table("views", bodies))
     fail_if(check and any(item.is_late for item in report))
-
-
-def _freshness_row(body: Mapping[str, Any]) -> list[object]:
-    view, latest, age_s, watermark_age_s, limit_s, sampled, stale, late = body.values()
-    ages = [None if seconds is None else duration_text(seconds) for seconds in (age_s, watermark_age_s, limit_s)]
-    return [view, time_text(latest), *ages, sampled, stale, StateCell("late") if late else "no"]
 
 
 @command("Show feature importance over time.", "fraud --repo my-project", "--window 6h --windows 28 --json")
@@ -205,7 +197,7 @@ def _importance_parts(report: ImportanceReport) -> list[Part]:
 def alerts(session: Session, *, show_all: All = False, resolve: Resolve = None) -> None:
     """List open alerts, or resolve one."""
     bodies = [item.as_dict() for item in session.project.alerts(show_all=show_all, resolve=resolve)]
-    part = records_table("alerts", _ALERT_COLUMNS, bodies)
+    part = records_table("alerts", bodies, _ALERT_COLUMNS)
     session.show({"alerts": bodies}, part if bodies else "no alert is open")
 
 

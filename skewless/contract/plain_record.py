@@ -9,9 +9,13 @@ from enum import Enum
 from functools import cache
 from itertools import repeat
 from types import NoneType, UnionType
-from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
+JSON_ONLY: Mapping[str, bool] = {"json_only": True}  # metadata of a field that programs read, and no table shows
 _type_hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
 
 
@@ -31,6 +35,13 @@ class PlainRecord:
             TypeError, ValueError: these are not the values of such a record.
         """
         return build_record(cls, data)
+
+
+def table_fields(record: DataclassInstance | Mapping[str, object]) -> list[str]:
+    """Return the names of the fields of a record that tables show: all but those with the metadata ``JSON_ONLY``."""
+    if isinstance(record, Mapping):
+        return [*record]
+    return [item.name for item in fields(record) if "json_only" not in item.metadata]
 
 
 def plain_value(value: object) -> object:

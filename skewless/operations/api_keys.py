@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, add_key, generate_secret, hash_secret, remove_key
@@ -34,7 +33,7 @@ class ApiKeys:
 
     project: Workspace
 
-    @partial(audited, action="keys.add")
+    @audited("keys.add", tell=lambda created: created.key.as_dict())
     def add(
         self,
         name: str,
@@ -81,7 +80,7 @@ class ApiKeys:
         """Return all keys in the order of their creation, expired keys too; the secrets are not stored."""
         return self._store.read()
 
-    @partial(audited, action="keys.revoke")
+    @audited("keys.revoke")
     def revoke(self, name: str, *, dry_run: bool = False) -> None:
         """Revoke a key.
 

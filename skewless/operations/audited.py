@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from skewless.contract.settings import SECRETS
@@ -19,39 +19,50 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MOST_CHANGES = 200
 _RUN = "SKEWLESS_RUN"  # set by the scheduler, whose ledger has its runs
-# Arguments that say that a command changes something; without one of them, these commands only show.
-_CHANGING = {"alerts": ("resolve",), "rollout": ("begin", "step"), "triggers": ("start",)}
 # The keys of an erased entity must not outlive it; the others are callbacks and switches.
 _UNTOLD = {"entity", "values", "dry_run", "self", "project"}
 
 
-def audited(function: Callable[P, T], action: str = "") -> Callable[P, T]:
-    """Return a command, a function or a method, that writes to the audit log of its project what it changes.
+def _tell_nothing(_: Any) -> Mapping[str, Any]:  # noqa: ANN401 - of any command
+    return {}
+
+
+def audited(
+    action: str = "", *, changing: Sequence[str] = (), tell: Callable[[Any], Mapping[str, Any]] = _tell_nothing
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator of a command, a function or a method, that records its changes in the project's audit log.
 
     Its first argument is a project, or has one as ``project``. A dry run, and a run of the scheduler, are not recorded.
 
     Args:
         action: name in the log; empty: the function's.
+        changing: arguments of which one must be given for a change; without one, the command only shows. Empty: it
+            always changes something.
+        tell: returns the changes for the log, from the result of the command; only named fields, because a result may
+            hold a secret.
     """
-    name = action or function.__name__
 
-    @functools.wraps(function)
-    def record(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
-        if given.get("dry_run") or _RUN in os.environ or not _changes(name, given):
-            return function(*args, **kwargs)
-        first = next(iter(given.values()))
-        project: Workspace = getattr(first, "project", first)
-        told = _tell(given)
-        subject = next((told.pop(key) for key in ("model", "job", "run_id", "name", "models") if key in told), "")
-        with AuditLog(project.state.database).record(project.actor, name, subject, told) as result:
-            returned = function(*args, **kwargs)
-            result.update(_result(name, returned))
-        return returned
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def record(*args: P.args, **kwargs: P.kwargs) -> T:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            changes = not changing or any(given.get(argument) for argument in changing)
+            if given.get("dry_run") or _RUN in os.environ or not changes:
+                return function(*args, **kwargs)
+            first = next(iter(given.values()))
+            project: Workspace = getattr(first, "project", first)
+            told = _tell(given)
+            subject = next((told.pop(key) for key in ("model", "job", "run_id", "name", "models") if key in told), "")
+            log = AuditLog(project.state.database)
+            with log.record(project.actor, action or function.__name__, subject, told) as result:
+                returned = function(*args, **kwargs)
+                result.update(tell(returned))
+            return returned
 
-    return record
+        return record
+
+    return decorate
 
 
 def record_settings(project: Workspace) -> None:
@@ -78,10 +89,6 @@ def _show_setting(name: str, value: object) -> str:
     return display_url(str(value)) if name.endswith(("_url", "_uri")) else "set"
 
 
-def _changes(name: str, given: Mapping[str, Any]) -> bool:
-    return name not in _CHANGING or any(given.get(argument) for argument in _CHANGING[name])
-
-
 def _tell(given: Mapping[str, Any]) -> dict[str, str]:
     """Return arguments as text: names, numbers and lists of names."""
     told = {}
@@ -91,22 +98,3 @@ def _tell(given: Mapping[str, Any]) -> dict[str, str]:
         is_list = isinstance(value, list | tuple | set | frozenset)
         told[name] = ", ".join(map(str, value)) if is_list else str(value)
     return told
-
-
-def _result(name: str, returned: Any) -> dict[str, Any]:  # noqa: ANN401 - of any command
-    """Return what a command has changed, for the log; only named fields, because a result may hold a secret."""
-    if name == "apply":
-        body = returned.as_dict()
-        return {"plan": body["plan"], "changes": body["changes"][:_MOST_CHANGES]}
-    if name == "keys.add":
-        return dict(returned.key.as_dict())
-    if name == "promote":
-        refusal = returned.refusal
-        refused = {} if refusal is None else {"refused": refusal.problem}
-        return {"before": returned.champion, "after": returned.version, "way": returned.way, **refused}
-    if name in {"rollback", "rollout"}:
-        outcomes = returned if isinstance(returned, list) else [returned]
-        return {"outcomes": [{"model": item.model, "change": item.change} for item in outcomes]}
-    if name.startswith("runs."):
-        return {"run": str(returned)}
-    return {}

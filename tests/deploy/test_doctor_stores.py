@@ -79,7 +79,7 @@ def test_a_role_that_may_only_read_fails(postgres_url: str) -> None:
 
 def test_a_database_that_is_away_fails(tmp_path: Path) -> None:
     state = ProjectState(tmp_path, "postgresql://nobody@127.0.0.1:1/none")
-    assert judged(deep._check_stores(state, 100.0)) == {"database": "fail", "storage round trip": "ok"}
+    assert judged(deep.check_stores(state, 100.0)) == {"database": "fail", "storage round trip": "ok"}
 
 
 def test_a_wrong_clock_is_found_against_every_peer(

@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from skewless.contract.clock import Clock
+from skewless.contract.plain_record import JSON_ONLY
 from skewless.contract.windows.view import WindowView
 from skewless.infra.definitions.plans.needed_views import NeededViews
 from skewless.infra.log.generations import Generations
@@ -39,9 +40,9 @@ class ViewLifecycle:
 
     name: str
     hash: str
-    source: str | None
+    source: str | None = field(metadata=JSON_ONLY)
     stage: Stage
-    since_us: int
+    since_us: int = field(metadata=JSON_ONLY)
 
 
 def read_lifecycles(state: ProjectState) -> list[ViewLifecycle]:

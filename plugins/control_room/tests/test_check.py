@@ -12,7 +12,8 @@ from plugins.control_room.tests.conftest import Pages
 from skewless.contract.errors import DefinitionError
 from skewless_control_room.pages import ACTIONS, PAGES, all_pages
 from skewless_control_room.render import templates
-from tests.worlds.trained import copy_project
+from skewless_control_room.saved import save_pages
+from tests.worlds.trained import copy_project, open_project
 
 MODULE = "another_package_with_a_page"
 SOURCE = """
@@ -71,3 +72,6 @@ def test_a_page_of_another_package_is_in_the_menu_and_escapes_what_it_shows(
     assert own.status == 200
     assert '<p id="own">&lt;b&gt;x&amp;y&lt;/b&gt; of' in own.text
     assert pages.get("/own.json?said=z").body["text"].startswith("<b>z</b>")
+    with open_project(tmp_path / "p") as project:
+        assert save_pages(project, tmp_path / "saved").failed == ()
+    assert '<p id="own">' in (tmp_path / "saved/own.html").read_text()

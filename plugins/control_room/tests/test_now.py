@@ -20,8 +20,7 @@ from skewless.infra.platform.host.processes import Process
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run, RunId
 from skewless.infra.platform.storage.documents import Documents, Records
-from skewless.operations.health.gaps import Gap
-from skewless.operations.health.troubles import Trouble
+from skewless.operations.health.finding import CheckFinding
 from skewless.project import Project
 from skewless_control_room.access import Viewer
 from skewless_control_room.app import to_json
@@ -47,12 +46,12 @@ def look(project: Project, *models: str) -> Now:
     return page
 
 
-def troubles(page: Now) -> list[Trouble]:
-    return [item for item in page.troubles.items if isinstance(item, Trouble)]
+def troubles(page: Now) -> list[CheckFinding]:
+    return [item for item in page.troubles.items if isinstance(item, CheckFinding)]
 
 
-def gaps(page: Now) -> dict[str, Gap]:
-    return {item.subject: item for item in page.gaps.items if isinstance(item, Gap)}
+def gaps(page: Now) -> dict[str, CheckFinding]:
+    return {item.name: item for item in page.gaps.items if isinstance(item, CheckFinding)}
 
 
 def raise_alert(project: Project, subject: str = MODEL, *, name: str = "drift", at_us: int = NOW) -> None:
@@ -131,7 +130,7 @@ def test_results_older_than_the_schedule_allows_are_gaps(project: Project) -> No
 def test_labels_that_are_not_mature_are_a_gap(project: Project) -> None:
     check_everything(project)
     run_job(project, f"quality {MODEL}", "done", NOW - SECOND, {"versions": [{"predictions": 812, "labelled": 0}]})
-    assert "labels are not mature: none of 812 predictions" in gaps(look(project))["quality"].reason
+    assert "labels are not mature: none of 812 predictions" in gaps(look(project))["quality"].detail
 
 
 def test_alerts_stand_first_the_oldest_first(project: Project) -> None:
@@ -140,9 +139,9 @@ def test_alerts_stand_first_the_oldest_first(project: Project) -> None:
     page = look(project)
     assert page.sentence.kind == "bad"
     first, second = troubles(page)[:2]
-    assert (first.subject, first.since_us, first.model) == (f"drift {MODEL}", NOW - HOUR, MODEL)
-    assert (second.view, second.next, second.runbook) == (
-        "young",
+    assert (first.name, first.since_us, first.models) == (f"drift {MODEL}", NOW - HOUR, [MODEL])
+    assert (second.views, second.fix, second.runbook) == (
+        ["young"],
         "skewless parity young",
         "docs/runbooks.md#skewlessparity",
     )
@@ -178,7 +177,7 @@ def test_a_dead_process_of_this_machine_is_seen_at_once(project: Project) -> Non
     assert isinstance(page.processes, Known)
     lives = {row.process.pid: row.process.lives for row in page.processes.value.items}  # type: ignore[attr-defined]
     assert lives == {os.getpid(): True, 2**22 + 1: False, 2**22 + 2: True}
-    (found,) = [item for item in troubles(page) if "heartbeat" in item.cause]
+    (found,) = [item for item in troubles(page) if "heartbeat" in item.detail]
     assert found.since_us is not None
     assert abs(found.since_us - project.clock.now_us()) < 5 * MINUTE
 
@@ -186,7 +185,7 @@ def test_a_dead_process_of_this_machine_is_seen_at_once(project: Project) -> Non
 def test_a_job_that_failed_is_wrong_until_it_is_done(project: Project) -> None:
     run_job(project, "materialize", "failed", NOW - HOUR)
     (found,) = [item for item in troubles(look(project)) if item.run]
-    assert (found.subject, found.cause) == ("job materialize", "failed: source is missing")
+    assert (found.name, found.detail) == ("job materialize", "failed: source is missing")
     run_job(project, "materialize", "done", NOW - MINUTE)
     assert not [item for item in troubles(look(project)) if item.run]
 
@@ -197,7 +196,7 @@ def test_a_viewer_of_one_model_sees_nothing_of_others(project: Project) -> None:
     run_job(project, "drift secret", "failed", NOW - HOUR)
     page = look(project, MODEL)
     assert b"secret" not in to_json(page)
-    assert [item.model for item in troubles(page) if item.model] == [MODEL]
+    assert [item.models for item in troubles(page) if item.models] == [[MODEL]]
 
 
 def test_hostile_texts_stay_texts(project: Project) -> None:
@@ -226,7 +225,7 @@ def test_an_empty_project_answers(tmp_path: Path, trained: Path) -> None:
         assert page.sentence.kind != "good"
         assert isinstance(page.database, Known)
         assert not page.database.value.exists
-        assert gaps(page)["plan"].next == "skewless apply"
+        assert gaps(page)["plan"].fix == "skewless apply"
         assert as_html(page)
 
 
@@ -236,7 +235,7 @@ def test_a_database_that_is_down_is_wrong_and_the_rest_unknown(tmp_path: Path, t
         began = time.monotonic()
         page = look(project)
         assert page.sentence.kind == "bad"
-        assert troubles(page)[0].subject == "database"
+        assert troubles(page)[0].name == "database"
         assert all(isinstance(part, Unknown) for part in (page.plan, page.processes, page.database))
         assert "alerts, processes, jobs and checks" in gaps(page)
         assert "state good" not in as_html(page)
@@ -247,7 +246,7 @@ def test_a_store_that_should_answer_and_does_not_is_wrong(tmp_path: Path, traine
     copy_project(trained, tmp_path / "p")
     with open_project(tmp_path / "p", redis_url="redis://127.0.0.1:9/0") as project:
         page = look(project)
-        assert "online store" in [item.subject for item in troubles(page) if item.weight == "critical"]
+        assert "online store" in [item.name for item in troubles(page) if item.is_critical]
 
 
 @pytest.mark.parametrize("setting", ["redis_url", "database_url"])
@@ -261,7 +260,7 @@ def test_a_place_that_never_answers_does_not_hold_up_the_page(tmp_path: Path, tr
             page = look(project)
             assert time.monotonic() - began < 8  # a connection takes at least ten seconds to fail
     assert page.sentence.kind == "bad"
-    assert "has not answered within" in "".join(item.cause for item in troubles(page))
+    assert "has not answered within" in "".join(item.detail for item in troubles(page))
 
 
 def test_corrupt_facts_are_unknown(project: Project) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plain_record import JSON_ONLY, PlainRecord
 from skewless.infra.ingest.streams.decider import DeciderPool
 from skewless.infra.platform.host.plugins import find_plugin, require_plugin
 
@@ -57,16 +57,16 @@ class SinkStatus(PlainRecord):
 
     name: str
     kind: str
-    streams: tuple[str, ...]
+    streams: tuple[str, ...] = field(metadata=JSON_ONLY)
     waiting: int
     lag_s: float | None
     delivered: int
     refused: int
     letters: int
     process: str | None
-    error: str | None
     since_us: int | None
     retries: int | None
+    error: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

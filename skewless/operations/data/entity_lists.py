@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from skewless.contract.dtypes import DType
@@ -27,7 +26,7 @@ class ProjectLists:
 
     project: Workspace
 
-    @partial(audited, action="lists.set")
+    @audited("lists.set")
     def set(self, name: str, values: Iterable[str] | Path, *, reason: str, dry_run: bool = False) -> ListVersion:
         """Write the next version of a list; equal values write none.
 

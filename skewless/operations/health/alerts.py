@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from skewless.contract.errors import RequestError
 from skewless.infra.platform.alerts.alerts import AlertRecord, Alerts
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 
+@audited(changing=("resolve",))
 def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[AlertRecord]:
     """Return open alerts, oldest first.
 

@@ -13,16 +13,16 @@ from skewless.contract.readable import duration_text
 from skewless.contract.rows import RowCodec
 from skewless.contract.windows.view import WindowView
 from skewless.infra.models.verdicts.last_verdicts import Freshness, save_last
-from skewless.infra.platform.alerts.alerts import Alert, Alerts, Severity, open_alerts
+from skewless.infra.platform.alerts.alerts import Alert, Alerts, open_alerts
 from skewless.infra.platform.host.processes import read_processes
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.reads.offline.key_samples import sample_row_keys
 from skewless.infra.reads.offline.log_parts import latest_event_us
 from skewless.infra.reads.online.window_states import WindowStates
+from skewless.operations.health.checkup.project import LOG, REFUSED, SILENT, find_problems
 from skewless.workspace import Workspace
 
 ALERT = "freshness"
-SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
 _SAMPLE, _SEED = 200, 0
 _log = EventLogger()
 
@@ -163,18 +163,14 @@ def _update_alert(alerts: Alerts, result: Freshness) -> None:
 def _update_process_alerts(alerts: Alerts, project: Workspace) -> None:
     """Send alerts for silent processes, failing prediction logs and rejected models; resolve alerts without a cause."""
     now_s, at_us = project.state.database.now_us() / 1e6, project.clock.now_us()
-    problems: dict[tuple[str, str], tuple[Severity, str]] = {}
-    for item in read_processes(project.state):
-        subject = f"{item.kind} {item.host} {item.pid}"
-        if item.is_silent(now_s):
-            problems[SILENT, subject] = "critical", f"sent no heartbeat for {duration_text(item.silent_s(now_s))}"
-            continue
-        for thing, why in item.detail.get("refused", {}).items():
-            problems[REFUSED, thing] = "critical", f"servers reject it: {why}"
-        if item.detail.get("log") is not None:
-            problems[LOG, subject] = "critical", f"cannot write the prediction log: {item.detail['log']}"
-    for (name, subject), (severity, message) in problems.items():
-        alerts.send(Alert(name=name, severity=severity, subject=subject, message=message, at_us=at_us))
+    problems = {
+        (problem.alert, problem.subject): problem.text
+        for item in read_processes(project.state)
+        for problem in find_problems(item, now_s)
+        if problem.alert
+    }
+    for (name, subject), text in problems.items():
+        alerts.send(Alert(name=name, severity="critical", subject=subject, message=text, at_us=at_us))
     open_keys = {alert.key for alert in open_alerts(project.state) if alert.name in {SILENT, REFUSED, LOG}}
     for name, subject in open_keys - problems.keys():
         alerts.resolve(name, subject, at_us)

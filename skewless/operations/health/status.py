@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plain_record import JSON_ONLY, PlainRecord
 from skewless.contract.plan import View
 from skewless.contract.readable import iso_text
 from skewless.infra.definitions.plans.applied_plan import (
@@ -23,7 +23,7 @@ from skewless.infra.definitions.plans.applied_plan import (
     read_registry_state,
 )
 from skewless.infra.definitions.plans.needed_views import CHAMPION, NeededViews
-from skewless.infra.definitions.plans.retirement import read_lifecycles
+from skewless.infra.definitions.plans.retirement import ViewLifecycle, read_lifecycles
 from skewless.infra.ingest.materialization.skipped_rows import SkippedRows, read_skipped
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
@@ -85,14 +85,14 @@ class ViewStatus:
     """
 
     view: str
-    hash: str
-    needed_by: list[str]
+    hash: str = field(metadata=JSON_ONLY)
+    needed_by: list[str] = field(metadata=JSON_ONLY)
     log_rows: int
     rejected: int
     declared_delay_s: float
     observed_delay_s: float | None
     last_run: str | None
-    online_seq: int | None
+    online_seq: int | None = field(metadata=JSON_ONLY)
     online_current: bool | None
 
 
@@ -106,7 +106,7 @@ class ModelStatus:
     value: float | None = None
     moves: int = 0
     problem: str | None = None
-    versions: int = 0
+    versions: int = field(default=0, metadata=JSON_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,9 @@ class ProcessStatus:
     pid: int
     plan: str | None
     started_at: str
-    silent_s: float
+    silent_s: float = field(metadata=JSON_ONLY)
     lives: bool
-    detail: dict[str, Any]
+    detail: dict[str, Any] = field(metadata=JSON_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class ProjectStatus(PlainRecord):
 
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
-        unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
+        unneeded: unused versions of views.
         decisions: decision streams of the plan, if the plug-in that decides is installed.
         sinks: their sinks.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
@@ -155,7 +155,7 @@ class ProjectStatus(PlainRecord):
     sources: list[SourceStatus] = field(default_factory=list)
     decisions: list[DecisionStatus] = field(default_factory=list)
     sinks: list[SinkStatus] = field(default_factory=list)
-    unneeded: list[dict[str, Any]] = field(default_factory=list)
+    unneeded: list[ViewLifecycle] = field(default_factory=list)
     processes: list[ProcessStatus] = field(default_factory=list)
     models: list[ModelStatus] = field(default_factory=list)
     predictions: int | None = None
@@ -195,7 +195,7 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
         sources=event_sources(project, needed) if needed else [],
         decisions=deciding.read_streams(project) if deciding else [],
         sinks=deciding.read_sinks(project) if deciding else [],
-        unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
+        unneeded=[life for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in sorted(models)],
         predictions=status.unshipped + Catalog(project.state.database).count_rows(PREDICTIONS),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import window_marker
+from skewless.contract.plain_record import JSON_ONLY
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.definitions.plans.needed_views import NeededViews
 from skewless.infra.log.catalog import log_ends
@@ -31,11 +32,11 @@ class WindowStatus:
     """
 
     view: str
-    hash: str
-    needed_by: list[str]
+    hash: str = field(metadata=JSON_ONLY)
+    needed_by: list[str] = field(metadata=JSON_ONLY)
     source: str
     generation: int | None
-    partitions: list[dict[str, Any]]
+    partitions: list[dict[str, Any]] = field(metadata=JSON_ONLY)
     log_rows: int
     lag: int | None
     online_current: bool | None
@@ -54,7 +55,7 @@ class SourceStatus:
     late_share: float | None
     delay_p50_s: float | None
     delay_p99_s: float | None
-    views: list[str]
+    views: list[str] = field(metadata=JSON_ONLY)
 
 
 def windowed_views(project: Workspace, needed: NeededViews, store: OnlineWriter | None) -> list[WindowStatus]:

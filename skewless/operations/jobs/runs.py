@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.platform.jobs.ledger import Kind, Ledger, Request, Requests
@@ -32,7 +31,7 @@ class Runs:
         """
         return Ledger(self.project.state).get(RunId.parse(run_id))
 
-    @partial(audited, action="runs.start")
+    @audited("runs.start", tell=lambda run_id: {"run": str(run_id)})
     def start(self, job: str, *, cause: str = BY_HAND, dry_run: bool = False) -> RunId:
         """Request a run of a job now; return its id.
 
@@ -47,7 +46,7 @@ class Runs:
         run_id = RunId(job=planned.name, tick_us=self.project.clock.now_us())
         return self._request("start", run_id, cause, dry_run=dry_run)
 
-    @partial(audited, action="runs.retry")
+    @audited("runs.retry", tell=lambda run_id: {"run": str(run_id)})
     def retry(self, run_id: str, *, dry_run: bool = False) -> RunId:
         """Request the next attempt of a run; return its id.
 
@@ -62,7 +61,7 @@ class Runs:
         next_id = replace(run.id, attempt=attempt + 1)
         return self._request("start", next_id, f"retry of {run.id}, {BY_HAND}", dry_run=dry_run)
 
-    @partial(audited, action="runs.cancel")
+    @audited("runs.cancel", tell=lambda run_id: {"run": str(run_id)})
     def cancel(self, run_id: str, *, dry_run: bool = False) -> RunId:
         """Request the end of a run.
 

@@ -15,6 +15,7 @@ from skewless.infra.models.packages.approvals import Approval, PackageOrigin
 from skewless.infra.models.packages.package import VerifiedPackage, verify_folder
 from skewless.infra.models.packages.writer import copy_package, find_copy
 from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.operations.audited import audited
 from skewless.operations.models.versions import latest_version
 from skewless.operations.state.bundle import digest_of, package_folder, read_bundle, unpack
 from skewless.workspace import Workspace
@@ -40,6 +41,7 @@ class Adoption(PlainRecord):
     origin: PackageOrigin
 
 
+@audited()
 def adopt(project: Workspace, bundle: Path, model: str, *, digest: str, dry_run: bool = False) -> Adoption:
     """Copy a model's version from a bundle of another environment; it gets the next version here, and no traffic.
 
@@ -95,6 +97,7 @@ def _opened(bundle: Path) -> Iterator[Path]:
         yield folder
 
 
+@audited()
 def approve(
     project: Workspace, model: str, version: str | None = None, *, by: str, reason: str, dry_run: bool = False
 ) -> Approval:

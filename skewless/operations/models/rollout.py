@@ -19,6 +19,7 @@ from skewless.infra.models.packages.package import open_package, read_pinned_pla
 from skewless.infra.models.packages.store import AliasMove
 from skewless.infra.platform.alerts.alerts import Alert, Alerts
 from skewless.infra.platform.telemetry.logger import EventLogger
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class RolloutOutcome:
         }
 
 
+def _tell_outcome(outcome: RolloutOutcome) -> dict[str, Any]:
+    return {"model": outcome.model, "change": outcome.change}
+
+
+@audited(changing=("begin", "step"), tell=lambda outcomes: {"outcomes": [*map(_tell_outcome, outcomes)]})
 def rollout(
     project: Workspace, model: str | None = None, *, begin: str | None = None, step: bool = False, dry_run: bool = False
 ) -> list[RolloutOutcome]:
@@ -160,6 +166,7 @@ def step_rollout(project: Workspace, model: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=policy, change=change.kind, verdicts=verdicts)
 
 
+@audited(tell=lambda outcome: {"outcomes": [_tell_outcome(outcome)]})
 def rollback(
     project: Workspace, model: str, *, reason: str = "rolled back by hand", dry_run: bool = False
 ) -> RolloutOutcome:

@@ -12,6 +12,7 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.models.packages.signing import SIGNATURE, read_signer, record_removal, trusted_documents
 from skewless.infra.models.packages.writer import is_signed, sign_package
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 
@@ -45,6 +46,7 @@ class SignReport(PlainRecord):
             yield f"{name}: not signed: {why}"
 
 
+@audited()
 def sign(
     project: Workspace, models: Sequence[str] = (), *, remove_key: str | None = None, dry_run: bool = False
 ) -> SignReport:

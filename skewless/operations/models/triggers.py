@@ -17,6 +17,7 @@ from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.infra.models.packages.package import Package, open_package
+from skewless.operations.audited import audited
 from skewless.operations.jobs.runs import Runs
 from skewless.operations.models.drift import latest_drift
 from skewless.operations.models.stored_results import is_beyond_chance
@@ -58,6 +59,7 @@ class TriggersReport(PlainRecord):
     asked: str | None = None
 
 
+@audited(changing=("start",))
 def triggers(project: Workspace, model: str, *, start: bool = False) -> TriggersReport:
     """Return why a model should be retrained now; with ``start``, request the retraining if there is a cause.
 

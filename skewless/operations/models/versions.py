@@ -19,6 +19,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.models.packages.package import Package, open_package, pinned_plan, read_pinned_plan
 from skewless.infra.platform.host.processes import run_behind_servers
 from skewless.infra.platform.storage.names import is_version
+from skewless.operations.audited import audited
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class Promotion:
         return {**vars(self), "way": self.way, "decision": decision}
 
 
+def _tell_promotion(promotion: Promotion) -> dict[str, Any]:
+    refused = {} if promotion.refusal is None else {"refused": promotion.refusal.problem}
+    return {"before": promotion.champion, "after": promotion.version, "way": promotion.way, **refused}
+
+
+@audited(tell=_tell_promotion)
 def promote(
     project: Workspace, model: str, version: str | None = None, *, dry_run: bool = False, on_rows: OnRows | None = None
 ) -> Promotion:
@@ -137,6 +144,7 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
     return replace(planned, decision=decision)
 
 
+@audited()
 def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
     """Train a new version, and promote it if it passes its gate.
 

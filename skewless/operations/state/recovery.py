@@ -19,6 +19,7 @@ from skewless.infra.log.runs import RunLedger
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.records.outcomes.log import OUTCOMES
 from skewless.infra.records.predictions.segments import PREDICTIONS
+from skewless.operations.audited import audited
 from skewless.operations.health.status import open_online
 from skewless.workspace import Workspace
 
@@ -88,6 +89,7 @@ class RecoveryReport(PlainRecord):
         return None
 
 
+@audited()
 def recover(project: Workspace, *, dry_run: bool = False) -> RecoveryReport:
     """Take objects that no log lists back into the logs; safe while the project runs, and to run again.
 

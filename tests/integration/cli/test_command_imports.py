@@ -93,7 +93,8 @@ def loaded_by(repo: Path, environment: dict[str, str], *commands: tuple[str, ...
     process = subprocess.run(
         [sys.executable, "-c", PROBE, str(out), words],
         cwd=ROOT,
-        env=environment,
+        # A test runner sets COLUMNS: rich wraps what is wider than a terminal, and nothing in a pipe.
+        env={name: value for name, value in environment.items() if name != "COLUMNS"},
         capture_output=True,
         text=True,
         check=False,

@@ -97,9 +97,9 @@ def _parts(report: CapacityReport, body: dict[str, Any]) -> list[Part]:
         TextTable("needs", ("need", "cores", "time", "GB"), rows_of),
         *too_slow,
         _million_table(body["million_predictions"]),
-        records_table("formulas", ("name", "formula", "tested"), parts),
+        records_table("formulas", parts, ("name", "formula", "tested")),
         records_table(
-            "measured costs, on two cores of an AMD EPYC", ("name", "value", "unit", "measured"), body["costs"]
+            "measured costs, on two cores of an AMD EPYC", body["costs"], ("name", "value", "unit", "measured")
         ),
     ]
 

@@ -77,6 +77,7 @@ class Page:
         read: returns the data: a dataclass whose fields, and those of the dataclasses in it, are plain values. It
             reads a bounded amount.
         menu: word in the menu; empty: the page is not in the menu.
+        is_personal: whether it shows single rows, which can have personal data: ``ui --save`` does not write it.
         live_s: seconds after which an open page reads again; 0: never.
     """
 
@@ -86,6 +87,7 @@ class Page:
     read: Callable[[Project, Query], object]
     menu: str = ""
     live_s: int = 0
+    is_personal: bool = False
     source: str = ""
 
 

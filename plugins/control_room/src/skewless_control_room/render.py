@@ -14,7 +14,8 @@ from markupsafe import Markup, escape
 from skewless.contract.readable import duration_text, facts_text, guardrail_texts, share_text, time_text
 from skewless.contract.render import shorten
 from skewless.infra.platform.host.plugins import load_plugins
-from skewless_control_room import plots
+from skewless.infra.platform.pages import plots
+from skewless.training.plots import evaluation_plots
 from skewless_control_room.page import Unknown
 
 _MOST_CHARS = 300
@@ -44,10 +45,14 @@ def templates() -> Environment:
         "url": to_url,
     }
     environment.tests["unknown"] = lambda part: isinstance(part, Unknown)
-    named = ("Curve", "plot_bars", "plot_curves", "plot_histogram", "plot_lines", "plot_timeline")
+    named = ("plot_bars", "plot_histogram", "plot_lines", "plot_timeline")
     environment.globals |= {name: getattr(plots, name) for name in named}
-    environment.globals |= {"guardrail_texts": guardrail_texts, "to_url": to_url, "is_saved": False}
-    environment.globals |= {"named_shares": plots.named_shares, "learning_curves": plots.learning_curves}
+    environment.globals |= {
+        "evaluation_plots": evaluation_plots,
+        "guardrail_texts": guardrail_texts,
+        "to_url": to_url,
+        "is_saved": False,
+    }
     return environment
 
 

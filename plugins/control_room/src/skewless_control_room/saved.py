@@ -21,11 +21,10 @@ from skewless.infra.platform.storage.durable import make_folder
 from skewless.project import Project
 from skewless_control_room.access import Local
 from skewless_control_room.app import ControlRoom
+from skewless_control_room.pages import all_pages
 from skewless_control_room.readers import Readers
 
 MOST_PAGES = 500
-# Pages of single rows (predictions, entities, refused data) stay out: they can have personal data.
-_SAVED = re.compile(r"/|/(models|views|runs|changes)(/[^/.][^/]*)*")
 _LINK = re.compile(r' href="(/[^"]*)"')
 _STATIC = ("page.css", "icon.svg")
 _OK = 200
@@ -82,6 +81,7 @@ async def _read_pages(app: Starlette) -> tuple[dict[str, str], list[str], int]:
     """Return pages by path, the paths that failed, and the number of known pages that were not read."""
     pages: dict[str, str] = {}
     failed: list[str] = []
+    saved = re.compile("|".join(re.sub(r"{\w+}", "[^/?]+", page.path) for page in all_pages() if not page.is_personal))
     waiting = ["/"]
     seen = {"/"}
     while waiting and len(pages) < MOST_PAGES:
@@ -92,7 +92,7 @@ async def _read_pages(app: Starlette) -> tuple[dict[str, str], list[str], int]:
             continue
         pages[path] = text
         for link in map(unescape, _LINK.findall(text)):
-            if _SAVED.fullmatch(link) and "?" not in link and not link.endswith(".json") and link not in seen:
+            if saved.fullmatch(link) and not link.endswith(".json") and link not in seen:
                 seen.add(link)
                 waiting.append(link)
     return pages, failed, len(waiting)

@@ -24,7 +24,7 @@ def list_letters(session: Session, name: Letters = None, *, limit: MostLetters =
     found = DeadLetters(session.project).list(name, limit=limit)
     body = found.as_dict()
     shown = [_shown(letter) for letter in body["letters"]]
-    table = records_table("dead letters", ("kind", "name", "id", "partition", "position", "reason"), shown)
+    table = records_table("dead letters", shown, ("kind", "name", "id", "partition", "position", "reason"))
     hidden = found.total - len(shown)
     more = [f"{hidden:,} more: show them with --limit"] if hidden else []
     session.show(body, table if shown else "no dead letters", *more)
@@ -46,7 +46,7 @@ def send_letters(session: Session, name: SinkName, *, ids: Ids = None, dry_run: 
 
     report = DeadLetters(session.project).send(name, ids=ids or (), dry_run=dry_run)
     body = report.as_dict()
-    table = records_table("dead letters", ("id", "position", "state", "reason"), map(_shown, body["letters"]))
+    table = records_table("dead letters", map(_shown, body["letters"]), ("id", "position", "state", "reason"))
     session.show(body, table if report.letters else "no dead letters", *([UNCHANGED] if dry_run else []))
     fail_if(bool(report.refused or report.missing))
 

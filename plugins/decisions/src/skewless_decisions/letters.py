@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from skewless.contract.names import check_known
 from skewless.contract.plain_record import PlainRecord
@@ -96,7 +95,7 @@ class DeadLetters:
         total = sum(map(positions.count_letters, sinks)) + sum(map(log.count_dead, streams))
         return LetterList(letters=letters, total=total)
 
-    @partial(audited, action="letters.send")
+    @audited("letters.send")
     def send(self, name: str, *, ids: Sequence[str] = (), dry_run: bool = False) -> LetterReport:
         """Send the dead letters of a sink again, with the ids and the bytes of their first delivery.
 

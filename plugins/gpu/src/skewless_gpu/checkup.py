@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from skewless.operations.health.checkup.finding import CheckupFinding, doubt, good
 from skewless.operations.health.checkup.packages import Version, installed
+from skewless.operations.health.finding import CheckFinding, doubt, good
 from skewless_gpu.cuda import Driver, driver
 from skewless_gpu.xgboost_cuda import is_cuda_built
 
@@ -21,17 +21,17 @@ _PROVIDERS: dict[str, Sequence[str]] = {
 _INSTALL = "pip install 'skewless[gpu]' in an environment without the extra 'cpu'"
 
 
-def check_gpu() -> list[CheckupFinding]:
+def check_gpu() -> list[CheckFinding]:
     """Return the GPUs of the driver, where none is fine, and the installed packages for them; none is imported."""
     return [check_driver(), *check_gpu_packages()]
 
 
-def check_driver() -> CheckupFinding:
+def check_driver() -> CheckFinding:
     """Return the GPUs of the driver."""
     return judge_driver(driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def judge_driver(driver: Driver, visible: str | None) -> CheckupFinding:
+def judge_driver(driver: Driver, visible: str | None) -> CheckFinding:
     """Return the finding for a driver.
 
     Args:
@@ -54,12 +54,12 @@ def judge_driver(driver: Driver, visible: str | None) -> CheckupFinding:
     return doubt("gpu", f"{detail} (CUDA {driver.version})", fix)
 
 
-def check_gpu_packages() -> list[CheckupFinding]:
+def check_gpu_packages() -> list[CheckFinding]:
     """Return the installed packages that train or score on a GPU; none is imported."""
     return list(judge_gpu_packages(installed, trains=is_cuda_built(), needed=driver().problem is None))
 
 
-def judge_gpu_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[CheckupFinding]:
+def judge_gpu_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[CheckFinding]:
     """Yield the findings for the packages of GPUs.
 
     Args:

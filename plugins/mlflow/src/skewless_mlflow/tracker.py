@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.models.tracking.port import TrackedRun
-from skewless_mlflow.canvas import can_plot
-from skewless_mlflow.plots import evaluation_plots
+from skewless.infra.platform.pages.plots import make_file
+from skewless.training.plots import evaluation_plots
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,8 +121,8 @@ class MLflowTracker:
             run_id, metrics=[Metric(name, value, trained_ms, 0) for name, value in run.metrics.items()]
         )
         self._client.log_artifacts(run_id, str(run.package), "package")
-        plots = evaluation_plots(run.curves) if can_plot() else []
-        for path, text in [*run.documents.items(), *((f"plots/{plot.name}.svg", plot.svg) for plot in plots)]:
+        plots = {f"plots/{plot.name}.svg": make_file(plot.svg) for plot in evaluation_plots(run.curves)}
+        for path, text in {**run.documents, **plots}.items():
             self._client.log_text(run_id, text, path)
 
     def _register(self, run_id: str, run: TrackedRun) -> None:

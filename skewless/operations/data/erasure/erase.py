@@ -32,6 +32,7 @@ from skewless.infra.reads.offline.sources import Table, find_table, has_files, v
 from skewless.infra.reads.online.port import OnlineStore
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.outcomes.label_rows import delete_label_rows
+from skewless.operations.audited import audited
 from skewless.operations.data.erasure.entity import (
     Entity,
     LoggedEntity,
@@ -135,6 +136,7 @@ class ErasureReceipt:
         return fields | {"not_covered": list(NOT_COVERED)}
 
 
+@audited()
 def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = False) -> ErasureReceipt:
     """Erase an entity from logs, online store and local copies.
 

@@ -11,18 +11,16 @@ from pathlib import Path
 
 from skewless.client import Client, Limits, Retries
 from skewless.contract.errors import SkewlessError
-from skewless.contract.plan import FeaturePlan
 from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
-from skewless.infra.definitions.plans.applied_plan import read_applied
 from skewless.infra.log.readers import READER
 from skewless.infra.platform.host.processes import read_processes
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import STAGING
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
-from skewless.operations.health.checkup.peers import check_database, check_redis, check_storage, check_streams
+from skewless.operations.health.checkup.peers import check_database, check_storage
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 
 _DAY_S = 86_400.0
 _SOON_DAYS = 14.0  # as the alert SkewlessCertificateExpires
@@ -34,39 +32,11 @@ _SCHEDULER = "scheduler"
 _CHECK_S = 20.0
 
 
-def examine_deeply(repo: Path, state: ProjectState, settings: Settings, server_url: str | None) -> list[CheckupFinding]:
-    """Return the findings of all deep checks; what they write, they remove."""
-    plan = _read_plan(state)
-    had_staging = (state / STAGING).exists()
-    limit_ms = settings.skew_limit_ms
-    findings = [
-        check_disk_share(state.folder),
-        check_files(state.folder),
-        *check_redis(state, settings, plan),
-        *_check_stores(state, limit_ms),
-        *check_streams(plan, settings),
-        *check_certificate(repo, settings),
-        *check_leases(state),
-        check_spool(state),
-        *(check_predictions(server_url) if server_url else ()),
-    ]
-    if not had_staging:
-        with suppress(OSError):  # it is missing, or another process has files in it
-            (state / STAGING).rmdir()
-    return findings
-
-
-def _read_plan(state: ProjectState) -> FeaturePlan | None:
-    try:
-        applied = read_applied(state)
-    except SkewlessError:
-        return None  # the check of the plan reports it
-    return None if applied is None else applied.plan
-
-
-def _check_stores(state: ProjectState, limit_ms: float) -> Iterator[CheckupFinding]:
+def check_stores(state: ProjectState, limit_ms: float) -> Iterator[CheckFinding]:
+    """Yield version, rights, times and clocks of database and storage; the round trip of the storage leaves no file."""
     if not state.folder.is_dir():
         return  # nothing is applied: the database would be created
+    had_staging = (state / STAGING).exists()
     try:
         yield from check_database(state.database, limit_ms)
     except SkewlessError as error:  # of another release, or its package is missing
@@ -75,9 +45,12 @@ def _check_stores(state: ProjectState, limit_ms: float) -> Iterator[CheckupFindi
         yield from check_storage(state.storage, is_remote=state.storage_url is not None, limit_ms=limit_ms)
     except SkewlessError as error:
         yield from_error("storage", error)
+    if not had_staging:
+        with suppress(OSError):  # it is missing, or another process has files in it
+            (state / STAGING).rmdir()
 
 
-def check_disk_share(folder: Path) -> CheckupFinding:
+def check_disk_share(folder: Path) -> CheckFinding:
     """Return whether a tenth of the disk of the state folder is free, the limit of the alert."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     stat = os.statvfs(place)
@@ -88,7 +61,7 @@ def check_disk_share(folder: Path) -> CheckupFinding:
     return good(name, detail)
 
 
-def check_files(folder: Path) -> CheckupFinding:
+def check_files(folder: Path) -> CheckFinding:
     """Return whether this user may read all files of the state folder, and write in all its folders."""
     name = "files"
     if not folder.exists():
@@ -113,7 +86,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         yield from ((Path(root, name), False) for name in files)
 
 
-def check_certificate(repo: Path, settings: Settings) -> Iterator[CheckupFinding]:
+def check_certificate(repo: Path, settings: Settings) -> Iterator[CheckFinding]:
     """Yield how many days the certificate of the server is valid, if it has one."""
     if settings.tls_cert is None:
         return
@@ -132,7 +105,7 @@ def check_certificate(repo: Path, settings: Settings) -> Iterator[CheckupFinding
         yield good(name, f"expires in {days:,.0f} days")
 
 
-def check_leases(state: ProjectState) -> Iterator[CheckupFinding]:
+def check_leases(state: ProjectState) -> Iterator[CheckFinding]:
     """Yield who holds leases, and whether a scheduler leads."""
     try:
         if not state.database.exists():
@@ -159,7 +132,8 @@ def check_leases(state: ProjectState) -> Iterator[CheckupFinding]:
             "start `skewless scheduler`",
         )
         # One that has ended cleanly left no record: perhaps cron starts the jobs.
-        yield bad(_SCHEDULER, detail, fix) if schedulers else doubt(_SCHEDULER, detail, fix)
+        judge = bad if schedulers else doubt
+        yield judge(_SCHEDULER, detail, fix, section="schedulerwithoutleader")
 
 
 def _place(holder: str) -> str:
@@ -172,7 +146,7 @@ def _place(holder: str) -> str:
     return f"{parts[0]} {parts[2]}" if len(parts) > 2 else holder  # noqa: PLR2004 - see new_holder
 
 
-def check_spool(state: ProjectState) -> CheckupFinding:
+def check_spool(state: ProjectState) -> CheckFinding:
     """Return whether predictions and outcomes wait on this machine for the log."""
     name, times = "log lag", []
     for path in (state / "spool").glob("*/*.parquet"):
@@ -187,7 +161,7 @@ def check_spool(state: ProjectState) -> CheckupFinding:
     return good(name, detail)
 
 
-def check_predictions(url: str) -> Iterator[CheckupFinding]:
+def check_predictions(url: str) -> Iterator[CheckFinding]:
     """Yield for each served model a synthetic prediction; ``SKEWLESS_API_KEY`` has the key, if one is required."""
     limits = Limits(connect_s=2.0, attempt_s=_CHECK_S, total_s=_CHECK_S)
     with Client(url, limits=limits, retries=Retries(attempts=1)) as client:
@@ -206,7 +180,7 @@ def check_predictions(url: str) -> Iterator[CheckupFinding]:
             yield _check_model(client, model.name)
 
 
-def _check_model(client: Client, name: str) -> CheckupFinding:
+def _check_model(client: Client, name: str) -> CheckFinding:
     label, started = f"prediction {name}", time.perf_counter()
     try:
         reply = client.check(name)

@@ -31,7 +31,7 @@ from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.online.port import BlockingOnlineReader
 from skewless.infra.reads.online.private_server import FIX, PrivateServer, find_binary
 from skewless.infra.reads.online.store import open_blocking_reader, open_online_store
-from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)
@@ -44,7 +44,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def check_memory(limit: str, machine_bytes: int) -> CheckupFinding:
+def check_memory(limit: str, machine_bytes: int) -> CheckFinding:
     """Return whether DuckDB's memory limit fits the machine.
 
     >>> [check_memory(limit, 8 * 2**30).verdict for limit in ("1GB", "7GB", "9GB")]
@@ -83,7 +83,7 @@ def machine_memory() -> int:
         return machine_bytes
 
 
-def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
+def check_port(host: str, port: int, own_url: str | None) -> CheckFinding:
     """Return whether the server can listen on its port, or already does.
 
     Args:
@@ -102,7 +102,7 @@ def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
     return good(name, f"is free on {host}")
 
 
-def check_disk(state: Path) -> CheckupFinding:
+def check_disk(state: Path) -> CheckFinding:
     """Return whether the state folder is writable, with hard links and free space; leaves no files."""
     folder = next(path for path in (state, *state.parents) if path.exists())
     name = f"folder {state}"
@@ -124,7 +124,7 @@ def check_disk(state: Path) -> CheckupFinding:
     return good(name, detail)
 
 
-def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFinding]:
+def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckFinding]:
     """Yield whether other users can read or change the state, or read its signing key."""
     if state.folder.is_dir():
         yield _check_folder(state)
@@ -137,7 +137,7 @@ def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFind
         )
 
 
-def _check_folder(state: ProjectState) -> CheckupFinding:
+def _check_folder(state: ProjectState) -> CheckFinding:
     """Return whether only this user can read and write a folder."""
     info = state.folder.stat()
     folder = state.folder
@@ -159,7 +159,7 @@ _TIMEOUT_S = 10
 _PATIENCE_US = 60_000_000
 
 
-def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[CheckupFinding]:
+def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[CheckFinding]:
     """Return whether the configured server is reachable, or the private server can start; starts none."""
     if redis_url is not None:
         return check_url(redis_url, limit_ms)
@@ -173,7 +173,7 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
     return findings
 
 
-def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
+def check_url(url: str, limit_ms: float) -> list[CheckFinding]:
     """Return whether a store is reachable, stores values, and agrees with this machine's clock."""
     try:
         with closing(open_online_store(url)) as store:
@@ -183,7 +183,7 @@ def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
     return [good("online store", f"{display_url(url)} is reachable"), judge_clock(offset_ms, limit_ms)]
 
 
-def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
+def judge_clock(offset_ms: float, limit_ms: float) -> CheckFinding:
     """Return the finding for an offset between the clocks.
 
     >>> judge_clock(-250.0, 100.0).verdict
@@ -197,7 +197,7 @@ def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
     return doubt("clock", detail, "run an NTP client on both machines; servers are not ready until then")
 
 
-def check_program() -> CheckupFinding:
+def check_program() -> CheckFinding:
     """Return whether the private server's program runs on this machine."""
     name = "private redis"
     try:
@@ -213,7 +213,7 @@ def check_program() -> CheckupFinding:
     return good(name, done.stdout.strip())
 
 
-def check_windows(state: ProjectState, settings: Settings) -> list[CheckupFinding]:
+def check_windows(state: ProjectState, settings: Settings) -> list[CheckFinding]:
     """Return for each windowed view whether it has current states; starts no server."""
     try:
         needed = NeededViewsMonitor(state, PackageStore.of(state, settings), settings.keep_versions).read()
@@ -235,7 +235,7 @@ def check_windows(state: ProjectState, settings: Settings) -> list[CheckupFindin
 
 def judge_window(
     needed: NeededViews, view: WindowView, state: ProjectState, reader: BlockingOnlineReader | None, now_us: int
-) -> CheckupFinding:
+) -> CheckFinding:
     """Return the finding for one view.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, SkewlessError
-from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 
 if TYPE_CHECKING:
     from skewless.infra.models.packages.package import Package
@@ -23,7 +23,7 @@ _OPENMP = ("libgomp", "libomp")
 Version = Callable[[str], "str | None"]
 
 
-def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFinding:
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckFinding:
     """Return whether skewless supports this Python.
 
     >>> check_python((3, 10)).verdict
@@ -35,7 +35,7 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFind
     return bad("python", f"{text} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
 
 
-def check_packages() -> list[CheckupFinding]:
+def check_packages() -> list[CheckFinding]:
     """Return the required packages that are missing or have a wrong version; none is imported.
 
     Without Feast this machine can serve, and needs the packages of the extra ``serve`` alone.
@@ -51,9 +51,7 @@ def check_packages() -> list[CheckupFinding]:
     return [*judge_packages(required, installed, ("", "serve")), lacking]
 
 
-def judge_packages(
-    required: Iterable[str], version: Version, extras: Sequence[str] = ("",)
-) -> Iterator[CheckupFinding]:
+def judge_packages(required: Iterable[str], version: Version, extras: Sequence[str] = ("",)) -> Iterator[CheckFinding]:
     """Yield a finding for each unmet requirement of some extras, and a summary of the met requirements.
 
     Args:
@@ -79,7 +77,7 @@ def judge_packages(
     yield good("packages", ", ".join(packages) or "none needed")
 
 
-def check_runtimes() -> list[CheckupFinding]:
+def check_runtimes() -> list[CheckFinding]:
     """Return whether the native libraries that score models load."""
     from skewless.infra.models.runtimes.lightgbm_capi import load_library as load_lightgbm
     from skewless.infra.models.runtimes.xgboost_capi import load_library as load_xgboost
@@ -91,7 +89,7 @@ def check_runtimes() -> list[CheckupFinding]:
     return [*findings, judge_runtime("xgboost", lambda: load_xgboost().version)]
 
 
-def judge_runtime(name: str, load: Callable[[], str]) -> CheckupFinding:
+def judge_runtime(name: str, load: Callable[[], str]) -> CheckFinding:
     """Return the result of loading a library, with the fix for a missing OpenMP."""
     try:
         return good(f"runtime {name}", f"{load()} loads")
@@ -104,13 +102,13 @@ def judge_runtime(name: str, load: Callable[[], str]) -> CheckupFinding:
     )
 
 
-def check_plugins() -> Iterator[CheckupFinding]:
+def check_plugins() -> Iterator[CheckFinding]:
     """Yield what installed plug-ins find: an entry point of ``skewless.checkups`` is a function without arguments."""
     from skewless.infra.platform.host.plugins import find_plugin, plugin_names
 
     for name in plugin_names("skewless.checkups"):
         try:
-            check: Callable[[], Iterable[CheckupFinding]] | None = find_plugin("skewless.checkups", name)
+            check: Callable[[], Iterable[CheckFinding]] | None = find_plugin("skewless.checkups", name)
             yield from () if check is None else check()
         except SkewlessError as error:
             yield from_error(f"checkup {name}", error)
@@ -128,7 +126,7 @@ def installed(package: str) -> str | None:
     return versions[0] if versions else distribution.version
 
 
-def check_scoring(store: PackageStore, second: str) -> list[CheckupFinding]:
+def check_scoring(store: PackageStore, second: str) -> list[CheckFinding]:
     """Return the runtimes of each champion; a model is loaded only if it has a second runtime.
 
     Args:
@@ -146,7 +144,7 @@ def check_scoring(store: PackageStore, second: str) -> list[CheckupFinding]:
 
 def _findings(
     store: PackageStore, champions: Sequence[tuple[str, str | None]], target: ScoringTarget
-) -> Iterator[CheckupFinding]:
+) -> Iterator[CheckFinding]:
     from skewless.infra.models.packages.package import open_package
     from skewless.infra.models.runtimes.candidates import MISSING_GPU, find_candidates
 
@@ -169,19 +167,19 @@ def _findings(
         yield good("scoring", f"only by its own library: {', '.join(single)}")
 
 
-def judge_missing_gpu(package: Package, problem: str) -> CheckupFinding:
+def judge_missing_gpu(package: Package, problem: str) -> CheckFinding:
     """Return the finding for a model that requests a GPU that is not available."""
     detail = f"version {package.version} requests a GPU that is not available, so its own library scores it: {problem}"
     return doubt(f"scoring {package.name}", detail, "fix the finding `gpu`, or set ModelSpec.device='auto'")
 
 
-def _try_runtimes(store: PackageStore, package: Package, target: ScoringTarget) -> CheckupFinding:
+def _try_runtimes(store: PackageStore, package: Package, target: ScoringTarget) -> CheckFinding:
     from skewless.infra.models.packages.served_model import load_model
 
     return judge_trials(package.name, package.version, load_model(store, package.name, package.version, target).trials)
 
 
-def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:
+def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckFinding:
     """Return the finding for the runtimes that were tried for a model."""
     facts = [item.as_dict() for item in tried]
     detail = f"version {version}: {'; '.join(map(_trial_text, tried))}"

@@ -24,7 +24,7 @@ from skewless.infra.platform.storage.schema import KEYS
 from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.infra.reads.online.probe import CommandRights, ServerFacts
 from skewless.infra.reads.online.store import open_probe
-from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 
 _OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 _OLDEST_POSTGRES, _OLDEST_SQLITE = 140_000, (3, 35)
@@ -36,7 +36,7 @@ _OLD_US = 600_000_000
 _MB = 1e6
 
 
-def check_redis(state: ProjectState, settings: Settings, plan: FeaturePlan | None) -> Iterator[CheckupFinding]:
+def check_redis(state: ProjectState, settings: Settings, plan: FeaturePlan | None) -> Iterator[CheckFinding]:
     """Yield version, memory, persistence and rights of the online store, and of the streams' Redis if it is another."""
     online = settings.redis_url or PrivateServer(state.folder).status().url
     urls = {"redis": online, "stream redis": settings.stream_url}
@@ -58,7 +58,7 @@ def check_redis(state: ProjectState, settings: Settings, plan: FeaturePlan | Non
         yield _judge_rights(f"{name} commands", rights)
 
 
-def _judge_version(name: str, facts: list[ServerFacts]) -> CheckupFinding:
+def _judge_version(name: str, facts: list[ServerFacts]) -> CheckFinding:
     versions = sorted({(item.program, item.version) for item in facts})
     detail = ", ".join(f"{program} {_dotted(version)}" for program, version in versions)
     detail += f" on {count_text(len(facts), 'server')}" if len(facts) > 1 else ""
@@ -72,7 +72,7 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def _judge_memory(name: str, facts: list[ServerFacts], rights: CommandRights) -> CheckupFinding:
+def _judge_memory(name: str, facts: list[ServerFacts], rights: CommandRights) -> CheckFinding:
     fullest = max(facts, key=lambda item: item.used_bytes / item.limit_bytes if item.limit_bytes else 0.0)
     detail = f"{fullest.used_bytes / _MB:,.1f} MB"
     detail += f" of maxmemory {fullest.limit_bytes / _MB:,.1f} MB" if fullest.limit_bytes else ", no maxmemory"
@@ -84,7 +84,7 @@ def _judge_memory(name: str, facts: list[ServerFacts], rights: CommandRights) ->
     return good(name, detail)
 
 
-def _judge_persistence(name: str, facts: list[ServerFacts]) -> CheckupFinding:
+def _judge_persistence(name: str, facts: list[ServerFacts]) -> CheckFinding:
     problems = [item.write_problem for item in facts if item.write_problem]
     if problems:
         return bad(name, f"the last write to its disk failed ({problems[0]})", "free disk space on the server")
@@ -94,7 +94,7 @@ def _judge_persistence(name: str, facts: list[ServerFacts]) -> CheckupFinding:
     return good(name, "the append-only file is on")
 
 
-def _judge_rights(name: str, rights: CommandRights) -> CheckupFinding:
+def _judge_rights(name: str, rights: CommandRights) -> CheckFinding:
     if rights.is_replica:
         return bad(name, "the server is a replica, which takes no writes", "name the master in the URL")
     if rights.denied:
@@ -103,7 +103,7 @@ def _judge_rights(name: str, rights: CommandRights) -> CheckupFinding:
     return good(name, f"all are allowed; a read takes {rights.read_ms:.1f} ms")
 
 
-def check_database(database: Database, limit_ms: float) -> Iterator[CheckupFinding]:
+def check_database(database: Database, limit_ms: float) -> Iterator[CheckFinding]:
     """Yield version, rights, time of a round trip, and clock of the database; a write is rolled back."""
     if not database.exists():
         return
@@ -124,7 +124,7 @@ def check_database(database: Database, limit_ms: float) -> Iterator[CheckupFindi
         yield from_error("database", error)
 
 
-def _check_database_version(database: Database) -> CheckupFinding:
+def _check_database_version(database: Database) -> CheckFinding:
     name = "database version"
     if not database.is_shared:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
@@ -151,7 +151,7 @@ class _RollbackError(Exception):
     """Ends a transaction that must not be written."""
 
 
-def _time_database(database: Database) -> CheckupFinding:
+def _time_database(database: Database) -> CheckFinding:
     started = time.perf_counter()
     database.execute("SELECT 1")
     read_at = time.perf_counter()
@@ -164,14 +164,14 @@ def _time_database(database: Database) -> CheckupFinding:
     return good("database round trip", detail)
 
 
-def _judge_offset(name: str, offset_us: int, limit_ms: float) -> CheckupFinding:
+def _judge_offset(name: str, offset_us: int, limit_ms: float) -> CheckFinding:
     detail = f"differs from this machine's by {abs(offset_us) / 1e3:,.0f} ms, limit {limit_ms:,.0f} ms"
     if abs(offset_us) <= limit_ms * 1e3:
         return good(name, detail)
     return doubt(name, detail, "run an NTP client on both machines")
 
 
-def check_storage(storage: ObjectStorage, *, is_remote: bool, limit_ms: float) -> Iterator[CheckupFinding]:
+def check_storage(storage: ObjectStorage, *, is_remote: bool, limit_ms: float) -> Iterator[CheckFinding]:
     """Yield whether an object can be written, read, listed and deleted, with the time, and the storage's clock."""
     name, object_name = "storage round trip", f"{PROBES}{secrets.token_hex(8)}"
     step = "written"
@@ -200,7 +200,7 @@ def check_storage(storage: ObjectStorage, *, is_remote: bool, limit_ms: float) -
         yield _judge_offset("storage clock", offset_us, max(limit_ms, _STORAGE_CLOCK_MS))
 
 
-def check_streams(plan: FeaturePlan | None, settings: Settings) -> Iterator[CheckupFinding]:
+def check_streams(plan: FeaturePlan | None, settings: Settings) -> Iterator[CheckFinding]:
     """Yield for each source with a broker of its own whether it answers, knows the stream, and is new enough."""
     for source in [] if plan is None else plan.sources:
         if source.kind == "push":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.readable import duration_text
@@ -16,16 +18,18 @@ from skewless.infra.log.spool import CORRUPT
 from skewless.infra.platform.host.processes import Process, read_processes
 from skewless.infra.platform.storage.package_folder import PackageFolder
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.operations.health.checkup.finding import CheckupFinding, bad, doubt, from_error, good
+from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 from skewless.operations.health.server_status import read_server_problems
 from skewless.operations.health.status import plan_state
 from skewless.workspace import CONFIG_FILE
 
 _COMMANDS = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
+_SECTIONS = {"server": "serverdown", "stream": "streamdown", "scheduler": "schedulerwithoutleader"}
 _PLAN_DELAY_S = 30.0
+SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"  # alerts
 
 
-def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
+def check_plan(repo: Path, state: ProjectState) -> CheckFinding:
     """Return whether a plan is applied, and whether the definitions have changed since."""
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():
@@ -41,7 +45,7 @@ def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
     return judge_plan(repo, state, applied)
 
 
-def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> CheckupFinding:
+def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> CheckFinding:
     """Return whether the definitions or Feast's registry have changed since a plan was applied."""
     name = "plan"
     state_text = plan_state(repo, state, applied)
@@ -53,7 +57,7 @@ def judge_plan(repo: Path, state: ProjectState, applied: AppliedPlan) -> Checkup
     return good(name, detail)
 
 
-def check_processes(state: ProjectState) -> list[CheckupFinding]:
+def check_processes(state: ProjectState) -> list[CheckFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     try:
         return judge_processes(state, read_applied(state))
@@ -61,24 +65,34 @@ def check_processes(state: ProjectState) -> list[CheckupFinding]:
         return []  # the check of the plan reports it
 
 
-def judge_processes(state: ProjectState, applied: AppliedPlan | None) -> list[CheckupFinding]:
+def judge_processes(
+    state: ProjectState, applied: AppliedPlan | None, *, now_us: int | None = None
+) -> list[CheckFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works.
+
+    Args:
+        now_us: by the project's clock, to return since when a process is silent.
 
     Raises:
         StoreError: the database is unavailable.
     """
     processes, now_s = read_processes(state), state.database.now_us() / 1e6
     plan_hash = "" if applied is None else applied.plan.hash
-    findings = [_judge_process(item, plan_hash, now_s) for item in processes]
+    findings = [_judge_process(item, plan_hash, now_s, now_us) for item in processes]
     running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)
     if applied is not None and applied.plan.sources and not running:
         findings.append(
-            doubt("stream worker", "is not running: window features do not change", "start `skewless stream`")
+            doubt(
+                "stream worker",
+                "is not running: window features do not change",
+                "start `skewless stream`",
+                section="streamdown",
+            )
         )
     return findings
 
 
-def check_server(url: str) -> list[CheckupFinding]:
+def check_server(url: str) -> list[CheckFinding]:
     """Return the problems that the server of this machine says itself, also while the database is down."""
     problems = read_server_problems(url)
     if not problems:
@@ -86,29 +100,56 @@ def check_server(url: str) -> list[CheckupFinding]:
     return [doubt("server", "; ".join(f"{thing} {problem}" for thing, problem in problems.items()), "read its log")]
 
 
-def _judge_process(item: Process, plan_hash: str, now_s: float) -> CheckupFinding:
-    name = f"{item.kind} {item.host} {item.pid}"
+def _judge_process(item: Process, plan_hash: str, now_s: float, now_us: int | None) -> CheckFinding:
+    name, section = f"{item.kind} {item.host} {item.pid}", _SECTIONS[item.kind]
+    problems = [
+        f"{problem.subject} {problem.text}" if problem.subject != name else problem.text
+        for problem in find_problems(item, now_s)
+    ]
+    detail = "; ".join(problems)
     if item.is_silent(now_s):
-        silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
-        return doubt(name, silent, f"end the process, then start `skewless {_COMMANDS[item.kind]}` again")
+        fix = f"end the process, then start `skewless {_COMMANDS[item.kind]}` again"
+        finding = doubt(name, f"{detail}: it is dead or stuck", fix, section=section)
+        since_us = None if now_us is None else now_us - int(item.silent_s(now_s) * 1e6)
+        return replace(finding, is_urgent=True, since_us=since_us)
     if item.plan != plan_hash and time.time() - item.started_s > _PLAN_DELAY_S:
         return doubt(
             name,
             f"has loaded plan {item.plan or 'none'}, not the applied plan {plan_hash}",
             "read its log: event plan_not_loaded has the reason",
+            section=section,
         )
-    problems = list(_problems(item))
     if problems:
-        return doubt(name, "; ".join(problems), "read its log")
+        return doubt(name, detail, "read its log", section=section)
     return good(name, f"is alive, with plan {item.plan}")
 
 
-def _problems(item: Process) -> Iterator[str]:
+class ProcessProblem(NamedTuple):
+    """A problem of a process.
+
+    Args:
+        alert: the alert about it; empty: none.
+        subject: of the alert: the process, or a version of a model.
+    """
+
+    alert: str
+    subject: str
+    text: str
+
+
+def find_problems(item: Process, now_s: float) -> Iterator[ProcessProblem]:
+    """Yield the problems that a process reports in its heartbeats, or that it sends none."""
+    name = f"{item.kind} {item.host} {item.pid}"
+    if item.is_silent(now_s):
+        yield ProcessProblem(SILENT, name, f"sent no heartbeat for {duration_text(item.silent_s(now_s))}")
+        return
     for source in item.detail.get("sources", ()):
         if source.get("trouble"):
-            yield f"source {source['source']} is waiting: {source['trouble']}"
+            yield ProcessProblem("", name, f"source {source['source']} is waiting: {source['trouble']}")
     for thing, why in item.detail.get("refused", {}).items():
-        yield f"{thing} is not served: {why}"
+        yield ProcessProblem(REFUSED, thing, f"is not served: {why}")
+    if item.detail.get("log") is not None:
+        yield ProcessProblem(LOG, name, f"cannot write the prediction log: {item.detail['log']}")
 
 
 _MB = 1_000_000
@@ -118,7 +159,7 @@ _RECENT_US = 3_600_000_000  # an append that runs now may have stored its object
 _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
 
 
-def check_logs(state: ProjectState) -> list[CheckupFinding]:
+def check_logs(state: ProjectState) -> list[CheckFinding]:
     """Return a finding for each kind of log; reads all segments."""
     try:
         partitions = Catalog(state.database).partitions()
@@ -133,7 +174,7 @@ def check_logs(state: ProjectState) -> list[CheckupFinding]:
     return findings
 
 
-def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
+def check_package_objects(state: ProjectState) -> list[CheckFinding]:
     """Return a finding for the packages in a bucket: all objects exist, and the bytes of the latest are unchanged.
 
     Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
@@ -165,7 +206,7 @@ def _folder(partition: str) -> str:
     return partition if partition in _FOLDERS else "log"
 
 
-def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckupFinding:
+def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckFinding:
     name, catalog = f"files of {folder}", Catalog(state.database)
     segments = [segment for partition in partitions for segment in catalog.segments(partition)]
     try:

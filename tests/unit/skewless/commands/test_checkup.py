@@ -14,13 +14,14 @@ import redis
 
 from skewless.contract.errors import PackageError
 from skewless.infra.models.runtimes.library import open_library
+from skewless.infra.platform.host.processes import Process
 from skewless.infra.platform.storage.documents import Records
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.private_server import PrivateServer
+from skewless.operations.health.checks import examine
 from skewless.operations.health.checkup import machine, packages
-from skewless.operations.health.checkup.examination import examine
-from skewless.operations.health.checkup.finding import CheckupFinding
-from skewless.operations.health.checkup.project import check_plan
+from skewless.operations.health.checkup.project import check_plan, find_problems
+from skewless.operations.health.finding import CheckFinding
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
     private = PrivateServer(tmp_path)
     private.ensure()
 
-    def check(url: str, limit_ms: float) -> list[CheckupFinding]:
+    def check(url: str, limit_ms: float) -> list[CheckFinding]:
         private.stop()
         return check_url(url, limit_ms)
 
@@ -158,6 +159,16 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     finding = machine.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")
+
+
+def test_each_problem_of_a_process_names_its_alert() -> None:
+    detail = {"refused": {"fraud 000002": "signature is missing"}, "log": "disk is full", "sources": [{"source": "s"}]}
+    process = Process(kind="server", host="web1", pid=7, started_s=0.0, beat_s=100.0, detail=detail)
+    assert [*find_problems(process, 101.0)] == [
+        ("model_refused", "fraud 000002", "is not served: signature is missing"),
+        ("prediction_log", "server web1 7", "cannot write the prediction log: disk is full"),
+    ]
+    assert [*find_problems(process, 160.0)] == [("process_silent", "server web1 7", "sent no heartbeat for 1 min")]
 
 
 def test_outside_a_project_the_machine_is_still_examined(tmp_path: Path) -> None:

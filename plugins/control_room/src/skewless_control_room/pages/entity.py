@@ -261,6 +261,7 @@ PAGE = Page(
     path="/entities/{entity}",
     question="What do we know of this {entity}?",
     template="entity.html",
+    is_personal=True,
     read=read_entity_page,
 )
 ACTIONS = (

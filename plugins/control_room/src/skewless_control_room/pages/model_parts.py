@@ -13,12 +13,12 @@ from skewless.contract.clock import to_us
 from skewless.contract.metrics import METRICS
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package, read_document
+from skewless.infra.platform.pages.plots import TimeCurve
 from skewless.operations.models.drift import drift_reports
 from skewless.operations.models.stored_results import StoredQuality, VersionQuality, judge_quality, read_quality
 from skewless.project import Project
 from skewless_control_room.page import Unknown, read_part
 from skewless_control_room.pages.models import DriftState, read_drift
-from skewless_control_room.plots import TimeCurve
 from skewless_control_room.prediction_counts import HOUR_US, count_predictions
 
 _MOST_CURVES = 6
@@ -242,8 +242,6 @@ class TrainingPart(PlainRecord):
         train_rows, test_rows: numbers of rows.
         metrics: on the test period of its training.
         curves: as in its package; see ``skewless.training.curves``.
-        importance: gain of its most important features.
-        features: number of features.
         slices: gains in slices of the test rows by the last decision of the gate, the worst first.
     """
 
@@ -253,8 +251,6 @@ class TrainingPart(PlainRecord):
     test_rows: int | None
     metrics: Sequence[MetricRow]
     curves: Mapping[str, Any]
-    importance: Sequence[tuple[str, float]]
-    features: int
     slices: Sequence[Mapping[str, Any]]
 
 
@@ -265,7 +261,6 @@ def read_training(project: Project, model: str, version: str) -> TrainingPart:
         PackageError: the version does not exist, or was altered.
     """
     package = open_package(project.store, model, version)
-    gain = sorted((package.about.get("importance") or {}).items(), key=lambda item: (-item[1], item[0]))
     records = project.store.decisions.read_latest_first(model)
     decision = next((item for item in records if item["version"] == version), {})
     metrics = package.metrics
@@ -285,7 +280,5 @@ def read_training(project: Project, model: str, version: str) -> TrainingPart:
             if not name.startswith(_BASELINE)
         ],
         curves=package.curves,
-        importance=gain[:_MOST_FEATURES],
-        features=len(gain),
         slices=(decision.get("slices") or [])[:_MOST_SLICES],
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,11 @@ from skewless.contract.render import count_text, shorten
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.records.predictions.segments import PREDICTIONS
-from skewless.operations.health.gaps import Gap, read_model_gaps, read_replay_gaps, read_view_gaps
+from skewless.operations.health.checkup.alerts_and_jobs import check_alerts, check_jobs
+from skewless.operations.health.checkup.deep import check_disk_share, check_leases, check_spool
+from skewless.operations.health.checkup.project import judge_plan, judge_processes
+from skewless.operations.health.checkup.unknowns import find_unknown_models, find_unknown_replays, find_unknown_views
+from skewless.operations.health.finding import CheckFinding, bad, run_check, unknown
 from skewless.operations.health.status import (
     OnlineStatus,
     PlanStatus,
@@ -24,13 +28,6 @@ from skewless.operations.health.status import (
     open_online,
     plan_status,
     running_processes,
-)
-from skewless.operations.health.troubles import (
-    Trouble,
-    read_alert_troubles,
-    read_failed_jobs,
-    read_place_troubles,
-    read_process_troubles,
 )
 from skewless.project import Project
 from skewless_control_room.actions import Action, Values
@@ -41,6 +38,7 @@ from skewless_control_room.page import Known, Page, Part, Query, Unknown, read_p
 Kind = Literal["good", "warning", "bad", "unknown"]
 _CAUSE_CHARS = 160
 _WAIT_S = 0.5
+_DOCTOR = "skewless doctor --deep"
 _MOST_TROUBLES, _MOST_GAPS, _MOST_PROCESSES = 100, 100, 100
 
 
@@ -145,15 +143,19 @@ def read_now(project: Project, query: Query) -> Now:
     processes = away or read_part(lambda: _read_processes(project, definitions))
     plan = applied if isinstance(applied, Unknown) else read_part(lambda: _read_plan(project, applied.value))
     store = read_part(lambda: _ask_store(project, processes))
-    findings = _Findings(models=query.models)
-    findings.add_place(database, store)
-    findings.add_troubles("disk and definitions", lambda: read_place_troubles(project, definitions))
-    if away is None:
-        findings.add_troubles("processes", lambda: read_process_troubles(project, definitions))
-        findings.add_troubles("jobs", lambda: read_failed_jobs(project))
-        findings.add_troubles("alerts", lambda: read_alert_troubles(project))
-        findings.add_checks(project, plan)
-    troubles, gaps = findings.sorted_troubles(), findings.gaps
+    findings = [
+        *_judge_places(database, store),
+        *run_check("disk and definitions", lambda: _check_place(project, definitions)),
+        *([] if away else _check_database(project, plan, definitions, query.models)),
+    ]
+    findings = [item for item in findings if _may_see(item, query.models)]
+    gaps = [item for item in findings if item.verdict == "unknown"]
+    alerts = [item for item in findings if item.alert is not None]
+    # An alert about a process has a time; its heartbeat alone would repeat it.
+    known = {item.name for item in alerts}
+    troubles = alerts + [
+        item for item in findings if item.verdict in {"warn", "fail"} and item.alert is None and item.name not in known
+    ]
     return Now(
         at_us=project.clock.now_us(),
         sentence=_answer(troubles, gaps),
@@ -168,87 +170,67 @@ def read_now(project: Project, query: Query) -> Now:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Findings:
-    """Collects what is wrong, and the gaps; a part that cannot be read is a gap.
+def _may_see(finding: CheckFinding, models: frozenset[str] | None) -> bool:
+    return models is None or not finding.models or not models.isdisjoint(finding.models)
 
-    Args:
-        models: the only models that the reader may see; None: all.
-    """
 
-    models: frozenset[str] | None
-    troubles: list[Trouble] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-
-    def add_place(self, database: Part[DatabaseState], store: Part[StoreState]) -> None:
-        """Add that the database or the online store is down."""
-        if isinstance(database, Unknown):
-            self.troubles.append(_store_trouble("database", database.unknown.partition(": ")[2], "databasedown"))
-            reason = "the database does not answer"
-            gap = Gap(subject="alerts, processes, jobs and checks", reason=reason, next="skewless doctor --deep")
-            self.gaps.append(gap)
-        if isinstance(store, Unknown):
-            self.gaps.append(Gap(subject="online store", reason=store.unknown, next="skewless doctor --deep"))
-        elif not store.value.online.reachable:
-            reason = store.value.online.reason or "does not answer"
-            if store.value.is_needed:
-                self.troubles.append(_store_trouble("online store", reason, "storedown"))
-            else:
-                self.gaps.append(Gap(subject="online values", reason=reason, next="skewless doctor --deep"))
-
-    def add_troubles(self, subject: str, read: Callable[[], list[Trouble]]) -> None:
-        """Add troubles."""
-        part = read_part(read)
-        if isinstance(part, Unknown):
-            self.gaps.append(Gap(subject=subject, reason=part.unknown, next=part.fix))
+def _judge_places(database: Part[DatabaseState], store: Part[StoreState]) -> Iterator[CheckFinding]:
+    """Yield that the database or the online store is down."""
+    if isinstance(database, Unknown):
+        yield bad("database", database.unknown.partition(": ")[2], _DOCTOR, section="databasedown")
+        yield unknown("alerts, processes, jobs and checks", "the database does not answer", _DOCTOR)
+    if isinstance(store, Unknown):
+        yield unknown("online store", store.unknown, _DOCTOR)
+    elif not store.value.online.reachable:
+        reason = store.value.online.reason or "does not answer"
+        if store.value.is_needed:
+            yield bad("online store", reason, _DOCTOR, section="storedown")
         else:
-            self.troubles.extend(item for item in part.value if self._may_see(item.model))
+            yield unknown("online values", reason, _DOCTOR)
 
-    def add_checks(self, project: Project, plan: Part[PlanState]) -> None:
-        """Add what the checks of the project have not found out."""
-        if isinstance(plan, Known) and plan.value.plan is None:
-            reason = "no plan is applied, so there is nothing to check"
-            self.gaps.append(Gap(subject="plan", reason=reason, next="skewless apply"))
-            return
-        readers: dict[str, Callable[[], list[Gap]]] = {
-            "parity and freshness": lambda: read_view_gaps(project),
-            "replay": lambda: read_replay_gaps(project),
-            "quality and drift": lambda: read_model_gaps(project, self.models),
+
+def _check_place(project: Project, applied: AppliedPlan | None) -> Iterator[CheckFinding]:
+    """Yield the findings about this machine, and about the definitions in it."""
+    yield check_spool(project.state)
+    yield check_disk_share(project.state.folder)
+    if applied is not None:
+        yield judge_plan(project.repo, project.state, applied)
+
+
+def _check_database(
+    project: Project, plan: Part[PlanState], applied: AppliedPlan | None, models: frozenset[str] | None
+) -> Iterator[CheckFinding]:
+    """Yield the findings that need the database; what the checks of a project have not found out is unknown."""
+    now_us = project.clock.now_us()
+    checks: dict[str, Callable[[], Iterable[CheckFinding]]] = {
+        "processes": lambda: [*judge_processes(project.state, applied, now_us=now_us), *check_leases(project.state)],
+        "jobs": lambda: check_jobs(project),
+        "alerts": lambda: check_alerts(project),
+    }
+    if isinstance(plan, Known) and plan.value.plan is None:
+        yield unknown("plan", "no plan is applied, so there is nothing to check", "skewless apply")
+    else:
+        checks |= {
+            "parity and freshness": lambda: find_unknown_views(project),
+            "replay": lambda: find_unknown_replays(project),
+            "quality and drift": lambda: find_unknown_models(project, models),
         }
-        for subject, read in readers.items():
-            part = read_part(read)
-            unread = Gap(subject=subject, reason=part.unknown, next=part.fix) if isinstance(part, Unknown) else None
-            self.gaps.extend([unread] if unread else part.value if isinstance(part, Known) else [])
-
-    def sorted_troubles(self) -> list[Trouble]:
-        """Return alerts, oldest first, then the rest in the order in which it was added."""
-        alerts = [item for item in self.troubles if item.alert is not None]
-        known = {item.subject for item in alerts}
-        # An alert about a process says since when; its heartbeat alone would repeat it.
-        return alerts + [item for item in self.troubles if item.alert is None and item.subject not in known]
-
-    def _may_see(self, model: str) -> bool:
-        return self.models is None or not model or model in self.models
+    for name, check in checks.items():
+        yield from run_check(name, check)
 
 
-def _store_trouble(subject: str, cause: str, section: str) -> Trouble:
-    runbook = f"docs/runbooks.md#skewless{section}"
-    command = "skewless doctor --deep"
-    return Trouble(weight="critical", subject=subject, cause=cause, since_us=None, next=command, runbook=runbook)
-
-
-def _answer(troubles: Sequence[Trouble], gaps: Sequence[Gap]) -> Sentence:
+def _answer(troubles: Sequence[CheckFinding], gaps: Sequence[CheckFinding]) -> Sentence:
     """Return the answer; "nothing is wrong" only if everything is known."""
     unknown = f"{count_text(len(gaps), 'thing')} {'is' if len(gaps) == 1 else 'are'} not known"
     rest = f"; {unknown}" if gaps else ""
     if troubles:
-        first, n = min(troubles, key=lambda item: item.weight != "critical"), len(troubles)
-        is_bad = first.weight == "critical"
+        first, n = min(troubles, key=lambda item: not item.is_critical), len(troubles)
+        is_bad = first.is_critical
         more = f", and {count_text(n - 1, 'other thing')}" if n > 1 else ""
         start = "Yes" if is_bad else "Perhaps"
         return Sentence(
             kind="bad" if is_bad else "warning",
-            text=f"{start}: {first.subject}: {shorten(first.cause, _CAUSE_CHARS)}{more}{rest}.",
+            text=f"{start}: {first.name}: {shorten(first.detail, _CAUSE_CHARS)}{more}{rest}.",
         )
     if gaps:
         return Sentence(kind="unknown", text=f"Nothing is known to be wrong, but {unknown}.")

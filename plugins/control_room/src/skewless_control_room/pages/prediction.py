@@ -272,5 +272,6 @@ PAGE = Page(
     path="/predictions/{prediction}",
     question="Why did this come out so?",
     template="prediction.html",
+    is_personal=True,
     read=read_prediction,
 )

@@ -72,6 +72,7 @@ PAGE = Page(
     path="/predictions",
     question="Which predictions were made last?",
     template="predictions.html",
+    is_personal=True,
     read=read_predictions,
     menu="Predictions",
 )

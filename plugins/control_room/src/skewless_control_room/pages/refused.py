@@ -218,7 +218,12 @@ def _accept_events(project: Project, values: Values) -> str:
 
 
 PAGE = Page(
-    path="/refused", question="Which data was refused?", template="refused.html", read=read_refused, menu="Refused"
+    path="/refused",
+    question="Which data was refused?",
+    template="refused.html",
+    read=read_refused,
+    menu="Refused",
+    is_personal=True,
 )
 ACTIONS = (
     Action(

@@ -89,4 +89,4 @@ def _others(project: Project, _: Query, text: str) -> Iterator[Hit]:
         )
 
 
-PAGE = Page(path="/search", question="Find", template="search.html", read=search)
+PAGE = Page(path="/search", question="Find", template="search.html", read=search, is_personal=True)

@@ -1,12 +1,12 @@
-"""Plots as SVG that the page's style sheet colours; no script, no inline style, readable in light and dark.
+"""Plots as SVG that the style sheet of a page, or of a file, colours: readable in light and dark, without scripts.
 
-All text is escaped. Numbers that are not finite leave a gap.
+All text is escaped. Numbers that are not finite, or beyond 1e300, leave a gap.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeGuard
@@ -23,8 +23,18 @@ _LEGEND_ROW = 16
 _MOST_POINTS = 500
 _MOST_BARS = 40
 _TICKS = 4
+_LARGEST = 1e300  # the span between two larger numbers may be infinite; a comparison with NaN is false
 _STYLES = 6
+# Okabe and Ito (2008): colour-blind readers can distinguish them.
+_COLOURS = ("#0072b2", "#b86f00", "#00785a", "#b34700", "#2b7fb0", "#a4578a")
+_FILE_STYLE = "".join((
+    "svg{color:#222}@media (prefers-color-scheme:dark){svg{color:#ddd}}",
+    "text{fill:currentColor;font:11px system-ui,sans-serif}.axis{stroke:#808080;stroke-opacity:.4}",
+    ".line{fill:none;stroke-width:1.8}.band{opacity:.22}.limit{stroke:currentColor;stroke-dasharray:4 3}",
+    *(f".s{i}{{stroke:{colour}}}.f{i}{{fill:{colour}}}" for i, colour in enumerate(_COLOURS, 1)),
+))  # fmt: skip
 _DAY_US = timedelta(days=1) // timedelta(microseconds=1)
+_SVG = '<svg xmlns="http://www.w3.org/2000/svg" '
 Numbers = Sequence[float | None]
 
 
@@ -145,20 +155,26 @@ def plot_histogram(edges: Sequence[float], named: Sequence[tuple[str, Numbers]],
     return _frame_with_legend(parts, [name for name, _ in named], label)
 
 
-def named_shares(histograms: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, list[float]]]:
-    """Return histograms of a package's curves for ``plot_histogram``.
+def plot_shares(rows: Sequence[Sequence[float]], *, x_unit: str, y_unit: str, label: str) -> Markup:
+    """Return a table of shares between 0 and 1 as squares that are more opaque for a larger share; the first 40 rows.
 
-    >>> named_shares({"1": {"edges": [0, 1, 2], "counts": [1, 3]}})
-    [('1', [0.25, 0.75])]
+    Args:
+        x_unit, y_unit: what the columns and the rows are, by number.
     """
-    return [
-        (name, [count / (sum(item["counts"]) or 1) for count in item["counts"]]) for name, item in histograms.items()
-    ]
-
-
-def learning_curves(metrics: Mapping[str, Sequence[float]]) -> list[Curve]:
-    """Return a package's learning curves for ``plot_curves``; the first round is 1."""
-    return [Curve(name=name, x=range(1, len(values) + 1), y=values) for name, values in metrics.items()]
+    side = min(_HEIGHT, _WIDTH - _LEFT - _RIGHT) / max(len(rows), 1)
+    parts = [_text(4, 10, y_unit, "start", "soft")]
+    for i, row in enumerate(rows[:_MOST_BARS]):
+        top = _TOP + i * side
+        parts.append(_text(_LEFT - 4, top + side / 2 + 4, str(i), "end"))
+        for j, share in enumerate(row):
+            left = _LEFT + j * side
+            square = f'x="{left:.1f}" y="{top:.1f}" width="{side:.1f}" height="{side:.1f}"'
+            parts.append(f'<rect class="f1" opacity="{share:.2f}" {square}/>')
+            parts.append(_text(left + side / 2, top + side / 2 + 4, f"{share:.0%}", "middle"))
+    bottom = _TOP + side * min(len(rows), _MOST_BARS)
+    parts += [_text(_LEFT + (j + 0.5) * side, bottom + 14, str(j), "middle") for j in range(len(rows))]
+    parts.append(_text(_WIDTH - _RIGHT, bottom + 28, x_unit, "end", "soft"))
+    return _frame(parts, bottom + 32, label)
 
 
 def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: str) -> Markup:
@@ -168,7 +184,7 @@ def plot_bars(named: Sequence[tuple[str, float | None]], *, unit: str, label: st
         named: names and values, in their order.
         unit: of the values.
     """
-    shown = [(name, value) for name, value in named[:_MOST_BARS] if value is not None and math.isfinite(value)]
+    shown = [(name, value) for name, value in named[:_MOST_BARS] if _is_number(value)]
     if not shown:
         return _frame([_text(_WIDTH / 2, 20, "no values", "middle")], 40, label)
     numbers = [value for _, value in shown]
@@ -220,8 +236,18 @@ def plot_timeline(lanes: Sequence[tuple[str, Sequence[Span]]], since_us: int, un
     return _frame(parts, bottom + 30, label, role="group")
 
 
+def make_file(plot: Markup) -> str:
+    """Return a plot as the text of a file, which needs no other one.
+
+    >>> make_file(plot_bars([], unit="gain", label="Gain"))[:52]
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0'
+    """
+    head, _, rest = str(plot).partition(">")
+    return f"{head.replace('<svg ', _SVG, 1)}><style>{_FILE_STYLE}</style>{rest}"
+
+
 def _is_number(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
+    return value is not None and abs(value) <= _LARGEST
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -274,7 +300,7 @@ def _paths(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], fl
     path, pen, points = "", "M", []
     stride = max(1, len(item.times) // _MOST_POINTS)
     for time_us, value in list(zip(item.times, item.values, strict=True))[::stride]:
-        if value is None or not math.isfinite(value):
+        if not _is_number(value):
             pen = "M"
             continue
         path += f"{pen}{x(time_us):.1f},{y(value):.1f}"
@@ -295,7 +321,7 @@ def _band(item: TimeCurve, x: Callable[[float], float], y: Callable[[float], flo
     rows = [
         (time, low, high)
         for time, low, high in zip(item.times, item.low, item.high, strict=True)
-        if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+        if _is_number(low) and _is_number(high)
     ]
     upper = [f"{x(time):.1f},{y(high):.1f}" for time, _, high in rows]
     lower = [f"{x(time):.1f},{y(low):.1f}" for time, low, _ in reversed(rows)]

@@ -1,4 +1,4 @@
-"""Gaps in the knowledge about a project: checks that have never run, are overdue, or had too little to compare.
+"""Unknown things about a project: checks that have never run, are overdue, or had too little to compare.
 
 It reads the stored results of the checks and measures nothing itself.
 """
@@ -6,10 +6,8 @@ It reads the stored results of the checks and measures nothing itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
 from skewless.contract.render import count_text
 from skewless.contract.windows.view import WindowView
@@ -17,6 +15,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.records.predictions.segments import PREDICTIONS
+from skewless.operations.health.finding import CheckFinding, unknown
 from skewless.operations.models.drift import latest_drift
 from skewless.training.scheduling.job import parse_schedule
 from skewless.workspace import Workspace
@@ -26,28 +25,8 @@ _OVERDUE = "the last result is older than the schedule allows"
 _GRACE_US = 15 * 60_000_000  # a check may take this long after its tick, before it counts as overdue
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap(PlainRecord):
-    """Something that is not known.
-
-    Args:
-        subject: what it concerns, such as ``parity``.
-        reason: why it is not known, in a clause.
-        next: the command that finds it out.
-        views, models: the first that it concerns.
-        total: how many it concerns; 0: it is not about single views or models.
-    """
-
-    subject: str
-    reason: str
-    next: str
-    views: Sequence[str] = ()
-    models: Sequence[str] = ()
-    total: int = 0
-
-
-def read_view_gaps(project: Workspace) -> list[Gap]:
-    """Return the gaps of views: whether online values equal the log, and whether data is fresh.
+def find_unknown_views(project: Workspace) -> list[CheckFinding]:
+    """Return the views of which is not known whether online values equal the log, and whether data is fresh.
 
     Raises:
         StalePlanError: no plan is applied.
@@ -57,14 +36,16 @@ def read_view_gaps(project: Workspace) -> list[Gap]:
     views = {needed.label(view): view for view in needed.plan.all_views}
     parity, freshness = read_last(project.state, LastParity), read_last(project.state, Freshness)
     checks = (("parity", settings.parity_cron, parity), ("freshness", settings.freshness_cron, freshness))
-    gaps = [gap for name, cron, last in checks for gap in _check_gaps(project, name, cron, views, last)]
+    findings = [item for name, cron, last in checks for item in _judge_checks(project, name, cron, views, last)]
     unread = [name for name, item in parity.items() if name in views and item.unavailable]
     if unread:
-        gaps.append(_views_gap("parity", unread, "the online store could not read all entities of the last check"))
-    return gaps
+        findings.append(
+            _unknown_views("parity", unread, "the online store could not read all entities of the last check")
+        )
+    return findings
 
 
-def read_replay_gaps(project: Workspace) -> list[Gap]:
+def find_unknown_replays(project: Workspace) -> list[CheckFinding]:
     """Return whether logged predictions wait to be replayed for longer than the schedule says.
 
     Raises:
@@ -76,11 +57,11 @@ def read_replay_gaps(project: Workspace) -> list[Gap]:
     if not rows:
         return []
     text = "prediction has" if rows == 1 else "predictions have"
-    return [Gap(subject="replay", reason=f"{rows:,} logged {text} not been replayed", next="skewless replay --new")]
+    return [unknown("replay", f"{rows:,} logged {text} not been replayed", "skewless replay --new")]
 
 
-def read_model_gaps(project: Workspace, models: frozenset[str] | None) -> list[Gap]:
-    """Return the gaps of models: their live quality and their drift.
+def find_unknown_models(project: Workspace, models: frozenset[str] | None) -> list[CheckFinding]:
+    """Return the models whose live quality or drift is not known.
 
     Args:
         models: the only ones that count; None: all.
@@ -101,10 +82,11 @@ def read_model_gaps(project: Workspace, models: frozenset[str] | None) -> list[G
             if reason:
                 models_by_reason.setdefault((check, reason), []).append(name)
     return [
-        Gap(
-            subject=check,
-            reason=reason,
-            next=f"skewless {check} {names[0] if len(names) == 1 else 'MODEL'}",
+        CheckFinding(
+            name=check,
+            verdict="unknown",
+            detail=reason,
+            fix=f"skewless {check} {names[0] if len(names) == 1 else 'MODEL'}",
             models=names[:_NAMES],
             total=len(names),
         )
@@ -112,26 +94,29 @@ def read_model_gaps(project: Workspace, models: frozenset[str] | None) -> list[G
     ]
 
 
-def _check_gaps(
+def _judge_checks(
     project: Workspace,
     check: str,
     cron: str,
     views: Mapping[str, View | WindowView],
     last: Mapping[str, LastParity] | Mapping[str, Freshness],
-) -> Iterator[Gap]:
+) -> Iterator[CheckFinding]:
     """Yield the views that a check has not seen with their current definition, and the views of which it is late."""
     seen = {name: last[name].at_us for name, view in views.items() if name in last and last[name].hash == view.hash}
     never = [name for name in views if name not in seen]
     if never:
-        yield _views_gap(check, never, "it has never been checked")
+        yield _unknown_views(check, never, "it has never been checked")
     tick_us = _last_tick_us(project, check, cron)
     late = [name for name, at_us in seen.items() if _is_overdue(at_us, tick_us)]
     if late:
-        yield _views_gap(check, late, _OVERDUE)
+        yield _unknown_views(check, late, _OVERDUE)
 
 
-def _views_gap(check: str, names: Sequence[str], reason: str) -> Gap:
-    return Gap(subject=check, reason=reason, next=f"skewless {check}", views=sorted(names)[:_NAMES], total=len(names))
+def _unknown_views(check: str, names: Sequence[str], reason: str) -> CheckFinding:
+    shown = sorted(names)[:_NAMES]
+    return CheckFinding(
+        name=check, verdict="unknown", detail=reason, fix=f"skewless {check}", views=shown, total=len(names)
+    )
 
 
 def _quality_reason(ledger: Ledger, model: str, tick_us: int | None) -> str:
