@@ -9,7 +9,7 @@ _ROW = 512  # words: a page of 4 KiB
 
 
 def quick_sum(path: Path) -> int:
-    """Return a sum of 64 bits that any one flipped bit changes, and in all likelihood any other damage.
+    """Return a sum of 64 bits that any one flipped bit changes, and in all likelihood any other change.
 
     The words of each page are added, and the sums of the pages with odd weights, so that pages cannot be exchanged.
 
