@@ -92,7 +92,7 @@ def test_rows_are_written_and_read_while_their_slot_moves(three_nodes: Cluster, 
     three_nodes.move(slot, target, source)
 
 
-def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Cluster, url: str) -> None:
+async def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Cluster, url: str) -> None:
     slot = key_slot(KEYS[0])
     source = three_nodes.owner(KEYS[0])
     target = next(node for node in three_nodes.nodes if node is not source)
@@ -101,22 +101,18 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
     writer.set_markers({"m": Marker(5, 60)})
     writer.close()
     expected = [ranked(i) for i in range(240)]
-
-    async def follow() -> None:
-        reader = RedisReader(url)
-        there, back = three_nodes.steps(slot, source, target), three_nodes.steps(slot, target, source)
-        for step in [*there, *back]:
-            reads = [asyncio.ensure_future(reader.get(KEYS + OTHERS)) for _ in range(20)]
-            await asyncio.sleep(0)
-            step()
-            assert await asyncio.gather(*reads) == [expected] * 20
-            assert await reader.get_with_markers(KEYS[:2], ["m"]) == (expected[:2], [Marker(5, 60)])
-            assert await asyncio.gather(*(reader.get([key]) for key in KEYS)) == [[row] for row in expected[:40]]
-            await reader.mark_in_use([b"{tag}sign"], 100)
-            assert await reader.get([b"{tag}sign"]) == [b"1"]
-        await reader.close()
-
-    asyncio.run(follow())
+    reader = RedisReader(url)
+    there, back = three_nodes.steps(slot, source, target), three_nodes.steps(slot, target, source)
+    for step in [*there, *back]:
+        reads = [asyncio.ensure_future(reader.get(KEYS + OTHERS)) for _ in range(20)]
+        await asyncio.sleep(0)
+        step()
+        assert await asyncio.gather(*reads) == [expected] * 20
+        assert await reader.get_with_markers(KEYS[:2], ["m"]) == (expected[:2], [Marker(5, 60)])
+        assert await asyncio.gather(*(reader.get([key]) for key in KEYS)) == [[row] for row in expected[:40]]
+        await reader.mark_in_use([b"{tag}sign"], 100)
+        assert await reader.get([b"{tag}sign"]) == [b"1"]
+    await reader.close()
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 3))])

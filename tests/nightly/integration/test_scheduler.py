@@ -330,21 +330,16 @@ async def _serve_across_a_promotion(place: Sandbox) -> list[ScoredSlice]:
     return answers
 
 
-def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(place: Sandbox) -> None:
+async def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(place: Sandbox) -> None:
     trained = place.train()
     (trained.package.path / "spec.json").write_text("{}")
-
-    async def refresh() -> tuple[list[str], str, dict[str, str]]:
-        reader = RedisReader(place.project.redis_url)
-        models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
-        aliases = place.project.store.aliases
-        aliases.move(MODEL, "champion", expect="000002", to="000001", reason="back", now_us=1)
-        await models.load()
-        aliases.move(MODEL, "champion", expect="000001", to="000002", reason="again", now_us=2)
-        swapped = await models.refresh()
-        await reader.close()
-        return swapped, models.get(MODEL).version, models.problems
-
-    swapped, version, problems = asyncio.run(refresh())
-    assert (swapped, version) == ([], "000001")
-    assert "spec.json" in problems[MODEL]
+    reader = RedisReader(place.project.redis_url)
+    models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
+    aliases = place.project.store.aliases
+    aliases.move(MODEL, "champion", expect="000002", to="000001", reason="back", now_us=1)
+    await models.load()
+    aliases.move(MODEL, "champion", expect="000001", to="000002", reason="again", now_us=2)
+    swapped = await models.refresh()
+    await reader.close()
+    assert (swapped, models.get(MODEL).version) == ([], "000001")
+    assert "spec.json" in models.problems[MODEL]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,25 +103,21 @@ def test_what_can_no_longer_be_fed_stays_away(repo: Path, words: tuple[str, ...]
     assert champion(repo) == now
 
 
-def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
+async def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
     state = repo / ".skewless"
-
-    async def main() -> None:
-        with Project(repo) as project:
-            reader, store = RedisReader(project.redis_url), project.store
-        try:
-            table = ModelTable(repo=repo, state=ProjectState(state), store=store, online=reader, keep=1)
-            await table.load()
-            with pytest.raises(StalePlanError, match=f"nothing updates.*'facts'.*skewless promote {MODEL} {OLD}"):
-                await table.serve_version(MODEL, OLD)
-            with pytest.raises(StalePlanError, match="nothing updates"):
-                await table.roll_back(MODEL, reason="by hand", now_us=1)
-            assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
-            assert StoredTargetVersions(ProjectState(state)).read() == TargetVersions()
-            done("promote", MODEL, OLD, "--repo", repo)
-            await table.refresh()
-            assert table.get(MODEL).version == OLD
-        finally:
-            await reader.close()
-
-    asyncio.run(main())
+    with Project(repo) as project:
+        reader, store = RedisReader(project.redis_url), project.store
+    try:
+        table = ModelTable(repo=repo, state=ProjectState(state), store=store, online=reader, keep=1)
+        await table.load()
+        with pytest.raises(StalePlanError, match=f"nothing updates.*'facts'.*skewless promote {MODEL} {OLD}"):
+            await table.serve_version(MODEL, OLD)
+        with pytest.raises(StalePlanError, match="nothing updates"):
+            await table.roll_back(MODEL, reason="by hand", now_us=1)
+        assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
+        assert StoredTargetVersions(ProjectState(state)).read() == TargetVersions()
+        done("promote", MODEL, OLD, "--repo", repo)
+        await table.refresh()
+        assert table.get(MODEL).version == OLD
+    finally:
+        await reader.close()
