@@ -99,8 +99,8 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 		tests=$$?; wait $$! && exit $$tests
 
 # The environments are independent, and so are the checks. Types are checked while the first tests wait.
-test: python  ## linters, types, layers and all fast tests
-	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-deploy setup-kafka
+test: python  ## linters, types, layers and the daily tests
+	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-kafka
 	+@$(MAKE) --no-print-directory -j2 lint layers
 	+@$(MAKE) --no-print-directory -j2 types tests
 	+@$(MAKE) --no-print-directory plugins
@@ -141,8 +141,8 @@ plugins: setup-dev setup-clients setup-nvforest  ## the tests of the plug-ins th
 	done
 
 engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also the long ones
-	$(call ENGINE_TESTS,ray) tests/flights/test_windows.py -k "ray" -m "soak or not soak" $(ARGS)
-	$(call ENGINE_TESTS,spark) tests/flights/test_windows.py -k "spark" -m "soak or not soak" $(ARGS)
+	$(call ENGINE_TESTS,ray) tests/nightly/flights/test_windows.py -k "ray" -m "soak or not soak" $(ARGS)
+	$(call ENGINE_TESTS,spark) tests/nightly/flights/test_windows.py -k "spark" -m "soak or not soak" $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
 coverage: setup-dev setup-clients setup-kafka  ## the same tests, with the lines and branches that they miss
@@ -151,10 +151,11 @@ coverage: setup-dev setup-clients setup-kafka  ## the same tests, with the lines
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-soak: setup-dev setup-clients setup-nvforest setup-kafka  ## kills at every durable step, load, long property runs
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 tests plugins examples $(ARGS)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile plugins examples $(ARGS)
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
+# Tests marked `soak` run one after another, and all others of tests/nightly and of the plug-ins beside each other.
+soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka  ## the nightly tests, and all those marked soak; ONLY=folder runs its tests
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak -o 'norecursedirs=.* build dist' --timeout 1800 $(or $(ONLY),tests plugins examples) $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(or $(ONLY),tests/nightly plugins examples) $(ARGS)
+	$(if $(ONLY),,HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS))
 
 gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `gpu` (4.5 GB)
 	$(GPU)/bin/pytest plugins/gpu -m gpu --timeout 600 $(ARGS)
@@ -187,8 +188,8 @@ lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
 	$(COMPILE) tools/uv.in -o tools/uv.txt
-	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
-	$(COMPILE) tests/deploy/requirements.in -o tests/deploy/requirements.txt
+	$(COMPILE) tests/nightly/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/nightly/clients/requirements.txt
+	$(COMPILE) tests/nightly/deploy/requirements.in -o tests/nightly/deploy/requirements.txt
 	for folder in plugins/gpu/tests plugins/ray/tests plugins/spark/tests; do \
 		$(COMPILE) --no-deps $$folder/requirements.in -o $$folder/requirements.txt || exit 1; \
 	done
@@ -238,14 +239,14 @@ $(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml $(PLUGINS) | 
 	@touch $(USER_STAMP) $@
 
 # Other clients, which the tests run against the server.
-$(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/uv
+$(CLIENTS_STAMP): tests/nightly/clients/requirements.txt | $(BIN)/uv
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
 	@$(PYTHON) -m venv --without-pip $(CLIENTS)
 	@$(call INSTALL,$<,$(CLIENTS)/bin/python)
 	@touch $@
 
 # A gateway, a chart's renderer and checkers of manifests, which only the tests of deployment run.
-$(DEPLOY_STAMP): tests/deploy/requirements.txt | $(BIN)/uv
+$(DEPLOY_STAMP): tests/nightly/deploy/requirements.txt | $(BIN)/uv
 	@echo "installing the tools of deployment that the tests use into $(DEPLOY) (half a minute, 0.5 GB)"
 	@$(PYTHON) -m venv --without-pip $(DEPLOY)
 	@$(call INSTALL,$<,$(DEPLOY)/bin/python)

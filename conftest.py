@@ -116,6 +116,12 @@ def _close_databases() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A private server; each test has a project of its own name."""
     # A short path: the server listens on a socket file in its folder.

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import create_ssl_context
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import Server, ServerState
 
 CALLED = {
@@ -90,23 +90,18 @@ def test_what_we_override_or_call_is_there() -> None:
     assert {"certfile", "keyfile"} <= set(inspect.signature(create_ssl_context).parameters)
 
 
-def test_a_request_goes_through_the_attributes_that_we_read() -> None:
+async def test_a_request_goes_through_the_attributes_that_we_read() -> None:
     transport = KeepingTransport()
-
-    async def answered() -> tuple[HttpToolsProtocol, RequestResponseCycle, ServerState]:
-        config = uvicorn.Config(app, http="httptools", log_config=None, ws="none")
-        config.load()
-        state = ServerState()
-        protocol = HttpToolsProtocol(config=config, server_state=state, app_state={})
-        protocol.connection_made(transport)
-        assert protocol in state.connections
-        protocol.data_received(GET)
-        cycle = protocol.cycle
-        await asyncio.gather(*state.tasks)
-        protocol.connection_lost(None)
-        return protocol, cycle, state
-
-    protocol, cycle, state = asyncio.run(answered())
+    config = uvicorn.Config(app, http="httptools", log_config=None, ws="none")
+    config.load()
+    state = ServerState()
+    protocol = HttpToolsProtocol(config=config, server_state=state, app_state={})
+    protocol.connection_made(transport)
+    assert protocol in state.connections
+    protocol.data_received(GET)
+    cycle = protocol.cycle
+    await asyncio.gather(*state.tasks)
+    protocol.connection_lost(None)
     assert transport.written.startswith(STATUS_LINE[204])
     assert vars(protocol).keys() >= READ
     assert vars(cycle).keys() >= OF_A_CYCLE

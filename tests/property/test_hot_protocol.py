@@ -81,16 +81,13 @@ def test_a_head_that_comes_again_has_its_meaning(
 
 
 @given(st.binary(max_size=300), st.integers(1, 300))
-def test_no_bytes_bring_it_down(garbage: bytes, size: int) -> None:
+async def test_no_bytes_bring_it_down(garbage: bytes, size: int) -> None:
     """Whatever comes, the connection goes on, or ends with an answer."""
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/now"))
-        for start in range(0, len(garbage), size):
-            if not wire.transport.closed:
-                wire.protocol.data_received(garbage[start : start + size])
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    await wire.send(request("/now"))
+    for start in range(0, len(garbage), size):
+        if not wire.transport.closed:
+            wire.protocol.data_received(garbage[start : start + size])
     assert wire.bodies()[0] == b"now 0"
     if wire.transport.closed:
         assert wire.replies()[-1].headers["connection"] == "close"

@@ -16,7 +16,7 @@ from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.memory_stream import MemoryBroker, MemoryStream
-from tests.reliability.test_stream_workers import feed, opening
+from tests.worlds.fed_streams import PARTITIONS, feed, opening
 from tests.worlds.streams import StreamWorld, Traffic, drain
 
 CALLS: dict[type, tuple[str, ...]] = {
@@ -24,7 +24,6 @@ CALLS: dict[type, tuple[str, ...]] = {
     FolderStorage: ("put", "put_file", "local_path", "describe"),
     RedisWriter: ("append", "read_markers", "set_markers", "refresh_markers"),
 }
-PARTITIONS = 3
 MOST = 100  # a call of the run that is certain to come
 TAKE_OVER = 10  # calls until all partitions are owned
 FEW = 12

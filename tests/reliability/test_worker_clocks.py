@@ -14,7 +14,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.reads.online.port import OnlineStore
 from tests.memory_stream import MemoryBroker
-from tests.reliability.test_stream_workers import PARTITIONS, feed, opening
+from tests.worlds.fed_streams import PARTITIONS, feed, opening
 from tests.worlds.streams import StreamWorld, Traffic, drain
 
 LIMIT_US = int(Settings().skew_limit_ms * 1_000)

@@ -70,23 +70,19 @@ def test_files_that_follow_each_other_collect_once() -> None:
         gc.enable()
 
 
-def test_many_objects_that_stay_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_objects_that_stay_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "_COLLECT_S", 0.0)
-
-    async def run() -> list[int]:
-        collector, left = QuietCollector(asyncio.get_running_loop()), list[int]()
-        gc.freeze()
-        stay = [Knot() for _ in range(garbage._OLD_OBJECTS)]
-        for _ in range(2):
-            knot = _knot()
-            await _notified(collector)
-            left.append(len(gc.get_objects()))
-            assert knot() is None
-        assert len(stay) == garbage._OLD_OBJECTS
-        return left
-
+    collector, left = QuietCollector(asyncio.get_running_loop()), list[int]()
+    gc.freeze()
+    stay = [Knot() for _ in range(garbage._OLD_OBJECTS)]
+    for _ in range(2):
+        knot = _knot()
+        await _notified(collector)
+        left.append(len(gc.get_objects()))
+        assert knot() is None
+    assert len(stay) == garbage._OLD_OBJECTS
     try:
-        assert max(asyncio.run(run())) < garbage._OLD_OBJECTS / 2
+        assert max(left) < garbage._OLD_OBJECTS / 2
     finally:
         gc.unfreeze()
 

@@ -31,28 +31,22 @@ def test_draining_takes_its_time_unless_asked_again() -> None:
     assert asyncio.run(drain(again=True)) < PATIENCE_S
 
 
-def test_to_begin_twice_is_not_to_hurry() -> None:
-    async def hurried() -> bool:
-        shutdown = Shutdown()
-        shutdown.begun.set()
-        shutdown.begun.set()
-        waiting = asyncio.create_task(shutdown.forced.wait())
-        await asyncio.sleep(0)
-        done = waiting.done()
-        waiting.cancel()
-        return done
-
-    assert asyncio.run(hurried()) is False
+async def test_to_begin_twice_is_not_to_hurry() -> None:
+    shutdown = Shutdown()
+    shutdown.begun.set()
+    shutdown.begun.set()
+    waiting = asyncio.create_task(shutdown.forced.wait())
+    await asyncio.sleep(0)
+    done = waiting.done()
+    waiting.cancel()
+    assert done is False
 
 
-def test_within_says_whether_the_shutdown_came() -> None:
-    async def ask() -> tuple[bool, bool]:
-        shutdown = Shutdown()
-        before = await shutdown.wait(0.01)
-        asyncio.get_running_loop().call_later(0.01, shutdown.begun.set)
-        return before, await shutdown.wait(PATIENCE_S)
-
-    assert asyncio.run(ask()) == (False, True)
+async def test_within_says_whether_the_shutdown_came() -> None:
+    shutdown = Shutdown()
+    before = await shutdown.wait(0.01)
+    asyncio.get_running_loop().call_later(0.01, shutdown.begun.set)
+    assert (before, await shutdown.wait(PATIENCE_S)) == (False, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

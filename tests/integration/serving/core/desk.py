@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -142,7 +142,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def _desk(place: Sandbox, limits: PredictorLimits | None) -> AsyncIterator[Desk]:
+async def at_a_desk(place: Sandbox, limits: PredictorLimits | None = None) -> AsyncIterator[Desk]:
+    """Open a desk; at the end nothing may be under way."""
     store = ScriptedStore(RedisReader(place.project.redis_url))
     clock, metrics, log = ManualClock(place.now_us()), Metrics(), MemoryLog()
     predictor = Predictor(online=store, clock=clock, log=log, limits=limits, metrics=metrics)  # type: ignore[arg-type]
@@ -151,20 +152,8 @@ async def _desk(place: Sandbox, limits: PredictorLimits | None) -> AsyncIterator
         await predictor.close()
     finally:
         await store.close()
-
-
-def at_a_desk(
-    place: Sandbox, steps: Callable[[Desk], Coroutine[Any, Any, None]], limits: PredictorLimits | None = None
-) -> None:
-    """Run some steps; at the end nothing may be under way."""
-
-    async def main() -> None:
-        async with _desk(place, limits) as desk:
-            await steps(desk)
-        lines = dict(line.rsplit(" ", 1) for line in desk.metrics.render().decode().splitlines())
-        assert float(lines["skewless_requests_in_flight"]) == 0
-
-    asyncio.run(main())
+    lines = dict(line.rsplit(" ", 1) for line in metrics.render().decode().splitlines())
+    assert float(lines["skewless_requests_in_flight"]) == 0
 
 
 def strict(model: ServedModel, **changes: Any) -> ServedModel:  # noqa: ANN401 - of a spec

@@ -47,10 +47,9 @@ def mixed(desk: Desk, second: ServedModel, n: int) -> list[ScoringRequest]:
     return requests
 
 
-def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Sandbox) -> None:
+async def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Sandbox) -> None:
     second = shared.load("000002")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         requests = mixed(desk, strict(second), 200)
         together = await desk.answers(requests)
         rounds = len(desk.store.asked)
@@ -62,22 +61,18 @@ def test_two_hundred_at_once_are_answered_as_one_by_one(shared: Sandbox) -> None
         assert rounds < 5
         assert sum(map(len, desk.store.asked[:rounds])) == len(set().union(*desk.store.asked[:rounds]))
 
-    at_a_desk(shared, steps)
 
-
-def test_every_row_has_an_id_of_its_own(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_every_row_has_an_id_of_its_own(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         found = [good(answer) for answer in await desk.answers([desk.request(ask(3, i)) for i in range(40)])]
         names = [name for answer in found for name in answer.ids]
         assert len(set(names)) == len(names) == 120
         assert {name for record in desk.log.offered for name in record.ids} == set(names)
         assert len(desk.log.offered) < 5
 
-    at_a_desk(shared, steps)
 
-
-def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         found = [good(answer) for answer in await desk.answers([desk.request(ask(2, i)) for i in range(5)])]
         assert {answer.t for answer in found} == {desk.clock.now_us() // 1_000 * 1_000}
         (record,) = desk.log.offered
@@ -85,16 +80,15 @@ def test_a_batch_has_one_time_and_is_logged_with_its_inputs(shared: Sandbox) -> 
         assert record.scores.tobytes() == np.concatenate([answer.scores for answer in found]).tobytes()
         assert b'"card_id":%d' % ask(1, 1)[0]["card_id"] in record.inputs[2]
 
-    at_a_desk(shared, steps)
-
 
 @pytest.mark.parametrize(
     "limits", [PredictorLimits(max_in_flight=8), PredictorLimits(max_batch=2)], ids=["requests", "rows"]
 )
-def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: Sandbox, limits: PredictorLimits) -> None:
+async def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(
+    shared: Sandbox, limits: PredictorLimits
+) -> None:
     """Of two rows a batch, eight are taken at a time."""
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared, limits) as desk:
         for turn in range(3):
             desk.store.open.clear()
             asked = asyncio.gather(*(desk.answer(desk.request(ask(1, i))) for i in range(11)))
@@ -106,18 +100,14 @@ def test_more_than_is_taken_is_refused_at_once_and_later_taken_again(shared: San
             assert [type(answer) for answer in answers] == [ScoredSlice] * 8 + [BusyError] * 3
         assert isinstance(await desk.answer(desk.request(ask(1))), ScoredSlice)
 
-    at_a_desk(shared, steps, limits)
 
-
-def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_one_request_may_be_larger_than_what_is_taken_in_all(shared: Sandbox) -> None:
+    async with at_a_desk(shared, PredictorLimits(max_batch=2)) as desk:
         assert good(await desk.answer(desk.request(ask(30)))).n == 30
 
-    at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
-
-def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_it(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         expected = [contents(await desk.answer(desk.request(ask(1, i)))) for i in range(6)]
         desk.store.rows[shared.key("card_days", ask(1, 2)[0]["card_id"])] = b"nonsense"
         refusing = desk.request(ask(1, 2), strict(shared.model))
@@ -133,8 +123,6 @@ def test_4_7_a_row_that_is_not_of_its_view_is_unavailable_only_to_who_asked_for_
         desk.store.rows.clear()
         assert contents(await desk.answer(desk.request(ask(1, 2)))) == expected[2]
 
-    at_a_desk(shared, steps)
-
 
 class BrokenRuntime(RuntimeBefore):
     """A runtime whose contributions, and whose scores of many rows, fail by a defect."""
@@ -148,10 +136,9 @@ class BrokenRuntime(RuntimeBefore):
         raise ZeroDivisionError(len(matrix))
 
 
-def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox) -> None:
+async def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox) -> None:
     broken = replace(shared.model, runtime=BrokenRuntime(shared.model.runtime, lambda matrix: matrix))
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         requests = [
             desk.request(ask(6), broken),
             desk.request(ask(2), broken, extras=("contributions",)),
@@ -166,11 +153,9 @@ def test_a_defect_is_told_to_those_it_hits_and_the_queue_goes_on(shared: Sandbox
             assert {error.as_dict()["thing"] for error in failed if isinstance(error, SkewlessError)} == {"the server"}
             assert isinstance(last, ScoredSlice)
 
-    at_a_desk(shared, steps)
 
-
-def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.defect = True
         with capture_logs() as said:
             found = await desk.answers([desk.request(ask(1)), desk.request(ask(2), strict(shared.model))])
@@ -179,11 +164,9 @@ def test_a_defect_on_the_way_to_the_store_is_told_as_well(shared: Sandbox) -> No
         desk.store.defect = False
         assert isinstance(await desk.answer(desk.request(ask(1))), ScoredSlice)
 
-    at_a_desk(shared, steps)
 
-
-def test_rows_are_checked_before_anything_is_begun(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_rows_are_checked_before_anything_is_begun(shared: Sandbox) -> None:
+    async with at_a_desk(shared, PredictorLimits(max_batch=2)) as desk:
         for rows in ([], ask(3)):
             with pytest.raises(RequestError):
                 await desk.predictor.predict(shared.model, rows)
@@ -191,13 +174,10 @@ def test_rows_are_checked_before_anything_is_begun(shared: Sandbox) -> None:
             await desk.predictor.predict(shared.model, [ask(1)[0], {**ask(1)[0], "amount": "much"}])
         assert desk.store.asked == []
 
-    at_a_desk(shared, steps, PredictorLimits(max_batch=2))
 
-
-def test_contributions_and_leaves_are_the_librarys_and_add_up_to_the_margin(shared: Sandbox) -> None:
+async def test_contributions_and_leaves_are_the_librarys_and_add_up_to_the_margin(shared: Sandbox) -> None:
     lightgbm = pytest.importorskip("lightgbm")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         answer = good(await desk.answer(desk.request(ask(20), extras=("contributions", "leaves"))))
         booster = lightgbm.Booster(model_file=str(shared.model.package.model_file))
         expected = booster.predict(answer.matrix, pred_contrib=True, num_threads=1)
@@ -211,14 +191,11 @@ def test_contributions_and_leaves_are_the_librarys_and_add_up_to_the_margin(shar
         np.testing.assert_allclose(contributions.sum(axis=1), margins, rtol=1e-9, atol=1e-9)
         np.testing.assert_array_equal(answer.scores, booster.predict(answer.matrix, num_threads=1))
 
-    at_a_desk(shared, steps)
-
 
 @pytest.mark.parametrize("seconds", [1, 40 * 24 * 3_600])
-def test_rows_older_than_a_caller_accepts_are_stale(shared: Sandbox, seconds: int) -> None:
+async def test_rows_older_than_a_caller_accepts_are_stale(shared: Sandbox, seconds: int) -> None:
     """The oracle is the age that the answer itself shows."""
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         limit = seconds * SECOND
         plain = good(await desk.answer(desk.request(ask(20))))
         answer = good(await desk.answer(desk.request(ask(20), max_age_us=limit)))
@@ -230,13 +207,10 @@ def test_rows_older_than_a_caller_accepts_are_stale(shared: Sandbox, seconds: in
         assert isinstance(refusing, StoreError if seconds == 1 else ScoredSlice)
         assert (Status.NOT_FOUND in answer.status) == bool(np.isnan(answer.ages_s).any())
 
-    at_a_desk(shared, steps)
 
-
-def test_who_was_refused_is_not_counted_as_answered(shared: Sandbox) -> None:
+async def test_who_was_refused_is_not_counted_as_answered(shared: Sandbox) -> None:
     model = strict(shared.model)
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         requests = [
             desk.request(ask(1), model, max_age_us=1),
             desk.request(ask(1), model),
@@ -245,5 +219,3 @@ def test_who_was_refused_is_not_counted_as_answered(shared: Sandbox) -> None:
         found = await desk.answers(requests)
         assert [type(answer) for answer in found] == [StoreError, ScoredSlice, ScoredSlice]
         assert desk.outcomes("ok", model) == 2
-
-    at_a_desk(shared, steps)

@@ -60,7 +60,7 @@ def make_requests(seed: int) -> list[list[Row]]:
     ]
 
 
-def outcome_of(
+async def outcome_of(
     place: Sandbox,
     models: dict[str, ServedModel],
     requests: Sequence[list[Row]],
@@ -69,19 +69,14 @@ def outcome_of(
     together: bool,
     away: bool,
 ) -> BatchOutcome:
-    found: list[BatchOutcome] = []
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(place) as desk:
         desk.clock.set(at_us)
         desk.store.away = away
         routing = Routing(CANARY, models, desk.metrics)
         asked = [submit(desk, routing, rows, **OPTIONS[i % len(OPTIONS)]) for i, rows in enumerate(requests)]
         answers = await asyncio.gather(*asked) if together else [await one for one in asked]
         await desk.predictor.close()
-        found.append(outcome(desk, routing, answers))
-
-    at_a_desk(place, steps)
-    return found[0]
+        return outcome(desk, routing, answers)
 
 
 def submit(desk: Desk, routing: Routing, rows: Sequence[Row], **options: Any) -> Coroutine[Any, Any, Answer]:  # noqa: ANN401
@@ -126,7 +121,7 @@ def outcome(desk: Desk, routing: Routing, answers: Sequence[Answer]) -> BatchOut
 @pytest.mark.parametrize("away", [False, True])
 @pytest.mark.parametrize("decisions", [{}, {"pass": 0.0, "refuse": 0.5}])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_batch_of_two_versions_is_its_requests_one_by_one(
+async def test_a_batch_of_two_versions_is_its_requests_one_by_one(
     shared: Sandbox,
     versions: dict[str, ServedModel],
     seed: int,
@@ -135,8 +130,8 @@ def test_a_batch_of_two_versions_is_its_requests_one_by_one(
 ) -> None:
     models = {version: strict(model, decisions=decisions) for version, model in versions.items()}
     requests, at_us = make_requests(seed), shared.now_us()
-    together = outcome_of(shared, models, requests, at_us, together=True, away=away)
-    alone = outcome_of(shared, models, requests, at_us, together=False, away=away)
+    together = await outcome_of(shared, models, requests, at_us, together=True, away=away)
+    alone = await outcome_of(shared, models, requests, at_us, together=False, away=away)
     assert together.reads == 1
     assert replace(together, reads=0) == replace(alone, reads=0)
     assert {ONE, TWO} <= {version for version, item in together.counts.items() if item[0]}
@@ -157,10 +152,10 @@ def counted_scores(monkeypatch: pytest.MonkeyPatch, model: ServedModel) -> Itera
         yield sizes
 
 
-def test_versions_of_one_batch_are_scored_and_logged_once(
+async def test_versions_of_one_batch_are_scored_and_logged_once(
     shared: Sandbox, versions: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         routing = Routing(replace(CANARY, shadows=()), versions, desk.metrics)
         with counted_scores(monkeypatch, versions[ONE]) as one, counted_scores(monkeypatch, versions[TWO]) as two:
             await asyncio.gather(*(submit(desk, routing, [row]) for row in ask(40)))
@@ -170,17 +165,15 @@ def test_versions_of_one_batch_are_scored_and_logged_once(
         assert sorted((origin.version, n) for origin, n in record.origins) == [(ONE, one[0]), (TWO, two[0])]
         assert desk.metrics.batch_rows.counts[-1] == 0
 
-    at_a_desk(shared, steps)
 
-
-def test_a_version_that_fails_fails_no_other(shared: Sandbox, versions: dict[str, ServedModel]) -> None:
+async def test_a_version_that_fails_fails_no_other(shared: Sandbox, versions: dict[str, ServedModel]) -> None:
     class FailingRuntime:
         n_outputs, runtime_id = 1, "broken"
 
         def score(self, _: object) -> None:
             raise ZeroDivisionError
 
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         broken = replace(versions[TWO], runtime=FailingRuntime())  # type: ignore[arg-type]
         routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: broken}, desk.metrics)
         answers = await asyncio.gather(*(submit(desk, routing, [row]) for row in ask(40)))
@@ -191,10 +184,8 @@ def test_a_version_that_fails_fails_no_other(shared: Sandbox, versions: dict[str
         assert (found[TWO].requests, found[TWO].failed) == (40 - len(good), 40 - len(good))
         assert 0 < len(good) < 40
 
-    at_a_desk(shared, steps)
 
-
-def test_a_version_with_scores_of_another_shape_fails_no_other(
+async def test_a_version_with_scores_of_another_shape_fails_no_other(
     shared: Sandbox, versions: dict[str, ServedModel]
 ) -> None:
     class WideRuntime:
@@ -203,7 +194,7 @@ def test_a_version_with_scores_of_another_shape_fails_no_other(
         def score(self, matrix: Matrix) -> Scores:
             return np.zeros((len(matrix), 2))
 
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         wide = replace(versions[TWO], runtime=WideRuntime())  # type: ignore[arg-type]  # only scored
         routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: wide}, desk.metrics)
         answers = await asyncio.gather(*(submit(desk, routing, [row]) for row in ask(40)))
@@ -212,11 +203,9 @@ def test_a_version_with_scores_of_another_shape_fails_no_other(
         assert (found.requests, found.failed) == (len(good), 0)
         assert 0 < len(good) < 40
 
-    at_a_desk(shared, steps)
 
-
-def test_a_version_that_takes_long_delays_no_other(shared: Sandbox, versions: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_version_that_takes_long_delays_no_other(shared: Sandbox, versions: dict[str, ServedModel]) -> None:
+    async with at_a_desk(shared) as desk:
         slow = replace(versions[TWO], row_time=row_time_of(10.0))
         routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: slow}, desk.metrics)
         done: list[str] = []
@@ -230,8 +219,6 @@ def test_a_version_that_takes_long_delays_no_other(shared: Sandbox, versions: di
         assert done == sorted(done)
         assert set(done) == {ONE, TWO}
 
-    at_a_desk(shared, steps)
-
 
 def row_time_of(seconds: float) -> RowTime:
     row_time = RowTime()
@@ -240,10 +227,10 @@ def row_time_of(seconds: float) -> RowTime:
 
 
 @pytest.mark.parametrize("change", [{"missing": "refuse"}, {"log": "required"}])
-def test_versions_with_other_rules_are_batches_of_their_own(
+async def test_versions_with_other_rules_are_batches_of_their_own(
     shared: Sandbox, versions: dict[str, ServedModel], change: dict[str, Any]
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         routing = Routing(replace(CANARY, shadows=()), {**versions, TWO: strict(versions[TWO], **change)}, desk.metrics)
         waiting = [asyncio.create_task(submit(desk, routing, [row])) for row in ask(40)]
         while len(desk.log.offered) + len(desk.log.required) < 2:  # noqa: ASYNC110 - a fake has no event
@@ -254,5 +241,3 @@ def test_versions_with_other_rules_are_batches_of_their_own(
         records = [*desk.log.offered, *(record for record, _ in desk.log.required)]
         assert sorted(origin.version for record in records for origin, _ in record.origins) == [ONE, TWO]
         assert [len(record.origins) for record in records] == [1, 1]
-
-    at_a_desk(shared, steps)

@@ -17,7 +17,7 @@ from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.reply import predictions_json, scores_json
 from skewless.serving.oip.conversion import build_outputs
 from skewless.serving.oip.signature import Signature
-from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
+from tests.integration.serving.core.desk import at_a_desk, contents, good
 from tests.worlds.trained import Sandbox, ask
 
 FEW = "card_days__payments_7d"
@@ -45,10 +45,9 @@ def expected(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], model: S
     ]
 
 
-def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
+async def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
     model, n = bounded(shared, "flag"), 12
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         free, flagged = map(good, await desk.answers([desk.request(ask(n)), desk.request(ask(n), model)]))
         wanted = expected(free.matrix, model, n)
         assert flagged.out_of_bounds == wanted
@@ -62,13 +61,10 @@ def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
         counts = {name: desk.metrics.out_of_bounds(model.name, model.version, name).value for name in (FEW, "amount")}
         assert counts == {name: sum(name in names for names in wanted) for name in counts}
 
-    at_a_desk(shared, steps)
 
-
-def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Sandbox) -> None:
+async def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Sandbox) -> None:
     model = bounded(shared, "flag")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         rows = [ask(1, 0), ask(1, 9), ask(2, 0)]
         first, second, third = map(good, await desk.answers([desk.request(part, model) for part in rows]))
         assert first.scored is second.scored
@@ -76,13 +72,10 @@ def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Sandbox) -> None:
         assert "amount" in (second.out_of_bounds or [[]])[0]
         assert len(third.out_of_bounds or []) == 2
 
-    at_a_desk(shared, steps)
 
-
-def test_what_is_sent_outside_is_refused_before_any_work(shared: Sandbox) -> None:
+async def test_what_is_sent_outside_is_refused_before_any_work(shared: Sandbox) -> None:
     model = bounded(shared, "refuse")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         refused = await desk.answer(desk.request(ask(9), model))
         assert isinstance(refused, RequestError)
         for part in ("row 6", "'amount'", "10.3", "from 0 to 10"):
@@ -94,13 +87,10 @@ def test_what_is_sent_outside_is_refused_before_any_work(shared: Sandbox) -> Non
         assert "a value" in null.fix
         assert good(await desk.answer(desk.request(ask(2), model))).n == 2
 
-    at_a_desk(shared, steps)
 
-
-def test_sent_vectors_are_the_callers_too(shared: Sandbox) -> None:
+async def test_sent_vectors_are_the_callers_too(shared: Sandbox) -> None:
     model, free = bounded(shared, "refuse"), bounded(shared, "off")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         matrix = good(await desk.answer(desk.request(ask(3), free))).matrix.copy()
         matrix[:, model.assembler.labels.index(FEW)] = [1.0, LIMIT + 1, np.nan]
         refused = await desk.answer(desk.vectors(matrix, model))
@@ -110,14 +100,13 @@ def test_sent_vectors_are_the_callers_too(shared: Sandbox) -> None:
         assert good(await desk.answer(desk.vectors(matrix[[0, 2]], model))).out_of_bounds is None
         assert good(await desk.answer(desk.vectors(matrix, free))).out_of_bounds is None
 
-    at_a_desk(shared, steps)
-
 
 @pytest.mark.parametrize("missing", ["null", "refuse"])
-def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: Sandbox, missing: MissingPolicy) -> None:
+async def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(
+    shared: Sandbox, missing: MissingPolicy
+) -> None:
     model = bounded(shared, "refuse", missing, Bounds(features={FEW: Bound(high=-1.0)}))
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         answer = await desk.answer(desk.request(ask(2), model))
         if missing == "refuse":
             assert isinstance(answer, StoreError)
@@ -125,23 +114,18 @@ def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: San
         else:
             assert good(answer).out_of_bounds == [[FEW], [FEW]]
 
-    at_a_desk(shared, steps)
 
-
-def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
+async def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
     model = bounded(shared, "flag")
     signature = Signature(model)
     assert "out_of_bounds" in signature.outputs
     assert "out_of_bounds" not in Signature(shared.model).outputs
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         for n in (1, 12):
             answer = good(await desk.answer(desk.request(ask(n), model)))
             (output,) = build_outputs(signature, answer, {"out_of_bounds": False})
             names = [text.decode().split(",") if text else [] for text in output.array.tolist()]
             assert names == (answer.out_of_bounds or [[]] * n)
-
-    at_a_desk(shared, steps)
 
 
 def test_models_without_bounds_look_at_nothing(shared: Sandbox) -> None:

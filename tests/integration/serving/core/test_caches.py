@@ -11,15 +11,15 @@ from skewless.contract.status import Status
 from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
+from tests.integration.serving.core.desk import at_a_desk, contents, good, strict
 from tests.worlds.trained import SECOND, Sandbox, ask, later_rows
 
 MINUTE_CACHE = PredictorLimits(feature_cache_ms=60_000)
 PREDICTIONS = PredictorLimits(prediction_cache=10_000)
 
 
-def test_within_the_age_keys_are_read_once(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_within_the_age_keys_are_read_once(shared: Sandbox) -> None:
+    async with at_a_desk(shared, MINUTE_CACHE) as desk:
         first = await desk.answer(desk.request(ask(5)))
         for _ in range(20):
             assert contents(await desk.answer(desk.request(ask(5)))) == contents(first)
@@ -31,33 +31,28 @@ def test_within_the_age_keys_are_read_once(shared: Sandbox) -> None:
         assert len(desk.store.asked) == 3
         assert desk.metrics.hits("feature").value == 20 * 10 + 10
 
-    at_a_desk(shared, steps, MINUTE_CACHE)
 
-
-def test_ttl_and_age_are_evaluated_at_each_time(shared: Sandbox) -> None:
+async def test_ttl_and_age_are_evaluated_at_each_time(shared: Sandbox) -> None:
     """The bytes are cached, what they mean is not: the oracle is a server without a cache."""
     days = 24 * 3_600 * SECOND
     now = shared.now_us()
     found: dict[PredictorLimits, list[object]] = {}
-
-    async def steps(desk: Desk) -> None:
-        desk.clock.set(now)
-        answers = []
-        for back in (0, 1, 40, 4_000):
-            request = desk.request(ask(6), as_of=desk.clock.now_us() - back * days, max_age_us=days)
-            answers.append(good(await desk.answer(request)))
-        assert len({answer.status.tobytes() for answer in answers}) > 1
-        assert len(desk.store.asked) == (1 if desk.predictor.limits is MINUTE_CACHE else 4)
-        found[desk.predictor.limits] = list(map(contents, answers))
-
     for limits in (PredictorLimits(), MINUTE_CACHE):
-        at_a_desk(shared, steps, limits)
+        async with at_a_desk(shared, limits) as desk:
+            desk.clock.set(now)
+            answers = []
+            for back in (0, 1, 40, 4_000):
+                request = desk.request(ask(6), as_of=desk.clock.now_us() - back * days, max_age_us=days)
+                answers.append(good(await desk.answer(request)))
+            assert len({answer.status.tobytes() for answer in answers}) > 1
+            assert len(desk.store.asked) == (1 if limits is MINUTE_CACHE else 4)
+            found[limits] = list(map(contents, answers))
     plain, cached = found.values()
     assert plain == cached
 
 
-def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Sandbox) -> None:
+    async with at_a_desk(shared, MINUTE_CACHE) as desk:
         first = await desk.answer(desk.request(ask(2)))
         desk.store.away = True
         assert contents(await desk.answer(desk.request(ask(2)))) == contents(first)
@@ -67,13 +62,10 @@ def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Sandbox)
         desk.store.away = False
         assert not good(await desk.answer(desk.request(ask(3)))).degraded
 
-    at_a_desk(shared, steps, MINUTE_CACHE)
 
-
-def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
+async def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
     other = shared.load("000002")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared, PREDICTIONS) as desk:
         rng = np.random.default_rng(9)
         vectors = rng.normal(50, 30, (8, shared.model.runtime.n_features))
         vectors[2] = np.nan
@@ -87,8 +79,6 @@ def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
         assert desk.metrics.hits("prediction").value == 3 * 40 - 2 * 16
         asked = good(await desk.answer(desk.request(ask(8), extras=("contributions",))))
         assert asked.scores.tobytes() == shared.model.runtime.score(asked.matrix).tobytes()
-
-    at_a_desk(shared, steps, PREDICTIONS)
 
 
 def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Sandbox) -> None:
@@ -128,10 +118,9 @@ def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Sandbox
     assert report.compared == sum(answer.n for answer in answers)
 
 
-def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: Sandbox) -> None:
+async def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: Sandbox) -> None:
     """What was lost is not kept: the next read asks again."""
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared, MINUTE_CACHE) as desk:
         model = strict(shared.model)
         plain = await desk.answer(desk.request(ask(1), model))
         desk.clock.set(desk.clock.now_us() + 120 * SECOND)
@@ -151,5 +140,3 @@ def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: 
         asked = len(desk.store.asked)
         assert good(await desk.answer(desk.request(ask(1), model))).n == 1
         assert len(desk.store.asked) == asked + 1
-
-    at_a_desk(shared, steps, MINUTE_CACHE)

@@ -35,8 +35,8 @@ async def harm(desk: Desk, view: int, row: int, place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 32, 44, 48, 60, -1])
-def test_a_damaged_row_is_unavailable_for_its_entity(shared: Sandbox, place: int) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_damaged_row_is_unavailable_for_its_entity(shared: Sandbox, place: int) -> None:
+    async with at_a_desk(shared) as desk:
         whole = good(await desk.answer(desk.request(ask(ROWS))))
         await harm(desk, 0, 3, place)
         answer = good(await desk.answer(desk.request(ask(ROWS))))
@@ -49,11 +49,9 @@ def test_a_damaged_row_is_unavailable_for_its_entity(shared: Sandbox, place: int
         assert desk.metrics.reads(name, "UNAVAILABLE").value == harmed.sum()
         assert desk.outcomes("degraded") == 1
 
-    at_a_desk(shared, steps)
 
-
-def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         await harm(desk, 0, 0, 60)
         model = strict(shared.model)
         clean = [row for row in ask(ROWS) if row != ask(ROWS)[0]][:1]
@@ -62,11 +60,9 @@ def test_only_who_asks_for_a_damaged_row_is_refused_where_the_model_refuses(shar
         assert "corrupt" in found[0].sentence()
         assert not good(found[1]).degraded
 
-    at_a_desk(shared, steps)
 
-
-def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         answer = good(await desk.answer(desk.request(ask(1))))
         odd = np.array([np.inf, -np.inf, np.nan])
         matrix = answer.scored.matrix.copy()
@@ -79,5 +75,3 @@ def test_infinities_are_told_from_missing_values_in_replies(shared: Sandbox) -> 
         read = read_prediction(item)
         assert [read.features[label] for label in labels] == [np.inf, -np.inf, None]
         assert (item["score"], read.score) == ("Infinity", np.inf)
-
-    at_a_desk(shared, steps)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -20,30 +21,19 @@ from tests.integration.serving.core.conftest import SECOND
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 ONE, TWO, THREE = "000001", "000002", "000003"
-Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
 
 
-def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None = None) -> None:
-    """Run steps, each run on a table of its own that was just loaded, as after a restart."""
-
-    async def main() -> None:
-        for steps in runs:
-            reader = RedisReader(place.project.redis_url)
-            table = ModelTable(
-                repo=place.repo,
-                state=place.project.state,
-                store=place.project.store,
-                online=reader,
-                keep=keep,
-                metrics=metrics,
-            )
-            try:
-                await table.load()
-                await steps(table)
-            finally:
-                await reader.close()
-
-    asyncio.run(main())
+@asynccontextmanager
+async def opened_table(place: Sandbox, *, keep: int = 2, metrics: Metrics | None = None) -> AsyncIterator[ModelTable]:
+    """Open a table that was just loaded, as after a restart."""
+    reader = RedisReader(place.project.redis_url)
+    state, store = ProjectState(place.state), place.project.store
+    table = ModelTable(repo=place.repo, state=state, store=store, online=reader, keep=keep, metrics=metrics)
+    try:
+        await table.load()
+        yield table
+    finally:
+        await reader.close()
 
 
 def move(place: Sandbox, to: str, name: str = MODEL) -> None:
@@ -66,8 +56,8 @@ def damage(place: Sandbox, version: str) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
-def test_champions_are_served_and_named(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_champions_are_served_and_named(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         assert sorted((model.name, model.version) for model in table.all()) == [(MODEL, ONE), (SECOND, ONE)]
         assert list(table.known_versions()) == [MODEL, SECOND]
         assert (table.known_versions()[MODEL], table.open_versions(MODEL)) == ([ONE, TWO, THREE], [ONE])
@@ -78,23 +68,19 @@ def test_champions_are_served_and_named(place: Sandbox) -> None:
                 table.get(name, version)
         assert table.problems == {}
 
-    tables(place, steps)
 
-
-def test_the_only_model_needs_no_name(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_the_only_model_needs_no_name(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         await table.unload_model(SECOND)
         assert (table.get(None).name, table.get(None, "1").version) == (MODEL, ONE)
         await table.unload_model(MODEL)
         with pytest.raises(RequestError, match="model"):
             table.get(None)
 
-    tables(place, steps)
-
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [THREE]), (2, [TWO, THREE]), (3, [ONE, TWO, THREE])])
-def test_so_many_champions_stay_open(place: Sandbox, keep: int, left: list[str]) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_so_many_champions_stay_open(place: Sandbox, keep: int, left: list[str]) -> None:
+    async with opened_table(place, keep=keep) as table:
         for version in (TWO, THREE):
             move(place, version)
             assert await table.refresh() == [MODEL]
@@ -105,11 +91,9 @@ def test_so_many_champions_stay_open(place: Sandbox, keep: int, left: list[str])
             with pytest.raises(RequestError, match="no such loaded version"):
                 table.get(MODEL, version)
 
-    tables(place, steps, keep=keep)
 
-
-def test_a_champion_that_comes_back_is_not_opened_again(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_champion_that_comes_back_is_not_opened_again(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         first = table.get(MODEL)
         for version in (TWO, ONE, TWO, ONE):
             move(place, version)
@@ -117,16 +101,13 @@ def test_a_champion_that_comes_back_is_not_opened_again(place: Sandbox) -> None:
         assert table.get(MODEL) is first
         assert table.open_versions(MODEL) == [ONE, TWO]
 
-    tables(place, steps)
 
-
-def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) -> None:
-    async def wish(table: ModelTable) -> None:
+async def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         assert (await table.serve_version(MODEL, "3")).version == THREE
         assert (await table.serve_version(MODEL, "1")).version == ONE
         assert table.get(MODEL).version == ONE
-
-    async def after(table: ModelTable) -> None:
+    async with opened_table(place, keep=1) as table:
         assert (table.get(MODEL).version, table.get(MODEL, "3").version) == (ONE, THREE)
         move(place, TWO)
         await table.refresh()
@@ -137,34 +118,27 @@ def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) 
         # 1 was wanted too, while it was champion.
         assert table.open_versions(MODEL) == [ONE, TWO, THREE]
 
-    tables(place, wish, after, keep=1)
 
-
-def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox) -> None:
-    async def unload(table: ModelTable) -> None:
+async def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         await table.serve_version(SECOND, "1")
         await table.unload_model(SECOND)
-
-    async def after(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         for _ in range(2):
             assert [model.name for model in table.all()] == [MODEL]
             assert (table.open_versions(SECOND), list(table.known_versions())) == ([], [MODEL, SECOND])
             await table.refresh()
         with pytest.raises(RequestError):
             await table.unload_model(SECOND)
-
-    async def load(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         await table.serve_version(SECOND)
         assert table.get(SECOND).version == ONE
-
-    async def there(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         assert table.get(SECOND).version == ONE
 
-    tables(place, unload, after, load, there)
 
-
-def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         reader = RedisReader(place.project.redis_url)
         sibling = ModelTable(repo=place.repo, state=place.project.state, store=place.project.store, online=reader)
         await sibling.load()
@@ -176,30 +150,24 @@ def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) 
         assert await table.refresh() == [SECOND]
         await reader.close()
 
-    tables(place, steps)
 
-
-def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         await table.unload_model(MODEL)
         assert (await table.serve_version(MODEL, "2")).version == TWO
         assert (table.get(MODEL).version, table.open_versions(MODEL)) == (ONE, [ONE, TWO])
 
-    tables(place, steps)
-
 
 @pytest.mark.parametrize(("name", "version"), [("none", None), (MODEL, "7"), (MODEL, "x"), ("../x", None), ("", "1")])
-def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version: str | None) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version: str | None) -> None:
+    async with opened_table(place) as table:
         with pytest.raises(RequestError, match="model"):
             await table.serve_version(name, version)
         assert targets(place).get("project") is None
 
-    tables(place, steps)
 
-
-def test_a_rollback_goes_back_and_another_goes_forth_again(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_rollback_goes_back_and_another_goes_forth_again(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         with pytest.raises(ConflictError, match="has no earlier champion"):
             await table.roll_back(MODEL, reason="x", now_us=1)
         move(place, TWO)
@@ -211,25 +179,21 @@ def test_a_rollback_goes_back_and_another_goes_forth_again(place: Sandbox) -> No
             assert await table.refresh() == []
         with pytest.raises(RequestError):
             await table.roll_back("none", reason="x", now_us=1)
-
-    tables(place, steps)
     assert history(place) == [ONE, TWO, THREE, TWO, THREE, TWO]
 
 
-def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_rollback_to_what_cannot_be_opened_changes_nothing(place: Sandbox) -> None:
+    move(place, TWO)
+    async with opened_table(place) as table:
         damage(place, ONE)
         with pytest.raises(PackageError, match=r"metrics\.json"):
             await table.roll_back(MODEL, reason="x", now_us=1)
         assert table.get(MODEL).version == TWO
-
-    move(place, TWO)
-    tables(place, steps)
     assert history(place) == [ONE, TWO]
 
 
-def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         damage(place, TWO)
         move(place, TWO)
         for _ in range(3):
@@ -243,23 +207,18 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> No
         assert await table.refresh() == [MODEL]
         assert (table.get(MODEL).version, table.problems) == (THREE, {})
 
-    tables(place, steps)
 
-
-def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Sandbox) -> None:
-    async def wish(table: ModelTable) -> None:
+async def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         await table.serve_version(MODEL, "2")
         damage(place, TWO)
-
-    async def after(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         assert table.open_versions(MODEL) == [ONE]
         assert "metrics.json" in table.problems[f"{MODEL} {TWO}"]
 
-    tables(place, wish, after)
 
-
-def test_damaged_target_versions_are_told_and_what_was_wanted_stays(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_damaged_target_versions_are_told_and_what_was_wanted_stays(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         await table.serve_version(MODEL, "2")
         whole = targets(place).get("project")
         targets(place).put("project", {})
@@ -271,35 +230,27 @@ def test_damaged_target_versions_are_told_and_what_was_wanted_stays(place: Sandb
         await table.refresh()
         assert table.problems == {}
 
-    tables(place, steps)
 
-
-def test_a_server_does_not_start_on_damaged_target_versions(place: Sandbox) -> None:
-    async def never(_: ModelTable) -> None:
-        raise AssertionError
-
+async def test_a_server_does_not_start_on_damaged_target_versions(place: Sandbox) -> None:
     targets(place).put("project", {})
     with pytest.raises(PackageError, match="target versions"):
-        tables(place, never)
+        await opened_table(place).__aenter__()
 
 
-def test_the_series_of_a_dropped_version_go_with_it(place: Sandbox) -> None:
+async def test_the_series_of_a_dropped_version_go_with_it(place: Sandbox) -> None:
     metrics = Metrics()
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1, metrics=metrics) as table:
         for version in (TWO, THREE):
             move(place, version)
             await table.refresh()
         await table.unload_model(SECOND)
-
-    tables(place, steps, keep=1, metrics=metrics)
     shown = [line for line in metrics.render().decode().splitlines() if line.startswith("skewless_certified_rows{")]
     assert len(shown) == 1
     assert f'version="{THREE}"' in shown[0]
 
 
-def test_changes_at_the_same_time_come_one_after_the_other(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_changes_at_the_same_time_come_one_after_the_other(place: Sandbox) -> None:
+    async with opened_table(place) as table:
         for version in (TWO, THREE):
             move(place, version)
             found = await asyncio.gather(
@@ -313,11 +264,9 @@ def test_changes_at_the_same_time_come_one_after_the_other(place: Sandbox) -> No
         assert table.get(MODEL).version == THREE
         assert table.open_versions(MODEL) == [ONE, TWO, THREE]
 
-    tables(place, steps)
 
-
-def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         reader = RedisReader(place.project.redis_url)
         predictor = Predictor(online=reader, clock=place.project.clock, log=None)
         waiting = []
@@ -336,15 +285,9 @@ def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(plac
         await predictor.close()
         await reader.close()
 
-    tables(place, steps, keep=1)
 
-
-def test_a_view_that_this_store_does_not_hold_is_no_model(place: Sandbox) -> None:
+async def test_a_view_that_this_store_does_not_hold_is_no_model(place: Sandbox) -> None:
     for key in place.redis.scan_iter():
         place.redis.delete(key)
-
-    async def never(_: ModelTable) -> None:
-        raise AssertionError
-
     with pytest.raises(SkewlessError, match="needs view 'card_days', which is missing in the online store"):
-        tables(place, never)
+        await opened_table(place).__aenter__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -16,39 +14,12 @@ from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.models.packages.store import Traffic
 from skewless.infra.models.rollout.counts import read_counts
 from skewless.infra.platform.storage.documents import Documents
-from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
-from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
-from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
+from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move, opened_table
 from tests.worlds.trained import MODEL, Sandbox
-
-Steps = Callable[[ModelTable], Coroutine[Any, Any, None]]
-
-
-def tables(place: Sandbox, *runs: Steps, metrics: Metrics | None = None) -> None:
-    """Run steps, each run on a table of its own that was just loaded; it keeps no older champions."""
-
-    async def main() -> None:
-        for steps in runs:
-            reader = RedisReader(place.project.redis_url)
-            table = ModelTable(
-                repo=place.repo,
-                state=ProjectState(place.state),
-                store=place.project.store,
-                online=reader,
-                keep=1,
-                metrics=metrics,
-            )
-            try:
-                await table.load()
-                await steps(table)
-            finally:
-                await reader.close()
-
-    asyncio.run(main())
 
 
 def put(place: Sandbox, **fields: Any) -> TrafficPolicy:  # noqa: ANN401 - of a policy
@@ -64,10 +35,9 @@ def in_force(table: ModelTable) -> TrafficPolicy | None:
     return None if routing is None else routing.policy
 
 
-def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Sandbox) -> None:
+async def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Sandbox) -> None:
     metrics = Metrics()
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1, metrics=metrics) as table:
         assert in_force(table) is None
         first = put(place, shadows=(THREE,))
         assert in_force(table) is None
@@ -83,15 +53,12 @@ def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Sandbox) -
         lines = metrics.render().decode().splitlines()
         assert f'skewless_traffic_policy{{model="{MODEL}"}} 2.0' in lines
         assert f'skewless_traffic_share{{model="{MODEL}"}} 0.9' in lines
-
-    async def after_a_restart(table: ModelTable) -> None:
+    async with opened_table(place, keep=1, metrics=metrics) as table:
         assert (in_force(table), table.open_versions(MODEL)) == (place.project.store.traffic.get(MODEL), [ONE, TWO])
 
-    tables(place, steps, after_a_restart, metrics=metrics)
 
-
-def test_the_phase_champion_routes_nothing(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_the_phase_champion_routes_nothing(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         put(place)
         await table.refresh()
         put(place, phase="champion", challenger=None, share=0.0)
@@ -101,11 +68,9 @@ def test_the_phase_champion_routes_nothing(place: Sandbox) -> None:
         await table.refresh()
         assert table.open_versions(MODEL) == [ONE, THREE]
 
-    tables(place, steps)
 
-
-def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         put(place)
         await table.refresh()
         move(place, TWO)  # killed before it wrote the last policy
@@ -118,11 +83,9 @@ def test_who_moves_the_alias_ends_the_policy_of_another_champion(place: Sandbox)
         await table.refresh()
         assert in_force(table) == later
 
-    tables(place, steps)
 
-
-def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         policy = put(place, champion=TWO, challenger=THREE)
         await table.refresh()
         assert in_force(table) is None
@@ -130,13 +93,10 @@ def test_a_policy_for_who_is_no_champion_yet_waits_for_the_alias(place: Sandbox)
         await table.refresh()
         assert in_force(table) == policy
 
-    tables(place, steps)
 
-
-def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: Sandbox) -> None:
+async def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: Sandbox) -> None:
     metrics = Metrics()
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1, metrics=metrics) as table:
         first = put(place)
         await table.refresh()
         damage(place, THREE)
@@ -152,21 +112,17 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_policy_in_force(place: S
         assert (in_force(table), table.problems) == (third, {})
         assert f'skewless_traffic_refused{{model="{MODEL}"}} 0.0' in metrics.render().decode().splitlines()
 
-    tables(place, steps, metrics=metrics)
 
-
-def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_server_starts_on_its_champion_if_the_policy_cannot_be_kept(place: Sandbox) -> None:
+    put(place)
+    damage(place, TWO)
+    async with opened_table(place, keep=1) as table:
         assert (in_force(table), table.get(MODEL).version) == (None, ONE)
         assert "metrics.json" in table.problems[f"{MODEL} traffic"]
 
-    put(place)
-    damage(place, TWO)
-    tables(place, steps)
 
-
-def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         policy = put(place)
         await table.refresh()
         await table.unload_model(MODEL)
@@ -176,11 +132,9 @@ def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> N
         await table.refresh()
         assert in_force(table) == policy
 
-    tables(place, steps)
 
-
-def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         move(place, THREE)
         put(place, champion=THREE, shadows=(ONE,))
         await table.refresh()
@@ -193,11 +147,9 @@ def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Sandb
         assert (await table.roll_back(MODEL, reason="again", now_us=10)).version == ONE
         assert history(place) == [ONE, THREE, ONE]
 
-    tables(place, steps)
 
-
-def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place: Sandbox) -> None:
-    async def steps(table: ModelTable) -> None:
+async def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place: Sandbox) -> None:
+    async with opened_table(place, keep=1) as table:
         put(place)
         move(place, TWO)  # killed before it wrote the last policy
         await table.refresh()
@@ -205,10 +157,10 @@ def test_a_rollback_right_after_a_promotion_cannot_wake_its_rollout_again(place:
         await table.refresh()
         assert (in_force(table), table.get(MODEL).version) == (None, ONE)
 
-    tables(place, steps)
 
-
-def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rollback_while_another_policy_is_written_is_told(
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Traffic.replace
 
     def raced(self: Traffic, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
@@ -216,7 +168,7 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
         put(place, share=0.9)
         return real(self, model, policy, expect=expect)
 
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1) as table:
         put(place)
         await table.refresh()
         monkeypatch.setattr(Traffic, "replace", raced)
@@ -224,13 +176,10 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
             await table.roll_back(MODEL, reason="by hand", now_us=9)
         assert place.project.store.aliases.get(MODEL, CHAMPION) == ONE
 
-    tables(place, steps)
 
-
-def test_counts_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
+async def test_counts_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     documents = Documents(place.project.state.database, "rollout_counts")
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1) as table:
         writer = RolloutCountsWriter(place.project.state, table.policies, ManualClock(7))
         await writer.start()
         await writer.write()
@@ -252,16 +201,14 @@ def test_counts_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox)
         await writer.write()
         assert documents.list_all() == {}
 
-    tables(place, steps)
 
-
-def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
+async def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
         raise StoreError("database", "is unavailable", fix="start it")
 
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, keep=1) as table:
         policy = put(place)
         await table.refresh()
         writer = RolloutCountsWriter(place.project.state, table.policies, ManualClock(7))
@@ -281,5 +228,3 @@ def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
         assert await table.refresh() == [MODEL]
         assert (in_force(table), table.get(MODEL).version, table.problems) == (None, TWO, {})
         await writer.close()
-
-    tables(place, steps)

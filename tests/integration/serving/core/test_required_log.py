@@ -15,16 +15,15 @@ from skewless.infra.records.predictions.segments import prediction_spool
 from skewless.infra.records.predictions.writer import PredictionWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.ticket import Ticket
-from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
+from tests.integration.serving.core.desk import at_a_desk, good, strict
 from tests.worlds.trained import Sandbox, ask
 
 SOON_S = 0.02
 
 
-def test_a_reply_comes_once_its_row_is_durable(shared: Sandbox) -> None:
+async def test_a_reply_comes_once_its_row_is_durable(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         waiting = asyncio.ensure_future(desk.answers([desk.request(ask(2, i), model) for i in range(3)]))
         others = await desk.answers([desk.request(ask(1)), desk.request(ask(1))])
         assert all(good(answer).log == "best_effort" for answer in others)
@@ -37,13 +36,10 @@ def test_a_reply_comes_once_its_row_is_durable(shared: Sandbox) -> None:
         assert [name for answer in answers for name in answer.ids] == list(record.ids)
         assert {answer.log for answer in answers} == {"required"}
 
-    at_a_desk(shared, steps)
 
-
-def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
+async def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         waiting = asyncio.ensure_future(desk.answer(desk.request(ask(2), model)))
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
             await asyncio.sleep(0.001)
@@ -55,15 +51,12 @@ def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
         assert isinstance(await desk.answer(desk.request(ask(2), model)), StoreError)
         assert desk.outcomes("ok", model) == 0
 
-    at_a_desk(shared, steps)
 
-
-def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
+async def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
     shared: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = strict(shared.model, log="required")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         tickets: list[Ticket] = []
         start = desk.predictor._start_timer
 
@@ -84,13 +77,10 @@ def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
         assert good(await waiting[1]).n == 1
         assert len(desk.log.required) == 1
 
-    at_a_desk(shared, steps)
 
-
-def test_a_degraded_answer_is_durable_as_well(shared: Sandbox) -> None:
+async def test_a_degraded_answer_is_durable_as_well(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.open.clear()
         waiting = asyncio.ensure_future(desk.answer(desk.request(ask(2), model, deadline=desk.loop_s + SOON_S)))
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
@@ -102,10 +92,8 @@ def test_a_degraded_answer_is_durable_as_well(shared: Sandbox) -> None:
         assert good(await waiting).degraded
         assert len(desk.log.required) == 1
 
-    at_a_desk(shared, steps)
 
-
-def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Sandbox) -> None:
+async def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Sandbox) -> None:
     model = strict(place.model, log="required")
 
     dropped: list[tuple[int, str]] = []
@@ -113,22 +101,19 @@ def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Sandbox) -> N
     def drop(n: int, why: str) -> None:
         dropped.append((n, why))
 
-    async def steps() -> None:
-        reader = RedisReader(place.project.redis_url)
-        spool = prediction_spool(ProjectState(place.state))
-        log = PredictionWriter(spool, capacity=100, flush_seconds=1_000, on_drop=drop)
-        predictor = Predictor(online=reader, clock=place.project.clock, log=log)
-        for _ in range(3):
-            answer = await predictor.predict(model, ask(4))
-            files = spool.waiting()
-            assert set(answer.ids) <= {name for path in files for name in pq.read_table(path)["id"].to_pylist()}
-        shutil.rmtree(spool.folder)
-        spool.folder.write_bytes(b"")  # no folder can be made here
-        with pytest.raises(StoreError, match="cannot be written"):
-            await predictor.predict(model, ask(4))
-        assert dropped == [(4, "disk")]
-        await predictor.close()
-        log.close()
-        await reader.close()
-
-    asyncio.run(steps())
+    reader = RedisReader(place.project.redis_url)
+    spool = prediction_spool(ProjectState(place.state))
+    log = PredictionWriter(spool, capacity=100, flush_seconds=1_000, on_drop=drop)
+    predictor = Predictor(online=reader, clock=place.project.clock, log=log)
+    for _ in range(3):
+        answer = await predictor.predict(model, ask(4))
+        files = spool.waiting()
+        assert set(answer.ids) <= {name for path in files for name in pq.read_table(path)["id"].to_pylist()}
+    shutil.rmtree(spool.folder)
+    spool.folder.write_bytes(b"")  # no folder can be made here
+    with pytest.raises(StoreError, match="cannot be written"):
+        await predictor.predict(model, ask(4))
+    assert dropped == [(4, "disk")]
+    await predictor.close()
+    log.close()
+    await reader.close()

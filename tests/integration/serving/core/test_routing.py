@@ -52,8 +52,10 @@ def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
     return [TWO if entity_position(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
 
 
-def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, models: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_every_row_is_answered_by_the_version_of_its_entity(
+    shared: Sandbox, models: dict[str, ServedModel]
+) -> None:
+    async with at_a_desk(shared) as desk:
         rows = ask(60)
         mixed = await told(desk, rows, routed(desk, CANARY, models))
         assert isinstance(mixed, MergedSlices)
@@ -65,13 +67,11 @@ def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, mod
             assert contents(part) == contents(alone)
         assert sorted(i for places in mixed.rows for i in places) == list(range(60))
 
-    at_a_desk(shared, steps)
 
-
-def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
+async def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
     shared: Sandbox, models: dict[str, ServedModel]
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         routing, rows = routed(desk, CANARY, models), ask(30)
         for row, version in zip(rows, expected_versions(rows, CANARY), strict=True):
             answer = await told(desk, [row], routing)
@@ -80,13 +80,11 @@ def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
             assert isinstance(again, ScoredSlice)
             assert {answer.model.version, again.model.version} == {version}
 
-    at_a_desk(shared, steps)
 
-
-def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
+async def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
     shared: Sandbox, models: dict[str, ServedModel]
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.asked.clear()
         mixed = await told(desk, ask(60), routed(desk, CANARY, models))
         assert isinstance(mixed, MergedSlices)
@@ -96,11 +94,9 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
         assert set(keys) == set(desk.store.asked[-1])
         assert good(alone).t == mixed.t
 
-    at_a_desk(shared, steps)
 
-
-def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+    async with at_a_desk(shared) as desk:
         rows = ask(40)
         await told(desk, rows, routed(desk, CANARY, models))
         await desk.answer(desk.request(ask(1), models[TWO]))
@@ -113,11 +109,9 @@ def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedM
         expected = dict(zip(input_texts(rows), expected_versions(rows, CANARY), strict=True))
         assert logged == [expected[bytes(text)] for text in routed_record.inputs]
 
-    at_a_desk(shared, steps)
 
-
-def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+    async with at_a_desk(shared) as desk:
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
         assert isinstance(mixed, MergedSlices)
@@ -133,11 +127,9 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
             assert middle == min(edge for edge in item.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2])
             assert [sum(counts.values()) for counts in item.by_status.values()] == [part.n] * part.status.shape[1]
 
-    at_a_desk(shared, steps)
 
-
-def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+    async with at_a_desk(shared) as desk:
         refusing = {**models, TWO: strict(models[TWO])}
         routing, rows = routed(desk, CANARY, refusing), ask(60)
         desk.store.away = True
@@ -153,8 +145,6 @@ def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
         assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
 
-    at_a_desk(shared, steps)
-
 
 async def shadows_done(desk: Desk, n: int) -> None:
     """Wait until so many records are logged."""
@@ -164,12 +154,12 @@ async def shadows_done(desk: Desk, n: int) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_shadows_score_what_was_answered_after_the_reply(
+async def test_shadows_score_what_was_answered_after_the_reply(
     shared: Sandbox,
     models: dict[str, ServedModel],
     same: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         shown = models if same else {**models, TWO: other_plan(models[TWO])}
         routing, rows = routed(desk, SHADOW, shown), ask(30)
         desk.store.asked.clear()
@@ -187,18 +177,16 @@ def test_shadows_score_what_was_answered_after_the_reply(
             assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
             np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
 
-    at_a_desk(shared, steps)
-
 
 def other_plan(model: ServedModel) -> ServedModel:
     """Return a version whose package says another plan, as far as the server can see."""
     return replace(model, package=replace(model.package, plan={**model.package.plan, "hash": "another"}))
 
 
-def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
+async def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
     shared: Sandbox, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         routing = routed(desk, SHADOW, models)
 
         def skipped(reason: str) -> list[int]:
@@ -214,17 +202,17 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
         await desk.predictor.close()
         assert [record.origin.role for record in desk.log.offered] == ["champion"] * 2
 
-    at_a_desk(shared, steps)
 
-
-def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+async def test_a_shadow_that_fails_is_counted_and_the_others_go_on(
+    shared: Sandbox, models: dict[str, ServedModel]
+) -> None:
     class BrokenGroup:
         n_outputs, runtime_id = 1, "broken"
 
         def score(self, _: object) -> None:
             raise ZeroDivisionError
 
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         broken = replace(models[TWO], runtime=BrokenGroup())  # type: ignore[arg-type]
         routing = routed(desk, SHADOW, {**models, TWO: broken})
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
@@ -234,11 +222,9 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
         assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
         assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
 
-    at_a_desk(shared, steps)
 
-
-def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
+    async with at_a_desk(shared) as desk:
         with pytest.raises(PackageError, match=r"has a sticky key that is not an input.*'colour'"):
             routed(desk, replace(CANARY, sticky=("colour",)), models)
         two = models[TWO]
@@ -247,5 +233,3 @@ def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[s
             routed(desk, CANARY, {**models, TWO: fewer})
         with pytest.raises(PackageError, match="has other outputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: strict(two, decisions={"refuse": 0.5})})
-
-    at_a_desk(shared, steps)

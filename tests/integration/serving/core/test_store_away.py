@@ -31,8 +31,8 @@ async def passed(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.open.clear()
         answer = good(await desk.answer(desk.request(ask(3), deadline=desk.loop_s + SOON_S)))
         assert answer.degraded
@@ -41,35 +41,27 @@ def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox)
         assert (desk.refused("deadline"), desk.outcomes("degraded"), desk.outcomes("ok")) == (1, 1, 0)
         desk.store.open.set()
 
-    at_a_desk(shared, steps)
 
-
-def test_late_features_are_a_refusal_where_it_may_not(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_late_features_are_a_refusal_where_it_may_not(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.open.clear()
         request = desk.request(ask(3), strict(shared.model), deadline=desk.loop_s + SOON_S)
         assert isinstance(await desk.answer(request), DeadlineError)
         desk.store.open.set()
 
-    at_a_desk(shared, steps)
 
-
-def test_late_contributions_are_a_refusal(shared: Sandbox) -> None:
+async def test_late_contributions_are_a_refusal(shared: Sandbox) -> None:
     """They would only be later."""
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.open.clear()
         request = desk.request(ask(1), deadline=desk.loop_s + SOON_S, extras=("contributions",))
         assert isinstance(await desk.answer(request), DeadlineError)
         desk.store.open.set()
 
-    at_a_desk(shared, steps)
 
-
-def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shared: Sandbox) -> None:
+async def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shared: Sandbox) -> None:
     """Of one batch some have a deadline; each row is logged once."""
-
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.open.clear()
         early = [desk.request(ask(2, i), deadline=desk.loop_s + SOON_S) for i in range(3)]
         refused = desk.request(ask(2), strict(shared.model), deadline=desk.loop_s + SOON_S)
@@ -87,11 +79,9 @@ def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shar
         assert sorted(logged) == sorted(name for answer in [*map(good, first[:3]), *last] for name in answer.ids)
         assert (desk.outcomes("degraded"), desk.outcomes("ok")) == (3, 4)
 
-    at_a_desk(shared, steps)
 
-
-def test_a_deadline_that_is_met_changes_nothing(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_deadline_that_is_met_changes_nothing(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         plain = await desk.answer(desk.request(ask(3)))
         soon, missed = SOON_S, 0
         while (timed := good(await desk.answer(desk.request(ask(3), deadline=desk.loop_s + soon)))).degraded:
@@ -100,8 +90,6 @@ def test_a_deadline_that_is_met_changes_nothing(shared: Sandbox) -> None:
         assert contents(plain) == contents(timed)
         assert desk.refused("deadline") == missed
         assert len(desk.log.offered) == 2 + missed
-
-    at_a_desk(shared, steps)
 
 
 class SlowRuntime(RuntimeBefore):
@@ -112,7 +100,7 @@ def slow(model: ServedModel) -> ServedModel:
     return replace(model, runtime=SlowRuntime(model.runtime, lambda matrix: matrix))
 
 
-def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
+async def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
     shared: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = slow(shared.model)
@@ -128,7 +116,7 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
             await go_on.wait()
         return of.runtime.score(matrix), {}
 
-    async def steps(desk: Desk) -> None:
+    async with at_a_desk(shared) as desk:
         scoring = desk.predictor._scoring
         monkeypatch.setattr(scoring, "is_quick", lambda of, _: of is not model)
         monkeypatch.setattr(scoring, "score_in_thread", score_in_thread)
@@ -146,11 +134,9 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
         assert isinstance(first, DeadlineError)
         assert desk.outcomes("ok", model) == before + 1
 
-    at_a_desk(shared, steps)
 
-
-def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Sandbox) -> None:
+    async with at_a_desk(shared, BREAKER) as desk:
         before = await desk.answer(desk.request(ask(2)))
         desk.store.away = True
         for _ in range(3):
@@ -171,11 +157,9 @@ def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(sha
             assert contents(await desk.answer(desk.request(ask(2)))) == contents(before)
         assert len(desk.store.asked) == 10
 
-    at_a_desk(shared, steps, BREAKER)
 
-
-def test_vectors_need_no_store(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_vectors_need_no_store(shared: Sandbox) -> None:
+    async with at_a_desk(shared, BREAKER) as desk:
         desk.store.away = True
         matrix = np.ones((2, shared.model.runtime.n_features))
         for _ in range(5):
@@ -184,16 +168,12 @@ def test_vectors_need_no_store(shared: Sandbox) -> None:
         assert (answer.degraded, answer.status.shape) == (False, (2, 0))
         np.testing.assert_array_equal(answer.scores, shared.model.runtime.score(matrix))
 
-    at_a_desk(shared, steps, BREAKER)
 
-
-def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Sandbox) -> None:
-    async def steps(desk: Desk) -> None:
+async def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Sandbox) -> None:
+    async with at_a_desk(shared) as desk:
         desk.store.away = True
         lenient, strict_one = await desk.answers([desk.request(ask(1)), desk.request(ask(1), strict(shared.model))])
         assert good(lenient).degraded
         assert isinstance(strict_one, StoreError)
         assert strict_one.thing == "the store"
         assert len(desk.store.asked) == 1
-
-    at_a_desk(shared, steps)

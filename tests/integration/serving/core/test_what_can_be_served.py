@@ -8,9 +8,8 @@ from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.infra.definitions.plans.needed_views import CHAMPION, StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import ModelTable
 from tests.integration.serving.core.conftest import SECOND
-from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
+from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, opened_table
 from tests.worlds.applied_plans import delete_plans
 from tests.worlds.trained import MODEL, Sandbox
 
@@ -21,11 +20,10 @@ def refused(metrics: Metrics, thing: str) -> float:
     return float(found[0].removeprefix(line)) if found else 0.0
 
 
-def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox) -> None:
+async def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox) -> None:
     damage(place, ONE)
     metrics = Metrics()
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place, metrics=metrics) as table:
         assert [model.name for model in table.all()] == [SECOND]
         assert "metrics.json" in table.problems[MODEL]
         assert table.unserved_reasons([MODEL, SECOND, "none"]) == {
@@ -40,13 +38,11 @@ def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox)
         assert await table.refresh() == [MODEL]
         assert (table.get(MODEL).version, table.problems, refused(metrics, MODEL)) == (ONE, {}, 0.0)
 
-    tables(place, steps, metrics=metrics)
 
-
-def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_restart_as_before(
+async def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_restart_as_before(
     place: Sandbox,
 ) -> None:
-    async def runs(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         move(place, TWO)
         assert await table.refresh() == [MODEL]
         move(place, THREE)
@@ -54,61 +50,44 @@ def test_of_a_champion_that_cannot_be_served_the_one_before_answers_after_a_rest
         assert await table.refresh() == []
         assert table.get(MODEL).version == TWO
         assert "metrics.json" in table.problems[MODEL]
-
-    async def started(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         assert table.get(MODEL).version == TWO
         assert "metrics.json" in table.problems[MODEL]
         assert table.get(SECOND).version == ONE
 
-    tables(place, runs, started)
 
-
-def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_it(place: Sandbox) -> None:
+async def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_it(place: Sandbox) -> None:
     plan = place.project.applied.plan
     for view in place.model.plan.views:
         place.redis.delete(marker_key(plan.project, view))
-
-    async def steps(table: ModelTable) -> None:
-        assert table.all() == []
-
     with pytest.raises(StalePlanError, match="is missing in the online store"):
-        tables(place, steps)
+        await opened_table(place).__aenter__()
     place.project.materialize(check=False)
-
-    async def whole(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         assert len(table.all()) == 2
 
-    tables(place, whole)
 
-
-def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
+async def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
     place.project.state.database.execute("DELETE FROM records WHERE kind = 'alias_move'")
     assert place.project.store.aliases.get(MODEL, CHAMPION) is None
-
-    async def steps(table: ModelTable) -> None:
-        raise AssertionError(table)
-
     with pytest.raises(PackageError, match="no champion"):
-        tables(place, steps)
+        await opened_table(place).__aenter__()
 
 
-def test_a_plan_that_was_applied_since_does_not_matter(place: Sandbox) -> None:
+async def test_a_plan_that_was_applied_since_does_not_matter(place: Sandbox) -> None:
     """The views that a version pins are fed while it may answer, so it is served whatever plan is in force."""
     delete_plans(place.project.state)
-
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         assert [model.name for model in table.all()] == [MODEL, SECOND]
 
-    tables(place, steps)
 
-
-def test_requested_versions_stay_loaded_while_the_database_is_down(
+async def test_requested_versions_stay_loaded_while_the_database_is_down(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: StoredTargetVersions) -> None:
         raise StoreError("database", "is down", fix="start it")
 
-    async def steps(table: ModelTable) -> None:
+    async with opened_table(place) as table:
         await table.serve_version(MODEL, "2")
         monkeypatch.setattr(StoredTargetVersions, "read", fail)
         for _ in range(2):
@@ -118,5 +97,3 @@ def test_requested_versions_stay_loaded_while_the_database_is_down(
         monkeypatch.undo()
         await table.refresh()
         assert table.problems == {}
-
-    tables(place, steps)

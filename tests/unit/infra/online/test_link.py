@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -72,22 +73,18 @@ async def turns(n: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-def talk(conversation: Callable[[Talk], Coroutine[Any, Any, None]], timeout_s: float = LONG_S) -> Talk:
-    """Hold a conversation to its end; the link is closed afterwards."""
-
-    async def held() -> Talk:
-        one = Talk(timeout_s)
-        try:
-            await conversation(one)
-            return one
-        finally:
-            await one.link.close()
-
-    return asyncio.run(held())
+@asynccontextmanager
+async def talk(timeout_s: float = LONG_S) -> AsyncIterator[Talk]:
+    """Hold a conversation; the link is closed afterwards."""
+    one = Talk(timeout_s)
+    try:
+        yield one
+    finally:
+        await one.link.close()
 
 
-def test_what_is_asked_before_the_connection_stands_is_sent_in_order() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_what_is_asked_before_the_connection_stands_is_sent_in_order() -> None:
+    async with talk() as it:
         for caller in range(3):
             it.ask(caller)
         await turns()
@@ -99,11 +96,9 @@ def test_what_is_asked_before_the_connection_stands_is_sent_in_order() -> None:
         it.link.data_received(b":10\r\n:11\r\n:12\r\n:13\r\n")
         assert it.came == [(0, 10), (1, 11), (2, 12), (3, 13)]
 
-    talk(conversation)
 
-
-def test_one_who_asks_alone_is_not_kept_waiting_and_many_share_a_call_of_the_system() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_one_who_asks_alone_is_not_kept_waiting_and_many_share_a_call_of_the_system() -> None:
+    async with talk() as it:
         await it.open()
         it.ask(0)
         assert it.wire.written == [b"0;"]
@@ -112,13 +107,10 @@ def test_one_who_asks_alone_is_not_kept_waiting_and_many_share_a_call_of_the_sys
         await turns()
         assert it.wire.written == [b"0;", b"1;2;3;4;5;6;7;8;"]
 
-    talk(conversation)
 
-
-def test_replies_come_in_any_pieces() -> None:
+async def test_replies_come_in_any_pieces() -> None:
     stream = b"*2\r\n$3\r\na\r\n\r\n$-1\r\n:7\r\n-ERR no\r\n$5\r\n\r\n:1\r\r\n"
-
-    async def conversation(it: Talk) -> None:
+    async with talk() as it:
         await it.open()
         for caller in range(4):
             it.ask(caller)
@@ -132,11 +124,9 @@ def test_replies_come_in_any_pieces() -> None:
         assert isinstance(dict(it.came)[2], ResponseError)
         assert not it.link.is_broken
 
-    talk(conversation)
 
-
-def test_several_commands_have_a_reply_each() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_several_commands_have_a_reply_each() -> None:
+    async with talk() as it:
         await it.open()
         it.ask(0)
         it.link.send_all(b"1;2;", [it.taker(1), it.taker(2)])
@@ -144,12 +134,10 @@ def test_several_commands_have_a_reply_each() -> None:
         it.link.data_received(b":0\r\n:1\r\n:2\r\n:3\r\n")
         assert it.came == [(i, i) for i in range(4)]
 
-    talk(conversation)
-
 
 @pytest.mark.parametrize("bytes_", [b":1\r\n:2\r\n", b":1\r\n:", b":1\r\nwhat?\r\n"])
-def test_a_reply_that_nobody_asked_for_ends_the_link(bytes_: bytes) -> None:
-    async def conversation(it: Talk) -> None:
+async def test_a_reply_that_nobody_asked_for_ends_the_link(bytes_: bytes) -> None:
+    async with talk() as it:
         await it.open()
         it.ask(0)
         it.link.data_received(bytes_)
@@ -157,11 +145,9 @@ def test_a_reply_that_nobody_asked_for_ends_the_link(bytes_: bytes) -> None:
         assert it.link.is_broken
         assert it.wire.aborted
 
-    talk(conversation)
 
-
-def test_what_is_no_reply_at_all_ends_the_link_and_is_told_to_all() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_what_is_no_reply_at_all_ends_the_link_and_is_told_to_all() -> None:
+    async with talk() as it:
         await it.open()
         it.ask(0)
         it.ask(1)
@@ -169,12 +155,10 @@ def test_what_is_no_reply_at_all_ends_the_link_and_is_told_to_all() -> None:
         assert it.kinds() == [(0, int), (1, InvalidResponse)]
         assert it.link.is_broken
 
-    talk(conversation)
-
 
 @pytest.mark.parametrize("refusal", [RedisConnectionError("refused"), OSError("no file")])
-def test_all_who_wait_are_told_that_the_connection_cannot_be_opened(refusal: Exception) -> None:
-    async def conversation(it: Talk) -> None:
+async def test_all_who_wait_are_told_that_the_connection_cannot_be_opened(refusal: Exception) -> None:
+    async with talk() as it:
         it.wire.refusal = refusal
         it.ask(0)
         it.ask(1)
@@ -182,11 +166,9 @@ def test_all_who_wait_are_told_that_the_connection_cannot_be_opened(refusal: Exc
         assert it.came == [(0, refusal), (1, refusal)]
         assert it.link.is_broken
 
-    talk(conversation)
 
-
-def test_a_connection_that_is_lost_is_told_to_all_once() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_a_connection_that_is_lost_is_told_to_all_once() -> None:
+    async with talk() as it:
         await it.open()
         it.ask(0)
         it.ask(1)
@@ -195,12 +177,10 @@ def test_a_connection_that_is_lost_is_told_to_all_once() -> None:
         assert it.kinds() == [(0, RedisConnectionError), (1, RedisConnectionError)]
         assert "closed the connection" in str(it.came[0][1])
 
-    talk(conversation)
-
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_a_server_that_takes_too_long_is_given_up(opened: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    async def conversation(it: Talk) -> None:
+async def test_a_server_that_takes_too_long_is_given_up(opened: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async with talk(PATIENCE_S) as it:
         if opened:
             await it.open()
         begun = time.monotonic()
@@ -213,11 +193,9 @@ def test_a_server_that_takes_too_long_is_given_up(opened: bool) -> None:  # noqa
         assert it.kinds() == [(0, RedisTimeoutError), (1, RedisTimeoutError)]
         assert it.wire.aborted is opened
 
-    talk(conversation, PATIENCE_S)
 
-
-def test_a_loop_that_was_held_up_does_not_take_the_server_for_slow() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_a_loop_that_was_held_up_does_not_take_the_server_for_slow() -> None:
+    async with talk(PATIENCE_S) as it:
         await it.open()
         it.ask(0)
         time.sleep(3 * PATIENCE_S)  # noqa: ASYNC251 - this is what is tested
@@ -226,11 +204,9 @@ def test_a_loop_that_was_held_up_does_not_take_the_server_for_slow() -> None:
         it.link.data_received(b":5\r\n")
         assert it.came == [(0, 5)]
 
-    talk(conversation, PATIENCE_S)
 
-
-def test_nobody_waits_and_no_timer_runs() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_nobody_waits_and_no_timer_runs() -> None:
+    async with talk(PATIENCE_S) as it:
         await it.open()
         it.ask(0)
         it.link.data_received(b":5\r\n")
@@ -238,11 +214,9 @@ def test_nobody_waits_and_no_timer_runs() -> None:
         assert not it.link.is_broken
         assert it.link._timer is None
 
-    talk(conversation, PATIENCE_S)
 
-
-def test_a_caller_who_was_cancelled_gets_his_reply_and_nobody_else_does() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_a_caller_who_was_cancelled_gets_his_reply_and_nobody_else_does() -> None:
+    async with talk() as it:
         await it.open()
         calls = [asyncio.ensure_future(it.link.call(b"%d;" % i)) for i in range(5)]
         await turns()
@@ -255,18 +229,15 @@ def test_a_caller_who_was_cancelled_gets_his_reply_and_nobody_else_does() -> Non
         assert [type(found[i]) for i in (0, 3)] == [asyncio.CancelledError] * 2
         assert not it.link.is_broken
 
-    talk(conversation)
 
-
-def test_who_waits_is_told_when_the_link_is_closed() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_who_waits_is_told_when_the_link_is_closed() -> None:
+    async with talk() as it:
         it.ask(0)
+    assert it.kinds() == [(0, RedisConnectionError)]
 
-    assert talk(conversation).kinds() == [(0, RedisConnectionError)]
 
-
-def test_a_callback_may_ask_again_and_close() -> None:
-    async def conversation(it: Talk) -> None:
+async def test_a_callback_may_ask_again_and_close() -> None:
+    async with talk() as it:
         await it.open()
 
         def again(reply: int) -> None:
@@ -284,5 +255,3 @@ def test_a_callback_may_ask_again_and_close() -> None:
         it.link.data_received(b"-ERR stop\r\n:2\r\n")
         assert it.kinds()[2:] == [(2, ResponseError)]
         assert it.link.is_broken
-
-    talk(conversation)

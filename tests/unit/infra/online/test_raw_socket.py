@@ -73,24 +73,21 @@ def test_waiting_in_vain_is_not_tried_again_soon() -> None:
 
 
 @pytest.mark.parametrize("end", ["closed", "reset"])
-def test_a_broken_connection_is_left_to_the_loop(end: str) -> None:
-    async def scene() -> bytes:
-        near, far = socket.socketpair()
-        lost = asyncio.Event()
+async def test_a_broken_connection_is_left_to_the_loop(end: str) -> None:
+    near, far = socket.socketpair()
+    lost = asyncio.Event()
 
-        class Watching(asyncio.Protocol):
-            def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-                lost.set()
+    class Watching(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+            lost.set()
 
-        transport, _ = await asyncio.get_running_loop().create_connection(Watching, sock=near)
-        bare = RawSocket.of_transport(transport)
-        assert bare is not None
-        if end == "reset":
-            bare.write(b"unread")
-        far.close()
-        found = bare.poll()
-        bare.write(b"nobody reads this")
-        await asyncio.wait_for(lost.wait(), PATIENCE_S)
-        return found
-
-    assert asyncio.run(scene()) == b""
+    transport, _ = await asyncio.get_running_loop().create_connection(Watching, sock=near)
+    bare = RawSocket.of_transport(transport)
+    assert bare is not None
+    if end == "reset":
+        bare.write(b"unread")
+    far.close()
+    found = bare.poll()
+    bare.write(b"nobody reads this")
+    await asyncio.wait_for(lost.wait(), PATIENCE_S)
+    assert found == b""

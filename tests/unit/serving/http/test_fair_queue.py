@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -81,135 +80,110 @@ class HeldHandler:
         self.begun.append(client)
 
 
-def at_a_door(steps: Callable[[HeldHandler], Awaitable[None]], **settings: float) -> HeldHandler:
-    async def main() -> HeldHandler:
-        door = HeldHandler(**settings)  # type: ignore[arg-type]  # a time, or a number of bytes
-        await steps(door)
-        return door
-
-    return asyncio.run(asyncio.wait_for(main(), 60))
-
-
 async def turn() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_while_there_is_room_nobody_waits() -> None:
-    async def steps(door: HeldHandler) -> None:
-        clients = [Caller(i, 0.0) for i in range(ROOM)]
-        for client in clients:
-            door.ask(client)
-        assert door.begun == clients
-        assert {client.waited for client in clients} == {0.0}
-
-    at_a_door(steps)
+async def test_while_there_is_room_nobody_waits() -> None:
+    door = HeldHandler()
+    clients = [Caller(i, 0.0) for i in range(ROOM)]
+    for client in clients:
+        door.ask(client)
+    assert door.begun == clients
+    assert {client.waited for client in clients} == {0.0}
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.randoms(use_true_random=False))
-def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
+async def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
     rested: list[float], chance: random.Random
 ) -> None:
-    async def steps(door: HeldHandler) -> None:
-        first = [Caller(-i, 0.0) for i in range(ROOM)]
-        later = [Caller(i, since) for i, since in enumerate(rested)]
-        gone = [client for client in later if chance.random() < 0.2]
-        for client in first + later:
-            door.ask(client, b"x" * 10)
-        assert door.begun == first
-        assert door.bodies.size == 10 * len(later)
-        for client in gone:
-            client.disconnected = True
-        expected = sorted(later, key=lambda client: (client.last_reply_at, client.name))
-        for client in first:
+    door = HeldHandler()
+    first = [Caller(-i, 0.0) for i in range(ROOM)]
+    later = [Caller(i, since) for i, since in enumerate(rested)]
+    gone = [client for client in later if chance.random() < 0.2]
+    for client in first + later:
+        door.ask(client, b"x" * 10)
+    assert door.begun == first
+    assert door.bodies.size == 10 * len(later)
+    for client in gone:
+        client.disconnected = True
+    expected = sorted(later, key=lambda client: (client.last_reply_at, client.name))
+    for client in first:
+        door.answer(client)
+    while (held := [client for client in door.begun if not client.replies]) or door.bodies.size:
+        assert door.admission.in_flight <= ROOM
+        for client in chance.sample(held, chance.randint(0, len(held))):
             door.answer(client)
-        while (held := [client for client in door.begun if not client.replies]) or door.bodies.size:
-            assert door.admission.in_flight <= ROOM
-            for client in chance.sample(held, chance.randint(0, len(held))):
-                door.answer(client)
-            await turn()
-        assert door.begun[ROOM:] == [client for client in expected if client not in gone]
-        assert all(client.replies == [(200, b"")] for client in door.begun)
-        assert door.count("abandoned") == len(gone)
-
-    at_a_door(steps)
-
-
-def test_who_comes_when_others_wait_does_not_overtake_them() -> None:
-    async def steps(door: HeldHandler) -> None:
-        first = [Caller(i, 0.0) for i in range(ROOM)]
-        waits, comes = Caller(10, 1.0), Caller(11, 2.0)
-        for client in (*first, waits):
-            door.ask(client)
-        door.answer(first[0])
-        door.ask(comes)  # there is room now, for a moment
         await turn()
-        assert door.begun[ROOM:] == [waits]
-        door.answer(first[1])
-        await turn()
-        assert door.begun[ROOM:] == [waits, comes]
+    assert door.begun[ROOM:] == [client for client in expected if client not in gone]
+    assert all(client.replies == [(200, b"")] for client in door.begun)
+    assert door.count("abandoned") == len(gone)
 
-    at_a_door(steps)
+
+async def test_who_comes_when_others_wait_does_not_overtake_them() -> None:
+    door = HeldHandler()
+    first = [Caller(i, 0.0) for i in range(ROOM)]
+    waits, comes = Caller(10, 1.0), Caller(11, 2.0)
+    for client in (*first, waits):
+        door.ask(client)
+    door.answer(first[0])
+    door.ask(comes)  # there is room now, for a moment
+    await turn()
+    assert door.begun[ROOM:] == [waits]
+    door.answer(first[1])
+    await turn()
+    assert door.begun[ROOM:] == [waits, comes]
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/predict", dict), ("/v2/models/m/infer", str)])
-def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: str, kind: type) -> None:
-    async def steps(door: HeldHandler) -> None:
-        first = [Caller(i, 0.0) for i in range(ROOM)]
-        later = [Caller(i, float(i)) for i in range(100)]
-        for client in first + later:
-            door.ask(client, b"x", path)
-        while door.count("overload") < len(later):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.002)
-        assert all([status for status, _ in client.replies] == [503] for client in later)
-        (body,) = {body for client in later for _, body in client.replies}
-        assert isinstance(json.loads(body)["error"], kind)
-        assert b"has reached its limit of requests in flight" in body
-        assert (door.bodies.size, door.count("overload")) == (0, 100)
-        door.answer(first[0])
-        await turn()
-        assert door.begun == first
-        door.ask(again := Caller(200, 0.0))
-        assert door.begun[-1] is again
-
-    at_a_door(steps, wait_s=0.02)
+async def test_who_has_waited_too_long_is_refused_with_the_same_bytes_each_time(path: str, kind: type) -> None:
+    door = HeldHandler(wait_s=0.02)
+    first = [Caller(i, 0.0) for i in range(ROOM)]
+    later = [Caller(i, float(i)) for i in range(100)]
+    for client in first + later:
+        door.ask(client, b"x", path)
+    while door.count("overload") < len(later):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.002)
+    assert all([status for status, _ in client.replies] == [503] for client in later)
+    (body,) = {body for client in later for _, body in client.replies}
+    assert isinstance(json.loads(body)["error"], kind)
+    assert b"has reached its limit of requests in flight" in body
+    assert (door.bodies.size, door.count("overload")) == (0, 100)
+    door.answer(first[0])
+    await turn()
+    assert door.begun == first
+    door.ask(again := Caller(200, 0.0))
+    assert door.begun[-1] is again
 
 
-def test_refusals_leave_time_for_answers() -> None:
+async def test_refusals_leave_time_for_answers() -> None:
     """However many have waited too long: 6,400 a second, 32 at each look."""
-
-    async def steps(door: HeldHandler) -> None:
-        began = asyncio.get_running_loop().time()  # the pace counts from the first that waits
-        for i in range(ROOM + 1_000):
-            door.ask(Caller(i, 0.0))
-        while door.count("overload") < 1_000:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.002)
-        assert asyncio.get_running_loop().time() - began > 0.9 * 1_000 / 6_400
-
-    at_a_door(steps, wait_s=0.001)
+    door = HeldHandler(wait_s=0.001)
+    began = asyncio.get_running_loop().time()  # the pace counts from the first that waits
+    for i in range(ROOM + 1_000):
+        door.ask(Caller(i, 0.0))
+    while door.count("overload") < 1_000:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.002)
+    assert asyncio.get_running_loop().time() - began > 0.9 * 1_000 / 6_400
 
 
-def test_nobody_waits_where_no_wait_is_set_or_bodies_are_too_many() -> None:
-    async def none(door: HeldHandler) -> None:
-        for i in range(ROOM):
-            door.ask(Caller(i, 0.0))
-        door.ask(refused := Caller(10, 0.0))
-        assert [status for status, _ in refused.replies] == [503]
-
-    at_a_door(none, wait_s=0.0)
-
-    async def full(door: HeldHandler) -> None:
-        for i in range(ROOM):
-            door.ask(Caller(i, 0.0), b"x" * 100)
-        door.ask(waits := Caller(10, 0.0), b"x" * 6)
-        door.ask(refused := Caller(11, 0.0), b"x" * 6)
-        assert (waits.replies, [status for status, _ in refused.replies]) == ([], [503])
-
-    at_a_door(full, most_bytes=10)
+async def test_nobody_waits_where_no_wait_is_set_or_bodies_are_too_many() -> None:
+    door = HeldHandler(wait_s=0.0)
+    for i in range(ROOM):
+        door.ask(Caller(i, 0.0))
+    door.ask(refused := Caller(10, 0.0))
+    assert [status for status, _ in refused.replies] == [503]
+    door = HeldHandler(most_bytes=10)
+    for i in range(ROOM):
+        door.ask(Caller(i, 0.0), b"x" * 100)
+    door.ask(waits := Caller(10, 0.0), b"x" * 6)
+    door.ask(refused := Caller(11, 0.0), b"x" * 6)
+    assert (waits.replies, [status for status, _ in refused.replies]) == ([], [503])
 
 
-def test_a_request_on_a_connection_waits_and_is_answered_in_order_and_one_that_hung_up_is_not_begun() -> None:
-    async def main() -> None:
+async def test_a_request_on_a_connection_waits_and_is_answered_in_order_and_one_that_hung_up_is_not_begun() -> None:
+    async with asyncio.timeout(60):
         door = HeldHandler()
         turns, admission = door.turns, door.admission
         for _ in range(ROOM):
@@ -227,5 +201,3 @@ def test_a_request_on_a_connection_waits_and_is_answered_in_order_and_one_that_h
         assert door.count("abandoned") == 1
         await wire.send(request("/cold", b"a"))
         assert wire.bodies()[2:] == [b"cold POST /cold 1"]
-
-    asyncio.run(asyncio.wait_for(main(), 60))

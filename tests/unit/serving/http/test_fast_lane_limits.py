@@ -132,49 +132,41 @@ async def second_under_way(wire: Wire) -> None:
         (answered_late, 75.0),
     ],
 )
-def test_how_long_a_client_may_take(steps: Steps, limit: float) -> None:
-    async def look(wire: Wire) -> None:
-        began = wire.now
-        await steps(wire)
-        ended = wire.now
-        assert not wire.protocol.has_timed_out(began + limit - 0.001)
-        assert wire.protocol.has_timed_out(ended + limit + 0.001)
-
-    on_a_wire(look)
+async def test_how_long_a_client_may_take(steps: Steps, limit: float) -> None:
+    wire = Wire()
+    began = wire.now
+    await steps(wire)
+    ended = wire.now
+    assert not wire.protocol.has_timed_out(began + limit - 0.001)
+    assert wire.protocol.has_timed_out(ended + limit + 0.001)
 
 
 @pytest.mark.parametrize("steps", [under_way, second_under_way])
-def test_a_request_under_way_is_never_hung_up_on(steps: Steps) -> None:
-    async def look(wire: Wire) -> None:
-        await steps(wire)
-        assert not wire.protocol.has_timed_out(wire.now + 1_000)
-
-    on_a_wire(look)
+async def test_a_request_under_way_is_never_hung_up_on(steps: Steps) -> None:
+    wire = Wire()
+    await steps(wire)
+    assert not wire.protocol.has_timed_out(wire.now + 1_000)
 
 
-def test_a_reply_that_nobody_reads() -> None:
-    async def look(wire: Wire) -> None:
-        await answered(wire)
-        now = wire.now
-        wire.transport.unread = 7
-        assert not wire.protocol.has_timed_out(now)
-        assert not wire.protocol.has_timed_out(now + 29)
-        wire.transport.unread = 0
-        assert not wire.protocol.has_timed_out(now + 31)
-        wire.transport.unread = 7
-        assert not wire.protocol.has_timed_out(now + 32)
-        assert not wire.protocol.has_timed_out(now + 61)
-        assert wire.protocol.has_timed_out(now + 63)
-
-    on_a_wire(look)
+async def test_a_reply_that_nobody_reads() -> None:
+    wire = Wire()
+    await answered(wire)
+    now = wire.now
+    wire.transport.unread = 7
+    assert not wire.protocol.has_timed_out(now)
+    assert not wire.protocol.has_timed_out(now + 29)
+    wire.transport.unread = 0
+    assert not wire.protocol.has_timed_out(now + 31)
+    wire.transport.unread = 7
+    assert not wire.protocol.has_timed_out(now + 32)
+    assert not wire.protocol.has_timed_out(now + 61)
+    assert wire.protocol.has_timed_out(now + 63)
 
 
-def test_only_connections_that_are_late_are_reaped() -> None:
-    async def look(wire: Wire) -> None:
-        other = Wire()
-        await half_a_body(other)
-        await answered(wire)
-        assert close_timed_out({wire.protocol, other.protocol, object()}, wire.now + 40) == 1
-        assert (wire.transport.closed, other.transport.aborted) == (False, True)
-
-    on_a_wire(look)
+async def test_only_connections_that_are_late_are_reaped() -> None:
+    wire = Wire()
+    other = Wire()
+    await half_a_body(other)
+    await answered(wire)
+    assert close_timed_out({wire.protocol, other.protocol, object()}, wire.now + 40) == 1
+    assert (wire.transport.closed, other.transport.aborted) == (False, True)

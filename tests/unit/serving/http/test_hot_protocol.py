@@ -54,60 +54,53 @@ def test_a_body_in_chunks(path: str) -> None:
     assert wire.bodies() == [b"now 13" if path == "/now" else b"cold POST /cold 13"]
 
 
-def test_a_client_that_asks_whether_to_go_on_is_told_so_once() -> None:
+async def test_a_client_that_asks_whether_to_go_on_is_told_so_once() -> None:
     head, body = request("/now", b"abc", "Expect: 100-Continue")[:-3], b"abc"
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(head)
-        assert wire.transport.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
-        wire.transport.written.clear()
-        await wire.send(body, request("/now", b"1"))
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    await wire.send(head)
+    assert wire.transport.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    wire.transport.written.clear()
+    await wire.send(body, request("/now", b"1"))
     assert wire.bodies() == [b"now 3", b"now 1"]
 
 
 @pytest.mark.parametrize("first", ["/later", "/cold"])
 @pytest.mark.parametrize("second", ["/now", "/later", "/cold"])
 @pytest.mark.parametrize("together", [True, False], ids=["in one piece", "in two"])
-def test_replies_keep_the_order_of_requests_sent_before_any_reply(first: str, second: str, *, together: bool) -> None:
+async def test_replies_keep_the_order_of_requests_sent_before_any_reply(
+    first: str, second: str, *, together: bool
+) -> None:
     """Only one request at a time is under way: another waits."""
     parts = [request(first, b"abc"), request(second, b"1"), request("/cold", b"12")]
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(*([b"".join(parts)] if together else parts))
-        if first == "/later":
-            assert wire.replies() == []
-            assert len(wire.exchanges) == 1
-            await wire.settle()
-        if wire.exchanges[1:] or (first == "/cold" and wire.exchanges and second == "/later"):
-            await wire.settle(-1)
-
-    said = on_a_wire(steps).bodies()
+    wire = Wire()
+    await wire.send(*([b"".join(parts)] if together else parts))
+    if first == "/later":
+        assert wire.replies() == []
+        assert len(wire.exchanges) == 1
+        await wire.settle()
+    if wire.exchanges[1:] or (first == "/cold" and wire.exchanges and second == "/later"):
+        await wire.settle(-1)
+    said = wire.bodies()
     assert said[0] == (b"later 3" if first == "/later" else b"cold POST /cold 3")
     assert len(said) == 3
     assert said[1].endswith(b" 1")
     assert said[2] == b"cold POST /cold 2"
 
 
-def test_reading_pauses_while_requests_wait() -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/later", b"abc") + request("/cold", b"1"))
-        assert not wire.transport.reading
-        await wire.settle()
-        assert wire.transport.reading
+async def test_reading_pauses_while_requests_wait() -> None:
+    wire = Wire()
+    await wire.send(request("/later", b"abc") + request("/cold", b"1"))
+    assert not wire.transport.reading
+    await wire.settle()
+    assert wire.transport.reading
+    assert wire.bodies() == [b"later 3", b"cold POST /cold 1"]
 
-    assert on_a_wire(steps).bodies() == [b"later 3", b"cold POST /cold 1"]
 
-
-def test_a_connection_takes_many_requests_one_after_the_other() -> None:
+async def test_a_connection_takes_many_requests_one_after_the_other() -> None:
     paths = ["/now", "/cold", "/named/a", "/now?q", "/cold", "/cold", "/now"] * 10
-
-    async def steps(wire: Wire) -> None:
-        for n, path in enumerate(paths):
-            await wire.send(request(path, b"x" * (n % 9)))
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    for n, path in enumerate(paths):
+        await wire.send(request(path, b"x" * (n % 9)))
     assert [body.split()[-1] for body in wire.bodies()] == [b"%d" % (n % 9) for n in range(len(paths))]
     assert (wire.state.total_requests, wire.transport.closed) == (len(paths), False)
     assert {reply.headers.get("connection") for reply in wire.replies()} == {None}
@@ -117,24 +110,21 @@ def test_a_connection_takes_many_requests_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("headers", "version"), [(("connection: close",), "1.1"), ((), "1.0"), (("connection: keep-alive",), "1.0")]
 )
-def test_a_client_that_wants_no_more_is_left(path: str, headers: tuple[str, ...], version: str) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request(path, b"abc", *headers, version=version))
-        if path == "/later":
-            assert not wire.transport.closed
-            await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_a_client_that_wants_no_more_is_left(path: str, headers: tuple[str, ...], version: str) -> None:
+    wire = Wire()
+    await wire.send(request(path, b"abc", *headers, version=version))
+    if path == "/later":
+        assert not wire.transport.closed
+        await wire.settle()
     (reply,) = wire.replies()
     assert (reply.headers["connection"], wire.transport.closed) == ("close", True)
 
 
-def test_replies_carry_the_servers_own_headers() -> None:
-    async def steps(wire: Wire) -> None:
-        wire.state.default_headers = [(b"server", b"skewless"), (b"x-more", b"1")]
-        await wire.send(request("/now"), request("/cold"))
-
-    for reply in on_a_wire(steps).replies():
+async def test_replies_carry_the_servers_own_headers() -> None:
+    wire = Wire()
+    wire.state.default_headers = [(b"server", b"skewless"), (b"x-more", b"1")]
+    await wire.send(request("/now"), request("/cold"))
+    for reply in wire.replies():
         assert (reply.headers["server"], reply.headers["x-more"]) == ("skewless", "1")
 
 
@@ -167,61 +157,50 @@ def test_garbage_is_answered_once_and_hung_up_on(garbage: bytes) -> None:
     assert wire.transport.closed
 
 
-def test_a_client_that_left_gets_no_reply() -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/later", b"abc"))
-        wire.protocol.connection_lost(None)
-        wire.transport.closed = False  # so that a write would be noticed
-        await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_a_client_that_left_gets_no_reply() -> None:
+    wire = Wire()
+    await wire.send(request("/later", b"abc"))
+    wire.protocol.connection_lost(None)
+    wire.transport.closed = False  # so that a write would be noticed
+    await wire.settle()
     assert wire.transport.written == []
     assert wire.state.connections == set()
 
 
-def test_a_server_that_ends_answers_what_is_under_way_and_then_hangs_up() -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/later", b"abc"))
-        wire.protocol.shutdown()
-        assert not wire.transport.closed
-        await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_a_server_that_ends_answers_what_is_under_way_and_then_hangs_up() -> None:
+    wire = Wire()
+    await wire.send(request("/later", b"abc"))
+    wire.protocol.shutdown()
+    assert not wire.transport.closed
+    await wire.settle()
     (reply,) = wire.replies()
     assert (reply.body, reply.headers["connection"], wire.transport.closed) == (b"later 3", "close", True)
 
 
 @pytest.mark.parametrize("before", [[], [request("/now")], [request("/cold")]], ids=["nothing", "hot", "cold"])
-def test_a_server_that_ends_hangs_up_on_idle_connections(before: list[bytes]) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(*before)
-        wire.protocol.shutdown()
-
-    wire = on_a_wire(steps)
+async def test_a_server_that_ends_hangs_up_on_idle_connections(before: list[bytes]) -> None:
+    wire = Wire()
+    await wire.send(*before)
+    wire.protocol.shutdown()
     assert (wire.transport.closed, len(wire.replies())) == (True, len(before))
 
 
-def test_paths_are_remembered_only_as_they_came_and_only_so_many() -> None:
-    async def steps(wire: Wire) -> None:
-        for n in range(1_200):
-            await wire.send(request(f"/named/{n}"))
-        await wire.send(request("/now?once"), request("/named/1?twice"), request("/cold"))
-
-    wire = on_a_wire(steps)
+async def test_paths_are_remembered_only_as_they_came_and_only_so_many() -> None:
+    wire = Wire()
+    for n in range(1_200):
+        await wire.send(request(f"/named/{n}"))
+    await wire.send(request("/now?once"), request("/named/1?twice"), request("/cold"))
     known = wire.protocol.handler_cache
     assert len(known) == 1_000
     assert {path for _, path in known.values()} <= {f"/named/{n}" for n in range(1_200)}
     assert len(wire.replies()) == 1_203
 
 
-def test_long_paths_are_answered_and_not_remembered() -> None:
+async def test_long_paths_are_answered_and_not_remembered() -> None:
     """Anybody may make up a path, before any key is asked."""
-
-    async def steps(wire: Wire) -> None:
-        for n in range(100):
-            await wire.send(request(f"/named/{n:0>252}"))
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    for n in range(100):
+        await wire.send(request(f"/named/{n:0>252}"))
     assert len(wire.replies()) == 100
     assert sum(len(raw) + len(path) for raw, (_, path) in wire.protocol.handler_cache.items()) < 100 * 2 * 256 / 2
 
@@ -231,27 +210,25 @@ def test_connections_of_one_server_share_what_they_know_and_servers_do_not() -> 
     assert all(one.protocol.handler_cache is not other.protocol.handler_cache for one, other in pairwise(wires))
 
 
-def test_a_reply_leaves_when_all_that_has_arrived_was_read() -> None:
-    async def steps(wire: Wire) -> None:
-        for path in ("/busy", "/now"):
-            before = len(wire.transport.written)
-            wire.protocol.data_received(request(path))
-            assert len(wire.transport.written) == before
-            await wire.send()
-            await asyncio.sleep(0)
-            assert len(wire.transport.written) == before + 1
+async def test_a_reply_leaves_when_all_that_has_arrived_was_read() -> None:
+    wire = Wire()
+    for path in ("/busy", "/now"):
+        before = len(wire.transport.written)
+        wire.protocol.data_received(request(path))
+        assert len(wire.transport.written) == before
+        await wire.send()
+        await asyncio.sleep(0)
+        assert len(wire.transport.written) == before + 1
+    assert [reply.status for reply in wire.replies()] == [503, 200]
 
-    assert [reply.status for reply in on_a_wire(steps).replies()] == [503, 200]
 
-
-def test_a_client_that_leaves_is_left_by_all_its_requests(caplog: pytest.LogCaptureFixture) -> None:
-    async def steps(wire: Wire) -> None:
+async def test_a_client_that_leaves_is_left_by_all_its_requests(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire()
+    with caplog.at_level("ERROR"):
         wire.protocol.data_received(request("/cold", b"1") + request("/now", b"12") + request("/cold", b"123"))
         wire.transport.abort()
         wire.protocol.connection_lost(None)
         for _ in range(30):
             await asyncio.sleep(0)
-
-    with caplog.at_level("ERROR"):
-        assert on_a_wire(steps).replies() == []
+        assert wire.replies() == []
     assert caplog.messages == []

@@ -23,7 +23,7 @@ from tests.unit.serving.http.test_fast_lane_limits import (
     half_a_second,
     silent,
 )
-from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, parsed, request
+from tests.unit.serving.http.wire import LIMITS, Wire, parsed, request
 from tests.worlds.waiting import PATIENCE_S
 
 ONE = request("/now", b"abc")
@@ -41,14 +41,12 @@ LATE_S = 0.4  # after the time in which connections settled before
         (answered, False),
     ],
 )
-def test_a_request_arrives_for_a_second(steps: Steps, *, arrives: bool) -> None:
-    async def look(wire: Wire) -> None:
-        await steps(wire)
-        now = wire.now
-        assert wire.protocol.is_arriving(now) is arrives
-        assert not wire.protocol.is_arriving(now + 1)
-
-    on_a_wire(look)
+async def test_a_request_arrives_for_a_second(steps: Steps, *, arrives: bool) -> None:
+    wire = Wire()
+    await steps(wire)
+    now = wire.now
+    assert wire.protocol.is_arriving(now) is arrives
+    assert not wire.protocol.is_arriving(now + 1)
 
 
 async def stopping(client: Callable[[socket.socket, Shutdown], Awaitable[bytes]]) -> tuple[bytes, float]:

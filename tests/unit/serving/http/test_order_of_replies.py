@@ -30,87 +30,73 @@ def statuses(wire: Wire) -> list[int]:
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("together", [True, False], ids=["in one piece", "in two"])
-def test_a_refusal_waits_for_its_turn(first: str, bad: str, *, together: bool) -> None:
+async def test_a_refusal_waits_for_its_turn(first: str, bad: str, *, together: bool) -> None:
     refused, status = BAD[bad]
     parts = [request(first, b"abc"), refused]
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(*([b"".join(parts)] if together else parts))
-        if first == "/later":
-            assert wire.replies() == []
-            await wire.settle()
-        await wire.send(request("/now", b"never read"))
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    await wire.send(*([b"".join(parts)] if together else parts))
+    if first == "/later":
+        assert wire.replies() == []
+        await wire.settle()
+    await wire.send(request("/now", b"never read"))
     assert statuses(wire) == [200, status]
     assert wire.transport.closed
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_refusal_waits_for_all_before_it(bad: str) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(b"".join([request("/later", b"a"), request("/cold"), request("/now"), BAD[bad][0]]))
-        assert wire.replies() == []
-        await wire.settle()
-
-    assert statuses(on_a_wire(steps)) == [200, 200, 200, BAD[bad][1]]
+async def test_a_refusal_waits_for_all_before_it(bad: str) -> None:
+    wire = Wire()
+    await wire.send(b"".join([request("/later", b"a"), request("/cold"), request("/now"), BAD[bad][0]]))
+    assert wire.replies() == []
+    await wire.settle()
+    assert statuses(wire) == [200, 200, 200, BAD[bad][1]]
 
 
 @pytest.mark.parametrize("path", FIRST)
-def test_who_closes_his_side_gets_his_reply(path: str) -> None:
-    async def steps(wire: Wire) -> None:
-        wire.protocol.data_received(request(path, b"abc"))
-        await wire.end()
-        if path == "/later":
-            assert not wire.transport.closed
-            await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_who_closes_his_side_gets_his_reply(path: str) -> None:
+    wire = Wire()
+    wire.protocol.data_received(request(path, b"abc"))
+    await wire.end()
+    if path == "/later":
+        assert not wire.transport.closed
+        await wire.settle()
     assert (statuses(wire), wire.transport.closed) == ([200], True)
     assert wire.replies()[0].headers.get("connection") == "close"
 
 
-def test_who_closes_his_side_gets_all_his_replies() -> None:
-    async def steps(wire: Wire) -> None:
-        wire.protocol.data_received(b"".join([request("/later", b"abc"), request("/cold"), request("/now")]))
-        await wire.end()
-        await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_who_closes_his_side_gets_all_his_replies() -> None:
+    wire = Wire()
+    wire.protocol.data_received(b"".join([request("/later", b"abc"), request("/cold"), request("/now")]))
+    await wire.end()
+    await wire.settle()
     assert wire.bodies() == [b"later 3", b"cold POST /cold 0", b"now 0"]
     assert wire.transport.closed
 
 
 @pytest.mark.parametrize("cut", [10, 35, -1])
 @pytest.mark.parametrize("path", ["/now", "/cold"])
-def test_a_request_that_is_cut_off_is_told_so(path: str, cut: int) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/now") + request(path, b"abc")[:cut])
-        await wire.end()
-
-    wire = on_a_wire(steps)
+async def test_a_request_that_is_cut_off_is_told_so(path: str, cut: int) -> None:
+    wire = Wire()
+    await wire.send(request("/now") + request(path, b"abc")[:cut])
+    await wire.end()
     first, second = wire.replies()
     assert (first.body, second.status, wire.transport.closed) == (b"now 0", 400, True)
     assert json.loads(second.body)["error"]["problem"] == "ends before it is complete"
 
 
-def test_who_closes_his_side_between_requests_is_left() -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/now"), b"\r\n")
-        await wire.end()
-
-    wire = on_a_wire(steps)
+async def test_who_closes_his_side_between_requests_is_left() -> None:
+    wire = Wire()
+    await wire.send(request("/now"), b"\r\n")
+    await wire.end()
     assert (wire.bodies(), wire.transport.closed) == ([b"now 0"], True)
 
 
 @pytest.mark.parametrize("path", FIRST)
-def test_nothing_behind_the_last_request_is_read(path: str) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request(path, b"abc", "connection: close") + request("/now", b"1") + b"\x16 junk")
-        if path == "/later":
-            await wire.settle()
-
-    wire = on_a_wire(steps)
+async def test_nothing_behind_the_last_request_is_read(path: str) -> None:
+    wire = Wire()
+    await wire.send(request(path, b"abc", "connection: close") + request("/now", b"1") + b"\x16 junk")
+    if path == "/later":
+        await wire.settle()
     (reply,) = wire.replies()
     assert (reply.status, reply.headers["connection"], wire.transport.closed) == (200, "close", True)
     assert len(wire.exchanges) <= 1
@@ -118,32 +104,27 @@ def test_nothing_behind_the_last_request_is_read(path: str) -> None:
 
 @pytest.mark.parametrize("path", FIRST)
 @pytest.mark.parametrize("piece", [b"\r\n", b"\r", b"\n"])
-def test_empty_lines_do_not_keep_a_connection(path: str, piece: bytes) -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request(path, b"abc"))
-        if path == "/later":
-            await wire.settle()
-        ended = wire.now
-        await wire.send(piece)
-        assert wire.protocol.has_timed_out(ended + 75.001)
-        assert not wire.protocol.has_timed_out(ended + 74)
-
-    on_a_wire(steps)
+async def test_empty_lines_do_not_keep_a_connection(path: str, piece: bytes) -> None:
+    wire = Wire()
+    await wire.send(request(path, b"abc"))
+    if path == "/later":
+        await wire.settle()
+    ended = wire.now
+    await wire.send(piece)
+    assert wire.protocol.has_timed_out(ended + 75.001)
+    assert not wire.protocol.has_timed_out(ended + 74)
 
 
 @pytest.mark.parametrize("path", ["/early", "/now"])
-def test_a_reply_before_the_body_has_come_leaves_the_connection_in_order(path: str) -> None:
+async def test_a_reply_before_the_body_has_come_leaves_the_connection_in_order(path: str) -> None:
     """Of the body nothing is kept, and the next request is the one behind it."""
     whole = request(path, b"x" * 100, "x-stranger: 1")
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(whole[:-60])
-        assert len(wire.replies()) == 1
-        assert wire.protocol.has_timed_out(wire.now + 31)
-        await wire.send(whole[-60:-1], whole[-1:] + request("/now", b"1"))
-        assert wire.protocol.has_timed_out(wire.now + 76)
-
-    wire = on_a_wire(steps)
+    wire = Wire()
+    await wire.send(whole[:-60])
+    assert len(wire.replies()) == 1
+    assert wire.protocol.has_timed_out(wire.now + 31)
+    await wire.send(whole[-60:-1], whole[-1:] + request("/now", b"1"))
+    assert wire.protocol.has_timed_out(wire.now + 76)
     assert statuses(wire) == [200 if path == "/early" else 401, 200]
     assert wire.bodies()[1] == b"now 1"
 
@@ -157,15 +138,13 @@ def test_a_reply_before_the_body_is_the_only_one(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/early", "/cold"])
-def test_who_asks_whether_to_go_on_is_told_so_before_any_reply(path: str) -> None:
+async def test_who_asks_whether_to_go_on_is_told_so_before_any_reply(path: str) -> None:
     """A reply without that would leave open whether the body follows."""
-
-    async def steps(wire: Wire) -> None:
-        await wire.send(request(path, b"abc", "expect: 100-continue")[:-3])
-        assert wire.transport.written.pop(0) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        await wire.send(b"abc" + request("/now", b"1"))
-
-    assert on_a_wire(steps).bodies()[1] == b"now 1"
+    wire = Wire()
+    await wire.send(request(path, b"abc", "expect: 100-continue")[:-3])
+    assert wire.transport.written.pop(0) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await wire.send(b"abc" + request("/now", b"1"))
+    assert wire.bodies()[1] == b"now 1"
 
 
 def test_who_asks_whether_to_go_on_and_may_not_is_left() -> None:
@@ -174,43 +153,38 @@ def test_who_asks_whether_to_go_on_and_may_not_is_left() -> None:
     assert (statuses(wire), wire.transport.closed, wire.exchanges) == ([401], True, [])
 
 
-def test_nobody_is_told_to_go_on_before_it_is_his_turn() -> None:
-    async def steps(wire: Wire) -> None:
-        await wire.send(request("/later", b"a") + request("/now", b"abc", "expect: 100-continue")[:-3])
-        assert wire.transport.written == []
-        await wire.settle()
-        assert wire.transport.written.pop(1) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        await wire.send(b"abc")
+async def test_nobody_is_told_to_go_on_before_it_is_his_turn() -> None:
+    wire = Wire()
+    await wire.send(request("/later", b"a") + request("/now", b"abc", "expect: 100-continue")[:-3])
+    assert wire.transport.written == []
+    await wire.settle()
+    assert wire.transport.written.pop(1) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await wire.send(b"abc")
+    assert wire.bodies() == [b"later 1", b"now 3"]
 
-    assert on_a_wire(steps).bodies() == [b"later 1", b"now 3"]
 
-
-def test_requests_that_wait_are_few_however_many_come_at_once() -> None:
+async def test_requests_that_wait_are_few_however_many_come_at_once() -> None:
     limits = replace(LIMITS, header_bytes=65_536)
     one = request("/later", b"a")
-
-    async def steps(wire: Wire) -> None:
-        wire.protocol.data_received(one + request("/now") * 3_000)
-        assert len(wire.protocol.pipeline) < 500
-        assert not wire.transport.reading
-        await wire.settle()
-        while len(wire.exchanges) < 3_001:
-            await wire.turn()
-            assert len(wire.protocol.pipeline) < 500
+    wire = Wire(limits)
+    wire.protocol.data_received(one + request("/now") * 3_000)
+    assert len(wire.protocol.pipeline) < 500
+    assert not wire.transport.reading
+    await wire.settle()
+    while len(wire.exchanges) < 3_001:
         await wire.turn()
-
-    wire = on_a_wire(steps, limits)
+        assert len(wire.protocol.pipeline) < 500
+    await wire.turn()
     assert len(wire.replies()) == 3_001
     assert wire.transport.reading
 
 
-def test_nothing_is_answered_while_replies_are_not_read() -> None:
-    async def steps(wire: Wire) -> None:
-        wire.protocol.pause_writing()
-        await wire.send(request("/now", b"a"), request("/now", b"ab"))
-        assert (wire.replies(), wire.transport.reading) == ([], False)
-        wire.protocol.resume_writing()
-        await wire.turn()
-        assert wire.transport.reading
-
-    assert on_a_wire(steps).bodies() == [b"now 1", b"now 2"]
+async def test_nothing_is_answered_while_replies_are_not_read() -> None:
+    wire = Wire()
+    wire.protocol.pause_writing()
+    await wire.send(request("/now", b"a"), request("/now", b"ab"))
+    assert (wire.replies(), wire.transport.reading) == ([], False)
+    wire.protocol.resume_writing()
+    await wire.turn()
+    assert wire.transport.reading
+    assert wire.bodies() == [b"now 1", b"now 2"]

@@ -46,7 +46,7 @@ def test_while_the_database_is_away_the_last_values_stay_and_that_is_logged_once
     assert "".join(capsys.readouterr()).count("checks_not_read") == 1
 
 
-def test_a_database_that_does_not_answer_delays_no_scrape() -> None:
+async def test_a_database_that_does_not_answer_delays_no_scrape() -> None:
     released, calls = threading.Event(), []
 
     def read_parity() -> list[LastParity]:
@@ -54,14 +54,11 @@ def test_a_database_that_does_not_answer_delays_no_scrape() -> None:
         released.wait(30)
         return []
 
-    async def scrape_three_times() -> None:
-        metrics = Metrics(parity=read_parity)
-        async with asyncio.timeout(20):
-            for _ in range(3):
-                await render_all_workers(metrics, None)
-        released.set()
-
-    asyncio.run(scrape_three_times())
+    metrics = Metrics(parity=read_parity)
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            await render_all_workers(metrics, None)
+    released.set()
     assert len(calls) == 1, "no threads pile up"
 
 

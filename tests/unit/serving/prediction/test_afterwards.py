@@ -9,37 +9,29 @@ import structlog
 from skewless.serving.prediction.evaluator import DeferredWork
 
 
-def test_work_is_done_in_order_two_turns_later() -> None:
+async def test_work_is_done_in_order_two_turns_later() -> None:
     done: list[str] = []
-
-    async def main() -> None:
-        afterwards = DeferredWork()
-        afterwards.put(lambda: done.append("first"))
-        afterwards.put(lambda: done.append("second"))
-        await asyncio.sleep(0)
-        assert done == []
-        await asyncio.sleep(0)
-        assert done == ["first", "second"]
-        afterwards.put(lambda: done.append("third"))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    asyncio.run(main())
+    afterwards = DeferredWork()
+    afterwards.put(lambda: done.append("first"))
+    afterwards.put(lambda: done.append("second"))
+    await asyncio.sleep(0)
+    assert done == []
+    await asyncio.sleep(0)
+    assert done == ["first", "second"]
+    afterwards.put(lambda: done.append("third"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert done == ["first", "second", "third"]
 
 
-def test_what_waits_can_be_done_at_once_and_is_not_done_twice() -> None:
+async def test_what_waits_can_be_done_at_once_and_is_not_done_twice() -> None:
     done: list[str] = []
-
-    async def main() -> None:
-        afterwards = DeferredWork()
-        afterwards.put(lambda: done.append("it"))
-        afterwards.run()
-        assert done == ["it"]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    asyncio.run(main())
+    afterwards = DeferredWork()
+    afterwards.put(lambda: done.append("it"))
+    afterwards.run()
+    assert done == ["it"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert done == ["it"]
 
 

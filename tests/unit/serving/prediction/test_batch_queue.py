@@ -80,23 +80,20 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
     assert run(QueueItem(20), steps) == [["a"], ["b", "c", "d"]]
 
 
-def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
+async def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
     begun: list[list[str]] = []
 
-    async def main() -> None:
-        async def work(batch: list[Ticket]) -> None:
-            begun.append([name_of(item) for item in batch])
-            if len(begun) == 1:
-                await asyncio.sleep(0)
-                asyncio.get_running_loop().call_soon(queue.put, Queued("a again"))
+    async def work(batch: list[Ticket]) -> None:
+        begun.append([name_of(item) for item in batch])
+        if len(begun) == 1:
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(queue.put, Queued("a again"))
 
-        queue = BatchQueue(work, 1_000)
-        queue.put(Queued("a"))
-        await asyncio.sleep(0)
-        queue.put(Queued("b"))
-        await queue.drain()
-
-    asyncio.run(main())
+    queue = BatchQueue(work, 1_000)
+    queue.put(Queued("a"))
+    await asyncio.sleep(0)
+    queue.put(Queued("b"))
+    await queue.drain()
     assert begun == [["a"], ["b", "a again"]]
 
 
@@ -127,56 +124,47 @@ def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches:
     assert run(QueueItem(1), steps, most=3) == batches
 
 
-def test_items_may_be_put_by_the_work_itself() -> None:
-    async def main() -> list[str]:
-        seen: list[str] = []
+async def test_items_may_be_put_by_the_work_itself() -> None:
+    seen: list[str] = []
 
-        async def work(batch: list[Ticket]) -> None:
-            for item in batch:
-                seen.append(name_of(item))
-                if len(seen) < 4:
-                    queue.put(Queued(name_of(item) + "'"))
+    async def work(batch: list[Ticket]) -> None:
+        for item in batch:
+            seen.append(name_of(item))
+            if len(seen) < 4:
+                queue.put(Queued(name_of(item) + "'"))
 
-        queue = BatchQueue(work, 10)
-        queue.put(Queued("a"))
-        await queue.drain()
-        return seen
-
-    assert asyncio.run(main()) == ["a", "a'", "a''", "a'''"]
+    queue = BatchQueue(work, 10)
+    queue.put(Queued("a"))
+    await queue.drain()
+    assert seen == ["a", "a'", "a''", "a'''"]
 
 
-def test_drained_waits_for_work_that_suspends() -> None:
-    async def main() -> list[str]:
-        said: list[str] = []
-        gate = asyncio.Event()
+async def test_drained_waits_for_work_that_suspends() -> None:
+    said: list[str] = []
+    gate = asyncio.Event()
 
-        async def work(batch: list[Ticket]) -> None:
-            await gate.wait()
-            said.extend(name_of(item) for item in batch)
+    async def work(batch: list[Ticket]) -> None:
+        await gate.wait()
+        said.extend(name_of(item) for item in batch)
 
-        queue = BatchQueue(work, 10)
-        queue.put(Queued("a"))
-        waiting = asyncio.create_task(queue.drain())
-        await asyncio.sleep(0)
-        queue.put(Queued("b"))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        gate.set()
-        await waiting
-        return said
-
-    assert asyncio.run(main()) == ["a", "b"]
+    queue = BatchQueue(work, 10)
+    queue.put(Queued("a"))
+    waiting = asyncio.create_task(queue.drain())
+    await asyncio.sleep(0)
+    queue.put(Queued("b"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    gate.set()
+    await waiting
+    assert said == ["a", "b"]
 
 
-def test_an_idle_queue_is_drained() -> None:
-    async def main() -> None:
-        await asyncio.wait_for(BatchQueue(QueueItem(), 10).drain(), 20)
-
-    asyncio.run(main())
+async def test_an_idle_queue_is_drained() -> None:
+    await asyncio.wait_for(BatchQueue(QueueItem(), 10).drain(), 20)
 
 
-def test_behind_a_batch_that_hangs_others_go_on() -> None:
-    async def main() -> tuple[list[list[str]], int]:
+async def test_behind_a_batch_that_hangs_others_go_on() -> None:
+    async with asyncio.timeout(20):
         begun: list[list[str]] = []
         under_way = most = 0
         gate = asyncio.Event()
@@ -206,28 +194,23 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
         for name in "hijk":
             queue.put(Queued(name))
         await queue.drain()
-        return begun[5:], most
-
-    assert asyncio.run(asyncio.wait_for(main(), 20)) == ([["h", "i"], ["j", "k"]], 1)
+        assert (begun[5:], most) == ([["h", "i"], ["j", "k"]], 1)
 
 
-def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
-    async def main() -> None:
-        dealt: asyncio.Future[None] | None = None
+async def test_what_comes_when_a_batch_ends_is_not_kept_waiting() -> None:
+    dealt: asyncio.Future[None] | None = None
 
-        async def work(_: list[Ticket]) -> None:
-            assert dealt is not None
-            dealt.set_result(None)
+    async def work(_: list[Ticket]) -> None:
+        assert dealt is not None
+        dealt.set_result(None)
 
-        queue = BatchQueue(work, 10)
-        for _ in range(100):
-            dealt = asyncio.get_running_loop().create_future()
-            queue.put(Queued("a"))
-            for _ in range(3):
-                await asyncio.sleep(0)
-            assert dealt.done()
-
-    asyncio.run(main())
+    queue = BatchQueue(work, 10)
+    for _ in range(100):
+        dealt = asyncio.get_running_loop().create_future()
+        queue.put(Queued("a"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert dealt.done()
 
 
 def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
