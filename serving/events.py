@@ -13,6 +13,7 @@ from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
 from skewless.infra.definitions.plans.needed_views import NeededViewsMonitor
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.shared_facts import check_partitions
 from skewless.infra.platform.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class EventForwarder:
     """
 
     def __init__(self, state: ProjectState, redis_url: str, store: PackageStore, settings: Settings) -> None:
+        self._database = state.database
         self._redis_url = redis_url
         self._settings = settings
         self._needed = NeededViewsMonitor(state, store, settings.keep_versions)
@@ -131,6 +133,7 @@ class EventForwarder:
     def _open(self, source: EventSource) -> EventSender:
         from skewless.infra.ingest.streams.redis_link import open_sender  # noqa: PLC0415 - loaded with the first event
 
+        check_partitions(self._database, self._settings.stream_partitions)
         return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url)
 
 

@@ -52,6 +52,7 @@ from skewless.infra.platform.formats.codec import check_formats
 from skewless.infra.platform.host.processes import reject_running, run_behind_servers
 from skewless.infra.platform.storage.durable import make_folder
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.shared_facts import record_shared
 from skewless.infra.reads.offline.labels import find_labels, label_columns, label_source, table_spec
 from skewless.infra.reads.offline.log_parts import read_log_partitions
 from skewless.infra.reads.offline.source_columns import check_columns, check_view
@@ -152,6 +153,7 @@ class Planner:
         loaded = hash_definition_files(self.repo, compiled.files)
         files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         if applied is not None and applied.files == files and self._is_applied(compiled, applied):
+            self._record_shared()
             return replace(report, applied=True)
         make_folder(self.state.folder)
         registry = registry_path(self.repo)
@@ -168,7 +170,12 @@ class Planner:
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
             save_applied(self.state, applied, number + 1, lease)
+            self._record_shared()
         return replace(report, applied=True)
+
+    def _record_shared(self) -> None:
+        storage = self.state.storage if self.state.is_shared else None
+        record_shared(self.state.database, storage, self.settings.stream_partitions)
 
     def _is_applied(self, compiled: CompiledRepo, applied: AppliedPlan) -> bool:
         """Return whether an apply would change nothing."""

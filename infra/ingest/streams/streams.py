@@ -30,6 +30,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.formats.codec import open_event_reader
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.shared_facts import check_partitions
 from skewless.infra.reads.engines.engine import Engine
 from skewless.infra.reads.online.port import OnlineStore
 
@@ -150,6 +151,7 @@ class Streams:
         """
         if source.kind != "push":
             return require_connector(source.kind).open_stream(source, self.settings, self._group)
+        check_partitions(self.state.database, self.settings.stream_partitions)
         return lambda owner: RedisStream(
             self.stream_url,
             database=self.state.database,

@@ -58,6 +58,8 @@ class ObjectStorage(ABC):
         root: folder of this machine, in which the files of objects can be linked.
     """
 
+    is_known = False  # whether it was compared with the database; see ``shared_facts``
+
     def __init__(self, root: Path) -> None:
         self._root = root
 

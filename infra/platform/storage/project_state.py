@@ -16,6 +16,7 @@ from skewless.infra.platform.storage.cloud_storage import CloudStorage, append_p
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage, ObjectStorage
 from skewless.infra.platform.storage.postgres_database import PostgresDatabase
+from skewless.infra.platform.storage.shared_facts import check_storage
 from skewless.infra.platform.storage.sqlite_database import AnswerMemory, SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
@@ -64,10 +65,19 @@ class ProjectState:
         """The storage of everything immutable; all objects of a process share it.
 
         Raises:
-            DefinitionError: the address is of another kind, or a package is missing.
+            DefinitionError: the address is of another kind, a package is missing, or it is not the storage of the
+                database.
             StoreError: the environment lacks something that the storage needs.
         """
-        return open_storage(self.folder, self.storage_url, int(self.cache_gb * 1e9))
+        storage = open_storage(self.folder, self.storage_url, int(self.cache_gb * 1e9))
+        if self.is_shared:
+            check_storage(self.database, storage)
+        return storage
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether database or storage is elsewhere than in the folder, so that other hosts may use it."""
+        return self.database_url is not None or self.storage_url is not None
 
     def remember_reads(self) -> None:
         """Let this process read what it or an earlier process has read before, while a remote database is down."""

@@ -20,6 +20,7 @@ from skewless.infra.platform.storage.objects import FolderStorage, ObjectStorage
 from skewless.infra.platform.storage.package_folder import PackageFolder
 from skewless.infra.platform.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
 from skewless.infra.platform.storage.schema import copy_tables, count_rows
+from skewless.infra.platform.storage.shared_facts import move_place
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from skewless.version import __version__
 from skewless.workspace import Workspace
@@ -167,6 +168,7 @@ def restore(state: ProjectState, folder: Path, *, dry_run: bool = False, on_file
             on_file(number, backup.files)
         packages = PackageFolder.of(state)
         uploads = packages.upload_all()
+        move_place(database, state.storage)
         with state.database.transaction():
             copy_tables(database, state.database)
             for partition, segment in copied:

@@ -1,0 +1,88 @@
+"""A host whose settings are not those of the others is refused before it writes: its storage, and its partitions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.platform.storage import project_state
+from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.objects import FolderStorage
+from skewless.project import Project
+from tests.worlds.windowed import write_repo
+
+
+@pytest.fixture
+def shared(tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The settings of hosts that share a database and a bucket; each project is opened as by a new process."""
+    monkeypatch.setattr(project_state, "_storages", {})
+    return {"database_url": f"sqlite:///{tmp_path}/shared.db", "storage_url": bucket_url}
+
+
+def host(tmp_path: Path, name: str, **settings: str | int) -> Project:
+    """Return the project of another host: a clone of the repo with a state folder of its own."""
+    first, repo = tmp_path / "first", tmp_path / name
+    if not first.exists():
+        write_repo(first)
+    if not repo.exists():
+        shutil.copytree(first, repo, ignore=shutil.ignore_patterns(".skewless"))
+    project_state._storages.clear()
+    return Project(repo, **settings)
+
+
+def test_a_host_that_forgets_the_storage_registers_nothing(tmp_path: Path, shared: dict[str, str]) -> None:
+    with host(tmp_path, "first", **shared) as project:
+        project.apply()
+        project.import_events()
+        expected = segments(project)
+    with host(tmp_path, "second", **shared) as project:
+        project.import_events()
+    forgetful = {"database_url": shared["database_url"]}
+    with host(tmp_path, "third", **forgetful) as project:
+        for work in (project.apply, project.replay, project.backfill):
+            with pytest.raises(DefinitionError, match="setting 'storage_url': is not the storage of the database"):
+                work()
+        assert not list(project.state.folder.rglob("*.parquet"))
+    with host(tmp_path, "first", **shared) as project:
+        assert segments(project) == expected
+
+
+def segments(project: Project) -> list[str]:
+    return [name for (name,) in project.state.database.query("SELECT object FROM segments ORDER BY object")]
+
+
+def test_partitions_are_those_of_the_applied_plan(tmp_path: Path, shared: dict[str, str]) -> None:
+    with host(tmp_path, "first", stream_partitions=2, **shared) as project:
+        project.apply()
+    with host(tmp_path, "second", stream_partitions=3, **shared) as project:
+        with pytest.raises(DefinitionError, match="setting 'stream_partitions': is 2 where the plan was applied"):
+            project.stream(until_idle=True)
+        project.apply()
+        project.stream(until_idle=True)
+        project.private.stop()
+
+
+def test_while_the_database_is_away_a_host_that_was_right_goes_on(
+    tmp_path: Path, shared: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with host(tmp_path, "first", **shared) as project:
+        project.apply()
+        project_state._storages.clear()
+
+        def fail(*_: object) -> None:
+            raise StoreError("database", "is unavailable", fix="start it")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "query", fail)
+            assert not project.state.storage.is_known
+        assert project.state.storage.is_known
+
+
+def test_a_local_project_has_no_place(tmp_path: Path) -> None:
+    with host(tmp_path, "first") as project:
+        project.apply()
+        assert isinstance(project.state.storage, FolderStorage)
+        assert not (project.state.folder / "place").exists()
