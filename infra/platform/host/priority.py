@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import TypeVar
 from skewless.infra.platform.telemetry.logger import EventLogger
 
 _T = TypeVar("_T")
-_PATIENCE_S = 10.0
+_PATIENCE_S, _MOMENT_S = 10.0, 0.05
 _log = EventLogger()
 _LOW = 10  # a tenth of a busy core
 
@@ -62,14 +63,29 @@ def run_at_low_priority(work: Callable[[], _T], lower: Callable[[], None] = lowe
 
     thread = threading.Thread(target=run, name="low-priority", daemon=True)
     thread.start()
-    if wait([result], _PATIENCE_S).not_done and (waited_s := _queued_s(thread)) > _PATIENCE_S / 2:
+    if wait([result], _PATIENCE_S).not_done and (waited_s := _queued_s(thread, _PATIENCE_S)) > _PATIENCE_S / 2:
         fix = "wait until other work ends, or run this on another machine"
         _log.warning("waiting_for_a_core", waited_s=round(waited_s, 1), fix=fix)
     return result.result()
 
 
-def _queued_s(thread: threading.Thread) -> float:
-    """Return how long a thread could have run and had no core, seconds; 0 where that is unknown."""
+def _queued_s(thread: threading.Thread, elapsed_s: float) -> float:
+    """Return how long a thread could have run and had no core, seconds; 0 where that is unknown.
+
+    Linux adds a wait when it ends. So a thread that waits now, and gets no core within 50 ms, has waited all the time
+    in which it did not run.
+    """
     with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        folder = Path(f"/proc/self/task/{thread.native_id}")
+        ran_ns, queued_ns = _schedule(folder)
+        time.sleep(_MOMENT_S)
+        is_runnable = (folder / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "R"
+        is_waiting = is_runnable and _schedule(folder)[0] == ran_ns
+        return max(queued_ns / 1e9, elapsed_s - ran_ns / 1e9 if is_waiting else 0.0)
     return 0.0
+
+
+def _schedule(folder: Path) -> tuple[int, int]:
+    """Return how long a thread ran, and how long it waited for a core, nanoseconds."""
+    ran, queued, *_ = (folder / "schedstat").read_text(encoding="ascii").split()
+    return int(ran), int(queued)

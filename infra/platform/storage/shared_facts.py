@@ -1,4 +1,4 @@
-"""What all hosts of a project must agree on: which storage belongs to the database, and the partitions of streams.
+"""The facts that all hosts of a project share: which storage belongs to the database, and the partitions of streams.
 
 ``apply`` records both. A host that forgets a setting would else register objects that no other host can read, or leave
 events unread.
@@ -38,7 +38,7 @@ def record_shared(database: Database, storage: ObjectStorage | None, stream_part
 
 
 def move_place(database: Database, storage: ObjectStorage) -> None:
-    """Make a storage the one that belongs to a database, whose copy is being restored there."""
+    """Record that a storage belongs to a database, whose copy is being restored there."""
     place = (Documents(database, _KIND).get(_NAME) or {}).get("place")
     if place is not None:
         storage.put(place, b"the database of this storage knows this name")

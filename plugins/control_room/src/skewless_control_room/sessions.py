@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 
 from starlette.requests import Request
@@ -17,8 +17,8 @@ from skewless_control_room.access import RIGHTS, SignIn, Viewer
 
 COOKIE = "skewless_session"
 _BYTES = 32
-_MOST = 1_000
-_IDLE_S = 12 * 3_600.0
+_MOST, _MOST_OF_KEY = 1_000, 20
+_IDLE_S, _END_S = 12 * 3_600.0, 24 * 3_600.0
 
 
 @dataclass
@@ -29,11 +29,13 @@ class _Session:
         credential: the key or token, which each request checks again: a revoked key ends its sessions. Only this
             process has it, in memory.
         token: of the forms.
+        begun_s: a session ends a day later, however much it is used.
     """
 
     credential: bytes
     token: str
-    used_s: float = field(default_factory=time.monotonic)
+    begun_s: float
+    used_s: float
 
 
 class Sessions(SignIn):
@@ -71,10 +73,12 @@ class Sessions(SignIn):
             AccessError: the credential is invalid.
             ScopeError: it has no right to see pages.
         """
-        session = _Session(credential, secrets.token_urlsafe(_BYTES))
+        now = time.monotonic()
+        session = _Session(credential, secrets.token_urlsafe(_BYTES), begun_s=now, used_s=now)
         viewer = self._check(credential, session.token)
-        if len(self._sessions) >= _MOST:
-            del self._sessions[min(self._sessions, key=lambda name: self._sessions[name].used_s)]
+        # Whoever has one key ends only sessions of that key, until the room is full.
+        self._make_room([name for name, item in self._sessions.items() if item.credential == credential], _MOST_OF_KEY)
+        self._make_room(list(self._sessions), _MOST)
         name = secrets.token_urlsafe(_BYTES)
         self._sessions[_digest(name)] = session
         # Lax: the redirect from the identity provider must bring it; forms need a token as well.
@@ -85,9 +89,15 @@ class Sessions(SignIn):
         """End the session of a request, if there is one."""
         self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
 
+    def _make_room(self, names: list[bytes], most: int) -> None:
+        """End the session that was not used for longest, if there are too many."""
+        if len(names) >= most:
+            del self._sessions[min(names, key=lambda name: self._sessions[name].used_s)]
+
     def _find(self, request: Request) -> _Session | None:
         session = self._sessions.get(_digest(request.cookies.get(COOKIE, "")))
-        if session is not None and time.monotonic() - session.used_s > _IDLE_S:
+        now = time.monotonic()
+        if session is not None and (now - session.used_s > _IDLE_S or now - session.begun_s > _END_S):
             self.end(request)
             return None
         return session

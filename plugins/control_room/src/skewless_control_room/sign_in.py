@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from functools import partial
 
 from starlette.requests import Request
@@ -17,7 +18,27 @@ from skewless_control_room.sessions import COOKIE, Sessions
 
 _BROWSER = "skewless_attempt"
 _ATTEMPT_S = 600
+_MOST_FAILED, _FAILED_S, _MOST_ADDRESSES = 10, 60.0, 10_000
 _log = EventLogger()
+
+
+class Attempts:
+    """Failed attempts to sign in, by address: ten in a minute, then none for a while."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, list[float]] = {}
+
+    def wait_s(self, address: str) -> float:
+        """Return the seconds until an address may try again; 0: now."""
+        failed, now = self._failed.get(address, []), time.monotonic()
+        return max(0.0, failed[-_MOST_FAILED] + _FAILED_S - now) if len(failed) >= _MOST_FAILED else 0.0
+
+    def count(self, address: str) -> None:
+        """Count a failed attempt."""
+        failed = [*self._failed.pop(address, []), time.monotonic()]
+        if len(self._failed) >= _MOST_ADDRESSES:  # the one that failed least recently
+            del self._failed[next(iter(self._failed))]
+        self._failed[address] = failed[-_MOST_FAILED:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +56,7 @@ class SignInPages:
     sessions: Sessions
     provider: ProviderSignIn | None
     is_secure: bool
+    attempts: Attempts = field(default_factory=Attempts)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -49,7 +71,7 @@ class SignInPages:
             routes.append(Route("/sign-in/callback", self.room.guard_open(finish)))
         return routes
 
-    async def _page(self, request: Request, problem: str = "") -> Response:
+    async def _page(self, request: Request, problem: str = "", status: int = 401) -> Response:
         return self.room.page(
             request,
             "sign_in.html",
@@ -58,18 +80,23 @@ class SignInPages:
             back=local_path(request.query_params.get("to", "/")),
             has_provider=self.provider is not None,
             problem=problem,
-            status=401 if problem else 200,
+            status=status if problem else 200,
         )
 
     async def _enter(self, request: Request) -> Response:
         form = await read_form(request)
         if not is_ours(request):
             raise AccessError("sign-in", "does not come from our page", fix="open /sign-in and repeat it")
+        address = request.client.host if request.client else ""
+        if self.attempts.wait_s(address) > 0.0:
+            _log.warning("sign_in_refused", problem="too many attempts", address=address)
+            return await self._page(request, "Too many attempts: wait a minute", status=429)
         reply = RedirectResponse(local_path(form.get("to", "/")), 303, HEADERS)
         try:
             viewer = self.sessions.start(form.get("key", "").strip().encode(), reply)
         except AccessError as error:
-            _log.warning("sign_in_refused", problem=error.problem)
+            self.attempts.count(address)
+            _log.warning("sign_in_refused", problem=error.problem, address=address)
             return await self._page(request, f"{error.thing} {error.problem}")
         _log.info("signed_in", name=viewer.name, right=viewer.right)
         return reply
