@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -18,7 +17,7 @@ from typing import TypeVar
 from skewless.infra.platform.telemetry.logger import EventLogger
 
 _T = TypeVar("_T")
-_PATIENCE_S, _MOMENT_S = 10.0, 0.05
+_PATIENCE_S = 10.0
 _log = EventLogger()
 _LOW = 10  # a tenth of a busy core
 
@@ -72,20 +71,12 @@ def run_at_low_priority(work: Callable[[], _T], lower: Callable[[], None] = lowe
 def _queued_s(thread: threading.Thread, elapsed_s: float) -> float:
     """Return how long a thread could have run and had no core, seconds; 0 where that is unknown.
 
-    Linux adds a wait when it ends. So a thread that waits now, and gets no core within 50 ms, has waited all the time
-    in which it did not run.
+    Linux adds a wait when it ends. So a thread that waits now has waited all the time in which it did not run: it may
+    hold the interpreter's lock, so nothing here may give that up, as a pause would.
     """
     with suppress(OSError, ValueError, IndexError):
         folder = Path(f"/proc/self/task/{thread.native_id}")
-        ran_ns, queued_ns = _schedule(folder)
-        time.sleep(_MOMENT_S)
+        ran, queued, *_ = (folder / "schedstat").read_text(encoding="ascii").split()
         is_runnable = (folder / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "R"
-        is_waiting = is_runnable and _schedule(folder)[0] == ran_ns
-        return max(queued_ns / 1e9, elapsed_s - ran_ns / 1e9 if is_waiting else 0.0)
+        return max(int(queued) / 1e9, elapsed_s - int(ran) / 1e9 if is_runnable else 0.0)
     return 0.0
-
-
-def _schedule(folder: Path) -> tuple[int, int]:
-    """Return how long a thread ran, and how long it waited for a core, nanoseconds."""
-    ran, queued, *_ = (folder / "schedstat").read_text(encoding="ascii").split()
-    return int(ran), int(queued)

@@ -15,7 +15,7 @@ from skewless.serving.access.gate import Access
 from skewless_control_room import sessions as module
 from skewless_control_room import sign_in
 from skewless_control_room.sessions import COOKIE, Sessions
-from skewless_control_room.sign_in import Attempts
+from skewless_control_room.sign_in import FailedAttempts
 
 
 class Keys:
@@ -29,7 +29,7 @@ class Keys:
         return Caller("API key", key, scopes=frozenset({"view"}))
 
 
-class Clock:
+class Minutes:
     def __init__(self) -> None:
         self.now_s = 1_000.0
 
@@ -38,8 +38,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Minutes:
+    clock = Minutes()
     for place in (module, sign_in):
         monkeypatch.setattr(place.time, "monotonic", clock.monotonic)
     return clock
@@ -55,12 +55,12 @@ def start(sessions: Sessions, key: str) -> Request:
 
 
 @pytest.fixture
-def sessions(clock: Clock) -> Sessions:
+def sessions(clock: Minutes) -> Sessions:
     assert clock.now_s
     return Sessions(cast("Access", Keys()), is_secure=True)
 
 
-def test_a_session_that_is_used_ends_after_a_day_and_an_unused_one_earlier(sessions: Sessions, clock: Clock) -> None:
+def test_a_session_that_is_used_ends_after_a_day_and_an_unused_one_earlier(sessions: Sessions, clock: Minutes) -> None:
     used, unused = start(sessions, "good"), start(sessions, "good")
     for _ in range(23):
         clock.now_s += 3_600
@@ -70,7 +70,7 @@ def test_a_session_that_is_used_ends_after_a_day_and_an_unused_one_earlier(sessi
     assert sessions.viewer(used) is None
 
 
-def test_a_key_ends_only_sessions_of_its_own(sessions: Sessions, clock: Clock) -> None:
+def test_a_key_ends_only_sessions_of_its_own(sessions: Sessions, clock: Minutes) -> None:
     other = start(sessions, "good other")
     own = []
     for _ in range(30):
@@ -80,8 +80,8 @@ def test_a_key_ends_only_sessions_of_its_own(sessions: Sessions, clock: Clock) -
     assert sessions.viewer(other) is not None
 
 
-def test_failed_attempts_of_an_address_are_limited(clock: Clock) -> None:
-    attempts = Attempts()
+def test_failed_attempts_of_an_address_are_limited(clock: Minutes) -> None:
+    attempts = FailedAttempts()
     for _ in range(10):
         assert attempts.wait_s("10.0.0.1") == 0.0
         attempts.count("10.0.0.1")
@@ -92,9 +92,9 @@ def test_failed_attempts_of_an_address_are_limited(clock: Clock) -> None:
     assert attempts.wait_s("10.0.0.1") == 0.0
 
 
-def test_many_addresses_take_no_memory_without_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_addresses_take_no_memory_without_end(clock: Minutes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_in, "_MOST_ADDRESSES", 5)
-    attempts: Any = Attempts()
+    attempts: Any = FailedAttempts()
     for i in range(100):
         clock.now_s += 1
         attempts.count(f"10.0.0.{i}")

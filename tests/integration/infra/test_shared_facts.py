@@ -16,7 +16,7 @@ from tests.worlds.windowed import write_repo
 
 
 @pytest.fixture
-def shared(tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def shared_settings(tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The settings of hosts that share a database and a bucket; each project is opened as by a new process."""
     monkeypatch.setattr(project_state, "_storages", {})
     return {"database_url": f"sqlite:///{tmp_path}/shared.db", "storage_url": bucket_url}
@@ -33,20 +33,20 @@ def host(tmp_path: Path, name: str, **settings: str | int) -> Project:
     return Project(repo, **settings)
 
 
-def test_a_host_that_forgets_the_storage_registers_nothing(tmp_path: Path, shared: dict[str, str]) -> None:
-    with host(tmp_path, "first", **shared) as project:
+def test_a_host_that_forgets_the_storage_registers_nothing(tmp_path: Path, shared_settings: dict[str, str]) -> None:
+    with host(tmp_path, "first", **shared_settings) as project:
         project.apply()
         project.import_events()
         expected = segments(project)
-    with host(tmp_path, "second", **shared) as project:
+    with host(tmp_path, "second", **shared_settings) as project:
         project.import_events()
-    forgetful = {"database_url": shared["database_url"]}
+    forgetful = {"database_url": shared_settings["database_url"]}
     with host(tmp_path, "third", **forgetful) as project:
         for work in (project.apply, project.replay, project.backfill):
             with pytest.raises(DefinitionError, match="setting 'storage_url': is not the storage of the database"):
                 work()
         assert not list(project.state.folder.rglob("*.parquet"))
-    with host(tmp_path, "first", **shared) as project:
+    with host(tmp_path, "first", **shared_settings) as project:
         assert segments(project) == expected
 
 
@@ -54,10 +54,10 @@ def segments(project: Project) -> list[str]:
     return [name for (name,) in project.state.database.query("SELECT object FROM segments ORDER BY object")]
 
 
-def test_partitions_are_those_of_the_applied_plan(tmp_path: Path, shared: dict[str, str]) -> None:
-    with host(tmp_path, "first", stream_partitions=2, **shared) as project:
+def test_partitions_are_those_of_the_applied_plan(tmp_path: Path, shared_settings: dict[str, str]) -> None:
+    with host(tmp_path, "first", stream_partitions=2, **shared_settings) as project:
         project.apply()
-    with host(tmp_path, "second", stream_partitions=3, **shared) as project:
+    with host(tmp_path, "second", stream_partitions=3, **shared_settings) as project:
         with pytest.raises(DefinitionError, match="setting 'stream_partitions': is 2 where the plan was applied"):
             project.stream(until_idle=True)
         project.apply()
@@ -66,9 +66,9 @@ def test_partitions_are_those_of_the_applied_plan(tmp_path: Path, shared: dict[s
 
 
 def test_while_the_database_is_away_a_host_that_was_right_goes_on(
-    tmp_path: Path, shared: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with host(tmp_path, "first", **shared) as project:
+    with host(tmp_path, "first", **shared_settings) as project:
         project.apply()
         project_state._storages.clear()
 

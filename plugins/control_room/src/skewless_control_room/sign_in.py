@@ -22,7 +22,7 @@ _MOST_FAILED, _FAILED_S, _MOST_ADDRESSES = 10, 60.0, 10_000
 _log = EventLogger()
 
 
-class Attempts:
+class FailedAttempts:
     """Failed attempts to sign in, by address: ten in a minute, then none for a while."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class SignInPages:
     sessions: Sessions
     provider: ProviderSignIn | None
     is_secure: bool
-    attempts: Attempts = field(default_factory=Attempts)
+    attempts: FailedAttempts = field(default_factory=FailedAttempts)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
