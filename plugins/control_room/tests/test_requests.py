@@ -119,6 +119,13 @@ def test_a_form_of_another_site_does_nothing(pages: Pages, form: dict[str, str],
         assert reply.status == 403, action.name
 
 
+def test_a_status_line_is_never_the_text_of_a_link(pages: Pages) -> None:
+    for seal in ("", "0" * 64, "é"):
+        reply = pages.get(f"/?done=All+keys+are+revoked.+Call+555-0100&seal={seal}")
+        assert reply.status == 200
+        assert 'class="done"' not in reply.text
+
+
 def test_a_form_that_is_too_large_is_refused(pages: Pages) -> None:
     for action in ACTIONS:
         assert pages.post(f"/actions/{action.name}", {"token": "x" * 100_000}).status == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ _STATUS: Sequence[tuple[type[SkewlessError], int]] = (
     (StoreError, 503),
 )
 _CLOCK = SystemClock()
+_MOST_DONE = 500
 _log = EventLogger()
 Answer = Callable[[Request, Viewer], Awaitable[Response]]
 
@@ -73,6 +75,7 @@ class ControlRoom:
             points to this machine could otherwise read the pages.
         is_saved: whether the pages become files: without scripts and forms.
         pages: in the order of the menu.
+        seal: the key that marks our own texts in addresses.
     """
 
     name: str
@@ -81,6 +84,7 @@ class ControlRoom:
     hosts: frozenset[str] = frozenset()
     is_saved: bool = False
     pages: Sequence[Page] = field(default_factory=all_pages)
+    seal: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def app(self, further: Sequence[Route] = (), lifespan: Lifespan[Starlette] | None = None) -> Starlette:
         """Return the application.
@@ -110,7 +114,7 @@ class ControlRoom:
             "here": request.url.path,
             "url": _own_path(request),
             "searched": request.query_params.get("q", "")[:500],
-            "done": request.query_params.get("done", "")[:500],
+            "done": self._read_done(request),
             "now": _CLOCK.now_us(),
             "took_ms": 0,
             "live_s": 0,
@@ -118,6 +122,14 @@ class ControlRoom:
         }
         status = values.pop("status", 200)
         return _reply(render(template, shared | values), "text/html; charset=utf-8", int(str(status)))
+
+    def _read_done(self, request: Request) -> str:
+        """Return what an action of this process has done, if the address says so; no text of anybody else."""
+        text, seal = (request.query_params.get(name, "") for name in ("done", "seal"))
+        return text if hmac.compare_digest(self._seal_of(text).encode(), seal.encode(errors="replace")) else ""
+
+    def _seal_of(self, text: str) -> str:
+        return hmac.new(self.seal, text.encode(errors="replace"), "sha256").hexdigest()
 
     def guard_open(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """Return a handler of pages that need no sign-in."""
@@ -202,7 +214,7 @@ class ControlRoom:
             actor = Actor(name=viewer.name, place=back)
             done = await self.readers.run(lambda project: action.run(project, values), actor)
             path, _, words = back.partition("?")
-            kept = dict(parse_qsl(words)) | {"done": done}
+            kept = dict(parse_qsl(words)) | {"done": done[:_MOST_DONE], "seal": self._seal_of(done[:_MOST_DONE])}
             return RedirectResponse(f"{path}?{to_url('', **kept)[1:]}", 303, HEADERS)
 
         return answer
