@@ -19,7 +19,7 @@ from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.platform.storage.durable import sync_file, sync_folder
 from skewless.infra.platform.storage.names import check_folder_name
 
-MANIFEST = "dataset.json"
+MANIFEST = "_dataset.json"  # readers of a folder of Parquet files skip names that begin so
 FORMAT = 1
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
@@ -148,9 +150,9 @@ def test_an_interrupted_run_goes_on(walked: Path, tmp_path: Path, monkeypatch: p
             patch.setattr(DatasetFolder, "_write_manifest", refuse)
             with pytest.raises(StoreError):
                 files(project).write(tmp_path / "out")
-        stood = json.loads((tmp_path / "out/dataset.json").read_text())["parts"] if at else []
+        stood = json.loads((tmp_path / "out/_dataset.json").read_text())["parts"] if at else []
         before = {part["name"]: (tmp_path / "out" / part["name"]).stat().st_ino for part in stood}
-        for name in (".part-000002.parquet.tmp", ".dataset.json.tmp"):
+        for name in (".part-000002.parquet.tmp", "._dataset.json.tmp"):
             (tmp_path / "out" / name).write_text("cut sho")
         report = files(project).write(tmp_path / "out")
         whole = files(project).write(tmp_path / "whole")
@@ -159,16 +161,21 @@ def test_an_interrupted_run_goes_on(walked: Path, tmp_path: Path, monkeypatch: p
     assert {name: (tmp_path / "out" / name).stat().st_ino for name in before} == before
     assert shown(written(tmp_path / "out")) == shown(written(tmp_path / "whole"))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "dataset.json",
+        "_dataset.json",
         *(f"part-{i:06d}.parquet" for i in range(3)),
     ]
+
+
+def test_the_folder_is_a_table_for_pyarrow_and_pandas(walked: Path, tmp_path: Path) -> None:
+    report = done(*words(walked, walked / PAYMENTS, tmp_path / "out"), "--json")
+    assert pads.dataset(tmp_path / "out").count_rows() == len(pd.read_parquet(tmp_path / "out")) == report["rows"]
 
 
 def test_other_folders_are_left_alone(walked: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     (tmp_path / "odd").mkdir()
-    (tmp_path / "odd/dataset.json").write_text("[]")
+    (tmp_path / "odd/_dataset.json").write_text("[]")
     for name in ("done", "robbed"):
         done(*words(walked, walked / PAYMENTS, tmp_path / name))
     (tmp_path / "robbed/part-000000.parquet").unlink()

@@ -42,7 +42,7 @@ def _cases(*words: str, folder: str = _ROWS, added: tuple[str, ...] = ()) -> tup
 
 
 CASES: tuple[Case, ...] = (
-    *_cases(*_DATASET, added=("elsewhere/dataset.json",)),  # without parts; the next run continues
+    *_cases(*_DATASET, added=("elsewhere/_dataset.json",)),  # without parts; the next run continues
     *_cases("train", "fraud"),
     *_cases("parity"),
     *_cases("status"),
