@@ -193,7 +193,7 @@ lock: $(BIN)/uv  ## pin all requirements again
 	for folder in plugins/gpu/tests plugins/ray/tests plugins/spark/tests; do \
 		$(COMPILE) --no-deps $$folder/requirements.in -o $$folder/requirements.txt || exit 1; \
 	done
-	$(PYTHON) -m tools.sbom requirements.txt sbom.json
+	$(PY) -m tools.sbom requirements.txt sbom.json
 
 audit: python  ## look the locked requirements up in an index of advisories (needs pip-audit and that index)
 	$(PYTHON) -m tools.audit requirements.txt

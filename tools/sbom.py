@@ -1,6 +1,7 @@
 """Writes a bill of materials in CycloneDX 1.6 from locked requirements; equal requirements give equal bytes.
 
-It names no registry and no machine. Run by ``make lock``: ``python -m tools.sbom requirements.txt sbom.json``.
+It names no registry and no machine; licences are those of the installed packages. Run by ``make lock``:
+``python -m tools.sbom requirements.txt sbom.json``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,20 @@ def make_bill(pins: list[Pin], project: str, version: str) -> Mapping[str, Any]:
     }
 
 
+def read_licence(name: str) -> str:
+    """Return the licence that an installed package names, in one line; empty: it names none, or is not installed."""
+    try:
+        facts = metadata(name)
+    except PackageNotFoundError:
+        return ""
+    classifiers = [text.rpartition(" :: ")[2] for text in facts.get_all("Classifier") or () if "License ::" in text]
+    own = {key: " ".join(facts.get_all(key) or ()) for key in ("License-Expression", "License")}
+    texts = [own["License-Expression"], *classifiers, own["License"].partition("\n")[0]]
+    return next((text.strip() for text in texts if text), "")
+
+
 def _component(pin: Pin) -> dict[str, Any]:
+    licence = read_licence(pin.name)
     facts = [("skewless:marker", pin.marker)] if pin.marker else []
     facts += [("skewless:sha256", digest) for digest in pin.hashes]
     return {
@@ -93,6 +108,7 @@ def _component(pin: Pin) -> dict[str, Any]:
         "name": pin.name,
         "version": pin.version,
         "purl": pin.purl,
+        **({"licenses": [{"license": {"name": licence}}]} if licence else {}),
         "properties": [{"name": name, "value": value} for name, value in facts],
     }
 

@@ -1,0 +1,46 @@
+"""The page of dependencies has a line for each package of the pyprojects, and the bill of materials its licence."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+
+from tests.worlds.requirements import ROOT
+from tools.changed_plugins import plugins
+from tools.sbom import read_licence
+
+ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+PAGE = ROOT / "docs" / "dependencies.md"
+
+
+def direct_names() -> set[str]:
+    names = set[str]()
+    for folder in (ROOT, *plugins()):
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for listed in (project.get("dependencies", ()), *project.get("optional-dependencies", {}).values()):
+            names |= {match[0].lower().replace("_", "-") for text in listed if (match := NAME.match(text))}
+    return {name for name in names if not name.startswith("skewless")}
+
+
+def test_the_page_has_a_line_for_each_direct_dependency() -> None:
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    assert sorted(row[0] for row in rows) == sorted(direct_names())
+    assert len({tuple(row[1:]) for row in rows}) > len(rows) / 2
+
+
+@pytest.mark.parametrize("name", ["feast", "duckdb", "redis", "lightgbm"])
+def test_a_licence_is_read_from_the_package(name: str) -> None:
+    assert re.search("Apache|MIT", read_licence(name))
+    assert read_licence(f"no-such-{name}") == ""
+
+
+def test_each_installed_component_has_its_licence_and_hashes() -> None:
+    components = json.loads((ROOT / "sbom.json").read_text(encoding="utf-8"))["components"]
+    without = [item["name"] for item in components if "licenses" not in item and read_licence(item["name"])]
+    assert without == []
+    assert sum("licenses" in item for item in components) > 0.9 * len(components)
+    assert all(any(fact["name"] == "skewless:sha256" for fact in item["properties"]) for item in components)
