@@ -25,6 +25,14 @@ BUNDLE_SETTINGS = (
     *("feature_timeout_ms", "deadline_ms", "feature_cache_ms", "prediction_cache", "second_runtime"),
     *("breaker_failures", "breaker_seconds", "skew_limit_ms", "log_flush_seconds", "log_capacity"),
 )
+# The settings that all hosts of a project must have equally, see docs/several-machines.md.
+SHARED_SETTINGS = (
+    *("database_url", "storage_url", "redis_url", "stream_url", "stream_partitions", "stream_keep", "clock", "kafka"),
+    *("schema_registry", "sink_hosts", "trusted_keys", "approvals", "auth", "token_issuers", "token_audience"),
+    *("token_algorithms", "token_keys_url", "token_keys_hours", "token_leeway_seconds", "token_scope_claim"),
+    *("token_scope_names", "token_model_claim", "token_rate", "rate_limit", "keep_versions", "retire_hours"),
+    *("keep_runs_days", "keep_predictions_days", "keep_quarantine_days", "event_bytes", "strict"),
+)
 Platform: TypeAlias = Literal["none", "kserve", "sagemaker", "vertex", "azure"]
 _PREFIX = "skewless_"
 _MOST_BUNDLE_BYTES = 64 << 20

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from skewless.contract.settings import SECRETS
+from skewless.contract.settings import SECRETS, Settings
 from skewless.infra.platform.access.audit import AuditLog
 from skewless.infra.platform.storage.documents import Records
 from skewless.infra.platform.telemetry.redaction import display_url
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+SETTINGS = "settings"  # records by host
 _RUN = "SKEWLESS_RUN"  # set by the scheduler, whose ledger has its runs
 # The keys of an erased entity must not outlive it; the others are callbacks and switches.
 _UNTOLD = {"entity", "values", "dry_run", "self", "project"}
@@ -68,10 +69,7 @@ def audited(
 def record_settings(project: Workspace) -> None:
     """Record which settings of this machine have changed since a process last started here; no secret is recorded."""
     host, database = socket.gethostname(), project.state.database
-    now = {
-        name: _show_setting(name, value) for name, value in project.settings.model_dump(exclude_defaults=True).items()
-    }
-    records = Records(database, "settings")
+    now, records = show_settings(project.settings), Records(database, SETTINGS)
     latest = records.latest(host)
     before: dict[str, str] = {} if latest is None else latest[1]
     if before != now:
@@ -80,6 +78,11 @@ def record_settings(project: Workspace) -> None:
             records.add(host, now)
             details = [{"path": name, "before": before.get(name), "after": now.get(name)} for name in changed]
             result["changes"] = [{"action": "change", "kind": "settings", "name": host, "details": details}]
+
+
+def show_settings(settings: Settings) -> dict[str, str]:
+    """Return the settings that are not the defaults, as text without secrets."""
+    return {name: _show_setting(name, value) for name, value in settings.model_dump(exclude_defaults=True).items()}
 
 
 def _show_setting(name: str, value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.platform.telemetry.port import report_metrics
 from skewless.infra.reads.online.store import open_online_store
+from skewless.operations.audited import record_settings
 from skewless.operations.data.decision_port import find_decisions, require_decisions
 from skewless.workspace import Workspace
 
@@ -171,6 +172,9 @@ def stream(
     if group is None:
         return []
     with closing(group), report_metrics(group.collect):
+        with suppress(StoreError):  # the worker waits for its database
+            if not until_idle:
+                record_settings(project)
         if metrics_port is not None:
             serve_metrics(group, project.settings.metrics_host, metrics_port, "--metrics-port")
         group.start()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
+from skewless.contract.settings import SHARED_SETTINGS, Settings
+from skewless.infra.platform.host.processes import ProcessRecord, read_processes, send_heartbeats
 from skewless.infra.platform.storage import project_state
 from skewless.infra.platform.storage.database import Database
+from skewless.infra.platform.storage.documents import Records
 from skewless.infra.platform.storage.objects import FolderStorage
+from skewless.operations.audited import SETTINGS, record_settings, show_settings
+from skewless.operations.health.checkup.project import check_hosts
 from skewless.project import Project
 from tests.worlds.windowed import write_repo
 
@@ -86,3 +95,55 @@ def test_a_local_project_has_no_place(tmp_path: Path) -> None:
         project.apply()
         assert isinstance(project.state.storage, FolderStorage)
         assert not (project.state.folder / "place").exists()
+
+
+@contextmanager
+def living_server(project: Project, name: str) -> Iterator[None]:
+    """Send the heartbeats of a server on a host with this name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: name)
+        record = ProcessRecord(project.state, "server")
+    with send_heartbeats(record, lambda: "", dict):
+        end = time.monotonic() + 30.0
+        while all(item.host != name for item in read_processes(project.state)):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        yield
+
+
+def test_the_doctor_names_each_living_host_with_other_settings(
+    tmp_path: Path, shared_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong: dict[str, str | int] = {"auth": "required", "token_rate": 7, "port": 81, "signing_key": "own.pem"}
+    with (
+        host(tmp_path, "first", **shared_settings) as first,
+        host(tmp_path, "other", **shared_settings, **wrong) as other,
+    ):
+        for name, project in {"web1": first, "web2": other, "gone": other}.items():
+            monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+            record_settings(project)
+        monkeypatch.setattr(socket, "gethostname", lambda: "here")
+        with living_server(first, "web1"), living_server(other, "web2"), living_server(first, "here"):
+            findings = {item.name: item for item in check_hosts(first.state, first.settings)}
+        assert {name: item.verdict for name, item in findings.items()} == {"host web1": "ok", "host web2": "warn"}
+        assert findings["host web2"].detail == "has other settings than this host: auth, token_rate"
+        assert list(check_hosts(first.state, first.settings)) == []  # no other host lives
+
+
+def test_each_shared_setting_is_compared_and_no_other(tmp_path: Path, shared_settings: dict[str, str]) -> None:
+    with host(tmp_path, "first", **shared_settings) as project, living_server(project, "web2"):
+        (finding,) = check_hosts(project.state, project.settings)
+        assert (finding.verdict, finding.detail) == ("warn", "has not recorded its settings")
+        for name in Settings.model_fields:
+            told = {**show_settings(project.settings), name: "another value"}
+            Records(project.state.database, SETTINGS).add("web2", told)
+            (finding,) = check_hosts(project.state, project.settings)
+            differs = finding.detail.partition(": ")[2]
+            assert differs == (name if name in SHARED_SETTINGS else "")
+
+
+def test_a_local_project_compares_no_host(tmp_path: Path) -> None:
+    with host(tmp_path, "first") as project:
+        project.apply()
+        with living_server(project, "web2"):
+            assert list(check_hosts(project.state, project.settings)) == []

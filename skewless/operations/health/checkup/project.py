@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,12 +13,15 @@ from typing import NamedTuple
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
+from skewless.contract.settings import SHARED_SETTINGS, Settings
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.spool import CORRUPT
 from skewless.infra.platform.host.processes import Process, read_processes
+from skewless.infra.platform.storage.documents import Records
 from skewless.infra.platform.storage.package_folder import PackageFolder
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.operations.audited import SETTINGS, show_settings
 from skewless.operations.health.finding import CheckFinding, bad, doubt, from_error, good
 from skewless.operations.health.server_status import read_server_problems
 from skewless.operations.health.status import plan_state
@@ -90,6 +94,26 @@ def judge_processes(
             )
         )
     return findings
+
+
+def check_hosts(state: ProjectState, settings: Settings) -> Iterator[CheckFinding]:
+    """Yield for each other host with a living process whether the settings that must be equal are those of this one."""
+    if not state.is_shared or not state.database.exists():
+        return
+    try:
+        now_s, own, records = state.database.now_us() / 1e6, show_settings(settings), Records(state.database, SETTINGS)
+        hosts = {item.host for item in read_processes(state) if not item.is_silent(now_s)} - {socket.gethostname()}
+        for host in sorted(hosts):
+            name, latest = f"host {host}", records.latest(host)
+            if latest is None:
+                yield doubt(name, "has not recorded its settings", "run doctor again when its processes are ready")
+            elif names := [item for item in SHARED_SETTINGS if own.get(item) != latest[1].get(item)]:
+                fix = "set them equally on all hosts, then start the processes of the wrong host again"
+                yield doubt(name, f"has other settings than this host: {', '.join(names)}", fix)
+            else:
+                yield good(name, "has the shared settings of this host")
+    except StoreError as error:
+        yield from_error("hosts", error)
 
 
 def check_server(url: str) -> list[CheckFinding]:
