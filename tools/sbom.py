@@ -87,14 +87,14 @@ def make_bill(pins: list[Pin], project: str, version: str) -> Mapping[str, Any]:
 
 
 def read_licence(name: str) -> str:
-    """Return the licence that an installed package names, in one line; empty: it names none, or is not installed."""
+    """Return the licences that an installed package names, in one line; empty: it names none, or is not installed."""
     try:
         facts = metadata(name)
     except PackageNotFoundError:
         return ""
     classifiers = [text.rpartition(" :: ")[2] for text in facts.get_all("Classifier") or () if "License ::" in text]
     own = {key: " ".join(facts.get_all(key) or ()) for key in ("License-Expression", "License")}
-    texts = [own["License-Expression"], *classifiers, own["License"].partition("\n")[0]]
+    texts = [own["License-Expression"], ", ".join(classifiers), own["License"].partition("\n")[0]]
     return next((text.strip() for text in texts if text), "")
 
 

@@ -32,6 +32,18 @@ def test_the_page_has_a_line_for_each_direct_dependency() -> None:
     assert len({tuple(row[1:]) for row in rows}) > len(rows) / 2
 
 
+def licences(text: str) -> set[str]:
+    return set(re.findall(r"Apache|MIT|BSD|MPL|LGPL|(?<!L)GPL|CC0|PSF|ISC|Zlib", text))
+
+
+def test_the_licence_of_each_line_is_that_of_the_installed_package() -> None:
+    rows = {row[0]: row[4] for row in ROW.findall(PAGE.read_text(encoding="utf-8"))}
+    installed = {name: licences(read_licence(name)) for name in rows}
+    named = {name: found for name, found in installed.items() if found}
+    assert {name: licences(rows[name]) for name in named} == named
+    assert len(named) > 0.85 * len(rows)
+
+
 @pytest.mark.parametrize("name", ["feast", "duckdb", "redis", "lightgbm"])
 def test_a_licence_is_read_from_the_package(name: str) -> None:
     assert re.search("Apache|MIT", read_licence(name))
