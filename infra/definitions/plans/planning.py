@@ -174,7 +174,7 @@ class Planner:
         return replace(report, applied=True)
 
     def _record_shared(self) -> None:
-        storage = self.state.storage if self.state.is_shared else None
+        storage = self.state.storage if self.state.storage_url is not None else None
         record_shared(self.state.database, storage, self.settings.stream_partitions)
 
     def _is_applied(self, compiled: CompiledRepo, applied: AppliedPlan) -> bool:

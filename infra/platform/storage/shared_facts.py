@@ -22,7 +22,7 @@ def record_shared(database: Database, storage: ObjectStorage | None, stream_part
     """Record what the hosts share, as this host has it.
 
     Args:
-        storage: None: the storage is the state folder, as the database is.
+        storage: None: the storage is the state folder.
 
     Raises:
         StoreError: the database or the storage is unavailable.
