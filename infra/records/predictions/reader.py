@@ -16,7 +16,7 @@ import pyarrow as pa
 from skewless.contract.arrow_numbers import filled_numbers, int64_array, numbers
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import Versions
-from skewless.contract.status import Int64Array, StatusArray
+from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
@@ -25,6 +25,7 @@ from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.platform.storage.objects import StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.checksum import find_intact
 from skewless.infra.records.predictions.ids import find_id_time
 from skewless.infra.records.predictions.record import Source
 from skewless.infra.records.predictions.segments import (
@@ -68,6 +69,7 @@ class LoggedPredictions:
         inputs: JSON text of each caller's inputs.
         score: shape ``(n,)``: the largest of the outputs.
         scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
+        intact: whether each row has the checksum of its columns.
         roles: role of the version: it served the prediction, or scored it as a shadow.
         actions: the decision about each; None: there is none.
         propensities: probability of each action; NaN: the model did not explore.
@@ -93,7 +95,7 @@ class LoggedPredictions:
     score: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
     roles: Sequence[Role]
-    checksums: Int64Array
+    intact: BoolArray
     actions: Sequence[str | None]
     propensities: npt.NDArray[np.float64]
     reasons: Sequence[Sequence[str] | None]
@@ -241,7 +243,7 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         score=score,
         scores=score if table["scores"].null_count == n else decode_matrix(table["scores"]),
         roles=table["role"].to_pylist(),
-        checksums=numbers(table["checksum"]),
+        intact=find_intact(table),
         actions=table["action"].to_pylist(),
         propensities=filled_numbers(table["propensity"], np.nan),
         reasons=table["reasons"].to_pylist(),

@@ -16,8 +16,9 @@ from skewless.infra.platform.host.priority import lower_priority
 from skewless.infra.platform.storage.durable import error_text, make_folder, write_durable
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.records.predictions.batches import ConstantColumns, to_batch
+from skewless.infra.records.predictions.checksum import seal_rows
 from skewless.infra.records.predictions.record import PredictionBatch
-from skewless.infra.records.predictions.segments import SCHEMA
+from skewless.infra.records.predictions.segments import CONTENT
 
 _FLUSH_ROWS = 20_000
 _log = EventLogger()
@@ -127,7 +128,8 @@ class PredictionWriter:
         rows = sum(len(record.ids) for records in queue.values() for record in records)
         error: StoreError | None = None
         try:
-            table = pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA)
+            rows_of_file = pa.Table.from_batches(list(_drain_batches(queue)), schema=CONTENT)
+            table = seal_rows(rows_of_file, self._spool.next_name)
             self._spool.store(table["t"][0].as_py(), table)
             self._set_problem(None)
             error = self._report_stored()
