@@ -55,7 +55,7 @@ def doubled() -> Any:  # noqa: ANN401 - a function, whose text Feast keeps
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[list[ConformanceProject]]:
+def typed_stores(tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[list[ConformanceProject]]:
     """The same definitions and sources on our stores and on Feast's, materialized in each."""
     projects = []
     for more in ({}, FEAST):
@@ -81,15 +81,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory, valkey: Node) -> Iterator[l
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_history_has_the_types_of_feast(stores: list[ConformanceProject], name: str) -> None:
-    ours, feast = (project.offline([f"v_{name}:x"], asked(2, 9, 1)).sort_by("user_id") for project in stores)
+def test_a_history_has_the_types_of_feast(typed_stores: list[ConformanceProject], name: str) -> None:
+    ours, feast = (project.offline([f"v_{name}:x"], asked(2, 9, 1)).sort_by("user_id") for project in typed_stores)
     assert ours["x"].type == (pa.float64() if name in DECLARED else feast["x"].type)
     assert ours["x"].is_null().to_pylist() == feast["x"].is_null().to_pylist() == [False, False, True]
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - NEVER_MATERIALIZED))
-def test_an_online_read_has_the_types_of_feast(stores: list[ConformanceProject], name: str) -> None:
-    answers = [project.store.get_online_features([f"v_{name}:x"], users_of(1, 2, 9)) for project in stores]
+def test_an_online_read_has_the_types_of_feast(typed_stores: list[ConformanceProject], name: str) -> None:
+    answers = [project.store.get_online_features([f"v_{name}:x"], users_of(1, 2, 9)) for project in typed_stores]
     ours, feast = ([type(value) for value in answer.to_dict()["x"]] for answer in answers)
     assert ours == feast
     dtypes = [str(answer.to_df()["x"].dtype) for answer in answers]
@@ -97,18 +97,18 @@ def test_an_online_read_has_the_types_of_feast(stores: list[ConformanceProject],
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_MATERIALIZED))
-def test_the_stores_of_feast_reject_the_other_types(stores: list[ConformanceProject], name: str) -> None:
+def test_the_stores_of_feast_reject_the_other_types(typed_stores: list[ConformanceProject], name: str) -> None:
     with pytest.raises((TypeError, AssertionError, pa.ArrowInvalid)):
-        stores[1].store.materialize(ago(days=1), ago(), [f"v_{name}"])
+        typed_stores[1].store.materialize(ago(days=1), ago(), [f"v_{name}"])
 
 
-def test_a_history_has_the_value_of_the_online_read(stores: list[ConformanceProject]) -> None:
+def test_a_history_has_the_value_of_the_online_read(typed_stores: list[ConformanceProject]) -> None:
     for name in ("float32_of_double", "list_a", "list_n"):
-        (offline,) = stores[0].offline([f"v_{name}:x"], asked(1))["x"].to_pylist()
-        assert str(offline) == str(stores[0].online([f"v_{name}:x"], users_of(1))["x"][0])
+        (offline,) = typed_stores[0].offline([f"v_{name}:x"], asked(1))["x"].to_pylist()
+        assert str(offline) == str(typed_stores[0].online([f"v_{name}:x"], users_of(1))["x"][0])
 
 
-def test_an_on_demand_view_is_materialized_from_float32(stores: list[ConformanceProject]) -> None:
-    ours, feast = (project.online(["computed:double"], users_of(1, 2))["double"] for project in stores)
+def test_an_on_demand_view_is_materialized_from_float32(typed_stores: list[ConformanceProject]) -> None:
+    ours, feast = (project.online(["computed:double"], users_of(1, 2))["double"] for project in typed_stores)
     assert ours == pytest.approx(feast, rel=1e-6)
     assert ours == [2.0, 0.0]
