@@ -27,24 +27,24 @@ class Inventory:
     Args:
         missing: rows of files of which the log has other rows.
         files: names of files of which the log has no row, although it has earlier and later files of their server.
-        doubled: rows that the log has more than once, each repetition counted.
+        duplicates: rows that the log has more than once, each repetition counted.
     """
 
     missing: int = 0
     files: tuple[str, ...] = ()
-    doubled: int = 0
+    duplicates: int = 0
 
     @property
     def is_complete(self) -> bool:
         """Return whether the log has each row once."""
-        return not (self.missing or self.files or self.doubled)
+        return not (self.missing or self.files or self.duplicates)
 
     def lines(self) -> list[str]:
         """Return the differences as text."""
         texts = [
             (self.missing, "predictions are missing: another row of their file is in the log"),
             (len(self.files), f"files of predictions are missing: {', '.join(self.files[:3])}"),
-            (self.doubled, "predictions are in the log more than once"),
+            (self.duplicates, "predictions are in the log more than once"),
         ]
         return [f"  {count:,} {text}" for count, text in texts if count]
 
@@ -63,15 +63,14 @@ def take_inventory(log: PredictionLog, database: Database, *, is_whole: bool) ->
     found = log.query_rows(_QUERY, {})
     if not found.num_rows:
         return Inventory()
-    erased = ErasedPredictions(database)
+    erased = ErasedPredictions(database).counts()
     names, sizes, distinct, counts = (column.to_pylist() for column in found.columns)
-    known = {name: erased.count(name) for name in names}
-    missing = sum(max(n - each - known[name], 0) for name, n, each in zip(names, sizes, distinct, strict=True))
+    missing = sum(max(n - each - erased.get(name, 0), 0) for name, n, each in zip(names, sizes, distinct, strict=True))
     files = _find_gaps(names, ShippedFiles(database), erased) if is_whole else ()
-    return Inventory(missing=missing, files=tuple(files), doubled=sum(counts) - sum(distinct))
+    return Inventory(missing=missing, files=tuple(files), duplicates=sum(counts) - sum(distinct))
 
 
-def _find_gaps(names: Iterable[str], shipped: ShippedFiles, erased: ErasedPredictions) -> Iterable[str]:
+def _find_gaps(names: Iterable[str], shipped: ShippedFiles, erased: Mapping[str, int]) -> Iterable[str]:
     present: Mapping[str, set[int]] = defaultdict(set)
     for name in names:
         if (match := _FILE.fullmatch(name)) is not None:
@@ -79,5 +78,5 @@ def _find_gaps(names: Iterable[str], shipped: ShippedFiles, erased: ErasedPredic
     for writer, numbers in sorted(present.items()):
         for number in sorted(set(range(min(numbers), max(numbers))) - numbers):
             name = f"{writer}-{number:06d}"
-            if not shipped.is_new(writer, number) and not erased.count(name):
+            if not shipped.is_new(writer, number) and name not in erased:
                 yield name

@@ -159,19 +159,14 @@ def compare_bits(
     _compare_plans(model, logged, findings)
     different = ~equal_bits(logged.vectors, recomputed.matrix)
     wrong_score = ~_equal_scores(logged, recomputed)
-    altered = ~logged.intact
     for i in np.flatnonzero(different.any(axis=1)).tolist():
         for column in np.flatnonzero(different[i]).tolist():
-            # The checksum comes first: a record that was altered later proves nothing about serving.
-            cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, logged, different[i], column)
+            cause = _value_cause(model, logged, different[i], column)
             detail = f"{logged.vectors[i, column]!r} logged, {recomputed.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
     equal_vectors = ~different.any(axis=1)
-    for i in np.flatnonzero(altered & equal_vectors).tolist():
-        detail = f"{logged.scores[i].tolist()} logged, {recomputed.scores[i].tolist()} recomputed"
-        findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
     # Another vector explains another score, so the score counts only where the vectors are equal.
-    score_rows = np.flatnonzero(wrong_score & equal_vectors & ~altered)
+    score_rows = np.flatnonzero(wrong_score & equal_vectors)
     if score_rows.size:
         _add_score_findings(model, logged, recomputed, score_rows, findings)
 

@@ -159,7 +159,7 @@ class ReplayReport:
     changing: int = 0
     saw_old: int = 0
     saw_new: int = 0
-    inventory: Inventory = Inventory()
+    inventory: Inventory = field(default_factory=Inventory)
     training: dict[str, TrainingGap] = field(
         default_factory=lambda: {"knowledge": TrainingGap(), "event_time": TrainingGap()}
     )
@@ -198,7 +198,7 @@ class ReplayReport:
             "erased": self.erased,
             "missing": self.inventory.missing,
             "missing_files": list(self.inventory.files),
-            "doubled": self.inventory.doubled,
+            "duplicates": self.inventory.duplicates,
             "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
             "examples": [asdict(item) for item in self.findings.examples],
             "status": {view: dict(counts) for view, counts in self.status.items()},

@@ -1,6 +1,6 @@
 """Seals rows of the prediction log: their places in the file that a server wrote, and a checksum of all their columns.
 
-A checksum takes a few numpy operations for each column, and no Python code per row. Each value becomes words of 64 bits.
+A checksum takes a few numpy operations for each column, and no Python code per row. A value becomes words of 64 bits.
 Each word is mixed with its place in the value, and their sum is mixed with the place of the value in its parent: the
 list, the struct or the row.
 """
@@ -63,7 +63,7 @@ def _words(column: pa.Array | pa.ChunkedArray) -> _Words:
         return np.full(len(column), _NULL)
     if pa.types.is_struct(kind):
         fields = np.stack([_words(column.field(i)) for i in range(kind.num_fields)], axis=1)
-        words = _mixed(fields, np.arange(kind.num_fields)).sum(axis=1, dtype=np.uint64)
+        words: _Words = _mixed(fields, np.arange(kind.num_fields)).sum(axis=1, dtype=np.uint64)
     elif pa.types.is_list(kind):
         words = _list_words(column)
     elif pa.types.is_string(kind):
@@ -93,7 +93,7 @@ def _number_words(column: pa.Array) -> _Words:
     if pa.types.is_floating(column.type):
         values = values.astype(np.float64)
         values[np.isnan(values)] = np.nan
-        return values.view(np.uint64)
+        return np.asarray(values.view(np.uint64))
     return values.astype(np.int64).view(np.uint64)
 
 

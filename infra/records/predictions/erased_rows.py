@@ -16,7 +16,7 @@ class ErasedPredictions:
         self._documents = Documents(database, "erased_predictions")
 
     def add(self, rows: Iterable[tuple[str, int]]) -> None:
-        """Record rows, each as its file and its place; those that are recorded already count once."""
+        """Record rows, each as its file and its place; a recorded one is not recorded twice."""
         places: Mapping[str, set[int]] = defaultdict(set)
         for file, row in rows:
             places[file].add(row)
@@ -24,6 +24,6 @@ class ErasedPredictions:
             with self._documents.edit(file, []) as known:
                 known[:] = sorted({*known, *found})
 
-    def count(self, file: str) -> int:
-        """Return the number of erased rows of a file."""
-        return len(self._documents.get(file) or ())
+    def counts(self) -> dict[str, int]:
+        """Return the number of erased rows of each file that had some."""
+        return {file: len(places) for file, places in self._documents.list_all().items()}
