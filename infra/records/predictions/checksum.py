@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array, numbers, typed_array
+from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array, numbers
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.records.predictions.segments import CONTENT, SCHEMA
+from skewless.infra.records.predictions import batches
+from skewless.infra.records.predictions.segments import SCHEMA
 
 _Words = npt.NDArray[np.uint64]
 
@@ -28,11 +29,26 @@ _BYTES = 8  # of a word
 
 def seal_rows(rows: pa.Table, file: str) -> pa.Table:
     """Return rows of ``CONTENT`` as rows of ``SCHEMA``: sealed as all rows of a file, in their order."""
-    n = rows.num_rows
-    for name, values in (("row", np.arange(n)), ("rows", np.full(n, n))):
-        rows = rows.append_column(name, int64_array(values).cast(pa.int32()))
-    rows = rows.add_column(len(CONTENT), "file", typed_array([file] * n, pa.string()))
-    return rows.append_column("checksum", int64_array(row_checksums(rows)))
+    sealed: list[pa.RecordBatch] = []
+    for batch in rows.to_batches():
+        sealed.append(seal_batch(batch, file, first=sum(map(len, sealed)), rows=len(rows)))
+    return pa.Table.from_batches(sealed, SCHEMA)
+
+
+def seal_batch(batch: pa.RecordBatch, file: str, *, first: int, rows: int) -> pa.RecordBatch:
+    """Return rows of ``CONTENT`` as rows of ``SCHEMA``.
+
+    Args:
+        batch: the rows.
+        file: in which they are written.
+        first: place of the first of them in it.
+        rows: number of rows of the file.
+    """
+    n = len(batch)
+    places = [np.arange(first, first + n, dtype=np.int32), np.full(n, rows, np.int32)]
+    columns = [*batch.columns, batches.repeat_words([file], n), *map(batches.numbers, places)]
+    unsealed = pa.RecordBatch.from_arrays(columns, SCHEMA.names[:-1])
+    return pa.RecordBatch.from_arrays([*columns, int64_array(row_checksums(unsealed))], schema=SCHEMA)
 
 
 def find_intact(rows: pa.Table) -> BoolArray:
@@ -54,20 +70,24 @@ def row_checksums(rows: pa.Table | pa.RecordBatch) -> Int64Array:
     return np.asarray(_mixed(words, np.arange(words.shape[1])).sum(axis=1, dtype=np.uint64).view(np.int64))
 
 
-def _words(column: pa.Array | pa.ChunkedArray) -> _Words:
-    """Return one word for each value."""
+def _words(column: pa.Array | pa.ChunkedArray, period: int = 1) -> _Words:
+    """Return one word for each value.
+
+    Args:
+        period: number of values after which texts may repeat, as names of models and views do: that is faster.
+    """
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([np.empty(0, np.uint64), *map(_words, column.chunks)])
     kind = column.type
     if column.null_count == len(column):
         return np.full(len(column), _NULL)
     if pa.types.is_struct(kind):
-        fields = np.stack([_words(column.field(i)) for i in range(kind.num_fields)], axis=1)
+        fields = np.stack([_words(column.field(i), period) for i in range(kind.num_fields)], axis=1)
         words: _Words = _mixed(fields, np.arange(kind.num_fields)).sum(axis=1, dtype=np.uint64)
     elif pa.types.is_list(kind):
         words = _list_words(column)
     elif pa.types.is_string(kind):
-        words = _text_words(column)
+        words = _text_words(column, period)
     else:
         words = _number_words(column)
     if column.null_count:
@@ -99,31 +119,38 @@ def _number_words(column: pa.Array) -> _Words:
 
 def _list_words(column: pa.ListArray) -> _Words:
     ends = _ends(column.buffers()[1], column)
-    values = column.values.slice(int(ends[0]), int(ends[-1] - ends[0]))
-    return _sums(_words(values), np.diff(ends))
+    values, counts = column.values.slice(int(ends[0]), int(ends[-1] - ends[0])), np.diff(ends)
+    return _sums(_words(values, int(counts[0]) or 1), counts)
 
 
-def _text_words(column: pa.StringArray) -> _Words:
+def _text_words(column: pa.StringArray, period: int = 1) -> _Words:
     _, offsets, data = column.buffers()
     ends = _ends(offsets, column)
-    content = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    content, lengths = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]], np.diff(ends)
+    if not len(lengths) % period and (lengths[period:] == lengths[:-period]).all():
+        size = int(ends[period] - ends[0])
+        if (content[size:] == content[: len(content) - size]).all():
+            first = _repeated_words(content[:size].tobytes(), tuple(lengths[:period].tolist()))
+            return np.tile(first, len(lengths) // period)
+    return _sum_bytes(content, lengths)
+
+
+@lru_cache(1_000)
+def _repeated_words(content: bytes, lengths: tuple[int, ...]) -> _Words:
+    return _sum_bytes(np.frombuffer(content, np.uint8), np.array(lengths))
+
+
+def _sum_bytes(content: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> _Words:
+    """Return one word for each text, of their bytes end to end."""
     padded = np.concatenate([content, np.zeros(_BYTES, np.uint8)])
-    lengths = np.diff(ends)
-    if len(lengths) > 1 and (lengths == lengths[0]).all() and (content[lengths[0] :] == content[: -lengths[0]]).all():
-        return np.full(len(lengths), _text_word(content[: lengths[0]].tobytes()))  # one text, as names of models are
-    counts = -(-lengths // _BYTES)
+    counts, starts = -(-lengths // _BYTES), np.cumsum(lengths) - lengths
     at = _BYTES * _places(counts)
     at_byte: _Words = np.ndarray((len(content) + 1,), "<u8", padded, strides=(1,))
-    words = at_byte[at + np.repeat(ends[:-1] - ends[0], counts)]
+    words = at_byte[at + np.repeat(starts, counts)]
     # The last word of a text has bytes of the next one, which do not count.
     excess = np.clip(at + _BYTES - np.repeat(lengths, counts), 0, _BYTES - 1).astype(np.uint64) * np.uint64(8)
     words <<= excess
     return _mixed(_sums(words, counts), lengths)
-
-
-@lru_cache(1_000)
-def _text_word(text: bytes) -> np.uint64:
-    return np.uint64(_text_words(typed_array([text], pa.binary()))[0])
 
 
 def _ends(offsets: pa.Buffer, column: Any) -> npt.NDArray[np.int64]:  # noqa: ANN401 - Arrow's array types
