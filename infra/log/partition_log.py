@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import Catalog, End, Segment, moved_error
+from skewless.infra.log.catalog import LOG_FOLDERS, Catalog, End, Segment, moved_error
+from skewless.infra.log.holes import check_holes
 from skewless.infra.log.log_columns import (
     INGEST,
     KNOWN_AT,
@@ -109,8 +110,12 @@ class PartitionLog:
         return self._schema
 
     def segments(self, first: int = 0, last: int | None = None) -> list[Segment]:
-        """Return the segments with positions ``first`` to ``last``, both included, in order; None: to the end."""
-        return self.catalog.segments(self.partition, first, last)
+        """Return the segments with positions ``first`` to ``last``, both included, in order; None: to the end.
+
+        Raises:
+            StoreError: no segment has some of the rows, or the database is unavailable.
+        """
+        return self._check_holes(self.catalog.segments(self.partition, first, last), first)
 
     def files(self, first: int = 0) -> list[str]:
         """Return local files with the positions from ``first`` on; they stay until this process ends.
@@ -118,10 +123,11 @@ class PartitionLog:
         Their columns differ: merged files have ``__known_at``, and newer files may have more columns.
 
         Raises:
-            StoreError: a file is missing, truncated or altered.
+            StoreError: a file is missing, truncated or altered, or no segment has some of the rows.
         """
         register_reader(self._database)
-        return self.local_files(self.segments(first))
+        last = self.next_seq() - 1
+        return self.local_files(self._check_holes(self.segments(first), first, last))
 
     def local_files(self, segments: Sequence[Segment]) -> list[str]:
         """Return the local files of segments; a process that uses them later has to register as a reader before."""
@@ -216,13 +222,13 @@ class PartitionLog:
                 int64 microseconds, null if not recorded. None: all columns without ``__known_at``.
 
         Raises:
-            StoreError: a segment is missing, truncated or altered.
+            StoreError: a segment is missing, truncated or altered, or no segment has some of the rows.
         """
         end = self.next_seq() - 1
         last = end if last is None else min(last, end)
         schema, position = self._select_schema(columns), max(first, 0)
         while position <= last:
-            for segment in self.segments(position, last):
+            for segment in self._check_holes(self.segments(position, last), position, last):
                 try:
                     for rows in _read_segment(segment, self.storage.local_path(segment.stored), position, last, schema):
                         position += rows.num_rows
@@ -272,6 +278,12 @@ class PartitionLog:
         if values["columns"]:
             self._columns, self._schema = values["columns"], decode_columns(values["columns"])
         return segment
+
+    def _check_holes(self, segments: list[Segment], first: int, last: int | None = None) -> list[Segment]:
+        # Rows of the other logs are removed by their age and by erasures, and their positions count for nothing.
+        if self.partition not in LOG_FOLDERS:
+            check_holes(self.partition, segments, first, last)
+        return segments
 
     def _check_position(self, at: int | None) -> int:
         if self._is_lost:

@@ -247,3 +247,26 @@ def test_1_4_the_content_of_a_file_is_compared_only_if_its_time_has_changed(
     path.touch()
     assert read_batches(state) == expected
     assert [state / name for name in compared] == [path]
+
+
+CATALOG_FAULTS = {
+    "a segment is lost": "DELETE FROM segments WHERE partition = ? AND first_seq = ?",
+    "a segment is shorter": "UPDATE segments SET last_seq = last_seq - 1 WHERE partition = ? AND first_seq = ?",
+    "a segment is longer": "UPDATE segments SET last_seq = last_seq + 1 WHERE partition = ? AND first_seq = ?",
+}
+
+
+@pytest.mark.parametrize("fault", CATALOG_FAULTS)
+@pytest.mark.parametrize("kind", ["batches", "events"])
+def test_1_4_a_hole_in_the_catalog_is_rejected_by_name(
+    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: str
+) -> None:
+    source, _ = written[kind]
+    _, read_log, partition = KINDS[kind]
+    segments = PartitionLog(ProjectState(source), partition).segments()
+    for i, segment in enumerate(segments[:-1] if "longer" in fault else segments):
+        state = copy(source, tmp_path / str(i))
+        state.database.execute(CATALOG_FAULTS[fault], partition, segment.first)
+        with pytest.raises(StoreError, match=rf"log partition '{partition}': has a hole"):
+            read_log(state)
+        assert [finding.detail for finding in check_logs(state) if "has a hole" in finding.detail]

@@ -19,6 +19,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import list_readers
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import PREDICTIONS
 from tests.integration.infra.log_victims import LogVictims
 from tests.integration.infra.partition_logs import (
     PARTITION,
@@ -45,10 +46,11 @@ def test_the_ends_of_the_partitions_of_a_source(log_state: ProjectState) -> None
     assert catalog.last_applied(["events/s/e/0"]) == {"events/s/e/0": -1}
 
 
-def test_expired_segments_are_removed(partition_log: PartitionLog, log_state: ProjectState) -> None:
+def test_expired_segments_are_removed(log_state: ProjectState) -> None:
+    partition_log = opened(log_state, PREDICTIONS)
     for at_us in (10, 20, 30):
         partition_log.append(rows(at_us).append_column(INGEST, pa.array([at_us], pa.int64())))
-    assert partition_log.catalog.remove_before(PARTITION, 30, None) == 2
+    assert partition_log.catalog.remove_before(PREDICTIONS, 30, None) == 2
     assert [segment.at_us for segment in partition_log.segments()] == [30]
     assert (values(partition_log), partition_log.next_seq()) == ([30], 3)
     sweep(log_state)

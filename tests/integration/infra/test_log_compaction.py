@@ -12,6 +12,7 @@ from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.objects import FolderStorage, StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import PREDICTIONS
 from tests.integration.infra.partition_logs import (
     bounds,
     fill,
@@ -127,8 +128,9 @@ def test_4_2_of_two_compactions_one_does_nothing(
 
 
 def test_4_2_a_row_that_expires_during_a_compaction_does_not_come_back(
-    partition_log: PartitionLog, log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+    log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    partition_log = opened(log_state, PREDICTIONS)
     fill(partition_log, 1, 1, 1, known_us=1)
     real = Catalog.replace
 

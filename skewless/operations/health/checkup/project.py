@@ -15,7 +15,8 @@ from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.contract.settings import SHARED_SETTINGS, Settings
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
-from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
+from skewless.infra.log.holes import check_holes
 from skewless.infra.log.spool import CORRUPT
 from skewless.infra.platform.host.processes import Process, read_processes
 from skewless.infra.platform.storage.documents import Records
@@ -177,7 +178,6 @@ def find_problems(item: Process, now_s: float) -> Iterator[ProcessProblem]:
 
 
 _MB = 1_000_000
-_FOLDERS = ("log", "predictions", "outcomes")  # of the objects
 _MOST_READ = 1_000_000_000  # bytes of packages
 _RECENT_US = 3_600_000_000  # an append that runs now may have stored its object already
 _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
@@ -189,7 +189,7 @@ def check_logs(state: ProjectState) -> list[CheckFinding]:
         partitions = Catalog(state.database).partitions()
     except StoreError as error:
         return [from_error("files of logs", error)]
-    kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in _FOLDERS}
+    kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in LOG_FOLDERS}
     findings = [_judge(state, folder, names) for folder, names in kinds.items() if names]
     corrupt = sorted((state / "spool").glob(f"*/*{CORRUPT}"))
     if corrupt:
@@ -227,13 +227,18 @@ def check_package_objects(state: ProjectState) -> list[CheckFinding]:
 
 
 def _folder(partition: str) -> str:
-    return partition if partition in _FOLDERS else "log"
+    return partition if partition in LOG_FOLDERS else "log"
 
 
 def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckFinding:
     name, catalog = f"files of {folder}", Catalog(state.database)
-    segments = [segment for partition in partitions for segment in catalog.segments(partition)]
     try:
+        ends = {partition: catalog.next_seq(partition) - 1 for partition in partitions}
+        listed = {partition: catalog.segments(partition) for partition in partitions}
+        for partition, found in listed.items():
+            if partition not in LOG_FOLDERS:
+                check_holes(partition, found, 0, ends[partition])
+        segments = [segment for found in listed.values() for segment in found]
         for segment in segments:
             state.storage.verify(segment.stored)
         orphans = catalog.find_orphans(state.storage, folder, int(time.time() * 1e6) - _RECENT_US)
