@@ -185,6 +185,11 @@ class ReplayReport:
         return len(self.findings.predictions)
 
     @property
+    def proven(self) -> int:
+        """Return the number of predictions that are proven, bit for bit."""
+        return self.compared - self.different - self.erased
+
+    @property
     def ok(self) -> bool:
         """Return whether every prediction is logged once and proven, except those whose rows were erased."""
         return self.different == 0 and self.inventory.is_complete
@@ -196,6 +201,7 @@ class ReplayReport:
             "given": self.given,
             "different": self.different,
             "erased": self.erased,
+            "proven": self.proven,
             "missing": self.inventory.missing,
             "missing_files": list(self.inventory.files),
             "duplicates": self.inventory.duplicates,
@@ -231,7 +237,10 @@ class ReplayReport:
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
         if self.erased:
-            text.append(f"  {self.erased:,} of them cannot be proven: rows that they may have read were erased")
+            share = f"{self.proven:,} ({self.proven / self.compared:.1%}) are proven"
+            text.append(
+                f"  {self.erased:,} of them cannot be proven: rows that they may have read were erased; {share}"
+            )
         if self.given:
             text.append(f"  {self.given:,} of them came as full vectors: they were scored again without reads")
         text += [f"  {view}: {_shares(counts)}{self._describe_absent(view)}" for view, counts in self.status.items()]

@@ -10,11 +10,13 @@ from skewless.contract.errors import StoreError
 if TYPE_CHECKING:
     from skewless.infra.log.catalog import Segment
 
+# Their rows are never removed: an erased one keeps its position. Those of other logs expire, or are erased as a whole.
+_WITHOUT_HOLES = ("batch/", "events/")
 _FIX = "restore the database from a backup that is older than this, then run skewless recover"
 
 
 def check_holes(partition: str, segments: Sequence[Segment], first: int, last: int | None = None) -> None:
-    """Check that each position from ``first`` to ``last``, both included, is in one segment.
+    """Check that each position from ``first`` to ``last``, both included, is in one segment, if rows are never removed.
 
     Args:
         segments: of the partition, in order: all that have one of the positions.
@@ -23,6 +25,8 @@ def check_holes(partition: str, segments: Sequence[Segment], first: int, last: i
     Raises:
         StoreError: a position is in no segment, or in two.
     """
+    if not partition.startswith(_WITHOUT_HOLES):
+        return
     expected = segments[0].first if segments and segments[0].first <= first else max(first, 0)
     for segment in segments:
         _check(partition, expected, segment.first)

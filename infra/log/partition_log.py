@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import LOG_FOLDERS, Catalog, End, Segment, moved_error
+from skewless.infra.log.catalog import Catalog, End, Segment, moved_error
 from skewless.infra.log.holes import check_holes
 from skewless.infra.log.log_columns import (
     INGEST,
@@ -280,9 +280,7 @@ class PartitionLog:
         return segment
 
     def _check_holes(self, segments: list[Segment], first: int, last: int | None = None) -> list[Segment]:
-        # Rows of the other logs are removed by their age and by erasures, and their positions count for nothing.
-        if self.partition not in LOG_FOLDERS:
-            check_holes(self.partition, segments, first, last)
+        check_holes(self.partition, segments, first, last)
         return segments
 
     def _check_position(self, at: int | None) -> int:

@@ -236,8 +236,7 @@ def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckFind
         ends = {partition: catalog.next_seq(partition) - 1 for partition in partitions}
         listed = {partition: catalog.segments(partition) for partition in partitions}
         for partition, found in listed.items():
-            if partition not in LOG_FOLDERS:
-                check_holes(partition, found, 0, ends[partition])
+            check_holes(partition, found, 0, ends[partition])
         segments = [segment for found in listed.values() for segment in found]
         for segment in segments:
             state.storage.verify(segment.stored)

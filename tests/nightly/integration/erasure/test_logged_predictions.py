@@ -58,6 +58,8 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         project.predict("both", rows[len(SHOPS) :])
         proven = project.replay()
         assert (proven.compared, proven.different, proven.erased) == (2 * after.compared - len(SHOPS), 0, after.erased)
+        assert (after.proven, proven.proven) == (0, len(rows) - len(SHOPS))
+        assert any(f"; {proven.proven} (" in line for line in proven.lines()), proven.lines()
         # Another machine ships its predictions late: the rows that they name are erased.
         spool = prediction_spool(project.state)
         spool.store(NOW, late.cast(SCHEMA))
