@@ -38,6 +38,12 @@ def matches(page: str, path: str) -> bool:
     return re.fullmatch(NAMED.sub("[^/]+", page), path.partition("?")[0]) is not None
 
 
+def twin(path: str) -> str:
+    """Return where the JSON of a page is."""
+    page, mark, query = path.partition("?")
+    return f"{'/index' if page == '/' else page}.json{mark}{query}"
+
+
 def paths(value: str) -> list[str]:
     """Return the path of each page, with a value in its place."""
     return [NAMED.sub(value, page.path) for page in PAGES]
@@ -235,12 +241,16 @@ def test_no_page_names_a_model_to_a_viewer_of_another(place: Sandbox) -> None:
             links = {unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)} - seen
             waiting += sorted(links)
             seen |= links
-            reply = limited.get(path)
-            if reply.status == 200 and named.search(path):
-                # The page repeats what was asked, and is otherwise that of a model that does not exist.
-                absent = limited.get(named.sub("absent", path)).text.replace("absent", "fraud")
-                assert re.sub(r"\d+", "", reply.text) == re.sub(r"\d+", "", absent), path
-            elif reply.status == 200:
-                assert not named.search(reply.text), path
+            statuses = set[int]()
+            for same in {path, path if path.partition("?")[0].endswith(".json") else twin(path)}:
+                reply = limited.get(same)
+                statuses.add(reply.status)
+                if reply.status == 200 and named.search(same):
+                    # The page repeats what was asked, and is otherwise that of a model that does not exist.
+                    absent = limited.get(named.sub("absent", same)).text.replace("absent", "fraud")
+                    assert re.sub(r"\d+", "", reply.text) == re.sub(r"\d+", "", absent), same
+                elif reply.status == 200:
+                    assert not named.search(reply.text), same
+            assert len(statuses) == 1, path
         assert read.keys() >= {page.path for page in PAGES}
         assert len(naming) > len(PAGES) // 2
