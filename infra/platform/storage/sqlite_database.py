@@ -75,6 +75,10 @@ class SqliteDatabase(Database):
         was_replaced, self._identity = self._identity not in {None, identity}, identity
         return was_replaced
 
+    def scrub(self) -> None:
+        """Empty the log of writes, if no other process reads from it; zeros have overwritten deleted values."""
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def now_us(self) -> int:
         """Return the time of this machine, on which all processes are."""
         return time.time_ns() // 1_000
@@ -97,6 +101,7 @@ class SqliteDatabase(Database):
             )
             self._use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
+            connection.execute("PRAGMA secure_delete=ON")  # zeros overwrite deleted values
         return connection
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:

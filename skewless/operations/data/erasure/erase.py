@@ -17,6 +17,7 @@ from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.definitions.plans.retirement import ViewLifecycle
 from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
 from skewless.infra.ingest.streams.backfill import Backfiller
+from skewless.infra.ingest.streams.erased_messages import ErasedMessages, erase_messages
 from skewless.infra.ingest.streams.history_file import file_columns
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import decode_columns
@@ -25,6 +26,7 @@ from skewless.infra.models.rollout.entity_lists import EntityLists
 from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.engines.job import delete_results
 from skewless.infra.reads.offline.changes import count_matching
 from skewless.infra.reads.offline.source_columns import NO_ENTITY
@@ -86,14 +88,33 @@ def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple
 
 _KIND, _BUILDS = "erasures", "builds"
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
-NOT_COVERED = (
-    "backups",
-    "datasets and reports that were written before",
-    "reference rows of packages, which have values and no keys",
-    "the quarantine folder, which keep_quarantine_days empties",
-    "messages that still wait in streams, and predictions that other machines have not shipped",
-    "decisions that sinks have delivered, also the Parquet files of sinks",
-)
+_AGAIN = "then erase again"
+
+
+def _list_remains(project: Workspace, waiting: int) -> list[str]:
+    """Return what an erasure leaves by design: where it is, and until when."""
+    settings, folder = project.settings, project.state / "quarantine"
+    days = f"for {settings.keep_quarantine_days} days" if settings.keep_quarantine_days else "until you delete them"
+    remains = [
+        "backups, bundles, datasets and reports: where they were written, until you delete them; erase after a restore",
+        "models, their statistics and reference rows without keys: in packages, until you delete their versions",
+        f"rejected batches: in {folder} of each machine, {days}",
+        f"predictions and outcomes that servers have not shipped: in their spools, until they are shipped; {_AGAIN}",
+        "decisions that sinks have delivered, also the Parquet files of sinks: until their readers delete them",
+        "former states of windowed views: in the online store, for a minute, until the next housekeeping",
+    ]
+    urls = sorted({display_url(url) for url in (settings.redis_url, settings.stream_url) if url is not None})
+    remains += [f"files and backups of {url}: until BGREWRITEAOF and BGSAVE, and until you delete them" for url in urls]
+    if project.state.database.is_shared:
+        remains.append("write-ahead log and backups of the database: until its server recycles them")
+    if settings.storage_url is not None:
+        where = display_url(settings.storage_url)
+        remains.append(f"old versions of objects in {where}, if it keeps them: until a lifecycle rule deletes them")
+    if any(source.kind == "kafka" for source in project.needed.plan.sources):
+        remains.append("messages in Kafka: until the retention of their topics ends")
+    if waiting:
+        remains.append(f"{waiting:,} messages: in Redis streams, until stream workers have caught up; {_AGAIN}")
+    return remains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +132,8 @@ class ErasureReceipt:
         built: windowed views whose states were built again.
         objects: deleted files of logs.
         waiting: files of logs that other processes still read; `skewless housekeeping` deletes them.
+        messages: deleted from Redis streams.
+        not_covered: what stays by design, where, and until when.
         dry_run: nothing was changed; counts are of what would be.
         error: why the run after an interrupted erasure failed; the entity is erased.
     """
@@ -127,13 +150,14 @@ class ErasureReceipt:
     built: int = 0
     objects: int = 0
     waiting: int = 0
+    messages: int = 0
+    not_covered: Sequence[str] = ()
     dry_run: bool = False
     error: SkewlessError | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the list of what an erasure does not cover."""
-        fields = {name: value for name, value in vars(self).items() if name != "error"}
-        return fields | {"not_covered": list(NOT_COVERED)}
+        """Return plain values."""
+        return {name: value for name, value in vars(self).items() if name != "error"}
 
 
 @audited()
@@ -175,6 +199,7 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         receipt = replace(receipt, error=error)
     if project.settings.redis_url is None:
         project.private.rewrite_file()
+    project.state.database.scrub()
     record = {name: value for name, value in receipt.as_dict().items() if name not in {"salt", "not_covered"}}
     # Last: a record without a receipt proves nothing.
     Records(project.state.database, _KIND).add("project", record)
@@ -199,12 +224,14 @@ class _Erasure:
         views = [view for view in project.needed.plan.views if self._backfills.get(view.partition) is None]
         self._others = {view.partition: view for view in views if not entity.owns_keys(view.keys)}
         self._online = self._built = 0
+        self._messages = ErasedMessages()
         self._replaced: list[StoredObject] = []
 
     def run(self, *, dry_run: bool) -> ErasureReceipt:
         with closing(open_online_store(self._project.redis_url)) as store:
             if dry_run:
                 self._count_online(store.get)
+                self._erase_messages(dry_run=True)
                 return self._receipt(dry_run=True)
             self._erase_accepted(store)
             self._erase_lists(dry_run=False)
@@ -212,6 +239,7 @@ class _Erasure:
             self._replaced += self._outcomes.erase() + self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
             objects = self._delete_objects()
+            self._erase_messages(dry_run=False)
             self._restore(store)
             self._build(store)
         return self._receipt(objects=objects)
@@ -255,6 +283,9 @@ class _Erasure:
         lists, now_us = EntityLists(self._project.state.database), self._project.clock.now_us()
         owns = self._entity.owns_value
         return sum(lists.erase(name, owns, now_us=now_us, dry_run=dry_run) for name in self._list_names)
+
+    def _erase_messages(self, *, dry_run: bool) -> None:
+        self._messages = erase_messages(self._project.streams, self._entity.owns_message, dry_run=dry_run)
 
     def _delete_view(self, store: OnlineStore, partition: str, found: LoggedEntity) -> int:
         """Delete the online rows of a view's version; return how many there were."""
@@ -339,6 +370,8 @@ class _Erasure:
             built=self._built,
             objects=objects,
             waiting=len(self._catalog.list_removed()),
+            messages=self._messages.deleted,
+            not_covered=_list_remains(self._project, self._messages.waiting),
             dry_run=dry_run,
         )
 
