@@ -294,9 +294,9 @@ class Housekeeper:
             with self.streams.generations.hold_apply_lock(view.source, alone=True):
                 self.streams.generations.give_up(view, item.number)
             self.store.delete(f"sk:{self.streams.plan.project}:{view.hash}.{item.number}:")
+            if self.streams.settings.redis_url is None:
+                PrivateServer(self.streams.state.folder).rewrite_file()  # it still has the deleted states
             self.streams.generations.retire(view, item.number)
-        if unread and not dry_run and self.streams.settings.redis_url is None:
-            PrivateServer(self.streams.state.folder).rewrite_file()  # it still has the deleted states
         return len(unread)
 
     def _is_unread(self, view: WindowView, item: Generation) -> bool:

@@ -58,7 +58,7 @@ class PartitionWorker:
         self._watermark: int | None = None
         self._end = self.log.next_seq()
         # The next position to read in the stream; None: from its beginning.
-        self.next_position = next_stream_position(self.log)
+        self.next_position = self._last_position()
 
     @property
     def waiting(self) -> int:
@@ -218,14 +218,12 @@ class PartitionWorker:
         counts.watermark_us = max(self._watermark, counts.watermark_us or self._watermark)
         return int((ts < running_max - PENDING_US).sum())
 
-
-def next_stream_position(log: PartitionLog) -> int | None:
-    """Return the position in the stream after the last row of a log; None: the log has no row."""
-    last = log.next_seq() - 1
-    if last < 0:
-        return None
-    rows = pa.concat_tables(log.read(last, last, [SOURCE_POS]))
-    return int(rows[SOURCE_POS][0].as_py()) + 1
+    def _last_position(self) -> int | None:
+        last = self._end - 1
+        if last < 0:
+            return None
+        rows = pa.concat_tables(self.log.read(last, last, [SOURCE_POS]))
+        return int(rows[SOURCE_POS][0].as_py()) + 1
 
 
 def catch_up(log: PartitionLog, writer: StateWriter, counts: SourceCounts) -> int:

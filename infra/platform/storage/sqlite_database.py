@@ -76,7 +76,8 @@ class SqliteDatabase(Database):
         return was_replaced
 
     def scrub(self) -> None:
-        """Empty the log of writes, if no other process reads from it; zeros have overwritten deleted values."""
+        """Write the file again, and empty the log of writes, if no other process reads from it."""
+        self.execute("VACUUM")  # also what was deleted before deleted values became zeros
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def now_us(self) -> int:

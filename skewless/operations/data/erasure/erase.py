@@ -17,7 +17,7 @@ from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.definitions.plans.retirement import ViewLifecycle
 from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
 from skewless.infra.ingest.streams.backfill import Backfiller
-from skewless.infra.ingest.streams.erased_messages import ErasedMessages, erase_messages
+from skewless.infra.ingest.streams.erased_messages import erase_messages
 from skewless.infra.ingest.streams.history_file import file_columns
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import decode_columns
@@ -26,13 +26,14 @@ from skewless.infra.models.rollout.entity_lists import EntityLists
 from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import ANSWERS_FILE
 from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.engines.job import delete_results
 from skewless.infra.reads.offline.changes import count_matching
 from skewless.infra.reads.offline.source_columns import NO_ENTITY
 from skewless.infra.reads.offline.sources import Table, find_table, has_files, view_table
 from skewless.infra.reads.online.port import OnlineStore
-from skewless.infra.reads.online.store import open_online_store
+from skewless.infra.reads.online.store import is_redis, open_online_store
 from skewless.infra.records.outcomes.label_rows import delete_label_rows
 from skewless.operations.audited import audited
 from skewless.operations.data.erasure.entity import (
@@ -91,29 +92,43 @@ _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
 _AGAIN = "then erase again"
 
 
-def _list_remains(project: Workspace, waiting: int) -> list[str]:
+def _list_remains(project: Workspace) -> list[str]:
     """Return what an erasure leaves by design: where it is, and until when."""
-    settings, folder = project.settings, project.state / "quarantine"
-    days = f"for {settings.keep_quarantine_days} days" if settings.keep_quarantine_days else "until you delete them"
+    settings, state = project.settings, project.state
+    batches, runs = (
+        f"for {days} days" if days else "until you delete them"
+        for days in (settings.keep_quarantine_days, settings.keep_runs_days)
+    )
     remains = [
         "backups, bundles, datasets and reports: where they were written, until you delete them; erase after a restore",
         "models, their statistics and reference rows without keys: in packages, until you delete their versions",
-        f"rejected batches: in {folder} of each machine, {days}",
+        f"rejected batches: in {state / 'quarantine'} of each machine, {batches}",
+        f"examples in Data Docs: in {state / 'data_docs'} of each machine, until the next validation",
+        f"values in texts of alerts and errors: in the database, until you delete them; of runs, {runs}",
         f"predictions and outcomes that servers have not shipped: in their spools, until they are shipped; {_AGAIN}",
         "decisions that sinks have delivered, also the Parquet files of sinks: until their readers delete them",
+        "local copies and files of interrupted runs on other machines: until `skewless housekeeping`, a day at most",
         "former states of windowed views: in the online store, for a minute, until the next housekeeping",
+        "values of lists that policies look up by a request field: in the database, until `skewless lists set`",
     ]
     urls = sorted({display_url(url) for url in (settings.redis_url, settings.stream_url) if url is not None})
-    remains += [f"files and backups of {url}: until BGREWRITEAOF and BGSAVE, and until you delete them" for url in urls]
-    if project.state.database.is_shared:
+    remains += [
+        f"files, slow log and backups of {url}: until BGREWRITEAOF, SLOWLOG RESET and BGSAVE, and until you delete them"
+        for url in urls
+        if is_redis(url)
+    ]
+    if state.database.is_shared:
         remains.append("write-ahead log and backups of the database: until its server recycles them")
+        remains.append(
+            f"lists that servers remember: in their {ANSWERS_FILE}, two seconds; if they are down, after a start"
+        )
     if settings.storage_url is not None:
         where = display_url(settings.storage_url)
         remains.append(f"old versions of objects in {where}, if it keeps them: until a lifecycle rule deletes them")
+    if settings.feature_cache_ms or settings.prediction_cache:
+        remains.append(f"cached values: in servers, for {settings.feature_cache_ms:g} ms, predictions until a restart")
     if any(source.kind == "kafka" for source in project.needed.plan.sources):
         remains.append("messages in Kafka: until the retention of their topics ends")
-    if waiting:
-        remains.append(f"{waiting:,} messages: in Redis streams, until stream workers have caught up; {_AGAIN}")
     return remains
 
 
@@ -189,8 +204,10 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
                 leases.check(lease)
 
         check_sources(project, parsed)
+        # Before the logs are read: a message that waits must not reach them later.
+        messages = erase_messages(project.streams, parsed.owns_message, dry_run=dry_run)
         partitions = [name for name, schema in columns.items() if parsed.values(schema) is not None]
-        receipt = _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
+        receipt = replace(_Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run), messages=messages)
     if dry_run:
         return receipt
     try:
@@ -224,14 +241,12 @@ class _Erasure:
         views = [view for view in project.needed.plan.views if self._backfills.get(view.partition) is None]
         self._others = {view.partition: view for view in views if not entity.owns_keys(view.keys)}
         self._online = self._built = 0
-        self._messages = ErasedMessages()
         self._replaced: list[StoredObject] = []
 
     def run(self, *, dry_run: bool) -> ErasureReceipt:
         with closing(open_online_store(self._project.redis_url)) as store:
             if dry_run:
                 self._count_online(store.get)
-                self._erase_messages(dry_run=True)
                 return self._receipt(dry_run=True)
             self._erase_accepted(store)
             self._erase_lists(dry_run=False)
@@ -239,7 +254,6 @@ class _Erasure:
             self._replaced += self._outcomes.erase() + self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
             objects = self._delete_objects()
-            self._erase_messages(dry_run=False)
             self._restore(store)
             self._build(store)
         return self._receipt(objects=objects)
@@ -283,9 +297,6 @@ class _Erasure:
         lists, now_us = EntityLists(self._project.state.database), self._project.clock.now_us()
         owns = self._entity.owns_value
         return sum(lists.erase(name, owns, now_us=now_us, dry_run=dry_run) for name in self._list_names)
-
-    def _erase_messages(self, *, dry_run: bool) -> None:
-        self._messages = erase_messages(self._project.streams, self._entity.owns_message, dry_run=dry_run)
 
     def _delete_view(self, store: OnlineStore, partition: str, found: LoggedEntity) -> int:
         """Delete the online rows of a view's version; return how many there were."""
@@ -370,8 +381,7 @@ class _Erasure:
             built=self._built,
             objects=objects,
             waiting=len(self._catalog.list_removed()),
-            messages=self._messages.deleted,
-            not_covered=_list_remains(self._project, self._messages.waiting),
+            not_covered=_list_remains(self._project),
             dry_run=dry_run,
         )
 
