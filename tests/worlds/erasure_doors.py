@@ -67,7 +67,7 @@ def open_doors(project: Project) -> None:
     project.lists.set("blocked", [ERASED, "bob"], reason="fraud")
     send(project, "s", 6)
     sender = project.streams.sender(project.streams.plan.sources[0])
-    sender.send([f"no JSON, and yet {ERASED}".encode()])
+    sender.send([f"no JSON, and yet {ERASED}".encode(), b"[" * 100_000 + TEXT])
     sender.close()
     project.stream(until_idle=True)
     project.train("both")
