@@ -76,9 +76,12 @@ class SqliteDatabase(Database):
         return was_replaced
 
     def scrub(self) -> None:
-        """Write the file again, and empty the log of writes, if no other process reads from it."""
+        """Write the file again, and empty the log of writes."""
         self.execute("VACUUM")  # also what was deleted before deleted values became zeros
-        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((is_busy, *_),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            problem = f"was read for {self._busy_s:g} s, so that its log of writes still has deleted values"
+            raise StoreError(self.name, problem, fix="find the process that reads it, then run again")
 
     def now_us(self) -> int:
         """Return the time of this machine, on which all processes are."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from skewless.contract.errors import StoreError
 from skewless.infra.models.rollout.entity_lists import EntityLists
 from skewless.infra.platform.storage.project_state import ANSWERS_FILE, DATABASE_FILE
 from skewless.infra.platform.storage.sqlite_database import AnswerMemory, SqliteDatabase
@@ -85,14 +86,15 @@ def test_a_server_that_remembers_lists_forgets_the_value(tmp_path: Path) -> None
     repo = write_repo(tmp_path / "p", f"p_{uuid.uuid4().hex[:8]}")
     with Project(repo) as project:
         lists, database = project.lists, project.state.database
-        lists.set("blocked", [ERASED, "bob"], reason="fraud")
+        # So many that SQLite frees pages.
+        lists.set("blocked", [*(f"{ERASED}{i}" for i in range(5_000)), "bob"], reason="fraud")
         memory = AnswerMemory(tmp_path / "answers" / ANSWERS_FILE)
         database.remember(memory)
         entity_lists = EntityLists(database)
         known = entity_lists.refresh(["blocked"], {})
         assert find_files(tmp_path / "answers")
         elsewhere = SqliteDatabase(project.state / DATABASE_FILE)
-        EntityLists(elsewhere).erase("blocked", lambda value: value == ERASED, now_us=NOW)
+        EntityLists(elsewhere).erase("blocked", lambda value: value.startswith(ERASED), now_us=NOW)
         assert entity_lists.refresh(["blocked"], known)["blocked"] == (2, frozenset(["bob"]))
         memory.close()
         elsewhere.close()
@@ -110,3 +112,17 @@ def test_a_value_that_an_older_release_deleted_leaves_the_database(tmp_path: Pat
     database.scrub()
     assert find_files(tmp_path) == set()
     database.close()
+
+
+def test_a_reader_that_keeps_the_log_of_writes_is_told(tmp_path: Path) -> None:
+    database, reader = (SqliteDatabase(tmp_path / DATABASE_FILE, busy_s=0.1) for _ in range(2))
+    database.execute("CREATE TABLE rows (body TEXT)")
+    with reader.snapshot():
+        assert reader.query("SELECT * FROM rows") == []
+        database.execute("INSERT INTO rows VALUES ('new')")
+        with pytest.raises(StoreError, match=r"was read for 0\.1 s"):
+            database.scrub()
+    database.scrub()
+    assert (tmp_path / f"{DATABASE_FILE}-wal").stat().st_size == 0
+    for each in (database, reader):
+        each.close()
