@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -115,6 +116,32 @@ def test_a_stream_of_only_the_entity_stays_without_messages(make_repo: MakeRepo)
         assert (client.xlen(stream), client.xinfo_stream(stream)["last-generated-id"]) == (0, last)
         assert erase_messages(project.streams) == 0
         client.close()
+
+
+def test_senders_continue(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 500
+    monkeypatch.setattr(erased_messages, "_CHUNK", 50)
+    with sent(make_repo) as (project, client):
+        stream = list_streams(project, client)[1]
+        before = client.xlen(stream) - owned(client.xrange(stream))
+        message = json.dumps({"visit": "x", "user": "bob"})
+
+        def push() -> None:
+            with closing(redis.Redis.from_url(project.redis_url)) as other:
+                for i in range(n):
+                    other.xadd(stream, {"e": json.dumps({"user": ERASED}) if i % 10 == 0 else message})
+
+        sender = Thread(target=push)
+        sender.start()
+        runs = 0
+        while sender.is_alive():
+            erase_messages(project.streams)
+            runs += 1
+        sender.join()
+        erase_messages(project.streams)
+        assert runs > 1
+        entries = client.xrange(stream)
+        assert (owned(entries), len(entries)) == (0, before + n - n // 10)
 
 
 @STREAM_ERASURE

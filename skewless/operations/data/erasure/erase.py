@@ -112,7 +112,7 @@ def _list_remains(project: Workspace) -> list[str]:
         "decisions that sinks have delivered, also the Parquet files of sinks: until their readers delete them",
         "local copies and files of interrupted runs on other machines: until `skewless housekeeping`, a day at most",
         "former states of windowed views: in the online store, for a minute, until the next housekeeping",
-        "values of lists that policies look up by a request field: in the database, until `skewless lists set`",
+        f"values of lists that policies look up by request fields: in the database, until no policy does so; {_AGAIN}",
     ]
     urls = sorted({display_url(url) for url in (settings.redis_url, settings.stream_url) if url is not None})
     remains += [
