@@ -29,6 +29,7 @@ _MEANINGS = {
     "lists": "versions of lists that had it",
     "online": "online rows and states",
     "built": "windowed views built again",
+    "messages": "messages of Redis streams",
     "objects": "deleted files of logs",
     "waiting": "files that other processes still read",
     "digest": "digest of salt and keys",
@@ -51,7 +52,7 @@ def erase(session: Session, *, entity: Keys = None, yes: Yes = False, dry_run: D
         receipt = project.erase(keys, dry_run=dry_run)
     body = receipt.as_dict()
     facts = facts_table("would be erased" if dry_run else "erased", [(_MEANINGS[n], body[n]) for n in _MEANINGS])
-    hints = [f"not covered: {'; '.join(body['not_covered'])}", *([UNCHANGED] if dry_run else [])]
+    hints = [*(f"not covered: {each}" for each in body["not_covered"]), *([UNCHANGED] if dry_run else [])]
     session.end(body, facts, *hints, error=receipt.error)
 
 

@@ -33,6 +33,7 @@ from skewless.infra.reads.offline.log_parts import read_log_partitions
 from skewless.infra.reads.offline.window_join import WindowJoin
 from skewless.infra.reads.online.build_rate import record_build
 from skewless.infra.reads.online.port import Marker, OnlineStore
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.reads.online.window_states import StateView, lease_key
 
@@ -293,6 +294,8 @@ class Housekeeper:
             with self.streams.generations.hold_apply_lock(view.source, alone=True):
                 self.streams.generations.give_up(view, item.number)
             self.store.delete(f"sk:{self.streams.plan.project}:{view.hash}.{item.number}:")
+            if self.streams.settings.redis_url is None:
+                PrivateServer(self.streams.state.folder).rewrite_file()  # it still has the deleted states
             self.streams.generations.retire(view, item.number)
         return len(unread)
 

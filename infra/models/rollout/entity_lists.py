@@ -112,9 +112,12 @@ class EntityLists:
 
     def read(self, name: str, number: int | None = None) -> ListVersion | None:
         """Return a version of a list, or its latest; None: there is none."""
-        wanted = self._records.latest_number(name) if number is None else number
-        body = self._records.read(name, wanted)
-        return None if body is None else ListVersion(name=name, number=wanted, **body)
+        if number is None:
+            # One question for all versions: a server that remembers the answers forgets the values of the one before.
+            number, body = self._records.latest(name) or (0, None)
+        else:
+            body = self._records.read(name, number)
+        return None if body is None else ListVersion(name=name, number=number, **body)
 
     def read_all(self, numbers: Mapping[str, int]) -> dict[str, ListVersion]:
         """Return some versions of lists by name.
@@ -136,6 +139,6 @@ class EntityLists:
             number = self._records.latest_number(name)
             if name in known and known[name][0] == number:
                 current[name] = known[name]
-            elif number and (version := self.read(name, number)) is not None:
-                current[name] = number, frozenset(version.values)
+            elif number and (version := self.read(name)) is not None:
+                current[name] = version.number, frozenset(version.values)
         return current

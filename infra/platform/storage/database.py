@@ -156,6 +156,14 @@ class Database(ABC):
             connection.close()
 
     @abstractmethod
+    def scrub(self) -> None:
+        """Remove values that were deleted or replaced from the files of the database, as far as it has them.
+
+        Raises:
+            StoreError: the database is unavailable, or was busy for too long.
+        """
+
+    @abstractmethod
     def exists(self) -> bool:
         """Return whether there can be anything to read."""
 

@@ -75,6 +75,14 @@ class SqliteDatabase(Database):
         was_replaced, self._identity = self._identity not in {None, identity}, identity
         return was_replaced
 
+    def scrub(self) -> None:
+        """Write the file again, and empty the log of writes."""
+        self.execute("VACUUM")  # also what was deleted before deleted values became zeros
+        ((is_busy, *_),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            problem = f"was read for {self._busy_s:g} s, so that its log of writes still has deleted values"
+            raise StoreError(self.name, problem, fix="find the process that reads it, then run again")
+
     def now_us(self) -> int:
         """Return the time of this machine, on which all processes are."""
         return time.time_ns() // 1_000
@@ -97,6 +105,7 @@ class SqliteDatabase(Database):
             )
             self._use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
+            connection.execute("PRAGMA secure_delete=ON")  # zeros overwrite deleted values
         return connection
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:

@@ -23,6 +23,7 @@ from redis.connection import SSLConnection, parse_url
 from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -306,4 +307,6 @@ def _explain(error: Exception) -> tuple[str, str]:
         return f"is a read-only replica: {error}", f"use the address of its master, or of its sentinels, {_AGAIN}"
     if isinstance(error, AskError | ClusterCrossSlotError):  # MovedError is a subclass of AskError
         return f"is a node of a cluster: {error}", f"use redis+cluster://HOST:PORT/, {_AGAIN}"
+    if isinstance(error, NoPermissionError) or "permission" in str(error):  # a script's error has another class
+        return f"refuses a command: {error}", f"allow its user all commands on keys sk:* (ACL SETUSER), {_AGAIN}"
     return f"did not answer: {error}", f"start it or correct SKEWLESS_REDIS_URL, {_AGAIN}"

@@ -34,6 +34,7 @@ _CONFIG = (
     "appendfsync everysec",
     "maxmemory-policy noeviction",
     "always-show-logo no",
+    "slowlog-log-slower-than -1",  # it would remember keys, also erased ones
 )
 _MACHINES = {
     ("linux", "x86_64"): "linux-x86_64",

@@ -51,18 +51,26 @@ def open_probe(url: str) -> RedisProbe | None:
     Raises:
         StoreError: a cluster does not answer.
     """
-    if url.partition("://")[0].partition("+")[0] not in _REDIS:
+    if not is_redis(url):
         return None
     from skewless.infra.reads.online.probe import RedisProbe  # noqa: PLC0415 - only for this command
 
     return RedisProbe(url)
 
 
+def is_redis(url: str) -> bool:
+    """Return whether a URL is that of a Redis.
+
+    >>> is_redis("rediss+cluster://a:1"), is_redis("sqlite:///p.db")
+    (True, False)
+    """
+    return url.partition("://")[0].partition("+")[0] in _REDIS
+
+
 def _adapter(url: str) -> OnlineAdapter:
     """Return the adapter that an installed package registers for the URL's scheme; otherwise the adapter for Redis."""
-    scheme = url.partition("://")[0]
-    if scheme.partition("+")[0] not in _REDIS:
-        adapter: OnlineAdapter | None = find_plugin("skewless.online_stores", scheme)
+    if not is_redis(url):
+        adapter: OnlineAdapter | None = find_plugin("skewless.online_stores", url.partition("://")[0])
         if adapter is not None:
             return adapter
     from skewless.infra.reads.online.redis_store import REDIS  # noqa: PLC0415 - a server with another store does not load it

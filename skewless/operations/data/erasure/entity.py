@@ -133,7 +133,7 @@ class Entity:
         """
         try:
             value = json.loads(text or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(value, dict) and all(self._is_value(name, value.get(name)) for name in self.keys)
 
@@ -141,7 +141,7 @@ class Entity:
         """Return whether a rejected message may be of the entity: if it is not JSON, whether it has all values."""
         try:
             json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return all(re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) for value in self.keys.values())
         return self.owns(text)
 

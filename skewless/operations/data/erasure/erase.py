@@ -18,6 +18,7 @@ from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.definitions.plans.retirement import ViewLifecycle
 from skewless.infra.ingest.materialization.latest_rows import BACKFILLS
 from skewless.infra.ingest.streams.backfill import Backfiller
+from skewless.infra.ingest.streams.erased_messages import erase_messages
 from skewless.infra.ingest.streams.history_file import file_columns
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import decode_columns
@@ -26,12 +27,14 @@ from skewless.infra.models.rollout.entity_lists import EntityLists
 from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.objects import StoredObject
+from skewless.infra.platform.storage.project_state import ANSWERS_FILE
+from skewless.infra.platform.telemetry.redaction import display_url
 from skewless.infra.reads.engines.job import delete_results
 from skewless.infra.reads.offline.changes import count_matching
 from skewless.infra.reads.offline.source_columns import NO_ENTITY
 from skewless.infra.reads.offline.sources import Table, find_table, has_files, view_table
 from skewless.infra.reads.online.port import OnlineStore
-from skewless.infra.reads.online.store import open_online_store
+from skewless.infra.reads.online.store import is_redis, open_online_store
 from skewless.infra.records.outcomes.label_rows import delete_label_rows
 from skewless.infra.records.predictions.erased_rows import ErasedPredictions
 from skewless.operations.audited import audited
@@ -89,14 +92,47 @@ def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple
 _PLACE = [Column(name="file", dtype=DType.STRING), Column(name="row", dtype=DType.INT32)]
 _KIND, _BUILDS = "erasures", "builds"
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
-NOT_COVERED = (
-    "backups",
-    "datasets and reports that were written before",
-    "reference rows of packages, which have values and no keys",
-    "the quarantine folder, which keep_quarantine_days empties",
-    "messages that still wait in streams, and predictions that other machines have not shipped",
-    "decisions that sinks have delivered, also the Parquet files of sinks",
-)
+_AGAIN = "then erase again"
+
+
+def _list_remains(project: Workspace) -> list[str]:
+    """Return what an erasure leaves by design: where it is, and until when."""
+    settings, state = project.settings, project.state
+    batches, runs = (
+        f"for {days} days" if days else "until you delete them"
+        for days in (settings.keep_quarantine_days, settings.keep_runs_days)
+    )
+    remains = [
+        "backups, bundles, datasets and reports: where they were written, until you delete them; erase after a restore",
+        "models, their statistics and reference rows without keys: in packages, until you delete their versions",
+        f"rejected batches: in {state / 'quarantine'} of each machine, {batches}",
+        f"examples in Data Docs: in {state / 'data_docs'} of each machine, until the next validation",
+        f"values in texts of alerts and errors: in the database, until you delete them; of runs, {runs}",
+        f"predictions and outcomes that servers have not shipped: in their spools, until they are shipped; {_AGAIN}",
+        "decisions that sinks have delivered, also the Parquet files of sinks: until their readers delete them",
+        "local copies and files of interrupted runs on other machines: until `skewless housekeeping`, a day at most",
+        "former states of windowed views: in the online store, for a minute, until the next housekeeping",
+        f"values of lists that policies look up by request fields: in the database, until no policy does so; {_AGAIN}",
+    ]
+    urls = sorted({display_url(url) for url in (settings.redis_url, settings.stream_url) if url is not None})
+    remains += [
+        f"files, slow log and backups of {url}: until BGREWRITEAOF, SLOWLOG RESET and BGSAVE, and until you delete them"
+        for url in urls
+        if is_redis(url)
+    ]
+    if state.database.is_shared:
+        remains.append("write-ahead log and backups of the database: until its server recycles them")
+        remains.append(
+            f"lists that servers remember: in their {ANSWERS_FILE}, two seconds; if they are down, after a start"
+        )
+    if settings.storage_url is not None:
+        where = display_url(settings.storage_url)
+        remains.append(f"old versions of objects in {where}, if it keeps them: until a lifecycle rule deletes them")
+    if settings.feature_cache_ms or settings.prediction_cache:
+        remains.append(f"cached values: in servers, for {settings.feature_cache_ms:g} ms, predictions until a restart")
+    if any(source.kind == "kafka" for source in project.needed.plan.sources):
+        remains.append("messages in Kafka: until the retention of their topics ends")
+    return remains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +150,8 @@ class ErasureReceipt:
         built: windowed views whose states were built again.
         objects: deleted files of logs.
         waiting: files of logs that other processes still read; `skewless housekeeping` deletes them.
+        messages: deleted from Redis streams.
+        not_covered: what stays by design, where, and until when.
         dry_run: nothing was changed; counts are of what would be.
         error: why the run after an interrupted erasure failed; the entity is erased.
     """
@@ -130,13 +168,14 @@ class ErasureReceipt:
     built: int = 0
     objects: int = 0
     waiting: int = 0
+    messages: int = 0
+    not_covered: Sequence[str] = ()
     dry_run: bool = False
     error: SkewlessError | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with the list of what an erasure does not cover."""
-        fields = {name: value for name, value in vars(self).items() if name != "error"}
-        return fields | {"not_covered": list(NOT_COVERED)}
+        """Return plain values."""
+        return {name: value for name, value in vars(self).items() if name != "error"}
 
 
 @audited()
@@ -168,8 +207,10 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
                 leases.check(lease)
 
         check_sources(project, parsed)
+        # Before the logs are read: a message that waits must not reach them later.
+        messages = erase_messages(project.streams, parsed.owns_message, dry_run=dry_run)
         partitions = [name for name, schema in columns.items() if parsed.values(schema) is not None]
-        receipt = _Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run)
+        receipt = replace(_Erasure(project, catalog, parsed, partitions, check).run(dry_run=dry_run), messages=messages)
     if dry_run:
         return receipt
     try:
@@ -178,6 +219,7 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         receipt = replace(receipt, error=error)
     if project.settings.redis_url is None:
         project.private.rewrite_file()
+    project.state.database.scrub()
     record = {name: value for name, value in receipt.as_dict().items() if name not in {"salt", "not_covered"}}
     # Last: a record without a receipt proves nothing.
     Records(project.state.database, _KIND).add("project", record)
@@ -346,6 +388,7 @@ class _Erasure:
             built=self._built,
             objects=objects,
             waiting=len(self._catalog.list_removed()),
+            not_covered=_list_remains(self._project),
             dry_run=dry_run,
         )
 

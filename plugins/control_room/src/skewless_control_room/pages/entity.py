@@ -14,7 +14,6 @@ from skewless.contract.render import count_text
 from skewless.contract.windows.view import WindowView
 from skewless.infra.records.predictions.search import PredictionList
 from skewless.operations.data.entity_values import Entity, EntityRow, read_logged, read_online, select_views
-from skewless.operations.data.erasure.erase import NOT_COVERED
 from skewless.operations.predictions.predictions import LoggedPrediction, list_of_models, parse_entity, with_outcomes
 from skewless.project import Project
 from skewless_control_room.actions import Action, Values
@@ -242,8 +241,9 @@ def _preview(project: Project, values: Values) -> list[str]:
         f"{count_text(receipt.rows, 'row')} of views and {count_text(receipt.events, 'event')} lose their values.",
         f"{count_text(receipt.predictions, 'prediction')} and {count_text(receipt.outcomes, 'outcome')} are removed.",
         f"{count_text(receipt.lists, 'version')} of lists lose its value.",
+        f"{count_text(receipt.messages, 'message')} of Redis streams are removed.",
         "Rows and states in the online store are deleted. Windowed views with its events are built again.",
-        f"Not covered: {'; '.join(NOT_COVERED)}.",
+        *(f"Not covered: {each}." for each in receipt.not_covered),
     ]
 
 
