@@ -24,6 +24,8 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.port import Marker
 
+_BLOCK = 10_000  # rows that are read together
+
 
 @dataclass(kw_only=True, eq=False)
 class PartitionWorker:
@@ -87,6 +89,21 @@ class PartitionWorker:
         """Queue messages for the next batch."""
         self._payloads += messages.payloads
         self._positions += messages.positions
+
+    def read_positions(self, first: int) -> set[int]:
+        """Return the stream's positions from ``first`` on that the log has or that wait for it.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        positions, end = set(self._positions), self._end
+        while end > 0:
+            begin = max(0, end - _BLOCK)
+            logged = pa.concat_tables(self.log.read(begin, end - 1, [SOURCE_POS]))[SOURCE_POS].to_pylist()
+            new = {at for at in logged if at is not None and at >= first}
+            positions |= new
+            end = begin if len(new) == len(logged) else 0
+        return positions
 
     def accept(self, now_us: int, counts: SourceCounts) -> pa.Table | None:
         """Validate waiting messages and append them to the log; return the numbered rows, None if there are none.

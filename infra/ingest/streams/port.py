@@ -60,6 +60,16 @@ class RebalanceListener(Protocol):
         """Give up a partition: another worker may own it already, so nothing more may be written for it."""
         ...
 
+    def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
+        """Report that the broker lost everything after the last message that was read, as far as is known.
+
+        Args:
+            partition: an owned one.
+            last: id of that message.
+            first: a position; the result is the positions from there on that the log has or the owner is to write.
+        """
+        ...
+
 
 class StreamError(StoreError):
     """The broker refuses for good: only a correction helps, so a worker ends instead of waiting."""

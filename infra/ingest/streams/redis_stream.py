@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
 from skewless.contract.errors import StoreError
@@ -34,6 +35,21 @@ redis.call('SET', KEYS[2], ARGV[1], 'NX')
 redis.call('HSETNX', KEYS[3], ARGV[2], 0)
 return redis.call('GET', KEYS[2])
 """
+# Gives entries ids after the last one that was read, and records the committed position again. Of an entry that another
+# call has moved already nothing is left.
+_MOVE = """
+if type(redis.pcall('XADD', KEYS[1], ARGV[1], 'e', '')) == 'string' then
+  redis.call('XDEL', KEYS[1], ARGV[1])
+end
+for i = 4, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if entry then
+    redis.call('XDEL', KEYS[1], ARGV[i])
+    redis.call('XADD', KEYS[1], '*', unpack(entry[2]))
+  end
+end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+"""
 _EPOCH = re.compile(rb"[0-9a-f]{16}")  # the name of a log folder
 _COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _log = EventLogger()
@@ -46,14 +62,16 @@ class _RedisProgress:
     Args:
         partition: name and epoch.
         next_position: the next position to read.
-        index: number of entries ever added before that position; too low if it had to be estimated.
         read_positions: positions below which messages may be trimmed; None: no trimming.
+        committed: the committed position that Redis has, if it has lost nothing.
+        index: number of entries ever added before the next position; too low if it had to be estimated.
     """
 
     partition: Partition
     next_position: int
-    index: int
     read_positions: ReadPositions | None
+    committed: int
+    index: int = 0
 
 
 class RedisStream:
@@ -142,6 +160,8 @@ class RedisStream:
             committed_positions = {
                 index: min(map(int, values)) for index, values in zip(owned_positions, committed, strict=True)
             }
+            for index, at in owned_positions.items():
+                self._owned[index].committed = at
             self._trim(owned_positions, committed_positions)
 
     def lag(self) -> int | None:
@@ -202,17 +222,44 @@ class RedisStream:
         """Revoke partitions whose stream was deleted, or has another epoch now."""
         pipe = client.pipeline(transaction=False)
         self._ask_epochs(pipe, indices)
-        self._revoke_differing(indices, pipe.execute())
+        self._check_epochs(client, indices, pipe.execute())
 
     def _ask_epochs(self, pipe: Any, indices: Iterable[int]) -> None:  # noqa: ANN401 - as above
         for index in indices:
             pipe.get(self._keys.epoch(index))
             pipe.exists(self._keys.stream(index))
+            pipe.hget(self._keys.committed(index), self._keys.group)
 
-    def _revoke_differing(self, indices: Sequence[int], replies: Sequence[Any]) -> None:
-        for index, epoch, exists in zip(indices, replies[::2], replies[1::2], strict=True):
+    def _check_epochs(self, client: Any, indices: Sequence[int], replies: Sequence[Any]) -> bool:  # noqa: ANN401
+        """Revoke partitions as above; return whether a stream has stepped back, so that what was read is not all."""
+        steps = 0
+        for index, epoch, exists, committed in zip(indices, replies[::3], replies[1::3], replies[2::3], strict=True):
             if (epoch, exists) != (self._owned[index].partition.epoch.encode(), 1):
                 self._revoke_lost(index)
+            elif int(committed or 0) < self._owned[index].committed:
+                steps += self._step_back(client, index, int(committed or 0))
+        return steps > 0
+
+    def _step_back(self, client: Any, index: int, committed: int) -> bool:  # noqa: ANN401 - as above
+        """Go on in a stream that has an older committed position; return whether it is an older copy.
+
+        If the clock of the copy is behind, new entries have ids that were read before. Ids from the copy's committed
+        position on are in doubt: entries of the copy come first, new entries last.
+        """
+        progress, stream = self._owned[index], self._keys.stream(index)
+        at = format_entry_id(progress.committed - 1)
+        if client.xrange(stream, at, at):
+            # A worker was killed before it committed what it had logged, or it was paused and committed late.
+            progress.committed = committed
+            return False
+        last = format_entry_id(progress.next_position - 1)
+        known = self._owner.on_stepped_back(progress.partition, last, committed)
+        doubtful = client.xrange(stream, format_entry_id(committed), last)
+        new = [entry_id for entry_id, _ in dropwhile(lambda entry: parse_position(entry[0]) in known, doubtful)]
+        arguments = (last, self._keys.group, progress.committed, *new)
+        client.eval(_MOVE, 2, stream, self._keys.committed(index), *arguments)
+        self._count_unread(client, index)
+        return True
 
     def _revoke_lost(self, index: int) -> None:
         _log.warning("partition_lost", stream=self._keys.stream(index))
@@ -233,12 +280,19 @@ class RedisStream:
         partition = Partition(name=str(index), epoch=epoch.decode())
         next_position = self._owner.on_assigned(partition) or 0
         read_positions = None if self._keep is None else ReadPositions(self._keep)
-        self._owned[index] = _RedisProgress(partition, next_position, 0, read_positions)
+        committed = int(client.hget(self._keys.committed(index), self._keys.group))
+        self._owned[index] = _RedisProgress(partition, next_position, read_positions, max(committed, next_position))
+        if committed < next_position:
+            self._step_back(client, index, committed)
+        self._count_unread(client, index)
+
+    def _count_unread(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
+        progress, stream = self._owned[index], self._keys.stream(index)
         info = client.xinfo_stream(stream)
         # Redis stores only a total of added entries, so unread ones are counted, up to a limit.
-        counted = client.eval(_COUNT, 1, stream, format_entry_id(next_position), _MAX_COUNTED)
+        counted = client.eval(_COUNT, 1, stream, format_entry_id(progress.next_position), _MAX_COUNTED)
         unread = counted if counted < _MAX_COUNTED else info["length"]
-        self._owned[index].index = info["entries-added"] - unread
+        progress.index = info["entries-added"] - unread
 
     def _revoke(self, index: int) -> None:
         self._owner.on_revoked(self._owned[index].partition)
@@ -258,9 +312,8 @@ class RedisStream:
         self._ask_epochs(pipe, indices)
         replies = pipe.execute()
         by_index = {index: entries for index, entries in zip(indices, replies[: len(indices)], strict=True) if entries}
-        self._revoke_differing(indices, replies[len(indices) :])
-        if not self._is_leased:
-            return []  # this process was paused meanwhile, or the database is unavailable
+        if self._check_epochs(client, indices, replies[len(indices) :]) or not self._is_leased:
+            return []  # or this process was paused meanwhile, or the database is unavailable
         full_indices = {index for index, entries in by_index.items() if len(entries) == count}
         self._drained_partitions = [
             progress.partition for index, progress in self._owned.items() if index not in full_indices
