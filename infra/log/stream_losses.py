@@ -14,7 +14,7 @@ _WEEK_US = 7 * 86_400_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLoss(PlainRecord):
-    """Events that Redis acknowledged between two times, and that no worker had read, are lost; times in microseconds.
+    """Events that Redis acknowledged between two times may be lost; times in microseconds.
 
     Args:
         partition: of the stream.
@@ -29,6 +29,11 @@ class StreamLoss(PlainRecord):
     from_us: int
     until_us: int
 
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The entry id as numbers."""
+        return tuple(map(int, self.after.split("-")))
+
 
 class StreamLosses:
     """The latest losses of all sources, in the database."""
@@ -37,10 +42,12 @@ class StreamLosses:
         self._documents = Documents(database, "stream_losses")
 
     def add(self, loss: StreamLoss) -> None:
-        """Record a loss once, however often its worker notices it; raises StoreError if the database is unavailable."""
+        """Record a loss once, also if a worker is killed and notices it again; raises StoreError without a database."""
         with self._documents.edit(loss.source, []) as items:
-            if all((item["partition"], item["after"]) != (loss.partition, loss.after) for item in items):
-                items[:] = [*items, loss.as_dict()][-_MOST:]
+            known = [StreamLoss.from_dict(item) for item in items]
+            # After a loss, entries have later ids: a range that begins before another one continues it.
+            others = [item for item in known if item.partition != loss.partition or item.number < loss.number]
+            items[:] = [item.as_dict() for item in [*others, loss][-_MOST:]]
 
     def read_recent(self, now_us: int) -> list[StreamLoss]:
         """Return the losses of the last week, by source, oldest first; raises StoreError as ``add``."""

@@ -61,12 +61,12 @@ class RebalanceListener(Protocol):
         ...
 
     def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
-        """Report that the broker lost everything after the last message that was read, as far as is known.
+        """Report that the broker is an older copy: messages after the last one that was read may be lost.
 
         Args:
             partition: an owned one.
-            last: id of that message.
-            first: a position; the result is the positions from there on that the log has or the owner is to write.
+            last: id of that message; the owner has everything up to it.
+            first: a position; the result is the positions from there on that the owner must not get again.
         """
         ...
 

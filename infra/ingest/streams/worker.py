@@ -195,18 +195,20 @@ class Worker:
                 self.decider.revoke(partition_worker.log.partition)
 
     def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
-        """Report the loss; return the known positions, or none: events with ids may come again."""
-        acknowledged_us = int(last.partition("-")[0]) * 1_000
+        """Log what waits, so that the log has all up to ``last``, and report that later events may be lost."""
+        partition_worker = self._partition_workers[partition]
+        self._accept(partition_worker)
+        known = partition_worker.read_positions(first)
         loss = StreamLoss(
             source=self.source.name,
             partition=partition.name,
             after=last,
-            from_us=acknowledged_us,
+            from_us=int(last.partition("-")[0]) * 1_000,
             until_us=self.streams.clock.now_us(),
         )
         StreamLosses(self.streams.state.database).add(loss)
         _log.error("stream_stepped_back", **loss.as_dict())
-        return set() if self.source.id_column else self._partition_workers[partition].read_positions(first)
+        return known
 
     def _is_clock_right(self) -> bool:
         """Compare this machine's clock with the online store's, once a second; while that is down, nothing changes."""
