@@ -29,11 +29,6 @@ class StreamLoss(PlainRecord):
     from_us: int
     until_us: int
 
-    @property
-    def number(self) -> tuple[int, ...]:
-        """The entry id as numbers."""
-        return tuple(map(int, self.after.split("-")))
-
 
 class StreamLosses:
     """The latest losses of all sources, in the database."""
@@ -44,10 +39,9 @@ class StreamLosses:
     def add(self, loss: StreamLoss) -> None:
         """Record a loss once, also if a worker is killed and notices it again; raises StoreError without a database."""
         with self._documents.edit(loss.source, []) as items:
-            known = [StreamLoss.from_dict(item) for item in items]
             # After a loss, entries have later ids: a range that begins before another one continues it.
-            others = [item for item in known if item.partition != loss.partition or item.number < loss.number]
-            items[:] = [item.as_dict() for item in [*others, loss][-_MOST:]]
+            kept = [item for item in items if item["partition"] != loss.partition or item["from_us"] < loss.from_us]
+            items[:] = [*kept, loss.as_dict()][-_MOST:]
 
     def read_recent(self, now_us: int) -> list[StreamLoss]:
         """Return the losses of the last week, by source, oldest first; raises StoreError as ``add``."""

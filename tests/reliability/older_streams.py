@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 from zlib import crc32
 
 from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
@@ -18,13 +18,13 @@ from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.stream_losses import StreamLosses
 from skewless.infra.reads.online.port import OnlineStore
-from tests.reliability.losses import DURABLE
+from tests.reliability.losses import DURABLE, OlderCopy
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.streams import IDS, SOURCE, StreamWorld, drain
-from tests.worlds.waiting import until
 
 PARTITIONS = 2
+BOTH = {str(index): 1 for index in range(PARTITIONS)}
 
 
 @dataclass
@@ -46,7 +46,7 @@ class OlderStream:
     def __post_init__(self) -> None:
         self.sender = RedisSender(self.node.url, project="p", source="s", n_partitions=PARTITIONS)
         self.worker = self.start()
-        self._copy = self.node.folder.with_name("copy")
+        self._copy = OlderCopy(self.node)
         self._n_copied = 0
 
     def start(self) -> Worker:
@@ -71,26 +71,21 @@ class OlderStream:
             for key, message in self._make(n):
                 step = 1 if self.world.source.id_column else 1_000 * len(self.sent)
                 stream = f"sk:p:events:{{s:{crc32(str(key).encode()) % PARTITIONS}}}"
-                last = client.xinfo_stream(stream)["last-generated-id"].decode()
-                ms, _, seq = last.partition("-")
+                info: Any = client.xinfo_stream(stream)
+                ms, _, seq = info["last-generated-id"].decode().partition("-")
                 client.xadd(stream, {"e": message}, id=f"{ms}-{int(seq) + step}")
 
     def read(self) -> None:
         drain(self.worker)
 
     def copy(self) -> None:
-        shutil.rmtree(self._copy, ignore_errors=True)
-        shutil.copytree(self.node.folder / "appendonlydir", self._copy)
+        self._copy.take()
         self._n_copied = len(self.sent)
 
     def restore(self) -> None:
         """Lose what was sent since the copy, and is neither in the log nor with the worker."""
         self.lost |= set(self.sent[self._n_copied :]) - self.logged().keys()
-        self.node.kill()
-        shutil.rmtree(self.node.folder / "appendonlydir")
-        shutil.copytree(self._copy, self.node.folder / "appendonlydir")
-        self.node.start()
-        until(lambda: not self.node.info("persistence")["loading"])
+        self._copy.restore()
 
     def logged(self) -> Counter[str]:
         """Return how often each event was accepted."""
@@ -98,9 +93,9 @@ class OlderStream:
         assert all(row[REJECT] is None for row in rows)
         return Counter(row["event"] for row in rows)
 
-    def losses(self) -> set[str]:
-        """Return the partitions with a recorded loss."""
-        return {loss.partition for loss in StreamLosses(self.world.state.database).read_recent(0)}
+    def losses(self) -> Counter[str]:
+        """Return the number of recorded losses of each partition."""
+        return Counter(loss.partition for loss in StreamLosses(self.world.state.database).read_recent(0))
 
     def check(self) -> None:
         """Assert that each event that was not lost is in the log once, and that the states have it."""
@@ -132,12 +127,17 @@ class OlderStream:
 
 @contextmanager
 def older_stream(
-    folder: Path, url: str, id_column: str | None, keep: int | None = 100_000, name: str = "valkey"
+    folder: Path,
+    url: str,
+    id_column: str | None,
+    keep: int | None = 100_000,
+    name: Literal["valkey", "redis"] = "valkey",
 ) -> Iterator[OlderStream]:
     """Make a stream whose events have ids, or not; ``url`` is of the states."""
     world = StreamWorld(root=folder / "p", url=url, source=replace(SOURCE, id_column=id_column))
     world.ensure()
-    with running(Node(program(name), folder / "stream", DURABLE)) as node, world.store() as store:
+    exact = {"stream-node-max-entries": "1"}  # trims each entry that may go
+    with running(Node(program(name), folder / "stream", {**DURABLE, **exact})) as node, world.store() as store:
         stream = OlderStream(node, world, store, keep)
         try:
             yield stream

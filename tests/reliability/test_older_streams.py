@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.reliability.older_streams import PARTITIONS, OlderStream, older_stream
+from skewless.contract.errors import StoreError
+from skewless.infra.ingest.streams.redis_link import RedisSender
+from tests.reliability.older_streams import BOTH, PARTITIONS, OlderStream, older_stream
 from tests.servers.node import Node
 
-BOTH = {str(index) for index in range(PARTITIONS)}
+_LINK = "skewless.infra.ingest.streams.redis_link"
 
 
 @pytest.mark.parametrize("id_column", ["event", None])
@@ -31,7 +35,7 @@ def test_a_worker_reports_what_an_older_copy_lost_and_reads_on(
         stream.send(20)
         stream.read()
         stream.worker.step()
-        assert stream.losses() == set()
+        assert not stream.losses()
         stream.send(10)
         stream.restore()
         assert len(stream.lost) == 10
@@ -57,4 +61,58 @@ def test_a_worker_that_was_killed_before_it_committed_reports_no_loss(
             stream.read()
             stream.restart()
             stream.check()
-        assert stream.losses() == set()
+        assert not stream.losses()
+
+
+def test_each_step_back_is_recorded_once(tmp_path: Path, node: Node) -> None:
+    with older_stream(tmp_path, node.url, "event") as stream:
+        stream.send(20)
+        stream.read()
+        for n in (1, 2, 3):
+            stream.copy()
+            stream.send(20)
+            stream.read()
+            stream.restore()
+            stream.restart()
+            stream.check()
+            stream.send(20)
+            stream.restart()
+            stream.check()
+            assert stream.losses() == dict.fromkeys(BOTH, n)
+
+
+def test_a_worker_reports_what_an_emptied_redis_lost_and_logs_what_it_has_read(tmp_path: Path, node: Node) -> None:
+    with older_stream(tmp_path, node.url, "event") as stream:
+        stream.send(20)
+        stream.read()
+        stream.send(20)
+        stream.worker._written_at = time.monotonic() + 0.5  # nothing is written before
+        stream.worker.step()
+        assert sum(each.waiting for each in stream.worker._partition_workers.values()) == 20
+        stream.node.ask("FLUSHALL")
+        stream.check()
+        assert stream.losses() == BOTH
+
+
+def test_a_required_log_is_not_confirmed_by_later_events_of_an_older_copy(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with older_stream(tmp_path, node.url, "event") as stream:
+        stream.send(20)
+        stream.read()
+        stream.copy()
+
+        def lose(_: float) -> None:
+            """Restore the copy while the sender waits; a worker commits a later position."""
+            stream.restore()
+            stream.sender.close()
+            stream.send(20)
+            stream.read()
+
+        monkeypatch.setattr(f"{_LINK}.time", SimpleNamespace(monotonic=time.monotonic, sleep=lose))
+        arguments = {"project": "p", "source": "s", "n_partitions": PARTITIONS, "group": "skewless"}
+        required = RedisSender(stream.node.url, **arguments)
+        with pytest.raises(StoreError, match="may lack the events: their stream has lost them"):
+            required.send([b'{"event": "x", "id": 1}'], ["1"])
+        required.close()
+        assert "x" not in stream.logged()

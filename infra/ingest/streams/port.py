@@ -61,7 +61,7 @@ class RebalanceListener(Protocol):
         ...
 
     def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
-        """Report that the broker is an older copy: messages after the last one that was read may be lost.
+        """Report that the broker is an older copy, or empty: messages after the last one that was read may be lost.
 
         Args:
             partition: an owned one.

@@ -247,6 +247,8 @@ class RedisStream:
         for index, epoch, exists, n_last in zip(indices, replies[::3], replies[1::3], replies[2::3], strict=True):
             progress = self._owned[index]
             if (epoch, exists) != (progress.partition.epoch.encode(), 1):
+                if self._is_leased and progress.next_position:
+                    self._owner.on_stepped_back(progress.partition, progress.last, progress.next_position)
                 self._revoke_lost(index)
             elif progress.has_last and not n_last and self._is_leased:  # else another owner may have trimmed it
                 steps += self._step_back(client, index)

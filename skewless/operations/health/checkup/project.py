@@ -129,7 +129,8 @@ def check_losses(state: ProjectState, settings: Settings) -> Iterator[CheckFindi
         span = f"between {iso_text(loss.from_us)} and {iso_text(loss.until_us)}, after entry {loss.after}"
         yield doubt(
             f"event source {loss.source}",
-            f"Redis is an older copy: events of partition {loss.partition} that it acknowledged {span}, may be lost",
+            "Redis is an older copy or was emptied, so "
+            f"events of partition {loss.partition} that it acknowledged {span}, may be lost",
             "send the events of that time again: an event with an id counts once",
         )
 
