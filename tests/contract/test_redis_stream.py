@@ -194,6 +194,25 @@ def test_a_commit_is_not_recorded_in_an_older_copy_so_that_its_new_messages_are_
     worker.stream.close()
 
 
+def test_messages_that_another_owner_has_trimmed_are_no_older_copy(own_stream: RedisPlace) -> None:
+    own_stream.ask("CONFIG", "SET", "stream-node-max-entries", "1")  # trims each message that may go
+    hung, heir = Worker(own_stream, Log()), Worker(own_stream, Log())
+    for worker in (hung, heir):
+        worker.stream.close()
+        worker.stream = own_stream.stream(worker, "g", keep=0)
+    send(own_stream, numbered(10), ["one"] * 10)
+    poll_until([hung], hung.log.has(10))
+    time.sleep(1.1 * LEASE_S)
+    poll_until([heir], heir.log.has(10))
+    send(own_stream, numbered(10, 10), ["one"] * 10)
+    poll_until([heir], heir.log.has(20))
+    heir.stream.commit(heir.next_positions())
+    assert hung.poll(timeout_s=0.0) == 0
+    assert not hung.losses
+    for worker in (hung, heir):
+        worker.stream.close()
+
+
 def test_a_deleted_message_is_no_older_copy(own_stream: RedisPlace) -> None:
     log = Log()
     worker = Worker(own_stream, log)

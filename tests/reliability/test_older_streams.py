@@ -11,6 +11,7 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.ingest.streams.redis_link import RedisSender
+from skewless.infra.log.stream_losses import StreamLoss, StreamLosses
 from tests.reliability.older_streams import BOTH, PARTITIONS, OlderStream, older_stream
 from tests.servers.node import Node
 
@@ -81,6 +82,31 @@ def test_each_step_back_is_recorded_once(tmp_path: Path, node: Node) -> None:
             assert stream.losses() == dict.fromkeys(BOTH, n)
 
 
+def test_a_step_back_after_whose_record_the_worker_ends_is_recorded_once(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = StreamLosses.add
+
+    def fail_then(losses: StreamLosses, loss: StreamLoss) -> None:
+        add(losses, loss)
+        raise StoreError("database", "is away", fix="start it")
+
+    with older_stream(tmp_path, node.url, "event") as stream:
+        stream.send(20)
+        stream.read()
+        stream.copy()
+        stream.send(20)
+        stream.read()
+        stream.restore()
+        with monkeypatch.context() as patch:
+            patch.setattr(StreamLosses, "add", fail_then)
+            for _ in range(PARTITIONS):
+                stream.worker.step()
+        assert stream.losses()
+        stream.check()
+        assert stream.losses() == BOTH
+
+
 def test_a_worker_reports_what_an_emptied_redis_lost_and_logs_what_it_has_read(tmp_path: Path, node: Node) -> None:
     with older_stream(tmp_path, node.url, "event") as stream:
         stream.send(20)
@@ -110,8 +136,8 @@ def test_a_required_log_is_not_confirmed_by_later_events_of_an_older_copy(
             stream.read()
 
         monkeypatch.setattr(f"{_LINK}.time", SimpleNamespace(monotonic=time.monotonic, sleep=lose))
-        arguments = {"project": "p", "source": "s", "n_partitions": PARTITIONS, "group": "skewless"}
-        required = RedisSender(stream.node.url, **arguments)
+        url = stream.node.url
+        required = RedisSender(url, project="p", source="s", n_partitions=PARTITIONS, group="skewless")
         with pytest.raises(StoreError, match="may lack the events: their stream has lost them"):
             required.send([b'{"event": "x", "id": 1}'], ["1"])
         required.close()

@@ -237,7 +237,7 @@ def open_sender(
         )
     if source.kind != "push":
         if log == "required":
-            fix = "leave out `log`: its own stream stores events durably"
+            fix = "omit `log`: its stream keeps events"
             raise RequestError(f"event source {source.name!r}", "is not a push source", value=source.kind, fix=fix)
         return require_connector(source.kind).open_sender(source, settings)
     return RedisSender(
@@ -294,7 +294,7 @@ class RedisSender:
     def _wait_for_log(self, client: Any, last_ids: Sequence[tuple[int, bytes]]) -> None:  # noqa: ANN401 - as above
         """Return when the log has all entries up to some, in each partition.
 
-        A committed position alone proves nothing: an older copy of Redis has lost entries, and goes on with later ids.
+        A position alone proves nothing: an older copy of Redis has lost entries, and continues with later ids.
         But a stream that still has the entry has lost none before it, and workers commit what they have logged.
         """
         thing, deadline = f"log of event source {self._keys.source!r}", time.monotonic() + _LOG_S

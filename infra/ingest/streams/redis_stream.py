@@ -255,7 +255,7 @@ class RedisStream:
         return steps > 0
 
     def _step_back(self, client: Any, index: int) -> bool:  # noqa: ANN401 - as above
-        """Go on in a stream without the last entry that was read; return whether it is an older copy.
+        """Continue in a stream without the last entry that was read; return whether it is an older copy.
 
         If its clock is behind, new entries have ids that were read before. Entries from the copy's committed position
         on that the log may not have are moved behind the last one.
@@ -293,7 +293,7 @@ class RedisStream:
         committed = int(client.hget(names[2], self._keys.group))
         next_position = self._owner.on_assigned(partition) or 0
         read_positions = None if self._keep is None else ReadPositions(self._keep)
-        # What nobody has committed nobody has trimmed.
+        # An uncommitted entry was not trimmed.
         has_last = committed < next_position
         self._owned[index] = _RedisProgress(partition, next_position, read_positions, has_last)
         if has_last:
