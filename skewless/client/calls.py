@@ -143,10 +143,16 @@ def events_call(
     return ApiCall(
         method="POST",
         path=f"/events/{quote(source, safe='')}" + ("" if log == "best_effort" else f"?log={log}"),
-        read=lambda data: int(data["accepted_for"]),
+        read=partial(_read_accepted, log),
         payload={"events": [*events]},
         is_repeatable=event_id is not None and all(event.get(event_id) is not None for event in events),
     )
+
+
+def _read_accepted(log: LogPolicy, data: Any) -> int:  # noqa: ANN401 - JSON
+    if log == "required" and data["log"] != log:
+        raise ValueError
+    return int(data["accepted_for"])
 
 
 def feedback_call(rows: Sequence[Row]) -> ApiCall[int]:
