@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.settings import Settings
+from skewless.contract.spec import LogPolicy
 from skewless.contract.windows.view import EventSource
 from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
 from skewless.infra.definitions.plans.needed_views import NeededViewsMonitor
@@ -56,7 +57,7 @@ class GroupCommit(Generic[T]):
 class EventForwarder:
     """Forwards events to the sources of the applied plan, and to sources that only model versions need.
 
-    Each source has one connection, which is opened on first use.
+    Each source has one connection, and one for events whose log is required; they are opened on first use.
 
     Args:
         state: the project's state folder.
@@ -72,7 +73,7 @@ class EventForwarder:
         self._project = ""
         self._sources: dict[str, EventSource] = {}
         self._problem: SkewlessError | None = None
-        self._threads: dict[str, _SenderThread] = {}
+        self._threads: dict[tuple[str, LogPolicy], _SenderThread] = {}
         self.refresh()
 
     @property
@@ -108,18 +109,19 @@ class EventForwarder:
         known = ", ".join(self._sources) or "- (the project has no event source)"
         raise RequestError(SOURCE, "is unknown", value=name, fix=f"use one of: {known}")
 
-    async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
-        """Send messages to a source's stream, and return when the stream has stored them.
+    async def send(self, source: EventSource, payloads: Sequence[bytes], log: LogPolicy = "best_effort") -> None:
+        """Send messages to a source's stream, and return when the stream, or the required log, has stored them.
 
         Raises:
-            StoreError: the stream is unavailable; some messages may have been sent.
+            StoreError: the stream or the log is unavailable; some messages may have been sent.
+            RequestError: the log is required, and the source is a Kafka topic.
             DefinitionError: the source is a Kafka topic, and the Kafka client is not installed.
         """
-        thread = self._threads.get(source.name)
+        thread = self._threads.get((source.name, log))
         if thread is None or not thread.source.same_stream(source):
-            replaced, thread = thread, _SenderThread(source, self._open(source))
+            replaced, thread = thread, _SenderThread(source, self._open(source, log))
             # Before the await: concurrent requests must use the new connection.
-            self._threads[source.name] = thread
+            self._threads[source.name, log] = thread
             if replaced is not None:
                 await replaced.close()
         await thread.send(payloads)
@@ -130,11 +132,11 @@ class EventForwarder:
             await thread.close()
         self._threads.clear()
 
-    def _open(self, source: EventSource) -> EventSender:
+    def _open(self, source: EventSource, log: LogPolicy) -> EventSender:
         from skewless.infra.ingest.streams.redis_link import open_sender  # noqa: PLC0415 - loaded with the first event
 
         check_partitions(self._database, self._settings.stream_partitions)
-        return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url)
+        return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url, log=log)
 
 
 class _SenderThread:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.contract.errors import RequestError
+from skewless.contract.spec import LogPolicy
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.predict_route import load_json
@@ -36,6 +37,14 @@ _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _EVENTS_FIX = 'send one JSON object, {"events": [{...}]}, or lines of objects as application/x-ndjson'
 _PUSH_FIX = 'send {"push_source_name": "...", "df": {"column": [...]}, "to": "online"}'
 _Mode = Literal["online", "offline", "online_and_offline"]
+_POLICIES = get_args(LogPolicy)
+_Log = Annotated[
+    str,
+    Query(
+        description="`required`: reply when the log has the events, not only the stream.",
+        json_schema_extra={"enum": list(_POLICIES)},
+    ),
+]
 _T = TypeVar("_T")
 
 
@@ -59,6 +68,7 @@ class EventsReply(BaseModel):
 
     accepted_for: int = Field(description="Number of events now in the stream; the stream worker validates them.")
     source: str
+    log: str = Field(description="`required`: the log has the events; `best_effort`: the stream has them.")
 
 
 def add_event_routes(app: FastAPI, forwarder: EventForwarder) -> None:
@@ -71,14 +81,14 @@ def add_event_routes(app: FastAPI, forwarder: EventForwarder) -> None:
         status_code=202,
         response_model=EventsReply,
     )
-    async def send_events(source: str, request: Request) -> Response:
+    async def send_events(source: str, request: Request, log: _Log = "best_effort") -> Response:
         # Before the body is read: an unknown source is rejected at once.
-        decoded = forwarder.source(source)
+        decoded, policy = forwarder.source(source), _check_policy(log)
         body = await _read_body(request, forwarder.max_bytes)
         content_type = request.headers.get("content-type", "")
         payloads = await parse_in_thread(body, lambda: parse_events(body, content_type))
-        await forwarder.send(decoded, payloads)
-        return _accepted_reply(source, len(payloads))
+        await forwarder.send(decoded, payloads, policy)
+        return _accepted_reply(source, len(payloads), policy)
 
     @app.post(
         "/push",
@@ -87,11 +97,12 @@ def add_event_routes(app: FastAPI, forwarder: EventForwarder) -> None:
         status_code=202,
         response_model=EventsReply,
     )
-    async def push(request: Request) -> Response:
+    async def push(request: Request, log: _Log = "best_effort") -> Response:
+        policy = _check_policy(log)
         body = await _read_body(request, forwarder.max_bytes)
         source, payloads = await parse_in_thread(body, lambda: parse_push(body))
-        await forwarder.send(forwarder.source(source), payloads)
-        return _accepted_reply(source, len(payloads))
+        await forwarder.send(forwarder.source(source), payloads, policy)
+        return _accepted_reply(source, len(payloads), policy)
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -111,8 +122,14 @@ async def parse_in_thread(body: bytes, parse: Callable[[], _T]) -> _T:
     return parse() if len(body) < _LARGE_BODY else await asyncio.to_thread(parse)
 
 
-def _accepted_reply(source: str, n: int) -> Response:
-    return json_response({"accepted_for": n, "source": source}, 202)
+def _check_policy(log: str) -> LogPolicy:
+    if log not in _POLICIES:
+        raise RequestError("parameter 'log'", "is unknown", value=log, fix=f"use one of {', '.join(_POLICIES)}")
+    return cast("LogPolicy", log)
+
+
+def _accepted_reply(source: str, n: int, log: LogPolicy) -> Response:
+    return json_response({"accepted_for": n, "source": source, "log": log}, 202)
 
 
 def parse_events(body: bytes, content_type: str) -> list[bytes]:

@@ -22,6 +22,8 @@ from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 if TYPE_CHECKING:
     import ssl
 
+    from skewless.contract.spec import LogPolicy
+
 T = TypeVar("T")
 
 _LARGE = 1 << 20  # bytes; aiohttp warns about larger bodies that are not iterators
@@ -68,9 +70,11 @@ class AsyncClient:
         reply = await self.predict([row], **options)
         return reply.predictions[0]
 
-    async def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
+    async def send_events(
+        self, source: str, events: Sequence[Row], *, event_id: str | None = None, log: LogPolicy = "best_effort"
+    ) -> int:
         """Send events to an event source; return their number; see ``Client.send_events``."""
-        return await self._run(calls.events_call(source, events, event_id))
+        return await self._run(calls.events_call(source, events, event_id, log))
 
     async def feedback(self, rows: Sequence[Row]) -> int:
         """Send outcomes of predictions; return the number of stored rows; see ``Client.feedback``."""

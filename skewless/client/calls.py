@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import orjson
@@ -22,6 +22,9 @@ from skewless.client.replies import (
     read_reply,
 )
 from skewless.contract.errors import RequestError, SkewlessError
+
+if TYPE_CHECKING:
+    from skewless.contract.spec import LogPolicy
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -133,15 +136,23 @@ def _read_predictions(n: int, data: Any) -> Reply:  # noqa: ANN401 - JSON
     return reply
 
 
-def events_call(source: str, events: Sequence[Row], event_id: str | None) -> ApiCall[int]:
+def events_call(
+    source: str, events: Sequence[Row], event_id: str | None, log: LogPolicy = "best_effort"
+) -> ApiCall[int]:
     """Return the call that sends events; it may be repeated only if every event has an id, by which duplicates drop."""
     return ApiCall(
         method="POST",
-        path=f"/events/{quote(source, safe='')}",
-        read=lambda data: int(data["accepted_for"]),
+        path=f"/events/{quote(source, safe='')}" + ("" if log == "best_effort" else f"?log={log}"),
+        read=partial(_read_accepted, log),
         payload={"events": [*events]},
         is_repeatable=event_id is not None and all(event.get(event_id) is not None for event in events),
     )
+
+
+def _read_accepted(log: LogPolicy, data: Any) -> int:  # noqa: ANN401 - JSON
+    if log == "required" and data["log"] != log:
+        raise ValueError
+    return int(data["accepted_for"])
 
 
 def feedback_call(rows: Sequence[Row]) -> ApiCall[int]:

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from http.client import HTTPResponse
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout, connection_from_url
@@ -24,6 +24,9 @@ from skewless.client.attempts import Attempt, AttemptFailure, ClientCore, Respon
 from skewless.client.calls import ApiCall, PredictOptions, Row
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
+
+if TYPE_CHECKING:
+    from skewless.contract.spec import LogPolicy
 
 T = TypeVar("T")
 _SHORTEST_S = 1e-6
@@ -178,7 +181,9 @@ class Client:
         reply = self.predict([row], **options)
         return reply.predictions[0]
 
-    def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
+    def send_events(
+        self, source: str, events: Sequence[Row], *, event_id: str | None = None, log: LogPolicy = "best_effort"
+    ) -> int:
         """Send events to an event source; return their number once the stream has stored them.
 
         The stream worker validates them later, and quarantines invalid ones. After a ``StoreError`` or a
@@ -189,8 +194,9 @@ class Client:
             events: objects with the source's columns.
             event_id: the source's id column. If every event has an id, the call is repeated like a prediction;
                 otherwise only if the server cannot have accepted anything.
+            log: ``required``: return once the log has them, not only the stream.
         """
-        return self._run(calls.events_call(source, events, event_id))
+        return self._run(calls.events_call(source, events, event_id, log))
 
     def feedback(self, rows: Sequence[Row]) -> int:
         """Send outcomes of predictions; return the number of rows once they are on the server's disk.

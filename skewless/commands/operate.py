@@ -32,6 +32,7 @@ _TABLES = {
     "windows": "windowed views",
     "unneeded": "unused views",
     "sources": "event sources",
+    "losses": "acknowledged events that Redis may have lost",
     "decisions": "decision streams",
     "sinks": "sinks",
     "processes": "processes",

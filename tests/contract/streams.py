@@ -213,6 +213,7 @@ class Worker:
     def __init__(self, place: StreamKind, log: Log, group: str = "g") -> None:
         self.log = log
         self.revocations: list[Partition] = []
+        self.losses: list[tuple[str, str]] = []
         self.stream = place.stream(self, group)
 
     @property
@@ -228,6 +229,10 @@ class Worker:
     def on_revoked(self, partition: Partition) -> None:
         assert self.log.owners.pop(partition) is self
         self.revocations.append(partition)
+
+    def on_stepped_back(self, partition: Partition, last: str, first: int) -> set[int]:
+        self.losses.append((partition.name, last))
+        return {at for at, _ in self.log.read[partition] if at >= first}
 
     def poll(self, limit: int = 1_000, timeout_s: float = 0.05) -> int:
         found = self.stream.poll(limit, timeout_s)

@@ -33,6 +33,9 @@ class RecordingListener:
     def on_revoked(self, partition: Partition) -> None:
         self.revocations.append(partition)
 
+    def on_stepped_back(self, partition: Partition, last: str, first: int) -> set[int]:
+        raise AssertionError((partition, last, first))
+
 
 def write(path: Path, seconds: Sequence[float | None], first: int = 0) -> None:
     times = [None if s is None else START + timedelta(seconds=s) for s in seconds]

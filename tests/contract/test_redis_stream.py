@@ -19,6 +19,7 @@ from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.platform.storage.lease_group import LeaseGroup
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
+from tests.reliability.losses import OlderCopy
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import SentinelSet
@@ -166,6 +167,62 @@ def test_a_server_that_hangs_is_waited_for(own_stream: RedisPlace) -> None:
     assert worker.stream.trouble is None
     log.assert_in_order()
     assert log.in_any_order() == sorted(numbered(20))
+    worker.stream.close()
+
+
+def test_a_commit_is_not_recorded_in_an_older_copy_so_that_its_new_messages_are_read(own_stream: RedisPlace) -> None:
+    assert isinstance(own_stream.server, Node)
+    log, copy, key = Log(), OlderCopy(own_stream.server), own_stream.key(0)
+    worker = Worker(own_stream, log)
+    sender = RedisSender(own_stream.url, project="p", source=own_stream.source, n_partitions=1)
+    sender.send(numbered(10))
+    poll_until([worker], log.has(10))
+    worker.stream.commit(worker.next_positions())
+    copy.take()
+    sender.send(numbered(10, 10))
+    sender.close()
+    poll_until([worker], log.has(20))
+    copy.restore()
+    with own_stream.server.client() as client:
+        info: Any = client.xinfo_stream(key)
+        ms, _, seq = info["last-generated-id"].decode().partition("-")
+        client.xadd(key, {"e": b"behind"}, id=f"{ms}-{int(seq) + 5_000}")
+    worker.stream.commit(worker.next_positions())
+    poll_until([worker], log.has(21))
+    assert b"behind" in log.payloads()
+    assert [partition for partition, _ in worker.losses] == ["0"]
+    worker.stream.close()
+
+
+def test_messages_that_another_owner_has_trimmed_are_no_older_copy(own_stream: RedisPlace) -> None:
+    own_stream.ask("CONFIG", "SET", "stream-node-max-entries", "1")  # trims each message that may go
+    hung, heir = Worker(own_stream, Log()), Worker(own_stream, Log())
+    for worker in (hung, heir):
+        worker.stream.close()
+        worker.stream = own_stream.stream(worker, "g", keep=0)
+    send(own_stream, numbered(10), ["one"] * 10)
+    poll_until([hung], hung.log.has(10))
+    time.sleep(1.1 * LEASE_S)
+    poll_until([heir], heir.log.has(10))
+    send(own_stream, numbered(10, 10), ["one"] * 10)
+    poll_until([heir], heir.log.has(20))
+    heir.stream.commit(heir.next_positions())
+    assert hung.poll(timeout_s=0.0) == 0
+    assert not hung.losses
+    for worker in (hung, heir):
+        worker.stream.close()
+
+
+def test_a_deleted_message_is_no_older_copy(own_stream: RedisPlace) -> None:
+    log = Log()
+    worker = Worker(own_stream, log)
+    send(own_stream, numbered(10), ["one"] * 10)
+    poll_until([worker], log.has(10))
+    [partition] = [each for each, read in log.read.items() if read]
+    own_stream.ask("XDEL", own_stream.key(int(partition.name)), format_entry_id(log.read[partition][-1][0]))
+    send(own_stream, numbered(10, 10), ["one"] * 10)
+    poll_until([worker], log.has(20))
+    assert not worker.losses
     worker.stream.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from skewless.infra.reads.online.redis_store import RedisReader
 from tests.servers.node import Node
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
+from tests.worlds.waiting import until
 
 FIRST = 1_000 * HOUR
 DURABLE = {"appendonly": "yes", "appendfsync": "no", "aof-load-truncated": "yes", "auto-aof-rewrite-percentage": "0"}
@@ -74,3 +77,27 @@ async def reader_mark(world: LatestRedisWorld, view: View = VIEW) -> Marker | No
         return (await reader.get_with_markers([], [marker_key(world.project, view)]))[1][0]
     finally:
         await reader.close()
+
+
+@dataclass(frozen=True)
+class OlderCopy:
+    """A copy of a server's append-only files, to which the server is restored."""
+
+    node: Node
+
+    def take(self) -> None:
+        """Copy the files as they are now."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.copytree(self.node.folder / "appendonlydir", self._folder)
+
+    def restore(self) -> None:
+        """Kill the server, and start it with the copy."""
+        self.node.kill()
+        shutil.rmtree(self.node.folder / "appendonlydir")
+        shutil.copytree(self._folder, self.node.folder / "appendonlydir")
+        self.node.start()
+        until(lambda: not self.node.info("persistence")["loading"])
+
+    @property
+    def _folder(self) -> Path:
+        return self.node.folder.with_name(f"{self.node.folder.name}-copy")

@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.ingest.streams.decider import EventDecider
@@ -19,10 +20,12 @@ from skewless.infra.ingest.streams.source_counts import SourceCounts
 from skewless.infra.ingest.streams.state_writer import PENDING_US, Selected, StateWriter
 from skewless.infra.log.catalog import IMPORTED, End, Segment, log_partitions
 from skewless.infra.log.daily_counts import RowCounts
-from skewless.infra.log.log_columns import EVENT, REJECT, SEQ, SOURCE_POS
+from skewless.infra.log.log_columns import EVENT, EVENT_ID, REJECT, SEQ, SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.port import Marker
+
+_BLOCK = 10_000  # rows that are read together
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,6 +90,23 @@ class PartitionWorker:
         """Queue messages for the next batch."""
         self._payloads += messages.payloads
         self._positions += messages.positions
+
+    def read_positions(self, first: int) -> set[int]:
+        """Return the stream's positions from ``first`` on whose rows in the log a repeat would count twice.
+
+        Raises:
+            ConflictError: another worker wrote to the partition and owns it now.
+            StoreError: the log cannot be read.
+        """
+        self.log.check_end(self._end)
+        positions, end, is_before = set[int](), self._end, False
+        while end > 0 and not is_before:
+            begin = max(0, end - _BLOCK)
+            rows = pa.concat_tables(self.log.read(begin, end - 1, [SOURCE_POS, EVENT_ID]))
+            new = rows.filter(pc.greater_equal(rows[SOURCE_POS], first))
+            positions |= set(new.filter(new[EVENT_ID].is_null())[SOURCE_POS].to_pylist())
+            end, is_before = begin, new.num_rows < rows.num_rows
+        return positions
 
     def accept(self, now_us: int, counts: SourceCounts) -> pa.Table | None:
         """Validate waiting messages and append them to the log; return the numbered rows, None if there are none.

@@ -60,6 +60,16 @@ class RebalanceListener(Protocol):
         """Give up a partition: another worker may own it already, so nothing more may be written for it."""
         ...
 
+    def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
+        """Report that the broker is an older copy, or empty: messages after the last one that was read may be lost.
+
+        Args:
+            partition: an owned one.
+            last: id of that message; the owner has everything up to it.
+            first: a position; the result is the positions from there on that the owner must not get again.
+        """
+        ...
+
 
 class StreamError(StoreError):
     """The broker refuses for good: only a correction helps, so a worker ends instead of waiting."""

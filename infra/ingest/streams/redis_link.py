@@ -9,6 +9,7 @@ All keys of one partition have one hash tag, so that a cluster stores them in on
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from redis.retry import Retry
 
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
+from skewless.contract.spec import LogPolicy
 from skewless.contract.windows.view import EventSource
 from skewless.infra.ingest.streams.port import EventSender, StreamError, require_connector
 from skewless.infra.platform.telemetry.logger import EventLogger
@@ -54,15 +56,23 @@ _TEMPORARY = (
 )
 _log = EventLogger()
 _CHUNK = 1_000
+_LOG_S = 4.0
+_LOG_CHECK_S = 0.02
 # Arguments: the stream's largest length or nothing, the number of strings of an entry, and the strings of all entries.
 _ADD_ENTRIES = """
+local last
 for i = 3, #ARGV, ARGV[2] do
   if ARGV[1] == '' then
-    redis.call('XADD', KEYS[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
+    last = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
   else
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
+    last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, i, i + ARGV[2] - 1))
   end
 end
+return last
+"""
+# Returns what a group has committed, and whether the stream has an entry.
+_PROGRESS = """
+return {redis.call('HGET', KEYS[2], ARGV[1]), #redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])}
 """
 
 
@@ -89,6 +99,11 @@ class EventKeys:
     def committed(self, index: int) -> str:
         """Return the key of a partition's committed positions, by group."""
         return f"{self.stream(index)}:committed"
+
+
+def worker_group(project: str) -> str:
+    """Return the name of a project's group of stream workers."""
+    return f"skewless-{project}"
 
 
 def parse_position(entry_id: bytes) -> int:
@@ -197,7 +212,9 @@ class RedisLink:
             self.close()  # cluster nodes may return with other addresses
 
 
-def open_sender(source: EventSource, settings: Settings, *, project: str, redis_url: str) -> EventSender:
+def open_sender(
+    source: EventSource, settings: Settings, *, project: str, redis_url: str, log: LogPolicy = "best_effort"
+) -> EventSender:
     """Return a sender for a source's stream.
 
     Args:
@@ -205,10 +222,11 @@ def open_sender(source: EventSource, settings: Settings, *, project: str, redis_
         settings: of the project.
         project: name of the project.
         redis_url: of the streams of push sources.
+        log: ``required``: a send returns when the log has the messages, not only the stream.
 
     Raises:
         DefinitionError: the connector of the source's kind is not installed, or a setting is invalid.
-        RequestError: the source's messages are not JSON.
+        RequestError: the source's messages are not JSON, or the log is required and it is not a push source.
     """
     if source.format != "json":
         raise RequestError(
@@ -218,9 +236,17 @@ def open_sender(source: EventSource, settings: Settings, *, project: str, redis_
             fix=f"send them to topic {source.topic!r} with a serializer of the schema registry",
         )
     if source.kind != "push":
+        if log == "required":
+            fix = "omit `log`: its stream keeps events"
+            raise RequestError(f"event source {source.name!r}", "is not a push source", value=source.kind, fix=fix)
         return require_connector(source.kind).open_sender(source, settings)
-    n_partitions = settings.stream_partitions
-    return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)
+    return RedisSender(
+        redis_url,
+        project=project,
+        source=source.name,
+        n_partitions=settings.stream_partitions,
+        group=worker_group(project) if log == "required" else "",
+    )
 
 
 class RedisSender:
@@ -231,38 +257,71 @@ class RedisSender:
         project: name of the project.
         source: name of the event source.
         n_partitions: the same number as its readers use.
+        group: of the workers that must have logged the messages before a send returns; empty: nobody.
         timeout_s: the timeout of a reply, in seconds.
     """
 
-    def __init__(self, url: str, *, project: str, source: str, n_partitions: int, timeout_s: float = 5.0) -> None:
-        keys = EventKeys(project=project, source=source)
-        self._streams = [keys.stream(index) for index in range(n_partitions)]
+    def __init__(
+        self, url: str, *, project: str, source: str, n_partitions: int, group: str = "", timeout_s: float = 5.0
+    ) -> None:
+        self._keys = EventKeys(project=project, source=source, group=group)
+        self._n = n_partitions
         self._url = url
         self._link = RedisLink(url, timeout_s)
         self._next_index = 0
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
         """Send messages; see ``EventSender``."""
+        last_ids: list[tuple[int, bytes]] = []  # by partition, of the entries that were added together
         with translate_errors(self._url):
             client = self._link.client()
             for start in range(0, len(payloads), _CHUNK):
-                entries: dict[str, list[tuple[bytes, bytes]]] = defaultdict(list)
+                entries: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
                 for number in range(start, min(start + _CHUNK, len(payloads))):
-                    stream = self._streams[self._index(None if keys is None else keys[number])]
-                    entries[stream].append((FIELD, payloads[number]))
+                    index = self._index(None if keys is None else keys[number])
+                    entries[index].append((FIELD, payloads[number]))
                 pipe = client.pipeline(transaction=False)
-                for stream, each in entries.items():
-                    add_entries(pipe, stream, each)
-                pipe.execute()
+                for index, each in entries.items():
+                    add_entries(pipe, self._keys.stream(index), each)
+                last_ids += zip(entries, pipe.execute(), strict=True)
+            if self._keys.group:
+                self._wait_for_log(client, last_ids)
 
     def close(self) -> None:
         """Close the connection."""
         self._link.close()
 
+    def _wait_for_log(self, client: Any, last_ids: Sequence[tuple[int, bytes]]) -> None:  # noqa: ANN401 - as above
+        """Return when the log has all entries up to some, in each partition.
+
+        A position alone proves nothing: an older copy of Redis has lost entries, and continues with later ids.
+        But a stream that still has the entry has lost none before it, and workers commit what they have logged.
+        """
+        thing, deadline = f"log of event source {self._keys.source!r}", time.monotonic() + _LOG_S
+        while True:
+            pipe = client.pipeline(transaction=False)
+            for index, entry_id in last_ids:
+                names = (self._keys.stream(index), self._keys.committed(index))
+                pipe.execute_command("EVAL", _PROGRESS, len(names), *names, self._keys.group, entry_id)
+            waiting = []
+            for (index, entry_id), (committed, n) in zip(last_ids, pipe.execute(), strict=True):
+                if not n:
+                    problem = "may lack the events: their stream has lost them, or stream_keep is too small"
+                    raise StoreError(thing, problem, fix="send them again")
+                if int(committed or 0) <= parse_position(entry_id):
+                    waiting.append((index, entry_id))
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                fix = "run `skewless stream`, and send them again"
+                raise StoreError(thing, f"does not have the events after {_LOG_S:.0f} s", fix=fix)
+            last_ids = waiting
+            time.sleep(_LOG_CHECK_S)
+
     def _index(self, key: str | None) -> int:
         if key is not None:
             # Not `hash`, which differs between processes.
-            return crc32(key.encode()) % len(self._streams)
+            return crc32(key.encode()) % self._n
         # Messages without a key are spread round-robin.
         self._next_index += 1
-        return self._next_index % len(self._streams)
+        return self._next_index % self._n

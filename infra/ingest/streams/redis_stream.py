@@ -34,8 +34,31 @@ redis.call('SET', KEYS[2], ARGV[1], 'NX')
 redis.call('HSETNX', KEYS[3], ARGV[2], 0)
 return redis.call('GET', KEYS[2])
 """
+# Records a position, if the stream has the entry before it: an older copy of the stream may not have it.
+_COMMIT = """
+if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+end
+return redis.call('HVALS', KEYS[2])
+"""
+# From now on, new entries have ids after the given one. Returns the entries between two ids.
+_RAISE_ID = """
+redis.pcall('XSETID', KEYS[1], ARGV[2])
+return redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2])
+"""
+# Gives entries new ids, in their order, and records a position. Of an entry that was moved already nothing is left.
+_MOVE = """
+for i = 3, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
+  if entry then
+    redis.call('XDEL', KEYS[1], ARGV[i])
+    redis.call('XADD', KEYS[1], '*', unpack(entry[2]))
+  end
+end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
 _EPOCH = re.compile(rb"[0-9a-f]{16}")  # the name of a log folder
-_COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
+_COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])"
 _log = EventLogger()
 
 
@@ -46,14 +69,21 @@ class _RedisProgress:
     Args:
         partition: name and epoch.
         next_position: the next position to read.
-        index: number of entries ever added before that position; too low if it had to be estimated.
         read_positions: positions below which messages may be trimmed; None: no trimming.
+        has_last: whether the stream must have the entry before that position: it was there, and is never trimmed.
+        index: number of entries ever added before the next position; too low if it had to be estimated.
     """
 
     partition: Partition
     next_position: int
-    index: int
     read_positions: ReadPositions | None
+    has_last: bool = False
+    index: int = 0
+
+    @property
+    def last(self) -> str:
+        """Id of the entry before the next position, if there is one."""
+        return format_entry_id(max(0, self.next_position - 1))
 
 
 class RedisStream:
@@ -136,11 +166,11 @@ class RedisStream:
         with self._link.tolerate_outage():
             pipe = self._link.client().pipeline(transaction=False)
             for index, at in owned_positions.items():
-                pipe.hset(self._keys.committed(index), self._keys.group, at)
-                pipe.hvals(self._keys.committed(index))
-            committed = pipe.execute()[1::2]
+                keys = (self._keys.stream(index), self._keys.committed(index))
+                pipe.execute_command("EVAL", _COMMIT, len(keys), *keys, format_entry_id(at - 1), self._keys.group, at)
             committed_positions = {
-                index: min(map(int, values)) for index, values in zip(owned_positions, committed, strict=True)
+                index: min(map(int, values), default=0)
+                for index, values in zip(owned_positions, pipe.execute(), strict=True)
             }
             self._trim(owned_positions, committed_positions)
 
@@ -202,17 +232,46 @@ class RedisStream:
         """Revoke partitions whose stream was deleted, or has another epoch now."""
         pipe = client.pipeline(transaction=False)
         self._ask_epochs(pipe, indices)
-        self._revoke_differing(indices, pipe.execute())
+        self._check_epochs(client, indices, pipe.execute())
 
     def _ask_epochs(self, pipe: Any, indices: Iterable[int]) -> None:  # noqa: ANN401 - as above
         for index in indices:
             pipe.get(self._keys.epoch(index))
             pipe.exists(self._keys.stream(index))
+            last = self._owned[index].last
+            pipe.execute_command("EVAL", _COUNT, 1, self._keys.stream(index), last, last, 1)
 
-    def _revoke_differing(self, indices: Sequence[int], replies: Sequence[Any]) -> None:
-        for index, epoch, exists in zip(indices, replies[::2], replies[1::2], strict=True):
-            if (epoch, exists) != (self._owned[index].partition.epoch.encode(), 1):
+    def _check_epochs(self, client: Any, indices: Sequence[int], replies: Sequence[Any]) -> bool:  # noqa: ANN401
+        """Revoke partitions as above; return whether a stream has stepped back: then its messages are read again."""
+        steps = 0
+        for index, epoch, exists, n_last in zip(indices, replies[::3], replies[1::3], replies[2::3], strict=True):
+            progress = self._owned[index]
+            if (epoch, exists) != (progress.partition.epoch.encode(), 1):
+                if self._is_leased and progress.next_position:
+                    self._owner.on_stepped_back(progress.partition, progress.last, progress.next_position)
                 self._revoke_lost(index)
+            elif progress.has_last and not n_last and self._is_leased:  # else another owner may have trimmed it
+                steps += self._step_back(client, index)
+        return steps > 0
+
+    def _step_back(self, client: Any, index: int) -> bool:  # noqa: ANN401 - as above
+        """Continue in a stream without the last entry that was read; return whether it is an older copy.
+
+        If its clock is behind, new entries have ids that were read before. Entries from the copy's committed position
+        on that the log may not have are moved behind the last one.
+        """
+        progress, stream, committed = self._owned[index], self._keys.stream(index), self._keys.committed(index)
+        if parse_position(client.xinfo_stream(stream)["max-deleted-entry-id"]) >= progress.next_position - 1:
+            progress.has_last = False  # somebody has deleted it
+            return False
+        first = int(client.hget(committed, self._keys.group) or 0)
+        known = self._owner.on_stepped_back(progress.partition, progress.last, first)
+        entries = client.eval(_RAISE_ID, 1, stream, format_entry_id(first), progress.last)
+        new = [entry[0] for entry in entries if parse_position(entry[0]) not in known]
+        client.eval(_MOVE, 2, stream, committed, self._keys.group, progress.next_position, *new)
+        progress.has_last = False
+        self._count_unread(client, index)
+        return True
 
     def _revoke_lost(self, index: int) -> None:
         _log.warning("partition_lost", stream=self._keys.stream(index))
@@ -231,14 +290,24 @@ class RedisStream:
                 fix="set it to the latest folder below `log/events/SOURCE`; without it all messages count as new",
             )
         partition = Partition(name=str(index), epoch=epoch.decode())
+        committed = int(client.hget(names[2], self._keys.group))
         next_position = self._owner.on_assigned(partition) or 0
         read_positions = None if self._keep is None else ReadPositions(self._keep)
-        self._owned[index] = _RedisProgress(partition, next_position, 0, read_positions)
+        # An uncommitted entry was not trimmed.
+        has_last = committed < next_position
+        self._owned[index] = _RedisProgress(partition, next_position, read_positions, has_last)
+        if has_last:
+            self._revoke_recreated(client, [index])
+        if index in self._owned:
+            self._count_unread(client, index)
+
+    def _count_unread(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
+        progress, stream = self._owned[index], self._keys.stream(index)
         info = client.xinfo_stream(stream)
         # Redis stores only a total of added entries, so unread ones are counted, up to a limit.
-        counted = client.eval(_COUNT, 1, stream, format_entry_id(next_position), _MAX_COUNTED)
+        counted = client.eval(_COUNT, 1, stream, format_entry_id(progress.next_position), "+", _MAX_COUNTED)
         unread = counted if counted < _MAX_COUNTED else info["length"]
-        self._owned[index].index = info["entries-added"] - unread
+        progress.index = info["entries-added"] - unread
 
     def _revoke(self, index: int) -> None:
         self._owner.on_revoked(self._owned[index].partition)
@@ -258,9 +327,8 @@ class RedisStream:
         self._ask_epochs(pipe, indices)
         replies = pipe.execute()
         by_index = {index: entries for index, entries in zip(indices, replies[: len(indices)], strict=True) if entries}
-        self._revoke_differing(indices, replies[len(indices) :])
-        if not self._is_leased:
-            return []  # this process was paused meanwhile, or the database is unavailable
+        if self._check_epochs(client, indices, replies[len(indices) :]) or not self._is_leased:
+            return []  # or this process was paused meanwhile, or the database is unavailable
         full_indices = {index for index, entries in by_index.items() if len(entries) == count}
         self._drained_partitions = [
             progress.partition for index, progress in self._owned.items() if index not in full_indices
@@ -287,8 +355,8 @@ class RedisStream:
             read_positions = self._owned[index].read_positions
             floor = read_positions.floor(at) if read_positions else None
             if floor is not None:
-                # Never beyond the slowest group.
-                floor = min(floor, committed_positions[index])
+                # Never beyond the slowest group. The last entry stays: without it, the stream has stepped back.
+                floor = max(1, min(floor, committed_positions[index])) - 1
                 pipe.execute_command("XTRIM", self._keys.stream(index), "MINID", "~", format_entry_id(floor))
         pipe.execute()
 
@@ -303,7 +371,7 @@ def _convert_entries(progress: _RedisProgress, entries: Sequence[Any]) -> Messag
     """Convert entries, each an id and its fields, to messages; advances the progress."""
     positions = [parse_position(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]
-    progress.next_position = positions[-1] + 1
+    progress.next_position, progress.has_last = positions[-1] + 1, True
     progress.index += len(positions)
     if progress.read_positions:
         progress.read_positions.read(len(positions), progress.next_position)

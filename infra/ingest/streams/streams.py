@@ -21,7 +21,7 @@ from skewless.infra.definitions.plans.retirement import Retirement
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.ingest.streams.parquet_stream import ParquetStream
 from skewless.infra.ingest.streams.port import EventSender, OpenStream, require_connector
-from skewless.infra.ingest.streams.redis_link import open_sender
+from skewless.infra.ingest.streams.redis_link import open_sender, worker_group
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.ingest.streams.state_writer import StateWriter
 from skewless.infra.log.catalog import log_partitions
@@ -183,4 +183,4 @@ class Streams:
 
     @property
     def _group(self) -> str:
-        return f"skewless-{self.plan.project}"
+        return worker_group(self.plan.project)

@@ -7,7 +7,7 @@ truth, states record the positions that they include, and markers say where to c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from skewless.infra.ingest.streams.state_writer import Selected, StateWriter
 from skewless.infra.ingest.streams.streams import Assignment, Streams
 from skewless.infra.log.daily_counts import DailyCounts
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.stream_losses import StreamLoss, StreamLosses
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.reads.online.port import Marker
 
@@ -192,6 +193,22 @@ class Worker:
                 partition_worker.record_end(self.writer)
             if self.decider is not None:
                 self.decider.revoke(partition_worker.log.partition)
+
+    def on_stepped_back(self, partition: Partition, last: str, first: int) -> Collection[int]:
+        """Log what waits, so that the log has all up to ``last``, and report that later events may be lost."""
+        partition_worker = self._partition_workers[partition]
+        self._accept(partition_worker)
+        known = partition_worker.read_positions(first)
+        loss = StreamLoss(
+            source=self.source.name,
+            partition=partition.name,
+            after=last,
+            from_us=int(last.partition("-")[0]) * 1_000,
+            until_us=self.streams.clock.now_us(),
+        )
+        StreamLosses(self.streams.state.database).add(loss)
+        _log.error("stream_stepped_back", **loss.as_dict())
+        return known
 
     def _is_clock_right(self) -> bool:
         """Compare this machine's clock with the online store's, once a second; while that is down, nothing changes."""

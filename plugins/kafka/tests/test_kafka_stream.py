@@ -36,6 +36,9 @@ class Reader:
     def on_revoked(self, _: Partition) -> None:
         return None
 
+    def on_stepped_back(self, _: Partition, last: str, first: int) -> set[int]:
+        raise AssertionError((last, first))
+
 
 @pytest.fixture
 def kafka_place(kafka: KafkaBroker) -> KafkaPlace:

@@ -88,6 +88,7 @@ def _check_place(place: _Examination) -> Iterator[CheckFinding]:
     yield from project.check_package_objects(state)
     yield from project.check_processes(state)
     yield from project.check_hosts(state, settings)
+    yield from project.check_losses(state, settings)
     yield from project.check_server(url) if url else ()
     yield from machine.check_windows(state, settings)
     yield from packages.check_scoring(PackageStore.of(state, settings), settings.second_runtime)

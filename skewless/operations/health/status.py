@@ -30,6 +30,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import count_rejected
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import RunLedger
+from skewless.infra.log.stream_losses import StreamLoss, StreamLosses
 from skewless.infra.models.packages.package import open_package
 from skewless.infra.platform.host.processes import read_processes
 from skewless.infra.platform.storage.project_state import ProjectState
@@ -139,6 +140,8 @@ class ProjectStatus(PlainRecord):
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views.
+        losses: events that an older copy of Redis has lost in the last week: ``source``, ``partition``, ``after`` (an
+            entry id), ``since``, ``until``.
         decisions: decision streams of the plan, if the plug-in that decides is installed.
         sinks: their sinks.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
@@ -157,6 +160,7 @@ class ProjectStatus(PlainRecord):
     windows: list[WindowStatus] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
     sources: list[SourceStatus] = field(default_factory=list)
+    losses: list[dict[str, str]] = field(default_factory=list)
     decisions: list[DecisionStatus] = field(default_factory=list)
     sinks: list[SinkStatus] = field(default_factory=list)
     unneeded: list[ViewLifecycle] = field(default_factory=list)
@@ -203,6 +207,7 @@ def _read_all(project: Workspace, status: ProjectStatus, store: OnlineWriter | N
         windows=windowed_views(project, needed, store) if needed else [],
         left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
+        losses=[_loss(loss) for loss in StreamLosses(project.state.database).read_recent(project.clock.now_us())],
         decisions=deciding.read_streams(project) if deciding else [],
         sinks=deciding.read_sinks(project) if deciding else [],
         unneeded=[life for life in read_lifecycles(project.state) if life.stage != "needed"],
@@ -247,6 +252,12 @@ def running_processes(state: ProjectState) -> list[ProcessStatus]:
 def _skipped(item: SkippedRows) -> dict[str, Any]:
     seen = None if item.at_us is None else iso_text(item.at_us)
     return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
+
+
+def _loss(loss: StreamLoss) -> dict[str, str]:
+    """Return the source and the range of a loss."""
+    since, until = iso_text(loss.from_us), iso_text(loss.until_us)
+    return {"source": loss.source, "partition": loss.partition, "after": loss.after, "since": since, "until": until}
 
 
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:

@@ -153,6 +153,18 @@ def test_events_with_ids_are(connect: Connect, bad: bytes) -> None:
         assert [one.body for one in server.asked] == [{"events": EVENTS}] * 2
 
 
+def test_a_required_log_that_a_server_does_not_confirm_is_an_error(connect: Connect) -> None:
+    best_effort, required = (
+        answer(202, {"accepted_for": 2, "source": "s", "log": log}) for log in ("best_effort", "required")
+    )
+    with scripted(TAKEN, best_effort, required) as server:
+        face = connect(server.url)
+        for _ in range(2):  # the first server is older than the parameter
+            with pytest.raises(StoreError):
+                face.ask("send_events", "s", EVENTS, log="required")
+        assert face.ask("send_events", "s", EVENTS, log="required") == 2
+
+
 @pytest.mark.parametrize("bad", [BUSY, LIMITED])
 def test_events_that_were_not_looked_at_are_sent_again(connect: Connect, bad: bytes) -> None:
     with scripted(bad, TAKEN) as server:

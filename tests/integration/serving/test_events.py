@@ -48,7 +48,10 @@ def test_events_come_to_the_log(windowed: WindowedFeastProject, event_routes: Ev
         "push": ("/push", json.dumps(pushed), "application/json"),
     }[form]
     status, _, text = event_routes.post(path, body.encode(), kind)
-    assert (status, json.loads(text)) == (202, {"accepted_for": len(rows), "source": "landings"})
+    assert (status, json.loads(text)) == (
+        202,
+        {"accepted_for": len(rows), "source": "landings", "log": "best_effort"},
+    )
     windowed.work(len(rows))
     assert seen(windowed) == (len(rows), 0)
     log = windowed.project.views.log_partitions(windowed.project.applied.plan.windows[0])
@@ -96,6 +99,8 @@ def test_many_clients_at_once(windowed: WindowedFeastProject, event_routes: Even
         ("/events/landings", '{"events": []}', 400, "has no event"),
         ("/events/landings", '{"events": [{}, 7]}', 400, "event 1: is not a JSON object"),
         ("/events/landings", '{"arr_delay": NaN}', 400, "is not JSON"),
+        ("/events/landings?log=always", "{}", 400, "parameter 'log': is unknown (got 'always')"),
+        ("/push?log=", "{}", 400, "parameter 'log': is unknown (got '')"),
         ("/events/nothing", "{}", 404, "event source: is unknown"),
         ("/push", "{}", 400, "request field 'push_source_name': is not a string"),
         ("/push", '{"push_source_name": "nothing", "df": {"a": [1]}}', 404, "event source: is unknown"),

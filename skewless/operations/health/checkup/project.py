@@ -10,14 +10,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
+from skewless.contract.clock import open_clock
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.contract.readable import duration_text
+from skewless.contract.readable import duration_text, iso_text
 from skewless.contract.render import count_text
 from skewless.contract.settings import SHARED_SETTINGS, Settings
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
 from skewless.infra.log.holes import check_holes
 from skewless.infra.log.spool import CORRUPT
+from skewless.infra.log.stream_losses import StreamLosses
 from skewless.infra.platform.host.processes import Process, read_processes
 from skewless.infra.platform.storage.documents import Records
 from skewless.infra.platform.storage.package_folder import PackageFolder
@@ -115,6 +117,23 @@ def check_hosts(state: ProjectState, settings: Settings) -> Iterator[CheckFindin
                 yield good(name, "has the shared settings of this host")
     except StoreError as error:
         yield from_error("hosts", error)
+
+
+def check_losses(state: ProjectState, settings: Settings) -> Iterator[CheckFinding]:
+    """Yield which events an older copy of Redis has lost in the last week."""
+    try:
+        losses = StreamLosses(state.database).read_recent(open_clock(settings.clock).now_us())
+    except SkewlessError as error:
+        yield from_error("event streams", error)
+        return
+    for loss in losses:
+        span = f"between {iso_text(loss.from_us)} and {iso_text(loss.until_us)}, after entry {loss.after}"
+        yield doubt(
+            f"event source {loss.source}",
+            "Redis is an older copy or was emptied, so "
+            f"events of partition {loss.partition} that it acknowledged {span}, may be lost",
+            "send the events of that time again: an event with an id counts once",
+        )
 
 
 def check_server(url: str) -> list[CheckFinding]:

@@ -16,6 +16,7 @@ import uvicorn
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
+from skewless.contract.spec import LogPolicy
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, Scope, generate_secret, hash_secret
 from skewless.infra.platform.storage.project_state import ProjectState
@@ -105,7 +106,7 @@ class _Events(EventForwarder):
             return super().source(name)
         return EventSource(name=name, kind="push", event_column="at", columns=(), earliest_us=0, latest_us=1)
 
-    async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
+    async def send(self, source: EventSource, payloads: Sequence[bytes], log: LogPolicy = "best_effort") -> None:
         """Drop them."""
 
 

@@ -44,7 +44,7 @@ def test_events_go_to_the_topic(windowed: WindowedFeastProject) -> None:
     rows = some(5, windowed.now_us())
     with serving(windowed, windowed.project.redis_url) as front:
         status, _, text = front.post("/events/landings", json.dumps({"events": rows}).encode())
-    assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings"})
+    assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings", "log": "best_effort"})
     windowed.work(5)
     assert windowed.worker.counts.accepted == 5
 
@@ -67,4 +67,4 @@ def test_settings_of_the_client_that_cannot_be_read_are_said(windowed: WindowedF
     state = windowed.project.state
     events = EventForwarder(state, "redis://x", store_at(state / "packages"), Settings(kafka="[]"))
     with pytest.raises(DefinitionError, match="setting 'kafka': is not a JSON object"):
-        events._open(events.source("landings"))
+        events._open(events.source("landings"), "best_effort")

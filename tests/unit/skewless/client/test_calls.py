@@ -73,4 +73,5 @@ def test_events_are_safe_where_each_has_its_id(
 
 def test_names_are_quoted() -> None:
     assert events_call("a/b?", [], None).path == "/events/a%2Fb%3F"
+    assert events_call("s", [], None, "required").path == "/events/s?log=required"
     assert model_call("../health").path == "/models/..%2Fhealth"
