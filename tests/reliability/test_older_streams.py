@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.ingest.streams.redis_link import RedisSender
+from skewless.infra.ingest.streams.erased_messages import _rewrite
+from skewless.infra.ingest.streams.redis_link import EventKeys, RedisSender
 from skewless.infra.log.stream_losses import StreamLoss, StreamLosses
 from tests.reliability.older_streams import BOTH, PARTITIONS, OlderStream, older_stream
 from tests.servers.node import Node
@@ -49,6 +51,28 @@ def test_a_worker_reports_what_an_older_copy_lost_and_reads_on(
         stream.restart()
         stream.check()
         assert stream.losses() == BOTH
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["same", "restarted"])
+def test_the_last_message_may_be_erased(
+    tmp_path: Path,
+    node: Node,
+    restarts: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    with older_stream(tmp_path, node.url, "event") as stream:
+        stream.send(20)
+        stream.read()
+        with stream.node.client() as client:
+            keys = EventKeys(project="p", source="s")
+            for index in range(PARTITIONS):
+                entries: Any = client.xrevrange(keys.stream(index), count=1)
+                last = entries[0][1][b"e"].decode()
+                assert _rewrite(client, keys, index, last.__eq__) == 1
+        if restarts:
+            stream.restart()
+        stream.send(20)
+        stream.check()
+        assert not stream.losses()
 
 
 @pytest.mark.parametrize("id_column", ["event", None])

@@ -19,13 +19,14 @@ _CHUNK = 1_000
 _FIRST_ID = "0-1"  # of an entry with the token of a copy, which it lacks in the end
 # A server frees a block of messages only as a whole: until then, its memory and its files have deleted ones. So other
 # messages are copied with their ids, and the copy replaces the stream, with its counters and its consumer groups.
-# Arguments: the token of the copy, first and last id of a chunk, the number of unread messages that the copy lacks, and
-# the ids to skip. Returns 0 if the copy has expired, or another process has begun or finished its own.
+# Arguments: the token of the copy, first and last id of a chunk, the number of unread messages that the copy lacks, the
+# latest id that a message had which was deleted, and the ids to skip. Returns 0 if the copy has expired, or another
+# process has begun or finished its own.
 _COPY = """
 local mark = redis.call('XRANGE', KEYS[2], '0-1', '0-1')[1]
 if not mark or mark[2][2] ~= ARGV[1] then return 0 end
 local erased = {}
-for i = 5, #ARGV do erased[ARGV[i]] = true end
+for i = 6, #ARGV do erased[ARGV[i]] = true end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[3])) do
   if not erased[entry[1]] then redis.call('XADD', KEYS[2], entry[1], unpack(entry[2])) end
 end
@@ -46,7 +47,7 @@ end
 redis.call('XDEL', KEYS[2], '0-1')
 local info = facts(redis.call('XINFO', 'STREAM', KEYS[1]))
 redis.call('XSETID', KEYS[2], info['last-generated-id'], 'ENTRIESADDED', info['entries-added'] - ARGV[4],
-  'MAXDELETEDID', info['max-deleted-entry-id'])
+  'MAXDELETEDID', ARGV[5])
 redis.call('PERSIST', KEYS[2])
 redis.call('RENAME', KEYS[2], KEYS[1])
 return 1
@@ -106,6 +107,7 @@ def _rewrite(client: Any, keys: EventKeys, index: int, owns: Callable[[str], boo
     stream, deleted, unread = keys.stream(index), 0, 0
     copy, token = f"{stream}:copy", secrets.token_hex(8)
     next_position = min(map(int, client.hvals(keys.committed(index))), default=0)
+    last = client.xinfo_stream(stream)["max-deleted-entry-id"]
     client.delete(copy)
     client.xadd(copy, {FIELD: token}, id=_FIRST_ID)
     client.expire(copy, _LEFT_S)
@@ -113,7 +115,8 @@ def _rewrite(client: Any, keys: EventKeys, index: int, owns: Callable[[str], boo
         deleted += len(erased)
         # The lag is what was added and not read: a worker would wait for these in vain.
         unread += sum(parse_position(key) >= next_position for key in erased)
-        if not client.eval(_COPY, 2, stream, copy, token, start, end, unread, *erased):
+        last = max([last, *erased], key=parse_position)
+        if not client.eval(_COPY, 2, stream, copy, token, start, end, unread, last, *erased):
             raise ConflictError(f"stream {stream!r}", "is being erased by another process", fix="run it again")
     return deleted
 
