@@ -124,11 +124,13 @@ class PrivateServer:
             PrivateAddress.load(self._record).remove(self.folder)
 
     def rewrite_file(self) -> None:
-        """Write the append-only file again, without deleted values; return when it is written.
+        """Write the append-only file again, without deleted values; return when it is written, or if there is none.
 
         Raises:
             StoreError: the server does not reply, or cannot write the file.
         """
+        if not self.folder.is_dir():
+            return
         with self._connect(_STOP_S) as client:
             # A rewrite that runs already may have begun before the values were deleted.
             for _ in range(2):
