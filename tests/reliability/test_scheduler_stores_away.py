@@ -92,6 +92,8 @@ def test_any_call_of_a_scheduler_may_fail(project: Project, monkeypatch: pytest.
         patch.setattr(scheduler, "_launch_processes", lambda *_: watched.launch)
         outage.inject(patch, CALLS)
         scheduler.run_scheduler(project)
+    with scheduler.hold_term(project, lambda _: (0, ""), lambda _: None) as (term, _):
+        term.finish()  # what its last step has begun, if it lost the lease at the stop
     runs = Ledger(project.state).read_latest_first()
     assert "running" not in {run.state for run in runs}
     assert max(Counter(watched.launched).values()) == 1
