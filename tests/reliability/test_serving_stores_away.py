@@ -17,13 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import AccessError, StoreError
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.platform.storage.sqlite_database import AnswerMemory
+from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.infra.records.predictions.segments import prediction_spool
+from skewless.serving.access.gate import KeyAccess
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
 from skewless.serving.process import serve
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown
@@ -55,7 +58,7 @@ def shared(two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often, and leave garbage collector and threads of the test's process as they are."""
     for name, seconds in SOON.items():
         monkeypatch.setattr(f"skewless.serving.{name}", seconds)
@@ -166,3 +169,48 @@ def test_any_call_of_a_server_may_fail(
         served.run()
     assert len(served.refusals) <= (0 if remembers else outage.last - outage.first)
     assert prediction_spool(state).waiting() == []
+
+
+@pytest.fixture
+def _remembering(shared: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remember what is read, and ask the database again at once after an outage."""
+    monkeypatch.setattr("skewless.infra.platform.storage.sqlite_database._AWAY_S", 0.0)
+    monkeypatch.setattr(shared.project.state.database, "_memory", AnswerMemory(tmp_path / "answers.db"))
+
+
+@pytest.mark.usefixtures("_remembering")
+@pytest.mark.parametrize("first", range(1, 4))
+def test_a_key_that_is_revoked_as_an_outage_begins_is_refused_after_it(
+    shared: Sandbox, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    kept, revoked = add_key(shared), add_key(shared)
+    keys = KeyStore(shared.project.state)
+    access = KeyAccess(keys, lambda: 0)
+    keys.revoke(revoked.split("_")[1])
+    with monkeypatch.context() as patch:
+        Outage(first, 1, "refused").inject(patch, {Database: ("execute",)})
+        access.refresh()
+    access.refresh()
+    assert access.allow([(b"x-api-key", kept.encode())], "predict").name
+    with pytest.raises(AccessError, match="is unknown"):
+        access.allow([(b"x-api-key", revoked.encode())], "predict")
+
+
+@pytest.mark.usefixtures("_remembering")
+async def test_a_champion_of_the_begin_of_an_outage_is_served_after_it(
+    shared: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, store = shared.project.state, shared.project.store
+    reader = RedisReader(shared.project.redis_url)
+    table = ModelTable(repo=shared.repo, state=state, store=store, online=reader)
+    await table.load()
+    champion = str(store.aliases.get(MODEL, "champion"))
+    for first in range(1, 16):
+        for before, after in ((champion, NEW), (NEW, champion)):
+            store.aliases.move(MODEL, "champion", expect=before, to=after, reason="test", now_us=1)
+            with monkeypatch.context() as patch:
+                Outage(first, 1, "refused").inject(patch, {Database: ("execute",)})
+                await table.refresh()
+            await table.refresh()
+            assert table.get(MODEL).version == after
+    await reader.close()

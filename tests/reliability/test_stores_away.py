@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from skewless.infra.ingest.streams.port import Messages, RebalanceListener, StreamError
+from skewless.infra.platform.storage import cloud_storage
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.memory_stream import MemoryBroker, MemoryStream
+from tests.servers.faulty_storage import TROUBLES, FaultyStorage, Trouble
+from tests.servers.object_storage import ObjectStorageServer, object_address
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.fed_streams import PARTITIONS, feed, opening
 from tests.worlds.outages import Calls, Outage
 from tests.worlds.streams import StreamWorld, Traffic, drain
@@ -57,6 +66,46 @@ def test_4_2_any_call_may_fail(world: StreamWorld, monkeypatch: pytest.MonkeyPat
     outage = Outage.draw(draw, draw.choice((TAKE_OVER, MOST)), faults=("refused", "reply lost"))
     run(world, monkeypatch, outage)
     assert outage.calls > MOST
+
+
+@pytest.fixture
+def faulty(
+    object_server: ObjectStorageServer, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyStorage]:
+    """A proxy before a bucket, whose clients soon give up; ``bucket_url`` sets the credentials."""
+    assert bucket_url.startswith("s3:")
+    impatient = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=5), "base": 2}
+    retries = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": impatient}
+    monkeypatch.setattr(cloud_storage, "_RETRIES", retries)
+    monkeypatch.setattr(cloud_storage, "_TIMEOUTS", cloud_storage._TIMEOUTS | {"read_timeout": "1s", "timeout": "2s"})
+    faulty = FaultyStorage(object_server.endpoint, 1.5)
+    with faulty.running():
+        yield faulty
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, FEW))])
+def test_a_bucket_in_trouble(world: StreamWorld, faulty: FaultyStorage, trouble: Trouble, seed: int) -> None:
+    """Two workers after each other, of which the second one has no copies."""
+    addresses = ProjectAddresses(storage_url=object_address(faulty.endpoint, uuid.uuid4().hex))
+    world = replace(world, addresses=addresses)
+    world.ensure()
+    draw = random.Random(seed)
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(seed)
+    with world.store() as store:
+        for _ in range(2):
+            shutil.rmtree(world.root / "cache", ignore_errors=True)
+            faulty.begin(draw.randrange(1, 6), draw.choice((2, 4)), trouble)
+            worker = world.worker(store, opening(broker))
+            for _ in range(3):
+                feed(world, traffic, broker, n=20)
+                for _ in range(6):
+                    worker.step()
+            drain(worker)
+            worker.close()
+    world.check()
+    traffic.check(world)
+    assert faulty.troubled > 1
 
 
 class Denied(MemoryStream):
