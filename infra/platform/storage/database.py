@@ -129,7 +129,7 @@ class Database(ABC):
         return None if self._memory is None else self._memory.away_s()
 
     def outages(self) -> int:
-        """Return how often it has come back: what was read of two statements in an outage may not fit together."""
+        """Return how often it has come back: the answers of two reads as it fails may not fit together."""
         return 0 if self._memory is None else self._memory.outages
 
     def schema_version(self) -> int:
