@@ -49,12 +49,12 @@ class CurrentVersions(NamedTuple):
     Args:
         champions: the last champions, the current one first; empty: the model has none.
         policy: the current traffic policy; None: the model never had one.
-        numbers: of the last move of the alias and of the policy.
+        numbers: of the last move of the alias, of the policy, and of outages of the database before.
     """
 
     champions: tuple[str, ...]
     policy: TrafficPolicy | None
-    numbers: tuple[object, object]
+    numbers: tuple[object, ...]
 
     @property
     def champion(self) -> str | None:

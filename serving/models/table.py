@@ -210,9 +210,10 @@ class ModelTable(LoadedModels):
         self._current |= await asyncio.to_thread(lambda: {name: self._read_versions(name) for name in names})
 
     def _read_versions(self, name: str) -> CurrentVersions:
-        """Return the current versions of a model; they are read again after a move of the alias or a new policy."""
+        """Return the current versions of a model; they are read again after a move, a new policy or an outage."""
         # Before the values: if they change during the read, the next call reads them again.
-        numbers = self._aliases.number(name, CHAMPION), self._store.traffic.number(name)
+        moves = self._aliases.number(name, CHAMPION), self._store.traffic.number(name)
+        numbers = *moves, self._store.state.database.outages()
         current = self._current.get(name)
         if current is not None and current.numbers == numbers:
             return current

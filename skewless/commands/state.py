@@ -129,6 +129,7 @@ def recover(session: Session, *, dry_run: DryRun = False) -> None:
         ("rows added to a log", sum(log.appended for log in report.logs)),
         ("rows of merged segments", sum(log.replaced for log in report.logs)),
         ("runs of materialize", len(report.runs)),
+        ("objects uploaded", len(report.uploaded)),
         ("unused objects", report.unused),
     ]
     parts: list[Part] = [facts_table(_titled("recover", dry_run=dry_run), facts)]
@@ -140,6 +141,6 @@ def recover(session: Session, *, dry_run: DryRun = False) -> None:
     parts += [f"version {each} has neither an alias nor a decision" for each in report.versions]
     if report.unchecked:
         parts.append(f"not checked: {report.unchecked}")
-    if not (report.logs or report.conflicts or report.missing or report.imports or report.ahead):
+    if not (report.logs or report.conflicts or report.missing or report.imports or report.ahead or report.uploaded):
         parts.append("nothing to do: the logs have all their rows")
     session.end(report.as_dict(), *parts, error=report.error)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
-from typing import Any
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from skewless.contract.errors import StoreError
 from skewless.infra.ingest.streams.port import Messages, RebalanceListener, StreamError
+from skewless.infra.platform.storage import cloud_storage
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.reads.online.redis_store import RedisWriter
 from tests.memory_stream import MemoryBroker, MemoryStream
+from tests.servers.faulty_storage import TROUBLES, FaultyStorage, Trouble
+from tests.servers.object_storage import ObjectStorageServer, object_address
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.fed_streams import PARTITIONS, feed, opening
+from tests.worlds.outages import Calls, Outage
 from tests.worlds.streams import StreamWorld, Traffic, drain
 
-CALLS: dict[type, tuple[str, ...]] = {
+CALLS: Calls = {
     Database: ("query", "execute", "transaction"),
     FolderStorage: ("put", "put_file", "local_path", "describe"),
     RedisWriter: ("append", "read_markers", "set_markers", "refresh_markers"),
@@ -35,50 +40,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"skewless.infra.ingest.streams.worker.{name}", seconds)
 
 
-class Outage:
-    """Counts calls; those from one to another fail, with their effect or without it."""
-
-    def __init__(self, first: int, n: int, *, loses_reply: bool) -> None:
-        self.first, self.last, self.loses_reply = first, first + n, loses_reply
-        self.calls = 0
-
-    def begin(self) -> bool:
-        """Count a call; return whether it fails after its effect, and raise if it fails before."""
-        self.calls += 1
-        fails = self.first <= self.calls < self.last
-        if fails and not self.loses_reply:
-            raise StoreError("store", "answered 503", fix="wait")
-        return fails
-
-    def wrap(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(method)
-        def call(*words: Any, **named: Any) -> Any:  # noqa: ANN401 - any method
-            fails = self.begin()
-            answer = method(*words, **named)
-            if method.__name__ == "transaction":
-                return self._around(answer, fails=fails)
-            if fails:
-                raise StoreError("store", "lost its reply", fix="wait")
-            return answer
-
-        return call
-
-    @contextmanager
-    def _around(self, context: Any, *, fails: bool) -> Iterator[Any]:  # noqa: ANN401 - any context
-        with context as value:
-            yield value
-        if fails:
-            raise StoreError("store", "lost its reply", fix="wait")
-
-
 def run(world: StreamWorld, patch: pytest.MonkeyPatch, outage: Outage) -> None:
     """Let a worker take three batches of events over an outage, and check log and states."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(outage.first)
     with world.store() as store, patch.context() as patched:
         worker = world.worker(store, opening(broker))
-        for kind, names in CALLS.items():
-            for name in names:
-                patched.setattr(kind, name, outage.wrap(getattr(kind, name)))
+        outage.inject(patched, CALLS)
         for _ in range(3):
             feed(world, traffic, broker, n=20)
             for _ in range(6):
@@ -96,10 +63,49 @@ def run(world: StreamWorld, patch: pytest.MonkeyPatch, outage: Outage) -> None:
 def test_4_2_any_call_may_fail(world: StreamWorld, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     world.ensure()
     draw = random.Random(seed)
-    first = draw.randrange(1, draw.choice((TAKE_OVER, MOST)))
-    outage = Outage(first, draw.choice((1, 3, 9)), loses_reply=draw.random() < 0.5)
+    outage = Outage.draw(draw, draw.choice((TAKE_OVER, MOST)), faults=("refused", "reply lost"))
     run(world, monkeypatch, outage)
     assert outage.calls > MOST
+
+
+@pytest.fixture
+def faulty(
+    object_server: ObjectStorageServer, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyStorage]:
+    """A proxy before a bucket, whose clients soon give up; ``bucket_url`` sets the credentials."""
+    assert bucket_url.startswith("s3:")
+    impatient = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=5), "base": 2}
+    retries = {"max_retries": 1, "retry_timeout": timedelta(seconds=5), "backoff": impatient}
+    monkeypatch.setattr(cloud_storage, "_RETRIES", retries)
+    monkeypatch.setattr(cloud_storage, "_TIMEOUTS", cloud_storage._TIMEOUTS | {"read_timeout": "1s", "timeout": "2s"})
+    faulty = FaultyStorage(object_server.endpoint, 1.5)
+    with faulty.running():
+        yield faulty
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, FEW))])
+def test_a_bucket_in_trouble(world: StreamWorld, faulty: FaultyStorage, trouble: Trouble, seed: int) -> None:
+    """Two workers after each other, of which the second one has no copies."""
+    addresses = ProjectAddresses(storage_url=object_address(faulty.endpoint, uuid.uuid4().hex))
+    world = replace(world, addresses=addresses)
+    world.ensure()
+    draw = random.Random(seed)
+    broker, traffic = MemoryBroker(PARTITIONS), Traffic(seed)
+    with world.store() as store:
+        for _ in range(2):
+            shutil.rmtree(world.root / "cache", ignore_errors=True)
+            faulty.begin(draw.randrange(1, 6), draw.choice((2, 4)), trouble)
+            worker = world.worker(store, opening(broker))
+            for _ in range(3):
+                feed(world, traffic, broker, n=20)
+                for _ in range(6):
+                    worker.step()
+            drain(worker)
+            worker.close()
+    world.check()
+    traffic.check(world)
+    assert faulty.troubled > 1
 
 
 class Denied(MemoryStream):

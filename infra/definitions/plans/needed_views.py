@@ -155,7 +155,8 @@ class NeededViewsMonitor:
         # Before the values: if they change during the work, the next call reads them again.
         aliases, traffic, models = self._store.aliases, self._store.traffic, self._store.packages.list_models()
         moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in models]
-        stamp = read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
+        targets = StoredTargetVersions(self._state).revision()
+        stamp = read_plan_number(self._state), targets, moves, self._state.database.outages()
         if self._cached is None or self._cached[0] != stamp:
             applied = read_applied(self._state)
             if applied is None:

@@ -164,11 +164,11 @@ class KeyStore:
     """
 
     def __init__(self, state: ProjectState) -> None:
-        self._documents = Documents(state.database, "api_keys")
+        self._database, self._documents = state.database, Documents(state.database, "api_keys")
 
     def revision(self) -> int:
-        """Return a number that increases with each change; 0: nobody has added a key."""
-        return self._documents.revision(_DOCUMENT)
+        """Return a number that increases with each change, and after an outage of the database; 0: there was none."""
+        return self._documents.revision(_DOCUMENT) + self._database.outages()
 
     def read(self) -> _Keys:
         """Return all keys in order of their creation, expired keys too.

@@ -128,6 +128,10 @@ class Database(ABC):
         """Return for how many seconds reads have been answered from memory; None: the database answers."""
         return None if self._memory is None else self._memory.away_s()
 
+    def outages(self) -> int:
+        """Return how often it has come back: the answers of two reads as it fails may not fit together."""
+        return 0 if self._memory is None else self._memory.outages
+
     def schema_version(self) -> int:
         """Return the version of the schema; 0: the database has no tables yet."""
         if not self.exists():

@@ -291,7 +291,8 @@ class DamagedObjectError(StoreError):
 
 def missing_error(name: object) -> DamagedObjectError:
     """Return the error for an object that is recorded but does not exist."""
-    return DamagedObjectError(f"log file {name}", "is missing", fix=_FIX)
+    fix = f"run `skewless recover`, also on the other hosts, or {_FIX}"
+    return DamagedObjectError(f"log file {name}", "is missing", fix=fix)
 
 
 def corrupt_error(name: object, reason: object) -> DamagedObjectError:

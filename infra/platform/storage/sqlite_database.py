@@ -157,9 +157,13 @@ class AnswerMemory:
     Args:
         path: of the file; created at the first answer.
         monotonic: returns the seconds of a clock that never jumps.
+
+    Attributes:
+        outages: how often the database has come back.
     """
 
     def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.outages = 0
         self._file = SqliteDatabase(path, _ANSWER_STEPS)
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -185,6 +189,7 @@ class AnswerMemory:
             return self._recall(question, error)
         if self._away_until is not None:
             self._away_until = None
+            self.outages += 1
             _log.info("database_up")
         self._remember(question, rows)
         return rows

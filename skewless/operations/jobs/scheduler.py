@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from skewless.contract.clock import OffsetClock
-from skewless.contract.errors import DefinitionError, SkewlessError
+from skewless.contract.errors import DefinitionError, SkewlessError, StoreError
 from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader, read_plan_number
 from skewless.infra.platform.host.metrics import serve_metrics
 from skewless.infra.platform.host.plugins import require_plugin
@@ -40,6 +40,7 @@ _log = EventLogger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
 _ROOM_BEAT_S, _ROOM_SILENCE_S, _ROOM_RETRY_S = 1.0, 30.0, 5.0
+_RETRY_S = 1.0
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
 
 
@@ -87,22 +88,21 @@ class PlannedJobs:
 def run_scheduler(project: Workspace) -> None:
     """Run each job in a process when it is due, until SIGINT or SIGTERM.
 
-    The runs in progress then finish; a second signal ends them.
+    The runs in progress then finish; a second signal ends them. While the database is unavailable, it waits.
 
     Raises:
         DefinitionError: a cron line is invalid.
-        StoreError: the disk or the database failed.
+        StalePlanError: no plan was applied yet.
     """
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
     if port:
         serve_metrics(counts, project.settings.metrics_host, port, "scheduler_metrics_port")
-    _log.info("scheduler_started", jobs=[job.name for job in jobs()])
-    record_settings(project)
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with open_run_traces(str(project.state.folder)) as traces, report_metrics(counts.collect):
+    with stop.handle_signals(), open_run_traces(str(project.state.folder)) as traces, report_metrics(counts.collect):
+        _wait_for_plan(project, jobs, stop)
 
         def on_end(run: Run) -> None:
             counts.count(run)
@@ -111,8 +111,22 @@ def run_scheduler(project: Workspace) -> None:
         candidate = _candidate(project, jobs, _launch_processes(project, traces), stop, on_end)
         counts.is_holder = lambda: candidate.is_holder
         heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
-        with stop.handle_signals(), heartbeats, _control_room(project):
+        with heartbeats, _control_room(project):
             candidate.serve()
+
+
+def _wait_for_plan(project: Workspace, jobs: PlannedJobs, stop: StopSignal) -> None:
+    """Read the plan and record the settings; while the database is unavailable, wait and log why."""
+    while not stop.is_set:
+        try:
+            names = [job.name for job in jobs()]
+            record_settings(project)
+        except StoreError as error:
+            _log.warning("scheduler_not_started", error=str(error))
+            stop.wait(_RETRY_S)
+        else:
+            _log.info("scheduler_started", jobs=names)
+            return
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.orphans import Orphan, read_orphan
 from skewless.infra.log.recovery import PartitionRecovery, Piece
 from skewless.infra.log.runs import RunLedger
+from skewless.infra.platform.storage.durable import translate_disk_errors
+from skewless.infra.platform.storage.objects import digest_file
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.records.outcomes.log import OUTCOMES
 from skewless.infra.records.predictions.segments import PREDICTIONS
@@ -55,6 +57,7 @@ class RecoveryReport(PlainRecord):
         runs: materialization runs that rows name and the ledger lacked.
         versions: ``MODEL VERSION`` of packages without an alias and without a decision of a gate.
         unused: number of other objects that no log lists; housekeeping deletes them after a day.
+        uploaded: listed objects that only this host had.
         unchecked: why ``ahead`` and ``versions`` could not be found out; empty: they are complete.
         dry_run: nothing was changed.
     """
@@ -69,6 +72,7 @@ class RecoveryReport(PlainRecord):
     ahead: list[dict[str, Any]] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     unchecked: str = ""
+    uploaded: list[str] = field(default_factory=list)
 
     @property
     def error(self) -> SkewlessError | None:
@@ -80,7 +84,7 @@ class RecoveryReport(PlainRecord):
                 f"log partition {first['partition']!r}", first["problem"], value=first["objects"][0], fix=fix
             )
         if self.missing:
-            fix = "restore it from a backup"
+            fix = "run `skewless recover` on the host that has it, or restore it from a backup"
             return StoreError(f"log file {self.missing[0]}", "is missing", fix=fix)
         if self.ahead and not self.dry_run:
             first = self.ahead[0]
@@ -125,6 +129,8 @@ class _Recovery:
 
     def run(self) -> RecoveryReport:
         names, missing = self._scan()
+        uploaded = self._upload_own(missing)
+        missing.difference_update(uploaded)
         last_run = RunLedger(self._state.database).last_run()
         partitions = sorted(self._orphans.keys() | {name for each, name in _listed(self._state) if each in missing})
         for partition in partitions:
@@ -140,6 +146,7 @@ class _Recovery:
             runs=sorted({run_id for piece in pieces for run_id in piece.orphan.runs if run_id > last_run}),
             unused=len(names) - len(pieces),
             dry_run=self._dry_run,
+            uploaded=uploaded,
         )
 
     def _scan(self) -> tuple[list[str], set[str]]:
@@ -153,6 +160,20 @@ class _Recovery:
                 self._orphans[orphan.partition].append(orphan)
         # Objects that another process has merged and deleted meanwhile are not listed any more.
         return names, {name for name, _ in _listed(self._state) if name in listed - present}
+
+    def _upload_own(self, missing: set[str]) -> list[str]:
+        """Upload listed objects that are only in this host's folder: it has worked without ``storage_url``."""
+        uploaded = []
+        rows = self._state.database.query("SELECT object, digest FROM segments ORDER BY object")
+        for name, digest in [row for row in rows if row[0] in missing]:
+            path = self._state / name
+            with translate_disk_errors(path):
+                if path.is_file() and digest_file(path) == digest:
+                    if not self._dry_run:
+                        self._state.storage.put_file(name, path)
+                        path.unlink()  # no erasure would find it
+                    uploaded.append(str(name))
+        return uploaded
 
     def _recover_partition(self, partition: str, missing: set[str]) -> None:
         keys = {PREDICTIONS: ("id",), OUTCOMES: ("batch", "row")}.get(partition, ())

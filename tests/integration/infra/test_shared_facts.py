@@ -13,10 +13,11 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.settings import SHARED_SETTINGS, Settings
+from skewless.infra.ingest.streams import importing
 from skewless.infra.platform.host.processes import ProcessRecord, read_processes, send_heartbeats
 from skewless.infra.platform.storage import project_state
 from skewless.infra.platform.storage.database import Database
-from skewless.infra.platform.storage.documents import Records
+from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.operations.audited import SETTINGS, record_settings, show_settings
 from skewless.operations.health.checkup.project import check_hosts
@@ -57,6 +58,45 @@ def test_a_host_that_forgets_the_storage_registers_nothing(tmp_path: Path, share
         assert not list(project.state.folder.rglob("*.parquet"))
     with host(tmp_path, "first", **shared_settings) as project:
         assert segments(project) == expected
+
+
+def test_recover_uploads_what_only_one_host_has(
+    tmp_path: Path, shared_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hosts worked before a storage was recorded, and one had forgotten it."""
+    monkeypatch.setattr(importing, "BATCH_ROWS", 2)
+    with host(tmp_path, "first", **shared_settings) as project:
+        project.apply()
+        Documents(project.state.database, "shared").delete("facts")
+    with host(tmp_path, "second", database_url=shared_settings["database_url"]) as project:
+        project.import_events()
+        expected, files = segments(project), sorted(project.state.folder.rglob("log/**/*.parquet"))
+    assert len(files) == len(expected) > 1
+    with host(tmp_path, "first", **shared_settings) as project:
+        with pytest.raises(StoreError, match=r"is missing.*run `skewless recover`, also on the other hosts"):
+            project.backfill()
+        report = project.recover()
+        assert (report.uploaded, report.missing) == ([], expected)
+        assert isinstance(report.error, StoreError)
+    last = files[-1].read_bytes()
+    files[-1].write_bytes(last[:-1])
+    with host(tmp_path, "second", **shared_settings) as project:
+        report = project.recover(dry_run=True)
+        assert (report.uploaded, report.missing, list(project.state.storage.list_objects("log"))) == (
+            expected[:-1],
+            expected[-1:],
+            [],
+        )
+        assert project.recover().uploaded == expected[:-1]
+        files[-1].write_bytes(last)
+        report = project.recover()
+        assert (report.uploaded, report.missing, report.error) == (expected[-1:], [], None)
+        assert not any(file.exists() for file in files)  # an erasure would not find them
+    with host(tmp_path, "third", **shared_settings) as project:
+        assert segments(project) == expected
+        (built, *_) = project.backfill()
+        assert built.states
+        project.private.stop()
 
 
 def segments(project: Project) -> list[str]:
