@@ -141,8 +141,9 @@ class LeaderTerm:
         return self._end(run, "lost", error="its scheduler ended")
 
     def _register(self, job: str) -> None:
-        self._registered_us[job] = self.ledger.register_job(job, self.token, self.clock.now_us())
+        registered_us = self.ledger.register_job(job, self.token, self.clock.now_us())
         self._ticks[job] = self.ledger.latest_ticks(job, _MOST_TICKS)
+        self._registered_us[job] = registered_us  # last: if the database is unavailable, the next step registers it
 
     def _last(self) -> dict[str, int]:
         """Return each job's latest tick up to now; later ticks, after the clock was set back, do not count yet."""

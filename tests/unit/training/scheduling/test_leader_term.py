@@ -347,3 +347,18 @@ def test_the_next_moment_is_that_of_the_earliest_job(scheduling: Scheduling) -> 
     term = scheduling.term()
     scheduling.at(21)
     assert term.next_us() == START + 25 * SECOND
+
+
+@pytest.mark.parametrize("fault", ["register_job", "latest_ticks"])
+def test_a_job_whose_registration_fails_is_registered_by_the_next_step(
+    scheduling: Scheduling, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    term = scheduling.new_term()
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduling.ledger, fault, Mock(side_effect=StoreError("database", "is away", fix="wait")))
+        with pytest.raises(StoreError):
+            term.step()
+    term.step()
+    scheduling.at(10)
+    assert term.step()
+    assert len(scheduling.works) == 1
