@@ -1,4 +1,4 @@
-"""Hostile or broken clients: each returns the bytes that the server sent until it closed the connection."""
+"""Hostile or broken clients, and the bytes that a server sends until it closes the connection."""
 
 from __future__ import annotations
 

@@ -28,14 +28,16 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.serving.oip.datatypes import DATATYPES
 from skewless_grpc.messages import SERVICE, message_class
 from tests.nightly.reliability.open_load import Target, TimedReply, load, quantile_ms, statuses
-from tests.nightly.reliability.rubbish import INFER, PREDICT, Site, Thrown, rubbish
+from tests.nightly.reliability.rubbish import RubbishRun, rubbish
+from tests.nightly.reliability.rubbish_kinds import INFER, PREDICT, Site
 from tests.nightly.worlds.served import LENIENT, STRICT, ServedProject, make_served, said, served
 from tests.nightly.worlds.small_disk import mounted
 from tests.servers.certificates import Authority
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.infer_messages import FIELDS, raw_message
+from tests.worlds.infer_messages import FIELDS, Input, raw_message
 from tests.worlds.trained import NOW, Row, ask
+from tests.worlds.waiting import until
 
 MINUTES = float(os.environ.get("RUBBISH_MINUTES", "10"))  # beside no fault; beside a fault a fifth of them
 SEED = int(os.environ.get("RUBBISH_SEED", "1"))
@@ -47,8 +49,13 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(60 * MINUTES + 600)]
 Scores = Mapping[tuple[bool, int], float]  # by whether the online store answered, and by row
 
 
+def check_calm(degraded: int) -> None:
+    """The online store was always there."""
+    assert degraded == 0
+
+
 @dataclass(frozen=True, kw_only=True)
-class World:
+class RubbishTrial:
     """A served project, its callers, and what happens to it meanwhile.
 
     Args:
@@ -63,11 +70,7 @@ class World:
     models: tuple[str, ...] = (LENIENT, STRICT)
     credentials: grpc.ChannelCredentials | None = None
     fault: Callable[[float], None] = time.sleep
-    check: Callable[[int], None] = lambda degraded: _equals(degraded, 0)
-
-
-def _equals(found: object, expected: object) -> None:
-    assert found == expected
+    check: Callable[[int], None] = check_calm
 
 
 def add_caller(state: Path, name: str, *scopes: str, rate: float | None = None) -> dict[str, str]:
@@ -80,7 +83,7 @@ def add_caller(state: Path, name: str, *scopes: str, rate: float | None = None) 
 
 
 @contextmanager
-def world(repo: Path, redis_url: str, tls: Secured | None = None, **settings: str) -> Iterator[World]:
+def trial(repo: Path, redis_url: str, tls: MutualTls | None = None, **settings: str) -> Iterator[RubbishTrial]:
     """Serve a project with keys, or with client certificates."""
     state = repo / ".skewless"
     honest = {} if tls else add_caller(state, "honest", "predict", "as_of", rate=10_000.0)
@@ -96,7 +99,7 @@ def world(repo: Path, redis_url: str, tls: Secured | None = None, **settings: st
     with served(repo, redis_url, headers=honest, tls=context, **settings) as project:
         host, _, port = project.server.grpc_address.rpartition(":")
         target = Target.of(project.url, context)
-        yield World(
+        yield RubbishTrial(
             project=project,
             site=Site(
                 target=target,
@@ -110,17 +113,17 @@ def world(repo: Path, redis_url: str, tls: Secured | None = None, **settings: st
 
 
 @contextmanager
-def no_fault(folder: Path) -> Iterator[World]:
+def no_fault(folder: Path) -> Iterator[RubbishTrial]:
     """All is well, but for the rubbish."""
     with (
         running(Node(program("valkey"), folder / "store")) as node,
-        world(make_served(folder / "p", node.url), node.url) as made,
+        trial(make_served(folder / "p", node.url), node.url) as made,
     ):
         yield made
 
 
 @contextmanager
-def full_disk(folder: Path) -> Iterator[World]:
+def full_disk(folder: Path) -> Iterator[RubbishTrial]:
     """The state folder is on a disk that is full for half of the time."""
     with running(Node(program("valkey"), folder / "store")) as node:
         repo = make_served(folder / "p", node.url)
@@ -128,7 +131,7 @@ def full_disk(folder: Path) -> Iterator[World]:
         (repo / ".skewless").mkdir()
         with mounted(repo / ".skewless", "64m"):
             shutil.copytree(state, repo / ".skewless", dirs_exist_ok=True)
-            with world(repo, node.url) as made:
+            with trial(repo, node.url) as made:
                 yield replace(
                     made,
                     fault=lambda seconds: fill(repo / ".skewless/ballast", seconds),
@@ -160,11 +163,11 @@ def check_full_disk(project: ServedProject, degraded: int) -> None:
 
 
 @contextmanager
-def no_redis(folder: Path) -> Iterator[World]:
+def no_redis(folder: Path) -> Iterator[RubbishTrial]:
     """The Redis of the online rows and of the shared rates hangs, is gone, and comes back."""
     with running(Node(program("valkey"), folder / "store", {"appendonly": "yes"})) as node:
         repo = make_served(folder / "p", node.url)
-        with world(repo, node.url, SKEWLESS_RATE_LIMIT="redis") as made:
+        with trial(repo, node.url, SKEWLESS_RATE_LIMIT="redis") as made:
             yield replace(
                 made,
                 models=(LENIENT,),  # that of STRICT is 503 by design
@@ -192,7 +195,7 @@ def check_no_redis(project: ServedProject, degraded: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Secured:
+class MutualTls:
     """The settings of a server that requires client certificates, and the contexts of its clients."""
 
     settings: Mapping[str, str]
@@ -202,7 +205,7 @@ class Secured:
 
 
 @contextmanager
-def certificates(folder: Path) -> Iterator[World]:
+def certificates(folder: Path) -> Iterator[RubbishTrial]:
     """Callers have certificates in place of keys."""
     authority = Authority(folder / "tls", since=from_us(NOW))  # the server checks them at the time of the project
     server = authority.issue("localhost", dns=["localhost"])
@@ -215,7 +218,7 @@ def certificates(folder: Path) -> Iterator[World]:
         return made
 
     files = zip(("SKEWLESS_TLS_CERT", "SKEWLESS_TLS_KEY", "SKEWLESS_TLS_CA"), (*server, authority.path), strict=True)
-    tls = Secured(
+    tls = MutualTls(
         settings={name: str(path) for name, path in files},
         honest=context(honest),
         stranger=context(authority.issue("stranger")),
@@ -234,7 +237,7 @@ def certificates(folder: Path) -> Iterator[World]:
                 created_us=1,
             )
         )
-        with world(repo, node.url, tls) as made:
+        with trial(repo, node.url, tls) as made:
             yield made
 
 
@@ -296,15 +299,15 @@ def check_replies(replies: list[TimedReply], scores: Scores) -> int:
 class GrpcCaller:
     """Calls over one channel, one after another."""
 
-    world: World
+    trial: RubbishTrial
     scores: Scores
     calls: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Ask until stopped."""
-        site, row = self.world.site, ask(1)[0]
-        inputs = [
+        site, row = self.trial.site, ask(1)[0]
+        inputs: list[Input] = [
             (name, kind, (1,), np.array([row[name].encode() if kind == "BYTES" else row[name]], DATATYPES[kind].numpy))
             for name, kind in FIELDS.items()
         ]
@@ -313,8 +316,8 @@ class GrpcCaller:
         options = [("grpc.ssl_target_name_override", "localhost")]
         with (
             grpc.insecure_channel(f"{host}:{port}")
-            if self.world.credentials is None
-            else grpc.secure_channel(f"{host}:{port}", self.world.credentials, options=options)
+            if self.trial.credentials is None
+            else grpc.secure_channel(f"{host}:{port}", self.trial.credentials, options=options)
         ) as channel:
             infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
             while not stopping.wait(GRPC_PAUSE_S):
@@ -346,7 +349,7 @@ def running_thread(run: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 @dataclass
-class Memory:
+class MemorySamples:
     """The resident memory of a server, each second."""
 
     project: ServedProject
@@ -363,7 +366,7 @@ class Memory:
         return max(self.mib[len(self.mib) // 2 :]) - max(self.mib[: len(self.mib) // 4])
 
 
-def check_rubbish(thrown: Thrown, seconds: float) -> None:
+def check_rubbish(thrown: RubbishRun, seconds: float) -> None:
     """Each piece was refused with a status that fits, or hung up on; the greedy got no more than their rate."""
     assert not thrown.problems, "\n".join(thrown.problems[:20])
     counts = thrown.counts
@@ -375,19 +378,19 @@ def check_rubbish(thrown: Thrown, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make_world", "minutes"),
+    ("open_trial", "minutes"),
     [(no_fault, MINUTES), (full_disk, MINUTES / 5), (no_redis, MINUTES / 5), (certificates, MINUTES / 5)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_honest_callers_beside_rubbish(
-    make_world: Callable[[Path], Any], minutes: float, tmp_path: Path, tell: Callable[[str], None]
+    open_trial: Callable[[Path], Any], minutes: float, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
-    with make_world(tmp_path) as made:
+    with open_trial(tmp_path) as made:
         project: ServedProject = made.project
         project.until_calm()
         scores = expected_scores(project)
         requests = honest_requests(made.site, made.models)
-        memory, caller = Memory(project), GrpcCaller(made, scores)
+        memory, caller = MemorySamples(project), GrpcCaller(made, scores)
         with (
             running_thread(memory.run),
             running_thread(caller.run),
@@ -413,5 +416,6 @@ def test_honest_callers_beside_rubbish(
         check_rubbish(thrown, 60 * minutes)
         assert memory.growth_mib < GROWTH_MIB
         made.check(degraded)
+        until(lambda: project.metric("skewless_requests_in_flight") == 0)
         dropped = project.metric("skewless_log_dropped_total")
         assert project.prove() + dropped >= len(replies)
