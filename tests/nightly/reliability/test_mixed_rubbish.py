@@ -405,7 +405,8 @@ def test_honest_callers_beside_rubbish(
             f"p50 {quantile_ms(replies, 0.5):.1f} ms, p99 {quantile_ms(replies, 0.99):.1f} ms, "
             f"longest {quantile_ms(replies, 1.0):.0f} ms; {caller.calls} over gRPC, "
             f"slowest {1e3 * caller.slowest_s:.0f} ms; memory {memory.mib[0]:.0f} -> {memory.mib[-1]:.0f} MiB, "
-            f"at most {max(memory.mib):.0f}, grown by {memory.growth_mib:.0f}"
+            f"at most {max(memory.mib):.0f}, grown by {memory.growth_mib:.0f}: "
+            f"{', '.join(f'{mib:.0f}' for mib in memory.mib[:: len(memory.mib) // 24 + 1])}"
         )
         tell("\n".join([*thrown.lines(), *thrown.problems[:20]]))
         project.check_log()
