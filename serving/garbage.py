@@ -8,7 +8,7 @@ import time
 
 # Records that wait for the log are up to 70,000 objects. They have no cycles, so a collection meanwhile frees nothing.
 _YOUNG_OBJECTS = 200_000
-_COLLECT_S = 5.0
+_COLLECT_S, _CHECK_S = 5.0, 10.0
 # Modules that the first requests import, and models that were loaded since, are looked at no more than once. What is in
 # work at that time, and becomes a cycle later, is lost: some kilobytes for each connection.
 _OLD_OBJECTS = 5_000
@@ -29,18 +29,25 @@ def start_collector() -> None:
 class QuietCollector:
     """Collects garbage in the event loop when a file of the log is complete: few objects are alive then.
 
-    Each closed connection leaves some 25 objects in a cycle, so that something must collect.
+    Each closed connection leaves some 25 objects in a cycle, and with them its last body, so that something must
+    collect: also while no file is complete, because the disk is full or all requests are rejected.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due = time.monotonic() + _COLLECT_S
+        loop.call_later(_CHECK_S, self._check)
 
     def notify(self) -> None:
         """Collect soon, but not more often than every five seconds; any thread may call this."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _COLLECT_S
             self._loop.call_soon_threadsafe(_collect)
+
+    def _check(self) -> None:
+        if time.monotonic() >= self._due + _COLLECT_S:
+            self.notify()
+        self._loop.call_later(_CHECK_S, self._check)
 
 
 def _collect() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,7 @@ class PeerCertificate:
     @classmethod
     def from_pem(cls, pem: bytes) -> PeerCertificate:
         """Return the certificate of a PEM text, as gRPC gives it."""
-        from cryptography import x509  # noqa: PLC0415 - only with client certificates
-        from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - as above
-
-        return cls(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+        return cls(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
 
     @cached_property
     def names(self) -> tuple[str, ...]:

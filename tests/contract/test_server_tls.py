@@ -22,8 +22,11 @@ from structlog.testing import capture_logs
 
 from plugins.grpc.tests.rig import GrpcPort, ask
 from plugins.grpc.tests.rig import serving as grpc_serving
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import AccessError, DefinitionError
 from skewless.contract.settings import Settings
+from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.certificate import PeerCertificate
+from skewless.serving.access.gate import Headers
 from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, certificate_end, tls_options
@@ -275,21 +278,31 @@ def test_files_that_cannot_be_right_are_refused_with_the_fix(
         tls_options(Settings(tls_cert=cert, tls_key=key, tls_ca=authority), files)
 
 
-ECHO = {"/t.T/Echo": GrpcMethod(admit=admit_anyone, handle=lambda call, message: call.reply(message))}
+def _admit_named(_: Headers, certificate: PeerCertificate | None) -> Caller:
+    if certificate is None or certificate.names != ("subject:CN=client",):
+        raise AccessError("client certificate", "is unknown", value=certificate, fix="show another")
+    return ANYONE
+
+
+ECHO, NAMED = "/t.T/Echo", "/t.T/Named"
+METHODS = {
+    path: GrpcMethod(admit=admit, handle=lambda call, message: call.reply(message))
+    for path, admit in ((ECHO, admit_anyone), (NAMED, _admit_named))
+}
 
 
 @contextmanager
 def serving_grpc(settings: Settings, repo: Path) -> Iterator[GrpcPort]:
     """Serve gRPC with these settings for a while, as the server does."""
     options = uvicorn.Config(_application, log_config=None, **tls_options(settings, repo))
-    with grpc_serving(ECHO, credentials=tls_credentials(options)) as grpc_port:
+    with grpc_serving(METHODS, credentials=tls_credentials(options)) as grpc_port:
         yield grpc_port
 
 
 def test_grpc_has_the_certificate_of_http_and_its_renewal(files: Path, renewed: Path) -> None:
     def code(name: str) -> str:
         credentials = grpc.ssl_channel_credentials((files / f"{name}.crt").read_bytes())
-        return ask(grpc_port.address, "/t.T/Echo", b"x", credentials=credentials).code
+        return ask(grpc_port.address, ECHO, b"x", credentials=credentials).code
 
     with serving_grpc(Settings(tls_cert="server.crt", tls_key="server.key"), renewed) as grpc_port:
         assert (code("server"), code("client")) == ("OK", "UNAVAILABLE")
@@ -300,13 +313,14 @@ def test_grpc_has_the_certificate_of_http_and_its_renewal(files: Path, renewed: 
         assert (code("server"), code("client")) == ("UNAVAILABLE", "OK")
 
 
-def test_grpc_wants_a_client_certificate_if_http_does(files: Path) -> None:
+@pytest.mark.parametrize("path", [ECHO, NAMED])
+def test_grpc_wants_a_client_certificate_if_http_does_and_reads_its_names(files: Path, path: str) -> None:
     settings = Settings(tls_cert="server.crt", tls_key="server.key", tls_ca="client.crt")
     root = (files / "server.crt").read_bytes()
     pairs = [[(files / f"{name}.{end}").read_bytes() for end in ("key", "crt")] for name in ("client", "server")]
     with serving_grpc(settings, files) as grpc_port:
         codes = [
-            ask(grpc_port.address, "/t.T/Echo", b"x", credentials=grpc.ssl_channel_credentials(root, *pair)).code
+            ask(grpc_port.address, path, b"x", credentials=grpc.ssl_channel_credentials(root, *pair)).code
             for pair in ([], *pairs)
         ]
     assert codes == ["UNAVAILABLE", "OK", "UNAVAILABLE"]

@@ -16,11 +16,17 @@ _HOUR = dt.timedelta(hours=1)
 
 
 class Authority:
-    """An authority whose certificate is in ``ca.crt`` of a folder, beside those that it issues."""
+    """An authority whose certificate is in ``ca.crt`` of a folder, beside those that it issues.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: made if it is not there.
+        since: from when its certificates are valid; None: from an hour ago. All end tomorrow.
+    """
+
+    def __init__(self, folder: Path, since: dt.datetime | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._since = since or dt.datetime.now(dt.UTC) - _HOUR
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {folder.name}")])
         usage = x509.BasicConstraints(ca=True, path_length=None)
@@ -58,13 +64,12 @@ class Authority:
         return files
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _HOUR)
-            .not_valid_after(now + 24 * _HOUR)
+            .not_valid_before(self._since)
+            .not_valid_after(dt.datetime.now(dt.UTC) + 24 * _HOUR)
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from http.client import HTTPConnection
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ class PredictionServer:
     process: subprocess.Popen[str]
     url: str
     repo: Path = Path()  # of a server that this class started
+    headers: Mapping[str, str] = field(default_factory=dict)  # of each request
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def start(cls, repo: Path, **settings: str) -> PredictionServer:
@@ -62,10 +65,15 @@ class PredictionServer:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, str], str]:
         """Return status, headers and text of a reply."""
-        connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
+        address = urlsplit(self.url).netloc
+        connection = (
+            HTTPConnection(address, timeout=PATIENCE_S)
+            if self.tls is None
+            else HTTPSConnection(address, timeout=PATIENCE_S, context=self.tls)
+        )
         try:
             kind = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, path, body, {**kind, **(headers or {})})
+            connection.request(method, path, body, {**kind, **self.headers, **(headers or {})})
             reply = connection.getresponse()
             return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read().decode()
         finally:

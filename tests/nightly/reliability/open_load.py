@@ -6,12 +6,14 @@ import gc
 import random
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,6 +25,26 @@ _PATIENCE_S = 10.0
 _RECEIVE = 1 << 18
 _SEED = 11
 _now = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Target:
+    """The address of a server, and the TLS context of its clients; None: plain HTTP."""
+
+    address: tuple[str, int]
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, url: str, tls: ssl.SSLContext | None = None) -> Self:
+        """Return the target of a URL."""
+        parts = urlsplit(url)
+        return cls((parts.hostname or "", parts.port or 0), tls)
+
+    def connect(self) -> socket.socket:
+        """Return a connection that sends at once."""
+        connection = socket.create_connection(self.address, timeout=_PATIENCE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection if self.tls is None else self.tls.wrap_socket(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +79,11 @@ class OpenLoad(threading.Thread):
         connections: a request that finds none free waits for one, and that counts.
     """
 
-    def __init__(self, url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> None:
+    def __init__(self, target: Target, requests: Sequence[bytes], *, rate: float, connections: int) -> None:
         super().__init__(daemon=True)
         self.replies: list[TimedReply] = []
         self.hung = 0
-        self._address = _address(url)
+        self._target = target
         self._requests = requests
         self._gaps = random.Random(_SEED)
         self._rate = rate
@@ -102,7 +124,7 @@ class OpenLoad(threading.Thread):
         return len(self._lines) - len(self._idle)
 
     def _connect(self) -> None:
-        line = _Line(self._address)
+        line = _Line(self._target)
         self._lines[line.socket.fileno()] = line
         self._poll.register(line.socket.fileno(), select.EPOLLIN)
         self._idle.append(line)
@@ -118,6 +140,8 @@ class OpenLoad(threading.Thread):
     def _receive(self, line: _Line) -> None:
         try:
             data = line.socket.recv(_RECEIVE)
+        except ssl.SSLWantReadError:  # a ticket of the session, or a part of a record
+            return
         except OSError:
             data = b""
         if not data:
@@ -145,18 +169,21 @@ class _Line:
 
     __slots__ = ("due", "parts", "place", "socket")
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=_PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, target: Target) -> None:
+        self.socket = target.connect()
+        if target.tls is not None:
+            self.socket.setblocking(False)  # noqa: FBT003 - the standard library's
         self.parts = b""
         self.place = 0
         self.due = 0.0
 
 
 @contextmanager
-def load(url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128) -> Iterator[OpenLoad]:
+def load(
+    url: str, requests: Sequence[bytes], *, rate: float, connections: int = 128, tls: ssl.SSLContext | None = None
+) -> Iterator[OpenLoad]:
     """Send while the block runs; all is answered afterwards, or counted as hung."""
-    sender = OpenLoad(url, requests, rate=rate, connections=connections)
+    sender = OpenLoad(Target.of(url, tls), requests, rate=rate, connections=connections)
     # To look at all objects of the tests for garbage takes a second, in which nothing would be sent or received.
     gc.collect()
     gc.freeze()
@@ -176,8 +203,3 @@ def statuses(replies: Sequence[TimedReply]) -> Counter[int]:
 def quantile_ms(replies: Sequence[TimedReply], share: float) -> float:
     """Return the latency in milliseconds that this share of the replies did not exceed."""
     return float(np.quantile([reply.seconds for reply in replies], share, method="inverted_cdf")) * 1e3
-
-
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or 0

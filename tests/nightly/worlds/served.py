@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -122,8 +123,23 @@ class ServedProject:
 
 
 @contextmanager
-def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedProject]:
-    """Run a server for the length of a block."""
+def served(
+    repo: Path,
+    redis_url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    **settings: str,
+) -> Iterator[ServedProject]:
+    """Run a server for the length of a block.
+
+    Args:
+        repo: the project.
+        redis_url: its online store.
+        headers: of each request that the project sends.
+        tls: of its connections.
+        settings: variables of the server's environment.
+    """
     environment = {
         **os.environ,
         "SKEWLESS_PORT": "0",
@@ -137,11 +153,9 @@ def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedProjec
     with process:
         try:
             assert process.stdout is not None
-            yield ServedProject(
-                server=PredictionServer(process=process, url=orjson.loads(process.stdout.readline())["url"]),
-                repo=repo,
-                redis_url=redis_url,
-            )
+            url = orjson.loads(process.stdout.readline())["url"]
+            server = PredictionServer(process=process, url=url, repo=repo, headers=headers or {}, tls=tls)
+            yield ServedProject(server=server, repo=repo, redis_url=redis_url)
         finally:
             process.kill()
 

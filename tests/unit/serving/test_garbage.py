@@ -1,10 +1,11 @@
-"""Garbage is collected in the event loop, some time after a file of the log, and not in between."""
+"""Garbage is collected in the event loop, some time after a file of the log, or when none comes for a while."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -66,6 +67,20 @@ def test_files_that_follow_each_other_collect_once() -> None:
     gc.disable()
     try:
         asyncio.run(run())
+    finally:
+        gc.enable()
+
+
+async def test_without_a_file_of_the_log_garbage_is_collected_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_COLLECT_S", 0.01)
+    monkeypatch.setattr(garbage, "_CHECK_S", 0.01)
+    gc.disable()
+    try:
+        _, knot = QuietCollector(asyncio.get_running_loop()), _knot()
+        end = time.monotonic() + 20
+        while knot() is not None:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
     finally:
         gc.enable()
 

@@ -50,7 +50,7 @@ _CODES = {
 _MAX_DETAILS = 2_000  # characters; trailers have 8 KiB, in which a character may take 3 bytes, or more
 _NO_LIMIT_S = 1e8  # three years
 _TRAILERS = {b"retry-after", b"traceresponse", HEADER}  # headers of HTTP that are trailing metadata
-_PEM = "x509_pem_cert"  # gRPC's name of the client's certificate
+_PEM = b"x509_pem_cert"  # gRPC's name of the client's certificate
 
 
 @dataclass(frozen=True, kw_only=True)
