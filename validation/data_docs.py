@@ -33,14 +33,15 @@ def write_data_docs(reports: Sequence[GateReport], folder: Path, *, site: str, n
         StoreError: the disk refused a page.
     """
     folder.mkdir(parents=True, exist_ok=True)  # outside of the state folder, with the user's default rights
+    mode = folder.stat().st_mode & 0o644  # as private as the folder
     shared = {"site": site, "time": from_us(now_us).isoformat(sep=" ", timespec="seconds")}
     for report in reports:
         page = render_page(__package__, _TEMPLATE, report=report, **shared)
-        replace_durable(folder / page_name(report.name), page.encode(), 0o644)
+        replace_durable(folder / page_name(report.name), page.encode(), mode)
     # A percent sign in a file name must be quoted in its address.
     pages = [(report, quote(page_name(report.name))) for report in reports]
     index = render_page(__package__, _TEMPLATE, report=None, pages=pages, **shared)
-    replace_durable(folder / INDEX, index.encode(), 0o644)
+    replace_durable(folder / INDEX, index.encode(), mode)
     return folder / INDEX
 
 

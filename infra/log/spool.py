@@ -30,7 +30,7 @@ from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.platform.storage.durable import (
     hold_lock,
     make_folder,
-    sync_file,
+    seal_file,
     sync_folder,
     translate_disk_errors,
 )
@@ -112,7 +112,7 @@ class Spool:
             with translate_disk_errors(path):
                 make_folder(self.folder)
                 pq.write_table(rows, temporary, **self._options)
-                sync_file(temporary)
+                seal_file(temporary)
                 temporary.replace(path)
                 sync_folder(self.folder)
         finally:

@@ -185,7 +185,7 @@ class PredictedRow(BaseModel):
     scores: list[float | Infinite] | None = Field(None, description="All outputs of a model with several outputs.")
     decision: str | None = Field(None, description="Decision for the score, of a model with decisions or a policy.")
     reasons: list[str] | None = Field(None, description="Codes of the policy's reasons, of a model with a policy.")
-    explored: bool | None = Field(None, description="True if the decision is that of exploration, not of the score.")
+    explored: bool | None = Field(None, description="True if the row explores, even if the score decides the same.")
     out_of_bounds: list[str] | None = Field(None, description="Inputs outside the model's bounds, if any.")
     features: dict[str, float | Infinite | None] | None = None
     views: dict[str, dict[str, Any]] | None = None

@@ -37,7 +37,7 @@ class Prediction:
         version: version that served the row, if several versions served the request; otherwise None.
         decision: decision by the thresholds in the model's spec; None: the model has no decisions.
         reasons: codes of the policy's reasons; empty: there are none.
-        explored: whether the decision is that of exploration, and not of the score.
+        explored: whether the row explores; its decision is then that of exploration, also if the score gives the same.
         features: feature values; None is missing. Empty unless requested.
         views: status and age by view. Empty unless features were requested.
         contributions: by feature, and ``bias``; for several outputs each is a list. Empty unless requested.

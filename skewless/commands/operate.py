@@ -54,7 +54,7 @@ def status(session: Session) -> None:
     """Show the state of the project: plan, views, event sources, processes, models and the prediction log."""
     report = session.project.status()
     session.show(report.as_dict(), *_status_parts(report))
-    if report.database is not None:
+    if report.database is not None or report.log_problems:
         raise typer.Exit(StoreError.exit_code)
 
 
@@ -68,6 +68,7 @@ def _status_parts(report: ProjectStatus) -> Iterator[Part]:
             ("online store", online.url if online.reachable else f"not reachable: {online.reason}"),
             ("server", _server_text(report.server)),
             ("predictions", spooled if logged is None else f"{logged:,} logged"),
+            *(("problem", text) for text in report.log_problems),
         ],
     )
     for name, title in _TABLES.items():

@@ -42,6 +42,8 @@ def register_objects(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
                 shutil.copyfile(path, copy)
             config.registry.path = str(copy)
             _apply(repo, config, objects)
+            # As private as its folder: Feast's tools may read a registry that is outside of the state folder.
+            copy.chmod(copy.stat().st_mode & path.parent.stat().st_mode & 0o666)
             copy.replace(path)
         except OSError as error:
             raise _write_error(error) from error

@@ -16,6 +16,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import rejected_reasons
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.documents import Documents
+from skewless.infra.platform.storage.objects import DamagedObjectError
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.telemetry.logger import EventLogger
 
@@ -96,13 +97,17 @@ def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
 
 
 def read_skipped(state: ProjectState) -> list[SkippedRows]:
-    """Return the skipped rows of all views in the state folder, by view and reason."""
+    """Return the skipped rows of all views in the state folder, by view and reason; a corrupt log is not counted."""
     items = read_last_skipped(state)
     counts: Counter[tuple[str, str]] = Counter()
     for partition in Catalog(state.database).ends(_BATCH):
         view = partition.removeprefix(f"{_BATCH}/").rpartition("-")[0]
-        log = PartitionLog(state, partition)
-        counts.update({(view, reason): rows for reason, rows in rejected_reasons(log.files()).items()})
+        try:
+            reasons = rejected_reasons(PartitionLog(state, partition).files())
+        except DamagedObjectError:
+            _log.warning("skipped_rows_not_read", document=partition)
+            continue
+        counts.update({(view, reason): rows for reason, rows in reasons.items()})
     items += [
         SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)
         for (view, reason), rows in counts.items()

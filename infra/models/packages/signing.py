@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SIGNATURE = "signature.json"
 PRIVATE_FILE = "signing_key.pem"
-_OWNER_ONLY = 0o600
 _SCHEME = "ed25519:"
 _KEY_BYTES = 32
 _FORMAT = 1
@@ -167,7 +166,7 @@ def _create(path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        create_durable(path, text, _OWNER_ONLY)
+        create_durable(path, text)
     except FileExistsError:
         return  # another training process was first; its key is the project's
 

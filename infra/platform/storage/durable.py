@@ -9,13 +9,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from skewless.contract.errors import StoreError
 from skewless.infra.platform.telemetry.logger import EventLogger
 
-_OWNER_ONLY = 0o700
+_OWNER_ONLY, _OWNER_ONLY_FILE = 0o700, 0o600
 _SLOW_LOCK_S = 10.0
 
 
@@ -47,9 +48,14 @@ def hold_lock(lock_file: Path) -> Iterator[None]:
     """
     make_folder(lock_file.parent)
     # The file is never deleted: a process could hold the lock of a deleted file while another locks a new one.
-    with lock_file.open("ab") as handle:
+    with open_private(lock_file) as handle:
         lock_handle(handle)
         yield
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file of the state to append to it; a new file is its owner's alone."""
+    return open(path, "ab", opener=partial(os.open, mode=_OWNER_ONLY_FILE))
 
 
 def lock_handle(handle: BinaryIO, mode: int = fcntl.LOCK_EX) -> None:
@@ -79,21 +85,20 @@ def log_long_wait(**fields: str) -> Iterator[None]:
         slow.cancel()
 
 
-def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
+def write_durable(path: Path, data: bytes, mode: int = _OWNER_ONLY_FILE) -> None:
     """Write a new file and wait until it is on disk.
 
     Args:
         path: must not exist.
         data: content of the file.
-        mode: permissions; None: as the umask says.
+        mode: permissions, whatever the umask.
 
     Raises:
         StoreError: the file cannot be written; nothing is left behind.
     """
     try:
         with path.open("xb") as handle:
-            if mode is not None:
-                os.fchmod(handle.fileno(), mode)
+            os.fchmod(handle.fileno(), mode)
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -116,6 +121,12 @@ def sync_file(path: Path) -> None:
     """Wait until the content of a file is on disk."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+def seal_file(path: Path) -> None:
+    """Make a file of the state its owner's alone, and wait until its content is on disk."""
+    path.chmod(_OWNER_ONLY_FILE)
+    sync_file(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -160,13 +171,13 @@ def error_text(error: Exception) -> str:
     return type(error).__name__ if number is None else os.strerror(number)
 
 
-def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
+def create_durable(path: Path, data: bytes, mode: int = _OWNER_ONLY_FILE) -> None:
     """Create a file atomically where none exists, and wait until it is on disk.
 
     Args:
         path: its final path; the folder is created.
         data: content of the file.
-        mode: permissions; None: as the umask says.
+        mode: permissions, whatever the umask.
 
     Raises:
         FileExistsError: the file exists already.
@@ -180,13 +191,13 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
             sync_folder(folder)
 
 
-def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
+def replace_durable(path: Path, data: bytes, mode: int = _OWNER_ONLY_FILE) -> None:
     """Create or replace a file atomically, and wait until it is on disk; readers see the old or the new file.
 
     Args:
         path: its final path; the folder is created.
         data: content of the file.
-        mode: permissions; None: as the umask says.
+        mode: permissions, whatever the umask.
 
     Raises:
         StoreError: the file cannot be written; the old file is unchanged.
@@ -197,7 +208,7 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 @contextmanager
-def _stage(path: Path, data: bytes, mode: int | None) -> Iterator[Path]:
+def _stage(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Yield a durable file next to a path, which the block moves or links there."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

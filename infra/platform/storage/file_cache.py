@@ -13,8 +13,9 @@ from zlib import crc32
 from skewless.infra.platform.storage.durable import (
     hold_lock,
     make_folder,
+    open_private,
     remove_at_end,
-    sync_file,
+    seal_file,
     translate_disk_errors,
 )
 from skewless.infra.platform.storage.objects import StoredObject, digest_file
@@ -73,7 +74,7 @@ class FileCache:
         with remove_at_end(unfinished) as temporary, translate_disk_errors(path):
             make_folder(self._folder)
             yield temporary
-            sync_file(temporary)
+            seal_file(temporary)
             _mark_used(temporary, _verified_ns(temporary))
             temporary.replace(path)
             self._count(stored.size)
@@ -125,7 +126,9 @@ class FileCache:
             if size * _SHARE >= self._limit:
                 self._evict()
                 size = 0
-            count.write_text(str(size))
+            with open_private(count) as file:
+                file.truncate(0)
+                file.write(str(size).encode())
 
     def _evict(self) -> None:
         """Delete the least recently used files until there is room for what is added before the next time."""

@@ -15,7 +15,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.platform.storage.durable import (
     disk_error,
     make_folder,
-    sync_file,
+    seal_file,
     sync_folder,
     translate_disk_errors,
 )
@@ -236,7 +236,7 @@ class FolderStorage(ObjectStorage):
             self._synced.add(folder)
 
     def _complete(self, name: str, path: Path, digest: str) -> StoredObject:
-        sync_file(path)
+        seal_file(path)
         sync_folder(path.parent)
         return StoredObject(name, path.stat().st_size, _stamp(path), digest)
 

@@ -200,8 +200,6 @@ class PackageFolder:
                 shutil.rmtree(leftover, ignore_errors=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=folder))
             try:
-                # mkdtemp makes a folder that only its owner may enter.
-                staging.chmod(0o755)
                 yield staging
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -256,6 +254,8 @@ def _encode(folder: Path, files: Mapping[str, StoredObject]) -> _Json:
 
 def _rename(staging: Path, folder: Path) -> bool:
     """Rename a folder; return False, and change nothing, if the other folder exists."""
+    for path in (staging, *staging.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
     try:
         rename_durable(staging, folder)
     except OSError as error:

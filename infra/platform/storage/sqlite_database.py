@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from skewless.contract.errors import StoreError
 from skewless.infra.platform.storage.database import BUSY_S, Database, Row, Value
-from skewless.infra.platform.storage.durable import lock_handle, make_folder, translate_disk_errors
+from skewless.infra.platform.storage.durable import lock_handle, make_folder, open_private, translate_disk_errors
 from skewless.infra.platform.storage.schema import STEPS, Step
 from skewless.infra.platform.telemetry.logger import EventLogger
 
@@ -57,7 +57,7 @@ class SqliteDatabase(Database):
         with ExitStack() as stack:
             with translate_disk_errors(path):
                 make_folder(path.parent)
-                gate, lock = (stack.enter_context(Path(f"{path}.{end}").open("ab")) for end in ("gate", "lock"))
+                gate, lock = (stack.enter_context(open_private(Path(f"{path}.{end}"))) for end in ("gate", "lock"))
             # New arrivals queue behind a waiting exclusive holder, because shared ones that take turns would starve it.
             lock_handle(gate)
             lock_handle(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PlaceError, StoreError
-from skewless.infra.platform.storage.durable import make_folder
+from skewless.infra.platform.storage.durable import make_folder, open_private
 from skewless.infra.reads.online.private_address import FileLock, PrivateAddress, write_private
 
 _STEP_S = 0.003
@@ -195,7 +195,9 @@ class PrivateServer:
         log_path = self.folder / "server.log"
         # Truncated only between two servers, so that no running server loses lines.
         too_long = log_path.is_file() and log_path.stat().st_size > _LOG_LIMIT
-        with log_path.open("wb" if too_long else "ab") as log:
+        with open_private(log_path) as log:
+            if too_long:
+                log.truncate(0)
             subprocess.run(  # noqa: S603 - our own program; it leaves this process and outlives it
                 [sys.executable, "-I", "-S", str(program), str(self.folder), str(binary), str(self._grace_s)],
                 stdin=subprocess.DEVNULL,

@@ -168,6 +168,7 @@ def _die_with_parent() -> None:
 def main(folder: str, binary: str, grace_s: str) -> int:
     """Acquire the watcher's lock, daemonize and run; the caller's process exits at once with 0."""
     os.chdir(folder)
+    os.umask(0o077)  # the files of the server are their owner's alone
     # Before the fork: when the parent exits, `ensure` must already see that a watcher runs.
     lock = _open_locked("watcher.lock")
     if os.fork() != 0:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugins.control_room.tests.conftest import HOST, TOKEN, OnePerson, Pages
+from skewless.infra.platform.jobs.ledger import Ledger
+from skewless.infra.platform.jobs.run import Run, RunId
 from skewless.infra.platform.pages.plots import Span, TimeCurve, plot_bars, plot_histogram, plot_lines, plot_timeline
+from skewless.operations.models.drift import check_drift
 from skewless.project import Project
 from skewless_control_room.access import Viewer
 from skewless_control_room.app import HEADERS, ControlRoom
@@ -22,9 +27,15 @@ from skewless_control_room.readers import Readers
 from skewless_control_room.render import isolate, to_url
 from tests.worlds.hostile_text import MARKED_UP, MARKUP
 from tests.worlds.payments_data import TEMPLATE
-from tests.worlds.trained import copy_project
+from tests.worlds.trained import MODEL, NOW, Sandbox, ask, copy_project
 
 NAMED = re.compile(r"\{(\w+)(:path)?\}")
+MOST_OF_A_PAGE = 12
+
+
+def matches(page: str, path: str) -> bool:
+    """Return whether a path is one of a page."""
+    return re.fullmatch(NAMED.sub("[^/]+", page), path.partition("?")[0]) is not None
 
 
 def paths(value: str) -> list[str]:
@@ -190,3 +201,46 @@ def test_a_defect_and_an_unknown_path_have_a_page_with_the_policy(
         assert reply.status == status
         assert "secret detail" not in reply.text
         assert reply.headers["content-security-policy"] == HEADERS["content-security-policy"]
+
+
+def test_no_page_names_a_model_to_a_viewer_of_another(place: Sandbox) -> None:
+    repo, project = place.repo, place.project
+    project.keys.add("somebody")
+    place.wait(60)
+    place.predict(ask(4))
+    ledger = Ledger(project.state)
+    ledger.begin_term(1, "first", NOW)
+    for job in (f"drift {MODEL}", "materialize"):
+        ledger.start(Run(id=RunId(job=job, tick_us=NOW), cause="due", token=1, started_us=NOW, inputs={}))
+    check_drift(project, MODEL)
+    named = re.compile(r"(?<![\w-])fraud(?![\w-])")  # the service fraud_features is no secret
+    with closing(Readers(repo, {"threads": 1})) as readers:
+        everybody, limited = (
+            Pages(ControlRoom(name="p", readers=readers, sign_in=OnePerson(person), hosts=frozenset({HOST})).app())
+            for person in (
+                Viewer(name="ada", right="admin", token=TOKEN),
+                Viewer(name="eve", right="admin", models=frozenset({"other"}), token=TOKEN),
+            )
+        )
+        waiting, seen, naming = ["/", "/search?q=f"], {"/", "/search?q=f"}, set[str]()
+        read: Counter[str] = Counter()
+        while waiting:
+            path = waiting.pop(0)
+            page = next((page.path for page in PAGES if matches(page.path, path)), "")
+            read[page] += 1
+            if not page or read[page] > MOST_OF_A_PAGE:
+                continue
+            text = everybody.get(path).text
+            naming |= {page} if named.search(text) else set()
+            links = {unescape(link) for link in re.findall(r'href="(/[^"#]*)', text)} - seen
+            waiting += sorted(links)
+            seen |= links
+            reply = limited.get(path)
+            if reply.status == 200 and named.search(path):
+                # The page repeats what was asked, and is otherwise that of a model that does not exist.
+                absent = limited.get(named.sub("absent", path)).text.replace("absent", "fraud")
+                assert re.sub(r"\d+", "", reply.text) == re.sub(r"\d+", "", absent), path
+            elif reply.status == 200:
+                assert not named.search(reply.text), path
+        assert read.keys() >= {page.path for page in PAGES}
+        assert len(naming) > len(PAGES) // 2

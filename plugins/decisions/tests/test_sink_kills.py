@@ -50,9 +50,7 @@ def test_each_decision_arrives_although_its_process_dies(name: str, tmp_path: Pa
     stream = kind.sink.stream if isinstance(kind.sink, RedisStreamSink) else ""
     state, n = ProjectState(tmp_path), 0
     SinkPositions(state.database).begin("out", 0)
-    code = (
-        f"from tests.reliability.test_sink_kills import deliver; deliver({str(tmp_path)!r}, {valkey.url!r}, {stream!r})"
-    )
+    code = f"from {__name__} import deliver; deliver({str(tmp_path)!r}, {valkey.url!r}, {stream!r})"
     dice = random.Random(uuid.uuid4().int)
     for _ in range(KILLS):
         process = subprocess.Popen([sys.executable, "-c", code])

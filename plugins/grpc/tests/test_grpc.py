@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from plugins.grpc.tests.rig import PATIENCE_S, GrpcReply, ask, reply_of
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.serving.oip.datatypes import DATATYPES
-from skewless_grpc.messages import SERVICE, message_class
+from skewless_grpc.messages import SERVICE, message_class, method_messages
 from tests.servers.prediction import PredictionServer
 from tests.worlds.infer_messages import (
     CONTENTS,
@@ -189,6 +189,20 @@ def test_keys_scopes_and_rates_are_those_of_http(keyed: KeyedServer) -> None:
     replies = [keyed.infer(message, "slow") for _ in range(3)]
     assert {reply.code for reply in replies[1:]} == {"RESOURCE_EXHAUSTED"}
     assert replies[2].metadata["retry-after"] == "1"
+
+
+def test_every_method_but_health_requires_a_key(keyed: KeyedServer) -> None:
+    reflection = {f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")}
+    health = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
+    inference = {f"/{SERVICE}/{name}" for name in method_messages()}
+    open_to_all = {*health, f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"}
+    for path in reflection | health | inference:
+        request = method_messages().get(path.rpartition("/")[2], (health_pb2.HealthCheckRequest,))[0]()
+        for name in {"name", "model_name"} & set(request.DESCRIPTOR.fields_by_name):
+            setattr(request, name, "fraud")
+        codes = [keyed.ask(path, request.SerializeToString(), key, timeout=1.0).code for key in (None, "predict")]
+        assert (codes[0] != "UNAUTHENTICATED") == (path in open_to_all), (path, codes)
+        assert codes[1] not in {"UNAUTHENTICATED", "UNIMPLEMENTED"}, (path, codes)
 
 
 def test_predictions_are_logged_and_counted_like_those_of_http(keyed: KeyedServer) -> None:

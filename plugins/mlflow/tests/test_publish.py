@@ -74,6 +74,18 @@ def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) 
     assert "000001 skipped" in report.line()
 
 
+@pytest.mark.parametrize("tracker", ["mlflow", "nobody"])
+def test_a_training_that_could_never_be_published_does_not_begin(
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    monkeypatch.setattr("skewless.operations.models.tracking._TRACKER", tracker)
+    before = place.project.packages.list_versions(MODEL)
+    problem = "is not the address of an MLflow store" if tracker == "mlflow" else r"is not installed.*Fix: pip install"
+    with pytest.raises(DefinitionError, match=problem):
+        tracked(place, "file:///mlruns").train(MODEL)
+    assert place.project.packages.list_versions(MODEL) == before
+
+
 def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox, mlflow_store: Path) -> None:
     shutil.copy(mlflow_store, place.repo / "mlflow.db")
     away, back = tracked(place, "http://127.0.0.1:1"), tracked(place)

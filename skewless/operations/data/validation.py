@@ -14,7 +14,7 @@ from skewless.contract.errors import GateError
 from skewless.contract.plan import View
 from skewless.contract.spec import ModelSpec
 from skewless.infra.models.packages.package import open_package
-from skewless.infra.platform.storage.durable import replace_durable
+from skewless.infra.platform.storage.durable import make_folder, replace_durable
 from skewless.infra.reads.offline.labels import find_labels, label_source
 from skewless.validation.data_docs import data_docs_folder, write_data_docs
 from skewless.validation.gate_report import GateReport
@@ -81,6 +81,8 @@ def validate(
 
 def _write_docs(project: Workspace, reports: Sequence[GateReport], docs: Path | None) -> Path:
     folder = (docs or data_docs_folder(project.state)).resolve()
+    if docs is None:
+        make_folder(folder)
     return write_data_docs(reports, folder, site=project.applied.plan.project, now_us=project.clock.now_us())
 
 

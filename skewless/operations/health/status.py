@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
@@ -80,20 +81,23 @@ class ViewStatus:
 
     Args:
         needed_by: the plan, or versions of models.
+        rejected: None: unknown because of the problem.
         online_seq: log position of the online store's marker; None: no marker, or unknown.
         online_current: whether the online store has all rows of the log; None: unknown.
+        problem: of a file of its log; None: there is none.
     """
 
     view: str
     hash: str = field(metadata=JSON_ONLY)
     needed_by: list[str] = field(metadata=JSON_ONLY)
     log_rows: int
-    rejected: int
+    rejected: int | None
     declared_delay_s: float
     observed_delay_s: float | None
     last_run: str | None
     online_seq: int | None = field(metadata=JSON_ONLY)
     online_current: bool | None
+    problem: str | None = field(default=None, metadata=JSON_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,12 @@ class ProjectStatus(PlainRecord):
     models: list[ModelStatus] = field(default_factory=list)
     predictions: int | None = None
     database: str | None = None
+
+    @property
+    def log_problems(self) -> list[str]:
+        """The problems of the logs, for which parts of their views and sources are unknown."""
+        problems = [view.problem for view in self.views] + [source.problem for source in self.sources]
+        return [problem for problem in problems if problem is not None]
 
 
 def read_status(project: Workspace) -> ProjectStatus:
@@ -266,8 +276,12 @@ def _view(
     log = PartitionLog(project.state, view.partition)
     last_end_us = ledger.last_end_us(view.partition)
     is_live = ledger.recent_ranges(view.partition, DELAY_RUNS).is_live.any()
-    delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
-    seq = None
+    rejected = delay = seq = problem = None
+    try:
+        rejected = count_rejected(log.files())
+        delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
+    except StoreError as error:
+        problem = error.sentence()
     try:
         seq = None if store is None else store.marker(marker_key(needed.plan.project, view))
     except StoreError:
@@ -277,12 +291,13 @@ def _view(
         hash=view.hash,
         needed_by=list(needed.readers[view.hash]),
         log_rows=log.next_seq(),
-        rejected=count_rejected(log.files()),
+        rejected=rejected,
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
         last_run=None if last_end_us is None else iso_text(last_end_us),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
+        problem=problem,
     )
 
 
@@ -308,6 +323,6 @@ def _count_unshipped(state: ProjectState) -> int:
     waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
     for path in prediction_spool(state).waiting():
-        with suppress(FileNotFoundError):  # a server has shipped it meanwhile
+        with suppress(FileNotFoundError, pa.ArrowInvalid):  # shipped meanwhile, or corrupt: `doctor` names it
             waiting += int(pq.read_metadata(path).num_rows)
     return waiting

@@ -14,7 +14,7 @@ from skewless.infra.log.catalog import log_ends
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import count_rejected
 from skewless.infra.models.verdicts.last_verdicts import LastParity, read_last
-from skewless.infra.reads.offline.log_parts import measure_event_delays, read_log_partitions
+from skewless.infra.reads.offline.log_parts import Delays, measure_event_delays, read_log_partitions
 from skewless.infra.reads.online.port import OnlineWriter
 from skewless.workspace import Workspace
 
@@ -45,17 +45,18 @@ class WindowStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceStatus:
-    """The log of an event source, and the delays of its events."""
+    """The log of an event source, and the delays of its events; unknown if one of its files has a problem."""
 
     source: str
     kind: str
     partitions: int
     log_rows: int
-    rejected: int
+    rejected: int | None
     late_share: float | None
     delay_p50_s: float | None
     delay_p99_s: float | None
     views: list[str] = field(metadata=JSON_ONLY)
+    problem: str | None = field(default=None, metadata=JSON_ONLY)
 
 
 def windowed_views(project: Workspace, needed: NeededViews, store: OnlineWriter | None) -> list[WindowStatus]:
@@ -112,16 +113,23 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 
 
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
-    parts = read_log_partitions(project.state, source.name)
-    delays = measure_event_delays(project.connection, parts)
+    rejected, delays, problem = None, Delays(events=0, late=None, p50_s=None, p99_s=None), None
+    try:
+        parts = read_log_partitions(project.state, source.name)
+        rejected = sum(count_rejected(part.files) for part in parts)
+        delays = measure_event_delays(project.connection, parts)
+    except StoreError as error:
+        problem = error.sentence()
+    ends = log_ends(project.state, source.name)
     return SourceStatus(
         source=source.name,
         kind=source.kind,
-        partitions=len(parts),
-        log_rows=sum(end + 1 for end in log_ends(project.state, source.name).values()),
-        rejected=sum(count_rejected(part.files) for part in parts),
+        partitions=len(ends),
+        log_rows=sum(end + 1 for end in ends.values()),
+        rejected=rejected,
         late_share=delays.late,
         delay_p50_s=delays.p50_s,
         delay_p99_s=delays.p99_s,
         views=[needed.label(view) for view in needed.plan.windows if view.source == source.name],
+        problem=problem,
     )

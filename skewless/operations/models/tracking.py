@@ -6,6 +6,7 @@ Packages are the source of truth of a tracker: missing versions are added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def publish(
     """
     with Leases(project.state.database).hold("tracking"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
+
+
+def check_tracker(project: Workspace) -> None:
+    """Check, before a training, that its version can be published; an unavailable tracker gets it later.
+
+    Raises:
+        DefinitionError: the setting is invalid, or the tracker is not installed.
+    """
+    if project.settings.tracking_uri is not None:
+        with suppress(StoreError):
+            open_tracker(project)
 
 
 def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:

@@ -156,11 +156,12 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
 
     Raises:
         RequestError: the plan has no such model.
+        DefinitionError: ``tracking_uri`` is invalid, or its tracker is not installed; nothing is trained.
         GateError: the suite of the labels fails.
         SourceError: the labels or features cannot be used for training.
         ConflictError: another process moved the alias or began a rollout meanwhile; the new version stays.
     """
-    from skewless.operations.models.tracking import publish_if_set
+    from skewless.operations.models.tracking import check_tracker, publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as promote_if_passed
     from skewless.training.train import write_version
@@ -168,6 +169,7 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     spec, now_us = project.applied.model(model), project.clock.now_us()
     # First: an untrusted key would otherwise be found only after the training.
     project.store.check_signer()
+    check_tracker(project)
     project.checks.check_labels(spec).raise_if_failed()
     _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
     with ExitStack() as stack:

@@ -149,6 +149,20 @@ def test_status_without_a_store_or_states_says_what_it_does_not_know(filled: Pat
     assert (window["generation"], window["lag"], window["online_current"]) == (None, None, None)
 
 
+def test_a_missing_file_of_an_event_log_hides_nothing_else_of_a_status(filled: Path, tmp_path: Path) -> None:
+    place = copied(filled, tmp_path)
+    before = done("status", "--repo", place)
+    path = next((place / ".skewless/log/events").rglob("*.parquet"))
+    path.unlink()
+    answer = run("status", "--repo", place, "--json")
+    (source,) = answer.body["sources"]
+    unknown = dict.fromkeys(("rejected", "late_share", "delay_p50_s", "delay_p99_s"))
+    assert (answer.code, {name: source[name] for name in unknown}) == (7, unknown)
+    assert path.name in source["problem"]
+    (known,) = before["sources"]
+    assert answer.body == {**before, "sources": [{**known, **unknown, "problem": source["problem"]}]}
+
+
 def test_the_doctor_wants_states_that_keep_up(repo: Path, filled: Path) -> None:
     assert finding(repo)["verdict"] == "ok"
     missing = finding(filled)

@@ -14,9 +14,12 @@ import pytest
 from skewless.contract.settings import Settings
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.storage.durable import make_folder
+from skewless.infra.platform.storage.file_cache import FileCache
+from skewless.infra.platform.storage.objects import StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.operations.health.checkup.machine import check_trust
-from tests.worlds.command_line import run
+from tests.worlds.command_line import done, run
 
 VERBS = (
     ("apply",),
@@ -42,6 +45,12 @@ def modes(folder: Path) -> set[str]:
     return {f"{stat.S_IMODE(path.stat().st_mode):03o}" for path in (folder, *below)}
 
 
+def readable_by_others(folder: Path) -> dict[str, str]:
+    """Return the files and folders below a folder that are not their owner's alone, with their modes."""
+    found = {path: path.lstat().st_mode for path in folder.rglob("*") if not path.is_symlink()}
+    return {str(path.relative_to(folder)): f"{mode:o}" for path, mode in found.items() if mode & 0o077}
+
+
 def test_folders_are_their_owners_alone(tmp_path: Path, umask: int) -> None:
     make_folder(tmp_path / "state/log/view")
     assert umask in {0o000, 0o022, 0o277}
@@ -64,6 +73,41 @@ def test_whichever_verb_makes_it(applied: Path, tmp_path: Path, verb: tuple[str,
     assert not state.exists() or modes(state) == {"700"}
 
 
+def test_each_file_of_a_whole_walk_is_its_owners_alone(new: Path) -> None:
+    row = {"card_id": 5, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}
+    walk = (("apply",), ("materialize",), ("train",), ("predict", "fraud", "--row", json.dumps(row)))
+    before = os.umask(0)
+    try:
+        for words in (*walk, ("keys", "add", "web"), ("validate", "--record"), ("apply",)):
+            done(*words, "--repo", new)
+            assert readable_by_others(new / ".skewless") == {}, words
+    finally:
+        os.umask(before)
+        PrivateServer(new / ".skewless").stop()
+    names = {path.name for path in (new / ".skewless").rglob("*")}
+    segments = {path.relative_to(new / ".skewless") for path in (new / ".skewless").rglob("*.parquet")}
+    assert {"skewless.db", "signing_key.pem", "server.log", "registry.db", "manifest.json", "appendonlydir"} <= names
+    assert {path.parts[0] for path in segments} == {"log", "predictions"}
+
+
+def test_each_copy_of_an_object_of_a_cloud_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+    cache, stored = FileCache(tmp_path / "cache", 1_000_000), StoredObject("log/a.parquet", 3, "tag", "digest")
+    with cache.add(stored) as copy:
+        copy.write_bytes(b"abc")
+    assert umask in {0o000, 0o022, 0o277}
+    assert cache.path(stored).read_bytes() == b"abc"
+    assert readable_by_others(tmp_path) == {}
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "the copy, the lock and the count"
+
+
+def test_a_registry_is_as_private_as_its_folder(new: Path) -> None:
+    text = (new / "feature_store.yaml").read_text()
+    (new / "feature_store.yaml").write_text(text.replace(".skewless/registry.db", "registry.db"))
+    new.chmod(0o755)
+    done("apply", "--repo", new)
+    assert (new / "registry.db").stat().st_mode & 0o777 == 0o644, "Feast's tools of other users may read it"
+
+
 def test_nothing_of_the_state_is_made_but_so() -> None:
     """A folder that is made in another way stands here with its reason."""
     root = Path(__file__).parents[3]
@@ -79,7 +123,7 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
         "infra/models/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says
         "serving/batch_files.py": 1,  # as above
-        "validation/data_docs.py": 1,  # as above, or in the state folder
+        "validation/data_docs.py": 1,  # as above; `make_folder` has made that of the state
         "skewless/operations/init.py": 2,  # a new project
         "skewless/contract/clock.py": 1,  # the folder of a clock that is made by hand: for its owner alone, too
         "plugins/platforms/src/skewless_platforms/containers.py": 1,  # of this user, in a container

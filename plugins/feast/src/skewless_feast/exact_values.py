@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.types import Array, Set
 
-from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
 from skewless.infra.definitions.compiler.views import to_dtype
@@ -51,14 +50,13 @@ def fit_values(owner: str, dtype: Any, values: list[Any]) -> list[Any]:  # noqa:
 
 
 def fit_lists(owner: str, dtype: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:  # noqa: ANN401 - as above
-    """Return a column of lists as ``fit_values``."""
-    if not any(part.null_count for part in _levels(column)):
-        return column
-    lists = fit_values(owner, dtype, column.to_pylist())
-    leaf = to_dtype(_leaf(dtype))
-    return pa.chunked_array(
-        [pa.array(lists, _with_leaf(column.type, arrow_type(leaf)) if leaf in _FLOATS else column.type)]
-    )
+    """Return a column of lists as ``fit_values``, in the type of the source; floats of Float32 are rounded to it."""
+    leaf, kind = to_dtype(_leaf(dtype)), column.type
+    if leaf in _FLOATS and not pa.types.is_floating(_leaf_type(kind)):
+        kind = _with_leaf(kind, pa.float64())
+    if any(part.null_count for part in _levels(column)):
+        column = pa.chunked_array([pa.array(fit_values(owner, dtype, column.to_pylist()), kind)])
+    return column.cast(_with_leaf(kind, pa.float32())).cast(kind) if leaf is DType.FLOAT32 else column
 
 
 def is_missing(value: object) -> bool:
@@ -111,6 +109,10 @@ def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one
     while isinstance(dtype, Array | Set):
         dtype = dtype.base_type
     return dtype
+
+
+def _leaf_type(kind: pa.DataType) -> pa.DataType:
+    return _leaf_type(kind.value_type) if _is_list(kind) else kind
 
 
 def _with_leaf(kind: pa.DataType, leaf: pa.DataType) -> pa.DataType:

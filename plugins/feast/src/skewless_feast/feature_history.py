@@ -32,6 +32,8 @@ EVENT = "__event"
 CREATED = "__created"
 _POSITION = "__position"
 _CONSTANT_KEY = "__anybody"
+_INTEGERS = {f"{sign}{kind}" for sign in ("", "U") for kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")}
+_OWN_TYPES = _INTEGERS | {"FLOAT", "DOUBLE", "BOOLEAN"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class HistorySource:
         return "''" if name == DUMMY_ENTITY_ID and name not in self.types else quote(self.column(name))
 
     def feature_sql(self, name: str, dtype: DType | None) -> str:
-        """Return SQL of a feature in its declared type if this changes no value, else in the type of the source.
+        """Return SQL of a feature: the value of its declared type, in the type of the source, which is Feast's.
 
         Raises:
             SourceError: the source has no such column.
@@ -84,7 +86,10 @@ class HistorySource:
         # A Parquet column without any value has no type of its own.
         if kind == '"NULL"':
             return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
-        return cast_sql(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
+        if not is_converted(kind, dtype):
+            return quote(column)
+        value, result = cast_sql(quote(column), kind, dtype), _result_type(kind, dtype)
+        return value if result == dtype.sql else f"CAST({value} AS {result})"
 
     def misfit_sql(self, name: str, dtype: DType | None) -> str | None:
         """Return SQL of whether a feature's value does not fit its declared type; None: all values fit.
@@ -123,6 +128,17 @@ class HistorySource:
             query = f"SELECT {counts} FROM {self.table.relation}"
             (totals,) = connection.execute(query, self.table.parameters).fetchall()
         return {name: rows for name, rows in zip(conditions, totals, strict=True) if rows}
+
+
+def _result_type(kind: str, dtype: DType) -> str:
+    """Return the type in which a column of another type is read: its own, if that has each value of the declared type.
+
+    >>> [_result_type("DOUBLE", dtype) for dtype in (DType.FLOAT32, DType.INT64)], _result_type("BIGINT", DType.FLOAT64)
+    (['DOUBLE', 'DOUBLE'], 'DOUBLE')
+    """
+    if dtype in {DType.FLOAT32, DType.FLOAT64} and kind not in _OWN_TYPES - _INTEGERS:
+        return "DOUBLE"  # a float32 or float64 that is near an integer or a decimal may not be one
+    return kind if kind in _OWN_TYPES and dtype is not DType.STRING else dtype.sql
 
 
 def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view: View) -> HistorySource:

@@ -12,11 +12,12 @@ from starlette.types import ASGIApp
 
 from skewless.contract.errors import DefinitionError
 from skewless.infra.platform.telemetry.logger import EventLogger
-from skewless.serving.access.caller import ANYONE, Caller
+from skewless.serving.access.caller import Caller
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.gate import Headers
 from skewless.serving.app import ServingContext, admit
 from skewless.serving.doors import DoorContext
+from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.tls import TlsFiles
 
 _log = EventLogger()
@@ -50,7 +51,9 @@ def open_door(context: DoorContext) -> None:
         admit=partial(admit, serving),
         begin_trace=serving.begin_trace,
     )
-    methods = {**inference.methods(), **health.methods(), **services.reflection_methods(partial(_admit_page, serving))}
+    is_open = serving.local and settings.auth != "required"
+    reflection = services.reflection_methods(admit_anyone if is_open else partial(_admit_page, serving))
+    methods = {**inference.methods(), **health.methods(), **reflection}
     options = server.channel_options(context.limits)
     grpc_server = server.GrpcServer(methods, context.limits, options, on_check=health.notify_watchers)
     grpc_server.start(config.grpc_address, tls_credentials(http.options))
@@ -65,9 +68,7 @@ def open_door(context: DoorContext) -> None:
 
 
 def _admit_page(serving: ServingContext, headers: Headers, certificate: PeerCertificate | None) -> Caller:
-    """Return the caller, if it may read the protocol; the rule is that of the OpenAPI document."""
-    if serving.local:
-        return ANYONE
+    """Return the caller, if it may read the protocol; any key may, of those that are for all models."""
     caller = serving.access.allow(headers, None, certificate)
     caller.require_all_models()
     return caller

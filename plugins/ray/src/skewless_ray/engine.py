@@ -8,11 +8,12 @@ from collections.abc import Generator, Sequence
 
 # Before the import, which reads them.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "10")  # of one attempt; Ray's own is 30 s
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray._private import ray_constants
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
@@ -20,6 +21,7 @@ from skewless.infra.reads.engines.task import Task, TaskResult, execute, lost_er
 
 _ATTEMPTS = 5
 _LOCAL = {"gcs_rpc_server_reconnect_timeout_s": 5}  # when this process was killed, its agents end soon after
+_ATTEMPTS_TO_CONNECT = "RAY_gcs_server_port_wait_time_s"  # Ray's own are 20: minutes if nothing answers
 _END_S = 30.0  # a killed worker ends within milliseconds, a lost node within its heartbeats
 
 
@@ -63,6 +65,9 @@ class RayExecutor:
                 task = running.pop(finished)
                 try:
                     outcome = ray.get(finished)
+                except RayTaskError as error:  # of a worker that lives: ``execute`` itself never raises
+                    problem = f"cannot be read by a worker: {str(error).splitlines()[-1]}"
+                    raise StoreError(f"task {task.name}", problem, fix="install this release on each node") from error
                 except RayError as error:
                     attempts[task.name] += 1
                     if attempts[task.name] == _ATTEMPTS:
@@ -98,8 +103,23 @@ def connect(address: str | None, workers: int = 0) -> None:
         options |= {"num_cpus": cpus, "include_dashboard": False, "_system_config": _LOCAL}
         # As on macOS: all of Ray's ports are on loopback then, which no argument of `init` can say.
         ray_constants.ENABLE_RAY_CLUSTER = False
+    attempts = os.environ.get(_ATTEMPTS_TO_CONNECT)
+    if address is not None:
+        os.environ.setdefault(_ATTEMPTS_TO_CONNECT, "1")
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, RayError) as error:
-        problem, fix = f"cannot be reached: {error}", "start it, or correct the setting 'engine_address'"
-        raise StoreError(f"Ray cluster {address or 'of this machine'}", problem, fix=fix) from error
+    except Exception as error:  # Ray also raises plain ones
+        raise _connection_error(address, error) from error
+    finally:
+        if attempts is None:
+            os.environ.pop(_ATTEMPTS_TO_CONNECT, None)
+
+
+def _connection_error(address: str | None, error: Exception) -> StoreError:
+    thing, reason = f"Ray cluster {address or 'of this machine'}", " ".join(str(error).split())
+    if reason.startswith("Version mismatch"):
+        fix = "install the cluster's versions of Ray and Python here, or these there"
+        return StoreError(thing, f"has other versions: {reason}", fix=fix)
+    if address is None:
+        return StoreError(thing, f"cannot be started: {reason}", fix="read the logs in /tmp/ray/session_latest/logs")
+    return StoreError(thing, f"cannot be reached: {reason}", fix="start it, or correct the setting 'engine_address'")

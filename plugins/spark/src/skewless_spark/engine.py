@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -28,6 +29,7 @@ _ATTEMPTS = 5
 _POLL_S = 0.05
 _END_S = 30.0
 _LOST_TASK = re.compile(r"Task (\d+) in stage \S+ failed (\d+) times")
+_OTHER_PYTHON = re.compile(r"different version: (\S+) than that in driver: (\d+\.\d+)")
 _LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -158,6 +160,12 @@ class _Job:
     def failure(self) -> SkewlessError:
         """Return the error of a job that has failed."""
         text = str(self._error)
+        # Before the attempts, which it has used up.
+        other = _OTHER_PYTHON.search(text)
+        if other is not None:
+            problem = f"have Python {other[1]}, and this process has Python {other[2]}"
+            fix = f"set PYSPARK_PYTHON to a Python {other[2]} that all workers have, or run the command with {other[1]}"
+            return StoreError("Spark workers", problem, fix=fix)
         lost = _LOST_TASK.search(text)
         if lost is not None:
             return lost_error(self._tasks[int(lost[1])], int(lost[2]))
@@ -209,5 +217,16 @@ def open_session(master: str | None, workers: int = 0) -> SparkSession:
     try:
         return builder.getOrCreate()
     except (Py4JError, PySparkException, OSError) as error:
-        problem, fix = f"cannot be reached: {error}", "install Java 17, start it, or correct 'engine_address'"
-        raise StoreError(f"Spark cluster {master or 'of this machine'}", problem, fix=fix) from error
+        raise _start_error(master, error) from error
+
+
+def _start_error(master: str | None, error: Exception) -> StoreError:
+    home = os.environ.get("JAVA_HOME")  # as Spark looks for it
+    if shutil.which(f"{home}/bin/java" if home else "java") is None:
+        fix = "install Java 17 or later, or correct JAVA_HOME"
+        return StoreError("Spark", f"needs Java, and {home or 'PATH'} has none", fix=fix)
+    if master is None:
+        problem, fix = f"cannot be started: {str(error).splitlines()[0]}", "read Spark's own messages above"
+        return StoreError("Spark of this machine", problem, fix=fix)
+    fix = "start it, or correct the setting 'engine_address'; Spark's own messages above have the reason"
+    return StoreError(f"Spark master {master}", "cannot be reached", fix=fix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -12,6 +12,7 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
 from skewless.contract.readable import length_text
 from skewless.contract.windows.view import WindowView
+from skewless.infra.definitions.plans.needed_views import PLAN
 from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.daily_counts import DAY_US
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
@@ -171,7 +172,7 @@ def read_view(project: Project, query: Query) -> ViewAnswer:
         name=name,
         kind="latest values" if isinstance(view, View) else "windowed",
         age=read_part(lambda: _age(project, name, view)),
-        store=read_part(lambda: read_view_store(project, view)),
+        store=read_part(lambda: _store(project, view, query)),
         delay=read_part(lambda: read_view_delay(project, view)),
         days=read_part(lambda: _days(project, view)),
         drift=read_part(lambda: list(_drift(project, view, query))),
@@ -186,6 +187,15 @@ def _age(project: Project, name: str, view: View | WindowView) -> ViewAge:
     watermarks, _ = try_watermarks(project, [view])
     check = read_last(project.state, Freshness).get(name)
     return judge_age(view, check, watermarks.get(view.hash), project.clock.now_us())
+
+
+def _store(project: Project, view: View | WindowView, query: Query) -> ViewStore:
+    """Return the state of a view, with the versions of the models that the reader may see."""
+    store = read_view_store(project, view)
+    if query.models is None:
+        return store
+    seen = [name for name in store.needed_by if name == PLAN or name.rpartition(" ")[0] in query.models]
+    return replace(store, needed_by=seen)
 
 
 def _days(project: Project, view: View | WindowView) -> Days:
