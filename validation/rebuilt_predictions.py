@@ -17,7 +17,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows, parse_rows
 from skewless.contract.rows import ViewRead, empty_read
-from skewless.contract.status import BoolArray, Int64Array, Status
+from skewless.contract.status import BoolArray, Status
 from skewless.contract.vector import Matrix, Vectors
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
@@ -25,7 +25,7 @@ from skewless.infra.models.packages.served_model import ServedModel
 from skewless.infra.reads.offline.views import OfflineViews
 from skewless.infra.reads.offline.window_positions import applied_matrix
 from skewless.infra.records.predictions.reader import LoggedPredictions
-from skewless.infra.records.predictions.record import checksums, largest_output
+from skewless.infra.records.predictions.record import largest_output
 from skewless.validation.replay_report import Cause, Findings
 
 
@@ -159,19 +159,14 @@ def compare_bits(
     _compare_plans(model, logged, findings)
     different = ~equal_bits(logged.vectors, recomputed.matrix)
     wrong_score = ~_equal_scores(logged, recomputed)
-    altered = _expected_checksums(logged) != logged.checksums
     for i in np.flatnonzero(different.any(axis=1)).tolist():
         for column in np.flatnonzero(different[i]).tolist():
-            # The checksum comes first: a record that was altered later proves nothing about serving.
-            cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, logged, different[i], column)
+            cause = _value_cause(model, logged, different[i], column)
             detail = f"{logged.vectors[i, column]!r} logged, {recomputed.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
     equal_vectors = ~different.any(axis=1)
-    for i in np.flatnonzero(altered & equal_vectors).tolist():
-        detail = f"{logged.scores[i].tolist()} logged, {recomputed.scores[i].tolist()} recomputed"
-        findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
     # Another vector explains another score, so the score counts only where the vectors are equal.
-    score_rows = np.flatnonzero(wrong_score & equal_vectors & ~altered)
+    score_rows = np.flatnonzero(wrong_score & equal_vectors)
     if score_rows.size:
         _add_score_findings(model, logged, recomputed, score_rows, findings)
 
@@ -184,12 +179,6 @@ def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
     """
     same = np.ascontiguousarray(left).view(np.int64) == np.ascontiguousarray(right).view(np.int64)
     return np.asarray(same | (np.isnan(left) & np.isnan(right)), dtype=np.bool_)
-
-
-def _expected_checksums(logged: LoggedPredictions) -> Int64Array:
-    """Return the correct checksums of logged rows."""
-    outputs = () if logged.scores.ndim == 1 else (logged.scores,)
-    return checksums(logged.vectors, logged.score, *outputs)
 
 
 def _equal_scores(logged: LoggedPredictions, recomputed: RecomputedScores) -> BoolArray:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from skewless.contract.render import count_text
+from skewless.validation.inventory import Inventory
 
 _MAX_EXAMPLES = 3
 Reason = Literal["in_flight", "cached", "after_t", "late", "corrected"]
@@ -39,7 +40,7 @@ CAUSES_OF_ROWS = frozenset(
     {Cause.VALUE, Cause.LOST_WRITE, Cause.STALE_WRITE, Cause.UNKNOWN_VERSION, Cause.LOG_ALTERED, Cause.STATUS}
 )
 GLOSS: Mapping[Cause, str] = {
-    Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
+    Cause.LOGGED_VALUE: "the logged prediction was altered after it was served",
     Cause.VALUE: "a served feature value differs from its log row",
     Cause.TRANSFORM: "a request-time transform gave another result",
     Cause.LOST_WRITE: "a row that was applied before the read was missing",
@@ -144,6 +145,7 @@ class ReplayReport:
         absent: per view, the keys with status NOT_FOUND.
         inside_run: predictions whose reads overlapped a materialization run.
         changing, saw_old, saw_new: reads of keys that such a run was changing, and the row that they returned.
+        inventory: rows that the log has lost, or has twice.
         training: differences from the training rows of each time mode (not a failure).
     """
 
@@ -157,6 +159,7 @@ class ReplayReport:
     changing: int = 0
     saw_old: int = 0
     saw_new: int = 0
+    inventory: Inventory = field(default_factory=Inventory)
     training: dict[str, TrainingGap] = field(
         default_factory=lambda: {"knowledge": TrainingGap(), "event_time": TrainingGap()}
     )
@@ -183,8 +186,8 @@ class ReplayReport:
 
     @property
     def ok(self) -> bool:
-        """Return whether every logged prediction is proven, except those whose rows were erased."""
-        return self.different == 0
+        """Return whether every prediction is logged once and proven, except those whose rows were erased."""
+        return self.different == 0 and self.inventory.is_complete
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -193,6 +196,9 @@ class ReplayReport:
             "given": self.given,
             "different": self.different,
             "erased": self.erased,
+            "missing": self.inventory.missing,
+            "missing_files": list(self.inventory.files),
+            "duplicates": self.inventory.duplicates,
             "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
             "examples": [asdict(item) for item in self.findings.examples],
             "status": {view: dict(counts) for view, counts in self.status.items()},
@@ -214,10 +220,11 @@ class ReplayReport:
     def lines(self) -> list[str]:
         """Return the report as text, a sentence per line."""
         equal = "all others equal, bit for bit" if self.erased else "all equal, bit for bit"
-        verdict = equal if self.ok else f"{self.different} DIFFERENT"
+        verdict = equal if not self.different else f"{self.different} DIFFERENT"
         if not self.compared:
-            return ["the log has no predictions to prove"]
+            return self.inventory.lines() or ["the log has no predictions to prove"]
         text = [f"{count_text(self.compared, 'prediction')} recomputed from the accepted log: {verdict}"]
+        text += self.inventory.lines()
         causes = self.findings.by_cause.most_common()
         text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]
         text += [

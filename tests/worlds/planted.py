@@ -17,6 +17,8 @@ from skewless.infra.models.runtimes.port import Runtime
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.infra.reads.online.port import Binaries, Marker, OnlineWriter
+from skewless.infra.records.predictions.checksum import seal_rows
+from skewless.infra.records.predictions.segments import CONTENT
 from skewless.validation.replay_report import Cause, ReplayReport
 from tests.worlds.trained import Sandbox
 
@@ -48,18 +50,27 @@ def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> 
     rewrite(path, table.set_column(table.column_names.index(column), column, array))
 
 
+def reseal(path: Path) -> None:
+    """Let the rows of a file that was altered be what the server has logged."""
+    rows = pq.read_table(path)
+    rewrite(path, seal_rows(rows.select(CONTENT.names), rows["file"][0].as_py()))
+
+
 def rewrite(path: Path, rows: pa.Table) -> None:
     """Put other rows in the place of a log file's, as one who knows of the catalog would."""
     pq.write_table(rows, path)
-    record_content(path)
+    record_content(path, rows=rows.num_rows)
 
 
-def record_content(path: Path) -> None:
+def record_content(path: Path, *, rows: int | None = None) -> None:
     """Record the content that a log file has now, so that the catalog cannot tell that it was altered."""
     state = ProjectState(next(folder for folder in path.parents if (folder / DATABASE_FILE).exists()))
     stored = FolderStorage(state.folder).describe(str(path.relative_to(state.folder)))
     query = "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?"
     state.database.execute(query, stored.size, stored.stamp, stored.digest, stored.name)
+    if rows is not None:
+        query = "UPDATE segments SET last_seq = first_seq + ? - 1 WHERE object = ?"
+        state.database.execute(query, rows, stored.name)
 
 
 class RuntimeBefore:

@@ -26,10 +26,9 @@ from skewless.infra.records.predictions.record import (
     Origins,
     PredictionBatch,
     Source,
-    checksums,
     largest_output,
 )
-from skewless.infra.records.predictions.segments import APPLIED, EVENT, FORMAT, READ, SCHEMA
+from skewless.infra.records.predictions.segments import APPLIED, CONTENT, EVENT, FORMAT, READ
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us")
@@ -82,7 +81,7 @@ class ConstantColumns:
 
 
 def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> pa.RecordBatch:
-    """Return records of one origin and source as rows of the log."""
+    """Return records of one origin and source as rows of the log, without their seal."""
     # Transposed in one pass over the records: each field becomes a tuple with a value per record.
     fields = dict(zip(PredictionBatch._fields, zip(*records, strict=True), strict=True))
     lengths = np.fromiter(map(len, fields["ids"]), dtype=np.int64, count=len(records))
@@ -101,7 +100,7 @@ def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> 
     columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
     columns["watermarks"] = _watermarks(fields["watermarks"], lengths)
     columns |= _events(fields["events"], lengths)
-    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    return pa.RecordBatch.from_arrays([columns[name] for name in CONTENT.names], schema=CONTENT)
 
 
 def _versions(origins: Sequence[Origins], lengths: Int64Array, origin: LoadColumns) -> dict[str, pa.Array]:
@@ -137,7 +136,7 @@ def _words(parts: Sequence[Sequence[str | None]], lengths: Int64Array) -> pa.Str
 
 def _reasons(reasons: Sequence[Sequence[Sequence[str]]], lengths: Int64Array) -> pa.Array:
     if not any(reasons):
-        return pa.nulls(int(lengths.sum()), SCHEMA.field("reasons").type)
+        return pa.nulls(int(lengths.sum()), CONTENT.field("reasons").type)
     rows = [codes for of, n in zip(reasons, lengths.tolist(), strict=True) for codes in of or [()] * n]
     ends = np.cumsum([0, *map(len, rows)]).astype(np.int32)
     return pa.ListArray.from_arrays(numbers(ends), texts(list(chain.from_iterable(rows))))
@@ -226,8 +225,7 @@ def _outputs(matrices: Sequence[Matrix], outputs: Sequence[Matrix]) -> dict[str,
     return {
         "vector": _lists(matrix),
         "score": numbers(best),
-        "scores": _lists(scores) if several else pa.nulls(len(scores), SCHEMA.field("scores").type),
-        "checksum": numbers(checksums(matrix, best, scores) if several else checksums(matrix, best)),
+        "scores": _lists(scores) if several else pa.nulls(len(scores), CONTENT.field("scores").type),
     }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -25,6 +25,8 @@ from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.platform.storage.objects import StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.batches import booleans
+from skewless.infra.records.predictions.checksum import find_intact
 from skewless.infra.records.predictions.ids import find_id_time
 from skewless.infra.records.predictions.record import Source
 from skewless.infra.records.predictions.segments import (
@@ -93,7 +95,6 @@ class LoggedPredictions:
     score: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
     roles: Sequence[Role]
-    checksums: Int64Array
     actions: Sequence[str | None]
     propensities: npt.NDArray[np.float64]
     reasons: Sequence[Sequence[str] | None]
@@ -108,11 +109,13 @@ class PredictionEntry:
 
     Args:
         logged: its arrays, of one entry each.
+        is_intact: whether the row has the checksum of its columns.
         facts: its scalar columns by name (``runtime_id``, ``missing``, ...).
     """
 
     model_version: ModelVersion
     logged: LoggedPredictions
+    is_intact: bool
     facts: Mapping[str, Any]
 
 
@@ -162,24 +165,27 @@ class PredictionLog:
         """Return the model versions in the log, sorted."""
         return sorted({version for version, _ in self._sources}, key=lambda item: (item.model, item.version))
 
-    def batches(self, version: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[LoggedPredictions]:
+    def batches(self, version: ModelVersion, altered: list[str]) -> Iterator[LoggedPredictions]:
         """Yield the predictions of one model version in batches of bounded size, each from one source.
 
-        A batch is in order of time.
+        A batch is in order of time. A shadow's predictions have the ids of the served predictions.
 
         Args:
-            roles: roles to include; a shadow's predictions have the ids of the served predictions.
+            altered: gets the ids of rows that lack the checksum of their columns, which are not yielded.
         """
         query = f"""
-            FROM {ROWS_SQL} WHERE model = $model AND version = $version AND list_contains($roles, role)
-            AND source = $source
+            FROM {ROWS_SQL} WHERE model = $model AND version = $version AND source = $source
         """
-        values = {"model": version.model, "version": version.version, "roles": list(roles)}
-        for source in (source for source in get_args(Source) if (version, source) in self._sources):
+        values = {"model": version.model, "version": version.version}
+        for source in sorted(source for each, source in self._sources if each == version):
             # A cursor of its own, because the caller may query the connection before the next batch.
             with closing(self._connection.cursor()) as cursor, translate_query_errors("prediction log"):
                 rows = cursor.sql(query, params={"files": self._files, "source": source, **values})
-                for table in regroup(rows.to_arrow_reader(BATCH_ROWS), BATCH_ROWS):
+                for logged in regroup(rows.to_arrow_reader(BATCH_ROWS), BATCH_ROWS):
+                    is_intact = find_intact(logged)
+                    altered += logged.filter(booleans(~is_intact))["id"].to_pylist()
+                    if not (table := logged.filter(booleans(is_intact))).num_rows:
+                        continue
                     yield _decode_predictions(source, table.sort_by([("t", "ascending"), ("id", "ascending")]))
 
     @cached_property
@@ -210,7 +216,8 @@ class PredictionLog:
             name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
         }
         version = ModelVersion(model=facts["model"], version=facts["version"])
-        return PredictionEntry(model_version=version, logged=_decode_predictions(facts["source"], table), facts=facts)
+        logged, is_intact = _decode_predictions(facts["source"], table), bool(find_intact(table).all())
+        return PredictionEntry(model_version=version, logged=logged, is_intact=is_intact, facts=facts)
 
     def query_rows(self, query: str, values: Mapping[str, Any]) -> pa.Table:
         """Return the result of a query on ``rows``, its predictions; without files it is empty.
@@ -241,7 +248,6 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
         score=score,
         scores=score if table["scores"].null_count == n else decode_matrix(table["scores"]),
         roles=table["role"].to_pylist(),
-        checksums=numbers(table["checksum"]),
         actions=table["action"].to_pylist(),
         propensities=filled_numbers(table["propensity"], np.nan),
         reasons=table["reasons"].to_pylist(),

@@ -38,7 +38,7 @@ EVENT = pa.struct(
         ("late", pa.bool_()),
     ]
 )
-SCHEMA = pa.schema(
+CONTENT = pa.schema(
     [
         ("id", pa.string()),
         ("t", pa.int64()),
@@ -61,7 +61,6 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("scores", pa.list_(pa.float64())),
         ("format", pa.uint8()),
-        ("checksum", pa.int64()),
         ("role", pa.string()),
         ("policy", pa.int64()),
         ("narrow", pa.bool_()),
@@ -73,6 +72,9 @@ SCHEMA = pa.schema(
         ("lists", pa.string()),
     ]
 )
+# The file in which a server wrote the row, its place in it and its number of rows; and the checksum of all columns.
+_SEAL = pa.schema([("file", pa.string()), ("row", pa.int32()), ("rows", pa.int32()), ("checksum", pa.int64())])
+SCHEMA = pa.schema([*CONTENT, *_SEAL])
 
 PREDICTIONS = "predictions"  # name of the log
 BATCH_ROWS = 50_000  # rows that a reader holds in memory at a time
@@ -82,7 +84,7 @@ _DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
     *("action", "propensity", "reasons.list.element", "lists"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
-    *("event.stream", "event.partition"),
+    *("event.stream", "event.partition", "file", "rows"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )
 # Vectors and scores keep all bits.

@@ -16,6 +16,7 @@ from skewless.infra.platform.host.priority import lower_priority
 from skewless.infra.platform.storage.durable import error_text, make_folder, write_durable
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.records.predictions.batches import ConstantColumns, to_batch
+from skewless.infra.records.predictions.checksum import seal_batch
 from skewless.infra.records.predictions.record import PredictionBatch
 from skewless.infra.records.predictions.segments import SCHEMA
 
@@ -127,7 +128,7 @@ class PredictionWriter:
         rows = sum(len(record.ids) for records in queue.values() for record in records)
         error: StoreError | None = None
         try:
-            table = pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA)
+            table = pa.Table.from_batches(list(_drain_batches(queue, self._spool.next_name, rows)), schema=SCHEMA)
             self._spool.store(table["t"][0].as_py(), table)
             self._set_problem(None)
             error = self._report_stored()
@@ -171,16 +172,17 @@ class PredictionWriter:
         self._set_problem(None)
 
 
-def _drain_batches(queue: _Queue) -> Iterator[pa.RecordBatch]:
-    """Drain the queue in batches: freeing all records at once would hold the GIL, too."""
-    is_started = False
+def _drain_batches(queue: _Queue, file: str, rows: int) -> Iterator[pa.RecordBatch]:
+    """Drain the queue into the rows of a file, in batches: freeing all records at once would hold the GIL, too."""
+    n = 0
     for records in queue.values():
         constants = ConstantColumns(records[0].origin, records[0].source)
         while records:
-            if is_started:
+            if n:
                 time.sleep(_PAUSE_SECONDS)
-            is_started = True
-            yield to_batch(_take_batch(records), constants)
+            batch = to_batch(_take_batch(records), constants)
+            yield seal_batch(batch, file, first=n, rows=rows)
+            n += len(batch)
 
 
 def _take_batch(records: deque[PredictionBatch]) -> list[PredictionBatch]:

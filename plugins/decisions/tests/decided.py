@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from skewless.infra.log.catalog import Segment
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.infra.records.predictions.segments import SCHEMA
+from skewless.infra.records.predictions.segments import CONTENT
 from skewless_decisions.decision_log import DecisionLog
 
 T_US = 1_760_000_000_000_000
@@ -45,7 +45,7 @@ def decided_rows(
                 "event": None if stream is None else event,
             }
         )
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, CONTENT)
 
 
 def append_decisions(

@@ -18,7 +18,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, MessageFormat, RedisStreamSink, Sink
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.infra.records.predictions.segments import SCHEMA
+from skewless.infra.records.predictions.segments import CONTENT
 from skewless_decisions.decision import (
     FramedMessages,
     JsonMessages,
@@ -106,7 +106,7 @@ def test_decisions_are_found_among_requests_shadows_and_other_streams() -> None:
         decided_rows([4], role="shadow"),
         decided_rows([5], stream="b"),
     ]
-    table = pa.concat_tables(rows).cast(SCHEMA)
+    table = pa.concat_tables(rows).cast(CONTENT)
     found = find_decisions(table, {STREAM})
     assert [(offset, decision.id) for offset, decision in found] == [(1, decision_id(2)), (2, decision_id(3))]
     decision = found[0][1]

@@ -10,6 +10,7 @@ from skewless.contract.names import check_known
 from skewless.infra.platform.alerts.alerts import Alert, Alerts
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.predictions.reader import PredictionLog
+from skewless.validation.inventory import take_inventory
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
 from skewless.validation.replay import replay_on_engine
@@ -86,10 +87,12 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
         check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
     log = PredictionLog(project.state, project.connection, unproven=new)
     report = replay_on_engine(log, views=project.views, store=project.store, engine=project.engine, model=model)
+    report.inventory = take_inventory(log, project.state.database, is_whole=not new)
     # With a model given, predictions of others in the same files were not compared.
     if new and model is None and report.ok:
         log.mark_proven()
     message = f"{report.different:,} of {report.compared:,} logged predictions differ from their replay"
+    message = "; ".join([message, *(line.strip() for line in report.inventory.lines())])
     body = report.as_dict()
     evidence = {"by_cause": body["by_cause"], "examples": body["examples"][:_EXAMPLES]}
     alert = _alert(REPLAY, model or ALL, message, project.clock.now_us(), evidence)

@@ -16,7 +16,7 @@ from skewless.operations.predictions.predictions import find_outcome
 from skewless.operations.predictions.similar import find_similar
 from skewless.validation.explanation import Bounds as Ranges
 from skewless.validation.explanation import Explanation, NearestBound, explain, nearest_bound
-from skewless.validation.replay import replay_batch
+from skewless.validation.replay import add_altered, replay_batch
 from skewless.validation.replay_report import ReplayReport
 from skewless.validation.similar import SimilarPredictions
 from skewless.workspace import Workspace
@@ -132,7 +132,10 @@ def prove(project: Workspace, model: ServedModel, entry: PredictionEntry) -> Rep
         StoreError: a log file is corrupt.
     """
     report = ReplayReport()
-    replay_batch(report, model, project.views, entry.logged, modes=())
+    if entry.is_intact:
+        replay_batch(report, model, project.views, entry.logged, modes=())
+    else:
+        add_altered(report.findings, entry.logged.ids[0])
     return report
 
 

@@ -26,7 +26,8 @@ from skewless.infra.definitions.compiler.services import module_source
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.models.packages.served_model import ServedModel
 from skewless.infra.models.rollout.entity_lists import MOST_VALUES
-from skewless.infra.records.predictions.segments import SCHEMA, prediction_files, prediction_spool
+from skewless.infra.records.predictions.checksum import seal_rows
+from skewless.infra.records.predictions.segments import CONTENT, prediction_files, prediction_spool
 from skewless.operations.data import entity_lists
 from skewless.serving.batch import add_results, result_names
 from skewless.serving.batch_files import RESULT
@@ -41,7 +42,7 @@ from tests.integration.outcomes.conftest import Loop
 from tests.servers.prediction import PredictionServer
 from tests.worlds import payment_policy
 from tests.worlds.command_line import run
-from tests.worlds.planted import alter_predictions
+from tests.worlds.planted import alter_predictions, reseal
 from tests.worlds.trained import MODEL, ask, serving
 from tests.worlds.waiting import until
 
@@ -154,6 +155,7 @@ def test_altered_reasons_and_lists_are_found(outcome_loop: Loop) -> None:
     assert outcome_loop.place.project.replay().ok
     for row, (column, value) in enumerate((("action", None), ("reasons", ["none"]), ("lists", '{"stolen":1}'))):
         alter_predictions(outcome_loop.place, column, partial(lambda given, _: given, value), rows=(row,))
+    reseal(*outcome_loop.place.log_files())
     report = outcome_loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
 
@@ -182,7 +184,7 @@ def test_an_erased_entity_leaves_the_lists_and_replay_says_what_it_cannot_prove(
     # Another machine ships its predictions late: one is as it was, the other was altered.
     actions = pa.array(["decline", "review"])
     late = late.set_column(late.column_names.index("action"), "action", actions)
-    prediction_spool(project.state).store(outcome_loop.place.now_us(), late.cast(SCHEMA))
+    prediction_spool(project.state).store(outcome_loop.place.now_us(), seal_rows(late.select(CONTENT.names), "late"))
     report = project.replay()
     assert (report.compared, report.erased, report.findings.by_cause) == (42, 1, {Cause.ACTION: 1}), report.lines()
     assert (project.erase({"card_id": card}).lists, project.replay().ok) == (0, True)

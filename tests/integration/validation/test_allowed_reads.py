@@ -75,7 +75,6 @@ def found(
         score=one,
         scores=one,
         roles=["champion"],
-        checksums=np.array([0]),
         actions=[None],
         reasons=[None],
         lists=[None],

@@ -22,6 +22,7 @@ from skewless.infra.log.catalog import IMPORTED, Catalog, Segment
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.platform.storage.documents import Documents, Records
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.checksum import seal_rows
 from skewless.infra.records.predictions.segments import PREDICTIONS, SCHEMA, WRITE_OPTIONS
 from skewless.operations.data.decision_port import DecisionStatus
 
@@ -171,7 +172,7 @@ class DecisionLog:
         An append that failed with a StoreError may still have been written: read the positions again.
 
         Args:
-            rows: in the schema of the prediction log; None: no event is decided, only skipped.
+            rows: in the schema of the prediction log, without their seal; None: no event is decided, only skipped.
             ranges: the events that these decisions, and no others, are about.
             at_us: time of the decisions, microseconds.
             ensure_logged: returns when the events are in their log; called before the transaction.
@@ -186,8 +187,8 @@ class DecisionLog:
                 self._move(ranges)
             return None
         storage, began_at = self.state.storage, time.time()
-        name = f"{PREDICTIONS}/{at_us:020d}-{uuid.uuid4().hex[:12]}.parquet"
-        stored = storage.put(name, _encode(rows))
+        file = f"{at_us:020d}-{uuid.uuid4().hex[:12]}"
+        stored = storage.put(f"{PREDICTIONS}/{file}.parquet", _encode(seal_rows(rows, file)))
         is_logged = False
         try:
             ensure_logged()  # after the file, because the events are written at the same time

@@ -18,7 +18,7 @@ from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.records.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.records.predictions.ids import decision_ids
 from skewless.infra.records.predictions.record import DecidedEvents, LoadColumns
-from skewless.infra.records.predictions.segments import SCHEMA
+from skewless.infra.records.predictions.segments import CONTENT
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm, ModelCounts
 from skewless.serving.prediction.group import ReadTimes, make_record
@@ -188,9 +188,9 @@ class EventScorer:
         if not tables:
             return ScoredEvents(batch=None, dead=dead)
         now_us = self.clock.now_us()
-        log_rows = _in_order(pa.Table.from_batches(tables, schema=SCHEMA), several=len(tables) > 1)
+        log_rows = _in_order(pa.Table.from_batches(tables, schema=CONTENT), several=len(tables) > 1)
         result = DecidedBatch(
-            rows=pa.concat_tables([log_rows, pa.Table.from_batches(shadows, schema=SCHEMA)]) if shadows else log_rows,
+            rows=pa.concat_tables([log_rows, pa.Table.from_batches(shadows, schema=CONTENT)]) if shadows else log_rows,
             n=log_rows.num_rows,
             n_late=int(times.late.sum()),
             scored=scored,

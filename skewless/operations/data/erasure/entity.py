@@ -261,7 +261,9 @@ def find_accepted_rows(log: PartitionLog, entity: Entity) -> LoggedEntity:
 def find_predictions(state: ProjectState, entity: Entity) -> LoggedEntity:
     """Return the predictions of an entity, which are removed; what this machine has not shipped is shipped first."""
     log = open_prediction_log(state)
-    return _find_logged(log, ["id", "inputs"], lambda row: entity.owns(row["inputs"]), lambda _: WRITE_OPTIONS)
+    return _find_logged(
+        log, ["id", "inputs", "file", "row"], lambda row: entity.owns(row["inputs"]), lambda _: WRITE_OPTIONS
+    )
 
 
 def find_outcomes(state: ProjectState, entity: Entity, predictions: LoggedEntity) -> LoggedEntity:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import SkewlessError, SourceError
 from skewless.contract.keys import KeyCodec, parse_key
 from skewless.infra.definitions.plans.retirement import ViewLifecycle
@@ -32,6 +33,7 @@ from skewless.infra.reads.offline.sources import Table, find_table, has_files, v
 from skewless.infra.reads.online.port import OnlineStore
 from skewless.infra.reads.online.store import open_online_store
 from skewless.infra.records.outcomes.label_rows import delete_label_rows
+from skewless.infra.records.predictions.erased_rows import ErasedPredictions
 from skewless.operations.audited import audited
 from skewless.operations.data.erasure.entity import (
     Entity,
@@ -84,6 +86,7 @@ def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple
             yield table, {column.name: (column.name, column) for column in source.columns}
 
 
+_PLACE = [Column(name="file", dtype=DType.STRING), Column(name="row", dtype=DType.INT32)]
 _KIND, _BUILDS = "erasures", "builds"
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
 NOT_COVERED = (
@@ -209,7 +212,11 @@ class _Erasure:
             self._erase_accepted(store)
             self._erase_lists(dry_run=False)
             # Outcomes first: after an interruption, their predictions are still there to find them.
-            self._replaced += self._outcomes.erase() + self._predictions.erase()
+            self._replaced += self._outcomes.erase()
+            # Before they are removed, so that no replay misses them, also after an interruption.
+            places = self._predictions.keys(_PLACE).to_pylist()
+            ErasedPredictions(self._project.state.database).add((each["file"], each["row"]) for each in places)
+            self._replaced += self._predictions.erase()
             # Before this process reads the logs for the states, so that it does not count as their reader.
             objects = self._delete_objects()
             self._restore(store)

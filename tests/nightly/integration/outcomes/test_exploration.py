@@ -16,7 +16,7 @@ from skewless.infra.records.predictions.segments import prediction_files
 from skewless.serving.http.reply import predictions_json
 from skewless.validation.replay_report import Cause
 from tests.integration.outcomes.conftest import Loop
-from tests.worlds.planted import alter_predictions
+from tests.worlds.planted import alter_predictions, reseal
 from tests.worlds.trained import MODEL, ask
 
 DECISIONS = {"approve": 0.0, "decline": 0.05}
@@ -84,6 +84,7 @@ def test_altered_actions_are_found(outcome_loop: Loop) -> None:
     assert outcome_loop.place.project.replay().ok
     for row, (column, value) in enumerate((("action", "refer"), ("action", None), ("propensity", 0.5))):
         alter_predictions(outcome_loop.place, column, partial(replaced, value), rows=(row,))
+    reseal(*outcome_loop.place.log_files())
     report = outcome_loop.place.project.replay()
     assert report.findings.by_cause == {Cause.ACTION: 3}
     assert {(item.cause, item.about) for item in report.findings.examples} == {(Cause.ACTION, MODEL)}

@@ -22,7 +22,7 @@ from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
-from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named
+from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, reseal
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 HOUR = 3_600
@@ -125,6 +125,7 @@ def test_inputs_that_are_no_vector(place: Sandbox) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
     for inputs in ("[1.0]", '{"card_id": 1}', "7"):
         alter_predictions(place, "inputs", lambda _, inputs=inputs: inputs)  # type: ignore[misc]  # no type for a default
+        reseal(*place.log_files())
         with pytest.raises(StoreError, match="not vectors of the model"):
             place.project.replay()
 
@@ -185,6 +186,7 @@ def test_older_state_than_the_cache_could_hold_is_a_lost_write(place: Sandbox) -
     assert (named(report), report.different) == ({(Cause.LOST_WRITE, "card_days")}, 2)
     # The same log rows, but the cache is said to have read before the run, which would excuse it.
     alter_predictions(place, "read_start", lambda _: before, rows=range(10))
+    reseal(*place.log_files())
     assert place.project.replay().ok
 
 
@@ -225,7 +227,7 @@ def test_altered_outputs(place: Sandbox, three: ServedModel) -> None:
     alter_predictions(place, "scores", lambda scores: [scores[1], scores[0], scores[2]], rows=[5])
     alter_predictions(place, "score", lambda score: flipped(score, 1), rows=[6])
     report = place.project.replay()
-    assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "score")}, 3)
+    assert (named(report), report.different) == ({(Cause.LOGGED_VALUE, "checksum")}, 3)
     assert report.findings.predictions == set(answer.ids[4:7])
 
 

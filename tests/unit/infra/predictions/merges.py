@@ -120,12 +120,12 @@ def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
     times: Counter[tuple[str, str]] = Counter()
     values: dict[tuple[str, str], tuple[Any, ...]] = {}
     for of in log.versions():
-        for piece in log.batches(of):
+        for piece in log.batches(of, []):
             for i, name in enumerate(piece.ids):
                 times[name, of.version] += 1
                 values[name, of.version] = (
                     *(piece.t[i], piece.asked_at[i], piece.read_start[i], piece.roles[i]),
-                    *(piece.checksums[i], _bits(piece.vectors[i]), _bits(piece.score[i : i + 1]), piece.inputs[i]),
+                    *(_bits(piece.vectors[i]), _bits(piece.score[i : i + 1]), piece.inputs[i]),
                     *(
                         (name, read.hashes[i], read.status[i], read.versions.seq[i])
                         for name, read in piece.reads.items()

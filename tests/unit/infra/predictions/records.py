@@ -65,7 +65,7 @@ def vector_record(of: LoadColumns, n: int, seed: int) -> PredictionBatch:
 
 
 def rows_of(given: PredictionBatch) -> list[dict[str, Any]]:
-    """Return what the log must say, one prediction at a time; ``checksum`` left out."""
+    """Return what the log must say, one prediction at a time; without its seal."""
     return [_row(given, i) for i in range(len(given.ids))]
 
 

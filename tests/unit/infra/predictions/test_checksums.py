@@ -1,50 +1,93 @@
-"""A checksum tells any altered bit of a vector and its scores."""
+"""A checksum tells any altered bit of a row of the prediction log, whatever is beside the row."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from skewless.infra.records.predictions.record import checksums
+from skewless.infra.records.predictions.checksum import find_intact, row_checksums, seal_rows
+from skewless.infra.records.predictions.segments import CONTENT, SCHEMA
 
-BITS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 63)), min_size=1, max_size=6, unique=True)
-WORDS = arrays(np.uint64, 12, elements=st.integers(0, 2**64 - 1))
-
-
-@given(words=WORDS, flips=BITS)
-def test_flipped_bits(words: np.ndarray, flips: list[tuple[int, int]]) -> None:
-    other = words.copy()
-    for place, bit in flips:
-        other[place] ^= np.uint64(1 << bit)
-    rows = np.stack([words, other]).view(np.float64)
-    left, right = checksums(rows[:, :10], rows[:, 10], rows[:, 11:])
-    alike = np.array_equal(rows[0].view(np.uint64), rows[1].view(np.uint64)) or _same(rows[0], rows[1])
-    assert (left == right) == alike
+_SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    pa.string(): st.text(max_size=20) | st.sampled_from(["", "\0", "a" * 8, "a" * 9, "a" * 16]),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.int32(): st.integers(-(2**31), 2**31 - 1),
+    pa.uint8(): st.integers(0, 255),
+    pa.float64(): st.floats(allow_nan=False),
+    pa.bool_(): st.booleans(),
+}
 
 
-def _same(left: np.ndarray, right: np.ndarray) -> bool:
-    bits = left.view(np.uint64) == right.view(np.uint64)
-    return bool((bits | (np.isnan(left) & np.isnan(right))).all())
+def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401 - an Arrow type
+    """Return a strategy of values of a type, null too."""
+    if pa.types.is_list(kind):
+        return st.none() | st.lists(values(kind.value_type), max_size=3)
+    if pa.types.is_struct(kind):
+        return st.none() | st.fixed_dictionaries({field.name: values(field.type) for field in kind})
+    return st.none() | _SIMPLE[kind]
 
 
-def test_a_row_has_one_checksum_whatever_stands_beside_it() -> None:
-    rows = np.random.default_rng(1).random((50, 7))
-    together = checksums(rows[:, :6], rows[:, 6])
-    alone = [int(checksums(rows[i : i + 1, :6], rows[i : i + 1, 6])[0]) for i in range(50)]
-    assert together.tolist() == alone
+ROW = st.fixed_dictionaries({field.name: values(field.type) for field in CONTENT})
 
 
-@pytest.mark.parametrize("places", [(0, 1), (3, 9)])
-def test_numbers_that_change_places(places: tuple[int, int]) -> None:
-    row = np.random.default_rng(2).random((1, 10))
-    other = row.copy()
-    other[0, list(places)] = row[0, list(reversed(places))]
-    assert checksums(row) != checksums(other)
+def table(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), CONTENT)
 
 
-def test_two_signs_at_once() -> None:
-    row = np.ones((1, 4))
-    assert checksums(row) != checksums(row * [-1, -1, 1, 1])
+@given(row=ROW, name=st.sampled_from(CONTENT.names), data=st.data())
+def test_another_value_in_any_column(row: dict[str, Any], name: str, data: st.DataObject) -> None:
+    other = row | {name: data.draw(values(CONTENT.field(name).type))}
+    assume(repr(other) != repr(row))
+    left, right = row_checksums(table(row, other)).tolist()
+    assert left != right
+
+
+@given(rows=st.lists(ROW, min_size=1, max_size=6), at=st.integers(0, 5))
+def test_a_row_has_one_checksum_whatever_stands_beside_it(rows: list[dict[str, Any]], at: int) -> None:
+    alone = [int(row_checksums(table(row))[0]) for row in rows]
+    together = table(*rows)
+    assert row_checksums(together).tolist() == alone
+    assert row_checksums(pa.concat_tables([together.slice(at), together.slice(0, at)])).tolist() == [
+        *alone[at:],
+        *alone[:at],
+    ]
+
+
+@given(text=st.text(max_size=30), n=st.integers(2, 5))
+def test_one_text_in_all_rows_has_the_words_of_a_single_one(text: str, n: int) -> None:
+    assert len(set(row_checksums(pa.table({"a": [text] * n})).tolist())) == 1
+    assert row_checksums(pa.table({"a": [text] * n}))[0] == row_checksums(pa.table({"a": [text, f"{text}x"]}))[0]
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_each_flipped_bit_of_a_float(bit: int) -> None:
+    words = np.array([1.5, 1.5]).view(np.uint64) ^ np.array([0, 1 << bit], np.uint64)
+    left, right = row_checksums(pa.table({"a": words.view(np.float64)})).tolist()
+    assert left != right
+
+
+def test_values_that_change_places() -> None:
+    pairs = [["a", "b"], ["b", "a"], ["ab", ""], ["", "ab"]]
+    as_list, as_columns = pa.table({"a": pairs}), pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]})
+    for each in (as_list, as_columns):
+        assert len(set(row_checksums(each).tolist())) == len(pairs)
+
+
+@given(rows=st.lists(ROW, min_size=1, max_size=4), name=st.sampled_from(SCHEMA.names), data=st.data())
+def test_a_sealed_row_is_intact_until_it_is_altered(rows: list[dict[str, Any]], name: str, data: st.DataObject) -> None:
+    sealed = seal_rows(table(*rows), "3f2a91c07b5d-000004")
+    assert sealed.schema.equals(SCHEMA)
+    assert find_intact(sealed).all()
+    assert (sealed["row"].to_pylist(), set(sealed["rows"].to_pylist())) == ([*range(len(rows))], {len(rows)})
+    place = data.draw(st.integers(0, len(rows) - 1))
+    altered = sealed.to_pylist()
+    value = data.draw(values(SCHEMA.field(name).type).filter(lambda value: value is not None or name != "checksum"))
+    assume(repr(value) != repr(altered[place][name]))
+    altered[place][name] = value
+    intact = find_intact(pa.Table.from_pylist(altered, SCHEMA)).tolist()
+    assert intact == [i != place for i in range(len(rows))]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -54,7 +52,7 @@ def written(root: Path, *records: PredictionBatch) -> list[dict[str, Any]]:
         rows += table.to_pylist()
     for row in rows:
         row["vector"] = [repr(value) for value in row["vector"]]
-        assert isinstance(row.pop("checksum"), int)
+        assert {type(row.pop(name)) for name in ("file", "row", "rows", "checksum")} == {str, int}
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
@@ -211,26 +209,6 @@ def test_trouble_is_logged_once_names_no_folder_and_ends_without_a_prediction(tm
     assert [line["event"] for line in logs] == ["prediction_log_refused", "prediction_log_recovered"]
     assert logs[0]["folder"] == str(folder)
     assert list(folder.iterdir()) == []
-
-
-ALTERED: list[tuple[str, Callable[[PredictionBatch], PredictionBatch]]] = [
-    ("vector", lambda given: given._replace(matrix=np.nextafter(given.matrix, 2))),
-    ("score", lambda given: given._replace(scores=np.nextafter(given.scores, 2))),
-]
-
-
-@pytest.mark.parametrize("change", [change for _, change in ALTERED], ids=[name for name, _ in ALTERED])
-def test_checksums_follow_vector_and_scores(
-    tmp_path: Path, change: Callable[[PredictionBatch], PredictionBatch]
-) -> None:
-    given = record(origin(), 4, 1, outputs=2)
-    sums = []
-    for folder, each in (("a", given), ("b", change(given)), ("c", given)):
-        written(tmp_path / folder, each)
-        (path,) = spooled(tmp_path / folder)
-        sums.append(pq.read_table(path)["checksum"].to_numpy())
-    assert (sums[0] != sums[1]).all()
-    assert (sums[0] == sums[2]).all()
 
 
 def test_the_log_brings_no_pandas_into_the_server(tmp_path: Path) -> None:
