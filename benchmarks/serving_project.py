@@ -32,6 +32,7 @@ class ServedProject:
     Args:
         folder: of everything that belongs to it; gone afterwards.
         key: an API key with the scope ``predict``.
+        other_key: another one.
     """
 
     shape: Shape
@@ -39,6 +40,7 @@ class ServedProject:
     repo: Path
     url: str
     key: str
+    other_key: str
     where: Cores
 
     @property
@@ -59,9 +61,9 @@ class ServedProject:
         vectors = self.shape.vectors(self.pairs())
         return vectors[~np.isnan(vectors).any(axis=1)]
 
-    def predict(self, pairs: Ids, **options: object) -> bytes:
-        """Return a request of ours by entity ids."""
-        return predict_request(pairs, self.key, shops=self.shape.n_views > 1, **options)
+    def predict(self, pairs: Ids, key: str = "", **options: object) -> bytes:
+        """Return a request of ours by entity ids, with the first key or another one."""
+        return predict_request(pairs, key or self.key, shops=self.shape.n_views > 1, **options)
 
     def infer(self, vectors: Matrix) -> bytes:
         """Return a request of ours by feature vectors."""
@@ -82,7 +84,8 @@ def served_project(shape: Shape) -> Iterator[ServedProject]:
         repo = write_project(folder, shape)
         Contestant(name="the project", entrant=fill, arguments={"repo": str(repo), "url": url}).run()
         pin_redis(url, where.load)
-        yield ServedProject(shape=shape, folder=folder, repo=repo, url=url, key=_new_key(repo), where=where)
+        keys = {field: _new_key(repo, name) for field, name in (("key", "bench"), ("other_key", "other"))}
+        yield ServedProject(shape=shape, folder=folder, repo=repo, url=url, where=where, **keys)
 
 
 def pair_contender(project: ServedProject) -> Contender:
@@ -93,10 +96,10 @@ def pair_contender(project: ServedProject) -> Contender:
     return Contender(server=project.server(requests[0]), requests=requests, expected=expected, scores=predict_scores)
 
 
-def _new_key(repo: Path) -> str:
-    secret = generate_secret("bench")
+def _new_key(repo: Path, name: str) -> str:
+    secret = generate_secret(name)
     key = ApiKey(
-        name="bench",
+        name=name,
         digest=hash_secret(secret.encode()),
         scopes=frozenset({"predict"}),
         rate=None,

@@ -1,16 +1,18 @@
 """Queue of requests that wait while the server has no room, so that clients do not have to retry at once.
 
-The next request is the one whose connection received its last reply the longest ago. So a client that sends few
-requests is served although other clients send without a pause; those share the rest. Requests of clients that
-disconnected are skipped.
+Callers take turns, and of a caller's requests the next is the one whose connection received its last reply the longest
+ago. So a client that sends few requests is served although others send without a pause; those share the rest. Where
+that leaves requests of a caller waiting all the time, new ones start first. Requests of clients that disconnected are
+skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, call_handler
@@ -21,6 +23,7 @@ from skewless.serving.prediction.admission import Admission
 
 _CHECK_S = 0.005
 _MAX_STARTS = 64  # requests started in one turn of the event loop
+_FRESH, _STALE = 0.2, 0.5  # of the longest wait, while a line is standing
 _REJECTIONS_PER_SECOND = 6_400  # bounds the time for rejections to a tenth, however many requests arrive
 _BUSY = (*JSON, (b"retry-after", b"1"))
 
@@ -42,8 +45,43 @@ class _WaitingRequest:
     handler: Handler
     exchange: Exchange
     origin: Origin
+    line: _Line
     queued_at: float
     is_removed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """The waiting requests of one caller.
+
+    Attributes:
+        caller: kind and name.
+        since: when its first request came; the line was not empty from then on.
+        n: number of requests.
+        fresh: a heap; the request whose connection received its last reply the longest ago is first.
+        stale: requests that did not start while they were fresh, in this order.
+    """
+
+    caller: tuple[str, str]
+    since: float
+    n: int = 0
+    fresh: list[tuple[float, int, _WaitingRequest]] = field(default_factory=list)
+    stale: list[_WaitingRequest] = field(default_factory=list)
+
+    def pop(self, oldest_fresh: float) -> _WaitingRequest | None:
+        """Return the next request: the first fresh one, or else the latest; None: the line is empty."""
+        while self.fresh:
+            request = heapq.heappop(self.fresh)[2]
+            # Removal from the middle of a heap is slow: a rejected request stays in it until its turn.
+            if request.is_removed:
+                continue
+            if request.queued_at >= oldest_fresh:
+                return request
+            self.stale.append(request)
+        while self.stale:
+            if not (request := self.stale.pop()).is_removed:
+                return request
+        return None
 
 
 class FairQueue:
@@ -64,8 +102,11 @@ class FairQueue:
         self._metrics = metrics
         metrics.waiting.watch(lambda: self._n_waiting)
         self._wait_seconds = metrics.stage("wait")
-        self._heap: list[tuple[float, int, _WaitingRequest]] = []  # a heap
-        self._arrivals: deque[_WaitingRequest] = deque()  # in order of arrival, as is the number in the heap
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._turns: list[tuple[int, int, _Line]] = []  # a heap of the lines: the smallest turn is next
+        self._turn = 0  # of the last request that started
+        self._arrivals: deque[_WaitingRequest] = deque()  # in order of arrival, as are the numbers in the heaps
+        self._overdue: deque[Exchange] = deque()  # will be rejected
         self._n_arrivals = self._n_waiting = 0
         self._is_scheduled = False
         self._checked_at = 0.0
@@ -84,11 +125,17 @@ class FairQueue:
             self._reject(exchange)
             return
         loop = asyncio.get_running_loop()
-        request = _WaitingRequest(handler, exchange, origin, loop.time())
+        now, caller = loop.time(), (exchange.caller.kind, exchange.caller.name)
         self._n_arrivals += 1
         self._n_waiting += 1
+        if (line := self._lines.get(caller)) is None:
+            line = self._lines[caller] = _Line(caller, now)
+            # Nobody saves turns: who comes back is next, but not more than once.
+            heapq.heappush(self._turns, (self._turn, self._n_arrivals, line))
+        line.n += 1
+        request = _WaitingRequest(handler, exchange, origin, line, now)
         # Among equal times the number keeps the order of arrival, and heapq compares no requests.
-        heapq.heappush(self._heap, (origin.last_reply_at, self._n_arrivals, request))
+        heapq.heappush(line.fresh, (origin.last_reply_at, self._n_arrivals, request))
         self._arrivals.append(request)
         if self._timer is None:
             self._checked_at = request.queued_at
@@ -104,43 +151,51 @@ class FairQueue:
         self._is_scheduled = False
         now = asyncio.get_running_loop().time()
         for _ in range(_MAX_STARTS):
-            if not self._heap or self._admission.is_full:
+            if not self._turns or self._admission.is_full:
                 return
-            request = heapq.heappop(self._heap)[2]
-            # Removal from the middle of a heap is slow: a rejected request stays in it until its turn.
-            if request.is_removed:
+            turn, number, line = heapq.heappop(self._turns)
+            # A line that has been standing does not become shorter by waiting: its old requests only delay the new.
+            is_standing = now - line.since > self._wait_s
+            request = line.pop(now - self._wait_s * _FRESH if is_standing else 0.0)
+            if request is None:
                 continue
             self._remove(request)
             if request.origin.disconnected:
                 self._metrics.refused("abandoned").inc()
-                continue
-            request.exchange.waited_s = now - request.queued_at
-            self._wait_seconds.observe(request.exchange.waited_s)
-            call_handler(request.handler, request.exchange)
+            elif is_standing and now - request.queued_at > self._wait_s * _STALE:
+                self._overdue.append(request.exchange)
+            else:
+                self._turn, turn = turn, turn + 1
+                request.exchange.waited_s = now - request.queued_at
+                self._wait_seconds.observe(request.exchange.waited_s)
+                call_handler(request.handler, request.exchange)
+            if line.n:
+                heapq.heappush(self._turns, (turn, number, line))
         self._schedule_start()
 
     def _reject_expired(self) -> None:
-        """Reject requests that waited too long, and start others if the server has room."""
-        loop = asyncio.get_running_loop()
-        now, n_rejected = loop.time(), 0
-        oldest_allowed, max_rejected = now - self._wait_s, (now - self._checked_at) * _REJECTIONS_PER_SECOND
-        self._checked_at = now
-        while self._arrivals and n_rejected < max_rejected:
-            request = self._arrivals[0]
-            if not request.is_removed:
-                if request.queued_at > oldest_allowed:
-                    break
-                self._remove(request)
-                self._reject(request.exchange)
-                n_rejected += 1
-            self._arrivals.popleft()
+        """Start requests if the server has room, and reject others that waited too long."""
         # Room also comes without a release, when `Admission` raises its limit again.
-        self._schedule_start()
-        self._timer = loop.call_later(_CHECK_S, self._reject_expired) if self._arrivals else None
+        self._start_waiting()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._arrivals and (self._arrivals[0].is_removed or self._arrivals[0].queued_at <= now - self._wait_s):
+            request = self._arrivals.popleft()
+            if not request.is_removed:
+                self._remove(request)
+                self._overdue.append(request.exchange)
+        for _ in range(min(len(self._overdue), math.ceil((now - self._checked_at) * _REJECTIONS_PER_SECOND))):
+            self._reject(self._overdue.popleft())
+        self._checked_at = now
+        is_idle = not self._arrivals and not self._overdue
+        self._timer = None if is_idle else loop.call_later(_CHECK_S, self._reject_expired)
 
     def _remove(self, request: _WaitingRequest) -> None:
         request.is_removed = True
         self._n_waiting -= 1
+        request.line.n -= 1
+        if not request.line.n:
+            del self._lines[request.line.caller]
         self.bodies.release(len(request.exchange.body))
 
     def _reject(self, exchange: Exchange) -> None:

@@ -11,7 +11,10 @@ from skewless.serving.metrics.metrics import Metrics
 
 _CHECK_S = 0.005
 _MAX_DELAY_S = 0.005  # a timer that fires later than this was delayed by work on the event loop
-_MIN_REQUESTS = 64
+_MAX_CPU = 0.8  # of a core: a process that takes more may have more work than it can do, whatever its event loop says
+_MIN_REQUESTS = 16
+_WORK_S = 0.02  # an overloaded server admits the requests that it completes in this time
+_AVERAGED_S = 0.1  # over which the rate of completed requests is averaged
 
 
 def busy_error() -> BusyError:
@@ -26,9 +29,10 @@ def busy_error() -> BusyError:
 class Admission:
     """Count requests and rows in flight, and reject requests above the limits.
 
-    While a turn of the event loop takes longer than 10 ms, the limit shrinks by a quarter per check, down to 64
-    requests; afterwards it grows again. So under overload the admitted requests still receive fast replies. A loop
-    that only waits, for example for a slow store, is not overloaded and keeps its full limit.
+    While a turn of the event loop takes longer than 10 ms, or the process takes more than 0.8 of a core, the limit
+    shrinks by a quarter per check, down to the requests that it completes in 20 ms, at least 16; afterwards it grows
+    again. So under overload the admitted requests still receive fast replies. A server that only waits, for example
+    for a slow store, is not overloaded and keeps its full limit.
 
     Args:
         requests: maximum number of requests in flight.
@@ -48,7 +52,8 @@ class Admission:
         self._min_requests = min(requests, _MIN_REQUESTS)
         self._rejections = metrics.refused("overload")
         self._timer: asyncio.TimerHandle | None = None
-        self._due_at = 0.0
+        self._checked_at = self._cpu_s = self._rate = 0.0
+        self._completed = 0
 
     @property
     def is_overloaded(self) -> bool:
@@ -78,16 +83,20 @@ class Admission:
         """Release a request of n rows after its reply."""
         self.in_flight -= 1
         self._rows -= n
+        self._completed += 1
         if self.on_release is not None:
             self.on_release()
 
     def _schedule(self) -> None:
-        self._due_at = time.perf_counter() + _CHECK_S
-        self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check_delay)
+        self._completed, self._checked_at, self._cpu_s = 0, time.perf_counter(), time.process_time()
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check)
 
-    def _check_delay(self) -> None:
-        if time.perf_counter() - self._due_at > _MAX_DELAY_S:
-            self._limit = max(self._min_requests, self._limit * 3 // 4)
+    def _check(self) -> None:
+        elapsed = time.perf_counter() - self._checked_at
+        self._rate += (self._completed / elapsed - self._rate) * min(elapsed / _AVERAGED_S, 1.0)
+        if elapsed > _CHECK_S + _MAX_DELAY_S or time.process_time() - self._cpu_s > elapsed * _MAX_CPU:
+            least = min(max(self._min_requests, int(self._rate * _WORK_S)), self._max_requests)
+            self._limit = max(least, self._limit * 3 // 4)
         else:
             self._limit = min(self._max_requests, self._limit + self._limit // 8 + 1)
         self._timer = None

@@ -160,16 +160,17 @@ def test_requests_wait_for_a_connection_where_all_are_taken() -> None:
 
 def test_a_crowd_asks_again_at_once_and_the_polite_are_counted_apart() -> None:
     with listening(lambda: Script(lambda n: BUSY if n % 2 else REPLY)) as (address, script):
-        found = crowd(address, requests(10), connections=20, seconds=0.5)
+        found = crowd(address, requests(10), requests(1), connections=20, seconds=0.5)
     assert found.rate + found.refusals <= len(script.bodies) / 0.5 < (found.rate + found.refusals) * 2
     assert found.offered > 1.5 * found.rate
     assert 0 < found.polite < 1
     assert 0 < len(found.polite_latencies) < len(found.latencies) / 5
+    assert 0 < found.turns.sum() < 1
 
 
 def test_what_a_crowd_cannot_send_is_offered_all_the_same() -> None:
     with listening(lambda: Script(lambda _: REPLY)) as (address, _):
-        found = crowd(address, requests(10), connections=2, seconds=0.5, rate=100_000)
+        found = crowd(address, requests(10), requests(1), connections=2, seconds=0.5, rate=100_000)
     assert 90_000 < found.offered <= 100_000
     assert found.rate < 10_000
     assert (found.refusals, found.polite > 0.5) == (0, True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.access.caller import ANYONE
+from skewless.serving.access.caller import Caller as Principal
 from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.hot_routes import Exchange, HotCycle
 from skewless.serving.http.wire_limits import BodyBudget
@@ -29,6 +29,7 @@ class Caller:
 
     name: int
     last_reply_at: float
+    key: str = "anyone"
     disconnected: bool = False
     replies: list[tuple[int, bytes]] = field(default_factory=list)
     waited: float | None = None
@@ -40,7 +41,7 @@ class Caller:
             query=b"",
             headers=[],
             body=body,
-            caller=ANYONE,
+            caller=Principal("API key", self.key, scopes=frozenset({"predict"})),
             send=lambda status, body, _: self.replies.append((status, body)),
         )
 
@@ -119,6 +120,64 @@ async def test_whose_connection_rested_longest_is_next_and_each_is_begun_once(
     assert door.begun[ROOM:] == [client for client in expected if client not in gone]
     assert all(client.replies == [(200, b"")] for client in door.begun)
     assert door.count("abandoned") == len(gone)
+
+
+async def test_a_key_below_its_share_is_next_however_many_requests_of_others_wait() -> None:
+    door = HeldHandler()
+    flood = [Caller(i, 0.0, "flood") for i in range(200)]
+    for client in flood:
+        door.ask(client)
+    for n in range(50):
+        polite = Caller(1_000 + n, 99.0, "polite")  # its connection just had a reply
+        door.ask(polite)
+        for client in [client for client in door.begun if not client.replies][:2]:
+            door.answer(client)
+        await turn()
+        assert polite in door.begun[-2:]
+
+
+@given(st.lists(st.sampled_from("aaaaaabbbc"), min_size=30, max_size=80))
+async def test_keys_that_always_wait_share_the_room_equally(keys: list[str]) -> None:
+    door = HeldHandler()
+    first = [Caller(-i, 0.0, "first") for i in range(ROOM)]
+    later = [Caller(i, 0.0, key) for i, key in enumerate(keys)]
+    for client in first + later:
+        door.ask(client)
+    while held := [client for client in door.begun if not client.replies]:
+        door.answer(held[0])
+        await turn()
+    begun = [client.key for client in door.begun[ROOM:]]
+    for i in range(len(begun)):
+        waiting = {key for key in "abc" if key in begun[i:]}
+        counts = [begun[:i].count(key) for key in waiting]
+        assert max(counts) - min(counts) <= 1
+    assert sorted(begun) == sorted(keys)
+
+
+async def test_a_line_that_stands_starts_fresh_requests_and_none_that_waited_for_half_the_longest_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So requests that start had a short wait, although others wait until they are rejected."""
+    door, loop = HeldHandler(wait_s=1.0), asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    first = [Caller(-i, 0.0) for i in range(ROOM)]
+    for client in first:
+        door.ask(client)
+    waits = []
+    for i in range(10):  # one at 0.0 s, one at 0.15 s, and so on
+        waits.append(Caller(i, float(i)))
+        door.ask(waits[-1])
+        now += 0.15
+    for client in first:  # now 1.5 s have passed
+        door.answer(client)
+    await turn()
+    assert door.begun[ROOM:] == [waits[9], waits[8], waits[7]]
+    for client in door.begun[ROOM:]:
+        door.answer(client)
+    door.ask(polite := Caller(10, 99.0, "polite"))
+    await turn()
+    assert door.begun[2 * ROOM :] == [polite]
 
 
 async def test_who_comes_when_others_wait_does_not_overtake_them() -> None:

@@ -39,15 +39,28 @@ def room(admission: Admission) -> int:
     return taken
 
 
-def hold_up(monkeypatch: pytest.MonkeyPatch, seconds: float = HELD_UP_S) -> list[float]:
-    """Let each beat come as late as that, whatever else this machine does; return when it was looked at the time."""
-    looks, step = [0.0], seconds
+def free(admission: Admission) -> int:
+    """Return how many requests would be taken; unlike ``room``, none counts as completed."""
+    return max(admission._limit - admission.in_flight, 0)
+
+
+def hold_up(
+    monkeypatch: pytest.MonkeyPatch, seconds: float = HELD_UP_S, cpu: float = 0.0, since: float = 0.0
+) -> list[float]:
+    """Let each check come so late, whatever else this machine does; return when the clock was read.
+
+    Args:
+        cpu: share of a core that the process takes.
+        since: what the clock shows at first.
+    """
+    looks, step = [since], seconds
 
     def now() -> float:
         looks.append(looks[-1] + step)
         return looks[-1]
 
-    monkeypatch.setattr("skewless.serving.prediction.admission.time", SimpleNamespace(perf_counter=now))
+    clock = SimpleNamespace(perf_counter=now, process_time=lambda: looks[-1] * cpu)
+    monkeypatch.setattr("skewless.serving.prediction.admission.time", clock)
     return looks
 
 
@@ -98,12 +111,44 @@ def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little(mo
     async def steps(admission: Admission) -> None:
         admission.admit(1)
         found = [room(admission)]
-        while found[-1] > 64 - 1:  # one is under way
+        while found[-1] > 16 - 1:  # one is under way
             await asyncio.sleep(0.006)
-            found.append(room(admission))
+            found.append(free(admission))
         await asyncio.sleep(0.1)
         assert found == sorted(found, reverse=True)
-        assert (found[0], len(set(found)) > 3, room(admission)) == (511, True, 64 - 1)
+        assert (found[0], len(set(found)) > 3, free(admission)) == (511, True, 16 - 1)
+
+    run(steps)
+
+
+@pytest.mark.parametrize(("seconds", "cpu"), [(HELD_UP_S, 0.0), (0.005, 0.9)])
+def test_an_overloaded_server_admits_the_requests_that_it_completes_in_20_ms(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, cpu: float
+) -> None:
+    """A full core means overload even if the event loop is on time: a thread scores."""
+    looks = hold_up(monkeypatch, seconds, cpu)
+
+    async def steps(admission: Admission) -> None:
+        admission.admit(1)
+        for _ in range(60):
+            for _ in range(int(5_000 * seconds)):  # 5,000 a second
+                admission.admit(1)
+                admission.release(1)
+            seen = len(looks)
+            await until(lambda: len(looks) > seen)  # noqa: B023 - awaited here
+        assert admission.is_overloaded
+        assert 90 <= free(admission) + 1 <= 110
+
+    run(steps)
+
+
+def test_a_server_that_waits_for_its_store_keeps_all_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = hold_up(monkeypatch, 0.005, 0.7)
+
+    async def steps(admission: Admission) -> None:
+        admission.admit(1)
+        await until(lambda: len(looks) > 20)
+        assert (admission.is_overloaded, free(admission)) == (False, 511)
 
     run(steps)
 
@@ -122,14 +167,14 @@ def test_little_room_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loop_that_keeps_up_again_gets_all_the_room_back_even_with_nothing_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hold_up(monkeypatch)
+    looks = hold_up(monkeypatch)
 
     async def steps(admission: Admission) -> None:
         admission.admit(1)
         await until(lambda: admission.is_overloaded)
         admission.release(1)
         assert room(admission) < 512
-        hold_up(monkeypatch, 0.0)
+        hold_up(monkeypatch, 0.001, since=looks[-1])
         await until(lambda: room(admission) == 512)
 
     run(steps)
