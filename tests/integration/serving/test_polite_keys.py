@@ -44,7 +44,7 @@ def admit(headers: Sequence[Header], _: PeerCertificate | None) -> Caller:
     return KEYS[dict(headers)[b"x-key"].decode()]
 
 
-async def application(*_: Any) -> None:  # noqa: ANN401 - ASGI
+async def application(_scope: Any, _receive: Any, _send: Any) -> None:  # noqa: ANN401 - ASGI
     """Nothing is asked of it."""
 
 
