@@ -22,6 +22,7 @@ Group = Literal[
     "skewless.online_stores",
     "skewless.platforms",
     "skewless.pages",
+    "skewless.routes",
     "skewless.runtimes",
     "skewless.streams",
     "skewless.tasks",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skewless.serving.oip.signature import Signature
+from plugins.oip.tests.test_protocol import INFER, entities, infer, post, refusal, vectors
+from skewless_oip.signature import Signature
 from tests.docs.pages import page, section, table
-from tests.integration.serving.test_oip import INFER, entities, infer, post, refusal, vectors
 from tests.servers.prediction import PredictionServer
-from tests.unit.serving.oip.standing_in import model
+from tests.unit.serving.standing_in import model
 from tests.worlds.trained import MODEL, ask, opened_copy, serving
 
 ROW = ask(1)

@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.integration.serving.core.bodies import ODD, ROUTES, WORST, SentBody, replaced, requests, text_of
+from plugins.oip.tests.doors.bodies import ODD, ROUTES, WORST, SentBody, replaced, requests, text_of
 from tests.integration.serving.core.doors import Connection, DoorReply
 
 LONGEST_ERROR = 4_096

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.serving.oip.conversion import ReplyTensor, encode_reply
-from skewless.serving.oip.datatypes import BYTES, FP32, FP64
+from skewless_oip.conversion import ReplyTensor, encode_reply
+from skewless_oip.datatypes import BYTES, FP32, FP64
 
 HEAD = b'{"model_name":"m",'
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from skewless.contract.errors import RequestError
-from skewless.serving.oip.conversion import ReplyTensor, encode_reply
-from skewless.serving.oip.datatypes import BYTES, DATATYPES, Datatype
-from skewless.serving.oip.request import InferRequest, parse_request
+from skewless_oip.conversion import ReplyTensor, encode_reply
+from skewless_oip.datatypes import BYTES, DATATYPES, Datatype
+from skewless_oip.request import InferRequest, parse_request
 
 SHAPES = nps.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4)
 NUMBERS = [datatype for datatype in DATATYPES.values() if datatype is not BYTES]

@@ -11,11 +11,15 @@ from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
 from skewless.contract.policy import Policy
-from skewless.serving.oip.conversion import build_outputs, encode_reply
-from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.signature import Signature
-from tests.docs.pages import names, page, table
-from tests.unit.serving.oip.standing_in import PLAN, answer, model
+from skewless.serving.app import create_app
+from skewless_oip.conversion import build_outputs, encode_reply
+from skewless_oip.datatypes import DATATYPES
+from skewless_oip.routes import OipRoutes
+from skewless_oip.signature import Signature
+from tests.docs.pages import names, page, section, table
+from tests.docs.test_reference import described_server, only, routes_of
+from tests.docs.test_security import check_undocumented, documented
+from tests.unit.serving.standing_in import PLAN, answer, model
 
 PAGE = page("oip.md")
 BOUNDS = BoundsCheck(PLAN, {}, Bounds(features={"v__x": Bound(low=0.0)}))
@@ -44,3 +48,18 @@ def test_every_type_of_a_field_and_every_datatype_is_documented() -> None:
     assert {name for row in rows for name in names(row["field"])} == set(DType)
     told = {name for row in rows for name in names(row["datatypes"])}
     assert all(any(name == item or name.startswith(item) for item in told) for name in DATATYPES)
+
+
+def test_every_route_is_documented() -> None:
+    rows = table(section(page("oip.md"), "Routes"), "route", "answers")
+    assert set(only([row["route"] for row in rows])) == own_routes()
+
+
+def test_the_scope_of_every_route_is_documented() -> None:
+    check_undocumented(own_routes())
+    assert {request for request in documented() if " /v2" in request} <= own_routes()
+
+
+def own_routes() -> set[str]:
+    routes = routes_of(create_app(described_server(added={"oip": OipRoutes()})))
+    return {route for route in routes if " /v2" in route}

@@ -14,7 +14,7 @@ import orjson
 
 from skewless.contract.errors import RequestError
 from skewless.contract.render import render_value
-from skewless.serving.oip.datatypes import BOOL, BYTES, FP64, Datatype, Kind
+from skewless_oip.datatypes import BOOL, BYTES, FP64, Datatype, Kind
 
 _TYPES: dict[Kind, tuple[frozenset[type], str]] = {
     "boolean": (frozenset({bool}), "send true or false"),
@@ -41,7 +41,7 @@ class JsonTensor(NamedTuple):
     def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...], data: Sequence[Any]) -> JsonTensor:
         """Return a tensor from JSON data: one flat list, or lists nested like the shape.
 
-        >>> from skewless.serving.oip.datatypes import INT64
+        >>> from skewless_oip.datatypes import INT64
         >>> JsonTensor.of("x", INT64, (2, 2), [[1, 2], [3, 4]]).elements
         [1, 2, 3, 4]
 
@@ -136,7 +136,7 @@ class JsonTensor(NamedTuple):
 def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
     """Return the data of a tensor as one flat JSON list; NaN and infinities are null.
 
-    >>> from skewless.serving.oip.datatypes import FP64
+    >>> from skewless_oip.datatypes import FP64
     >>> json_data(FP64, np.array([[0.5, np.nan]]))
     b'[0.5,null]'
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import RequestError
-from skewless.serving.oip.request import parse_request
+from skewless_oip.request import parse_request
 
 X = {"name": "x", "shape": [2], "datatype": "INT64", "data": [1, 2]}
 

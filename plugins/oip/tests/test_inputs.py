@@ -8,11 +8,11 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.models.packages.served_model import ServedModel
-from skewless.serving.oip.conversion import build_request
-from skewless.serving.oip.request import parse_request
-from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.routing import Options, ScoringRequest
-from tests.unit.serving.oip.standing_in import model
+from skewless_oip.conversion import build_request
+from skewless_oip.request import parse_request
+from skewless_oip.signature import Signature
+from tests.unit.serving.standing_in import model
 
 MODEL = model()
 SIGNATURE = Signature(MODEL)

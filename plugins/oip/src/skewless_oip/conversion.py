@@ -18,12 +18,12 @@ from skewless.contract.request import check_count
 from skewless.contract.status import Status
 from skewless.contract.vector import Matrix
 from skewless.infra.models.packages.served_model import ServedModel
-from skewless.serving.oip.datatypes import FP64, Datatype
-from skewless.serving.oip.request import InferRequest, Tensor
-from skewless.serving.oip.signature import FEATURES, Signature
-from skewless.serving.oip.tensors import binary_data, json_data
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless_oip.datatypes import FP64, Datatype
+from skewless_oip.request import InferRequest, Tensor
+from skewless_oip.signature import FEATURES, Signature
+from skewless_oip.tensors import binary_data, json_data
 
 _MAX_EXACT = 2**53  # largest integer up to which float64 represents all integers
 _STATUS = np.array([status.name.encode() for status in Status], dtype=object)

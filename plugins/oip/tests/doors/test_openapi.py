@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.integration.serving.core.bodies import ROUTES, Raw, replaced, text_of
+from plugins.oip.tests.doors.bodies import ROUTES, Raw, replaced, text_of
 from tests.integration.serving.core.doors import Connection, Doors
 from tests.worlds.trained import MODEL
 

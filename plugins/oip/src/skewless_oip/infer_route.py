@@ -13,7 +13,9 @@ from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.predict_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.conversion import (
+from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
+from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice
+from skewless_oip.conversion import (
     ReplyTensor,
     build_outputs,
     build_request,
@@ -21,10 +23,8 @@ from skewless.serving.oip.conversion import (
     encode_reply,
     requested_outputs,
 )
-from skewless.serving.oip.request import InferRequest, parse_request
-from skewless.serving.oip.signature import OipModel, OipModels
-from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
-from skewless.serving.prediction.scored_batch import EXTRAS, ScoredSlice
+from skewless_oip.request import InferRequest, parse_request
+from skewless_oip.signature import OipModel, OipModels
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version

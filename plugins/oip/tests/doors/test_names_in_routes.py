@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from plugins.oip.tests.doors.bodies import SentBody
+from plugins.oip.tests.doors.test_bodies import JSON, SOAK_S, check
 from skewless.contract.names import is_name
-from tests.integration.serving.core.bodies import SentBody
 from tests.integration.serving.core.doors import Connection, Doors
-from tests.integration.serving.core.test_bodies import JSON, SOAK_S, check
 from tests.worlds.command_line import fingerprint
 from tests.worlds.hostile_text import NAMES, WRONG_NAMES
 from tests.worlds.trained import MODEL, Sandbox

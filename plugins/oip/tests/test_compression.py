@@ -8,7 +8,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.infer_route import compress_reply, decompress
+from skewless_oip.infer_route import compress_reply, decompress
 
 TEXT = b"0123456789" * 1_000
 

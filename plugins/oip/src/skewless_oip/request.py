@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from skewless.contract.errors import RequestError
-from skewless.serving.oip.datatypes import find_datatype
-from skewless.serving.oip.tensors import BinaryTensor, JsonTensor
+from skewless_oip.datatypes import find_datatype
+from skewless_oip.tensors import BinaryTensor, JsonTensor
 
 Tensor = JsonTensor | BinaryTensor
 _BODY = "request body"

@@ -8,10 +8,10 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
-from skewless.serving.oip.conversion import build_outputs, encode_reply, requested_outputs
-from skewless.serving.oip.request import InferRequest
-from skewless.serving.oip.signature import OipModels, Signature
-from tests.unit.serving.oip.standing_in import answer, model
+from skewless_oip.conversion import build_outputs, encode_reply, requested_outputs
+from skewless_oip.request import InferRequest
+from skewless_oip.signature import OipModels, Signature
+from tests.unit.serving.standing_in import answer, model
 
 PLAIN = model()
 DECIDING = model(spec={"decisions": {"approve": 0.0, "decline": 0.5}})

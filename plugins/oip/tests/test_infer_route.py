@@ -18,10 +18,10 @@ from skewless.serving.access.caller import Caller
 from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.infer_route import InferRoute
-from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor as RealPredictor
-from tests.unit.serving.oip.standing_in import PLAN, Predictor, model
+from skewless_oip.infer_route import InferRoute
+from skewless_oip.signature import OipModels
+from tests.unit.serving.standing_in import PLAN, Predictor, model
 from tests.worlds.payment_policy import act_on_list, act_otherwise
 
 MODEL = model()

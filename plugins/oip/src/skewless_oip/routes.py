@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
 from skewless.infra.models.packages.served_model import ServedModel
+from skewless.serving.app import ServingContext
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
 from skewless.serving.http.middleware import caller_of
 from skewless.serving.http.model_routes import notify_peers
@@ -20,8 +21,11 @@ from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loaded_models import MODEL_FIELD
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.request import parse_json, read_flag
-from skewless.serving.oip.schemas import (
+from skewless.serving.peer_workers import PeerWorkers
+from skewless.version import __version__
+from skewless_oip.infer_route import InferRoute
+from skewless_oip.request import parse_json, read_flag
+from skewless_oip.schemas import (
     ERRORS,
     ConfigParameter,
     ConfigTensor,
@@ -44,9 +48,7 @@ from skewless.serving.oip.schemas import (
     TensorMetadata,
     VectorMetadata,
 )
-from skewless.serving.oip.signature import OipModels, Signature, TensorType
-from skewless.serving.peer_workers import PeerWorkers
-from skewless.version import __version__
+from skewless_oip.signature import OipModels, Signature, TensorType
 
 PREFIX = "/v2"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"]
@@ -55,30 +57,33 @@ _REPOSITORY = "/repository"
 _VERSION = "/models/{name}/versions/{version}"
 _BODY = RequestBody(InferenceRequest).openapi_extra
 _TRITON = {"BYTES": "TYPE_STRING"}
+InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
-def oip_router(
-    *,
-    routes: HotRoutes,
-    models: ModelTable,
-    oip_models: OipModels,
-    metrics: Metrics,
-    ready: Callable[[], dict[str, str]],
-    peers: PeerWorkers | None,
-) -> APIRouter:
-    """Return the routes.
+class OipRoutes:
+    """The routes of a server; see ``AddedRoutes`` of the core."""
 
-    Args:
-        routes: contains the handler of ``infer``.
-        ready: returns the reasons why the server is not ready; empty: it is ready.
-        peers: the other workers, which are notified of loaded models; None: this is the only worker.
-    """
-    router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=dict(ERRORS))
-    _add_server(router, ready)
-    _add_descriptions(router, models, oip_models)
-    _add_infer(router, routes)
-    _add_repository(router, models, metrics, peers)
-    return router
+    paths = frozenset[str]()
+
+    def __init__(self) -> None:
+        self.models = OipModels()
+
+    def infer_route(self, kind: type[InferRouteT], serving: ServingContext) -> InferRouteT:
+        """Return the route of ``infer`` for a transport."""
+        return kind(oip_models=self.models, body_bytes=serving.body_bytes, **serving.route_arguments)
+
+    def hot_routes(self, serving: ServingContext) -> HotRoutes:
+        """Return the handler of ``infer``."""
+        return HotRoutes({}, self.infer_route(InferRoute, serving).find)
+
+    def add_to(self, app: FastAPI, routes: HotRoutes, serving: ServingContext) -> None:
+        """Add all routes to the application."""
+        router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=dict(ERRORS))
+        _add_server(router, serving.ready)
+        _add_descriptions(router, serving.models, self.models)
+        _add_infer(router, routes)
+        _add_repository(router, serving.models, serving.metrics, serving.peers)
+        app.include_router(router)
 
 
 def make_reply(body: BaseModel | Sequence[BaseModel], status: int = 200) -> Response:

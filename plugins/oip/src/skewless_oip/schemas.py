@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.request import MAX_DIMENSIONS
+from skewless_oip.datatypes import DATATYPES
+from skewless_oip.request import MAX_DIMENSIONS
 
 Parameters = dict[str, Any]
 Scalar = bool | int | float | str

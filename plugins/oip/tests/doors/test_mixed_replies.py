@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from lightgbm import Booster
 
+from plugins.oip.tests.doors.test_lanes import INFER, infer
 from skewless.client.replies import read_reply
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.models.packages.package import open_package
+from skewless_oip.routes import OipRoutes
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
-from tests.integration.serving.core.test_doors import INFER, body, infer
+from tests.integration.serving.core.test_doors import body
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 N = 40
@@ -37,7 +39,7 @@ def policed(shared: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def doors(policed: Sandbox) -> Iterator[Doors]:
-    with opened_doors(policed) as doors:
+    with opened_doors(policed, added={"oip": OipRoutes()}) as doors:
         yield doors
 
 

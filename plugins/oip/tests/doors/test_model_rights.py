@@ -13,6 +13,7 @@ from skewless.infra.platform.access.provider_keys import Issuer
 from skewless.infra.records.outcomes.log import OutcomeLog
 from skewless.serving.access.rates import TokenBucket
 from skewless.serving.access.tokens import TokenRules, TokenVerifier
+from skewless_oip.routes import OipRoutes
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import ALL, SCOPES, Door, DoorReply, Doors, opened_doors
 from tests.servers.identity_provider import AUDIENCE, Provider
@@ -104,7 +105,7 @@ def crowd(shared: Sandbox) -> Iterator[Crowd]:
         "token of a stranger": Person(token(aud="x")),
     }
     limited = {name: people[name].models or frozenset() for name in ("first", "second", "both", "absent")}
-    with opened_doors(shared, limited, tokens) as doors:
+    with opened_doors(shared, limited, tokens, {"oip": OipRoutes()}) as doors:
         yield Crowd(doors, people)
 
 

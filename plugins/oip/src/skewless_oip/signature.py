@@ -12,9 +12,9 @@ import orjson
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.infra.models.packages.served_model import ServedModel
-from skewless.serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
-from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless_oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
+from skewless_oip.schemas import Duration, InferenceStatistics, ModelStatistics
 
 FEATURES = "features"
 _ANY = -1
