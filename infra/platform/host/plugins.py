@@ -27,6 +27,7 @@ Group = Literal[
     "skewless.streams",
     "skewless.tasks",
     "skewless.telemetry",
+    "skewless.tokens",
     "skewless.trackers",
     "skewless.trainers",
 ]

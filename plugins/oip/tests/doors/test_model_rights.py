@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.platform.access.provider_keys import Issuer
+from plugins.oidc.tests.token_desk import KeysInMemory
 from skewless.infra.records.outcomes.log import OutcomeLog
 from skewless.serving.access.rates import TokenBucket
-from skewless.serving.access.tokens import TokenRules, TokenVerifier
+from skewless_oidc.provider_keys import Issuer
+from skewless_oidc.tokens import TokenRules, TokenVerifier
 from skewless_oip.routes import OipRoutes
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.doors import ALL, SCOPES, Door, DoorReply, Doors, opened_doors
 from tests.servers.identity_provider import AUDIENCE, Provider
-from tests.worlds.tokens import KeysInMemory
 from tests.worlds.trained import MODEL, NOW, Sandbox, ask
 
 UNKNOWN = "none"

@@ -22,8 +22,7 @@ from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, Scope, gen
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.serving.access.gate import KeyAccess
-from skewless.serving.access.tokens import TokenVerifier
+from skewless.serving.access.gate import KeyAccess, Tokens
 from skewless.serving.app import AddedRoutes, ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
@@ -119,7 +118,7 @@ class Doors:
     clock: ManualClock
     keys: Mapping[str, str]
     links: list[socket.socket]
-    tokens: TokenVerifier | None = None
+    tokens: Tokens | None = None
     added: Mapping[str, AddedRoutes] = field(default_factory=dict)
     servers: list[uvicorn.Server] = field(default_factory=list)
 
@@ -180,7 +179,7 @@ def _listening() -> socket.socket:
 def opened_doors(
     place: Sandbox,
     limited: Mapping[str, frozenset[str]] = NOBODY,
-    tokens: TokenVerifier | None = None,
+    tokens: Tokens | None = None,
     added: Mapping[str, AddedRoutes] = NO_ROUTES,
 ) -> Iterator[Doors]:
     """Serve a project for a while, to who has a key for one scope each, or for all.

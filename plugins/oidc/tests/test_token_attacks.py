@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws, jwt
 
+from plugins.oidc.tests.token_desk import EC, GOOD, NOW_S, RSA, STRANGER, URL, TokenDesk
 from tests.servers.identity_provider import AUDIENCE
-from tests.worlds.tokens import EC, GOOD, NOW_S, RSA, STRANGER, URL, TokenDesk
 
 
 @pytest.fixture

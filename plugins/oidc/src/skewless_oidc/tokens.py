@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
+from joserfc import jws
+from joserfc.errors import ClaimError, JoseError
+from joserfc.jwk import Key
+from joserfc.jwt import JWTClaimsRegistry
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import is_name
 from skewless.contract.render import shorten
 from skewless.contract.settings import Settings
 from skewless.infra.platform.access.api_keys import SCOPES
-from skewless.infra.platform.access.provider_keys import Issuer, ProviderKeys, is_safe_url
-from skewless.serving.access.caller import TOKEN, Bucket, Caller, token_error
-
-if TYPE_CHECKING:
-    from joserfc.jwk import Key
-    from joserfc.jws import CompactSignature, JWSRegistry
+from skewless.serving.access.caller import TOKEN, Bucket, Caller, NewBucket, token_error
+from skewless.serving.access.gate import OpenTokens
+from skewless_oidc.provider_keys import Issuer, ProviderKeys, is_safe_url
 
 # All asymmetric: with HMAC, a server that can verify a token could also make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
@@ -34,7 +35,6 @@ _FIRST_FETCH_S = 5.0
 _NAME_CHARS = 200
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-NewBucket = Callable[[str, float], Bucket]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,12 @@ class TokenRules:
     rate: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> TokenRules | None:
-        """Return the rules of the settings; None: tokens are not accepted.
+    def of(cls, settings: Settings) -> TokenRules:
+        """Return the rules of the settings.
 
         Raises:
             DefinitionError: a setting is missing or invalid.
         """
-        if not settings.token_issuers:
-            return None
         _check_urls(settings)
         if not settings.token_audience:
             fix = "name the audience of this server, as the issuer writes it into the claim `aud`"
@@ -94,6 +92,22 @@ class TokenRules:
             model_claim=settings.token_model_claim,
             rate=settings.token_rate or None,
         )
+
+
+def read_tokens(settings: Settings) -> OpenTokens:
+    """Check the settings; return what opens the verifier of tokens, see ``OpenTokens`` of the core.
+
+    Raises:
+        DefinitionError: a setting is missing or invalid.
+    """
+    rules = TokenRules.of(settings)
+
+    def open_tokens(now_us: Callable[[], int], new_bucket: NewBucket) -> TokenVerifier:
+        tokens = TokenVerifier(rules, now_us, max_age_s=settings.token_keys_hours * 3_600, new_bucket=new_bucket)
+        tokens.start()
+        return tokens
+
+    return open_tokens
 
 
 def _check_urls(settings: Settings) -> None:
@@ -124,13 +138,11 @@ class TokenVerifier:
     def __init__(
         self, rules: TokenRules, now_us: Callable[[], int], *, max_age_s: float, new_bucket: NewBucket
     ) -> None:
-        from joserfc import jws  # noqa: PLC0415 - only with tokens
-
         class Registry(jws.JWSRegistry):
             max_header_length = 4_096
 
         # Unknown header parameters must be ignored (RFC 7515, 4), which the library calls not strict.
-        self._registry: JWSRegistry = Registry(algorithms=list(rules.algorithms), strict_check_header=False)
+        self._registry = Registry(algorithms=list(rules.algorithms), strict_check_header=False)
         self._rules = rules
         self._issuers = frozenset(issuer.url for issuer in rules.issuers)
         self._now_us = now_us
@@ -191,11 +203,8 @@ class TokenVerifier:
         self._check_signature(signature, self._find_key(issuer, header))
         return self._make_caller(issuer, claims)
 
-    def _parse(self, token: bytes) -> tuple[CompactSignature, Mapping[str, Any], Mapping[str, Any]]:
+    def _parse(self, token: bytes) -> tuple[jws.CompactSignature, Mapping[str, Any], Mapping[str, Any]]:
         """Return signature, header and claims of a token; nothing of it is verified."""
-        from joserfc import jws  # noqa: PLC0415 - only with tokens
-        from joserfc.errors import JoseError  # noqa: PLC0415 - as above
-
         try:
             # The library would raise RecursionError for a deeply nested header, and other errors for one of numbers.
             signature = jws.extract_compact(token, registry=self._registry)
@@ -233,9 +242,7 @@ class TokenVerifier:
             raise token_error("has another algorithm than its key")
         return fitting[0]
 
-    def _check_signature(self, signature: CompactSignature, key: Key) -> None:
-        from joserfc import jws  # noqa: PLC0415 - only with tokens
-        from joserfc.errors import JoseError  # noqa: PLC0415 - as above
+    def _check_signature(self, signature: jws.CompactSignature, key: Key) -> None:
 
         try:
             is_valid = jws.validate_compact(signature, key, registry=self._registry)
@@ -268,8 +275,6 @@ class TokenVerifier:
         )
 
     def _check_claims(self, issuer: str, claims: Mapping[str, Any]) -> None:
-        from joserfc.errors import ClaimError  # noqa: PLC0415 - only with tokens
-        from joserfc.jwt import JWTClaimsRegistry  # noqa: PLC0415 - as above
 
         registry = JWTClaimsRegistry(
             now=self._now_us() // _SECOND,

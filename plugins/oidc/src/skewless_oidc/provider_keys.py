@@ -8,17 +8,18 @@ import threading
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import orjson
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry, Key
 
 from skewless.contract.loopback import is_loopback
 from skewless.infra.platform.telemetry.logger import EventLogger
-
-if TYPE_CHECKING:
-    from joserfc.jwk import Key
 
 DISCOVERY = "/.well-known/openid-configuration"
 _MAX_BYTES = 1_048_576  # of a document; real ones have some kilobytes
@@ -71,8 +72,6 @@ async def fetch_keys(issuer: Issuer) -> list[Key]:
     Raises:
         ProviderError: the provider is unavailable, or its reply is wrong.
     """
-    import aiohttp  # noqa: PLC0415 - only with tokens
-
     # A new context for each fetch: the machine's certificates, or those of SSL_CERT_FILE, may have been renewed.
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
     plain = {"Accept-Encoding": "identity"}  # a compressed reply could be much longer than its bytes
@@ -89,7 +88,7 @@ async def fetch_keys(issuer: Issuer) -> list[Key]:
         raise ProviderError(f"cannot be reached: {type(error).__name__}: {error}") from error
 
 
-async def _discover(session: Any, issuer: Issuer) -> str:  # noqa: ANN401 - aiohttp is imported late
+async def _discover(session: aiohttp.ClientSession, issuer: Issuer) -> str:
     document = await _fetch_json(session, discovery_url(issuer.url))
     if document.get("issuer") != issuer.url:
         raise ProviderError(f"names another issuer in its discovery document: {document.get('issuer')!r:.200}")
@@ -105,11 +104,11 @@ def discovery_url(issuer: str) -> str:
     return issuer.rstrip("/") + DISCOVERY
 
 
-async def _fetch_json(session: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN401 - as above
+async def _fetch_json(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
     return await read_json(session.get(url, allow_redirects=False), url)
 
 
-async def read_json(request: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN401 - as above
+async def read_json(request: AbstractAsyncContextManager[aiohttp.ClientResponse], url: str) -> Mapping[str, Any]:
     """Return the JSON object that a provider answers to a request of aiohttp, bounded in size.
 
     Raises:
@@ -128,7 +127,7 @@ async def read_json(request: Any, url: str) -> Mapping[str, Any]:  # noqa: ANN40
     return document
 
 
-async def _read(reply: Any, url: str) -> bytes:  # noqa: ANN401 - as above
+async def _read(reply: aiohttp.ClientResponse, url: str) -> bytes:
     parts, size = [], 0
     try:
         async for part in reply.content.iter_any():
@@ -139,8 +138,8 @@ async def _read(reply: Any, url: str) -> bytes:  # noqa: ANN401 - as above
         return b"".join(parts)
     finally:
         # Before the end of the reply: a close would wait for the provider, which may never be done.
-        if reply.connection is not None:
-            reply.connection.transport.abort()
+        if (connection := reply.connection) is not None and connection.transport is not None:
+            connection.transport.abort()
 
 
 def parse_keys(document: Mapping[str, Any]) -> list[Key]:
@@ -151,9 +150,6 @@ def parse_keys(document: Mapping[str, Any]) -> list[Key]:
     Raises:
         ProviderError: the set has no usable key, or too many keys.
     """
-    from joserfc.errors import JoseError  # noqa: PLC0415 - only with tokens
-    from joserfc.jwk import JWKRegistry  # noqa: PLC0415 - as above
-
     items = document.get("keys")
     if not isinstance(items, list) or len(items) > _MAX_KEYS:
         raise ProviderError(f"has no list of at most {_MAX_KEYS} keys")

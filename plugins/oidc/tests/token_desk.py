@@ -10,10 +10,10 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from skewless.contract.errors import AccessError
-from skewless.infra.platform.access.provider_keys import Issuer
 from skewless.serving.access.caller import Caller
 from skewless.serving.access.rates import TokenBucket
-from skewless.serving.access.tokens import TokenRules, TokenVerifier
+from skewless_oidc.provider_keys import Issuer
+from skewless_oidc.tokens import TokenRules, TokenVerifier
 from tests.servers.identity_provider import AUDIENCE, Provider
 
 NOW_S = 1_800_000_000

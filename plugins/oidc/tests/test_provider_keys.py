@@ -14,8 +14,8 @@ import pytest
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from structlog.testing import capture_logs
 
-from skewless.infra.platform.access import provider_keys
-from skewless.infra.platform.access.provider_keys import (
+from skewless_oidc import provider_keys
+from skewless_oidc.provider_keys import (
     DISCOVERY,
     Issuer,
     ProviderError,
