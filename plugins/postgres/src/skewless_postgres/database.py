@@ -7,7 +7,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from skewless.contract.errors import DefinitionError, StoreError
+import psycopg
+import psycopg.conninfo
+import psycopg.errors
+
+from skewless.contract.errors import StoreError
 from skewless.infra.platform.storage.database import BUSY_S, Connection, Database, Row, Value
 from skewless.infra.platform.storage.durable import log_long_wait
 from skewless.infra.platform.storage.schema import STEPS, Step
@@ -56,7 +60,6 @@ class PostgresDatabase(Database):
     @contextmanager
     def hold_lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
         """Hold a lock in a session; the server releases it when the session ends. See ``Database.hold_lock``."""
-        psycopg = _import_psycopg()
         kind, key = "_shared" if shared else "", (f"skewless {self._schema} {name}",)
         connection = self._take_idle() or self._open()  # not that of a transaction, because the session has the lock
         try:
@@ -79,14 +82,13 @@ class PostgresDatabase(Database):
             self._put_back(connection)
 
     def _connect(self) -> Connection:
-        psycopg = _import_psycopg()
         limit_ms = int(self._busy_s * 1_000)
         # A writer whose machine was cut off is ended by the server, so it cannot block the others.
         options = f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms} {_SERVER_PROBES}"
         with self._translate_errors():
             ours = {"connect_timeout": int(self._busy_s), "options": options}
-            parameters = {**_CLIENT_PROBES, **psycopg.conninfo.conninfo_to_dict(self._url), **ours}
-            connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=5)
+            parameters: dict[str, Any] = {**_CLIENT_PROBES, **psycopg.conninfo.conninfo_to_dict(self._url), **ours}
+            connection: Connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=5)
             name = '"' + self._schema.replace('"', '""') + '"'
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchall():
                 with suppress(psycopg.errors.UniqueViolation):  # another process was first
@@ -116,7 +118,6 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        psycopg = _import_psycopg()
         try:
             yield
         except psycopg.Error as error:
@@ -132,15 +133,3 @@ def _split_schema(url: str) -> tuple[str, str]:
     options = dict(parse_qsl(parts.query))
     schema = options.pop("schema", _DEFAULT_SCHEMA)
     return urlunsplit(parts._replace(query=urlencode(options))), schema
-
-
-def _import_psycopg() -> Any:  # noqa: ANN401 - an optional package
-    try:
-        import psycopg  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - only with a PostgreSQL address; costs 0.2 s
-        import psycopg.conninfo  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
-        import psycopg.errors  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
-    except ImportError as error:
-        raise DefinitionError(
-            "setting 'database_url'", "needs the package psycopg", fix="pip install 'skewless[postgres]'"
-        ) from error
-    return psycopg

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+import obstore
+import obstore.exceptions
+import obstore.store
+
 from skewless.contract.clock import to_us
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.platform.storage.durable import remove_at_end, translate_disk_errors
-from skewless.infra.platform.storage.file_cache import FileCache
 from skewless.infra.platform.storage.objects import (
     ListedObject,
     ObjectStorage,
@@ -27,6 +30,7 @@ from skewless.infra.platform.storage.objects import (
     digest_file,
     missing_error,
 )
+from skewless_cloud.file_cache import FileCache
 
 _SETTING = "setting 'storage_url'"
 # Credentials are none of the options: an address is shown and logged.
@@ -86,16 +90,6 @@ def parse_address(url: str) -> StorageAddress:
     return StorageAddress(parts.scheme, parts.netloc, parts.path.strip("/"), options)
 
 
-def append_project(url: str, project: str) -> str:
-    """Return a URL with a project's name after its prefix, so that projects can share a bucket.
-
-    >>> append_project("s3://features/shop/?region=eu-west-1", "fraud")
-    's3://features/shop/fraud?region=eu-west-1'
-    """
-    base, mark, query = url.partition("?")
-    return f"{base.rstrip('/')}/{project}{mark}{query}"
-
-
 # A storage that does not answer is an error after 40 s. A download may take longer, as long as bytes arrive.
 _TIMEOUTS = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "1h"}
 _RETRIES = {
@@ -114,6 +108,16 @@ _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
 _MACHINE = re.compile(r"169\.254\.169\.254|latest/api/token|metadata\.google\.internal")
 
 
+def open_storage(url: str, root: Path, cache_bytes: int) -> CloudStorage:
+    """Return the storage at an address, see ``OpenStorage`` of the core.
+
+    Raises:
+        DefinitionError: the address is invalid.
+        StoreError: the environment lacks something that the storage needs.
+    """
+    return CloudStorage(parse_address(url), root, cache_bytes)
+
+
 class CloudStorage(ObjectStorage):
     """Objects in a bucket of S3, Google Cloud Storage or Azure; credentials are read from the environment.
 
@@ -123,7 +127,6 @@ class CloudStorage(ObjectStorage):
         cache_bytes: limit of the copies.
 
     Raises:
-        DefinitionError: the package obstore is missing.
         StoreError: the environment lacks something that the storage needs.
     """
 
@@ -131,9 +134,8 @@ class CloudStorage(ObjectStorage):
         super().__init__(root)
         self._address = address
         self._cache = FileCache(root / "cache", cache_bytes)
-        self._obstore = _import_obstore()
         with self._translate_errors():
-            self._store = _open_store(self._obstore, address)
+            self._store = _open_store(address)
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
     def put(self, name: str, data: bytes | memoryview) -> StoredObject:
@@ -161,7 +163,7 @@ class CloudStorage(ObjectStorage):
     def describe(self, name: str) -> StoredObject:
         """Download the object into the copies, and return it with its current tag."""
         with self._translate_errors(name):
-            head = self._obstore.head(self._store, name)
+            head = obstore.head(self._store, name)
         with remove_at_end(self.staging_path()) as path, translate_disk_errors(path):
             self._fetch(name, path)
             stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
@@ -194,11 +196,11 @@ class CloudStorage(ObjectStorage):
         names = list(names)
         with self._translate_errors():
             try:
-                self._obstore.delete(self._store, names)
+                obstore.delete(self._store, names)
             except FileNotFoundError:  # not every storage accepts a missing one
                 for name in names:
                     with suppress(FileNotFoundError):
-                        self._obstore.delete(self._store, name)
+                        obstore.delete(self._store, name)
 
     def delete_copy(self, stored: StoredObject) -> None:
         """Delete the local copy."""
@@ -211,14 +213,14 @@ class CloudStorage(ObjectStorage):
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield the objects below a folder."""
         with self._translate_errors():
-            for batch in self._obstore.list(self._store, prefix):
+            for batch in obstore.list(self._store, prefix):
                 for item in batch:
                     yield ListedObject(item["path"], item["size"], to_us(item["last_modified"]))
 
     def _upload(self, name: str, content: memoryview | Path) -> str:
         """Store an object; return the storage's tag of its content."""
         with self._translate_errors(name):
-            result = self._obstore.put(self._store, name, content, max_concurrency=_UPLOADS)
+            result = obstore.put(self._store, name, content, max_concurrency=_UPLOADS)
         return str(result["e_tag"] or "")
 
     def _download(self, stored: StoredObject) -> Path:
@@ -234,7 +236,7 @@ class CloudStorage(ObjectStorage):
 
     def _read_chunks(self, name: str) -> Iterator[memoryview]:
         with self._translate_errors(name):
-            for chunk in self._obstore.get(self._store, name).stream(min_chunk_size=_CHUNK_BYTES):
+            for chunk in obstore.get(self._store, name).stream(min_chunk_size=_CHUNK_BYTES):
                 yield memoryview(chunk)
 
     def _altered_error(self, stored: StoredObject) -> StoreError:
@@ -244,7 +246,7 @@ class CloudStorage(ObjectStorage):
     def _translate_errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
-        except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             text = str(error)
             code = _CODE.search(text)
             if isinstance(error, FileNotFoundError) and not (code and code[1] in _NO_BUCKET):
@@ -276,7 +278,7 @@ def _suggest_fix(text: str) -> str:
     return "check storage_url and the network, then run again"
 
 
-def _open_store(obstore: Any, address: StorageAddress) -> Any:  # noqa: ANN401 - an optional package
+def _open_store(address: StorageAddress) -> Any:  # noqa: ANN401 - a store of obstore
     client = _TIMEOUTS | {"allow_http": address.options.get("endpoint", "").startswith(_HTTP)}
     options = {"prefix": address.prefix or None, "client_options": client, "retry_config": _RETRIES}
     store, renamed = _STORES[address.scheme]
@@ -284,13 +286,3 @@ def _open_store(obstore: Any, address: StorageAddress) -> Any:  # noqa: ANN401 -
     if address.scheme == "s3" and "endpoint" in config:
         config["virtual_hosted_style_request"] = False
     return getattr(obstore.store, store)(address.bucket, config=config, **options)
-
-
-def _import_obstore() -> Any:  # noqa: ANN401 - an optional package
-    try:
-        import obstore  # noqa: PLC0415 - only with an address of a cloud
-        import obstore.exceptions  # noqa: PLC0415 - as above
-        import obstore.store  # noqa: PLC0415 - as above
-    except ImportError as error:
-        raise DefinitionError(_SETTING, "needs the package obstore", fix="pip install 'skewless[cloud]'") from error
-    return obstore
