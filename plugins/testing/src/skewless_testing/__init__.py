@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from skewless.testing.feature_case import FeatureCase
-    from skewless.testing.feature_vector import FeatureVector
+    from skewless_testing.feature_case import FeatureCase
+    from skewless_testing.feature_vector import FeatureVector
 
 __all__ = ["FeatureCase", "FeatureVector"]
 _MODULES = {"FeatureCase": "feature_case", "FeatureVector": "feature_vector"}

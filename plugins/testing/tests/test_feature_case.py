@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from plugins.testing.tests.small_project import write_definitions
 from skewless.contract.errors import DefinitionError, RequestError, SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.definitions.compiler.compile import compile_repo
-from skewless.testing import FeatureCase, plugin
-from tests.integration.testing.small_project import write_definitions
+from skewless_testing import FeatureCase, plugin
 
 NINE = datetime(2026, 1, 15, 9, tzinfo=UTC)
 NOON = "2026-01-15T12:00:00Z"

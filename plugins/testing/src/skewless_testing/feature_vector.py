@@ -15,7 +15,7 @@ from skewless.contract.keys import KeyValue
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.readable import length_text
 from skewless.contract.windows.hops import window_start
-from skewless.testing.records import GivenEvent, RowRecords, WindowReads, row_text, time_text
+from skewless_testing.records import GivenEvent, RowRecords, WindowReads, row_text, time_text
 
 _SEPARATOR = "__"
 _MOST_LINES = 12

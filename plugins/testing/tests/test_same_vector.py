@@ -11,11 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.contract.clock import OffsetClock
-from skewless.infra.definitions.compiler.compile import compile_repo
-from skewless.project import Project
-from skewless.testing import FeatureCase
-from tests.integration.testing.small_project import (
+from plugins.testing.tests.small_project import (
     CARDS,
     DAY,
     MINUTE,
@@ -24,6 +20,10 @@ from tests.integration.testing.small_project import (
     write_definitions,
     write_tables,
 )
+from skewless.contract.clock import OffsetClock
+from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.project import Project
+from skewless_testing import FeatureCase
 
 QUESTIONS = 80
 

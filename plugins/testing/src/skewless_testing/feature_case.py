@@ -13,8 +13,8 @@ from skewless.contract.request import RowParser
 from skewless.contract.status import Status
 from skewless.contract.vector import Assembler, view_status
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.testing.feature_vector import FeatureEvidence, FeatureVector
-from skewless.testing.records import EventRecords, RowRecords, TimeValue, WindowReads, json_row, time_us
+from skewless_testing.feature_vector import FeatureEvidence, FeatureVector
+from skewless_testing.records import EventRecords, RowRecords, TimeValue, WindowReads, json_row, time_us
 
 
 class FeatureCase:

@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
-    from skewless.testing.feature_case import FeatureCase
+    from skewless_testing.feature_case import FeatureCase
 
 _INI = "skewless_project"
 _DEFINITIONS = "definitions.py"
@@ -37,7 +37,7 @@ def feature_plan(pytestconfig: pytest.Config) -> FeaturePlan:
 @pytest.fixture
 def features(feature_plan: FeaturePlan) -> FeatureCase:
     """Return an empty case: add events and rows to it, then ask for vectors."""
-    from skewless.testing.feature_case import FeatureCase  # noqa: PLC0415
+    from skewless_testing.feature_case import FeatureCase  # noqa: PLC0415
 
     return FeatureCase(feature_plan)
 
