@@ -16,7 +16,6 @@ from skewless.infra.definitions.plans.needed_views import PLAN
 from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.daily_counts import DAY_US
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.infra.platform.pages.plots import TimeCurve
 from skewless.operations.data.refused import DayCount, days_of
 from skewless.operations.health.view_changes import (
     DefinitionHistory,
@@ -41,6 +40,7 @@ from skewless.operations.health.view_facts import (
 )
 from skewless.project import Project
 from skewless_control_room.page import Page, Part, Query, Unknown, read_part
+from skewless_control_room.plots import TimeCurve
 
 _MOST_VIEWS, _MOST_MODELS, _MOST_LINES = 200, 10, 400
 _MOST_NUMBER, _LONGEST_GAP = 2**53, 31

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from skewless.contract.spec import Task
-from skewless.infra.platform.pages.plots import make_file
 from skewless.training.curves import compute_curves
-from skewless.training.plots import Plot, evaluation_plots, importance_plot
+from skewless_control_room.evaluation_plots import Plot, evaluation_plots, importance_plot
+from skewless_control_room.plots import make_file
 
 
 def some_curves(task: Task) -> dict[str, Any]:

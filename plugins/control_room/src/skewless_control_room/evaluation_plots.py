@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from skewless.infra.platform.pages.plots import Curve, plot_bars, plot_curves, plot_histogram, plot_shares
+from skewless_control_room.plots import Curve, plot_bars, plot_curves, plot_histogram, plot_shares
 
 Json = Mapping[str, Any]
 _MOST_FEATURES = 20
