@@ -31,6 +31,7 @@ from skewless.infra.log.log_columns import (
 )
 from skewless.infra.log.quarantine import RejectedBatch, list_rejected, read_bad_rows
 from skewless.infra.log.read_progress import Progress
+from skewless.infra.reads.offline.log_parts import read_rows_at
 from skewless.operations.data.decision_port import SINK_COUNTS, find_decisions
 from skewless.workspace import Workspace
 
@@ -226,8 +227,6 @@ def sample_refused(project: Workspace, log: str, *, most: int = 10) -> list[Refu
             for letter in letters
         ]
     places = list(islice(_places(DailyCounts(project.state.database).read(log)), most))
-    from skewless.infra.reads.offline.log_parts import read_rows_at
-
     found: dict[Place, dict[str, Any]] = {}
     for partition in dict.fromkeys(partition for partition, _ in places):
         positions = [at for name, at in places if name == partition]

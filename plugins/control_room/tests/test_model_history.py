@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skewless.contract.traffic import TrafficPolicy
-from skewless.operations.models.model_history import change_of
+from skewless_control_room.model_history import change_of
 
 
 def test_a_policy_tells_what_it_changed() -> None:
