@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from skewless.contract.lifecycle import Watch
-from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.readable import duration_text
 from skewless.contract.render import count_text
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run
+from skewless.operations.models.triggers import is_beyond_chance
 from skewless.workspace import Workspace
 
 
@@ -160,14 +160,3 @@ def _obstacle(stored: StoredQuality, watch: Watch, now_us: int, found: Mapping[s
 def last_run(project: Workspace, job: str, state: str | None = None) -> Run | None:
     """Return the latest run of a job, in a state; None: there is none."""
     return next(iter(Ledger(project.state).read_latest_first(job, state=state, limit=1)), None)
-
-
-def is_beyond_chance(metric: str, live: float, trained: float, interval: Sequence[float] | None) -> bool:
-    """Return whether a live metric is worse than at training, and its interval, if any, excludes that value.
-
-    >>> is_beyond_chance("auc", 0.7, 0.8, (0.65, 0.75)), is_beyond_chance("auc", 0.7, 0.8, (0.6, 0.81))
-    (True, False)
-    """
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    best = live if interval is None else max(interval, key=lambda end: sign * end)
-    return sign * live < sign * trained and sign * best < sign * trained
