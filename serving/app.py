@@ -143,7 +143,10 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
         others.append(routes.find_other)
 
     def find(path: str) -> Handler | None:
-        return next((handler for other in others if (handler := other(path)) is not None), None)
+        for other in others:
+            if (handler := other(path)) is not None:
+                return handler
+        return None
 
     return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
