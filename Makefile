@@ -55,7 +55,7 @@ UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools 
 
 # Requirements of packages of a server that it never imports: it uses LightGBM and XGBoost by their C API.
 UNUSED_BY_SERVER := narwhals nvidia-nccl-cu12 scipy valkey
-CONNECTORS := --extra cpu --extra postgres --extra cloud --extra kafka --extra grpc --extra otel
+CONNECTORS := --extra cpu --extra postgres --extra cloud --extra kafka --extra grpc --extra oidc --extra otel
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
@@ -182,8 +182,8 @@ format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff format .
 
 lock: $(BIN)/uv  ## pin all requirements again
-	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build -o requirements.txt
-	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra control-room --extra build -o requirements.txt
+	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra control-room --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
 	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt

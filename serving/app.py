@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -34,15 +34,11 @@ from skewless.serving.http.middleware import (
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, error_response, http_status, json_response
+from skewless.serving.http.reply import error_json, error_response, http_status, is_oip_path, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.metrics.telemetry import BeginTrace
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.infer_route import InferRoute
-from skewless.serving.oip.routes import oip_router
-from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
-from skewless.serving.platform import AddedRoutes
 from skewless.serving.prediction.predictor import Predictor
 
 _log = EventLogger()
@@ -55,7 +51,6 @@ _NO_TELEMETRY: Any = {
     "operation_spans": False,
     "auto_configure": False,
 }
-InferRouteT = TypeVar("InferRouteT", bound=InferRoute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +67,8 @@ class ServingContext:
         access: authenticates requests.
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
-        oip_models: Open Inference Protocol data of the models.
         platform: routes of the platform whose container the server is in; None: none.
+        added: routes of plug-ins, by the names of their entry points.
         begin_trace: see ``HotRoutes``.
     """
 
@@ -92,13 +87,14 @@ class ServingContext:
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
     body_bytes: int = 8_388_608
-    oip_models: OipModels = field(default_factory=OipModels)
     platform: AddedRoutes | None = None
+    added: Mapping[str, AddedRoutes] = field(default_factory=dict)
     begin_trace: BeginTrace | None = None
 
-    def infer_route(self, kind: type[InferRouteT]) -> InferRouteT:
-        """Return the route of the Open Inference Protocol for a transport."""
-        return kind(oip_models=self.oip_models, body_bytes=self.body_bytes, **self.route_arguments)
+    @property
+    def all_added(self) -> list[AddedRoutes]:
+        """The routes of the platform, and those of plug-ins."""
+        return [*([] if self.platform is None else [self.platform]), *self.added.values()]
 
     @property
     def route_arguments(self) -> dict[str, Any]:
@@ -112,12 +108,46 @@ class ServingContext:
         }
 
 
+class AddedRoutes(Protocol):
+    """Routes that a plug-in adds to HTTP: a platform, or an entry point of ``skewless.routes``, which opens them.
+
+    All listeners of a server share them. Those of a platform are in front of routes of the same path. The core decides
+    which scope a path needs (``serving/access/needs.py``): one that it does not know needs ``admin`` to write.
+    """
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths for which the server asks for no API key: the handlers of predictions there authenticate."""
+        ...
+
+    def hot_routes(self, serving: ServingContext) -> HotRoutes:
+        """Return the handlers of predictions, which are called in the event loop without the application."""
+        ...
+
+    def add_to(self, app: FastAPI, routes: HotRoutes, serving: ServingContext) -> None:
+        """Add all routes to the application.
+
+        Args:
+            routes: of the server, with those of ``hot_routes``.
+        """
+        ...
+
+
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
     fixed: dict[str, Handler] = {"/predict": PredictRoute(**serving.route_arguments).handle}
-    if serving.platform is not None:
-        fixed |= serving.platform.hot_routes(serving.route_arguments)
-    find = serving.infer_route(InferRoute).find
+    others = []
+    for added in serving.all_added:
+        routes = added.hot_routes(serving)
+        fixed |= routes.fixed
+        others.append(routes.find_other)
+
+    def find(path: str) -> Handler | None:
+        for other in others:
+            if (handler := other(path)) is not None:
+                return handler
+        return None
+
     return HotRoutes(fixed, find, partial(admit, serving), serving.begin_trace)
 
 
@@ -158,7 +188,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     )
     add_docs_page(app)
     if serving.platform is not None:
-        serving.platform.add_to(app, routes, serving.ready)
+        serving.platform.add_to(app, routes, serving)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(
@@ -169,23 +199,16 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         metrics=serving.metrics,
         clock=serving.clock,
     )
-    oip_routes = oip_router(
-        routes=routes,
-        models=serving.models,
-        oip_models=serving.oip_models,
-        metrics=serving.metrics,
-        ready=serving.ready,
-        peers=serving.peers,
-    )
-    app.include_router(oip_routes)
+    for added in serving.added.values():
+        added.add_to(app, routes, serving)
     add_event_routes(app, serving.events)
     add_feedback_route(app, serving.feedback)
     app.add_exception_handler(SkewlessError, cast("Any", _reply_error))
-    app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
+    app.add_exception_handler(HTTPException, cast("Any", partial(_reply_http_error, serving)))
     # The last one is the outermost: the errors of the others also get the format of the API.
     app.add_middleware(pass_head_as_get)
-    platform_paths = serving.platform.paths if serving.platform is not None else frozenset[str]()
-    app.add_middleware(require_keys, access=serving.access, local=serving.local, exempt=platform_paths)
+    exempt = frozenset[str]().union(*(added.paths for added in serving.all_added))
+    app.add_middleware(require_keys, access=serving.access, local=serving.local, exempt=exempt)
     app.add_middleware(reply_to_defects)
     app.add_middleware(identify_requests)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
@@ -234,9 +257,11 @@ def _add_health(app: FastAPI, serving: ServingContext) -> None:
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-async def _reply_http_error(request: Request, error: HTTPException) -> Response:
+async def _reply_http_error(serving: ServingContext, request: Request, error: HTTPException) -> Response:
     route = f"{request.method} {request.url.path}"
-    error_reply = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
+    is_missing = is_oip_path(request.url.path) and "oip" not in serving.added
+    fix = "pip install 'skewless[oip]' for the server" if is_missing else "GET /docs lists the routes"
+    error_reply = RequestError(f"route {route!r}", str(error.detail).lower(), fix=fix)
     return json_response(error_json(error_reply, request.url.path), error.status_code, dict(error.headers or {}))
 
 

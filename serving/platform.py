@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
-
-from fastapi import FastAPI
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Platform, read_variables
 from skewless.infra.platform.host.plugins import require_plugin
-from skewless.serving.http.hot_routes import Handler, HotRoutes
+
+if TYPE_CHECKING:
+    from skewless.serving.app import AddedRoutes
 
 _PLATFORMS: tuple[str, ...] = get_args(Platform)
-
-
-class AddedRoutes(Protocol):
-    """Routes that a platform adds to HTTP, in front of routes of the same path; they hold no resources."""
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """All paths. The server asks for no API key there: the handlers of predictions authenticate."""
-        ...
-
-    def hot_routes(self, arguments: Mapping[str, Any]) -> dict[str, Handler]:
-        """Return the handlers of predictions by path, which are called in the event loop without the application.
-
-        Args:
-            arguments: of every route that predicts.
-        """
-        ...
-
-    def add_to(self, app: FastAPI, routes: HotRoutes, ready: Callable[[], Mapping[str, str]]) -> None:
-        """Add all routes to the application, outside its OpenAPI document.
-
-        Args:
-            routes: of the server, with those of ``hot_routes``.
-            ready: returns the reasons why the server is not ready; empty: it is ready.
-        """
-        ...
 
 
 class ContainerPlatform(Protocol):

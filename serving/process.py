@@ -23,6 +23,7 @@ from skewless.infra.definitions.plans.applied_plan import AppliedPlanReader
 from skewless.infra.log.spool import Shipper
 from skewless.infra.models.runtimes.candidates import ScoringTarget
 from skewless.infra.platform.access.api_keys import KeyStore
+from skewless.infra.platform.host.plugins import load_plugins
 from skewless.infra.platform.host.processes import ProcessRecord
 from skewless.infra.reads.online.marker_history import MarkerHistory
 from skewless.infra.reads.online.port import OnlineReader
@@ -92,7 +93,6 @@ async def serve(
         counts = RolloutCountsWriter(config.state, models.policies, config.clock)
         await counts.start()
         stack.push_async_callback(counts.close)
-        events = _open_events(config, stack)
         access = _open_access(config, stack)
         serving = ServingContext(
             models=models,
@@ -105,15 +105,16 @@ async def serve(
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
             details=lambda: _details(config.state.database.down_s(), shipper) | access.problems(),
             heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
-            events=events,
+            events=_open_events(config, stack),
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=access,
             local=is_loopback(settings.host),
             platform=open_routes(settings.platform, os.environ),
+            added={name: open_added() for name, open_added in load_plugins("skewless.routes").items()},
             begin_trace=begin_trace,
         )
-        limits = WireLimits.of(settings, events.max_bytes)
+        limits = WireLimits.of(settings, serving.events.max_bytes)
         listeners, queue = _listeners(serving, sock, limits, watch_certificate(settings, config.repo, metrics))
         open_doors(DoorContext(config, listeners[0], serving, limits, queue, shutdown, stack))
         start_collector()

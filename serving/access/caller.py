@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -20,6 +21,10 @@ class Bucket(Protocol):
             now: a monotonic clock, seconds.
         """
         ...
+
+
+NewBucket = Callable[[str, float], Bucket]
+"""Returns a bucket from a name that is unique in the project, and a rate."""
 
 
 class Caller:

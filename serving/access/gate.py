@@ -18,18 +18,46 @@ from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
 from skewless.infra.platform.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, key_prefix
+from skewless.infra.platform.host.plugins import find_plugin
 from skewless.infra.platform.telemetry.logger import EventLogger
 from skewless.infra.reads.online.shared_rates import SharedRates
-from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, key_error
+from skewless.serving.access.caller import ANYONE, CERTIFICATE, KEY, ON_PLATFORM, Caller, NewBucket, key_error
 from skewless.serving.access.certificate import PeerCertificate
 from skewless.serving.access.rates import RateSharing, TokenBucket
-from skewless.serving.access.tokens import NewBucket, TokenRules, TokenVerifier
 
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _KEY_START = b"sk_"
 _KEYS_SECONDS = 0.5
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Tokens(Protocol):
+    """Verifies tokens that callers send in place of API keys. Calls never wait."""
+
+    def get(self, token: bytes) -> Caller:
+        """Return the caller of a token.
+
+        Raises:
+            AccessError: the token is invalid now.
+        """
+        ...
+
+    def problems(self) -> dict[str, str]:
+        """Return problems that do not keep the server from working, by thing; anybody can read them."""
+        ...
+
+    def close(self) -> None:
+        """Stop all threads."""
+        ...
+
+
+OpenTokens = Callable[[Callable[[], int], NewBucket], Tokens]
+"""Opens the verifier of tokens, from the clock for their validity, microseconds.
+
+The entry point ``oidc`` of ``skewless.tokens`` returns it for settings with ``token_issuers``; it raises a
+``DefinitionError`` for settings that are invalid.
+"""
 
 
 class Access(Protocol):
@@ -122,7 +150,7 @@ class KeyAccess:
         *,
         clock: Callable[[], float] = time.monotonic,
         new_bucket: NewBucket = lambda _, rate: TokenBucket(rate),
-        tokens: TokenVerifier | None = None,
+        tokens: Tokens | None = None,
         resources: ExitStack | None = None,
     ) -> None:
         self._store = store
@@ -258,23 +286,26 @@ def open_access(
         redis_url: of the online store, for the same.
 
     Raises:
-        DefinitionError: keys are required, and none is valid; or a setting of tokens or rates is invalid.
+        DefinitionError: keys are required, and none is valid; a setting of tokens or rates is invalid; or tokens are
+            accepted, and their plug-in is not installed.
         StoreError: the keys cannot be read.
     """
     host = settings.host
     local = is_loopback(host)
     if settings.platform != "none" and settings.auth == "auto":
         return OpenAccess(ON_PLATFORM)
-    rules = TokenRules.of(settings)
+    open_tokens = _read_tokens(settings)
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:
             _log.warning("auth_is_off", host=host, fix="put a gateway in front of the server, or remove `auth: off`")
-        elif rules is not None:
+        elif open_tokens is not None:
             _log.warning("auth_is_off", host=host, fix="set `auth: required`, so that tokens are checked on loopback")
         return OpenAccess()
     resources = ExitStack()
     new_bucket = _open_rates(settings, project, redis_url, resources)
-    tokens = None if rules is None else _open_tokens(rules, settings, now_us, new_bucket, resources)
+    tokens = None if open_tokens is None else open_tokens(now_us, new_bucket)
+    if tokens is not None:
+        resources.callback(tokens.close)
     access = KeyAccess(store, now_us, new_bucket=new_bucket, tokens=tokens, resources=resources)
     if access.has_valid_key():
         return access
@@ -296,11 +327,12 @@ def _open_rates(settings: Settings, project: str, redis_url: str, resources: Exi
     return sharing.new_bucket
 
 
-def _open_tokens(
-    rules: TokenRules, settings: Settings, now_us: Callable[[], int], new_bucket: NewBucket, resources: ExitStack
-) -> TokenVerifier:
-    max_age_s = settings.token_keys_hours * 3_600
-    tokens = TokenVerifier(rules, now_us, max_age_s=max_age_s, new_bucket=new_bucket)
-    tokens.start()
-    resources.callback(tokens.close)
-    return tokens
+def _read_tokens(settings: Settings) -> OpenTokens | None:
+    """Return what opens the verifier of tokens; None: tokens are not accepted."""
+    if not settings.token_issuers:
+        return None
+    read_tokens: Callable[[Settings], OpenTokens] | None = find_plugin("skewless.tokens", "oidc")
+    if read_tokens is None:
+        fix = "pip install 'skewless[oidc]', or remove the setting"
+        raise DefinitionError("setting 'token_issuers'", "needs a package that is not installed", fix=fix)
+    return read_tokens(settings)

@@ -26,7 +26,7 @@ _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}
 _SERVER_KINDS = frozenset(
     {"error", "definition", "stale_plan", "source", "gate", "store", "package", "conflict", "place"}
 )
-_OIP_PREFIX = "/v2/"  # the Open Inference Protocol
+_OIP_PREFIX = "/v2/"  # the Open Inference Protocol, a plug-in: its clients expect errors as one sentence
 _NOT_FOUND = frozenset({"field 'model'", SOURCE})
 
 
@@ -192,12 +192,17 @@ def error_json(error: SkewlessError, path: str) -> dict[str, Any]:
     """
     hides_paths = error.kind in _SERVER_KINDS
     sentence = hide_paths(error.sentence()) if hides_paths else error.sentence()
-    if f"{path}/".startswith(_OIP_PREFIX):
+    if is_oip_path(path):
         return {"error": redact(sentence)}
     parts = {name: redact(part) if isinstance(part, str) else part for name, part in error.as_dict().items()}
     if hides_paths:
         parts = {name: hide_paths(part) if isinstance(part, str) else part for name, part in parts.items()}
     return {"error": {"message": redact(sentence), **parts}}
+
+
+def is_oip_path(path: str) -> bool:
+    """Return whether a path belongs to the Open Inference Protocol."""
+    return f"{path}/".startswith(_OIP_PREFIX)
 
 
 def error_response(error: SkewlessError, path: str) -> Response:

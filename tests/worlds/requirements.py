@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 # Packages of a server require them, but it does not: see the Makefile, which leaves them out of the image.
 UNUSED_BY_SERVER = {"narwhals", "nvidia-nccl-cu12", "scipy", "valkey"}
-# Hides modules as if their packages were not installed, then runs the command line.
+# Hides modules as if their packages were not installed.
 _WITHOUT = """
 import sys
 
@@ -25,9 +25,12 @@ class Hidden:
     def find_spec(self, name, path=None, target=None):
         return None if name.partition(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
 
+    def find_distributions(self, *context):
+        found = getattr(self.finder, "find_distributions", lambda *_: ())(*context)
+        return (each for each in found if not each.name.startswith("skewless-"))
+
 HIDDEN = set({modules!r})
 sys.meta_path[:] = map(Hidden, sys.meta_path)
-from skewless.cli import main; main()
 """
 
 
@@ -73,9 +76,14 @@ def locked_in(path: Path) -> set[str]:
 def main_of_a_server() -> str:
     """Return a program that is the command line where only a server's own packages are installed."""
     wanted = closure_of(requirements_of("", "serve")) - UNUSED_BY_SERVER
+    return hide_all_but(wanted) + "from skewless.cli import main; main()"
+
+
+def hide_all_but(packages: set[str]) -> str:
+    """Return the begin of a program that finds the core and some packages, and no plug-in."""
     modules = [
         module
         for module, distributions in importlib.metadata.packages_distributions().items()
-        if not {canonicalize_name(name) for name in distributions} & {*wanted, "skewless"}
+        if not {canonicalize_name(name) for name in distributions} & {*packages, "skewless"}
     ]
     return _WITHOUT.replace("{modules!r}", repr(sorted(modules)))

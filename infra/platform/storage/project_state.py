@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,17 +13,23 @@ import yaml
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
-from skewless.infra.platform.storage.cloud_storage import CloudStorage, append_project, parse_address
+from skewless.infra.platform.host.plugins import find_plugin
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage, ObjectStorage
-from skewless.infra.platform.storage.postgres_database import PostgresDatabase
 from skewless.infra.platform.storage.shared_facts import check_storage
 from skewless.infra.platform.storage.sqlite_database import AnswerMemory, SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
 ANSWERS_FILE = "answers.db"
 _SQLITE = "sqlite:///"
-_POSTGRES = ("postgresql://", "postgres://")
+
+OpenDatabase = Callable[[str], Database]
+"""Opens the database at a URL, an entry point of ``skewless.databases`` under the scheme of the URL."""
+OpenStorage = Callable[[str, Path, int], ObjectStorage]
+"""Opens the object storage at a URL, an entry point of ``skewless.storages`` under the scheme of the URL.
+
+It gets the URL, a folder of this machine for copies and unfinished files, and the limit of the copies, bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class ProjectState:
         if url is not None and not url.startswith("sqlite:") and "schema=" not in url:
             url += f"{'&' if '?' in url else '?'}schema=skewless_{_project_name(repo)}"
         if storage_url is not None:
-            storage_url = append_project(storage_url, _project_name(repo))
+            storage_url = _append_project(storage_url, _project_name(repo))
         return cls((repo / settings.state).resolve(), url, storage_url, settings.storage_cache_gb)
 
     @property
@@ -65,7 +72,7 @@ class ProjectState:
         """The storage of everything immutable; all objects of a process share it.
 
         Raises:
-            DefinitionError: the address is of another kind, a package is missing, or it is not the storage of the
+            DefinitionError: the address is of another kind, its plug-in is missing, or it is not the storage of the
                 database.
             StoreError: the environment lacks something that the storage needs.
         """
@@ -87,6 +94,16 @@ class ProjectState:
     def __truediv__(self, name: str) -> Path:
         """Return the path of a file in the folder."""
         return self.folder / name
+
+
+def _append_project(url: str, project: str) -> str:
+    """Return a URL with a project's name after its prefix, so that projects can share a bucket.
+
+    >>> _append_project("s3://features/shop/?region=eu-west-1", "fraud")
+    's3://features/shop/fraud?region=eu-west-1'
+    """
+    base, mark, query = url.partition("?")
+    return f"{base.rstrip('/')}/{project}{mark}{query}"
 
 
 def _project_name(repo: Path) -> str:
@@ -117,19 +134,23 @@ def open_database(url: str) -> Database:
         url: ``sqlite:///PATH`` or ``postgresql://...``.
 
     Raises:
-        DefinitionError: the address is of another kind.
+        DefinitionError: the address is of another kind, or its plug-in is missing.
     """
     with _open_lock:
         if url not in _databases:
-            if url.startswith(_SQLITE):
-                _databases[url] = SqliteDatabase(Path(url.removeprefix(_SQLITE)))
-            elif url.startswith(_POSTGRES):
-                _databases[url] = PostgresDatabase(url)
-            else:
-                scheme = url.partition(":")[0]
-                fix = "write sqlite:///PATH or postgresql://USER@HOST/DATABASE"
-                raise DefinitionError("setting 'database_url'", "is not an address we know", value=scheme, fix=fix)
+            _databases[url] = _find_database(url)(url)
         return _databases[url]
+
+
+def _find_database(url: str) -> OpenDatabase:
+    if url.startswith(_SQLITE):
+        return lambda url: SqliteDatabase(Path(url.removeprefix(_SQLITE)))
+    scheme = url.partition(":")[0]
+    opener: OpenDatabase | None = find_plugin("skewless.databases", scheme)
+    if opener is None:
+        fix = "write sqlite:///PATH; or for postgresql://USER@HOST/DATABASE pip install 'skewless[postgres]'"
+        raise DefinitionError("setting 'database_url'", "is not an address we know", value=scheme, fix=fix)
+    return opener
 
 
 def open_storage(root: Path, storage_url: str | None, cache_bytes: int) -> ObjectStorage:
@@ -141,12 +162,21 @@ def open_storage(root: Path, storage_url: str | None, cache_bytes: int) -> Objec
         cache_bytes: limit of the local copies.
 
     Raises:
-        DefinitionError: the address is of another kind, or a package is missing.
+        DefinitionError: the address is of another kind, or its plug-in is missing.
         StoreError: the environment lacks something that the storage needs.
     """
     key = (root, storage_url, cache_bytes)
     with _open_lock:
         if key not in _storages:
-            cloud = None if storage_url is None else CloudStorage(parse_address(storage_url), root, cache_bytes)
+            cloud = None if storage_url is None else _find_storage(storage_url)(storage_url, root, cache_bytes)
             _storages[key] = cloud or FolderStorage(root)
         return _storages[key]
+
+
+def _find_storage(url: str) -> OpenStorage:
+    scheme = url.partition(":")[0]
+    opener: OpenStorage | None = find_plugin("skewless.storages", scheme)
+    if opener is None:
+        fix = "for s3://BUCKET/PREFIX, gs://BUCKET/PREFIX and az://CONTAINER/PREFIX, pip install 'skewless[cloud]'"
+        raise DefinitionError("setting 'storage_url'", "is not an address we know", value=scheme, fix=fix)
+    return opener

@@ -17,10 +17,10 @@ from skewless.infra.log.log_columns import event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run, RunId
-from skewless.operations.data.refused import RefusedLog, list_refused
 from skewless.project import Project
 from skewless_control_room.page import Known, Part, Query, Unknown
 from skewless_control_room.pages.refused import ACTIONS, PAGE, Refused, read_refused
+from skewless_control_room.refused import RefusedLog, list_refused
 from skewless_control_room.render import to_url
 from tests.worlds.hostile_text import MARKUP
 from tests.worlds.streams import SOURCE

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from plugins.control_room.tests.conftest import HOST, TOKEN, OnePerson, Pages
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import Run, RunId
-from skewless.infra.platform.pages.plots import Span, TimeCurve, plot_bars, plot_histogram, plot_lines, plot_timeline
 from skewless.operations.models.drift import check_drift
 from skewless.project import Project
 from skewless_control_room.access import Viewer
 from skewless_control_room.app import HEADERS, ControlRoom
 from skewless_control_room.pages import ACTIONS, PAGES
+from skewless_control_room.plots import Span, TimeCurve, plot_bars, plot_histogram, plot_lines, plot_timeline
 from skewless_control_room.readers import Readers
 from skewless_control_room.render import isolate, to_url
 from tests.worlds.hostile_text import MARKED_UP, MARKUP

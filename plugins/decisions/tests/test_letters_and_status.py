@@ -26,10 +26,10 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.records.predictions.segments import DAY_US
 from skewless.operations.data.decision_port import find_decisions
 from skewless.operations.data.events import _open_deciders
-from skewless.operations.data.refused import list_refused, sample_refused
 from skewless.operations.health.status import read_status
 from skewless.operations.state.housekeeping import run_housekeeping
 from skewless.project import Project
+from skewless_control_room.refused import list_refused, sample_refused
 from skewless_decisions.decision_log import DeadEvent, DecidedPosition, DecidedRange, DecisionLog
 from skewless_decisions.delivery import SinkDelivery
 from skewless_decisions.letters import DeadLetters

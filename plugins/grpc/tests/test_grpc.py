@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from plugins.grpc.tests.rig import PATIENCE_S, GrpcReply, ask, reply_of
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
-from skewless.serving.oip.datatypes import DATATYPES
 from skewless_grpc.messages import SERVICE, message_class, method_messages
+from skewless_oip.datatypes import DATATYPES
 from tests.servers.prediction import PredictionServer
 from tests.worlds.infer_messages import (
     CONTENTS,

@@ -13,11 +13,11 @@ from skewless.contract.errors import DefinitionError, ScopeError
 from skewless.contract.settings import Platform, Settings
 from skewless.serving.access.caller import ON_PLATFORM
 from skewless.serving.access.gate import OpenAccess, open_access
-from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.app import AddedRoutes, ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.platform import AddedRoutes, find_platform, open_routes
+from skewless.serving.platform import find_platform, open_routes
 from skewless_platforms.contracts import PlatformContract
 from skewless_platforms.route import PlatformRoute, PlatformRoutes
 

@@ -5,7 +5,7 @@ A trigger is a reason for a retraining in addition to the cron line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from skewless.infra.models.packages.package import Package, open_package
 from skewless.operations.audited import audited
 from skewless.operations.jobs.runs import Runs
 from skewless.operations.models.drift import latest_drift
-from skewless.operations.models.stored_results import is_beyond_chance
 from skewless.operations.models.versions import open_champion
 from skewless.workspace import Workspace
 
@@ -240,3 +239,14 @@ def _read_dataset(project: Workspace, model: str, version: str) -> str:
         return str(open_package(project.store, model, version).fingerprint.get("dataset", ""))
     except PackageError:
         return ""
+
+
+def is_beyond_chance(metric: str, live: float, trained: float, interval: Sequence[float] | None) -> bool:
+    """Return whether a live metric is worse than at training, and its interval, if any, excludes that value.
+
+    >>> is_beyond_chance("auc", 0.7, 0.8, (0.65, 0.75)), is_beyond_chance("auc", 0.7, 0.8, (0.6, 0.81))
+    (True, False)
+    """
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    best = live if interval is None else max(interval, key=lambda end: sign * end)
+    return sign * live < sign * trained and sign * best < sign * trained

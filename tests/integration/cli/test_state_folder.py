@@ -14,8 +14,6 @@ import pytest
 from skewless.contract.settings import Settings
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.platform.storage.durable import make_folder
-from skewless.infra.platform.storage.file_cache import FileCache
-from skewless.infra.platform.storage.objects import StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.operations.health.checkup.machine import check_trust
@@ -88,16 +86,6 @@ def test_each_file_of_a_whole_walk_is_its_owners_alone(new: Path) -> None:
     segments = {path.relative_to(new / ".skewless") for path in (new / ".skewless").rglob("*.parquet")}
     assert {"skewless.db", "signing_key.pem", "server.log", "registry.db", "manifest.json", "appendonlydir"} <= names
     assert {path.parts[0] for path in segments} == {"log", "predictions"}
-
-
-def test_each_copy_of_an_object_of_a_cloud_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
-    cache, stored = FileCache(tmp_path / "cache", 1_000_000), StoredObject("log/a.parquet", 3, "tag", "digest")
-    with cache.add(stored) as copy:
-        copy.write_bytes(b"abc")
-    assert umask in {0o000, 0o022, 0o277}
-    assert cache.path(stored).read_bytes() == b"abc"
-    assert readable_by_others(tmp_path) == {}
-    assert len(list((tmp_path / "cache").iterdir())) == 3, "the copy, the lock and the count"
 
 
 def test_a_registry_is_as_private_as_its_folder(new: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact, rewrite_segments
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.database import Database
-from skewless.infra.platform.storage.file_cache import FileCache
-from skewless.infra.platform.storage.objects import FolderStorage, StoredObject, digest_bytes
 from skewless.infra.platform.storage.project_state import ProjectState
 
 
@@ -101,21 +98,3 @@ def test_a_replaced_segment_cannot_be_removed_again(number_log: PartitionLog) ->
     assert first.stored.digest not in catalog.list_digests()
     with pytest.raises(ConflictError, match="changed by another process"):
         catalog.replace("numbers", [first], None, began_at=time.time())
-
-
-def test_copies_that_no_log_has_are_deleted(tmp_path: Path) -> None:
-    cache, stored = FileCache(tmp_path / "cache", 1_000), {}
-    for name in ("kept", "old", "new"):
-        data = name.encode()
-        stored[name] = StoredObject(f"log/{name}.parquet", len(data), "", digest_bytes(data))
-        with cache.add(stored[name]) as path:
-            path.write_bytes(data)
-    for name in ("kept", "old"):
-        long_ago = time.time() - 7_200
-        os.utime(cache.path(stored[name]), (long_ago, cache.path(stored[name]).stat().st_mtime))
-    assert cache.delete_others(lambda: {stored["kept"].digest}) == 1
-    assert [cache.find(item) is not None for item in stored.values()] == [True, False, True]
-    cache.delete(stored["new"])
-    cache.delete(stored["new"])
-    assert cache.find(stored["new"]) is None
-    assert FolderStorage(tmp_path).delete_unknown_copies(set) == 0

@@ -27,9 +27,9 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.spool import Spool
-from skewless.infra.platform.storage.cloud_storage import CloudStorage
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.state.recovery import recover_logs
+from skewless_cloud.storage import CloudStorage
 from tests.integration.infra.partition_logs import rows, sweep
 from tests.servers.object_storage import CREDENTIALS
 

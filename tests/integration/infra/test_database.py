@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.documents import Documents, Records
-from skewless.infra.platform.storage.project_state import ProjectState, open_database
+from skewless.infra.platform.storage.project_state import ProjectState, open_database, open_storage
 from skewless.infra.platform.storage.schema import STEPS
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
 from tests.servers.postgres import ON_SQLITE, address_of
@@ -267,6 +268,15 @@ def test_a_lost_connection_is_opened_again(postgres_url: str) -> None:
 def test_another_kind_of_address_is_refused() -> None:
     with pytest.raises(DefinitionError, match=r"setting 'database_url': is not an address we know .got 'mysql'"):
         open_database("mysql://user:secret@host/x")
+
+
+def test_an_address_without_its_plugin_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skewless.infra.platform.host.plugins._entry_points", lambda *_: EntryPoints())
+    with pytest.raises(DefinitionError, match=r"got 'postgresql'.*pip install 'skewless\[postgres\]'"):
+        open_database("postgresql://h/missing")
+    for scheme in ("s3", "gs", "az"):
+        with pytest.raises(DefinitionError, match=rf"got '{scheme}'.*pip install 'skewless\[cloud\]'"):
+            open_storage(tmp_path, f"{scheme}://bucket/x", 1)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

@@ -18,8 +18,8 @@ from skewless.contract.errors import StoreError
 from skewless.infra.platform.storage import durable
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.documents import Documents
-from skewless.infra.platform.storage.postgres_database import PostgresDatabase
 from skewless.infra.platform.storage.sqlite_database import SqliteDatabase
+from skewless_postgres.database import PostgresDatabase
 from tests.servers.postgres import address_of
 from tests.worlds.waiting import PATIENCE_S, until
 

@@ -21,11 +21,11 @@ from skewless.contract.errors import (
 )
 from skewless.contract.settings import BUNDLE_FILE, BUNDLE_SETTINGS, Settings, load_settings
 from skewless.infra.models.packages.package import open_package
-from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.state import bundle as bundles
 from skewless.operations.state.bundle import digest_of, load_bundle, prepare_state, unpack
 from skewless.project import Project
+from skewless_cloud.storage import CloudStorage, parse_address
 from skewless_export.export import export
 from skewless_platforms.containers import locate_project
 from skewless_platforms.contracts import PlatformName

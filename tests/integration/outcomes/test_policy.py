@@ -32,8 +32,6 @@ from skewless.operations.data import entity_lists
 from skewless.serving.batch import add_results, result_names
 from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json
-from skewless.serving.oip.conversion import build_outputs, check_vector_outputs
-from skewless.serving.oip.signature import Signature
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
 from skewless_control_room.page import Query
@@ -196,15 +194,6 @@ def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
     answer = outcome_loop.place.predict(ask(200), model=model)
     chosen = [row["decision"] for row in predictions_json(answer, features=False)["predictions"] if row.get("explored")]
     assert 20 < len(chosen) < 90
-    signature = Signature(model)
-    tensors = {each.name: each for each in build_outputs(signature, answer, dict.fromkeys(signature.outputs, False))}
-    explored = tensors["explored"]
-    assert (explored.datatype.name, explored.array.tolist()) == ("BOOL", list(answer.explored or ()))
-    assert explored.array.sum() == len(chosen)
-    assert tensors["reasons"].array.tolist() == [" ".join(codes).encode() for codes in answer.reasons or ()]
-    with pytest.raises(RequestError, match="output 'reasons': cannot be given for vectors: the policy"):
-        check_vector_outputs(model, ["score", "reasons"])
-    check_vector_outputs(model, ["score", "prediction_id"])
     assert add_results(pa.table({"row": range(200)}), answer).select(
         ["decision", "reasons", "explored"]
     ).to_pylist() == [
@@ -214,8 +203,6 @@ def test_exploration_overrides_the_policy(outcome_loop: Loop) -> None:
         )
     ]
     assert result_names(model, leaves=False) == (*RESULT, "decision", "reasons", "explored")
-    plain = Signature(outcome_loop.place.model).outputs
-    assert {"decision", "reasons", "explored"} & plain.keys() == set()
     assert set(chosen) == {"approve"}
     assert {row["propensity"] for row in logged(outcome_loop, model.version).values()} == {0.25, 0.75}
     assert outcome_loop.place.project.replay().ok

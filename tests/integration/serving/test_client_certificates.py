@@ -63,7 +63,7 @@ class SecureServer:
 
     async def serve(self, store: KeyStore, link: socket.socket) -> None:
         serving = ServingContext(
-            models=cast("ModelTable", SimpleNamespace(get=None)),
+            models=cast("ModelTable", SimpleNamespace(all=list, problems={})),
             predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
             metrics=Metrics(),
             events=cast("EventForwarder", None),
@@ -133,7 +133,7 @@ def test_a_name_in_the_certificate_stands_for_its_key(
     secure: SecureServer, name: str, alternatives: dict[str, Any], statuses: tuple[int, ...]
 ) -> None:
     connection = secure.connect(*secure.authority.issue(name, **alternatives))
-    requests = [("POST", "/predict"), ("GET", "/v2"), ("POST", "/models/refresh")]
+    requests = [("POST", "/predict"), ("GET", "/models"), ("POST", "/models/refresh")]
     replies = [ask(connection, *request) for request in requests * 2]
     assert tuple(status for status, _ in replies) == statuses * 2
     if statuses[0] == 401:
@@ -143,9 +143,9 @@ def test_a_name_in_the_certificate_stands_for_its_key(
 
 def test_a_limited_certificate_is_refused_other_models(secure: SecureServer) -> None:
     connection = secure.connect(*secure.authority.issue("fraud", uris=["spiffe://shop/fraud"]))
-    status, body = ask(connection, "GET", "/v2/models/pricing")
-    assert (status, "client certificate 'limited': may not use the model 'pricing'" in body["error"]) == (403, True)
-    assert ask(connection, "POST", "/v2/models/pricing/infer")[0] == 403
+    status, body = ask(connection, "GET", "/models/pricing")
+    says = "client certificate 'limited': may not use the model 'pricing'"
+    assert (status, says in body["error"]["message"]) == (403, True)
     connection.close()
 
 

@@ -74,7 +74,6 @@ def ask(port: int, method: str, path: str, body: str | None, headers: Mapping[st
         ("POST", "/predict", '{"rows": 7}', 400),
         ("POST", "/predict", '{"rows": [{}]}', 500),
         ("POST", "/predict", "x" * 2_000, 413),
-        ("POST", "/v2/models/m/infer", "{", 500),
         ("PUT", "/predict", "", 405),
         ("GET", "/nowhere", None, 404),
         ("GET", "/models/m", None, 500),

@@ -21,14 +21,14 @@ import pytest
 
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import PROBES, FolderStorage, find_probes
-from skewless.infra.platform.storage.postgres_database import PostgresDatabase
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.operations.health.checkup import deep, peers
 from skewless.operations.health.checkup.machine import check_url
+from skewless_cloud.storage import CloudStorage, parse_address
 from skewless_kafka import connector
+from skewless_postgres.database import PostgresDatabase
 from tests.nightly.deploy.doctor_lines import judged, lines
 from tests.servers.kafka import kafka_broker
 from tests.servers.node import Node

@@ -19,7 +19,7 @@ from tools.dist import build
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_200)]
 REQUEST = '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'
 LOCK = ROOT / "infra" / "deploy" / "image" / "jobs.txt"
-GROUPS = ("commands", "deciders", "pages")
+GROUPS = ("commands", "databases", "deciders", "pages", "routes", "storages", "tokens")
 LOAD = """
 import json
 from importlib.metadata import entry_points
@@ -91,5 +91,5 @@ def test_each_plugin_installs_into_the_core_from_its_own_wheel(bin_folder: Path,
     assert {name.replace("_", "-") for name in names} <= {package["name"].replace("_", "-") for package in listed}
     # Others need packages that are not in the lock.
     loaded = json.loads(run(bin_folder / "python", "-c", LOAD % (GROUPS,)))
-    assert {"capacity", "export", "letters", "ui"} <= set(loaded)
+    assert {"capacity", "export", "letters", "oidc", "oip", "postgresql", "s3", "ui"} <= set(loaded)
     assert "capacity" in run(bin_folder / "skewless", "--help")

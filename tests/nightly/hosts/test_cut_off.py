@@ -20,7 +20,7 @@ from tests.worlds.waiting import eventually, until
 _QUERIES = """
 import sys, time
 from skewless.contract.errors import StoreError
-from skewless.infra.platform.storage.postgres_database import PostgresDatabase
+from skewless_postgres.database import PostgresDatabase
 database = PostgresDatabase(sys.argv[1])
 while True:
     try:

@@ -19,13 +19,13 @@ from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import forget_readers
 from skewless.infra.models.packages.package import open_package
-from skewless.infra.platform.storage import file_cache
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.platform.storage.schema import KEYS, count_rows
 from skewless.infra.reads.online.redis_store import RedisWriter
 from skewless.infra.records.outcomes.log import OutcomeLog, outcome_spool
 from skewless.operations.state.bundle import digest_of, load_bundle
 from skewless.operations.state.housekeeping import run_housekeeping
+from skewless_cloud import file_cache
 from skewless_export.export import _open_export
 from tests.worlds.addresses import read_tables
 from tests.worlds.erasures import ERASED, last_visits, values

@@ -25,8 +25,8 @@ from plugins.grpc.tests.rig import PATIENCE_S, reply_of
 from skewless.contract.clock import from_us
 from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.platform.storage.project_state import ProjectState
-from skewless.serving.oip.datatypes import DATATYPES
 from skewless_grpc.messages import SERVICE, message_class
+from skewless_oip.datatypes import DATATYPES
 from tests.nightly.reliability.open_load import Target, TimedReply, load, quantile_ms, statuses
 from tests.nightly.reliability.rubbish import RubbishRun, rubbish
 from tests.nightly.reliability.rubbish_kinds import INFER, PREDICT, Site

@@ -23,10 +23,10 @@ from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options
 from skewless.training.train import train
+from skewless_oip.signature import OipModels
 from tests.servers.prediction import ROOT
 from tests.worlds.trained import MODEL, Sandbox, ask, make_project, opened
 

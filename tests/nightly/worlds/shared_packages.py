@@ -17,9 +17,9 @@ from skewless.contract.settings import Settings
 from skewless.infra.models.packages.package import PackageContents
 from skewless.infra.models.packages.store import PackageStore
 from skewless.infra.models.packages.writer import write_package
-from skewless.infra.platform.storage.cloud_storage import CloudStorage
 from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless_cloud.storage import CloudStorage
 from tests.nightly.worlds.late_packages import CONTENTS
 from tests.reliability.kills import Steps
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
 import pytest
 
-from skewless.infra.platform.storage.file_cache import FileCache
-from skewless.infra.platform.storage.objects import StoredObject, digest_bytes
 from skewless.infra.platform.storage.quick_sum import quick_sum
 
 PAGE = 4_096
@@ -35,21 +32,3 @@ def test_damage_changes_the_sum(tmp_path: Path, size: int) -> None:
         assert sum_of(path, content[PAGE : 2 * PAGE] + content[:PAGE] + content[2 * PAGE :]) != whole
         assert sum_of(path, bytes(PAGE) + content[PAGE:]) != whole
         assert sum_of(path, content[:-PAGE]) != whole
-
-
-def test_a_copy_that_rots_is_a_copy_no_more(tmp_path: Path) -> None:
-    content, draw = random.Random(0).randbytes(9_999), random.Random(1)
-    stored = StoredObject("log/a.parquet", len(content), "tag", digest_bytes(content))
-    with FileCache(tmp_path / "cache", 10**9).add(stored) as copy:
-        copy.write_bytes(content)
-    path = FileCache(tmp_path / "cache", 10**9).find(stored)
-    assert path is not None
-    for _ in range(100):
-        stat, bit, damaged = path.stat(), draw.randrange(8 * len(content)), bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert FileCache(tmp_path / "cache", 10**9).find(stored) is None
-        path.write_bytes(content)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert FileCache(tmp_path / "cache", 10**9).find(stored) == path

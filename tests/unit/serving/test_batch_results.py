@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.serving.batch import add_results, result_names
-from tests.unit.serving.oip.standing_in import answer, model
+from tests.unit.serving.standing_in import answer, model
 
 _ROWS = pa.table({"card_id": [7, 8]})
 

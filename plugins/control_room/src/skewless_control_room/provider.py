@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 
 from skewless.contract.errors import AccessError
-from skewless.infra.platform.access.provider_keys import ProviderError, discovery_url, is_safe_url, read_json
+from skewless_oidc.provider_keys import ProviderError, discovery_url, is_safe_url, read_json
 
 _BYTES = 32
 _SECONDS = 600.0

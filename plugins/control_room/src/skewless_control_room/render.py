@@ -11,11 +11,12 @@ from urllib.parse import quote, urlencode
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from skewless.contract.readable import duration_text, facts_text, guardrail_texts, share_text, time_text
+from skewless.contract.readable import duration_text, share_text, time_text
 from skewless.contract.render import shorten
 from skewless.infra.platform.host.plugins import load_plugins
-from skewless.infra.platform.pages import plots
-from skewless.training.plots import evaluation_plots
+from skewless_control_room import plots
+from skewless_control_room.evaluation_plots import evaluation_plots
+from skewless_control_room.fact_texts import facts_text, guardrail_texts
 from skewless_control_room.page import Unknown
 
 _MOST_CHARS = 300

@@ -17,7 +17,6 @@ from starlette.applications import Starlette
 from skewless.contract.errors import DefinitionError, PlaceError
 from skewless.contract.loopback import is_loopback
 from skewless.infra.platform.access.api_keys import KeyStore
-from skewless.infra.platform.access.provider_keys import is_safe_url
 from skewless.project import Project
 from skewless.serving.access.gate import Access, follow_keys, open_access
 from skewless_control_room.access import Local
@@ -27,6 +26,7 @@ from skewless_control_room.readers import Readers
 from skewless_control_room.saved import SavedPages, save_pages
 from skewless_control_room.sessions import Sessions
 from skewless_control_room.sign_in import SignInPages
+from skewless_oidc.provider_keys import is_safe_url
 
 SECRET = "SKEWLESS_UI_CLIENT_SECRET"  # noqa: S105 - its name
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

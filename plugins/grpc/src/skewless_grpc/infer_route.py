@@ -13,10 +13,13 @@ from google.protobuf.message import DecodeError
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.hot_routes import JSON, Exchange, Header
-from skewless.serving.oip.conversion import ReplyTensor
-from skewless.serving.oip.datatypes import BYTES, find_datatype
-from skewless.serving.oip.infer_route import InferRoute, InferTarget, PendingReply
-from skewless.serving.oip.request import (
+from skewless.serving.prediction.routing import Options
+from skewless_grpc.calls import GrpcExchange
+from skewless_grpc.messages import message_class
+from skewless_oip.conversion import ReplyTensor
+from skewless_oip.datatypes import BYTES, find_datatype
+from skewless_oip.infer_route import InferRoute, InferTarget, PendingReply
+from skewless_oip.request import (
     InferRequest,
     Tensor,
     add_input,
@@ -24,11 +27,8 @@ from skewless.serving.oip.request import (
     parse_outputs,
     parse_shape,
 )
-from skewless.serving.oip.request import read_parameters as parse_parameters
-from skewless.serving.oip.tensors import BinaryTensor, JsonTensor, binary_data
-from skewless.serving.prediction.routing import Options
-from skewless_grpc.calls import GrpcExchange
-from skewless_grpc.messages import message_class
+from skewless_oip.request import read_parameters as parse_parameters
+from skewless_oip.tensors import BinaryTensor, JsonTensor, binary_data
 
 _Request, _Response = message_class("ModelInferRequest"), message_class("ModelInferResponse")
 _LENGTH = Struct("<I")

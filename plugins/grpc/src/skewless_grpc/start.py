@@ -19,6 +19,7 @@ from skewless.serving.app import ServingContext, admit
 from skewless.serving.doors import DoorContext
 from skewless.serving.http.hot_routes import admit_anyone
 from skewless.serving.http.tls import TlsFiles
+from skewless_oip.routes import OipRoutes
 
 _log = EventLogger()
 
@@ -43,10 +44,11 @@ def open_door(context: DoorContext) -> None:
         problem = f"needs the package {(error.name or '').partition('.')[0]}, which is not installed"
         fix = "pip install 'skewless[grpc]', or remove the setting"
         raise DefinitionError("setting 'grpc_port'", problem, fix=fix) from error
+    oip = cast("OipRoutes", serving.added["oip"])  # which the package of this plug-in requires
     health = services.HealthService(serving.ready)
     inference = services.InferenceService(
         app=cast("ASGIApp", http.options.app),
-        route=serving.infer_route(GrpcInferRoute),
+        route=oip.infer_route(GrpcInferRoute, serving),
         queue=context.queue,
         admit=partial(admit, serving),
         begin_trace=serving.begin_trace,

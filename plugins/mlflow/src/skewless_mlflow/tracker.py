@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.models.tracking.port import TrackedRun
-from skewless.infra.platform.pages.plots import make_file
-from skewless.training.plots import evaluation_plots
+from skewless_control_room.evaluation_plots import evaluation_plots
+from skewless_control_room.plots import make_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,8 +11,8 @@ from typing import Any
 
 from skewless.contract.errors import PlaceError
 from skewless.contract.settings import BUNDLE_FILE, load_settings
-from skewless.infra.platform.storage.cloud_storage import CloudStorage, parse_address
 from skewless.infra.platform.storage.durable import make_folder, translate_disk_errors
+from skewless.infra.platform.storage.project_state import open_storage
 from skewless.operations.state.bundle import ARCHIVE, MOST_BYTES, MOST_FILES, unpack
 from skewless_platforms.contracts import PlatformContract, PlatformName, read_contract
 
@@ -98,7 +98,7 @@ def _download(url: str, target: Path) -> None:
     """Copy the objects below an address into a folder."""
     with translate_disk_errors(target), tempfile.TemporaryDirectory() as folder:
         _empty(target)
-        storage, size = CloudStorage(parse_address(url), Path(folder), _COPIES_BYTES), 0
+        storage, size = open_storage(Path(folder), url, _COPIES_BYTES), 0
         for n, item in enumerate(storage.list_objects(""), start=1):
             name, size = PurePosixPath(item.name), size + item.size
             if n > MOST_FILES or size > MOST_BYTES:

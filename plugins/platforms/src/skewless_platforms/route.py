@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from skewless.serving.http.hot_routes import Exchange, Handler, HotRoutes, run_handler
+from skewless.serving.app import ServingContext
+from skewless.serving.http.hot_routes import Exchange, HotRoutes, run_handler
 from skewless.serving.http.predict_route import Encoder, PredictRoute, encode_reply
 from skewless.serving.http.reply import json_response
 from skewless_platforms.bodies import CSV, encode_csv, encode_predictions, parse_csv, parse_json
@@ -46,18 +46,18 @@ class PlatformRoutes:
         """The paths that only this platform uses."""
         return frozenset(path for path in (self.contract.predict, self.contract.health) if path is not None)
 
-    def hot_routes(self, arguments: Mapping[str, Any]) -> dict[str, Handler]:
+    def hot_routes(self, serving: ServingContext) -> HotRoutes:
         """Return the handler of predictions by its path."""
         path = self.contract.predict
-        return {} if path is None else {path: PlatformRoute(**arguments).handle}
+        return HotRoutes({} if path is None else {path: PlatformRoute(**serving.route_arguments).handle})
 
-    def add_to(self, app: FastAPI, routes: HotRoutes, ready: Callable[[], Mapping[str, str]]) -> None:
-        """Add the health check and predictions."""
+    def add_to(self, app: FastAPI, routes: HotRoutes, serving: ServingContext) -> None:
+        """Add the health check and predictions, outside the OpenAPI document."""
         if self.contract.health is not None:
 
             @app.get(self.contract.health, include_in_schema=False)
             async def health() -> Response:
-                reasons = ready()
+                reasons = serving.ready()
                 return json_response({"reasons": dict(reasons)}, 503) if reasons else Response()
 
         if (path := self.contract.predict) is not None:

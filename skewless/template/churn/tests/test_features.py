@@ -1,8 +1,11 @@
-"""Tests of the features: given these rows, at this time, the vector is this. Run ``pytest``."""
+"""Tests of the features: given these rows, at this time, the vector is this.
+
+Install ``skewless[testing]``, and run ``pytest``.
+"""
 
 import pytest
 
-from skewless.testing import FeatureCase
+from skewless_testing import FeatureCase
 
 MONDAY, NOON = "2026-01-12T00:00:00Z", "2026-01-12T12:00:00Z"
 

@@ -1,6 +1,9 @@
-"""Tests of the features: given these events and rows, at this time, the vector is this. Run ``pytest``."""
+"""Tests of the features: given these events and rows, at this time, the vector is this.
 
-from skewless.testing import FeatureCase
+Install ``skewless[testing]``, and run ``pytest``.
+"""
+
+from skewless_testing import FeatureCase
 
 NOON = "2026-01-15T12:00:00Z"
 

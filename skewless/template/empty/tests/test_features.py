@@ -1,4 +1,6 @@
-"""Tests of the features: given these events and rows, at this time, the vector is this. Run ``pytest``.
+"""Tests of the features: given these events and rows, at this time, the vector is this.
+
+Install ``skewless[testing]``, and run ``pytest``.
 
 def test_the_sum_of_the_last_hour(features):
     features.events("STREAM", {"KEY": 1, "amount": 10.0, "TIME": "2026-01-15T11:30:00Z"})

@@ -1,8 +1,11 @@
-"""Tests of the features: given these events and rows, at this time, the vector is this. Run ``pytest``."""
+"""Tests of the features: given these events and rows, at this time, the vector is this.
+
+Install ``skewless[testing]``, and run ``pytest``.
+"""
 
 import pytest
 
-from skewless.testing import FeatureCase
+from skewless_testing import FeatureCase
 
 CARD, SHOP = 7, "shop-01"
 NOON = "2026-01-15T12:00:00Z"

@@ -22,9 +22,8 @@ from skewless.infra.platform.access.api_keys import ApiKey, KeyStore, Scope, gen
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.redis_store import RedisReader
 from skewless.infra.records.outcomes.log import OutcomeWriter, outcome_spool
-from skewless.serving.access.gate import KeyAccess
-from skewless.serving.access.tokens import TokenVerifier
-from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.access.gate import KeyAccess, Tokens
+from skewless.serving.app import AddedRoutes, ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
@@ -40,6 +39,7 @@ ALL = "all"
 SOURCE = "payments"
 _IDLE_S = 2.0
 NOBODY: Mapping[str, frozenset[str]] = {}
+NO_ROUTES: Mapping[str, AddedRoutes] = {}
 _OF_EACH = ("date", "x-request-id")  # headers of one reply; an error has a new id
 
 
@@ -118,7 +118,8 @@ class Doors:
     clock: ManualClock
     keys: Mapping[str, str]
     links: list[socket.socket]
-    tokens: TokenVerifier | None = None
+    tokens: Tokens | None = None
+    added: Mapping[str, AddedRoutes] = field(default_factory=dict)
     servers: list[uvicorn.Server] = field(default_factory=list)
 
     @property
@@ -144,6 +145,7 @@ class Doors:
             clock=self.clock,
             reload_seconds=3_600,
             access=KeyAccess(file, self.clock.now_us, tokens=self.tokens),
+            added=self.added,
             body_bytes=100_000,
             events=_Events(
                 ProjectState(place.state), place.project.redis_url, place.project.store, Settings(event_bytes=10_000)
@@ -175,13 +177,17 @@ def _listening() -> socket.socket:
 
 @contextmanager
 def opened_doors(
-    place: Sandbox, limited: Mapping[str, frozenset[str]] = NOBODY, tokens: TokenVerifier | None = None
+    place: Sandbox,
+    limited: Mapping[str, frozenset[str]] = NOBODY,
+    tokens: Tokens | None = None,
+    added: Mapping[str, AddedRoutes] = NO_ROUTES,
 ) -> Iterator[Doors]:
     """Serve a project for a while, to who has a key for one scope each, or for all.
 
     Args:
         limited: names of more keys, for all scopes, with their models.
         tokens: verifies tokens; None: only keys are accepted.
+        added: routes of plug-ins.
     """
     file, keys = KeyStore(ProjectState(place.state)), {}
     for name, models in limited.items():
@@ -195,7 +201,7 @@ def opened_doors(
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
     with ExitStack() as stack:
         links = [stack.enter_context(_listening()) for _ in range(2)]
-        doors = Doors(place, ManualClock(place.now_us()), keys, links, tokens)
+        doors = Doors(place, ManualClock(place.now_us()), keys, links, tokens, added)
         thread = threading.Thread(target=lambda: asyncio.run(doors.serve(file)))
         thread.start()
         until(lambda: len(doors.servers) == len(links) and all(server.started for server in doors.servers))

@@ -15,8 +15,6 @@ from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.models.packages.served_model import ServedModel
 from skewless.serving.http.reply import predictions_json, scores_json
-from skewless.serving.oip.conversion import build_outputs
-from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import at_a_desk, contents, good
 from tests.worlds.trained import Sandbox, ask
 
@@ -113,19 +111,6 @@ async def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(
             assert FEW in answer.sentence()
         else:
             assert good(answer).out_of_bounds == [[FEW], [FEW]]
-
-
-async def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
-    model = bounded(shared, "flag")
-    signature = Signature(model)
-    assert "out_of_bounds" in signature.outputs
-    assert "out_of_bounds" not in Signature(shared.model).outputs
-    async with at_a_desk(shared) as desk:
-        for n in (1, 12):
-            answer = good(await desk.answer(desk.request(ask(n), model)))
-            (output,) = build_outputs(signature, answer, {"out_of_bounds": False})
-            names = [text.decode().split(",") if text else [] for text in output.array.tolist()]
-            assert names == (answer.out_of_bounds or [[]] * n)
 
 
 def test_models_without_bounds_look_at_nothing(shared: Sandbox) -> None:

@@ -89,5 +89,5 @@ def test_the_tests_of_a_template_run(tmp_path: Path) -> None:
 def pytest_run(repo: Path) -> subprocess.CompletedProcess[str]:
     """Run pytest in a project as a user does, with this plugin alone."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-W", "error::UserWarning", "-m", "pytest", "-q", "-rA", "-p", "skewless.testing.plugin"]
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "pytest", "-q", "-rA", "-p", "skewless_testing.plugin"]
     return subprocess.run(command, cwd=repo, env=environment, capture_output=True, text=True, check=False)

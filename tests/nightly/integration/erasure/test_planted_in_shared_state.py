@@ -10,8 +10,8 @@ import redis
 
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.documents import Documents, Records
-from skewless.infra.platform.storage.postgres_database import PostgresDatabase
 from skewless.project import Project
+from skewless_postgres.database import PostgresDatabase
 from tests.worlds.erasure_doors import BY_DESIGN, find_files, find_keys, find_objects, plant, run_command, send
 from tests.worlds.erasures import ERASED, delete_in_sources, write_repo
 from tools.postgres_server import PostgresServer

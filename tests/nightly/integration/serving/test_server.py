@@ -1,4 +1,4 @@
-"""`skewless serve` without the packages of jobs: it predicts, takes events, and lets go of the stream when it stops."""
+"""`skewless serve` without plug-ins and packages of jobs: it predicts, takes events, and lets go of the stream."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def test_serve_predicts_and_takes_events(tmp_path: Path) -> None:
             assert client.send_events("landings", rows) == 3
         said = server.ask("POST", "/push", b'{"push_source_name": "none", "df": {}}')
         assert (said[0], json.loads(said[2])["error"]["problem"]) == (400, "has no event")
+        said = server.ask("GET", "/v2")
+        assert said[0] == 404
+        assert "pip install 'skewless[oip]'" in json.loads(said[2])["error"]
         server.stop()
         (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
         assert counts["accepted"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,12 @@ def test_beyond_loopback_off_is_a_warning(keyring: Keyring) -> None:
     assert [(line["event"], line["log_level"], line["host"]) for line in logs] == [
         ("auth_is_off", "warning", EVERYWHERE)
     ]
+
+
+def test_tokens_without_their_plugin_name_the_extra(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skewless.infra.platform.host.plugins._entry_points", lambda *_: EntryPoints())
+    keyring.add("web")
+    settings = Settings(auth="required", token_issuers=("https://id.shop.example",))
+    says = r"'token_issuers': needs a package that is not installed\. Fix: pip install 'skewless\[oidc\]'"
+    with pytest.raises(DefinitionError, match=says):
+        open_access(settings, keyring.store, lambda: keyring.now_us)

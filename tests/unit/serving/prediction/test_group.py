@@ -11,7 +11,7 @@ from skewless.serving.prediction.group import Group, group_tickets
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.ticket import Ticket
-from tests.unit.serving.oip.standing_in import model
+from tests.unit.serving.standing_in import model
 
 ONE, TWO = model(), model(version="000002")
 NOW = 1_000

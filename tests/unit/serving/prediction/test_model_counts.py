@@ -17,7 +17,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.scored_batch import ScoredBatch
 from tests.unit.serving.metrics.test_metrics import at, shown
-from tests.unit.serving.oip.standing_in import ModelShape
+from tests.unit.serving.standing_in import ModelShape
 from tests.worlds.plans import make_plan, make_view
 
 N = 20

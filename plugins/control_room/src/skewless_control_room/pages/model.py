@@ -8,11 +8,10 @@ from typing import Any
 
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.traffic import TrafficPolicy
-from skewless.operations.models.model_history import ModelDecision, policy_text, read_decisions, role, traffic_share
 from skewless.operations.models.rollout import show_rollout
-from skewless.operations.models.stored_results import last_run
 from skewless.operations.models.versions import Version, read_versions
 from skewless.project import Project
+from skewless_control_room.model_history import ModelDecision, policy_text, read_decisions, role, traffic_share
 from skewless_control_room.page import Page, Part, Query, Unknown, read_part
 from skewless_control_room.pages.model_parts import (
     DriftPart,
@@ -27,6 +26,7 @@ from skewless_control_room.pages.model_parts import (
     read_training,
 )
 from skewless_control_room.pages.models import CHAMPION, check_model
+from skewless_control_room.stored_results import last_run
 
 MOST_VERSIONS = 10
 _DECISIONS, _MOST_DECISIONS = 15, 60

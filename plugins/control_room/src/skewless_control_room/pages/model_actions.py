@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from skewless.contract.errors import ConflictError, RequestError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.operations.models.model_history import policy_text
 from skewless.operations.models.rollout import RolloutOutcome
 from skewless.operations.models.versions import Promotion
 from skewless.project import Project
 from skewless_control_room.actions import Action, Values
+from skewless_control_room.model_history import policy_text
 from skewless_control_room.pages.model import seen_state
 
 _CHANGES = {

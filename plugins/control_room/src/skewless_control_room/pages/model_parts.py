@@ -13,13 +13,13 @@ from skewless.contract.clock import to_us
 from skewless.contract.metrics import METRICS
 from skewless.contract.plain_record import PlainRecord
 from skewless.infra.models.packages.package import open_package, read_document
-from skewless.infra.platform.pages.plots import TimeCurve
 from skewless.operations.models.drift import drift_reports
-from skewless.operations.models.stored_results import StoredQuality, VersionQuality, judge_quality, read_quality
 from skewless.project import Project
 from skewless_control_room.page import Unknown, read_part
 from skewless_control_room.pages.models import DriftState, read_drift
+from skewless_control_room.plots import TimeCurve
 from skewless_control_room.prediction_counts import HOUR_US, count_predictions
+from skewless_control_room.stored_results import StoredQuality, VersionQuality, judge_quality, read_quality
 
 _MOST_CURVES = 6
 _MOST_FEATURES = 15

@@ -10,10 +10,10 @@ from skewless.contract.lifecycle import Watch
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.spec import ModelSpec
 from skewless.operations.models.drift import latest_drift
-from skewless.operations.models.model_history import policy_text
-from skewless.operations.models.stored_results import VersionQuality, judge_quality, read_quality
 from skewless.project import Project
+from skewless_control_room.model_history import policy_text
 from skewless_control_room.page import Page, Part, Query, Unknown, read_part
+from skewless_control_room.stored_results import VersionQuality, judge_quality, read_quality
 
 MOST_MODELS = 50
 CHAMPION = "champion"

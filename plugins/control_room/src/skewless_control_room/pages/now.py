@@ -16,10 +16,8 @@ from skewless.contract.render import count_text, shorten
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.records.predictions.segments import PREDICTIONS
-from skewless.operations.health.checkup.alerts_and_jobs import check_alerts, check_jobs
 from skewless.operations.health.checkup.deep import check_disk_share, check_leases, check_spool
 from skewless.operations.health.checkup.project import judge_plan, judge_processes
-from skewless.operations.health.checkup.unknowns import find_unknown_models, find_unknown_replays, find_unknown_views
 from skewless.operations.health.finding import CheckFinding, bad, run_check, unknown
 from skewless.operations.health.status import (
     OnlineStatus,
@@ -31,9 +29,11 @@ from skewless.operations.health.status import (
 )
 from skewless.project import Project
 from skewless_control_room.actions import Action, Values
+from skewless_control_room.alerts_and_jobs import check_alerts, check_jobs
 from skewless_control_room.database_state import DatabaseState, ask_database
 from skewless_control_room.inquiry import Inquiry
 from skewless_control_room.page import Known, Page, Part, Query, Unknown, read_part
+from skewless_control_room.unknowns import find_unknown_models, find_unknown_replays, find_unknown_views
 
 Kind = Literal["good", "warning", "bad", "unknown"]
 _CAUSE_CHARS = 160

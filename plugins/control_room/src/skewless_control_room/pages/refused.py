@@ -8,7 +8,10 @@ from skewless.contract.errors import ConflictError, GateError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
 from skewless.infra.ingest.materialization.skipped_rows import SkippedRows, read_last_skipped
-from skewless.operations.data.refused import (
+from skewless.project import Project
+from skewless_control_room.actions import Action, Values
+from skewless_control_room.page import Known, Page, Part, Query, read_part
+from skewless_control_room.refused import (
     RefusedBatch,
     RefusedLog,
     RefusedRow,
@@ -17,9 +20,6 @@ from skewless.operations.data.refused import (
     sample_batch,
     sample_refused,
 )
-from skewless.project import Project
-from skewless_control_room.actions import Action, Values
-from skewless_control_room.page import Known, Page, Part, Query, read_part
 
 _MOST_LOGS, _MOST_UNUSUAL, _MOST_ROWS = 50, 20, 10
 _MOST_BATCHES, _MOST_SKIPPED, _MOST_RUNS, _MOST_FILES = 20, 200, 5, 10

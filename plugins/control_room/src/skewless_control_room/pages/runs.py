@@ -13,11 +13,11 @@ from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
 from skewless.infra.platform.jobs.ledger import Ledger
 from skewless.infra.platform.jobs.run import RunId, RunSpan
-from skewless.infra.platform.pages.plots import Span
 from skewless.project import Project
 from skewless_control_room.database_state import ask_database
 from skewless_control_room.page import Page, Part, Query, Unknown, read_part
 from skewless_control_room.pages.jobs import KINDS, JobList, RunRow, may_see, read_jobs
+from skewless_control_room.plots import Span
 from skewless_control_room.render import to_url
 
 _DAY_US = 86_400_000_000

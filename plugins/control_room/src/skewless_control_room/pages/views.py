@@ -16,16 +16,18 @@ from skewless.infra.definitions.plans.needed_views import PLAN
 from skewless.infra.log.catalog import source_logs
 from skewless.infra.log.daily_counts import DAY_US
 from skewless.infra.models.verdicts.last_verdicts import Freshness, LastParity, read_last
-from skewless.infra.platform.pages.plots import TimeCurve
-from skewless.operations.data.refused import DayCount, days_of
-from skewless.operations.health.view_changes import (
+from skewless.project import Project
+from skewless_control_room.page import Page, Part, Query, Unknown, read_part
+from skewless_control_room.plots import TimeCurve
+from skewless_control_room.refused import DayCount, days_of
+from skewless_control_room.view_changes import (
     DefinitionHistory,
     ViewDrift,
     definition_lines,
     read_history,
     read_view_drift,
 )
-from skewless.operations.health.view_facts import (
+from skewless_control_room.view_facts import (
     ViewAge,
     ViewDelay,
     ViewReader,
@@ -39,8 +41,6 @@ from skewless.operations.health.view_facts import (
     read_view_store,
     try_watermarks,
 )
-from skewless.project import Project
-from skewless_control_room.page import Page, Part, Query, Unknown, read_part
 
 _MOST_VIEWS, _MOST_MODELS, _MOST_LINES = 200, 10, 400
 _MOST_NUMBER, _LONGEST_GAP = 2**53, 31

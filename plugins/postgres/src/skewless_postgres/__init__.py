@@ -1,0 +1,1 @@
+"""The database of a project in PostgreSQL, for several machines."""
