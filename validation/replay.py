@@ -82,13 +82,15 @@ def _replay_version(
         if not altered and any(log.batches(version, altered)):
             raise
     for prediction in altered:
-        report.compared += 1
-        add_altered(report.findings, prediction)
+        add_altered(report, prediction)
 
 
-def add_altered(findings: Findings, prediction: str) -> None:
-    """Record a prediction whose row was altered: that proves nothing about serving, so it is not recomputed."""
-    findings.add(prediction, Cause.LOGGED_VALUE, "checksum", "a column of its row is not as the server has logged it")
+def add_altered(report: ReplayReport, prediction: str) -> None:
+    """Count a prediction whose row was altered: that proves nothing about serving, so it is not recomputed."""
+    report.compared += 1
+    report.findings.add(
+        prediction, Cause.LOGGED_VALUE, "checksum", "a column of its row is not as the server has logged it"
+    )
 
 
 def replay_batch(

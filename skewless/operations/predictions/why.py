@@ -135,7 +135,7 @@ def prove(project: Workspace, model: ServedModel, entry: PredictionEntry) -> Rep
     if entry.is_intact:
         replay_batch(report, model, project.views, entry.logged, modes=())
     else:
-        add_altered(report.findings, entry.logged.ids[0])
+        add_altered(report, entry.logged.ids[0])
     return report
 
 
