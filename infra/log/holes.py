@@ -37,6 +37,6 @@ def check_holes(partition: str, segments: Sequence[Segment], first: int, last: i
 
 def _check(partition: str, expected: int, found: int) -> None:
     if expected != found:
-        kind = "no segment has" if expected < found else "two segments have"
-        problem = f"has a hole: {kind} its rows {min(expected, found)} to {max(expected, found) - 1}"
+        kind = "has a hole: no segment has" if expected < found else "has rows twice: two segments have"
+        problem = f"{kind} its rows {min(expected, found)} to {max(expected, found) - 1}"
         raise StoreError(f"log partition {partition!r}", problem, fix=_FIX)

@@ -115,7 +115,9 @@ class PartitionLog:
         Raises:
             StoreError: no segment has some of the rows, or the database is unavailable.
         """
-        return self._check_holes(self.catalog.segments(self.partition, first, last), first)
+        segments = self.catalog.segments(self.partition, first, last)
+        check_holes(self.partition, segments, first)  # there may be less rows than asked for
+        return segments
 
     def files(self, first: int = 0) -> list[str]:
         """Return local files with the positions from ``first`` on; they stay until this process ends.
@@ -127,7 +129,7 @@ class PartitionLog:
         """
         register_reader(self._database)
         last = self.next_seq() - 1
-        return self.local_files(self._check_holes(self.segments(first), first, last))
+        return self.local_files(self._whole_segments(first, last))
 
     def local_files(self, segments: Sequence[Segment]) -> list[str]:
         """Return the local files of segments; a process that uses them later has to register as a reader before."""
@@ -228,7 +230,7 @@ class PartitionLog:
         last = end if last is None else min(last, end)
         schema, position = self._select_schema(columns), max(first, 0)
         while position <= last:
-            for segment in self._check_holes(self.segments(position, last), position, last):
+            for segment in self._whole_segments(position, last):
                 try:
                     for rows in _read_segment(segment, self.storage.local_path(segment.stored), position, last, schema):
                         position += rows.num_rows
@@ -279,7 +281,8 @@ class PartitionLog:
             self._columns, self._schema = values["columns"], decode_columns(values["columns"])
         return segment
 
-    def _check_holes(self, segments: list[Segment], first: int, last: int | None = None) -> list[Segment]:
+    def _whole_segments(self, first: int, last: int) -> list[Segment]:
+        segments = self.catalog.segments(self.partition, first, last)
         check_holes(self.partition, segments, first, last)
         return segments
 

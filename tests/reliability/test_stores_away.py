@@ -12,6 +12,7 @@ from datetime import timedelta
 import pytest
 
 from skewless.infra.ingest.streams.port import Messages, RebalanceListener, StreamError
+from skewless.infra.ingest.streams.worker import Worker
 from skewless.infra.platform.storage import cloud_storage
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.objects import FolderStorage
@@ -40,18 +41,23 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"skewless.infra.ingest.streams.worker.{name}", seconds)
 
 
+def take_three(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, worker: Worker) -> None:
+    """Let a worker take three batches of events to the end."""
+    for _ in range(3):
+        feed(world, traffic, broker, n=20)
+        for _ in range(6):
+            worker.step()
+    drain(worker)
+    worker.close()
+
+
 def run(world: StreamWorld, patch: pytest.MonkeyPatch, outage: Outage) -> None:
     """Let a worker take three batches of events over an outage, and check log and states."""
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(outage.first)
     with world.store() as store, patch.context() as patched:
         worker = world.worker(store, opening(broker))
         outage.inject(patched, CALLS)
-        for _ in range(3):
-            feed(world, traffic, broker, n=20)
-            for _ in range(6):
-                worker.step()
-        drain(worker)
-        worker.close()
+        take_three(world, traffic, broker, worker)
     world.check()
     traffic.check(world)
     assert worker.counts.accepted + worker.counts.rereads >= len(traffic.good)
@@ -96,13 +102,7 @@ def test_a_bucket_in_trouble(world: StreamWorld, faulty: FaultyStorage, trouble:
         for _ in range(2):
             shutil.rmtree(world.root / "cache", ignore_errors=True)
             faulty.begin(draw.randrange(1, 6), draw.choice((2, 4)), trouble)
-            worker = world.worker(store, opening(broker))
-            for _ in range(3):
-                feed(world, traffic, broker, n=20)
-                for _ in range(6):
-                    worker.step()
-            drain(worker)
-            worker.close()
+            take_three(world, traffic, broker, world.worker(store, opening(broker)))
     world.check()
     traffic.check(world)
     assert faulty.troubled > 1

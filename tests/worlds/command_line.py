@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from skewless.cli import create_app
 from skewless.commands.all_commands import plugin_commands
+from skewless.infra.platform.host import plugins
 from skewless.infra.platform.storage.project_state import DATABASE_FILE
 from skewless.infra.platform.storage.schema import KEYS
 from skewless.infra.platform.telemetry.logger import set_log_level
@@ -61,15 +62,19 @@ def run(*words: str | Path, stdin: str | None = None) -> Said:
 def _ended(words: list[str]) -> int:
     """Run the command line; return its exit code."""
     try:
-        _command()(words, prog_name="skewless")
+        _command(plugins._entry_points)(words, prog_name="skewless")
     except SystemExit as end:
         return int(end.code or 0)
     return 0
 
 
 @cache
-def _command() -> Callable[..., Any]:
-    """Return the command line, which takes longer to make than many commands take to run."""
+def _command(_entry_points: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command line, which takes longer to make than many commands take to run.
+
+    Args:
+        _entry_points: what finds plug-ins: a test that hides them has another command line than the next one.
+    """
     return get_command(create_app(plugin_commands([])))
 
 

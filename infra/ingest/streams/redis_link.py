@@ -56,7 +56,7 @@ _TEMPORARY = (
 )
 _log = EventLogger()
 _CHUNK = 1_000
-_LOG_S = 4.0
+_LOG_S = 4.0  # longest wait for a required log: less than callers commonly wait for a reply
 _LOG_CHECK_S = 0.02
 # Arguments: the stream's largest length or nothing, the number of strings of an entry, and the strings of all entries.
 _ADD_ENTRIES = """

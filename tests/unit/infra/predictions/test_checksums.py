@@ -91,3 +91,9 @@ def test_a_sealed_row_is_intact_until_it_is_altered(rows: list[dict[str, Any]], 
     altered[place][name] = value
     intact = find_intact(pa.Table.from_pylist(altered, SCHEMA)).tolist()
     assert intact == [i != place for i in range(len(rows))]
+
+
+def test_rows_of_zeros_are_told_apart() -> None:
+    """A file that lost its bytes to zeros must not look genuine."""
+    tables = [pa.table({name: [0] for name in names}) for names in ("a", "ab", "abc")]
+    assert len({0, *(int(row_checksums(table)[0]) for table in tables)}) == 1 + len(tables)
