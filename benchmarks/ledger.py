@@ -16,6 +16,7 @@ from benchmarks.scale import rounds, scaled
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.project_state import open_database
+from skewless.infra.platform.storage.schema import COVERAGE_SUM, RUN_SUM
 from tools.postgres_server import running_postgres
 
 VIEWS, ROUNDS = 10, 5
@@ -47,13 +48,15 @@ def write_runs(database: Database, runs: int) -> None:
     with database.transaction():
         start = f"n * {_MINUTE_US}"
         database.execute(
-            f"{numbers} INSERT INTO materializations SELECT n, {start}, 0, {start} + 1000000 FROM numbers", runs
+            f"{numbers} INSERT INTO materializations SELECT n, {start}, 0, {start} + 1000000, 1, 0 FROM numbers", runs
         )
         database.execute(
             f"{numbers} INSERT INTO coverage SELECT 'batch/view' || (n % {VIEWS}) || '-0123456789abcdef', n, "
-            f"n * {_ROWS}, n * {_ROWS} + {_ROWS - 1}, 'live', {start} + 1000000 FROM numbers",
+            f"n * {_ROWS}, n * {_ROWS} + {_ROWS - 1}, 'live', {start} + 1000000, 0 FROM numbers",
             runs,
         )
+        for table, checksum in (("materializations", RUN_SUM), ("coverage", COVERAGE_SUM)):
+            database.execute(f"UPDATE {table} SET checksum = {checksum.sql}")
     database.execute("ANALYZE")
 
 

@@ -17,9 +17,11 @@ from skewless.infra.log.readers import list_readers
 from skewless.infra.platform.storage.database import Database, Row
 from skewless.infra.platform.storage.objects import ObjectStorage, StoredObject
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.schema import SEGMENT_SUM
 
-SEGMENT_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
-_INSERT = f"INSERT INTO segments (partition, {SEGMENT_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
+_INSERT = f"INSERT INTO segments (partition, {_FIELDS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SEGMENT_FIELDS = f"{_FIELDS}, {SEGMENT_SUM.is_intact}"  # to select, for ``decode_segment``
 _COLUMNS_UNCHANGED = ""
 IMPORTED = "/import/"  # part of the names of partitions with imported events
 End = tuple[int, int, int]  # of an application: the first and the last position, and the time in microseconds
@@ -175,8 +177,9 @@ class Catalog:
     def record_end(self, partition: str, first: int, last: int, known_us: int) -> None:
         """Record when all positions up to each of ``first`` to ``last`` had been applied; the first record counts."""
         self._database.execute(
-            "UPDATE segments SET known_us = ? WHERE partition = ? AND last_seq >= ? AND last_seq <= ?"
-            " AND known_us IS NULL",
+            f"UPDATE segments SET known_us = ?, checksum = {SEGMENT_SUM.changed({'known_us': '?'})}"
+            " WHERE partition = ? AND last_seq >= ? AND last_seq <= ? AND known_us IS NULL",
+            known_us,
             known_us,
             partition,
             first,
@@ -187,7 +190,8 @@ class Catalog:
         """Record that replay has proven the rows of segments."""
         with self._database.transaction():
             for name in objects:
-                sql = "UPDATE segments SET is_proven = 1 WHERE partition = ? AND object = ?"
+                checksum = SEGMENT_SUM.changed({"is_proven": "1"})
+                sql = f"UPDATE segments SET is_proven = 1, checksum = {checksum} WHERE partition = ? AND object = ?"
                 self._database.execute(sql, partition, name)
 
     def replace(self, partition: str, old: Sequence[Segment], new: Segment | None, *, began_at: float) -> None:
@@ -309,6 +313,9 @@ class Catalog:
             segment.known_us,
             int(segment.is_merged),
             int(segment.is_proven),
+            SEGMENT_SUM.compute(
+                segment.first, segment.last, segment.at_us, segment.known_us, segment.is_merged, segment.is_proven
+            ),
         )
 
     def _note_removed(self, names: Iterable[str], readers: Sequence[str]) -> None:
@@ -339,8 +346,15 @@ def _check_age(partition: str, began_at: float) -> None:
 
 
 def decode_segment(row: Row) -> Segment:
-    """Return a segment from the columns ``SEGMENT_FIELDS``."""
-    first, last, *stored, at_us, known_us, is_merged, is_proven = row
+    """Return a segment from the columns ``SEGMENT_FIELDS``.
+
+    Raises:
+        StoreError: a number of the row was altered.
+    """
+    first, last, *stored, at_us, known_us, is_merged, is_proven, is_intact = row
+    if not is_intact:
+        fix = "restore the database from a backup that is older than this, then run skewless recover"
+        raise StoreError(f"segment {stored[0]!r}", "was altered in the database", value=(first, last), fix=fix)
     return Segment(first, last, StoredObject(*stored), at_us, known_us, bool(is_merged), bool(is_proven))
 
 

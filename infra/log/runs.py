@@ -11,9 +11,11 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
+from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.platform.storage.database import Database, Value
 from skewless.infra.platform.storage.leases import Lease, Leases
+from skewless.infra.platform.storage.schema import COVERAGE_SUM, RUN_SUM
 
 
 class KnownRanges(NamedTuple):
@@ -126,8 +128,14 @@ WITH RECURSIVE names (name) AS (
     SELECT (SELECT min(partition) FROM coverage WHERE partition > names.name) FROM names WHERE names.name IS NOT NULL
 )
 SELECT name, (SELECT max(last_position) FROM coverage WHERE partition = names.name) FROM names WHERE name IS NOT NULL"""
-_COVERAGE = ("run_id", "first_position", "last_position", "CASE WHEN kind = 'live' THEN 1 ELSE 0 END", "ended_us")
-_TIMES = ("run_id", "started_us", "skew_us", "CASE WHEN ended_us IS NULL THEN 0 ELSE 1 END", "coalesce(ended_us, 0)")
+_COVERAGE = (*COVERAGE_SUM.columns, COVERAGE_SUM.is_intact)
+_HAS_ENDED = "CASE WHEN ended_us IS NULL THEN 0 ELSE 1 END"
+_TIMES = ("run_id", "started_us", "skew_us", _HAS_ENDED, "coalesce(ended_us, 0)", RUN_SUM.is_intact)
+# Ids of runs whose number of covered partitions is not that of their rows: some are missing, or the run itself is.
+_INCOMPLETE = """
+SELECT run_id FROM (
+    SELECT run_id, -covered AS n FROM materializations UNION ALL SELECT run_id, 1 FROM coverage
+) AS counted GROUP BY run_id HAVING sum(n) <> 0 ORDER BY run_id LIMIT 1"""
 _NO_ROWS = np.empty((5, 0), np.int64)
 _NO_RANGES = KnownRanges.build(_NO_ROWS)
 
@@ -166,20 +174,24 @@ class RunLedger:
             StoreError: the database is unavailable.
         """
         with self._fence(lease):
-            rows = self._database.execute(
-                "INSERT INTO materializations (run_id, started_us, skew_us) "
-                "SELECT coalesce(max(run_id), 0) + 1, ?, ? FROM materializations RETURNING run_id",
-                now_us,
-                skew_us,
-            )
-        return int(rows[0][0])
+            run_id = self.last_run() + 1
+            self._insert(run_id, now_us, skew_us)
+        return run_id
 
     def finish(self, run_id: int, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None) -> None:
         """Record the end of a run and, per partition, the positions that it applied; see ``start`` for the rest."""
         with self._fence(lease):
-            sql = "UPDATE materializations SET ended_us = ? WHERE run_id = ? AND ended_us IS NULL RETURNING run_id"
-            if self._database.execute(sql, now_us, run_id):
-                add_coverage(self._database, run_id, covers, now_us)
+            end = now_us, len(covers)
+            checksum = RUN_SUM.changed({"ended_us": "?", "covered": "?"})
+            rows = self._database.execute(
+                f"UPDATE materializations SET ended_us = ?, covered = ?, checksum = {checksum} "
+                "WHERE run_id = ? AND ended_us IS NULL RETURNING run_id",
+                *end,
+                *end,
+                run_id,
+            )
+            for partition, part in covers.items() if rows else ():
+                self._cover(run_id, partition, part, now_us)
 
     def withdraw(self, run_id: int, lease: Lease | None = None) -> None:
         """Remove a run that failed before it wrote a row to log or store; see ``start`` for lease and errors."""
@@ -188,12 +200,23 @@ class RunLedger:
 
     def restore_start(self, run_id: int, started_us: int) -> None:
         """Record a run that a restored database lacks, without an end, or that it began no later than a time."""
-        self._database.execute(
-            "INSERT INTO materializations (run_id, started_us, skew_us) VALUES (?, ?, 0) ON CONFLICT (run_id)"
-            " DO UPDATE SET started_us = excluded.started_us WHERE materializations.started_us > excluded.started_us",
-            run_id,
-            started_us,
-        )
+        with self._database.transaction():
+            self._insert(run_id, started_us, 0)
+            changes = f"started_us = ?, checksum = {RUN_SUM.changed({'started_us': '?'})}"
+            sql = f"UPDATE materializations SET {changes} WHERE run_id = ? AND started_us > ?"
+            self._database.execute(sql, started_us, started_us, run_id, started_us)
+
+    def check_all(self) -> None:
+        """Check that no row of the ledger was altered or is missing.
+
+        Raises:
+            StoreError: one was, or the database is unavailable.
+        """
+        for (run_id,) in self._database.query(_INCOMPLETE):
+            raise _altered(f"run {run_id}", "lacks rows in the database")
+        for partition in self.last_positions():
+            self._read_coverage(partition, "coverage WHERE partition = ?")
+        self.times()
 
     def last_run(self) -> int:
         """Return the id of the latest run; 0: there is none."""
@@ -206,8 +229,14 @@ class RunLedger:
 
     def last_position(self, partition: str) -> int | None:
         """Return the last covered position of a partition; -1: it had no rows; None: no finished run has covered it."""
-        rows = self._database.query("SELECT max(last_position) FROM coverage WHERE partition = ?", partition)
-        return rows[0][0] if rows else None
+        sql = (
+            f"SELECT run_id, last_position, {COVERAGE_SUM.is_intact} FROM coverage WHERE partition = ?"
+            " ORDER BY last_position DESC LIMIT 1"
+        )
+        for run_id, last, is_intact in self._database.query(sql, partition):
+            _check_intact(partition, np.array([[run_id], [is_intact]]))
+            return int(last)
+        return None
 
     def last_end_us(self, partition: str) -> int | None:
         """Return the end of the latest run that covered positions of a partition; None: no run has."""
@@ -228,7 +257,7 @@ class RunLedger:
         """
         ranges = self._known.get(partition, _NO_RANGES)
         source = "coverage WHERE partition = ? AND last_position > ?"
-        covered = read_integers(self._database, _COVERAGE, source, partition, ranges.end)
+        covered = self._read_coverage(partition, source, ranges.end)
         if covered.size:
             ranges = self._known[partition] = ranges.extend(covered)
         return ranges if upto is None else ranges.select(ranges.run_id <= upto)
@@ -236,7 +265,7 @@ class RunLedger:
     def recent_ranges(self, partition: str, runs: int) -> KnownRanges:
         """Return the ranges of the last positions of a partition, which the latest runs have applied."""
         source = "(SELECT * FROM coverage WHERE partition = ? ORDER BY last_position DESC LIMIT ?) AS latest"
-        covered = read_integers(self._database, _COVERAGE, source, partition, runs + 1)
+        covered = self._read_coverage(partition, source, runs + 1)
         # A run that applied positions up to this one at most does not matter for later positions.
         after = int(covered[2].min()) if covered.shape[1] > runs else -1
         return KnownRanges.build(covered, after)
@@ -245,7 +274,9 @@ class RunLedger:
         """Return the times of all runs; only new runs, and a run that had not ended, are read."""
         times = self._final
         last = int(times.run_id[-1]) if len(times.run_id) else 0
-        times = times.extend(read_integers(self._database, _TIMES, "materializations WHERE run_id > ?", last))
+        later = read_integers(self._database, _TIMES, "materializations WHERE run_id > ?", last)
+        _check_intact("runs", later)
+        times = times.extend(later[:-1])
         self._final = times if times.has_ended[-1:].all() else times.head(len(times.run_id) - 1)
         return times
 
@@ -256,17 +287,38 @@ class RunLedger:
                 self._leases.check(lease)
             yield
 
+    def _insert(self, run_id: int, started_us: int, skew_us: int) -> None:
+        self._database.execute(
+            "INSERT INTO materializations (run_id, started_us, skew_us, covered, checksum) VALUES (?, ?, ?, 0, ?) "
+            "ON CONFLICT DO NOTHING",
+            run_id,
+            started_us,
+            skew_us,
+            RUN_SUM.compute(run_id, started_us, skew_us, None, 0),
+        )
 
-def add_coverage(database: Database, run_id: int, covers: Mapping[str, Coverage], ended_us: int) -> None:
-    """Record the positions that a run applied, unless they are recorded."""
-    for partition, part in covers.items():
-        database.execute(
-            "INSERT INTO coverage (partition, run_id, first_position, last_position, kind, ended_us) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    def _cover(self, run_id: int, partition: str, part: Coverage, ended_us: int) -> None:
+        self._database.execute(
+            "INSERT INTO coverage (partition, run_id, first_position, last_position, kind, ended_us, checksum) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             partition,
             run_id,
-            part.first,
-            part.last,
-            part.kind,
+            *part,
             ended_us,
+            COVERAGE_SUM.compute(run_id, part.first, part.last, part.kind == "live", ended_us),
         )
+
+    def _read_coverage(self, partition: str, source: str, *values: Value) -> Int64Array:
+        covered = read_integers(self._database, _COVERAGE, source, partition, *values)
+        _check_intact(partition, covered)
+        return covered[:-1]
+
+
+def _check_intact(partition: str, rows: Int64Array) -> None:
+    """Check rows with the run's id first, and last whether each has its checksum, shape ``(columns, n)``."""
+    if not rows[-1].all():
+        raise _altered(f"run {rows[0, np.argmin(rows[-1])]}", f"was altered in the database, in a row of {partition}")
+
+
+def _altered(thing: str, problem: str) -> StoreError:
+    return StoreError(thing, problem, fix="restore the database from a backup that is older than this")

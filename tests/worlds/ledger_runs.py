@@ -31,7 +31,8 @@ class KnownRange(NamedTuple):
 def read_runs(database: Database) -> list[MaterializationRun]:
     """Return all runs, oldest first."""
     covers: dict[int, dict[str, Coverage]] = {}
-    for partition, run_id, first, last, kind, _ in database.query("SELECT * FROM coverage ORDER BY partition"):
+    sql = "SELECT partition, run_id, first_position, last_position, kind FROM coverage ORDER BY partition"
+    for partition, run_id, first, last, kind in database.query(sql):
         covers.setdefault(run_id, {})[partition] = Coverage(first=first, last=last, kind=kind)
     rows = database.query("SELECT run_id, started_us, skew_us, ended_us FROM materializations ORDER BY run_id")
     return [

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from skewless.infra.models.runtimes.port import Runtime
 from skewless.infra.platform.storage.objects import FolderStorage
 from skewless.infra.platform.storage.project_state import DATABASE_FILE, ProjectState
+from skewless.infra.platform.storage.schema import SEGMENT_SUM
 from skewless.infra.reads.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.records.predictions.checksum import seal_rows
 from skewless.infra.records.predictions.segments import CONTENT
@@ -71,6 +72,7 @@ def record_content(path: Path, *, rows: int | None = None) -> None:
     if rows is not None:
         query = "UPDATE segments SET last_seq = first_seq + ? - 1 WHERE object = ?"
         state.database.execute(query, rows, stored.name)
+        state.database.execute(f"UPDATE segments SET checksum = {SEGMENT_SUM.sql} WHERE object = ?", stored.name)
 
 
 class RuntimeBefore:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from skewless.infra.platform.storage.row_checksum import RowChecksum
+
 if TYPE_CHECKING:
     from skewless.infra.platform.storage.database import Database, Row
 
 Execute = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 Step = Sequence[str | Callable[[Execute], None]]
 _PAGE_ROWS = 5_000
+
+COVERAGE_SUM = RowChecksum(
+    "run_id", "first_position", "last_position", "CASE WHEN kind = 'live' THEN 1 ELSE 0 END", "ended_us"
+)
+RUN_SUM = RowChecksum("run_id", "started_us", "skew_us", "ended_us", "covered")
+SEGMENT_SUM = RowChecksum("first_seq", "last_seq", "at_us", "known_us", "is_merged", "is_proven")
+_SUMS = {"materializations": RUN_SUM, "coverage": COVERAGE_SUM, "segments": SEGMENT_SUM}
 
 
 # Each step is applied once, in this order, in one transaction. A released step never changes: add another one.
@@ -57,6 +66,24 @@ STEPS: tuple[Step, ...] = (
             is_merged BIGINT NOT NULL, is_proven BIGINT NOT NULL, PRIMARY KEY (partition, first_seq))""",
         # Objects that no segment has any more, and the readers that may still use them.
         "CREATE TABLE removed_objects (object TEXT PRIMARY KEY, readers TEXT NOT NULL)",
+    ),
+    (
+        # Checksums of the rows on which the known times of values depend, and how many partitions a run covers.
+        "ALTER TABLE materializations ADD COLUMN covered BIGINT NOT NULL DEFAULT 0",
+        """UPDATE materializations SET covered = counted.n
+            FROM (SELECT run_id AS id, count(*) AS n FROM coverage GROUP BY run_id) AS counted
+            WHERE run_id = counted.id""",
+        *(
+            statement
+            for table, checksum in _SUMS.items()
+            for statement in (
+                f"ALTER TABLE {table} ADD COLUMN checksum BIGINT NOT NULL DEFAULT 0",
+                f"UPDATE {table} SET checksum = {checksum.sql}",
+            )
+        ),
+        "DROP INDEX coverage_by_position",
+        """CREATE INDEX coverage_by_position ON coverage (
+            partition, last_position, first_position, run_id, kind, ended_us, checksum)""",
     ),
 )
 

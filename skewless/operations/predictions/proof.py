@@ -81,10 +81,11 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
     Raises:
         RequestError: the model is not in the plan and has no version.
         PackageError: a package was altered or is missing.
-        StoreError: a log file is corrupt, or the disk failed.
+        StoreError: a log file is corrupt, the ledger of runs was altered, or the disk failed.
     """
     if model is not None:
         check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
+    project.views.ledger.check_all()
     log = PredictionLog(project.state, project.connection, unproven=new)
     report = replay_on_engine(log, views=project.views, store=project.store, engine=project.engine, model=model)
     report.inventory = take_inventory(log, project.state.database, is_whole=not new)

@@ -16,6 +16,7 @@ from skewless.infra.log.runs import Coverage, Kind, RunLedger
 from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.leases import Leases
 from skewless.infra.platform.storage.project_state import open_database
+from skewless.infra.platform.storage.schema import COVERAGE_SUM, RUN_SUM
 from tests.servers.postgres import ON_SQLITE
 from tests.worlds.ledger_runs import KnownRange, MaterializationRun, known_ranges, read_runs, to_list
 
@@ -197,13 +198,15 @@ def names(runs: list[MaterializationRun]) -> set[str]:
 def test_a_long_ledger_answers_by_its_indexes(project_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with project_database.transaction():
         for table, columns in (
-            ("materializations", "n, n, 0, CASE WHEN n % 100 = 0 THEN NULL ELSE n END"),
-            ("coverage", "'batch/view' || (n % 10), n, n * 5, n * 5 + 4, 'live', n"),
+            ("materializations", "n, n, 0, CASE WHEN n % 100 = 0 THEN NULL ELSE n END, 1, 0"),
+            ("coverage", "'batch/view' || (n % 10), n, n * 5, n * 5 + 4, 'live', n, 0"),
         ):
             project_database.execute(
                 "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000) "
                 f"INSERT INTO {table} SELECT {columns} FROM numbers" + " WHERE n % 100 <> 0" * (table == "coverage")
             )
+    for table, checksum in (("materializations", RUN_SUM), ("coverage", COVERAGE_SUM)):
+        project_database.execute(f"UPDATE {table} SET checksum = {checksum.sql}")
     project_database.execute("ANALYZE")
     plans, query = list[str](), project_database.query
     explain = "EXPLAIN QUERY PLAN" if (is_sqlite := "skewless.db" in project_database.name) else "EXPLAIN"

@@ -19,6 +19,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ, SOURCE_POS, event_schema
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.platform.storage.schema import SEGMENT_SUM
 from skewless.infra.reads.online.marker_history import MarkerHistory
 from skewless.infra.reads.online.port import OnlineStore
 from skewless.infra.reads.online.redis_store import BlockingReader, RedisWriter
@@ -299,7 +300,8 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    world.state.database.execute("UPDATE segments SET known_us = NULL")
+    no_ends = f"known_us = NULL, checksum = {SEGMENT_SUM.changed({'known_us': 'NULL'})}"
+    world.state.database.execute(f"UPDATE segments SET {no_ends}")
     broker.recreate()
     look(worker)
     assert all(PartitionLog(world.state, name).has_all_ends() for name in world.logged())

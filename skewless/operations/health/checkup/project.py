@@ -18,6 +18,7 @@ from skewless.contract.settings import SHARED_SETTINGS, Settings
 from skewless.infra.definitions.plans.applied_plan import AppliedPlan, read_applied
 from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
 from skewless.infra.log.holes import check_holes
+from skewless.infra.log.runs import RunLedger
 from skewless.infra.log.spool import CORRUPT
 from skewless.infra.log.stream_losses import StreamLosses
 from skewless.infra.platform.host.processes import Process, read_processes
@@ -210,11 +211,21 @@ def check_logs(state: ProjectState) -> list[CheckFinding]:
         return [from_error("files of logs", error)]
     kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in LOG_FOLDERS}
     findings = [_judge(state, folder, names) for folder, names in kinds.items() if names]
+    findings += _judge_runs(state) if partitions else []
     corrupt = sorted((state / "spool").glob(f"*/*{CORRUPT}"))
     if corrupt:
         detail = f"{count_text(len(corrupt), 'file')} cannot be read and is not in the log, such as {corrupt[0]}"
         findings.append(doubt("spooled files", detail, "restore or delete them"))
     return findings
+
+
+def _judge_runs(state: ProjectState) -> list[CheckFinding]:
+    ledger = RunLedger(state.database)
+    try:
+        ledger.check_all()
+    except StoreError as error:
+        return [from_error("ledger of runs", error)]
+    return [good("ledger of runs", f"{count_text(ledger.last_run(), 'run')}, unchanged")]
 
 
 def check_package_objects(state: ProjectState) -> list[CheckFinding]:
