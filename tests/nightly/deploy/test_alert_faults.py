@@ -18,10 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from skewless.infra.ingest.streams.redis_link import RedisSender
+from skewless.infra.platform.storage.schema import SEGMENT_SUM
 from skewless.infra.records.predictions.segments import open_prediction_log
 from skewless.project import Project
 from tests.deploy.test_rules import RULES
@@ -31,6 +34,7 @@ from tests.servers.prediction import MAIN, ROOT, PredictionServer
 from tests.servers.programs import program
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit
+from tests.worlds.planted import record_content
 from tests.worlds.ports import free_ports
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import trained_repo, write_facts
@@ -203,7 +207,8 @@ def answers(watched: AlertWatch) -> bool:
 def model_is_altered(watched: AlertWatch) -> Iterator[None]:
     """Alter a byte of the newest version of a model."""
     done("train", "late", "--repo", watched.repo)
-    path = max((watched.repo / ".skewless/models/late").rglob("model.txt"), key=lambda path: path.parent.name)
+    files = [path for path in (watched.repo / ".skewless").rglob("*") if path.is_file() and "late" in path.parts]
+    path = max((path for path in files if path.name == "model.txt"), key=lambda path: path.parent.name)
     kept = path.read_bytes()
     path.write_bytes(kept[:-9] + b"x" + kept[-8:])
     try:
@@ -214,8 +219,8 @@ def model_is_altered(watched: AlertWatch) -> Iterator[None]:
 
 @contextmanager
 def online_row_is_altered(watched: AlertWatch) -> Iterator[None]:
-    """Delete a row of the view of facts."""
-    keys = [key for key in watched.node.ask("KEYS", "sk:*") if b"facts" in key or b"r:" in key]
+    """Delete the rows and states of all carriers."""
+    keys = [key for key in watched.node.ask("KEYS", "sk:*") if b"{carrier|" in key]
     assert keys
     for key in keys:
         watched.node.ask("DEL", key)
@@ -227,15 +232,22 @@ def online_row_is_altered(watched: AlertWatch) -> Iterator[None]:
 
 @contextmanager
 def log_is_altered(watched: AlertWatch) -> Iterator[None]:
-    """Flip a bit in the oldest file of the prediction log."""
+    """Alter what was logged in the oldest file of the prediction log, as if no replay had proven it."""
     with Project(watched.repo) as project:
-        path = Path(open_prediction_log(project.state).files()[0])
-    kept = path.read_bytes()
-    path.write_bytes(bytes([*kept[:200], kept[200] ^ 1, *kept[201:]]))
-    try:
-        yield
-    finally:
-        path.write_bytes(kept)
+        path = Path(eventually(open_prediction_log(project.state).files)[0])
+        kept, rows = path.read_bytes(), pq.read_table(path)
+        place = rows.column_names.index("read_end")
+        pq.write_table(
+            rows.set_column(place, "read_end", pc.add(rows["read_end"], 1).cast(rows["read_end"].type)), path
+        )
+        record_content(path, state=project.state)
+        unproven = f"is_proven = 0, checksum = {SEGMENT_SUM.changed({'is_proven': '0'})}"
+        project.state.database.execute(f"UPDATE segments SET {unproven} WHERE object LIKE ?", f"%{path.name}")
+        try:
+            yield
+        finally:
+            path.write_bytes(kept)
+            record_content(path, state=project.state)
 
 
 @contextmanager
