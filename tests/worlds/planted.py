@@ -63,9 +63,15 @@ def rewrite(path: Path, rows: pa.Table) -> None:
     record_content(path, rows=rows.num_rows)
 
 
-def record_content(path: Path, *, rows: int | None = None) -> None:
-    """Record the content that a log file has now, so that the catalog cannot tell that it was altered."""
-    state = ProjectState(next(folder for folder in path.parents if (folder / DATABASE_FILE).exists()))
+def record_content(path: Path, *, rows: int | None = None, state: ProjectState | None = None) -> None:
+    """Record the content that a log file has now, so that the catalog cannot tell that it was altered.
+
+    Args:
+        path: of the file.
+        rows: number of its rows, if it has changed.
+        state: of the project; None: its database is in its folder.
+    """
+    state = state or ProjectState(next(folder for folder in path.parents if (folder / DATABASE_FILE).exists()))
     stored = FolderStorage(state.folder).describe(str(path.relative_to(state.folder)))
     query = "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?"
     state.database.execute(query, stored.size, stored.stamp, stored.digest, stored.name)

@@ -275,6 +275,8 @@ class Worker:
             for messages in stream.poll(self._max_rows - waiting, 0.0 if waiting else _LINGER_S):
                 if messages.partition in self._partition_workers:
                     self._partition_workers[messages.partition].add_messages(messages)
+            # At once: while a store hangs, the rest of this step takes half a minute.
+            self.counts.trouble = self.counts.trouble or stream.trouble
             for partition, late_s in stream.find_drained().items():
                 if partition in self._partition_workers:
                     self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
