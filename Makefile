@@ -185,7 +185,7 @@ lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build -o requirements.txt
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
-	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra json-schema --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
+	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
 	$(COMPILE) tools/uv.in -o tools/uv.txt
 	$(COMPILE) tests/nightly/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/nightly/clients/requirements.txt
