@@ -29,7 +29,7 @@ _UNUSED = (
     "**/*.pxi",
     "**/*.h",
     "**/*.a",
-    "confluent_kafka/schema_registry",
+    "confluent_kafka/schema_registry/rules",
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/*flight*",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _BY_ID = re.compile(r"/schemas/ids/(\d+)")
 _LATEST = re.compile(r"/subjects/([^/]+)/versions/(latest|\d+)")
@@ -22,7 +22,7 @@ _VERSIONS = re.compile(r"/subjects/([^/]+)/versions")
 class Registry:
     """The schemas, and what the server was asked; ``refused``: a subject that accepts no schema.
 
-    ``replies`` has replies in place of the protocol's, by path: a status and bytes.
+    ``replies`` has replies in place of the protocol's, by path: a status and bytes; ``headers``: more of each reply.
     """
 
     user: str | None = None
@@ -31,6 +31,7 @@ class Registry:
     subjects: dict[str, list[int]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     replies: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
     def add(self, subject: str, kind: str, text: str, references: list[dict[str, Any]] | None = None) -> int:
@@ -46,7 +47,7 @@ class Registry:
 
     def reply(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
         """Return status and body of the reply to a request."""
-        path, query = urlsplit(target).path, urlsplit(target).query
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         if path in self.replies:
             return self.replies[path]
         if method == "POST" and (match := _VERSIONS.fullmatch(path)):
@@ -68,12 +69,12 @@ class Registry:
         number = self.add(subject, schema.get("schemaType", "AVRO"), schema["schema"], schema.get("references"))
         return 200, json.dumps({"id": number}).encode()
 
-    def _describe(self, number: int, query: str) -> dict[str, Any]:
+    def _describe(self, number: int, query: dict[str, list[str]]) -> dict[str, Any]:
         schema = self.schemas[number - 1]
         kind, references = schema["schemaType"], schema["references"]
         # Avro is the default, and its name is omitted; so are empty references.
         facts = {"schema": schema["schema"]} | ({} if kind == "AVRO" else {"schemaType": kind})
-        if kind == "PROTOBUF" and query != "format=serialized":
+        if kind == "PROTOBUF" and query.get("format") != ["serialized"]:
             facts["schema"] = 'syntax = "proto3"; // a text that the client does not read'
         return facts | ({"references": references} if references else {})
 
@@ -88,7 +89,7 @@ def schema_registry(user: str | None = None) -> Iterator[Registry]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            registry.requests.append(f"{self.command} {self.path}")
+            registry.requests.append(f"{self.command} {urlsplit(self.path).path}")
             expected = None if user is None else f"Basic {b64encode(user.encode()).decode()}"
             if expected is not None and self.headers.get("Authorization") != expected:
                 status, reply = 401, b'{"error_code": 401, "message": "Unauthorized"}'
@@ -97,6 +98,8 @@ def schema_registry(user: str | None = None) -> Iterator[Registry]:
             self.send_response(status)
             self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
             self.send_header("Content-Length", str(len(reply)))
+            for name, value in registry.headers.items():
+                self.send_header(name, value)
             if status in {301, 307}:
                 self.send_header("Location", "/schemas/ids/1")
             self.end_headers()

@@ -63,7 +63,8 @@ def test_types_of_other_subjects_are_resolved(schemas: Registry) -> None:
         ("AVRO", [refer("world.Shop", "ring")], "has references that lead back to themselves"),
         ("AVRO", [refer("world.Shop", "shop"), refer("world.Shop", "other")], "references two schemas by one name"),
         ("AVRO", [{"name": "world.Shop", "subject": "shop"}], "has a reference without name, subject and version"),
-        ("JSON", [], "schema 4 is neither Avro nor Protobuf, and the source declares avro"),
+        ("JSON", [], "schema 4 is JSON, and the source declares avro"),
+        ("XML", [], "schema 4 is of an unknown kind, and the source declares avro"),
     ],
 )
 def test_a_schema_that_cannot_be_resolved_stops_no_other_event(

@@ -44,8 +44,9 @@ def test_a_refused_registration_says_why(schemas: Registry) -> None:
     [
         (500, b"{}", "answered with status 500"),
         (307, b"", "answered with status 307"),
-        (200, b"[", "answered with status 200"),
-        (200, b'{"schema": 1}', "answered with a schema that is neither Avro nor Protobuf"),
+        (200, b"[", "answered with something that is not a schema"),
+        (200, b"[1]", "answered with something that is not a schema"),
+        (200, b'{"schema": 1}', "answered with something that is not a schema"),
         (200, b" " * 2_000_000, "answered with more than 1048576 bytes"),
     ],
 )
@@ -59,6 +60,21 @@ def test_a_wrong_reply_is_an_error_and_is_not_remembered(
         client.schema(1)
     schemas.replies.clear()
     assert client.schema(1) is not None
+
+
+def test_a_compressed_reply_is_refused(schemas: Registry) -> None:
+    schemas.add("a", "AVRO", '"int"')
+    schemas.headers["Content-Encoding"] = "gzip"
+    with pytest.raises(StoreError, match="answered with a compressed reply"):
+        SchemaRegistry(schemas.url).schema(1)
+
+
+def test_a_registry_is_asked_without_the_proxy_of_the_environment(
+    schemas: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schemas.add("a", "AVRO", '"int"')
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert SchemaRegistry(schemas.url).schema(1) is not None
 
 
 def test_references_that_never_end_are_an_error(schemas: Registry) -> None:

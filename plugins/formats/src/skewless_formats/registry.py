@@ -1,7 +1,7 @@
-"""The client of a schema registry: the documented REST protocol of Confluent's, which others serve, too.
+"""Reads and registers schemas with confluent-kafka's client of a schema registry, in bounded time and memory.
 
-A schema never changes under its id, so schemas are remembered by id. Protobuf schemas are exchanged as serialized
-descriptors (``format=serialized``), because no parser of ``.proto`` texts is needed then.
+A schema never changes under its id, so a reader of events keeps what it has compiled. Protobuf schemas are exchanged as
+serialized descriptors (``format=serialized``, which says nothing for others), so that no ``.proto`` text is parsed.
 https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 
@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
-import time
-from base64 import b64encode
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
-import orjson
+import httpx2
+from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema, SchemaReference
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.loopback import is_loopback
@@ -26,12 +24,12 @@ from skewless.contract.settings import Settings
 from skewless.infra.platform.formats.frame import PayloadError
 
 SchemaKind = Literal["AVRO", "PROTOBUF"]
-_CONTENT = "application/vnd.schemaregistry.v1+json"
+_KINDS = frozenset({"AVRO", "JSON", "PROTOBUF"})
 _MAX_BYTES = 1_048_576  # of a reply; larger schemas are not usable
 _TIMEOUT_S = 10.0  # of one request with its reply
-_MOST_SCHEMAS, _MOST_REFERENCES, _MOST_DEPTH = 1_000, 100, 8
-_MISSING_S = 10.0  # at least between two requests for one missing schema, however many messages name it
-_OK, _NOT_FOUND, _INVALID = 200, 404, frozenset({409, 422})
+_MOST_REFERENCES, _MOST_DEPTH = 100, 8
+_NOT_FOUND, _INVALID = 404, frozenset({409, 422})
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class RegisteredSchema:
 
     Args:
         id: in the registry.
-        kind: its language: ``AVRO``, ``PROTOBUF`` or another one, which cannot be read.
+        kind: its language; only ``AVRO`` and ``PROTOBUF`` can be read.
         text: JSON of an Avro schema; base64 of a serialized FileDescriptorProto.
         references: the schemas that it imports, by the name in the import, with theirs first.
     """
@@ -49,14 +47,6 @@ class RegisteredSchema:
     kind: str
     text: str
     references: tuple[tuple[str, str], ...] = ()
-
-
-class _Reference(NamedTuple):
-    """The name by which a schema uses another one, which is a version of a subject."""
-
-    name: str
-    subject: str
-    version: int
 
 
 class SchemaRegistry:
@@ -72,36 +62,21 @@ class SchemaRegistry:
     """
 
     def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
-        self._url, self._credentials = _parse_url(url)
-        self._timeout_s = timeout_s
-        self._schemas: OrderedDict[int, RegisteredSchema] = OrderedDict()
-        self._missing: dict[int, float] = {}
-        self._lock = threading.Lock()
+        _check_url(url)
+        self._url, self._timeout_s = url, timeout_s
 
     def schema(self, schema_id: int) -> RegisteredSchema | None:
-        """Return a schema by its id, from memory if it was read before; None: the registry does not have it.
+        """Return a schema by its id; None: the registry does not have it.
 
         Raises:
             StoreError: the registry is unavailable, or its reply is wrong.
             PayloadError: its references end nowhere, are too many, or one of them is missing.
         """
-        with self._lock:
-            if schema_id in self._schemas:
-                self._schemas.move_to_end(schema_id)
-                return self._schemas[schema_id]
-            if time.monotonic() - self._missing.get(schema_id, -_MISSING_S) < _MISSING_S:
-                return None
-        schema = asyncio.run(self._read(f"/schemas/ids/{schema_id}", schema_id))
-        with self._lock:
-            if schema is not None:
-                self._schemas[schema_id] = schema
-                while len(self._schemas) > _MOST_SCHEMAS:
-                    self._schemas.popitem(last=False)
-            else:
-                if len(self._missing) >= _MOST_SCHEMAS:
-                    self._missing.clear()
-                self._missing[schema_id] = time.monotonic()
-        return schema
+
+        async def read(client: _Client) -> RegisteredSchema:
+            return await self._follow(client, schema_id, await client.get_schema(schema_id, fmt="serialized"))
+
+        return self._run(read)
 
     def latest(self, subject: str) -> RegisteredSchema | None:
         """Return the latest schema of a subject; None: it has none.
@@ -110,7 +85,12 @@ class SchemaRegistry:
             StoreError: the registry is unavailable, or its reply is wrong.
             PayloadError: its references end nowhere, are too many, or one of them is missing.
         """
-        return asyncio.run(self._read(f"/subjects/{quote(subject, safe='')}/versions/latest", None))
+
+        async def read(client: _Client) -> RegisteredSchema:
+            found = await client.get_latest_version(subject, fmt="serialized")
+            return await self._follow(client, found.schema_id, found.schema)
+
+        return self._run(read)
 
     def register(self, subject: str, kind: SchemaKind, text: str) -> int:
         """Register a schema in a subject, unless it is there already; return its id.
@@ -119,128 +99,151 @@ class SchemaRegistry:
             StoreError: the registry is unavailable.
             DefinitionError: the registry refuses it, for example because the subject's schemas are not compatible.
         """
-        path = f"/subjects/{quote(subject, safe='')}/versions"
-        body = {"schema": text, "schemaType": kind}
-        status, reply = asyncio.run(self._request_alone("POST", path, body))
-        if status in _INVALID:
-            message = str(reply.get("message", ""))[:300] if isinstance(reply, dict) else ""
-            raise DefinitionError(
-                f"subject {subject!r} of the schema registry",
-                f"does not accept the schema of decisions: {message}",
-                fix="use another subject, or correct its compatibility in the registry",
-            )
-        if status != _OK or not isinstance(reply, dict) or not _is_id(reply.get("id")):
-            raise self._error(f"answered with status {status} to a registration")
-        return int(reply["id"])
 
-    async def _read(self, path: str, schema_id: int | None) -> RegisteredSchema | None:
-        async with self._session() as session:
-            reply = await self._get(session, path)
-            if reply is None:
-                return None
-            kind = reply.get("schemaType", "AVRO")
-            if kind == "PROTOBUF":
-                reply = await self._get(session, f"{path}?format=serialized") or {}
-            found: Any = reply.get("id", schema_id)
-            text = reply.get("schema")
-            if not isinstance(text, str) or not _is_id(found):
-                raise self._error("answered with a schema that is neither Avro nor Protobuf")
-            references: dict[_Reference, str | None] = {}
-            # A schema that cannot be read must not let the events of others wait.
-            await self._read_references(session, f"schema {found}", reply.get("references"), references)
-            return RegisteredSchema(
-                id=found,
-                kind=kind if kind in {"AVRO", "PROTOBUF"} else "neither Avro nor Protobuf",
-                text=text,
-                references=tuple((reference.name, text or "") for reference, text in references.items()),
-            )
+        async def register(client: _Client) -> int:
+            try:
+                schema_id = await client.register_schema(subject, Schema(text, kind))
+            except SchemaRegistryError as error:
+                if error.http_status_code not in _INVALID:
+                    raise
+                raise DefinitionError(
+                    f"subject {subject!r} of the schema registry",
+                    f"does not accept the schema of decisions: {str(error.error_message)[:300]}",
+                    fix="use another subject, or correct its compatibility in the registry",
+                ) from None
+            return self._check_id(schema_id)
 
-    async def _read_references(
-        self,
-        session: Any,  # noqa: ANN401 - aiohttp is imported late
-        schema: str,
-        references: object,
-        found: dict[_Reference, str | None],
-    ) -> None:
-        """Add the schemas that a schema references; a schema comes after its own references.
+        registered = self._run(register)
+        if registered is None:
+            raise self._error(f"answered with status {_NOT_FOUND} to a registration")
+        return registered
 
-        Args:
-            schema: the first of all, for errors.
-            found: by reference its schema; None: it is being read.
-        """
-        for reference in _list_references(schema, references):
-            if found.get(reference) is not None:
-                continue
-            if reference in found:
-                raise PayloadError(f"{schema} has references that lead back to themselves")
-            if len(found) >= _MOST_REFERENCES or sum(text is None for text in found.values()) >= _MOST_DEPTH:
-                raise PayloadError(f"{schema} has too many references")
-            if any(reference.name == other.name for other in found):
-                raise PayloadError(f"{schema} references two schemas by one name")
-            path = f"/subjects/{quote(reference.subject, safe='')}/versions/{reference.version}"
-            reply = await self._get(session, path)
-            if reply is not None and reply.get("schemaType") == "PROTOBUF":
-                reply = await self._get(session, f"{path}?format=serialized")
-            if reply is None or not isinstance(reply.get("schema"), str):
-                raise PayloadError(f"{schema} references a schema that the registry does not have")
-            found[reference] = None
-            await self._read_references(session, schema, reply.get("references"), found)
-            del found[reference]  # to come after its own
-            found[reference] = reply["schema"]
+    def _run(self, use: Callable[[_Client], Awaitable[_T]]) -> _T | None:
+        """Return the result of some requests; None: the registry does not have what they ask for."""
 
-    async def _get(self, session: Any, path: str) -> dict[str, Any] | None:  # noqa: ANN401 - as above
-        status, reply = await self._request(session, "GET", path, None)
-        if status == _NOT_FOUND:
-            return None
-        if status != _OK or not isinstance(reply, dict):
-            raise self._error(f"answered with status {status}")
-        return reply
+        async def run() -> _T:
+            async with _Client(self._url, self._timeout_s, self._error) as client:
+                return await use(client)
 
-    async def _request_alone(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, object]:
-        async with self._session() as session:
-            return await self._request(session, method, path, body)
-
-    async def _request(
-        self,
-        session: Any,  # noqa: ANN401 - as above
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-    ) -> tuple[int, object]:
-        import aiohttp  # noqa: PLC0415 - only with a registry
-
-        data = None if body is None else orjson.dumps(body)
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                session.request(method, f"{self._url}{path}", data=data, allow_redirects=False) as reply,
-            ):
-                content = await reply.content.read(_MAX_BYTES + 1)
-                while len(content) <= _MAX_BYTES and (more := await reply.content.read(_MAX_BYTES)):
-                    content += more
+            return asyncio.run(run())
+        except SchemaRegistryError as error:
+            if error.http_status_code == _NOT_FOUND:
+                return None
+            raise self._error(f"answered with status {error.http_status_code}") from None
         except TimeoutError:
             raise self._error(f"did not answer in {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise self._error(f"cannot be reached: {type(error).__name__}") from None
-        if len(content) > _MAX_BYTES:
-            raise self._error(f"answered with more than {_MAX_BYTES} bytes")
-        try:
-            return reply.status, orjson.loads(content)
-        except orjson.JSONDecodeError:
-            return reply.status, None
+        except PayloadError:
+            raise
+        except (ValueError, TypeError, AttributeError):  # of the client, for JSON that is none, or of another form
+            raise self._error("answered with something that is not a schema") from None
 
-    def _session(self) -> Any:  # noqa: ANN401 - as above
-        import aiohttp  # noqa: PLC0415 - as above
+    async def _follow(self, client: _Client, schema_id: object, schema: Schema) -> RegisteredSchema:
+        """Return a schema with those that it references."""
+        found = self._check_id(schema_id)
+        if not isinstance(schema.schema_str, str):
+            raise self._error("answered with something that is not a schema")
+        texts: dict[tuple[str, str, int], str | None] = {}
+        # A schema that cannot be read must not let the events of others wait.
+        await _read_references(client, f"schema {found}", schema, texts)
+        return RegisteredSchema(
+            id=found,
+            kind=schema.schema_type if schema.schema_type in _KINDS else "of an unknown kind",
+            text=schema.schema_str,
+            references=tuple((name, text or "") for (name, _, _), text in texts.items()),
+        )
 
-        # A compressed reply could be much longer than its bytes.
-        headers = {"Accept": _CONTENT, "Content-Type": _CONTENT, "Accept-Encoding": "identity"}
-        tls = ssl.create_default_context() if self._url.startswith("https") else False
-        connector = aiohttp.TCPConnector(ssl=tls, limit=1)
-        return aiohttp.ClientSession(connector=connector, auto_decompress=False, headers=headers | self._credentials)
+    def _check_id(self, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+            raise self._error("answered with something that is not the id of a schema")
+        return value
 
     def _error(self, problem: str) -> StoreError:
         host = urlsplit(self._url).hostname
         return StoreError(f"schema registry at {host!r}", problem, fix="start it, or correct 'schema_registry'")
+
+
+class _Client(AsyncSchemaRegistryClient):
+    """The client for one read or registration: no retries, which a worker makes, no redirects and no proxies.
+
+    The client has no option for these bounds, so its session is another one: a private part, named by
+    ``plugins/formats/tests/test_registry.py``.
+    """
+
+    def __init__(self, url: str, timeout_s: float, refuse: Callable[[str], StoreError]) -> None:
+        super().__init__({"url": url, "max.retries": 0})
+        transport = _BoundedTransport(timeout_s, refuse, verify=ssl.create_default_context())
+        self._rest_client.session = httpx2.AsyncClient(
+            transport=transport, auth=self._rest_client.auth, timeout=None, follow_redirects=False, trust_env=False
+        )
+
+
+class _BoundedTransport(httpx2.AsyncHTTPTransport):
+    """Reads each reply whole, within a time and a number of bytes."""
+
+    def __init__(self, timeout_s: float, refuse: Callable[[str], StoreError], *, verify: ssl.SSLContext) -> None:
+        super().__init__(verify=verify, trust_env=False)
+        self._timeout_s, self._refuse = timeout_s, refuse
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request and return its reply."""
+        # A compressed reply could be much longer than its bytes.
+        request.headers["Accept-Encoding"] = "identity"
+        async with asyncio.timeout(self._timeout_s):
+            reply = await super().handle_async_request(request)
+            try:
+                if reply.headers.get("Content-Encoding", "identity") != "identity":
+                    raise self._refuse("answered with a compressed reply")
+                content = bytearray()
+                async for part in reply.aiter_raw():
+                    content += part
+                    if len(content) > _MAX_BYTES:
+                        raise self._refuse(f"answered with more than {_MAX_BYTES} bytes")
+            finally:
+                await reply.aclose()
+        return httpx2.Response(reply.status_code, headers=reply.headers, content=bytes(content))
+
+
+async def _read_references(
+    client: _Client, schema_name: str, schema: Schema, found: dict[tuple[str, str, int], str | None]
+) -> None:
+    """Add the schemas that a schema references; a schema comes after its own references.
+
+    Args:
+        schema_name: of the first of all, for errors.
+        found: by name, subject and version its text; None: it is being read.
+    """
+    for reference in schema.references or ():
+        name, subject, version = place = _parse_reference(schema_name, reference)
+        if found.get(place) is not None:
+            continue
+        if place in found:
+            raise PayloadError(f"{schema_name} has references that lead back to themselves")
+        if len(found) >= _MOST_REFERENCES or sum(text is None for text in found.values()) >= _MOST_DEPTH:
+            raise PayloadError(f"{schema_name} has too many references")
+        if any(name == other for other, _, _ in found):
+            raise PayloadError(f"{schema_name} references two schemas by one name")
+        try:
+            inner = (await client.get_version(subject, version, fmt="serialized")).schema
+        except SchemaRegistryError as error:
+            if error.http_status_code != _NOT_FOUND:
+                raise
+            raise PayloadError(f"{schema_name} references a schema that the registry does not have") from None
+        if not isinstance(inner.schema_str, str):
+            raise PayloadError(f"{schema_name} references a schema that the registry does not have")
+        found[place] = None
+        await _read_references(client, schema_name, inner, found)
+        del found[place]  # to come after its own
+        found[place] = inner.schema_str
+
+
+def _parse_reference(schema_name: str, reference: SchemaReference) -> tuple[str, str, int]:
+    match reference.name, reference.subject, reference.version:
+        case str(name), str(subject), int(version):
+            return name, subject, version
+    raise PayloadError(f"{schema_name} has a reference without name, subject and version")
 
 
 def open_registry(settings: Settings, thing: str, message_format: str) -> SchemaRegistry:
@@ -258,37 +261,17 @@ def open_registry(settings: Settings, thing: str, message_format: str) -> Schema
     return SchemaRegistry(settings.schema_registry)
 
 
-def _parse_url(url: str) -> tuple[str, dict[str, str]]:
-    """Return a URL without user and password, and the headers with these; the URL is never quoted in an error."""
+def _check_url(url: str) -> None:
+    """Raise DefinitionError unless a URL is https, or http to this machine; it is never quoted: it has a password."""
     thing, fix = "setting 'schema_registry'", "write it as https://USER:PASSWORD@host, or http:// for this machine"
     try:
         parts = urlsplit(url)
-        port, host = parts.port, parts.hostname or ""
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
         raise DefinitionError(thing, "is not a URL", fix=fix) from None
-    if not host or parts.scheme not in {"http", "https"} or parts.query or parts.fragment:
+    # The client takes several URLs, separated by commas.
+    is_one = parts.scheme in {"http", "https"} and not parts.query and not parts.fragment and "," not in url
+    if not host or not is_one:
         raise DefinitionError(thing, "is not an http or https URL", fix=fix)
     if parts.scheme == "http" and not is_loopback(host):
         raise DefinitionError(thing, "has no TLS and is another machine", value=host, fix=fix)
-    address = f"[{host}]" if ":" in host else host
-    place = address if port is None else f"{address}:{port}"
-    bare = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
-    if parts.username is None:
-        return bare, {}
-    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return bare, {"Authorization": f"Basic {b64encode(user.encode()).decode()}"}
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
-
-
-def _list_references(schema: str, references: object) -> list[_Reference]:
-    listed = []
-    for item in references if isinstance(references, list) else ():
-        match item:
-            case {"name": str(name), "subject": str(subject), "version": int(version)}:
-                listed.append(_Reference(name, subject, version))
-            case _:
-                raise PayloadError(f"{schema} has a reference without name, subject and version")
-    return listed
