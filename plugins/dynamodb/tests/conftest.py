@@ -1,0 +1,52 @@
+"""A table of a DynamoDB that is moto's, empty before each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from boto3.session import Session
+
+from tests.contract.store import StorePlace
+from tests.servers.aws import REGION, AwsServer, running_aws
+
+pytest.register_assert_rewrite("tests.contract.test_online", "tests.contract.test_stores", "tests.contract.test_tiles")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
+    with running_aws(tmp_path_factory.mktemp("aws")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(aws: AwsServer) -> Any:  # noqa: ANN401 - boto3's clients are untyped
+    aws.fail()
+    return Session().client("dynamodb", region_name=REGION, endpoint_url=aws.endpoint)
+
+
+def make_table(client: Any, name: str) -> None:  # noqa: ANN401
+    client.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "B"}],
+        KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+@pytest.fixture
+def online_place(aws: AwsServer, client: Any) -> Iterator[StorePlace]:  # noqa: ANN401
+    """An empty store."""
+    name = f"features-{next(_numbers)}"
+    make_table(client, name)
+
+    def lose() -> None:
+        client.delete_table(TableName=name)
+        make_table(client, name)
+
+    url = f"dynamodb://{REGION}/{name}?endpoint="
+    yield StorePlace(kind="dynamodb", url=url + aws.endpoint, lose=lose, away=url + "http://127.0.0.1:1")
+    client.delete_table(TableName=name)
