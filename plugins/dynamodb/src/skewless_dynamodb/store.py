@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +22,13 @@ from skewless_dynamodb.table import (
     Item,
     marker_key,
     marker_of,
-    pauses_s,
     value_key,
-    value_of,
 )
 
 _WRITE_S = 10.0
 _LIFE = b"life"  # the key of an item that a table has until it is emptied or replaced
 _CONDITION, _VALUES = "ConditionExpression", "ExpressionAttributeValues"
+Action: TypeAlias = tuple[str, dict[str, Any]]
 _CHANGED = "ConditionalCheckFailed"
 
 
@@ -84,8 +82,9 @@ class DynamoStore:
         was emptied before the write is noticed by its marker or by the state.
         """
         keys, updates, letters = _each(keys), _each(updates), np.zeros(len(keys), dtype=np.uint8)
-        pauses = pauses_s()
+        attempts = self._table.attempts()
         while not letters.all():
+            next(attempts)
             places = np.flatnonzero(letters == 0).tolist()
             states = dict(zip(places, self.get([keys[place] for place in places]), strict=True))
             self._check_minimum(self._read_marks([marker[0]]), dict([marker]))
@@ -95,10 +94,7 @@ class DynamoStore:
                 is_done = state is None or self._write_value(keys[place], states[place], state)
                 return letter if is_done else 0
 
-            results = self._table.each(append, places)
-            letters[places] = results
-            if not any(results):
-                self._wait(pauses)
+            letters[places] = self._table.each(append, places)
         return letters
 
     def marker(self, name: str) -> int | None:
@@ -177,7 +173,7 @@ class DynamoStore:
             return not new or self._table.write(_item(key, new), NO_ITEM)
         if new:
             return self._table.write(_item(key, new), "v = :v", {":v": {"B": old}})
-        return self._table.remove(value_key(key), " AND v = :v", {":v": {"B": old}})
+        return self._table.remove(value_key(key), "v = :v", {":v": {"B": old}})
 
     def _read_marks(self, names: Sequence[str]) -> dict[str, Marker | None]:
         items = self._table.items([marker_key(name) for name in names])
@@ -197,8 +193,7 @@ class DynamoStore:
         names = list(marks)
         for start in range(0, len(names), ITEMS_PER_CALL - 1):
             some = names[start : start + ITEMS_PER_CALL - 1]
-            pauses = pauses_s()
-            while True:
+            for _ in self._table.attempts():
                 old = self._read_marks(list({*some, *expected}))
                 self._check_minimum(old, expected)
                 puts = [_marker_put(name, old[name], change(old[name], marks[name])) for name in some]
@@ -207,7 +202,6 @@ class DynamoStore:
                     break
                 if checks and causes[0] == _CHANGED:
                     raise self._lost_error()
-                self._wait(pauses)
 
     def _check_minimum(self, marks: Mapping[str, Marker | None], expected: Mapping[str, int | None]) -> None:
         for name, minimum in expected.items():
@@ -220,19 +214,12 @@ class DynamoStore:
 
     def _delete_unless(self, mark: bytes, keys: Sequence[bytes]) -> int:
         """Delete items unless their marker exists: a run writes them again, and its rows stay (SEMANTICS 4.5)."""
-        actions = [_check(mark, NO_ITEM, None), *({"Delete": {"Key": {"k": {"B": key}}}} for key in keys)]
-        pauses = pauses_s()
-        while causes := self._table.transact(actions):
-            if causes[0] == _CHANGED:
-                return 0
-            self._wait(pauses)
-        return len(keys)
-
-    def _wait(self, pauses: Any) -> None:  # noqa: ANN401
-        pause_s = next(pauses, None)
-        if pause_s is None:
-            raise self._table.busy_error()
-        time.sleep(pause_s)
+        actions = [_check(mark, NO_ITEM), *(("Delete", {"Key": {"k": {"B": key}}}) for key in keys)]
+        for _ in self._table.attempts():
+            causes = self._table.transact(actions)
+            if not causes or causes[0] == _CHANGED:
+                return 0 if causes else len(keys)
+        raise AssertionError  # attempts end with an error
 
     def _lost_error(self) -> StoreError:
         return self._table.failure(
@@ -251,17 +238,18 @@ def _rank(row: bytes) -> str:
     return row[:RANK_BYTES].hex()
 
 
-def _check(key: bytes, condition: str, values: Item | None) -> Item:
-    body = {"Key": {"k": {"B": key}}, _CONDITION: condition}
-    return {"ConditionCheck": body | ({_VALUES: values} if values else {})}
+def _check(key: bytes, condition: str, values: Item | None = None) -> Action:
+    """Return the part of a transaction that changes nothing, and prevents it unless a condition holds."""
+    values_of = {_VALUES: values} if values else {}
+    return "ConditionCheck", {"Key": {"k": {"B": key}}, _CONDITION: condition, **values_of}
 
 
-def _marker_put(name: str, old: Marker | None, new: Marker) -> Item:
+def _marker_put(name: str, old: Marker | None, new: Marker) -> Action:
     """Return the write of a marker that nobody has changed since it was read."""
     body: dict[str, Any] = {"Item": {"k": {"B": marker_key(name)}, **_numbers("p", "w", new)}}
     if old is None:
-        return {"Put": body | {_CONDITION: NO_ITEM}}
-    return {"Put": body | {_CONDITION: "p = :p AND w = :w", _VALUES: _numbers(":p", ":w", old)}}
+        return "Put", body | {_CONDITION: NO_ITEM}
+    return "Put", body | {_CONDITION: "p = :p AND w = :w", _VALUES: _numbers(":p", ":w", old)}
 
 
 def _numbers(position: str, watermark: str, mark: Marker) -> Item:

@@ -1,4 +1,4 @@
-"""The reading sides of an online store in a DynamoDB table."""
+"""The reading sides of a store whose client blocks: calls of the prediction server run in threads."""
 
 from __future__ import annotations
 
@@ -7,28 +7,44 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.reads.online.port import Binaries, OnConnect, ReadCallback, RowsAndMarkers, settle
-from skewless_dynamodb.table import EXPIRY, ITEMS_PER_CALL, DynamoTable, value_key
-
-_READ_S = 10.0
-_CALLS = 16
 
 
-class DynamoBlockingReader:
-    """Implements ``BlockingOnlineReader``."""
+class BlockingClient(Protocol):
+    """The client of a store; several threads may use it at once."""
 
-    def __init__(self, url: str) -> None:
-        self._table = DynamoTable(url, _READ_S)
+    def read(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
+        """Return the row of each key and the marker of each name, as of one moment."""
+        ...
+
+    def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Set each key, to expire after ``seconds``."""
+        ...
+
+    def failure(self, problem: str, fix: str) -> StoreError:
+        """Return an error of this store."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class ThreadedBlockingReader:
+    """Implements ``BlockingOnlineReader``: a connection begins with the first read, or the first after an error."""
+
+    def __init__(self, client: BlockingClient) -> None:
+        self._client = client
         self._work: list[Callable[[], None]] = []
         self._is_connected = False
 
     def on_connect(self, work: Callable[[], None]) -> None:
-        """Register a callback, which runs before the first read, and before the first read after an error."""
+        """Register a callback for each connection; it runs before anything is read over it."""
         self._work.append(work)
 
     def get(self, keys: Binaries) -> list[bytes | None]:
@@ -40,18 +56,20 @@ class DynamoBlockingReader:
         if not self._is_connected:
             for work in self._work:
                 work()
-        self._is_connected = False
-        found = self._table.read(keys, names)
-        self._is_connected = True
-        return found
+            self._is_connected = True
+        try:
+            return self._client.read(list(keys), names)
+        except StoreError:
+            self._is_connected = False
+            raise
 
     def close(self) -> None:
         """Close the connections."""
-        self._table.close()
+        self._client.close()
 
 
 class _Read(NamedTuple):
-    """A read that waits for its turn until ``deadline``, in seconds of ``time.monotonic``."""
+    """A read that may wait until ``deadline``, in seconds of ``time.monotonic``."""
 
     keys: list[bytes]
     names: list[str]
@@ -59,27 +77,30 @@ class _Read(NamedTuple):
     deadline: float
 
 
-class DynamoReader:
-    """Implements ``OnlineReader``: calls run in threads, and reads that wait for one share the next call.
+class ThreadedReader:
+    """Implements ``OnlineReader``: reads that wait for a thread share a call.
 
     Args:
-        url: ``dynamodb://REGION/TABLE``.
+        client: of the store.
         timeout_s: the timeout of a read in seconds.
         on_connect: awaited before the first read, and before the first read after an error.
+        calls: the greatest number of calls at once.
+        size: the greatest number of keys and names of the reads that share a call.
     """
 
-    def __init__(self, url: str, timeout_s: float = 2.0, on_connect: OnConnect | None = None) -> None:
-        self._table = DynamoTable(url, timeout_s)
-        self._timeout_s = timeout_s
-        self._on_connect = on_connect
-        self._is_connected = on_connect is None
+    def __init__(
+        self, client: BlockingClient, timeout_s: float, on_connect: OnConnect | None, *, calls: int, size: int
+    ) -> None:
+        self._client, self._timeout_s, self._on_connect = client, timeout_s, on_connect
+        self._calls, self._size = calls, size
+        self._is_connected = False
         self._connecting = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(_CALLS, thread_name_prefix="dynamodb-read")
+        self._threads = ThreadPoolExecutor(calls, thread_name_prefix="online-reads")
         self._waiting: list[_Read] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
-        """Read rows and markers of one moment, then call ``done`` with them."""
+        """Read rows and markers as of one moment, then call ``done`` with them."""
         if not len(keys) and not names:
             done(([], []))
             return
@@ -101,20 +122,18 @@ class DynamoReader:
 
     async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
         """Set each key, to expire after ``seconds``."""
-        expiry = {EXPIRY: {"N": str(int(time.time()) + seconds)}}
-        items = [{"k": {"B": value_key(key)}, "v": {"B": b"1"}, **expiry} for key in keys]
         await self._connect()
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._table.each, self._table.write, items)
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._client.hold, list(keys), seconds)
 
     async def close(self) -> None:
         """Wait for the reads in progress, and close the connections."""
         while self._tasks:
             await asyncio.gather(*self._tasks)
-        self._threads.submit(self._table.close)
+        self._threads.submit(self._client.close)
         await asyncio.to_thread(self._threads.shutdown)
 
     def _start_calls(self) -> None:
-        while self._waiting and len(self._tasks) < _CALLS:
+        while self._waiting and len(self._tasks) < self._calls:
             task = asyncio.get_running_loop().create_task(self._answer(self._take_reads()))
             self._tasks.add(task)
             task.add_done_callback(self._end_call)
@@ -128,7 +147,7 @@ class DynamoReader:
         size = count = 0
         for read in self._waiting:
             size += len(read.keys) + len(read.names)
-            if count and size > ITEMS_PER_CALL:
+            if count and size > self._size:
                 break
             count += 1
         reads, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -141,12 +160,11 @@ class DynamoReader:
         try:
             async with asyncio.timeout(reads[0].deadline - time.monotonic()):
                 await self._connect()
-                rows, marks = await loop.run_in_executor(self._threads, self._table.read, keys, names)
+                rows, marks = await loop.run_in_executor(self._threads, self._client.read, keys, names)
         except (SkewlessError, TimeoutError) as error:
-            self._is_connected = self._on_connect is None
-            late = self._table.failure(
-                f"did not answer within {self._timeout_s:g} s", "check the network, or run again"
-            )
+            self._is_connected = False
+            problem = f"did not answer within {self._timeout_s:g} s"
+            late = self._client.failure(problem, "check the network, or run again")
             for read in reads:
                 read.done(error if isinstance(error, StoreError) else late)
             return
@@ -159,4 +177,4 @@ class DynamoReader:
         async with self._connecting:
             if self._on_connect is not None and not self._is_connected:
                 await self._on_connect()
-                self._is_connected = True
+            self._is_connected = True
