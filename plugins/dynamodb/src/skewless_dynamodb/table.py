@@ -33,7 +33,7 @@ _BUSY_S = 10.0
 _THROTTLED = {"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"}
 _RETRIED = {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _DENIED = {"AccessDeniedException", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSignatureException"}
-_DENIED |= {"MissingAuthenticationTokenException", "UnrecognizedClientException"}
+_DENIED |= {"403", "MissingAuthenticationTokenException", "UnrecognizedClientException"}
 _CREATE = (
     "aws dynamodb create-table --region {region} --table-name {table} --billing-mode PAY_PER_REQUEST"
     " --attribute-definitions AttributeName=k,AttributeType=B --key-schema AttributeName=k,KeyType=HASH"
