@@ -38,7 +38,8 @@ class FaultyApplication:
         self._counts[action] = self._counts.get(action, 0) + 1
         fault = self._next_fault(action)
         if fault is None:
-            return self._moto(environ, start_response)
+            answer: Iterable[bytes] = self._moto(environ, start_response)
+            return answer
         if fault["code"] == "lost reply":
             list(self._moto(environ, lambda *_: None))
             return _reply(start_response, "500 Internal Server Error", {"__type": "InternalServerError"})

@@ -1,4 +1,4 @@
-"""What ``OnlineStore.append`` does with a state, for stores that run no program of ours."""
+"""The merge of an update into a state, for stores that cannot run it themselves."""
 
 from __future__ import annotations
 

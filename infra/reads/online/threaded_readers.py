@@ -19,7 +19,7 @@ class BlockingClient(Protocol):
     """The client of a store; several threads may use it at once."""
 
     def read(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
-        """Return the row of each key and the marker of each name, as of one moment."""
+        """Return the row of each key and the marker of each name, as of one point in time."""
         ...
 
     def hold(self, keys: Sequence[bytes], seconds: int) -> None:
@@ -52,7 +52,7 @@ class ThreadedBlockingReader:
         return self.get_with_markers(keys.to_pylist() if isinstance(keys, pa.Array) else keys, [])[0]
 
     def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
-        """Return the row of each key and the marker of each name, in order, as of one moment."""
+        """Return the row of each key and the marker of each name, in order, as of one point in time."""
         if not self._is_connected:
             for work in self._work:
                 work()
@@ -100,7 +100,7 @@ class ThreadedReader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
-        """Read rows and markers as of one moment, then call ``done`` with them."""
+        """Read rows and markers as of one point in time, then call ``done`` with them."""
         if not len(keys) and not names:
             done(([], []))
             return
@@ -115,7 +115,7 @@ class ThreadedReader:
         return (await self.get_with_markers(keys, ()))[0]
 
     async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
-        """Return the row of each key and the marker of each name, in order, as of one moment."""
+        """Return the row of each key and the marker of each name, in order, as of one point in time."""
         reply: asyncio.Future[RowsAndMarkers] = asyncio.get_running_loop().create_future()
         self.start_read(keys, names, partial(settle, reply))
         return await reply

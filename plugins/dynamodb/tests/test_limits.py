@@ -109,7 +109,7 @@ def test_a_caller_without_credentials_or_with_wrong_ones_is_told(
     with running_aws(tmp_path_factory.mktemp("checked")) as server:
         url = f"dynamodb://{REGION}/features?endpoint={server.endpoint}"
         server.check_callers(0)
-        with pytest.raises(StoreError, match=r"refuses this caller: 403: .*InvalidClientTokenId"):
+        with pytest.raises(StoreError, match=r"(?s)refuses this caller: 403: .*InvalidClientTokenId"):
             open_online_store(url)
         for code in ("AccessDeniedException", "UnrecognizedClientException"):
             server.fail(fault("DescribeTable", code, 1))

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from skewless.infra.reads.online.port import OnlineReader
 from tests.contract.store import StorePlace
 from tests.nightly.contract import test_readers
 from tests.nightly.contract.test_readers import blocking, filled_store
+from tests.worlds.waiting import until
 
 __all__ = ["blocking", "filled_store"]
 # Calls run at once, so callbacks come in any order.
@@ -28,10 +30,10 @@ def loop() -> Callable[[], asyncio.AbstractEventLoop]:
 def test_a_callback_is_told_once_in_any_order(filled_store: StorePlace) -> None:
     told: list[object] = []
 
-    async def conversation(reader: test_readers.OnlineReader) -> None:
+    async def conversation(reader: OnlineReader) -> None:
         for key in test_readers.KEYS[:20]:
             reader.start_read([key], ["m"], told.append)
-        await asyncio.to_thread(test_readers.until, lambda: len(told) >= 20)
+        await asyncio.to_thread(until, lambda: len(told) >= 20)
 
     test_readers.converse(filled_store.url, conversation)
     mark = test_readers.MARKS["m"]

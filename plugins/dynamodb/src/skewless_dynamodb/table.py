@@ -21,7 +21,8 @@ from skewless.infra.reads.online.port import LOST, Marker, RowsAndMarkers
 
 Item: TypeAlias = Mapping[str, Any]
 Items: TypeAlias = dict[bytes, Item]
-_Input, _Output = TypeVar("_Input"), TypeVar("_Output")
+_Input = TypeVar("_Input")
+_Output = TypeVar("_Output")
 
 ITEMS_PER_CALL = 100
 ITEM_BYTES = 400 * 1024
