@@ -23,13 +23,13 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
 
 
 @pytest.fixture
-def client(aws: AwsServer) -> Any:  # noqa: ANN401 - boto3's clients are untyped
+def dynamodb_client(aws: AwsServer) -> Any:  # noqa: ANN401 - boto3's clients are untyped
     aws.fail()
     return Session().client("dynamodb", region_name=REGION, endpoint_url=aws.endpoint)
 
 
-def make_table(client: Any, name: str) -> None:  # noqa: ANN401
-    client.create_table(
+def make_table(dynamodb_client: Any, name: str) -> None:  # noqa: ANN401
+    dynamodb_client.create_table(
         TableName=name,
         AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "B"}],
         KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
@@ -38,15 +38,15 @@ def make_table(client: Any, name: str) -> None:  # noqa: ANN401
 
 
 @pytest.fixture
-def online_place(aws: AwsServer, client: Any) -> Iterator[StorePlace]:  # noqa: ANN401
+def online_place(aws: AwsServer, dynamodb_client: Any) -> Iterator[StorePlace]:  # noqa: ANN401
     """An empty store."""
     name = f"features-{next(_numbers)}"
-    make_table(client, name)
+    make_table(dynamodb_client, name)
 
     def lose() -> None:
-        client.delete_table(TableName=name)
-        make_table(client, name)
+        dynamodb_client.delete_table(TableName=name)
+        make_table(dynamodb_client, name)
 
     url = f"dynamodb://{REGION}/{name}?endpoint="
     yield StorePlace(kind="dynamodb", url=url + aws.endpoint, lose=lose, away=url + "http://127.0.0.1:1")
-    client.delete_table(TableName=name)
+    dynamodb_client.delete_table(TableName=name)

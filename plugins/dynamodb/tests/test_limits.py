@@ -81,12 +81,12 @@ def test_4_5_rows_and_markers_of_many_calls_are_proven_by_the_oldest_marker(
             reader.get_with_markers([b"k"], [f"m{i}" for i in range(91)])
 
 
-def test_a_table_that_is_missing_or_another_one_is_named(aws: AwsServer, client: Any) -> None:  # noqa: ANN401
+def test_a_table_that_is_missing_or_another_one_is_named(aws: AwsServer, dynamodb_client: Any) -> None:  # noqa: ANN401
     with pytest.raises(
         StoreError, match=r"'none' in eu-central-1: does not exist\. Fix: make it: aws dynamodb create-"
     ):
         open_online_store(f"dynamodb://{REGION}/none?endpoint={aws.endpoint}")
-    client.create_table(
+    dynamodb_client.create_table(
         TableName="other",
         AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
