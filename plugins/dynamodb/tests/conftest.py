@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,15 @@ from tests.servers.aws import REGION, AwsServer, running_aws
 
 pytest.register_assert_rewrite("tests.contract.test_online", "tests.contract.test_stores", "tests.contract.test_tiles")
 _numbers = itertools.count()
+_LONG = {"test_1_4_1_values_are_removed_by_their_keys"}  # thousands of calls, which moto answers one after another
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that are long here alone."""
+    for item in items:
+        if item.name in _LONG and Path(__file__).parent in item.path.parents:
+            item.add_marker("soak")
 
 
 @pytest.fixture(scope="session")

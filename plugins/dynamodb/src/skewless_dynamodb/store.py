@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from skewless_dynamodb.table import (
     Item,
     marker_key,
     marker_of,
+    oldest,
     value_key,
 )
 
@@ -63,17 +64,14 @@ class DynamoStore:
         heads: Sequence[bytes] | None = None,
     ) -> BoolArray:
         """Replace values that have not changed since they were read; return which."""
-        before = [value or b"" for value in old]
-        heads = before if heads is None else heads
-        current = self.get(keys)
-        is_same = [
-            len(value or b"") == len(last) and (value or b"").startswith(head)
-            for value, last, head in zip(current, before, heads, strict=True)
-        ]
-        places = [place for place, same in enumerate(is_same) if same]
-        keys, new, done = _each(keys), _each(new), np.zeros(len(current), dtype=np.bool_)
-        done[places] = self._table.each(lambda at: self._write_value(keys[at], current[at], new[at]), places)
-        return done
+        keys, new, current = _each(keys), _each(new), self.get(keys)
+
+        def replace(place: int) -> bool:
+            value, before = current[place] or b"", old[place] or b""
+            is_same = len(value) == len(before) and value.startswith(before if heads is None else heads[place])
+            return is_same and self._write_value(keys[place], value, new[place])
+
+        return np.array(self._table.each(replace, range(len(keys))), dtype=np.bool_)
 
     def append(self, keys: Binaries, updates: Binaries, marker: tuple[str, int | None]) -> Letters:
         """Append records to states; return a result letter for each key.
@@ -104,32 +102,22 @@ class DynamoStore:
             self._table.write({"k": {"B": _LIFE}, "v": {"B": secrets.token_bytes(16)}}, NO_ITEM)
             found = self._table.snapshot([_LIFE, marker_key(name)])
         self._lives[name] = found[_LIFE]["v"]["B"]
-        mark = marker_of(found.get(marker_key(name)))
-        return None if mark is None or mark.position <= LOST else mark.position
+        mark = oldest([marker_of(found.get(marker_key(name)))])
+        return None if mark is None else mark.position
 
     def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by name."""
         marks = self._read_marks(names)
-        return [None if mark is None or mark.position <= LOST else mark for mark in map(marks.get, names)]
+        return [oldest([marks[name]]) for name in names]
 
     def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record applied positions; a table that is not the one that ``marker`` read refuses them."""
-
-        def advanced(old: Marker | None, mark: Marker) -> Marker:
-            position = mark.position if old is None else max(old.position, mark.position)
-            kept = 0 if old is None or position <= LOST else old.watermark_us
-            return Marker(position, mark.watermark_us or kept)
-
         lives = {self._lives[name] for name in marks if name in self._lives}
-        self._change_marks(marks, expected or {}, advanced, lives)
+        self._change_marks(marks, expected or {}, lives)
 
     def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
         """Record new watermarks of markers that have the given positions at least."""
-
-        def refreshed(old: Marker | None, mark: Marker) -> Marker:
-            return mark if old is None else Marker(old.position, mark.watermark_us or old.watermark_us)
-
-        self._change_marks(marks, {name: mark.position for name, mark in marks.items()}, refreshed, set())
+        self._change_marks(marks, {name: mark.position for name, mark in marks.items()}, set())
 
     def publish(self, key: bytes, text: bytes) -> None:
         """Set a key that servers read."""
@@ -179,13 +167,7 @@ class DynamoStore:
         items = self._table.items([marker_key(name) for name in names])
         return {name: marker_of(items.get(marker_key(name))) for name in names}
 
-    def _change_marks(
-        self,
-        marks: Mapping[str, Marker],
-        expected: Mapping[str, int | None],
-        change: Callable[[Marker | None, Marker], Marker],
-        lives: set[bytes],
-    ) -> None:
+    def _change_marks(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None], lives: set[bytes]) -> None:
         """Change markers that reach their minimum, together; read them again if another process changed one."""
         if len(lives) > 1:
             raise self._lost_error()
@@ -196,7 +178,7 @@ class DynamoStore:
             for _ in self._table.attempts():
                 old = self._read_marks(list({*some, *expected}))
                 self._check_minimum(old, expected)
-                puts = [_marker_put(name, old[name], change(old[name], marks[name])) for name in some]
+                puts = [_marker_put(name, old[name], _advanced(old[name], marks[name])) for name in some]
                 causes = self._table.transact([*checks, *puts])
                 if not causes:
                     break
@@ -209,8 +191,8 @@ class DynamoStore:
             if minimum is not None and (mark is None or mark.position < minimum):
                 raise self._lost_error()
 
-    def _scan(self, prefix: bytes) -> list[list[bytes]]:
-        return [[key for key in page if key.startswith(prefix)] for page in self._table.scan()]
+    def _scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        return ([key for key in page if key.startswith(prefix)] for page in self._table.scan())
 
     def _delete_unless(self, mark: bytes, keys: Sequence[bytes]) -> int:
         """Delete items unless their marker exists: a run writes them again, and its rows stay (SEMANTICS 4.5)."""
@@ -250,6 +232,13 @@ def _marker_put(name: str, old: Marker | None, new: Marker) -> Action:
     if old is None:
         return "Put", body | {_CONDITION: NO_ITEM}
     return "Put", body | {_CONDITION: "p = :p AND w = :w", _VALUES: _numbers(":p", ":w", old)}
+
+
+def _advanced(old: Marker | None, mark: Marker) -> Marker:
+    """Return a marker after a change: positions never go back, and watermark 0 keeps the old one."""
+    position = mark.position if old is None else max(old.position, mark.position)
+    kept = 0 if old is None or position <= LOST else old.watermark_us
+    return Marker(position, mark.watermark_us or kept)
 
 
 def _numbers(position: str, watermark: str, mark: Marker) -> Item:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +76,7 @@ class DynamoTable:
             fix = "write dynamodb://REGION/TABLE; credentials come from the environment, a profile or a role"
             raise StoreError("setting 'redis_url'", "is not the URL of a DynamoDB table", fix=fix)
         self._endpoint = options.get("endpoint", [None])[0]
-        self._pid = 0
+        self._opening, self._pid = threading.Lock(), 0
         self._client: Any = None
         self._threads: ThreadPoolExecutor
 
@@ -160,7 +161,7 @@ class DynamoTable:
             ]
         found = {place: item for reply in replies for place, item in reply.items()}
         values = [_value_of(found.get(place)) for place in places]
-        return values, [_oldest([marker_of(reply.get(mark)) for reply in replies]) for mark in marks]
+        return values, [oldest([marker_of(reply.get(mark)) for reply in replies]) for mark in marks]
 
     def hold(self, keys: Sequence[bytes], seconds: int) -> None:
         """Set each key, to expire after ``seconds``."""
@@ -198,17 +199,19 @@ class DynamoTable:
         self._client = None
 
     def _open(self) -> Any:  # noqa: ANN401 - boto3's clients are untyped
-        if self._client is None or self._pid != os.getpid():  # connections and threads of a parent stay with it
-            options = Config(
-                connect_timeout=self._timeout_s,
-                read_timeout=self._timeout_s,
-                max_pool_connections=_CONNECTIONS,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-            )
-            client = Session().client("dynamodb", region_name=self._region, endpoint_url=self._endpoint, config=options)
-            self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="dynamodb")
-            self._client, self._pid = client, os.getpid()
-        return self._client
+        with self._opening, self._translated():
+            if self._client is None or self._pid != os.getpid():  # connections and threads of a parent stay with it
+                options = Config(
+                    connect_timeout=self._timeout_s,
+                    read_timeout=self._timeout_s,
+                    max_pool_connections=_CONNECTIONS,
+                    retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                )
+                place = {"region_name": self._region, "endpoint_url": self._endpoint}
+                self._client = Session().client("dynamodb", config=options, **place)
+                self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="dynamodb")
+                self._pid = os.getpid()
+            return self._client
 
     def _call(self, name: str, **body: Any) -> Any:  # noqa: ANN401 - boto3's clients are untyped
         with self._translated():
@@ -302,7 +305,7 @@ def _value_of(item: Item | None) -> bytes | None:
     return None if item is None or int(item.get("e", {"N": 1 << 62})["N"]) <= time.time() else item["v"]["B"]
 
 
-def _oldest(marks: Sequence[Marker | None]) -> Marker | None:
+def oldest(marks: Sequence[Marker | None]) -> Marker | None:
     """Return the marker that holds in all snapshots; None: in one of them no rows are covered."""
     known = [mark for mark in marks if mark is not None and mark.position > LOST]
     if len(known) < len(marks):
