@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,19 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
 
 
 @pytest.fixture
-def dynamodb_client(aws: AwsServer) -> Any:  # noqa: ANN401 - boto3's clients are untyped
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The server of the contract tests: moto, or ``DYNAMODB_ENDPOINT``."""
+    named = os.environ.get("DYNAMODB_ENDPOINT")
+    if named and "aws" not in request.fixturenames:
+        return named
+    aws: AwsServer = request.getfixturevalue("aws")
     aws.fail()
-    return Session().client("dynamodb", region_name=REGION, endpoint_url=aws.endpoint)
+    return aws.endpoint
+
+
+@pytest.fixture
+def dynamodb_client(endpoint: str) -> Any:  # noqa: ANN401 - boto3's clients are untyped
+    return Session().client("dynamodb", region_name=REGION, endpoint_url=endpoint)
 
 
 def make_table(dynamodb_client: Any, name: str) -> None:  # noqa: ANN401
@@ -48,7 +59,7 @@ def make_table(dynamodb_client: Any, name: str) -> None:  # noqa: ANN401
 
 
 @pytest.fixture
-def online_place(aws: AwsServer, dynamodb_client: Any) -> Iterator[StorePlace]:  # noqa: ANN401
+def online_place(endpoint: str, dynamodb_client: Any) -> Iterator[StorePlace]:  # noqa: ANN401
     """An empty store."""
     name = f"features-{next(_numbers)}"
     make_table(dynamodb_client, name)
@@ -58,5 +69,5 @@ def online_place(aws: AwsServer, dynamodb_client: Any) -> Iterator[StorePlace]: 
         make_table(dynamodb_client, name)
 
     url = f"dynamodb://{REGION}/{name}?endpoint="
-    yield StorePlace(kind="dynamodb", url=url + aws.endpoint, lose=lose, away=url + "http://127.0.0.1:1")
+    yield StorePlace(kind="dynamodb", url=url + endpoint, lose=lose, away=url + "http://127.0.0.1:1")
     dynamodb_client.delete_table(TableName=name)
