@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS markers (name BLOB PRIMARY KEY, position INTEGER NOT 
 CREATE TABLE IF NOT EXISTS life (id BLOB PRIMARY KEY);
 INSERT INTO life SELECT randomblob(16) WHERE NOT EXISTS (SELECT 1 FROM life);
 """
+_HOLD = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)"
 _KEYS_PER_QUERY = 500
 _PAUSE_S = 0.01
 
@@ -30,27 +31,20 @@ class Database:
     Args:
         url: ``sqlite:///`` and an absolute path.
         timeout_s: how long another process may hold the file up.
-        on_connect: called for each connection that was made, before it is used.
 
     Raises:
         StoreError: the URL is of another form.
     """
 
-    def __init__(self, url: str, timeout_s: float, on_connect: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, url: str, timeout_s: float) -> None:
         self.path = Path(url.removeprefix("sqlite://"))
         if not url.startswith("sqlite:////"):
             raise StoreError("setting 'redis_url'", "is not the URL of a file", value=url, fix="write sqlite:////PATH")
         self._timeout_s = timeout_s
-        self._on_connect = on_connect
         self._alone = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._inherited: list[sqlite3.Connection] = []
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-        return self._connection is not None and self._pid == os.getpid()
 
     @contextmanager
     def transaction(self, mode: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
@@ -82,6 +76,11 @@ class Database:
             rows, marks = read_values(connection, keys), read_marks(connection, names)
         return rows, [None if mark is None or mark.position <= LOST else mark for mark in marks]
 
+    def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Set each key, to expire after ``seconds``."""
+        with self.transaction() as connection:
+            connection.executemany(_HOLD, [(key, b"1", now_us() + seconds * 1_000_000) for key in keys])
+
     def failure(self, problem: str, fix: str) -> StoreError:
         """Return an error of this file."""
         return StoreError(f"SQLite at {self.path}", problem, fix=fix)
@@ -110,7 +109,6 @@ class Database:
             )
             try:
                 self._prepare(connection)
-                self._on_connect()
             except BaseException:
                 connection.close()
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -13,8 +12,8 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
-from skewless.contract.windows.state_layout import EVER
-from skewless.infra.reads.online.port import APPENDED, FOREIGN, LONG, LOST, PARTLY_SEEN, SEEN, Binaries, Letters, Marker
+from skewless.infra.reads.online.port import LOST, Binaries, Letters, Marker
+from skewless.infra.reads.online.state_update import append_update
 from tests.sqlite_store.database import Database, read_marks, read_values
 
 _WRITE_S = 30.0
@@ -26,9 +25,6 @@ WHERE length(value) < {RANK_BYTES} OR substr(excluded.value, 1, {RANK_BYTES}) > 
 """
 _SET = "INSERT OR REPLACE INTO entries (key, value) VALUES (?, ?)"
 _MARK = "INSERT OR REPLACE INTO markers VALUES (?, ?, ?)"
-_UPDATE = struct.Struct("<8sq8sqq")
-_HEAD = struct.Struct("<8sIIq")
-_SLOT = struct.Struct("<8sq")
 
 
 class SqliteStore:
@@ -76,7 +72,7 @@ class SqliteStore:
         with self._database.transaction() as connection:
             self._refuse_loss(connection, dict([marker]))
             for place, (key, update) in enumerate(zip(_each(keys), _each(updates), strict=True)):
-                letters[place], state = appended(read_values(connection, [key])[0], update)
+                letters[place], state = append_update(read_values(connection, [key])[0], update)
                 if state is not None:
                     connection.execute(_SET, (key, state))
         return letters
@@ -160,30 +156,6 @@ class SqliteStore:
             "was emptied or replaced while rows were written and may have lost rows",
             "run it again: what may be lost is put again",
         )
-
-
-def appended(state: bytes | None, update: bytes) -> tuple[int, bytes | None]:
-    """Return what an update does with a state, as a letter, and the new state; None: it stays as it is."""
-    view, limit, partition, first, last = _UPDATE.unpack_from(update)
-    slot, records = _SLOT.pack(partition, last), update[_UPDATE.size :]
-    if not state:
-        return APPENDED, _HEAD.pack(view, 1, 0, int(EVER)) + slot + records
-    if len(state) < _HEAD.size or state[:8] != view:
-        return FOREIGN, None
-    _, slots, base, m = _HEAD.unpack_from(state)
-    end = _HEAD.size + slots * _SLOT.size
-    if len(state) < end:
-        return FOREIGN, None  # damaged: so many do not fit
-    places = range(_HEAD.size, end, _SLOT.size)
-    at = next((place for place in places if state[place : place + 8] == partition), None)
-    if at is None:
-        new = _HEAD.pack(view, slots + 1, base, m) + state[_HEAD.size : end] + slot + state[end:] + records
-    else:
-        _, applied = _SLOT.unpack_from(state, at)
-        if applied >= first:
-            return SEEN if applied >= last else PARTLY_SEEN, None
-        new = state[:at] + slot + state[at + _SLOT.size :] + records
-    return LONG if len(new) > 2 * base + limit else APPENDED, new
 
 
 def _life(connection: sqlite3.Connection) -> bytes:
