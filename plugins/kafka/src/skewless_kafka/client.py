@@ -33,17 +33,16 @@ _OWN_SETTINGS = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "enable.partition.eof": True,
-    "group.protocol": "classic",
-    "partition.assignment.strategy": "range,roundrobin",
 }
-# How soon a new topic or partition is found; the client's default is five minutes.
+_STRATEGY = "partition.assignment.strategy"  # of the classic protocol; in the newer one, the brokers assign
+# How soon a new topic, partition or controller is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
 # No message expires or is refused alone, because later ones could be stored without it: a call gives up all that it has
 # left. A refusal ends the client.
 _GAPLESS = "enable.gapless.guarantee"
 _OWN_PRODUCER_SETTINGS = {"acks": "all", "enable.idempotence": True, _GAPLESS: True, "message.timeout.ms": 0}
 _RESERVED = {
-    *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
+    *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, _STRATEGY, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
 }  # fmt: skip
 
 _log = EventLogger()
@@ -91,13 +90,22 @@ def translate_settings_errors(topic: str) -> Iterator[None]:
         ) from None
 
 
-def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+def is_incremental(extra: Mapping[str, Any]) -> bool:
+    """Return whether a group uses the newer protocol (KIP-848), which assigns and revokes single partitions."""
+    return str(extra.get("group.protocol")).lower() == "consumer"
+
+
+def consumer_settings(bootstrap: str, group: str, topic: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a consumer group member.
 
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
     settings = {**_DEFAULTS, **_check_settings(extra)}
+    if not is_incremental(extra):
+        settings[_STRATEGY] = "range,roundrobin"
+    if static := settings.get("group.instance.id"):
+        settings["group.instance.id"] = f"{static}-{topic}"  # the sources of a worker are members of one group
     return {**settings, **_OWN_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
 
 
@@ -116,7 +124,7 @@ def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a client that only describes topics; it needs the same credentials."""
     shared = ("client.", "sasl.", "security.", "socket.", "ssl.", "broker.", "reconnect.", "enable.ssl", "enable.sasl")
     allowed = {name: value for name, value in extra.items() if name.startswith(shared)}
-    return {**allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
+    return {**_DEFAULTS, **allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
 def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from skewless_kafka.client import (
     admin_settings,
     broker_error,
     consumer_settings,
+    is_incremental,
     translate_settings_errors,
 )
 
@@ -94,6 +95,7 @@ class KafkaStream:
         self._owner = owner
         self._owned: dict[int, _KafkaProgress] = {}
         self._unassigned: list[int] = []
+        self._is_incremental = is_incremental(settings or {})
         self._is_paused = False
         self._has_returned_messages = False
         self._final_error: kafka.KafkaError | None = None
@@ -102,7 +104,7 @@ class KafkaStream:
         self._partition_names: tuple[str, ...] | None = None
         callbacks = {"error_cb": self._handle_error, "on_commit": _on_commit}
         with translate_settings_errors(topic):
-            self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, settings or {}), **callbacks})
+            self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, topic, settings or {}), **callbacks})
             admin = AdminClient(admin_settings(bootstrap, settings or {}))
             self._monitor, self._ends = TopicMonitor(topic, admin), TopicEnds(topic, admin)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
@@ -118,9 +120,9 @@ class KafkaStream:
         if self._has_returned_messages:  # the loss was visible since the last messages were returned
             self._loss = self._trouble = None
         while True:
+            self._handle_reply()  # before messages are taken, because it may read from other positions
             left = deadline - time.monotonic()
             batch = self._consume(limit, max(0.0, min(left, _SLICE_S)))
-            self._handle_reply()
             self._ends.update(self._owned)
             messages = self._group_messages(batch)
             if messages or left <= 0:
@@ -235,7 +237,7 @@ class KafkaStream:
 
     def _assign_all(self) -> None:
         """Assign all owned partitions to the client, from their next positions."""
-        self._consumer.assign(
+        self._assign(
             [
                 kafka.TopicPartition(
                     self._topic,
@@ -245,6 +247,14 @@ class KafkaStream:
                 for index, progress in self._owned.items()
             ]
         )
+
+    def _assign(self, partitions: list[kafka.TopicPartition]) -> None:
+        """Let the client read these partitions, and no other."""
+        if self._is_incremental:
+            self._consumer.incremental_unassign(self._consumer.assignment())
+            self._consumer.incremental_assign(partitions)
+        else:
+            self._consumer.assign(partitions)
 
     def _move_to_oldest(self, progress: _KafkaProgress) -> None:
         partition = kafka.TopicPartition(self._topic, int(progress.partition.name))
@@ -279,7 +289,7 @@ class KafkaStream:
         if error.code() in MISSING_TOPIC and self._owned:
             # Until the monitor knows whether the topic was recreated, nothing is read.
             self._is_paused = True
-            self._consumer.assign([])
+            self._assign([])
             self._monitor.request()
         self._handle_error(error)
 
@@ -294,12 +304,14 @@ class KafkaStream:
 
     def _on_assign(self, consumer: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
         # Nothing is read until the broker has replied with the id of the topic.
-        consumer.assign([])
-        self._unassigned = [partition.partition for partition in partitions]
+        (consumer.incremental_assign if self._is_incremental else consumer.assign)([])
+        self._unassigned += [partition.partition for partition in partitions]
         self._monitor.request()
 
-    def _on_revoke(self, _: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
+    def _on_revoke(self, consumer: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
         revoked_indices = {partition.partition for partition in partitions}
+        if self._is_incremental:  # some may not have been assigned to the client yet
+            consumer.incremental_unassign([each for each in consumer.assignment() if each.partition in revoked_indices])
         self._unassigned = [index for index in self._unassigned if index not in revoked_indices]
         self._revoke_partitions([index for index in self._owned if index in revoked_indices])
 
