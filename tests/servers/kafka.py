@@ -216,7 +216,9 @@ class KafkaBroker:
         (self._folder / "server.properties").write_text(self._properties.format(**places))
         (self._folder / "log4j2.properties").write_text(_LOGGING)
         if not (self._folder / "data").exists():
-            formatting = self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties")
+            formatting = self._java(
+                "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties"
+            )
             assert formatting.wait(120) == 0, self.last_words()
         watch = [] if ends_with is None else ["/bin/sh", "-c", _KILL_WITH, "sh", str(ends_with)]
         self._process = self._java("kafka.Kafka", "server.properties", watch=watch)

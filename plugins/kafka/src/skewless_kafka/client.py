@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from logging import DEBUG
 from typing import Any, NamedTuple, TypeAlias
 
 import confluent_kafka as kafka
@@ -53,17 +55,30 @@ _ANSWER_S = 10.0
 _ENDS_S = 0.5
 _ENDS_ANSWER_S = 2.0
 _ENDS_OLD_S = 1.8
+_NEW_ID = re.compile(r"Topic .* changed id from \S+ to (\S+)")
 _FILE_NAME = str.maketrans("+/", "-_", "=")  # from Base64
 _NO_ID = str(kafka.Uuid(0, 0)).translate(_FILE_NAME)
 _GRACE_S = 2.0
 
 
 class ClientLog:
-    """Forwards the client's log lines to our log; they contain no settings."""
+    """Forwards the client's log lines to our log; they contain no settings.
+
+    Args:
+        on_topic_id: receives the id by which the client reads the topic from now on; its log is the only place that
+            has it. Lines of a level of debugging are not forwarded then.
+    """
+
+    def __init__(self, on_topic_id: Callable[[str], None] | None = None) -> None:
+        self._on_topic_id = on_topic_id
 
     def log(self, level: int, form: str, *parts: object) -> None:
         """Log one line; ``level`` as in the standard library."""
         line = form % parts
+        if self._on_topic_id and (changed := _NEW_ID.search(line)):
+            self._on_topic_id(changed[1].translate(_FILE_NAME))
+        if level <= DEBUG and self._on_topic_id:
+            return
         if f"{_GAPLESS} is experimental" not in line:  # since 2018
             _log.log(min(max(level, 10), 50), "kafka_client_logged", line=line)
 
@@ -95,8 +110,10 @@ def is_incremental(extra: Mapping[str, Any]) -> bool:
     return str(extra.get("group.protocol")).lower() == "consumer"
 
 
-def consumer_settings(bootstrap: str, group: str, topic: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a consumer group member.
+def consumer_settings(
+    bootstrap: str, group: str, topic: str, extra: Mapping[str, Any], on_topic_id: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the settings of a consumer group member; ``on_topic_id`` as for ``ClientLog``.
 
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
@@ -106,7 +123,11 @@ def consumer_settings(bootstrap: str, group: str, topic: str, extra: Mapping[str
         settings[_STRATEGY] = "range,roundrobin"
     if static := settings.get("group.instance.id"):
         settings["group.instance.id"] = f"{static}-{topic}"  # the sources of a worker are members of one group
-    return {**settings, **_OWN_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
+    settings["debug"] = f"{settings.get('debug', '')},topic".strip(",")
+    return {
+        **settings, **_OWN_SETTINGS,
+        "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog(on_topic_id),
+    }  # fmt: skip
 
 
 def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
