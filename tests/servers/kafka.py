@@ -172,6 +172,10 @@ class KafkaBroker:
                 return
         raise AssertionError(f"Kafka did not start:\n{self.last_words()}")
 
+    def run_tool(self, *words: str) -> None:
+        """Run a program of Kafka until it has succeeded."""
+        assert self._java(*words).wait(120) == 0, self.last_words()
+
     def last_words(self) -> str:
         """Return the end of the broker's log."""
         assert self._folder is not None

@@ -26,6 +26,10 @@ MISSING_TOPIC = {
     kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
 }
+_LACKING = {
+    kafka.KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
+    kafka.KafkaError.UNSUPPORTED_VERSION,
+}
 TIMED_OUT = kafka.KafkaError._TIMED_OUT  # noqa: SLF001
 
 # The listener decides where to continue, so lost positions must be reported. The end of a partition must be reported
@@ -85,11 +89,14 @@ class ClientLog:
 
 def broker_error(topic: str, error: kafka.KafkaError) -> StreamError:
     """Return the error for a request that the broker rejects."""
+    fix = "correct the address, the permissions or the settings of Kafka; no data was lost"
+    if error.code() in _LACKING or "not supported" in error.str():
+        fix = "install Apache Kafka 4 or later, or remove group.protocol from the setting 'kafka'"
     return StreamError(
         f"Kafka topic {topic!r}",
         f"was rejected by the broker: {error.str()}",
         value=error.name(),
-        fix="correct the address, the permissions or the settings of Kafka; no data was lost",
+        fix=fix,
     )
 
 

@@ -26,7 +26,7 @@ from skewless_kafka.client import (
     translate_settings_errors,
 )
 
-# Errors that waiting cannot repair, unless the stream has been read: then someone took rights away, and gives them back.
+# Errors that waiting cannot repair, unless the topic has been seen: then rights were taken away and may come back.
 _FINAL = {
     kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -236,11 +236,7 @@ class KafkaStream:
             return
         if not self._is_denied:
             self._trouble = None
-        recreated = [index for index, progress in self._owned.items() if progress.partition.epoch != epoch]
-        if recreated:
-            _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
-            self._unassigned += recreated
-            self._revoke_partitions(recreated)
+        self._revoke_recreated(epoch)
         lost_partitions = [progress for progress in self._owned.values() if progress.is_lost]
         for progress in lost_partitions:
             self._move_from_lost(progress)
@@ -259,6 +255,14 @@ class KafkaStream:
         if is_paused:
             self._assign_all()
             self._is_paused = False
+
+    def _revoke_recreated(self, epoch: str) -> None:
+        """Revoke partitions of another epoch; they wait to be assigned again."""
+        recreated = [index for index, progress in self._owned.items() if progress.partition.epoch != epoch]
+        if recreated:
+            _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
+            self._unassigned += recreated
+            self._revoke_partitions(recreated)
 
     def _find_committed(self) -> list[kafka.TopicPartition]:
         """Return what was committed of partitions that wait; nothing if that is unknown now."""
