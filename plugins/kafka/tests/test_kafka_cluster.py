@@ -94,7 +94,9 @@ def test_of_a_leader_that_lacks_messages_the_loss_is_named_and_all_others_are_re
     place.topic += "-unclean"
     config = {"min.insync.replicas": "1", "unclean.leader.election.enable": "true"}
     new = NewTopic(place.topic, 1, replica_assignment=[[1, 2]], config=config)
-    cluster.admin().create_topics([new])[place.topic].result(10)
+    admin = cluster.admin()
+    admin.create_topics([new])[place.topic].result(10)
+    until(lambda: place.topic in admin.list_topics(timeout=10).topics)
     leader, follower = cluster.nodes[:2]
     worker, troubles = Worker(place, log), set[str | None]()
     send(place, numbered(50))

@@ -96,7 +96,8 @@ def test_retention_that_overtakes_a_worker_is_named(place: KafkaPlace) -> None:
     end(worker)
     send(place, numbered(40, 40), ["k"] * 40)
     expired = TopicPartition(place.topic, int(partition.name), 60)
-    place.broker.admin().delete_records([expired])[expired].result(10)
+    admin = place.broker.admin()
+    admin.delete_records([expired])[expired].result(10)
     worker, troubles = Worker(place, log), set[str | None]()
 
     def look() -> bool:
@@ -123,7 +124,7 @@ def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(place: K
         producer.commit_transaction(10)
         worker = Worker(place, log)
         with capture_logs() as logs:
-            poll_until([worker], lambda n=first + 20: log.has(n)() and worker.all_drained)
+            poll_until([worker], lambda n=first + 20, worker=worker: log.has(n)() and worker.all_drained)
         assert not [entry for entry in logs if entry["event"] == "stream_positions_lost"]
         end(worker)
     (entries,) = (entries for entries in log.read.values() if entries)
