@@ -132,28 +132,6 @@ def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(place: K
     assert [at for at, _ in entries] == [*range(20), *range(21, 41), *range(42, 62)]
 
 
-def test_a_static_member_comes_back_to_its_partitions_and_another_of_its_name_is_refused(kafka: KafkaBroker) -> None:
-    place, log = KafkaPlace(kafka), Log()
-    place.settings = {"group.instance.id": "one"}
-    static = Worker(place, log)
-    place.settings = {}
-    pair = [static, Worker(place, log)]
-    poll_until(pair, lambda: [len(worker.owned) for worker in pair] == [2, 2])
-    before = static.owned
-    static.stream.close()
-    poll_until(pair[1:], lambda: not static.owned)
-    place.settings = {"group.instance.id": "one"}
-    pair[0] = Worker(place, log)
-    poll_until(pair, lambda: pair[0].owned)
-    assert pair[0].owned == before
-    assert not pair[1].revocations
-    rival = Worker(place, Log())
-    with pytest.raises(StoreError, match="was rejected") as caught:
-        poll_until([rival, *pair], lambda: False)
-    assert caught.value.value in {"FENCED_INSTANCE_ID", "_FATAL"}
-    end(rival, *pair)
-
-
 class OneGroup(KafkaPlace):
     """A topic whose workers are in one group with those of other topics, as the sources of a project are."""
 

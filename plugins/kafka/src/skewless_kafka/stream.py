@@ -35,8 +35,8 @@ _FINAL = {
     kafka.KafkaError.TOPIC_EXCEPTION,
     kafka.KafkaError.UNSUPPORTED_SASL_MECHANISM,
     kafka.KafkaError._AUTHENTICATION,  # noqa: SLF001
-    kafka.KafkaError._FATAL,  # noqa: SLF001
 }
+_ENDED = kafka.KafkaError._FATAL  # noqa: SLF001 - the client has ended
 # Of the client's error after an unclean election of a leader: the first position whose message is another one now.
 _CUT = re.compile(r"truncation detected .* broker end offset is (\d+)")
 _SLICE_S = 0.1
@@ -140,11 +140,11 @@ class KafkaStream:
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions; see ``EventStream``. Returns before the broker has them."""
-        leaders = {progress.partition: progress.leader_epoch for progress in self._owned.values()}
+        owned_partitions = {progress.partition for progress in self._owned.values()}
         offsets = [
-            kafka.TopicPartition(self._topic, int(partition.name), at, leader_epoch=leaders[partition])
+            kafka.TopicPartition(self._topic, int(partition.name), at)
             for partition, at in positions.items()
-            if partition in leaders
+            if partition in owned_partitions
         ]
         if not offsets:
             return
@@ -243,14 +243,10 @@ class KafkaStream:
         is_paused = self._is_paused or bool(self._unassigned or lost_partitions)
         if self._unassigned:
             self._monitor.request_soon()  # retries partitions that the listener fails to accept now
-        committed = self._find_committed()
-        while committed:
+        while self._unassigned:
             partition = Partition(name=str(self._unassigned[-1]), epoch=epoch)
-            progress = _KafkaProgress(partition, self._owner.on_assigned(partition))
-            last = committed.pop()
-            if last.offset >= (progress.next_position or 0):
-                progress.leader_epoch = _epoch_of(last.leader_epoch)
-            self._owned[self._unassigned.pop()] = progress
+            self._owned[self._unassigned[-1]] = _KafkaProgress(partition, self._owner.on_assigned(partition))
+            self._unassigned.pop()
             self._is_paused = True  # until all are read, in case the listener fails with the next one
         if is_paused:
             self._assign_all()
@@ -263,15 +259,6 @@ class KafkaStream:
             _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
             self._unassigned += recreated
             self._revoke_partitions(recreated)
-
-    def _find_committed(self) -> list[kafka.TopicPartition]:
-        """Return what was committed of partitions that wait; nothing if that is unknown now."""
-        waiting = [kafka.TopicPartition(self._topic, index) for index in self._unassigned]
-        try:
-            return self._consumer.committed(waiting, timeout=_WATERMARKS_S) if waiting else []
-        except kafka.KafkaException as error:
-            self._handle_error(error.args[0])
-            return []
 
     def _pause(self) -> None:
         """Read nothing until the broker has replied with the id of the topic."""
@@ -344,7 +331,8 @@ class KafkaStream:
         self._handle_error(error)
 
     def _handle_error(self, error: kafka.KafkaError) -> None:
-        if error.fatal() or (error.code() in _FINAL and not self._owned and self._partition_names is None):
+        was_seen = self._owned or self._partition_names is not None
+        if error.fatal() or error.code() == _ENDED or (error.code() in _FINAL and not was_seen):
             self._final_error = error
             return
         if self._trouble is None:
