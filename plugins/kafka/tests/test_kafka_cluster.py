@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -38,6 +38,10 @@ def send_until_stored(sender: KafkaSender, bodies: list[bytes]) -> None:
             return
 
 
+def are_done(calls: Sequence[Future[None]]) -> bool:
+    return all(call.done() for call in calls)
+
+
 def test_leaders_are_killed_while_two_workers_read_and_a_sender_writes(cluster: KafkaCluster) -> None:
     place, log, first = KafkaPlace(cluster), Log(), 0
     workers = [Worker(place, log), Worker(place, log)]
@@ -47,7 +51,7 @@ def test_leaders_are_killed_while_two_workers_read_and_a_sender_writes(cluster: 
             stored = [pool.submit(send_until_stored, sender, numbered(50, at)) for at in range(first, first + 500, 50)]
             leader = cluster.leader(place.topic, turn % N)
             leader.kill()
-            poll_until(workers, lambda stored=stored: all(each.done() for each in stored))
+            poll_until(workers, partial(are_done, stored))
             leader.start()
             cluster.wait_for_brokers(NODES)
             first += 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def place(request: pytest.FixtureRequest, kafka: KafkaBroker, monkeypatch: pytes
     made = KafkaPlace(kafka)
     made.settings = request.param
     return made
+
+
+def has_read(worker: Worker, n: int) -> bool:
+    return worker.log.has(n)() and worker.all_drained
 
 
 def end(*workers: Worker) -> None:
@@ -64,7 +69,7 @@ def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_
         poll_until([worker], log.has(100))
         place.recreate()
         send(place, numbered(2_000, 100), spread(2_000))
-        poll_until([worker], lambda worker=worker, log=log: log.has(2_100)() and worker.all_drained)
+        poll_until([worker], partial(has_read, worker, 2_100))
         log.assert_in_order()
         assert log.in_any_order() == sorted(numbered(2_100))
         end(worker)
@@ -124,7 +129,7 @@ def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(place: K
         producer.commit_transaction(10)
         worker = Worker(place, log)
         with capture_logs() as logs:
-            poll_until([worker], lambda n=first + 20, worker=worker: log.has(n)() and worker.all_drained)
+            poll_until([worker], partial(has_read, worker, first + 20))
         assert not [entry for entry in logs if entry["event"] == "stream_positions_lost"]
         end(worker)
     (entries,) = (entries for entries in log.read.values() if entries)

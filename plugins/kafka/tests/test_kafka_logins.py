@@ -182,7 +182,7 @@ def test_rights_that_are_taken_away_are_waited_for(
     place.settings = login(authority, "guest", "g")
     worker = Worker(place, log)
     poll_until([worker], log.has(20))
-    taken = [AclBindingFilter(*vars_of(grant)) for grant in grants(place, operations)]
+    taken = [filter_of(grant) for grant in grants(place, operations)]
     for answer in admin.delete_acls(taken).values():
         answer.result(20)
     place.settings = login(authority, "admin", "a")
@@ -201,9 +201,16 @@ def test_rights_that_are_taken_away_are_waited_for(
     worker.stream.close()
 
 
-def vars_of(grant: AclBinding) -> tuple[object, ...]:
-    pattern = (grant.restype, grant.name, grant.resource_pattern_type)
-    return *pattern, grant.principal, grant.host, grant.operation, grant.permission_type
+def filter_of(grant: AclBinding) -> AclBindingFilter:
+    return AclBindingFilter(
+        grant.restype,
+        grant.name,
+        grant.resource_pattern_type,
+        grant.principal,
+        grant.host,
+        grant.operation,
+        grant.permission_type,
+    )
 
 
 def test_a_sender_whose_right_is_taken_away_goes_on_when_it_is_back(secured: KafkaBroker, authority: Authority) -> None:
@@ -223,7 +230,7 @@ def test_a_sender_whose_right_is_taken_away_goes_on_when_it_is_back(secured: Kaf
     assert not is_stored(b"never")
     admin.create_acls(write)[write[0]].result(20)
     until(lambda: is_stored(b"0"))
-    for answer in admin.delete_acls([AclBindingFilter(*vars_of(write[0]))]).values():
+    for answer in admin.delete_acls([filter_of(write[0])]).values():
         answer.result(20)
     until(lambda: not is_stored(b"1"))
     admin.create_acls(write)[write[0]].result(20)

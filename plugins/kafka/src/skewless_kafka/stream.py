@@ -214,10 +214,10 @@ class KafkaStream:
             payloads.append(message.value())
             ends[index] = message
         self._is_denied = self._is_denied and not ends
-        return [self._messages(ends[index], *groups[index]) for index in groups if index in self._owned]
+        return [self._messages(index, ends[index], *groups[index]) for index in groups if index in self._owned]
 
-    def _messages(self, end: kafka.Message, positions: list[int], payloads: list[bytes | None]) -> Messages:
-        progress = self._owned[end.partition()]
+    def _messages(self, index: int, end: kafka.Message, positions: list[int], payloads: list[bytes | None]) -> Messages:
+        progress = self._owned[index]
         progress.next_position, progress.left_position = positions[-1] + 1, None
         progress.leader_epoch = _epoch_of(end.leader_epoch())
         return Messages(partition=progress.partition, positions=positions, payloads=payloads)
