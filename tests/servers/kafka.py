@@ -1,4 +1,4 @@
-"""A broker of Apache Kafka on a free port, or the one that KAFKA_BOOTSTRAP names."""
+"""A broker of Apache Kafka on a free port, three as a cluster, or the one that KAFKA_BOOTSTRAP names."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _VARIABLE = "KAFKA_BOOTSTRAP"
 _JARS = Path(f"{sys.prefix}-kafka")
 _PORTS = range(26_000, 29_000)
 _CONTROLLER = 3_000  # the port of the controller is that much higher
+NODES = 3  # of a cluster
 _TRIES = 20
 _ANSWER_S = 10.0
 _END = KafkaError._PARTITION_EOF
 _random = random.SystemRandom()
 # Starting counts, not running.
 _JAVA = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto"]
-# One node is broker and controller, and keeps one replica of all.
+# A node is broker and controller; a single one keeps one replica of all.
 _PROPERTIES = """
 process.roles=broker,controller
-node.id=1
+node.id={node}
 controller.listener.names=CONTROLLER
-controller.quorum.voters=1@127.0.0.1:{controller}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 log.dirs={folder}/data
 auto.create.topics.enable=false
@@ -54,6 +55,16 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.cleaner.dedupe.buffer.size=2097152
 log.cleaner.backoff.ms=200
+"""
+# Two replicas have what is confirmed, and one may die.
+_CLUSTER = """
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+replica.lag.time.max.ms=5000
+controlled.shutdown.enable=true
 """
 _LOGGING = """
 rootLogger.level = warn
@@ -74,7 +85,10 @@ class KafkaBroker:
         folder: its data, where the tests started it, so that they can stop it too.
         properties: of the broker, beyond ``_PROPERTIES``, with the same places for values.
         client: settings of the clients of this class.
+        node: its number in a cluster.
     """
+
+    n_replicas = 1  # of a topic
 
     def __init__(
         self,
@@ -83,9 +97,12 @@ class KafkaBroker:
         *,
         properties: str = "",
         client: Mapping[str, str] | None = None,
+        node: int = 1,
     ) -> None:
         self.bootstrap = bootstrap
         self._folder = folder
+        self._node, self._voters = node, ""
+        self._cluster_id = uuid.uuid4().hex[:22]
         self._properties = _PROPERTIES + properties
         self._client = client or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +119,8 @@ class KafkaBroker:
         admin, config = self.admin(), config or {}
         if most_bytes is not None:
             config = {**config, "max.message.bytes": str(most_bytes)}
-        admin.create_topics([NewTopic(topic, n_partitions, 1, config=config)])[topic].result(_ANSWER_S)
+        new = NewTopic(topic, n_partitions, self.n_replicas, config=config)
+        admin.create_topics([new])[topic].result(_ANSWER_S)
         until(lambda: topic in admin.list_topics(timeout=_ANSWER_S).topics)
 
     def delete(self, topic: str) -> None:
@@ -149,11 +167,19 @@ class KafkaBroker:
             ends_with: process with which the broker ends; None: the thread that calls.
         """
         for port in [int(self.bootstrap.rpartition(":")[2])] if self.bootstrap else _random.sample(_PORTS, _TRIES):
-            self.bootstrap = f"127.0.0.1:{port}"
-            if self._started(port, ends_with):
+            self._launch(port, ends_with)
+            if self._is_up():
                 return
+        raise AssertionError(f"Kafka did not start:\n{self.last_words()}")
+
+    def run_tool(self, *words: str) -> None:
+        """Run a program of Kafka until it has succeeded."""
+        assert self._java(*words).wait(120) == 0, self.last_words()
+
+    def last_words(self) -> str:
+        """Return the end of the broker's log."""
         assert self._folder is not None
-        raise AssertionError(f"Kafka did not start:\n{(self._folder / 'server.log').read_text()[-4_000:]}")
+        return (self._folder / "server.log").read_text()[-4_000:]
 
     def stop(self) -> None:
         """Shut the broker down."""
@@ -183,18 +209,28 @@ class KafkaBroker:
             self._process.send_signal(how)
             self._process.wait(60)
 
-    def _started(self, port: int, ends_with: int | None) -> bool:
+    def _launch(self, port: int, ends_with: int | None) -> None:
+        """Start a process for a port that may be taken."""
         assert self._folder is not None
+        self.bootstrap = f"127.0.0.1:{port}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        places = {"port": port, "controller": port + _CONTROLLER, "folder": self._folder}
+        controller = port + _CONTROLLER
+        voters = self._voters or f"{self._node}@127.0.0.1:{controller}"
+        places = {"port": port, "controller": controller, "folder": self._folder, "node": self._node, "voters": voters}
         (self._folder / "server.properties").write_text(self._properties.format(**places))
         (self._folder / "log4j2.properties").write_text(_LOGGING)
         if not (self._folder / "data").exists():
-            identity = uuid.uuid4().hex[:22]
-            formatting = self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties")
-            assert formatting.wait(120) == 0, (self._folder / "server.log").read_text()
+            formatting = self._java(
+                "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", "server.properties"
+            )
+            assert formatting.wait(120) == 0, self.last_words()
         watch = [] if ends_with is None else ["/bin/sh", "-c", _KILL_WITH, "sh", str(ends_with)]
-        process = self._process = self._java("kafka.Kafka", "server.properties", watch=watch)
+        self._process = self._java("kafka.Kafka", "server.properties", watch=watch)
+
+    def _is_up(self) -> bool:
+        """Return whether the process answers, once it does or has ended."""
+        process = self._process
+        assert process is not None
         until(lambda: process.poll() is not None or self._answers())
         return process.poll() is None
 
@@ -223,6 +259,58 @@ class KafkaBroker:
             return False
 
 
+class KafkaCluster(KafkaBroker):
+    """Three brokers that keep three replicas of each topic; the arguments are those of ``KafkaBroker``."""
+
+    n_replicas = NODES
+
+    def __init__(self, folder: Path, *, properties: str = "", client: Mapping[str, str] | None = None) -> None:
+        super().__init__(properties=properties, client=client)
+        self.nodes = [
+            KafkaBroker(folder=folder / f"{node}", properties=_CLUSTER + properties, client=client, node=node)
+            for node in range(1, NODES + 1)
+        ]
+        for node in self.nodes:
+            node._cluster_id = self._cluster_id
+
+    def start(self, ends_with: int | None = None) -> None:
+        """Start all brokers on the ports of last time, or on free ones."""
+        known = [int(self.nodes[0].bootstrap.rpartition(":")[2])] if self.bootstrap else []
+        for first in known or _random.sample(_PORTS, _TRIES):
+            ports = range(first, first + NODES)
+            voters = ",".join(f"{node}@127.0.0.1:{port + _CONTROLLER}" for node, port in enumerate(ports, 1))
+            for node, port in zip(self.nodes, ports, strict=True):
+                node._voters = voters
+                node._launch(port, ends_with)
+            if all(node._is_up() for node in self.nodes):
+                break
+            self.kill()
+        else:
+            raise AssertionError(f"Kafka did not start:\n{self.nodes[0].last_words()}")
+        self.bootstrap = ",".join(node.bootstrap for node in self.nodes)
+        self.wait_for_brokers(NODES)
+
+    def stop(self) -> None:
+        """Shut all brokers down."""
+        for node in self.nodes:
+            node.stop()
+
+    def kill(self) -> None:
+        """Kill all brokers."""
+        for node in self.nodes:
+            node.kill()
+
+    def wait_for_brokers(self, n: int) -> None:
+        """Wait until so many brokers are in the cluster."""
+        admin = self.admin()
+        until(lambda: len(admin.list_topics(timeout=_ANSWER_S).brokers) == n)
+
+    def leader(self, topic: str, partition: int = 0) -> KafkaBroker:
+        """Return the broker that leads a partition."""
+        leader = self.admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions[partition].leader
+        return self.nodes[leader - 1]
+
+
 def find_java() -> str:
     """Return the program; the test is skipped where Java or Kafka is missing."""
     java = shutil.which("java")
@@ -242,6 +330,17 @@ def kafka_broker(
         yield broker
     finally:
         broker.kill()
+
+
+@contextmanager
+def kafka_cluster(folder: Path, *, properties: str = "") -> Iterator[KafkaCluster]:
+    """Run three brokers for the length of a block; the arguments are those of ``KafkaBroker``."""
+    cluster = KafkaCluster(folder, properties=properties)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
 
 
 def shared_broker(factory: pytest.TempPathFactory) -> KafkaBroker:

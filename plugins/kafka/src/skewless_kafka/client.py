@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from logging import DEBUG
 from typing import Any, NamedTuple, TypeAlias
 
 import confluent_kafka as kafka
@@ -24,6 +26,10 @@ MISSING_TOPIC = {
     kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
 }
+_LACKING = {
+    kafka.KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
+    kafka.KafkaError.UNSUPPORTED_VERSION,
+}
 TIMED_OUT = kafka.KafkaError._TIMED_OUT  # noqa: SLF001
 
 # The listener decides where to continue, so lost positions must be reported. The end of a partition must be reported
@@ -33,17 +39,16 @@ _OWN_SETTINGS = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "enable.partition.eof": True,
-    "group.protocol": "classic",
-    "partition.assignment.strategy": "range,roundrobin",
 }
-# How soon a new topic or partition is found; the client's default is five minutes.
+_STRATEGY = "partition.assignment.strategy"  # of the classic protocol; in the newer one, the brokers assign
+# How soon a new topic, partition or controller is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
 # No message expires or is refused alone, because later ones could be stored without it: a call gives up all that it has
 # left. A refusal ends the client.
 _GAPLESS = "enable.gapless.guarantee"
 _OWN_PRODUCER_SETTINGS = {"acks": "all", "enable.idempotence": True, _GAPLESS: True, "message.timeout.ms": 0}
 _RESERVED = {
-    *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
+    *_OWN_SETTINGS, *_OWN_PRODUCER_SETTINGS, _STRATEGY, "bootstrap.servers", "delivery.timeout.ms", "group.id", "logger"
 }  # fmt: skip
 
 _log = EventLogger()
@@ -54,28 +59,44 @@ _ANSWER_S = 10.0
 _ENDS_S = 0.5
 _ENDS_ANSWER_S = 2.0
 _ENDS_OLD_S = 1.8
+_NEW_ID = re.compile(r"Topic .* changed id from \S+ to (\S+)")
 _FILE_NAME = str.maketrans("+/", "-_", "=")  # from Base64
 _NO_ID = str(kafka.Uuid(0, 0)).translate(_FILE_NAME)
 _GRACE_S = 2.0
 
 
 class ClientLog:
-    """Forwards the client's log lines to our log; they contain no settings."""
+    """Forwards the client's log lines to our log; they contain no settings.
+
+    Args:
+        on_topic_id: receives the id by which the client reads the topic from now on; its log is the only place that
+            has it. Lines of a level of debugging are not forwarded then.
+    """
+
+    def __init__(self, on_topic_id: Callable[[str], None] | None = None) -> None:
+        self._on_topic_id = on_topic_id
 
     def log(self, level: int, form: str, *parts: object) -> None:
         """Log one line; ``level`` as in the standard library."""
         line = form % parts
+        if self._on_topic_id and (changed := _NEW_ID.search(line)):
+            self._on_topic_id(changed[1].translate(_FILE_NAME))
+        if level <= DEBUG and self._on_topic_id:
+            return
         if f"{_GAPLESS} is experimental" not in line:  # since 2018
             _log.log(min(max(level, 10), 50), "kafka_client_logged", line=line)
 
 
 def broker_error(topic: str, error: kafka.KafkaError) -> StreamError:
     """Return the error for a request that the broker rejects."""
+    fix = "correct the address, the permissions or the settings of Kafka; no data was lost"
+    if error.code() in _LACKING or "not supported" in error.str():
+        fix = "install Apache Kafka 4 or later, or remove group.protocol from the setting 'kafka'"
     return StreamError(
         f"Kafka topic {topic!r}",
         f"was rejected by the broker: {error.str()}",
         value=error.name(),
-        fix="correct the address, the permissions or the settings of Kafka; no data was lost",
+        fix=fix,
     )
 
 
@@ -91,14 +112,29 @@ def translate_settings_errors(topic: str) -> Iterator[None]:
         ) from None
 
 
-def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a consumer group member.
+def is_incremental(extra: Mapping[str, Any]) -> bool:
+    """Return whether a group uses the newer protocol (KIP-848), which assigns and revokes single partitions."""
+    return str(extra.get("group.protocol")).lower() == "consumer"
+
+
+def consumer_settings(
+    bootstrap: str, group: str, topic: str, extra: Mapping[str, Any], on_topic_id: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the settings of a consumer group member; ``on_topic_id`` as for ``ClientLog``.
 
     Raises:
         DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
     settings = {**_DEFAULTS, **_check_settings(extra)}
-    return {**settings, **_OWN_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
+    if not is_incremental(extra):
+        settings[_STRATEGY] = "range,roundrobin"
+    if static := settings.get("group.instance.id"):
+        settings["group.instance.id"] = f"{static}-{topic}"  # the sources of a worker are members of one group
+    settings["debug"] = f"{settings.get('debug', '')},topic".strip(",")
+    return {
+        **settings, **_OWN_SETTINGS,
+        "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog(on_topic_id),
+    }  # fmt: skip
 
 
 def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +152,7 @@ def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a client that only describes topics; it needs the same credentials."""
     shared = ("client.", "sasl.", "security.", "socket.", "ssl.", "broker.", "reconnect.", "enable.ssl", "enable.sasl")
     allowed = {name: value for name, value in extra.items() if name.startswith(shared)}
-    return {**allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
+    return {**_DEFAULTS, **allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
 def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,0 +1,185 @@
+"""Workers share a topic with both protocols of Kafka's groups; topics are recreated, expire and are denied."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import partial
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from structlog.testing import capture_logs
+
+import tests.contract.streams
+from skewless.contract.errors import StoreError
+from skewless.infra.ingest.streams.port import RebalanceListener
+from skewless_kafka.client import KafkaSender
+from skewless_kafka.stream import KafkaStream
+from tests.contract.streams import KafkaPlace, Log, N, Worker, numbered, poll_until, send, spread
+from tests.servers.kafka import KafkaBroker, kafka_broker
+
+CLASSIC: dict[str, str] = {}
+NEWER = {"group.protocol": "consumer"}
+
+
+@pytest.fixture(params=[pytest.param(CLASSIC, id="classic"), pytest.param(NEWER, id="consumer")])
+def place(request: pytest.FixtureRequest, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> KafkaPlace:
+    """A topic whose workers use one of the protocols; in the newer one, the broker sets the times."""
+    if request.param:
+        monkeypatch.setattr(tests.contract.streams, "QUICK", {"reconnect.backoff.max.ms": 200})
+    made = KafkaPlace(kafka)
+    made.settings = request.param
+    return made
+
+
+def has_read(worker: Worker, n: int) -> bool:
+    return worker.log.has(n)() and worker.all_drained
+
+
+def end(*workers: Worker) -> None:
+    for worker in workers:
+        worker.stream.close()
+
+
+def test_workers_share_partitions_and_take_over_with_each_protocol(place: KafkaPlace) -> None:
+    log = Log()
+    send(place, numbered(100), spread(100))
+    first = Worker(place, log)
+    poll_until([first], log.has(100))
+    second = Worker(place, log)
+    pair = [first, second]
+    poll_until(pair, lambda: [len(worker.owned) for worker in pair] == [2, 2])
+    send(place, numbered(100, 100), spread(100))
+    poll_until(pair, log.has(200))
+    second.stream.close()
+    send(place, numbered(100, 200), spread(100))
+    poll_until([first], lambda: len(first.owned) == N and log.has(300)())
+    log.assert_in_order()
+    assert log.in_any_order() == sorted(numbered(300))
+    end(first)
+
+
+def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_beginning(place: KafkaPlace) -> None:
+    """The client goes on at the old offsets once it knows the new topic."""
+    for _ in range(3):
+        log = Log()
+        send(place, numbered(100), spread(100))
+        worker = Worker(place, log)
+        poll_until([worker], log.has(100))
+        place.recreate()
+        send(place, numbered(2_000, 100), spread(2_000))
+        poll_until([worker], partial(has_read, worker, 2_100))
+        log.assert_in_order()
+        assert log.in_any_order() == sorted(numbered(2_100))
+        end(worker)
+        place.recreate()
+
+
+def test_a_topic_that_was_recreated_while_no_worker_ran_is_read_from_its_beginning(kafka: KafkaBroker) -> None:
+    place, log = KafkaPlace(kafka), Log()
+    send(place, numbered(60), spread(60))
+    worker = Worker(place, log)
+    poll_until([worker], log.has(60))
+    worker.stream.commit(worker.next_positions())
+    end(worker)
+    place.recreate()
+    send(place, numbered(300, 60), spread(300))
+    worker = Worker(place, log)
+    poll_until([worker], log.has(360))
+    log.assert_in_order()
+    assert log.in_any_order() == sorted(numbered(360))
+    end(worker)
+
+
+def test_retention_that_overtakes_a_worker_is_named(place: KafkaPlace) -> None:
+    log = Log()
+    send(place, numbered(40), ["k"] * 40)
+    worker = Worker(place, log)
+    poll_until([worker], log.has(40))
+    (partition,) = (partition for partition, entries in log.read.items() if entries)
+    end(worker)
+    send(place, numbered(40, 40), ["k"] * 40)
+    expired = TopicPartition(place.topic, int(partition.name), 60)
+    admin = place.broker.admin()
+    admin.delete_records([expired])[expired].result(10)
+    worker, troubles = Worker(place, log), set[str | None]()
+
+    def look() -> bool:
+        troubles.add(worker.stream.trouble)
+        return log.has(60)()
+
+    with capture_logs() as logs:
+        poll_until([worker], look)
+    assert [payload for _, payload in log.read[partition]] == [*numbered(40), *numbered(20, 60)]
+    assert any("has only positions 60 to 80, and was to be read from 40" in (trouble or "") for trouble in troubles)
+    (lost,) = [entry for entry in logs if entry["event"] == "stream_positions_lost"]
+    assert (lost["position"], lost["oldest"], lost["end"], lost["cut"]) == (40, 60, 80, None)
+    end(worker)
+
+
+def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(place: KafkaPlace) -> None:
+    producer = Producer({"bootstrap.servers": place.broker.bootstrap, "transactional.id": place.topic})
+    producer.init_transactions(10)
+    log = Log()
+    for first in range(0, 60, 20):
+        producer.begin_transaction()
+        for body in numbered(20, first):
+            producer.produce(place.topic, body, partition=0)
+        producer.commit_transaction(10)
+        worker = Worker(place, log)
+        with capture_logs() as logs:
+            poll_until([worker], partial(has_read, worker, first + 20))
+        assert not [entry for entry in logs if entry["event"] == "stream_positions_lost"]
+        end(worker)
+    (entries,) = (entries for entries in log.read.values() if entries)
+    assert [payload for _, payload in entries] == numbered(60)
+    assert [at for at, _ in entries] == [*range(20), *range(21, 41), *range(42, 62)]
+
+
+class OneGroup(KafkaPlace):
+    """A topic whose workers are in one group with those of other topics, as the sources of a project are."""
+
+    def stream(self, owner: RebalanceListener, group: str) -> KafkaStream:
+        settings = {**tests.contract.streams.QUICK, "group.instance.id": "one"}
+        return KafkaStream(self.broker.bootstrap, self.topic, owner=owner, group=f"static-{group}", settings=settings)
+
+
+def test_the_sources_of_a_worker_are_static_members_of_one_group(kafka: KafkaBroker) -> None:
+    group = uuid.uuid4().hex
+    workers = [Worker(OneGroup(kafka), Log(), group) for _ in range(2)]
+    poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [N, N])
+    end(*workers)
+
+
+def test_a_broker_without_the_newer_protocol_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tests.contract.streams, "QUICK", {})
+    with kafka_broker(tmp_path, properties="group.coordinator.rebalance.protocols=classic\n") as broker:
+        place = KafkaPlace(broker)
+        place.settings = NEWER
+        worker = Worker(place, Log())
+        with pytest.raises(StoreError, match=r"Fix: install Apache Kafka 4 or later, or remove group\.protocol"):
+            poll_until([worker], lambda: False)
+        end(worker)
+
+
+@pytest.mark.soak
+def test_a_client_beyond_its_quota_is_slowed_and_goes_on(tmp_path: Path) -> None:
+    with kafka_broker(tmp_path) as broker:
+        quotas = "producer_byte_rate=100000,consumer_byte_rate=100000"
+        command = ["--alter", "--entity-type", "clients", "--entity-name", "slow", "--add-config", quotas]
+        broker.run_tool("kafka.admin.ConfigCommand", "--bootstrap-server", broker.bootstrap, *command)
+        place, log, bodies = KafkaPlace(broker), Log(), [body * 10_000 for body in numbered(90, 10)]
+        place.settings = {"client.id": "slow"}
+        began = time.monotonic()
+        sender = KafkaSender(broker.bootstrap, place.topic, settings=place.settings)
+        for first in range(0, 90, 10):
+            sender.send(bodies[first : first + 10], spread(10))
+        sender.close()
+        sent = time.monotonic()
+        worker = Worker(place, log)
+        poll_until([worker], log.has(90))
+        read = time.monotonic()
+        assert log.in_any_order() == sorted(bodies)
+        assert min(sent - began, read - sent) > 1.0
+        end(worker)
