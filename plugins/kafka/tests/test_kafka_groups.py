@@ -60,6 +60,8 @@ def test_workers_share_partitions_and_take_over_with_each_protocol(place: KafkaP
     end(first)
 
 
+@pytest.mark.soak  # the classic protocol may take minutes until the client reads again
+@pytest.mark.timeout(900)
 def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_beginning(place: KafkaPlace) -> None:
     """The client goes on at the old offsets once it knows the new topic."""
     for _ in range(3):
