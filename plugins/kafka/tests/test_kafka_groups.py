@@ -24,7 +24,7 @@ NEWER = {"group.protocol": "consumer"}
 
 
 @pytest.fixture(params=[pytest.param(CLASSIC, id="classic"), pytest.param(NEWER, id="consumer")])
-def place(request: pytest.FixtureRequest, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> KafkaPlace:
+def kafka_place(request: pytest.FixtureRequest, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> KafkaPlace:
     """A topic whose workers use one of the protocols; in the newer one, the broker sets the times."""
     if request.param:
         monkeypatch.setattr(tests.contract.streams, "QUICK", {"reconnect.backoff.max.ms": 200})
@@ -42,18 +42,18 @@ def end(*workers: Worker) -> None:
         worker.stream.close()
 
 
-def test_workers_share_partitions_and_take_over_with_each_protocol(place: KafkaPlace) -> None:
+def test_workers_share_partitions_and_take_over_with_each_protocol(kafka_place: KafkaPlace) -> None:
     log = Log()
-    send(place, numbered(100), spread(100))
-    first = Worker(place, log)
+    send(kafka_place, numbered(100), spread(100))
+    first = Worker(kafka_place, log)
     poll_until([first], log.has(100))
-    second = Worker(place, log)
+    second = Worker(kafka_place, log)
     pair = [first, second]
     poll_until(pair, lambda: [len(worker.owned) for worker in pair] == [2, 2])
-    send(place, numbered(100, 100), spread(100))
+    send(kafka_place, numbered(100, 100), spread(100))
     poll_until(pair, log.has(200))
     second.stream.close()
-    send(place, numbered(100, 200), spread(100))
+    send(kafka_place, numbered(100, 200), spread(100))
     poll_until([first], lambda: len(first.owned) == N and log.has(300)())
     log.assert_in_order()
     assert log.in_any_order() == sorted(numbered(300))
@@ -62,50 +62,52 @@ def test_workers_share_partitions_and_take_over_with_each_protocol(place: KafkaP
 
 @pytest.mark.soak  # the classic protocol may take minutes until the client reads again
 @pytest.mark.timeout(900)
-def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_beginning(place: KafkaPlace) -> None:
+def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_beginning(
+    kafka_place: KafkaPlace,
+) -> None:
     """The client goes on at the old offsets once it knows the new topic."""
     for _ in range(3):
         log = Log()
-        send(place, numbered(100), spread(100))
-        worker = Worker(place, log)
+        send(kafka_place, numbered(100), spread(100))
+        worker = Worker(kafka_place, log)
         poll_until([worker], log.has(100))
-        place.recreate()
-        send(place, numbered(2_000, 100), spread(2_000))
+        kafka_place.recreate()
+        send(kafka_place, numbered(2_000, 100), spread(2_000))
         poll_until([worker], partial(has_read, worker, 2_100))
         log.assert_in_order()
         assert log.in_any_order() == sorted(numbered(2_100))
         end(worker)
-        place.recreate()
+        kafka_place.recreate()
 
 
 def test_a_topic_that_was_recreated_while_no_worker_ran_is_read_from_its_beginning(kafka: KafkaBroker) -> None:
-    place, log = KafkaPlace(kafka), Log()
-    send(place, numbered(60), spread(60))
-    worker = Worker(place, log)
+    kafka_place, log = KafkaPlace(kafka), Log()
+    send(kafka_place, numbered(60), spread(60))
+    worker = Worker(kafka_place, log)
     poll_until([worker], log.has(60))
     worker.stream.commit(worker.next_positions())
     end(worker)
-    place.recreate()
-    send(place, numbered(300, 60), spread(300))
-    worker = Worker(place, log)
+    kafka_place.recreate()
+    send(kafka_place, numbered(300, 60), spread(300))
+    worker = Worker(kafka_place, log)
     poll_until([worker], log.has(360))
     log.assert_in_order()
     assert log.in_any_order() == sorted(numbered(360))
     end(worker)
 
 
-def test_retention_that_overtakes_a_worker_is_named(place: KafkaPlace) -> None:
+def test_retention_that_overtakes_a_worker_is_named(kafka_place: KafkaPlace) -> None:
     log = Log()
-    send(place, numbered(40), ["k"] * 40)
-    worker = Worker(place, log)
+    send(kafka_place, numbered(40), ["k"] * 40)
+    worker = Worker(kafka_place, log)
     poll_until([worker], log.has(40))
     (partition,) = (partition for partition, entries in log.read.items() if entries)
     end(worker)
-    send(place, numbered(40, 40), ["k"] * 40)
-    expired = TopicPartition(place.topic, int(partition.name), 60)
-    admin = place.broker.admin()
+    send(kafka_place, numbered(40, 40), ["k"] * 40)
+    expired = TopicPartition(kafka_place.topic, int(partition.name), 60)
+    admin = kafka_place.broker.admin()
     admin.delete_records([expired])[expired].result(10)
-    worker, troubles = Worker(place, log), set[str | None]()
+    worker, troubles = Worker(kafka_place, log), set[str | None]()
 
     def look() -> bool:
         troubles.add(worker.stream.trouble)
@@ -120,16 +122,16 @@ def test_retention_that_overtakes_a_worker_is_named(place: KafkaPlace) -> None:
     end(worker)
 
 
-def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(place: KafkaPlace) -> None:
-    producer = Producer({"bootstrap.servers": place.broker.bootstrap, "transactional.id": place.topic})
+def test_after_a_restart_markers_of_transactions_are_gaps_and_no_losses(kafka_place: KafkaPlace) -> None:
+    producer = Producer({"bootstrap.servers": kafka_place.broker.bootstrap, "transactional.id": kafka_place.topic})
     producer.init_transactions(10)
     log = Log()
     for first in range(0, 60, 20):
         producer.begin_transaction()
         for body in numbered(20, first):
-            producer.produce(place.topic, body, partition=0)
+            producer.produce(kafka_place.topic, body, partition=0)
         producer.commit_transaction(10)
-        worker = Worker(place, log)
+        worker = Worker(kafka_place, log)
         with capture_logs() as logs:
             poll_until([worker], partial(has_read, worker, first + 20))
         assert not [entry for entry in logs if entry["event"] == "stream_positions_lost"]
@@ -157,9 +159,9 @@ def test_the_sources_of_a_worker_are_static_members_of_one_group(kafka: KafkaBro
 def test_a_broker_without_the_newer_protocol_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tests.contract.streams, "QUICK", {})
     with kafka_broker(tmp_path, properties="group.coordinator.rebalance.protocols=classic\n") as broker:
-        place = KafkaPlace(broker)
-        place.settings = NEWER
-        worker = Worker(place, Log())
+        kafka_place = KafkaPlace(broker)
+        kafka_place.settings = NEWER
+        worker = Worker(kafka_place, Log())
         with pytest.raises(StoreError, match=r"Fix: install Apache Kafka 4 or later, or remove group\.protocol"):
             poll_until([worker], lambda: False)
         end(worker)
@@ -171,15 +173,15 @@ def test_a_client_beyond_its_quota_is_slowed_and_goes_on(tmp_path: Path) -> None
         quotas = "producer_byte_rate=100000,consumer_byte_rate=100000"
         command = ["--alter", "--entity-type", "clients", "--entity-name", "slow", "--add-config", quotas]
         broker.run_tool("kafka.admin.ConfigCommand", "--bootstrap-server", broker.bootstrap, *command)
-        place, log, bodies = KafkaPlace(broker), Log(), [body * 10_000 for body in numbered(90, 10)]
-        place.settings = {"client.id": "slow"}
+        kafka_place, log, bodies = KafkaPlace(broker), Log(), [body * 10_000 for body in numbered(90, 10)]
+        kafka_place.settings = {"client.id": "slow"}
         began = time.monotonic()
-        sender = KafkaSender(broker.bootstrap, place.topic, settings=place.settings)
+        sender = KafkaSender(broker.bootstrap, kafka_place.topic, settings=kafka_place.settings)
         for first in range(0, 90, 10):
             sender.send(bodies[first : first + 10], spread(10))
         sender.close()
         sent = time.monotonic()
-        worker = Worker(place, log)
+        worker = Worker(kafka_place, log)
         poll_until([worker], log.has(90))
         read = time.monotonic()
         assert log.in_any_order() == sorted(bodies)
