@@ -60,8 +60,6 @@ def test_workers_share_partitions_and_take_over_with_each_protocol(kafka_place: 
     end(first)
 
 
-@pytest.mark.soak  # the classic protocol may take minutes until the client reads again
-@pytest.mark.timeout(900)
 def test_a_recreated_topic_that_has_the_old_offsets_again_is_read_once_from_its_beginning(
     kafka_place: KafkaPlace,
 ) -> None:

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.ingest.streams.port import Partition
-from skewless_kafka.client import OUT_OF_RANGE, KafkaSender
-from skewless_kafka.stream import KafkaStream
+from skewless_kafka.client import OUT_OF_RANGE, KafkaSender, TopicMonitor
+from skewless_kafka.stream import KafkaStream, _KafkaProgress
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.waiting import eventually
@@ -67,6 +67,29 @@ def test_1_4_another_topic_id_is_another_life(kafka_place: KafkaPlace) -> None:
     assert sorted(new) == list(range(200, 230))
     assert all("/" not in partition.epoch for partition in worker.owned)
     worker.stream.close()
+
+
+def test_a_recreated_topic_is_described_until_one_reply_and_no_request_replaces_it(kafka_place: KafkaPlace) -> None:
+    """Replaced at each poll, the reply was read only by luck: the worker read nothing for minutes."""
+    reader, topic = Reader(), kafka_place.topic
+    stream = kafka_place.stream(reader, "g")
+    monitor = stream._monitor = Counting(topic, stream._monitor._admin)
+    stream._client_id = "of-now"
+    stream._owned[0] = _KafkaProgress(Partition(name="0", epoch="of-before"), None)
+    for _ in range(100):
+        stream.poll(1_000, 0.0)
+    assert monitor.n_requests <= 2  # that of the start, and one for the pause
+    stream.close()
+
+
+class Counting(TopicMonitor):
+    """Counts requests; the broker never replies."""
+
+    n_requests = 0
+
+    def request(self) -> None:
+        self.n_requests += 1
+        self._next_request = float("inf")
 
 
 def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldest(kafka_place: KafkaPlace) -> None:

@@ -262,6 +262,8 @@ class KafkaStream:
 
     def _pause(self) -> None:
         """Read nothing until the broker has replied with the id of the topic."""
+        if self._is_paused:
+            return  # another request would replace the one whose reply is awaited
         self._is_paused = True
         self._assign([])
         self._monitor.request()
