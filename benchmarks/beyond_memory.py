@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from benchmarks.contestant import Contestant, Race, race
 from benchmarks.histories import History, write_log
 from benchmarks.meter import Meter, Report
-from benchmarks.repo import Table
+from benchmarks.repo import ViewTable
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.stored import plan_of
@@ -35,7 +35,7 @@ _ALGORITHMS: tuple[Algorithm, ...] = ("lightgbm", "xgboost")
 def run() -> list[Result]:
     """Train the same model both ways with each library; the models are compared to the last bit."""
     keys = scaled(100_000, least=200)
-    table = Table(name="vast", n_entities=keys, per_entity=_HOURS, n_features=20)
+    table = ViewTable(name="vast", n_entities=keys, per_entity=_HOURS, n_features=20)
     history = History(tables=[table], entity_rows=50 * keys)
     results = []
     with tempfile.TemporaryDirectory() as name:

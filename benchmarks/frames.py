@@ -19,7 +19,7 @@ from benchmarks import frame_entrants as entrants
 from benchmarks.contestant import Contestant, ContestantError
 from benchmarks.histories import ASKED, History, pieces, write_log
 from benchmarks.programs import run_feast
-from benchmarks.repo import Table, write_repo
+from benchmarks.repo import ViewTable, write_repo
 from benchmarks.result import Result
 from benchmarks.scale import scale, scaled
 from benchmarks.stored import plan_of
@@ -49,7 +49,7 @@ def run() -> list[Result]:
     os.environ["PYTHONPATH"] = os.pathsep.join([*folders, str(Path(__file__).parents[1])])
     results = []
     for per_entity in (1_000, 100):
-        table = Table(name="deep", n_entities=scaled(2_000, least=20), per_entity=per_entity, n_features=10)
+        table = ViewTable(name="deep", n_entities=scaled(2_000, least=20), per_entity=per_entity, n_features=10)
         results += _compared(History(tables=[table], entity_rows=scaled(100_000, least=1_000)))
     return results
 

@@ -10,7 +10,7 @@ from benchmarks.contestant import Contestant
 from benchmarks.growing import JOIN, LOAD, READ, everything
 from benchmarks.meter import Report
 from benchmarks.plot import Panel, draw
-from benchmarks.repo import Table, applied_repo
+from benchmarks.repo import ViewTable, applied_repo
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.server import own_server
@@ -43,7 +43,7 @@ def plot(results: Sequence[Result]) -> str:
 
 
 def _measure(axis: str, step: int) -> Report:
-    table = Table(
+    table = ViewTable(
         name="grown",
         n_entities=scaled(_ENTITIES) * (step if axis == "entities" else 1),
         n_features=_FEATURES,

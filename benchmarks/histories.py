@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.programs import run_feast, run_skewless
-from benchmarks.repo import START_US, Table, write_repo
+from benchmarks.repo import START_US, ViewTable, write_repo
 from skewless.contract.plan import View
 from skewless.infra.log.log_columns import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
@@ -36,7 +36,7 @@ class History:
         ttl_days: 0: no limit.
     """
 
-    tables: Sequence[Table]
+    tables: Sequence[ViewTable]
     entity_rows: int
     ttl_days: int = 0
 
@@ -102,7 +102,7 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
     ledger.finish(run, covers, START_US)
 
 
-def pieces(data: Path, table: Table) -> Iterator[pa.Table]:
+def pieces(data: Path, table: ViewTable) -> Iterator[pa.Table]:
     """Yield the rows of a table that was written."""
     for batch in pq.ParquetFile(data / f"{table.name}.parquet").iter_batches(_PIECE_ROWS):
         yield pa.Table.from_batches([batch])

@@ -10,7 +10,7 @@ from benchmarks import joins
 from benchmarks.contestant import Contestant, Quantity, Race, race
 from benchmarks.histories import ASKED, DAY_US, History, pieces, write_log
 from benchmarks.meter import Report
-from benchmarks.repo import Table
+from benchmarks.repo import ViewTable
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.stored import plan_of
@@ -23,13 +23,13 @@ def run() -> list[Result]:
     """Join 200 k entity rows with 1,000 rows a key, and 1 M with two wide views and a ttl."""
     keys = scaled(2_000, least=20)
     deep = History(
-        tables=[Table(name="deep", n_entities=keys, per_entity=1_000, n_features=10)], entity_rows=100 * keys
+        tables=[ViewTable(name="deep", n_entities=keys, per_entity=1_000, n_features=10)], entity_rows=100 * keys
     )
     keys = scaled(100_000, least=20)
     wide = History(
         tables=[
-            Table(name="wide", n_entities=keys, per_entity=20, n_features=30),
-            Table(name="slim", n_entities=keys, per_entity=20, n_features=10),
+            ViewTable(name="wide", n_entities=keys, per_entity=20, n_features=30),
+            ViewTable(name="slim", n_entities=keys, per_entity=20, n_features=10),
         ],
         entity_rows=10 * keys,
         ttl_days=7,

@@ -15,7 +15,7 @@ from benchmarks.contestant import Contestant, race
 from benchmarks.digest import digest_columns
 from benchmarks.histories import ASKED, History, write_log
 from benchmarks.meter import Meter
-from benchmarks.repo import Table
+from benchmarks.repo import ViewTable
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.stored import plan_of
@@ -31,7 +31,7 @@ _TIMEOUT_S = 3_600
 def run() -> list[Result]:
     """Write a dataset with the code of ``skewless dataset``; one row in a thousand is checked by hand."""
     keys = scaled(1_000_000, least=50)
-    table = Table(name="vast", n_entities=keys, per_entity=100, n_features=4)
+    table = ViewTable(name="vast", n_entities=keys, per_entity=100, n_features=4)
     history = History(tables=[table], entity_rows=10 * keys)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

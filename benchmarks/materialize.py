@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import loads
 from benchmarks.contestant import Contestant, Quantity, Race, race
 from benchmarks.meter import Report
-from benchmarks.repo import OURS, Table, applied_repo, feast_redis
+from benchmarks.repo import OURS, ViewTable, applied_repo, feast_redis
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.server import own_server
@@ -21,7 +21,7 @@ SET, SCRIPT, SCRIPTS, WIRE_SET, WIRE_SCRIPT = "SET", "script", "script of many",
 
 def run() -> list[Result]:
     """Materialise 200 k entities of 30 features from one Parquet file."""
-    table = Table(name="wide", n_entities=scaled(200_000), n_features=FEATURES, text=True)
+    table = ViewTable(name="wide", n_entities=scaled(200_000), n_features=FEATURES, text=True)
     with tempfile.TemporaryDirectory() as name, own_server() as url:
         folder = Path(name)
         table.write(folder)
@@ -50,7 +50,7 @@ def run() -> list[Result]:
         )
 
 
-def _results(done: Race, table: Table) -> list[Result]:
+def _results(done: Race, table: ViewTable) -> list[Result]:
     what = f"materialize: {table.n_entities:,} entities x {table.n_features} features"
     n = table.n_entities
 

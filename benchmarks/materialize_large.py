@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import loads
 from benchmarks.contestant import Contestant
 from benchmarks.meter import Report
-from benchmarks.repo import Table, applied_repo
+from benchmarks.repo import ViewTable, applied_repo
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.server import own_server
@@ -18,12 +18,12 @@ _FEATURES = 30
 
 def run() -> list[Result]:
     """Materialise 10 M entities x 30 features once, and a tenth of them to compare with."""
-    large = Table(name="wide", n_entities=scaled(10_000_000, 2_000), n_features=_FEATURES, text=True)
-    small = Table(name="wide", n_entities=large.n_entities // 10, n_features=_FEATURES, text=True)
+    large = ViewTable(name="wide", n_entities=scaled(10_000_000, 2_000), n_features=_FEATURES, text=True)
+    small = ViewTable(name="wide", n_entities=large.n_entities // 10, n_features=_FEATURES, text=True)
     return _results(_load(small), _load(large), large)
 
 
-def _load(table: Table) -> Report:
+def _load(table: ViewTable) -> Report:
     with tempfile.TemporaryDirectory() as name, own_server() as url:
         folder = Path(name)
         table.write(folder)
@@ -36,7 +36,7 @@ def _load(table: Table) -> Report:
         return Contestant(name="skewless", entrant=loads.skewless, arguments=arguments).run()
 
 
-def _results(small: Report, large: Report, table: Table) -> list[Result]:
+def _results(small: Report, large: Report, table: ViewTable) -> list[Result]:
     what = f"materialize_large: {table.n_entities:,} entities x {table.n_features} features"
     facts, peak = large.facts, large.peak_bytes()
     whole = table.n_entities / large.seconds()

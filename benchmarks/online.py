@@ -9,7 +9,7 @@ from benchmarks import reads
 from benchmarks.contestant import Contestant, Race, race
 from benchmarks.meter import Report
 from benchmarks.programs import run_feast, run_skewless
-from benchmarks.repo import Table, applied_repo, feast_redis
+from benchmarks.repo import ViewTable, applied_repo, feast_redis
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.server import own_server
@@ -18,11 +18,11 @@ OWN, FEAST = "skewless", "feast"
 _FASTER = {1: 8, 100: 100, 500: 100}
 
 
-def tables(n_entities: int) -> list[Table]:
+def tables(n_entities: int) -> list[ViewTable]:
     """Return the two views, 50 numbers together."""
     return [
-        Table(name="basic", n_entities=n_entities, n_features=30),
-        Table(name="detail", n_entities=n_entities, n_features=20),
+        ViewTable(name="basic", n_entities=n_entities, n_features=30),
+        ViewTable(name="detail", n_entities=n_entities, n_features=20),
     ]
 
 

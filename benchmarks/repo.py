@@ -44,7 +44,7 @@ _VIEW = """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ViewTable:
     """A table of one feature view.
 
     Args:
@@ -96,7 +96,9 @@ class Table:
         return pa.table(columns)
 
 
-def applied_repo(folder: Path, tables: Sequence[Table], data: Path, store: str = OURS, *, pushed: bool = False) -> Path:
+def applied_repo(
+    folder: Path, tables: Sequence[ViewTable], data: Path, store: str = OURS, *, pushed: bool = False
+) -> Path:
     """Write a repo and apply it: ours by our program, others by Feast's; return the folder."""
     write_repo(folder, tables, data, store, pushed=pushed)
     if store == OURS:
@@ -106,7 +108,9 @@ def applied_repo(folder: Path, tables: Sequence[Table], data: Path, store: str =
     return folder
 
 
-def write_repo(folder: Path, tables: Sequence[Table], data: Path, store: str = OURS, *, pushed: bool = False) -> Path:
+def write_repo(
+    folder: Path, tables: Sequence[ViewTable], data: Path, store: str = OURS, *, pushed: bool = False
+) -> Path:
     """Write a repo with one view per table and the service ``all``; return the folder.
 
     Args:
@@ -134,7 +138,7 @@ def plugin_redis(url: str) -> str:
     return f"online_store:\n  type: skewless_feast.online_store.SkewlessOnlineStore\n  redis_url: {url}\n"
 
 
-def _definitions(tables: Sequence[Table], data: Path, *, pushed: bool) -> str:
+def _definitions(tables: Sequence[ViewTable], data: Path, *, pushed: bool) -> str:
     kind = "push" if pushed else "source"
     views = "".join(
         (_VIEW if pushed else _VIEW.replace(_PUSH_LINE, "")).format(
@@ -146,7 +150,7 @@ def _definitions(tables: Sequence[Table], data: Path, *, pushed: bool) -> str:
     return f'{_IMPORTS}{views}\nservice = FeatureService(name="all", features=[{names}])\n'
 
 
-def _fields(table: Table) -> str:
+def _fields(table: ViewTable) -> str:
     return "\n".join(f"        Field(name={name!r}, dtype={kind})," for name, kind in table.features.items())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.repo import HOUR_US, START_US, Table
+from benchmarks.repo import HOUR_US, START_US, ViewTable
 
 TABLE, MORE = "cards.parquet", "more_cards.parquet"
 PAYMENTS, LABELS, ASKED = "payments.parquet", "labels.parquet", "asked.parquet"
@@ -104,13 +104,13 @@ class LayoutShape:
     def write(self, repo: Path) -> None:
         """Write the definitions and the tables; the same for the same arguments."""
         (repo / "data" / "cards").mkdir(parents=True)
-        table = Table(name="cards", n_entities=self.cards, n_features=10)
+        table = ViewTable(name="cards", n_entities=self.cards, n_features=10)
         (repo / "feature_store.yaml").write_text(_STORE)
         (repo / "definitions.py").write_text(_DEFINITIONS.format(features=table.features))
         (repo / "models.py").write_text(_MODELS)
         table.write(repo / "data" / "cards")
         rng = np.random.default_rng(18)
-        more = next(Table(name="cards", n_entities=self.added, n_features=10, per_entity=1).chunks())
+        more = next(ViewTable(name="cards", n_entities=self.added, n_features=10, per_entity=1).chunks())
         later = pa.array(np.full(self.added, START_US + 2 * _DAYS * 24 * HOUR_US), _TIME)
         pq.write_table(more.set_column(1, "event_time", later), repo / "data" / MORE)
         pq.write_table(self._payments(rng), repo / "data" / PAYMENTS)

@@ -241,7 +241,7 @@ class RedisStream:
             last = self._owned[index].last
             pipe.execute_command("EVAL", _COUNT, 1, self._keys.stream(index), last, last, 1)
 
-    def _check_epochs(self, client: Any, indices: Sequence[int], replies: Sequence[Any]) -> bool:  # noqa: ANN401
+    def _check_epochs(self, client: Any, indices: Sequence[int], replies: Sequence[Any]) -> bool:  # noqa: ANN401 - redis-py
         """Revoke partitions as above; return whether a stream has stepped back: then its messages are read again."""
         steps = 0
         for index, epoch, exists, n_last in zip(indices, replies[::3], replies[1::3], replies[2::3], strict=True):

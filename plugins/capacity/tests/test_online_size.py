@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import redis
 
-from benchmarks.repo import Table, applied_repo
+from benchmarks.repo import ViewTable, applied_repo
 from benchmarks.server import empty, own_server
 from benchmarks.window_events import ALL, START_US, view
 from skewless.contract.window_events import EventSelector
@@ -89,7 +89,7 @@ def append_events(url: str, window_view: WindowView, n: int, per_day: float) -> 
 
 
 def test_rows_take_what_the_model_says(store_url: str, tmp_path: Path) -> None:
-    tables = [Table(name=f"t{n}", n_entities=ENTITIES, n_features=n) for n in (4, 30)]
+    tables = [ViewTable(name=f"t{n}", n_entities=ENTITIES, n_features=n) for n in (4, 30)]
     for table in tables:
         table.write(tmp_path)
     repo = applied_repo(tmp_path / "repo", tables, tmp_path)

@@ -46,7 +46,7 @@ def provider(running_provider: tuple[Provider, Path], monkeypatch: pytest.Monkey
     return found
 
 
-class Clock:
+class MonotonicClock:
     """A monotonic clock that a test moves."""
 
     now = 1_000.0
@@ -166,7 +166,7 @@ def test_only_public_keys_for_signatures_count() -> None:
     assert not any(key.is_private for key in keys)
 
 
-def watched(provider: Provider, removed: list[int], clock: Clock, max_age_s: float = HOUR_S) -> ProviderKeys:
+def watched(provider: Provider, removed: list[int], clock: MonotonicClock, max_age_s: float = HOUR_S) -> ProviderKeys:
     issuers = [Issuer(url=provider.url)]
     return ProviderKeys(issuers, max_age_s=max_age_s, on_removed=lambda: removed.append(1), clock=clock)
 
@@ -177,7 +177,7 @@ def kids(keys: ProviderKeys, provider: Provider) -> list[str | None]:
 
 def test_a_rotation_has_no_gap_and_a_removed_key_is_reported(provider: Provider) -> None:
     removed: list[int] = []
-    clock = Clock()
+    clock = MonotonicClock()
     keys = watched(provider, removed, clock)
     steps = []
     for change in (lambda: None, lambda: provider.add_key("second"), lambda: provider.published.remove("first")):
@@ -190,7 +190,7 @@ def test_a_rotation_has_no_gap_and_a_removed_key_is_reported(provider: Provider)
 
 def test_keys_stay_while_the_provider_is_away_and_are_dropped_at_their_greatest_age(provider: Provider) -> None:
     removed: list[int] = []
-    clock = Clock()
+    clock = MonotonicClock()
     keys = watched(provider, removed, clock)
     keys.fetch_due()
     provider.replies[DISCOVERY] = answer(503, b"")
@@ -214,7 +214,7 @@ def test_keys_stay_while_the_provider_is_away_and_are_dropped_at_their_greatest_
 
 
 def test_unknown_keys_cause_few_fetches(provider: Provider) -> None:
-    clock = Clock()
+    clock = MonotonicClock()
     keys = watched(provider, [], clock)
     keys.fetch_due()
     for _ in range(10_000):  # 60 seconds
@@ -225,7 +225,7 @@ def test_unknown_keys_cause_few_fetches(provider: Provider) -> None:
 
 
 def test_the_thread_fetches_at_once_and_when_it_is_asked(provider: Provider) -> None:
-    clock = Clock()
+    clock = MonotonicClock()
     keys = watched(provider, [], clock)
     keys.start(wait_s=10)
     assert kids(keys, provider) == ["first"]
@@ -237,7 +237,7 @@ def test_the_thread_fetches_at_once_and_when_it_is_asked(provider: Provider) -> 
 
 
 def test_an_unknown_issuer_has_no_keys(provider: Provider) -> None:
-    assert watched(provider, [], Clock()).get("https://evil.example") == ()
+    assert watched(provider, [], MonotonicClock()).get("https://evil.example") == ()
 
 
 def test_a_defect_does_not_end_the_thread(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_a_defect_does_not_end_the_thread(provider: Provider, monkeypatch: pytes
         raise RecursionError("too deep")
 
     removed: list[int] = []
-    clock = Clock()
+    clock = MonotonicClock()
     keys = watched(provider, removed, clock, max_age_s=100.0)
     keys.fetch_due()
     monkeypatch.setattr(provider_keys, "fetch_keys", fail)

@@ -28,7 +28,7 @@ MODEL = model()
 VECTORS = {"name": "features", "shape": [1, 3], "datatype": "FP64", "data": [1.0, 2.0, 3.0]}
 
 
-class Table:
+class OneModel:
     def get(self, name: str | None, version: str | None = None) -> Any:  # noqa: ANN401 - a model
         if name != "m" or version not in {None, "1"}:
             raise RequestError("field 'model'", "is not a served model", value=name, fix="use m")
@@ -74,7 +74,7 @@ class RouteDesk:
 
     async def _handle(self, exchange: Exchange) -> None:
         route = InferRoute(
-            models=cast("ModelTable", Table()),
+            models=cast("ModelTable", OneModel()),
             oip_models=self.oip_models,
             predictor=cast("RealPredictor", self.predictor),
             metrics=self.metrics,
@@ -124,7 +124,7 @@ def test_vectors_get_no_null_in_place_of_an_action_that_needs_inputs(monkeypatch
     def ask(policy: Policy, *outputs: str) -> tuple[int, Any]:
         runner = PolicyRunner("m", compile_policy("m", policy, PLAN, PLAN.services[0].name, module_source), PLAN)
         deciding = model(spec={"policy": runner.policy}, policy=runner)
-        monkeypatch.setattr(Table, "get", lambda *_: deciding)
+        monkeypatch.setattr(OneModel, "get", lambda *_: deciding)
         body = {"inputs": [VECTORS]} | ({"outputs": [{"name": name} for name in outputs]} if outputs else {})
         status, reply, _ = RouteDesk().ask(body)
         return status, reply.get("error") or {each["name"]: each["data"] for each in reply["outputs"]}

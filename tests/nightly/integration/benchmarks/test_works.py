@@ -16,7 +16,7 @@ import redis
 from benchmarks import __main__ as bench
 from benchmarks.contestant import ContestantError
 from benchmarks.page import WORKS
-from benchmarks.repo import Table, write_repo
+from benchmarks.repo import ViewTable, write_repo
 from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
@@ -55,7 +55,7 @@ def test_a_work_runs_and_its_contestants_agree(work: str, tmp_path: Path) -> Non
 def test_the_digest_of_what_is_stored_sees_one_value_of_one_row(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    table = Table(name="wide", n_entities=20, n_features=3)
+    table = ViewTable(name="wide", n_entities=20, n_features=3)
     table.write(tmp_path)
     repo = write_repo(tmp_path / "repo", [table], tmp_path)
     with own_server() as url, redis.Redis.from_url(url) as client:

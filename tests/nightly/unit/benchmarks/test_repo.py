@@ -8,20 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.digest import digest_columns
-from benchmarks.repo import Table
+from benchmarks.repo import ViewTable
 
 
 def test_a_table_is_the_same_each_time_and_another_for_other_arguments(tmp_path: Path) -> None:
-    table = Table(name="wide", n_entities=300, n_features=12, per_entity=3, text=True)
+    table = ViewTable(name="wide", n_entities=300, n_features=12, per_entity=3, text=True)
     first = pa.concat_tables(table.chunks())
     again = pq.read_table(table.write(tmp_path))
-    other = pa.concat_tables(Table(name="wide", n_entities=301, n_features=12, per_entity=3, text=True).chunks())
+    other = pa.concat_tables(ViewTable(name="wide", n_entities=301, n_features=12, per_entity=3, text=True).chunks())
     assert first.equals(again)
     assert not first.equals(other.slice(0, 900))
 
 
 def test_a_table_holds_floats_integers_text_and_nulls_and_one_row_per_entity_and_hour() -> None:
-    rows = pa.concat_tables(Table(name="t", n_entities=300, n_features=10, per_entity=3, text=True).chunks())
+    rows = pa.concat_tables(ViewTable(name="t", n_entities=300, n_features=10, per_entity=3, text=True).chunks())
     kinds = {str(rows.schema.field(f"t_{i:02}").type) for i in range(10)}
     assert kinds == {"double", "int64", "string"}
     assert all(0 < rows[f"t_{i:02}"].null_count < 400 for i in (0, 3, 6, 9))
