@@ -335,6 +335,8 @@ def alerted(tmp_path_factory: pytest.TempPathFactory, empty_postgres: Path) -> I
             stream=stream,
             monitoring=monitoring,
         )
+        # A counter that Prometheus meets for the first time after a fault has not increased for it.
+        eventually(lambda: monitoring.ask("sum(up) == 3 and sum(skewless_worker_restarts_total) == 0"))
         caller = threading.Thread(target=alerted.ask_always)
         caller.start()
         stack.callback(caller.join)
