@@ -124,8 +124,8 @@ def kafka_event_source(
         timestamp_field: field with the event time.
         history: as for ``event_source``.
         columns: name -> type, without the event time.
-        format: of a message: a JSON object, or Avro or Protobuf with the id of its schema in the schema registry.
-        subject: of the schemas of Avro and Protobuf in the registry; None: ``TOPIC-value``.
+        format: of a message: a JSON object, or JSON, Avro or Protobuf with the id of its schema in the registry.
+        subject: of the schemas in the registry; None: ``TOPIC-value``.
         message: full name of the Protobuf message; None: the first of its file.
         event_id: column whose value identifies an event.
         scales: column -> decimal digits that sums keep.
@@ -140,6 +140,8 @@ def kafka_event_source(
         lengths = {TAG_DEDUPE: dedupe, TAG_DELAY: delay}
         days = {TAG_EARLIEST: earliest, TAG_LATEST: latest}
         own = _source_tags(thing, columns, event_id, lengths, days)
+        if format == "json-schema" and subject is None:
+            subject = f"{topic}-value"  # which tells it from plain JSON
         own |= scale_tags(scales) | text_tags({TAG_SUBJECT: subject})
         stream = KafkaSource(
             name=name,
@@ -159,6 +161,7 @@ def kafka_event_source(
 def _message_format(thing: str, name: str, subject: str | None, message: str | None) -> StreamFormat:
     formats: dict[str, StreamFormat] = {
         "json": JsonFormat(schema_json=""),
+        "json-schema": JsonFormat(schema_json=""),
         "avro": AvroFormat(schema_json=""),
         "protobuf": ProtoFormat(class_path=message or ""),
     }

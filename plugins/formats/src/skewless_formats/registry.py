@@ -38,8 +38,8 @@ class RegisteredSchema:
 
     Args:
         id: in the registry.
-        kind: its language; only ``AVRO`` and ``PROTOBUF`` can be read.
-        text: JSON of an Avro schema; base64 of a serialized FileDescriptorProto.
+        kind: its language; only ``AVRO``, ``PROTOBUF`` and ``JSON`` can be read.
+        text: JSON of an Avro or JSON schema; base64 of a serialized FileDescriptorProto.
         references: the schemas that it imports, by the name in the import, with theirs first.
     """
 
