@@ -40,7 +40,7 @@ EVENTS = st.dictionaries(NAMES, VALUES, max_size=3)
 TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
 RULES = st.one_of(
     st.fixed_dictionaries({"type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True)}),
-    st.fixed_dictionaries({"enum": st.lists(VALUES, min_size=1, max_size=3)}),
+    st.fixed_dictionaries({"enum": st.lists(VALUES, min_size=1, max_size=3, unique_by=json.dumps)}),
     st.fixed_dictionaries({"const": VALUES}),
     st.fixed_dictionaries({"minimum": st.integers(-2, 2)}),
     st.fixed_dictionaries({"exclusiveMaximum": st.integers(-2, 2)}),
