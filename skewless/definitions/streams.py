@@ -140,9 +140,7 @@ def kafka_event_source(
         lengths = {TAG_DEDUPE: dedupe, TAG_DELAY: delay}
         days = {TAG_EARLIEST: earliest, TAG_LATEST: latest}
         own = _source_tags(thing, columns, event_id, lengths, days)
-        if format == "json-schema" and subject is None:
-            subject = f"{topic}-value"  # which tells it from plain JSON
-        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: subject})
+        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: _subject(format, topic, subject)})
         stream = KafkaSource(
             name=name,
             timestamp_field=timestamp_field,
@@ -156,6 +154,11 @@ def kafka_event_source(
         )
         _check_stream(thing, stream, timestamp_field)
     return stream
+
+
+def _subject(name: str, topic: str, subject: str | None) -> str | None:
+    # Feast has one format for JSON: a subject tells JSON with a schema from plain JSON.
+    return f"{topic}-value" if subject is None and name == "json-schema" else subject
 
 
 def _message_format(thing: str, name: str, subject: str | None, message: str | None) -> StreamFormat:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urljoin
 
@@ -21,6 +22,7 @@ from skewless_formats.packages import import_format
 from skewless_formats.registry import RegisteredSchema
 
 _Json: TypeAlias = Any
+_Compile: TypeAlias = Callable[..., _Json]
 _MOST_PARTS, _MOST_DEPTH, _MOST_PATTERNS, _PATTERN_BYTES = 10_000, 64, 100, 50_000
 _MOST_UNEVALUATED = 3  # inside each other for one value, of which each may double the work
 _DRAFTS = {
@@ -57,6 +59,11 @@ def compile_json(registered: RegisteredSchema) -> ReadBody:
     compile_schema = _choose_compiler(name, schema.draft)
     is_valid = compile_schema(schema.expanded).is_valid
 
+    @cache
+    def open_explainer() -> _Json:
+        branch = partial(_AnyBranch, compile_schema)
+        return compile_schema(schema.expanded, {"anyOf": branch, "oneOf": branch})
+
     def read_body(body: bytes) -> Values:
         event = load_event(body)
         try:
@@ -64,7 +71,7 @@ def compile_json(registered: RegisteredSchema) -> ReadBody:
                 return event
         except UnicodeEncodeError:
             raise PayloadError("the message has text that is not Unicode") from None
-        raise PayloadError(f"the message does not match {_find_rule(compile_schema, schema.expanded, event)}{name}")
+        raise PayloadError(f"the message does not match {_find_rule(open_explainer(), event)}{name}")
 
     return read_body
 
@@ -177,13 +184,13 @@ class _Expansion:
         return self._expand(target, document, depth=depth + 1, active=(*active, target))
 
 
-def _choose_compiler(name: str, draft: str) -> Callable[..., Any]:
+def _choose_compiler(name: str, draft: str) -> _Compile:
     """Return a function from a schema to its validator: patterns in time that is linear in the text, no requests."""
     package = import_format("json-schema")
     kind = getattr(package, _DRAFTS[draft])
     patterns = package.RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
 
-    def compile_schema(schema: _Json, keywords: Mapping[str, type] | None = None) -> _Json:
+    def compile_schema(schema: _Json, keywords: Mapping[str, _Json] | None = None) -> _Json:
         try:
             return kind(schema, pattern_options=patterns, validate_formats=False, offline=True, keywords=keywords)
         except (ValueError, TypeError) as error:
@@ -192,24 +199,27 @@ def _choose_compiler(name: str, draft: str) -> Callable[..., Any]:
     return compile_schema
 
 
-def _find_rule(compile_schema: Callable[..., Any], schema: _Json, event: Values) -> str:
+class _AnyBranch:
+    """anyOf and oneOf as they are, without the errors of each branch, which would be much larger than the event."""
+
+    def __init__(
+        self, compile_schema: _Compile, _parent: object, branches: Sequence[_Json], path: Sequence[object]
+    ) -> None:
+        self._branches = [compile_schema(branch) for branch in branches]
+        self._is_one = path[-1] == "oneOf"
+
+    def validate(self, value: object) -> None:
+        """Raise ValueError if a value breaks the rule."""
+        n = sum(branch.is_valid(value) for branch in self._branches)
+        if n == 0 or (self._is_one and n > 1):
+            raise ValueError
+
+
+def _find_rule(validator: _Json, event: Values) -> str:
     """Return the place in a schema that an event breaks: names of the schema alone, no value or key of the event."""
-
-    class AnyBranch:
-        """As the keyword does, without the errors of each branch, which would be many times larger than the event."""
-
-        def __init__(self, _parent: object, branches: Sequence[Any], path: Sequence[object]) -> None:
-            self._branches = [compile_schema(branch) for branch in branches]
-            self._is_one = path[-1] == "oneOf"
-
-        def validate(self, value: object) -> None:
-            n = sum(branch.is_valid(value) for branch in self._branches)
-            if n == 0 or (self._is_one and n > 1):
-                raise ValueError
-
     package = import_format("json-schema")
     try:
-        compile_schema(schema, keywords={"anyOf": AnyBranch, "oneOf": AnyBranch}).validate(event)
+        validator.validate(event)
     except package.ValidationError as error:
         place = "/".join(map(str, error.schema_path))[:150]
         lacks = f" ({error.kind.property[:50]!r})" if hasattr(error.kind, "property") else ""
