@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -224,6 +225,8 @@ for _ in range(20):
         ({"$ref": "http://127.0.0.1:1/a.json"}, "to a schema that it does not have: 'http://127.0.0.1:1/a.json'"),
         ({"$ref": "file:///etc/passwd"}, "to a schema that it does not have"),
         ({"$ref": "#/definitions/none"}, "to a schema that it does not have"),
+        ({"$ref": "#a", "a": True}, "to a schema that it does not have"),
+        ({"$ref": "http://["}, "to a schema that it does not have"),
         ({"$ref": "#anchor", "definitions": {"a": {"$anchor": "anchor"}}}, "to a schema that it does not have"),
         ({"$schema": NEWEST, "$dynamicRef": "#a"}, "has a $dynamicRef, which is not supported"),
         ({"properties": {"a": {"$id": "http://b/", "$ref": "#/c"}}, "c": True}, "has an $id inside"),
@@ -276,6 +279,39 @@ def test_any_bytes_are_an_event_or_a_reason(body: bytes) -> None:
         reason = find_reason(schema, payload)
         assert reason.isprintable() or not reason
         assert len(reason) < 300
+
+
+KEYWORDS = [
+    "$schema", "$id", "$ref", "$anchor", "$defs", "definitions", "$dynamicRef", "type", "enum", "const",
+    "properties", "patternProperties", "items", "not", "if", "additionalProperties", "prefixItems",
+    "additionalItems", "contains", "minContains", "propertyNames", "required", "dependencies", "allOf", "anyOf",
+    "oneOf", "then", "else", "minimum", "exclusiveMinimum", "multipleOf", "minLength", "pattern", "format",
+    "uniqueItems", "maxProperties", "dependentSchemas", "dependentRequired", "unevaluatedItems",
+    "unevaluatedProperties", "contentEncoding", "contentMediaType",
+]  # fmt: skip
+STRANGE = st.sampled_from(
+    ["", "#", "#/", "#/~1", "#/-1", "a/b#c", "http://[", "\ud800", "\0", "[", "(", "object", NEWEST, "base64"]
+) | st.sampled_from([-1, 0, 1.5, 2**70, float("nan"), float("inf"), 1e300, -1e-320])
+ANY_SCHEMAS = st.recursive(
+    SCALARS | STRANGE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS) | STRANGE.map(str), inner),
+    max_leaves=10,
+)
+
+
+@given(ANY_SCHEMAS, EVENTS)
+def test_any_schema_is_one_or_is_refused(schema: Any, event: Any) -> None:  # noqa: ANN401 - JSON
+    other = registered(schema, other=schema)
+    try:
+        compile_json(other)
+    except PayloadError as error:
+        reason = str(error)
+    else:
+        reason = find_reason(other, json.dumps(event).encode())
+        with suppress(PayloadError):
+            check_properties(other, [Column(name="card", dtype=DType.INT64)])
+    assert reason.isprintable() or not reason
+    assert len(reason) < 300
 
 
 def test_a_plan_needs_a_property_for_each_column(schemas: Registry) -> None:

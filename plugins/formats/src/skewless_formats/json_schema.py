@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urljoin
@@ -167,16 +168,16 @@ class _Expansion:
         uri, _, fragment = reference.partition("#")
         own = document.get("$id", document.get("id")) if isinstance(document, dict) else None
         own = own.removesuffix("#") if isinstance(own, str) else ""
-        if uri not in {"", own}:
-            known = next((each for each in (uri, urljoin(own, uri)) if each in self._documents), None)
-            document = None if known is None else self._documents[known]
-        target = document
-        try:
-            for word in unquote(fragment).split("/")[1:] if fragment.startswith("/") else [fragment] * bool(fragment):
+        target: _Json = None
+        with suppress(KeyError, IndexError, ValueError, TypeError):  # it leads nowhere
+            if uri not in {"", own}:
+                document = self._documents[uri if uri in self._documents else urljoin(own, uri)]
+            first, *words = unquote(fragment).split("/")
+            place: _Json = None if first else document  # a name without "/" is an anchor
+            for word in words:
                 key = word.replace("~1", "/").replace("~0", "~")
-                target = target[int(key)] if isinstance(target, list) else target[key]
-        except (KeyError, IndexError, ValueError, TypeError):
-            target = None
+                place = place[int(key)] if isinstance(place, list) else place[key]
+            target = place
         if not isinstance(target, dict | bool):
             raise PayloadError(f"{self._name} has a $ref to a schema that it does not have: {reference[:100]!r}")
         if any(target is each for each in active if isinstance(each, dict)):
