@@ -246,6 +246,11 @@ def test_a_schema_without_bounds_or_one_that_is_not_valid_is_refused(schema: obj
     assert str(refusal.value).startswith("schema 3 ")
 
 
+def test_formats_and_encodings_are_notes() -> None:
+    for note in ({"format": "date"}, {"contentEncoding": "base64"}, {"contentMediaType": "application/json"}):
+        assert is_read(registered({"properties": {"a": note}}), {"a": "{!"})
+
+
 def test_closed_objects_may_be_inside_each_other() -> None:
     schema: Any = {"type": "integer"}
     for _ in range(8):

@@ -1,9 +1,9 @@
 """JSON Schema: reads JSON events that are valid by the schema of their writer.
 
 The values of an event are those that the core reads from JSON: a schema says what is valid and changes nothing, so its
-``default`` and ``format`` are notes. Each ``$ref`` is replaced by what it names before the schema is compiled, so that
-the work for an event has a bound, and nothing is ever fetched. Without ``$schema``, a schema is of draft 7, as in
-Confluent's registry. https://json-schema.org/specification
+``default``, ``format`` and encodings are notes. Each ``$ref`` is replaced by what it names before the schema is
+compiled, so that the work for an event has a bound, and nothing is ever fetched. Without ``$schema``, a schema is of
+draft 7, as in Confluent's registry. https://json-schema.org/specification
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ _ROLES: dict[str, _Role] = {
     **dict.fromkeys(("properties", "patternProperties", "dependentSchemas", "dependencies"), "names"),
     **dict.fromkeys(("enum", "const", "default", "examples"), "data"),
 }
-# Once no $ref is left, nothing uses these.
-_OMITTED = frozenset({"$ref", "$schema", "$id", "$anchor", "$defs", "definitions"})
+# Once no $ref is left, nothing uses these; the last ones are notes, which some drafts may check.
+_OMITTED = frozenset(
+    {"$ref", "$schema", "$id", "$anchor", "$defs", "definitions", "contentEncoding", "contentMediaType"}
+)
 _DYNAMIC = ("$dynamicRef", "$recursiveRef")
 _UNEVALUATED = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 _PARTS = frozenset({"properties", "patternProperties", "additionalProperties", "items", "prefixItems"})
