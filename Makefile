@@ -10,6 +10,7 @@ RAY ?= $(VENV)-ray
 SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
 KAFKA ?= $(VENV)-kafka
+REGISTRY ?= $(VENV)-registry
 GPU ?= $(VENV)-gpu
 # One more than the cores: some tests wait, for a process or for time to pass; with two more, the same work takes longer.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
@@ -42,7 +43,7 @@ RAY_STAMP := $(RAY)/.requirements.stamp
 SPARK_STAMP := $(SPARK)/.requirements.stamp
 DEPLOY_STAMP := $(DEPLOY)/.requirements.stamp
 KAFKA_STAMP := $(KAFKA)/.requirements.stamp
-KAFKA_JARS := tests/servers/kafka_jars
+REGISTRY_STAMP := $(REGISTRY)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
 ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 plugins/$(1)
@@ -56,6 +57,22 @@ UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools 
 # Requirements of packages of a server that it never imports: it uses LightGBM and XGBoost by their C API.
 UNUSED_BY_SERVER := narwhals nvidia-nccl-cu12 scipy valkey
 CONNECTORS := --extra cpu --extra postgres --extra cloud --extra kafka --extra grpc --extra oidc --extra otel
+
+# Copies a server into a folder: $(call COPY_WITH_MAVEN,NAME,TARGET,FOLDER,FOLDER OF ITS POM,SIZE,THEN). Without Java,
+# Maven or a network the tests of it are skipped; a file that differs from SHA256SUMS is an error.
+define COPY_WITH_MAVEN
+@rm -rf $(3)
+@if ! { command -v java && command -v mvn; } >/dev/null; then \
+	echo "no Java or no Maven: the tests of $(1) are skipped. Fix: apt-get install openjdk-17-jre-headless maven" >&2; \
+elif echo "installing $(1) for the tests into $(3) (half a minute, $(5))" && \
+	! mvn -q -B -f $(4)/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(3)); then \
+	echo "Maven has no $(1): its tests are skipped. Fix: connect Maven to a repository; make $(2)" >&2; \
+	rm -rf $(3); \
+elif ! (cd $(3) && LC_ALL=C sha256sum *) | diff $(4)/SHA256SUMS -; then \
+	echo "files of $(1) differ from $(4)/SHA256SUMS. Fix: compare them, then make $(2)" >&2; \
+	rm -rf $(3); exit 1; \
+elif $(6); then touch $@; else exit 1; fi
+endef
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
@@ -77,7 +94,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs dist picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs dist picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-registry setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -100,7 +117,7 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 
 # The environments are independent, and so are the checks. Types are checked while the first tests wait.
 test: python  ## linters, types, layers and the daily tests
-	+@$(MAKE) --no-print-directory -j4 setup-dev setup-clients setup-nvforest setup-kafka
+	+@$(MAKE) --no-print-directory -j5 setup-dev setup-clients setup-nvforest setup-kafka setup-registry
 	+@$(MAKE) --no-print-directory -j2 lint layers
 	+@$(MAKE) --no-print-directory -j2 types tests
 	+@$(MAKE) --no-print-directory plugins
@@ -132,7 +149,7 @@ tests: setup-dev setup-clients setup-kafka  ## pytest alone; ARGS="-k rows" narr
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # `make test` runs one check of each plug-in, and all tests of those that have changed; `make soak` runs all.
-plugins: setup-dev setup-clients setup-nvforest  ## the tests of the plug-ins that have changed; ALL=1 of all
+plugins: setup-dev setup-clients setup-nvforest setup-registry  ## the tests of the plug-ins that have changed; ALL=1 of all
 	@changed=$$($(PY) -m tools.changed_plugins $(if $(ALL),--all)) || exit 1; \
 	if [ -n "$$changed" ]; then $(BIN)/pytest -n $(WORKERS) --dist loadfile $$changed $(ARGS); fi
 	@for engine in ray spark; do \
@@ -152,7 +169,7 @@ coverage: setup-dev setup-clients setup-kafka  ## the same tests, with the lines
 	$(BIN)/coverage report
 
 # Tests marked `soak` run one after another, and all others of tests/nightly and of the plug-ins beside each other.
-soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka  ## the nightly tests, and all those marked soak; ONLY=folder runs its tests
+soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka setup-registry  ## the nightly tests, and all those marked soak; ONLY=folder runs its tests
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak -o 'norecursedirs=.* build dist' --timeout 1800 $(or $(ONLY),tests plugins examples) $(ARGS)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(or $(ONLY),tests/nightly plugins examples) $(ARGS)
 	$(if $(ONLY),,HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS))
@@ -185,7 +202,7 @@ lock: $(BIN)/uv  ## pin all requirements again
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra control-room --extra build -o requirements.txt
 	$(COMPILE) pyproject.toml --extra project --extra cpu --extra demo --extra control-room --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra serve $(CONNECTORS) -c requirements-dev.txt $(UNUSED_BY_SERVER:%=--no-emit-package %) -o $(IMAGE)/server.txt
-	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf -c requirements-dev.txt -o $(IMAGE)/jobs.txt
+	$(COMPILE) pyproject.toml --extra project $(CONNECTORS) --extra avro --extra protobuf --extra json-schema -c requirements-dev.txt -o $(IMAGE)/jobs.txt
 	$(COMPILE) $(IMAGE)/build.in -c requirements.txt -o $(IMAGE)/build.txt
 	$(COMPILE) tools/uv.in -o tools/uv.txt
 	$(COMPILE) tests/nightly/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/nightly/clients/requirements.txt
@@ -199,7 +216,7 @@ audit: python  ## look the locked requirements up in an index of advisories (nee
 	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(KAFKA) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(KAFKA) $(REGISTRY) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -211,6 +228,7 @@ setup-ray: setup-dev $(RAY_STAMP)
 setup-spark: setup-dev $(SPARK_STAMP)
 setup-deploy: python $(DEPLOY_STAMP)
 setup-kafka: python $(KAFKA_STAMP)
+setup-registry: python $(REGISTRY_STAMP)
 setup-gpu: $(GPU_STAMP)
 
 python:
@@ -273,19 +291,12 @@ $(SPARK_STAMP): plugins/spark/tests/requirements.txt
 	@$(call INSTALL,$<,$(PY),--target $(SPARK))
 	@touch $@
 
-# The broker of the tests. Without Java, Maven or a network its tests are skipped; a jar that differs is an error.
-$(KAFKA_STAMP): $(KAFKA_JARS)/pom.xml $(KAFKA_JARS)/SHA256SUMS
-	@rm -rf $(KAFKA)
-	@if ! { command -v java && command -v mvn; } >/dev/null; then \
-		echo "no Java or no Maven: the tests of Kafka are skipped. Fix: apt-get install openjdk-17-jre-headless maven" >&2; \
-	elif echo "installing Apache Kafka for the tests into $(KAFKA) (half a minute, 43 MB)" && \
-		! mvn -q -B -f $(KAFKA_JARS)/pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(KAFKA)); then \
-		echo "Maven has no Apache Kafka: its tests are skipped. Fix: connect Maven to a repository; make setup-kafka" >&2; \
-		rm -rf $(KAFKA); \
-	elif ! (cd $(KAFKA) && LC_ALL=C sha256sum *.jar) | diff $(KAFKA_JARS)/SHA256SUMS -; then \
-		echo "jars of Apache Kafka differ from $(KAFKA_JARS)/SHA256SUMS. Fix: compare them, then make setup-kafka" >&2; \
-		rm -rf $(KAFKA); exit 1; \
-	else touch $@; fi
+# Servers of the tests.
+$(KAFKA_STAMP): tests/servers/kafka_jars/pom.xml tests/servers/kafka_jars/SHA256SUMS
+	$(call COPY_WITH_MAVEN,Apache Kafka,setup-kafka,$(KAFKA),$(<D),43 MB,true)
+
+$(REGISTRY_STAMP): tests/servers/registry_app/pom.xml tests/servers/registry_app/SHA256SUMS
+	$(call COPY_WITH_MAVEN,Apicurio Registry,setup-registry,$(REGISTRY),$(<D),146 MB,(cd $(REGISTRY) && tar xzf *.tar.gz && rm *.tar.gz))
 
 # A separate environment, because `xgboost` and `xgboost-cpu` write the same files.
 $(GPU_STAMP): pyproject.toml requirements-dev.txt

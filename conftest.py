@@ -29,6 +29,7 @@ from tests.worlds.built_once import built_once, close_databases
 
 if TYPE_CHECKING:
     from tests.browser.visitor import Visitor
+    from tests.servers.apicurio import ApicurioRegistry
     from tests.servers.object_storage import ObjectStorageServer
     from tests.servers.registry import Registry
     from tests.worlds.model_cases import ModelCase
@@ -142,6 +143,14 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> KafkaBroker:
     """A broker that all workers of the run share; each test has topics of its own, and none ends it."""
     return named_broker() or shared_broker(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def apicurio(tmp_path_factory: pytest.TempPathFactory) -> ApicurioRegistry:
+    """A schema registry that all workers of the run share; each test has subjects of its own, and none ends it."""
+    from tests.servers.apicurio import shared_registry  # noqa: PLC0415 - not every session needs it
+
+    return shared_registry(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -213,8 +213,8 @@ class Settings(BaseModel):
     kafka: str = Field("{}", description="settings of the Kafka client (librdkafka) as a JSON object")
     schema_registry: str | None = Field(
         None,
-        description="URL of the schema registry of Avro and Protobuf messages: https://USER:PASSWORD@HOST, or http:// "
-        "for this machine; none: events and decisions are JSON",
+        description="URL of the schema registry of messages with schemas: https://USER:PASSWORD@HOST, or http:// "
+        "for this machine; none: events and decisions are JSON without schemas",
     )
     sink_hosts: tuple[str, ...] = Field(
         (),

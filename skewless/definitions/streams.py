@@ -124,8 +124,8 @@ def kafka_event_source(
         timestamp_field: field with the event time.
         history: as for ``event_source``.
         columns: name -> type, without the event time.
-        format: of a message: a JSON object, or Avro or Protobuf with the id of its schema in the schema registry.
-        subject: of the schemas of Avro and Protobuf in the registry; None: ``TOPIC-value``.
+        format: of a message: a JSON object, or JSON, Avro or Protobuf with the id of its schema in the registry.
+        subject: of the schemas in the registry; None: ``TOPIC-value``.
         message: full name of the Protobuf message; None: the first of its file.
         event_id: column whose value identifies an event.
         scales: column -> decimal digits that sums keep.
@@ -140,7 +140,7 @@ def kafka_event_source(
         lengths = {TAG_DEDUPE: dedupe, TAG_DELAY: delay}
         days = {TAG_EARLIEST: earliest, TAG_LATEST: latest}
         own = _source_tags(thing, columns, event_id, lengths, days)
-        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: subject})
+        own |= scale_tags(scales) | text_tags({TAG_SUBJECT: _subject(format, topic, subject)})
         stream = KafkaSource(
             name=name,
             timestamp_field=timestamp_field,
@@ -156,9 +156,15 @@ def kafka_event_source(
     return stream
 
 
+def _subject(name: str, topic: str, subject: str | None) -> str | None:
+    # Feast has one format for JSON: a subject tells JSON with a schema from plain JSON.
+    return f"{topic}-value" if subject is None and name == "json-schema" else subject
+
+
 def _message_format(thing: str, name: str, subject: str | None, message: str | None) -> StreamFormat:
     formats: dict[str, StreamFormat] = {
         "json": JsonFormat(schema_json=""),
+        "json-schema": JsonFormat(schema_json=""),
         "avro": AvroFormat(schema_json=""),
         "protobuf": ProtoFormat(class_path=message or ""),
     }

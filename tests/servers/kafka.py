@@ -313,9 +313,14 @@ class KafkaCluster(KafkaBroker):
 
 def find_java() -> str:
     """Return the program; the test is skipped where Java or Kafka is missing."""
+    return find_program(_JARS, "Apache Kafka", "setup-kafka")
+
+
+def find_program(folder: Path, name: str, target: str) -> str:
+    """Return Java; the test is skipped where it, or what a target of make puts into a folder, is missing."""
     java = shutil.which("java")
-    if java is None or not (_JARS / ".requirements.stamp").exists():
-        pytest.skip("needs Apache Kafka: make setup-kafka, with Java 17 and Maven")
+    if java is None or not (folder / ".requirements.stamp").exists():
+        pytest.skip(f"needs {name}: make {target}, with Java 17 and Maven")
     return java
 
 

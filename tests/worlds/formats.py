@@ -1,4 +1,4 @@
-"""Event schemas in Avro and Protobuf, and messages in the registry's wire format, written without our writers."""
+"""Event schemas of all formats, and messages in the registry's wire format, written without our writers."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ AVRO = EventSource(
     latest_us=4 * BASE,
 )
 PROTOBUF = replace(AVRO, format="protobuf")
+JSON_SCHEMA = replace(AVRO, format="json-schema")
 MICROSECONDS = {"type": "long", "logicalType": "timestamp-micros"}
 AVRO_FIELDS: dict[str, dict[str, Any]] = {
     "card": {"type": "long"},
@@ -41,6 +42,13 @@ AVRO_FIELDS: dict[str, dict[str, Any]] = {
     "shop": {"type": "string"},
     "online": {"type": "boolean"},
     "at": {"type": MICROSECONDS},
+}
+JSON_PROPERTIES: dict[str, dict[str, Any]] = {
+    "card": {"type": "integer"},
+    "amount": {"type": ["number", "null"], "minimum": 0},
+    "shop": {"type": "string", "pattern": "^[a-z]*$"},
+    "online": {"type": "boolean"},
+    "at": {"type": "integer"},
 }
 TYPES = descriptor_pb2.FieldDescriptorProto
 PROTO_FIELDS: dict[str, int] = {
@@ -65,6 +73,17 @@ def avro_message(number: int, schema: dict[str, Any], record: dict[str, Any], *r
         fastavro.parse_schema(json.loads(json.dumps(each)), named)
     fastavro.schemaless_writer(stream, fastavro.parse_schema(json.loads(json.dumps(schema)), named), record)
     return b"\0" + struct.pack(">I", number) + stream.getvalue()
+
+
+def json_schema(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return the schema of payments with changed properties; None: without the property."""
+    properties = {name: each for name, each in (JSON_PROPERTIES | changes).items() if each is not None}
+    return {"type": "object", "properties": properties, "required": ["card"]}
+
+
+def json_message(number: int, event: object) -> bytes:
+    """Return an event as a producer sends it."""
+    return b"\0" + struct.pack(">I", number) + json.dumps(event).encode()
 
 
 def proto_file(fields: dict[str, int] | None = None, optional: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - generated

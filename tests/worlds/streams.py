@@ -125,7 +125,9 @@ class StreamWorld:
         finally:
             writer.close()
 
-    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000) -> Worker:
+    def worker(
+        self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, registry: str | None = None
+    ) -> Worker:
         writer = StateWriter(
             project=self.root.name,
             source=self.source.name,
@@ -135,7 +137,7 @@ class StreamWorld:
             clock=self.clock,
             needed=self.needed,
         )
-        streams = self.streams(settings=Settings(stream_batch_rows=max_rows))
+        streams = self.streams(settings=Settings(stream_batch_rows=max_rows, schema_registry=registry))
         return Worker(streams=streams, source=self.source, writer=writer, open_stream=open_stream)
 
     @contextmanager

@@ -128,7 +128,7 @@ def _location(owner: str, stream: KafkaSource | PushSource, subject: str) -> dic
         return {"kind": "push"}
     options = stream.kafka_options
     formats: dict[type, dict[str, str]] = {
-        JsonFormat: {"format": "json"},
+        JsonFormat: {"format": "json-schema", "subject": subject} if subject else {"format": "json"},
         AvroFormat: {"format": "avro", "subject": subject},
         ProtoFormat: {
             "format": "protobuf",

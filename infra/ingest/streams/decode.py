@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -22,6 +20,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.log_columns import EVENT, EVENT_ID, INGEST, RAW, REJECT, SOURCE_POS, event_schema
 from skewless.infra.platform.formats.codec import EventReader
 from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.json_event import load_event
 
 FUTURE_US = 10_000_000
 _NONE = type(None)
@@ -129,8 +128,8 @@ class Decoder:
     def __init__(
         self, source: EventSource, views: Sequence[WindowView], max_bytes: int, reader: EventReader | None = None
     ) -> None:
-        self._source, self._reader = source, reader
-        self._parse = self._parse_message if reader is None else self._read_message
+        self._source = source
+        self._read = load_event if reader is None else reader.read
         self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
@@ -147,7 +146,7 @@ class Decoder:
             StoreError: the schema registry is unavailable, so that it is unknown whether a message can be read.
         """
         reasons: dict[int, str] = {}
-        objects = [self._parse(i, payload, reasons) for i, payload in enumerate(payloads)]
+        objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
         columns = {column.name: self._convert_column(column, objects, reasons) for column in self._source.columns}
         times = self._convert_column(self._parse_time, objects, reasons)
 
@@ -164,19 +163,10 @@ class Decoder:
         elif len(payload) > self._max_bytes:
             reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
         else:
-            message = _load_json(payload)
-            if isinstance(message, dict):
-                return message
-            reasons[i] = "the message is not a JSON object"
-        return {}
-
-    def _read_message(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
-        if self._reader is None or payload is None or len(payload) > self._max_bytes:
-            return self._parse_message(i, payload, reasons)
-        try:
-            return self._reader.read(payload)
-        except PayloadError as error:
-            reasons[i] = str(error)
+            try:
+                return self._read(payload)
+            except PayloadError as error:
+                reasons[i] = str(error)
         return {}
 
     def _convert_column(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:
@@ -191,17 +181,6 @@ def _add_reasons(reasons: dict[int, str], where: BoolArray, reason: str) -> None
     for i in np.flatnonzero(where).tolist():
         # The first problem of a message stays: a message that is not an object also lacks all fields.
         reasons.setdefault(i, reason)
-
-
-def _load_json(payload: bytes) -> object:
-    try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(payload)  # Python's own writer emits NaN, which is not JSON
-    except (ValueError, RecursionError):
-        return None
 
 
 def convert_values(column: Column, values: Sequence[Any]) -> tuple[pa.Array, dict[int, str]]:

@@ -53,8 +53,8 @@ class RecordWriter(Protocol):
         ...
 
 
-class Codec(Protocol):
-    """A format, an entry point of ``skewless.codecs`` under its name."""
+class EventCodec(Protocol):
+    """A format of events, an entry point of ``skewless.codecs`` under its name."""
 
     def open_reader(self, source: EventSource, settings: Settings) -> EventReader:
         """Return a reader of a source's messages; it holds no resources.
@@ -63,6 +63,10 @@ class Codec(Protocol):
             DefinitionError: a setting or a package is missing.
         """
         ...
+
+
+class Codec(EventCodec, Protocol):
+    """A format of events and of decisions, an entry point as above."""
 
     def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> RecordWriter:
         """Return a writer of records.
@@ -91,7 +95,7 @@ class Codec(Protocol):
 
 
 def require_codec(name: MessageFormat) -> Codec:
-    """Return the codec of a format.
+    """Return the codec of a format of decisions.
 
     Raises:
         DefinitionError: it is not installed.
@@ -105,7 +109,10 @@ def open_event_reader(source: EventSource, settings: Settings) -> EventReader | 
     Raises:
         DefinitionError: the source needs the schema registry or a package, and there is none.
     """
-    return None if source.format == "json" else require_codec(source.format).open_reader(source, settings)
+    if source.format == "json":
+        return None
+    codec = cast("EventCodec", require_plugin("skewless.codecs", source.format))
+    return codec.open_reader(source, settings)
 
 
 def check_formats(sources: Sequence[EventSource], settings: Settings) -> None:

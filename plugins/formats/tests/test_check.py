@@ -1,4 +1,4 @@
-"""The check of each run of `make test`: an Avro event and a Protobuf event are read through the port of codecs."""
+"""The check of each run of `make test`: an event of each format is read through the port of codecs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from skewless.infra.platform.formats.codec import check_formats, open_event_read
 from tests.servers.registry import Registry
 from tests.worlds.formats import (
     AVRO,
+    JSON_SCHEMA,
     PROTO_FIELDS,
     PROTOBUF,
     avro_message,
     avro_schema,
+    json_message,
+    json_schema,
     proto_file,
     proto_message,
     proto_text,
@@ -27,11 +30,14 @@ from tests.worlds.streams import BASE
 RECORD = {"card": 7, "amount": 1.5, "shop": "a", "online": True, "at": BASE}
 
 
-@pytest.mark.parametrize("source", [AVRO, PROTOBUF], ids=lambda source: source.format)
+@pytest.mark.parametrize("source", [AVRO, PROTOBUF, JSON_SCHEMA], ids=lambda source: source.format)
 def test_an_event_is_read_with_the_schema_of_its_registry(schemas: Registry, source: EventSource) -> None:
     if source is AVRO:
         number = schemas.add(source.registry_subject, "AVRO", json.dumps(avro_schema()))
         message = avro_message(number, avro_schema(), RECORD)
+    elif source is JSON_SCHEMA:
+        number = schemas.add(source.registry_subject, "JSON", json.dumps(json_schema()))
+        message = json_message(number, RECORD)
     else:
         file = proto_file()
         number = schemas.add(source.registry_subject, "PROTOBUF", proto_text(file))

@@ -15,7 +15,7 @@ from skewless.contract.names import check_name
 from skewless.contract.plain_record import PlainRecord
 
 EVENT_GROUP = "event"
-EventFormat = Literal["json", "avro", "protobuf"]
+EventFormat = Literal["json", "json-schema", "avro", "protobuf"]
 
 
 class Function(StrEnum):
@@ -44,7 +44,7 @@ class EventSource(PlainRecord):
     Args:
         kind: ``push``: events arrive over HTTP or in a Redis stream; ``kafka``: they are read from a topic.
         topic, servers: Kafka topic and servers; empty for push.
-        format: of a message; Avro and Protobuf messages begin with the id of their schema in the schema registry.
+        format: of a message; all but ``json`` begin with the id of their schema in the schema registry.
         subject: of the topic's schemas in the registry; empty: ``TOPIC-value``.
         message: full name of the Protobuf message; empty: the first of its file.
         event_column: column with the event time.

@@ -1,4 +1,4 @@
-"""Event sources in Avro and Protobuf: compiled from definitions, and planned against the schemas of a registry."""
+"""Event sources with a schema registry: compiled from definitions, and planned against the schemas of a registry."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.definitions import kafka_event_source
 from skewless.infra.definitions.compiler.compile import compile_repo
+from skewless.infra.definitions.compiler.event_sources import compile_stream
 from skewless.infra.definitions.plans.planning import Planner
 from skewless.infra.ingest.streams.redis_link import open_sender
 from skewless.infra.platform.storage.project_state import ProjectState
@@ -69,6 +70,26 @@ def test_a_topic_has_the_format_of_its_definition(repo: Path) -> None:
         "air.landings-value",
     )
     assert EventSource.from_dict(source.as_dict()) == source
+
+
+@pytest.mark.parametrize("subject", [None, "landings"])
+def test_json_with_a_subject_has_schemas_and_json_without_one_has_none(repo: Path, subject: str | None) -> None:
+    """Also of a source that is declared with Feast alone."""
+    source = kafka_event_source(
+        "landings",
+        topic="air.landings",
+        servers="h:1",
+        timestamp_field="at",
+        history=HISTORY,
+        columns={"card": "int64"},
+        format="json-schema",
+        subject=subject,
+    )
+    compiled = compile_stream("event source 'landings'", source, "at", repo)
+    assert (compiled.format, compiled.registry_subject) == ("json-schema", subject or "air.landings-value")
+    assert EventSource.from_dict(compiled.as_dict()) == compiled
+    del source.tags["skewless.subject"]
+    assert compile_stream("event source 'landings'", source, "at", repo).format == "json"
 
 
 def test_definitions_declare_a_format() -> None:

@@ -1,1 +1,1 @@
-"""Events and decisions as Avro and Protobuf, with schemas from a schema registry."""
+"""Events and decisions as Avro and Protobuf, and events by JSON Schema, with schemas from a schema registry."""

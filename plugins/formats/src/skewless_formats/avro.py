@@ -71,8 +71,8 @@ class _Record(NamedTuple):
     @classmethod
     def of(cls, name: str, registered: RegisteredSchema) -> _Record:
         """Parse a schema; raise PayloadError if its values cannot be read, or have no bound."""
-        references = [_parse_json(name, text) for _, text in registered.references]
-        schema = _parse_json(name, registered.text)
+        references = [parse_json(name, text) for _, text in registered.references]
+        schema = parse_json(name, registered.text)
         if not isinstance(schema, dict) or schema.get("type") != "record" or not isinstance(schema.get("fields"), list):
             raise PayloadError(f"{name} is not a record")
         if not all(isinstance(field, dict) and {"name", "type"} <= field.keys() for field in schema["fields"]):
@@ -151,7 +151,8 @@ class AvroWriter:
         return stream.getvalue()
 
 
-def _parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON
+def parse_json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON of a schema; raise PayloadError if it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

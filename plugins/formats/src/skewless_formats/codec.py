@@ -1,4 +1,4 @@
-"""The codecs of Avro and Protobuf, as the port of the core wants them."""
+"""The codecs of Avro, Protobuf and JSON Schema, as the port of the core wants them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import MessageFormat
-from skewless.contract.windows.view import EventSource
+from skewless.contract.windows.view import EventFormat, EventSource
 from skewless.infra.platform.formats.codec import RecordWriter
 from skewless_formats.avro import AvroWriter
 from skewless_formats.events import RegistryReader
@@ -20,16 +19,20 @@ from skewless_formats.registry import open_registry
 
 
 @dataclass(frozen=True)
-class RegistryCodec:
-    """A format whose schemas are in a schema registry; see ``Codec`` of the core."""
+class RegistryEventCodec:
+    """A format of events whose schemas are in a schema registry; see ``EventCodec`` of the core."""
 
-    name: MessageFormat
+    name: EventFormat
 
     def open_reader(self, source: EventSource, settings: Settings) -> RegistryReader:
         """Return a reader of a source's messages."""
         registry = open_registry(settings, f"event source {source.name!r}", self.name)
         import_format(self.name)
         return RegistryReader(source, registry)
+
+
+class RegistryCodec(RegistryEventCodec):
+    """A format of events and decisions; see ``Codec`` of the core."""
 
     def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> RecordWriter:
         """Return a writer of records."""
@@ -42,4 +45,4 @@ class RegistryCodec:
         return open_registry(settings, thing, self.name).register(subject, writer.kind, writer.text)
 
 
-AVRO, PROTOBUF = RegistryCodec("avro"), RegistryCodec("protobuf")
+AVRO, PROTOBUF, JSON_SCHEMA = RegistryCodec("avro"), RegistryCodec("protobuf"), RegistryEventCodec("json-schema")

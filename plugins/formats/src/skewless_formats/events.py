@@ -11,10 +11,11 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.formats.frame import PayloadError, parse_frame, split_indexes
 from skewless_formats.avro import ReadBody, Values, compile_avro
+from skewless_formats.json_schema import check_properties, compile_json
 from skewless_formats.protobuf import compile_protobuf
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 
-_KINDS: dict[str, str] = {"avro": "AVRO", "protobuf": "PROTOBUF"}
+_KINDS: dict[str, str] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json-schema": "JSON"}
 _MOST_READERS = 1_000
 _PROBLEM_S = 60.0  # the latest schema may repair it
 _Place = tuple[int, tuple[int, ...] | None]
@@ -24,7 +25,7 @@ class RegistryReader:
     """Reads the events of a source; used from one thread.
 
     Args:
-        source: of the events; its format is not JSON.
+        source: of the events; its format is not plain JSON.
         registry: has the schemas.
     """
 
@@ -69,6 +70,8 @@ class RegistryReader:
                     fix="register one, or correct the source's subject",
                 )
             self._compile(schema.id, schema, None)
+            if self._source.format == "json-schema":
+                check_properties(schema, self._columns)
         except PayloadError as error:
             raise DefinitionError(
                 thing,
@@ -101,6 +104,8 @@ class RegistryReader:
             raise PayloadError(f"schema {schema.id} is {schema.kind}, and the source declares {source.format}")
         if source.format == "protobuf":
             return compile_protobuf(schema, indexes, source.message, self._columns, self._latest)
+        if source.format == "json-schema":
+            return compile_json(schema)
         return compile_avro(schema, self._columns, self._latest)
 
     def _latest(self) -> RegisteredSchema | None:

@@ -7,16 +7,17 @@ from importlib import import_module
 from typing import Any
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.sinks import MessageFormat
+from skewless.contract.windows.view import EventFormat
 
-_PACKAGES: Mapping[MessageFormat, tuple[str, str]] = {
+_PACKAGES: Mapping[EventFormat, tuple[str, str]] = {
     "avro": ("fastavro", "fastavro"),
     "protobuf": ("protobuf", "google.protobuf.descriptor_pb2"),
+    "json-schema": ("jsonschema-rs", "jsonschema_rs"),
 }
 
 
-def import_format(name: MessageFormat) -> Any:  # noqa: ANN401 - an optional dependency
-    """Return the module that reads and writes a format other than JSON.
+def import_format(name: EventFormat) -> Any:  # noqa: ANN401 - an optional dependency
+    """Return the module that reads and writes a format other than plain JSON.
 
     Raises:
         DefinitionError: its package is not installed.

@@ -143,7 +143,7 @@ def _parse_file(descriptor_pb2: Any, name: str, text: str) -> Any:  # noqa: ANN4
     try:
         file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
     except (DecodeError, binascii.Error, ValueError):
-        raise PayloadError(f"{name} is not a serialized Protobuf file") from None
+        raise PayloadError(f"{name} is not a serialized Protobuf file, which the registry was asked for") from None
     if sum(len(message.field) for message in file.message_type) > _MOST_FIELDS:
         raise PayloadError(f"{name} has more than {_MOST_FIELDS} fields")
     return file

@@ -23,7 +23,7 @@ from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
 from skewless.infra.platform.formats.frame import PayloadError
 
-SchemaKind = Literal["AVRO", "PROTOBUF"]
+SchemaKind = Literal["AVRO", "JSON", "PROTOBUF"]
 _KINDS = frozenset({"AVRO", "JSON", "PROTOBUF"})
 _MAX_BYTES = 1_048_576  # of a reply; larger schemas are not usable
 _TIMEOUT_S = 10.0  # of one request with its reply
@@ -38,8 +38,8 @@ class RegisteredSchema:
 
     Args:
         id: in the registry.
-        kind: its language; only ``AVRO`` and ``PROTOBUF`` can be read.
-        text: JSON of an Avro schema; base64 of a serialized FileDescriptorProto.
+        kind: its language; only ``AVRO``, ``PROTOBUF`` and ``JSON`` can be read.
+        text: JSON of an Avro or JSON schema; base64 of a serialized FileDescriptorProto.
         references: the schemas that it imports, by the name in the import, with theirs first.
     """
 
