@@ -62,6 +62,10 @@ class AwsServer:
         counts: dict[str, int] = json.loads(self._post("/faults", json.dumps(faults)))
         return counts
 
+    def trim(self, stream: str, shard: str, n: int, *, remove: bool = False) -> None:
+        """Remove the first records of a shard of Kinesis, or the shard."""
+        self._post("/trim", json.dumps({"stream": stream, "shard": shard, "n": n, "remove": remove}))
+
     def check_callers(self, after: int) -> None:
         """Check the credentials of callers, after some calls."""
         self._post("/moto-api/reset-auth", str(after))
