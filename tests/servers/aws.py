@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class AwsServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             )
         until(lambda: process.poll() is not None or self._is_up())
         assert process.poll() is None, self._log.read_text(encoding="utf-8")

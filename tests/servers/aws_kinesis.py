@@ -1,7 +1,7 @@
 """Mends moto's Kinesis where AWS documents something else: resharding, ends of shards, lag, and sequence numbers.
 
 moto moves the records of a shard that is split, sends new records to closed shards, never ends a shard, and calls a
-reader drained whose next record has the same millisecond. Its sequence numbers count from 1; those of AWS have 186 bits.
+reader drained whose next record has the same millisecond. Its sequence numbers begin with 1; AWS's have 186 bits.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _get_shard_for_key(self: Any, partition_key: str, explicit_hash_key: str) ->
     from moto.utilities.utils import md5_hash  # noqa: PLC0415
 
     place = int(explicit_hash_key or int(md5_hash(partition_key.encode()).hexdigest(), 16))
-    return next(each for each in self.shards.values() if each.is_open and each.starting_hash <= place <= each.ending_hash)
+    return next(
+        each for each in self.shards.values() if each.is_open and each.starting_hash <= place <= each.ending_hash
+    )
 
 
 def _split_shard(self: Any, shard_to_split: str, new_starting_hash_key: str) -> None:  # noqa: ANN401

@@ -16,7 +16,7 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-from aws_kinesis import mend_kinesis, trim
+from tests.servers.aws_kinesis import mend_kinesis, trim
 
 
 class FaultyApplication:

@@ -16,7 +16,7 @@ pytest.register_assert_rewrite("tests.contract.test_streams", "tests.contract.te
 
 
 @pytest.fixture(scope="session")
-def _kinesis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer | None]:
+def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer | None]:
     named = os.environ.get("KINESIS_ENDPOINT")
     with pytest.MonkeyPatch.context() as patch:
         if named:
@@ -30,14 +30,14 @@ def _kinesis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSer
 
 
 @pytest.fixture
-def stream_place(_kinesis_server: AwsServer | None, tmp_path: Path) -> KinesisPlace:
-    if _kinesis_server is not None:
-        _kinesis_server.fail()
-    return KinesisPlace(tmp_path, _kinesis_server)
+def stream_place(aws_server: AwsServer | None, tmp_path: Path) -> KinesisPlace:
+    if aws_server is not None:
+        aws_server.fail()
+    return KinesisPlace(tmp_path, aws_server)
 
 
 @pytest.fixture
-def stoppable(_kinesis_server: AwsServer | None, stream_place: KinesisPlace) -> KinesisPlace:
-    if _kinesis_server is None:
+def stoppable(aws_server: AwsServer | None, stream_place: KinesisPlace) -> KinesisPlace:
+    if aws_server is None:
         pytest.skip("a server that the tests did not start is not stopped")
     return stream_place

@@ -33,7 +33,7 @@ class KinesisPlace:
         self.database = ProjectState(folder).database
         self.name = f"s{uuid.uuid4().hex}"
         self.aws: Any = Session().client("kinesis", region_name=REGION, endpoint_url=os.environ[ENDPOINT])
-        self._n = n
+        self._n, self.lease_s = n, LEASE_S
         self.make()
 
     def make(self) -> None:
@@ -47,7 +47,7 @@ class KinesisPlace:
             source=self.name,
             owner=owner,
             group=group,
-            lease_s=LEASE_S,
+            lease_s=self.lease_s,
             interval_s=0.01,
             facts_s=0.0,
         )

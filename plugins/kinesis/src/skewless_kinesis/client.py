@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain
 from typing import Any, NamedTuple
 
 from boto3.session import Session
@@ -19,11 +18,8 @@ from skewless.contract.errors import StoreError
 EXPIRED = "ExpiredIteratorException"
 INVALID = {"InvalidArgumentException", "ValidationException"}
 _THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
-_DENIED = {
-    "403", "AccessDeniedException", "ExpiredTokenException", "IncompleteSignature", "InvalidClientTokenId",
-    "InvalidSignatureException", "KMSAccessDeniedException", "MissingAuthenticationTokenException",
-    "UnrecognizedClientException",
-}  # fmt: skip
+_DENIED = {"AccessDeniedException", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSignatureException"}
+_DENIED |= {"403", "KMSAccessDeniedException", "MissingAuthenticationTokenException", "UnrecognizedClientException"}
 _PER_CALL, _CALL_BYTES, _KEY_CHARS = 500, 5 * 1024 * 1024, 256
 _CONNECTIONS = 32
 
@@ -38,7 +34,7 @@ class Shard(NamedTuple):
     """A shard of the stream; its number is unique in the stream's life, and ``parents`` are the numbers of parents."""
 
     name: str
-    parents: tuple[int, ...]
+    parents: set[int]
 
 
 class StreamFactsReply(NamedTuple):
@@ -50,9 +46,7 @@ class StreamFactsReply(NamedTuple):
 
 
 class KinesisClient:
-    """The calls of one stream; threads may share it. No call is repeated: the callers repeat what they need.
-
-    Credentials come from the environment, a profile or a role, and another endpoint from AWS_ENDPOINT_URL_KINESIS.
+    """The calls of one stream, which are not repeated; threads may share it.
 
     Args:
         region: of AWS.
@@ -65,11 +59,7 @@ class KinesisClient:
         self._client: Any = None
 
     def call(self, name: str, **body: Any) -> Any:  # noqa: ANN401 - boto3's clients are untyped
-        """Return the reply to a call.
-
-        Raises:
-            KinesisError: it failed, or was refused.
-        """
+        """Return the reply to a call; raises KinesisError."""
         try:
             return getattr(self._open(), name)(**body)
         except ClientError as error:
@@ -84,16 +74,18 @@ class KinesisClient:
         """Return the facts of the stream; raises KinesisError as ``call``."""
         summary = self.call("describe_stream_summary", StreamName=self._stream)["StreamDescriptionSummary"]
         place = blake2b(summary["StreamARN"].encode(), digest_size=4).hexdigest()
-        shards: dict[int, Shard] = {}
-        more: dict[str, Any] = {"StreamName": self._stream}
+        items, more = list[Any](), {"StreamName": self._stream}
         while more:
             page = self.call("list_shards", **more)
-            for item in page["Shards"]:
-                parents = (item.get("ParentShardId"), item.get("AdjacentParentShardId"))
-                shards[number_of(item["ShardId"])] = Shard(
-                    item["ShardId"], tuple(number_of(name) for name in parents if name)
-                )
+            items += page["Shards"]
             more = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
+        kinds = ("ParentShardId", "AdjacentParentShardId")
+        shards = {
+            number_of(item["ShardId"]): Shard(
+                item["ShardId"], {number_of(item[kind]) for kind in kinds if kind in item}
+            )
+            for item in items
+        }
         epoch = f"{int(summary['StreamCreationTimestamp'].timestamp() * 1e6):x}-{place}"
         return StreamFactsReply(epoch, summary["RetentionPeriodHours"] * 3_600.0, shards)
 
@@ -113,12 +105,8 @@ class KinesisClient:
 
     def _open(self) -> Any:  # noqa: ANN401 - boto3's clients are untyped
         if self._client is None:
-            options = Config(
-                connect_timeout=self._timeout_s,
-                read_timeout=self._timeout_s,
-                max_pool_connections=_CONNECTIONS,
-                retries={"total_max_attempts": 1},
-            )
+            times = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
+            options = Config(**times, max_pool_connections=_CONNECTIONS, retries={"total_max_attempts": 1})
             self._client = Session().client("kinesis", region_name=self._region, config=options)
         return self._client
 
@@ -158,7 +146,7 @@ class KinesisSender:
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
         """Send messages; see ``EventSender``."""
         deadline = time.monotonic() + self._timeout_s
-        for batch in _batches([_entry(body, keys and keys[i]) for i, body in enumerate(payloads)]):
+        for batch in _batches([_entry(body, None if keys is None else keys[i]) for i, body in enumerate(payloads)]):
             self._put(batch, deadline)
 
     def close(self) -> None:
@@ -197,24 +185,17 @@ def _entry(payload: bytes, key: str | None) -> dict[str, Any]:
 
 
 def _batches(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield entries in parts that one call takes, of a key one after another in different parts."""
-    rounds: list[list[dict[str, Any]]] = []
-    counts: dict[str, int] = {}
-    for entry in entries:
-        turn = counts[entry["PartitionKey"]] = counts.get(entry["PartitionKey"], -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(entry)
-    batch, size, keys = list[dict[str, Any]](), 0, set[str]()
-    for entry in chain.from_iterable(rounds):
-        entry_bytes = len(entry["Data"]) + len(entry["PartitionKey"].encode())
-        if batch and (
-            entry["PartitionKey"] in keys or len(batch) == _PER_CALL or size + entry_bytes > _CALL_BYTES
-        ):
-            yield batch
-            batch, size, keys = [], 0, set()
-        batch.append(entry)
-        size += entry_bytes
-        keys.add(entry["PartitionKey"])
-    if batch:
+    """Yield entries in parts that one call takes, with at most one of each key, and those of a key in order."""
+    while entries:
+        batch, later, keys, size = list[dict[str, Any]](), list[dict[str, Any]](), set[str](), 0
+        for entry in entries:
+            key, n = entry["PartitionKey"], len(entry["Data"]) + len(entry["PartitionKey"].encode())
+            is_full = len(batch) == _PER_CALL or (bool(batch) and size + n > _CALL_BYTES)
+            if is_full or key in keys:
+                later.append(entry)
+            else:
+                batch.append(entry)
+                size += n
+            keys.add(key)  # also if it waits: the next ones of its key wait, too
         yield batch
+        entries = later

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from skewless.contract.errors import StoreError
 from skewless.infra.ingest.streams.port import Messages, Partition, RebalanceListener, StreamError
@@ -77,12 +77,12 @@ class _ShardProgress:
         return self.has_ended and self.logged == self.position
 
 
-@dataclass(kw_only=True)
-class _Reply:
-    """The records of one call, without those that the log has; ``lost``: others before them were trimmed."""
+class _Reply(NamedTuple):
+    """New records of a shard, and where to go on; ``lost``: others before them were trimmed unread."""
 
     progress: _ShardProgress
     records: Sequence[Any]
+    first: int
     n_skipped: int
     last: str
     iterator: str
@@ -90,12 +90,11 @@ class _Reply:
     read_us: int
     is_behind: bool
     lost: bool
-    position: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Number the records; behind a hole, no position is that of a record that another worker may have read."""
-        progress = self.progress
-        self.position = max(progress.position, progress.known) + 1 if self.lost else progress.position
+    @property
+    def end(self) -> int:
+        """The position after the records."""
+        return self.first + len(self.records)
 
 
 class KinesisStream:
@@ -165,7 +164,9 @@ class KinesisStream:
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Store positions, and forget the sequence numbers before them; see ``EventStream``."""
         owned = {progress.partition: progress for progress in self._owned.values()}
-        at = {owned[partition].partition.name: position for partition, position in positions.items() if partition in owned}
+        at = {
+            owned[partition].partition.name: position for partition, position in positions.items() if partition in owned
+        }
         for name, position in at.items():
             self._owned[int(name)].logged = position
         try:
@@ -326,7 +327,7 @@ class KinesisStream:
             saved_us=record["read_us"] if record["is_read"] else 0,
         )
         if not is_known:
-            self._report_loss(partition.name, position, "has no known sequence number: it is read again from its oldest")
+            self._report_loss(partition.name, position, "has no known sequence number, so it is read again")
 
     def _read_messages(self, limit: int) -> list[Messages]:
         if not self._owned or not self._is_leased:
@@ -365,23 +366,23 @@ class KinesisStream:
         progress.error, records = None, reply["Records"]
         n_skipped = 0 if lost else min(progress.skip, len(records))
         behind_us = int(reply.get("MillisBehindLatest", 0)) * 1_000
-        if behind_us:
-            progress.due = 0.0 if len(records) >= count else progress.due
+        # Behind a hole, no position is that of a record that another worker may have read.
+        first = max(progress.position, progress.known) + 1 if lost else progress.position
         return _Reply(
             progress=progress,
+            first=first,
             records=records[n_skipped:],
             n_skipped=n_skipped,
             last=records[-1]["SequenceNumber"] if records else progress.last,
             iterator=reply.get("NextShardIterator") or "",
             requested_at=requested_at,
             read_us=now_us - behind_us,
-            is_behind=behind_us > 0,
+            is_behind=behind_us > 0 or len(records) >= count,
             lost=lost,
         )
 
     def _has_lost(self, progress: _ShardProgress, now_us: int) -> bool:
-        """Return whether records may have been trimmed unread: not read for longer than they are kept, and the last
-        record that was read is trimmed, too."""
+        """Return whether records may have been trimmed unread: the last one that was read is, and so long ago."""
         assert self._facts is not None  # noqa: S101 - as above
         if not progress.last or now_us - progress.read_us <= self._facts.retention_s * 1e6:
             return False
@@ -394,19 +395,18 @@ class KinesisStream:
         with self._database.transaction():
             for reply in replies:
                 with self._documents.edit(reply.progress.partition.name, _new_record()) as record:
-                    record["after"][str(reply.position + len(reply.records))] = reply.last
+                    record["after"][str(reply.end)] = reply.last
                     record["read_us"] = reply.read_us
 
     def _take(self, reply: _Reply) -> Messages | None:
         """Advance the progress; return the messages, None if there are none."""
         progress = reply.progress
         if reply.lost:
-            self._report_loss(progress.partition.name, progress.position, "was not read for longer than records are kept")
-            progress.logged += (reply.position - progress.position) if progress.logged == progress.position else 0
-            progress.skip = 0
-        first, progress.position = reply.position, reply.position + len(reply.records)
+            self._report_loss(progress.partition.name, progress.position, "was not read for too long")
+            progress.logged += (reply.first - progress.position) if progress.logged == progress.position else 0
+        progress.skip = 0 if reply.lost else progress.skip - reply.n_skipped
+        progress.position = reply.end
         progress.last, progress.iterator, progress.read_us = reply.last, reply.iterator, reply.read_us
-        progress.skip -= 0 if reply.lost else reply.n_skipped
         progress.saved_us = reply.read_us if reply.records and progress.saved_us else progress.saved_us
         progress.drained_at = None if reply.is_behind else reply.requested_at
         if not reply.iterator:
@@ -415,7 +415,7 @@ class KinesisStream:
             return None
         return Messages(
             partition=progress.partition,
-            positions=range(first, progress.position),
+            positions=range(reply.first, reply.end),
             payloads=[record["Data"] for record in reply.records],
         )
 
