@@ -41,12 +41,7 @@ SOURCE_TAGS = (TAG_COLUMNS, TAG_EVENT_ID, TAG_SCALE, TAG_DELAY, TAG_DEDUPE, TAG_
 MOST_DIGITS = 12
 _DEFAULT_DIGITS = {DType.FLOAT32: 6, DType.FLOAT64: 6}
 _NUMBERS = frozenset({DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64})
-# Of each Feast source that is a stream of its own: the connector, and the names of its options.
 BrokerSource: TypeAlias = KafkaSource | KinesisSource
-_OPTIONS = {
-    KafkaSource: ("kafka", "topic", "kafka_bootstrap_servers", "message_format"),
-    KinesisSource: ("kinesis", "stream_name", "region", "record_format"),
-}
 _DIGITS = re.compile(r"\d{1,2}", re.ASCII)
 
 
@@ -133,8 +128,8 @@ def _location(owner: str, stream: BrokerSource | PushSource, subject: str) -> di
         if subject:
             raise DefinitionError(owner, "is a push source and has a subject", value=subject, fix="remove it")
         return {"kind": "push"}
-    kind, *names = _OPTIONS[type(stream)]
-    topic, servers, message_format = (getattr(_options(stream), name) for name in names)
+    kind, topic, servers, message_format = _place(stream)
+    names = ("topic", "kafka_bootstrap_servers") if kind == "kafka" else ("stream_name", "region")
     formats: dict[type, dict[str, str]] = {
         JsonFormat: {"format": "json"},
         AvroFormat: {"format": "avro", "subject": subject},
@@ -151,14 +146,19 @@ def _location(owner: str, stream: BrokerSource | PushSource, subject: str) -> di
             value=type(message_format).__name__,
             fix='use JsonFormat(schema_json="..."), AvroFormat or ProtoFormat',
         )
-    for name, value in zip(names, (topic, servers), strict=False):
+    for name, value in zip(names, (topic, servers), strict=True):
         if not value:
             raise DefinitionError(owner, f"has no {name}", fix=f"set {name} of the {type(stream).__name__}")
     return {"kind": kind, "topic": topic, "servers": servers, **formats[type(message_format)]}
 
 
-def _options(stream: BrokerSource) -> Any:  # noqa: ANN401 - Feast's, one class for each source
-    return stream.kafka_options if isinstance(stream, KafkaSource) else stream.kinesis_options
+def _place(stream: BrokerSource) -> tuple[str, str, str, Any]:
+    """Return kind, topic, servers and message format."""
+    if isinstance(stream, KafkaSource):
+        kafka = stream.kafka_options
+        return "kafka", kafka.topic, kafka.kafka_bootstrap_servers, kafka.message_format
+    kinesis = stream.kinesis_options
+    return "kinesis", kinesis.stream_name, kinesis.region, kinesis.record_format
 
 
 def _event_column(owner: str, view: StreamFeatureView, stream: BrokerSource | PushSource) -> str:
@@ -222,7 +222,7 @@ def declares_columns(stream: BrokerSource | PushSource) -> bool:
 def _schema_text(stream: BrokerSource | PushSource) -> str:
     if isinstance(stream, PushSource):
         return ""
-    return str(getattr(getattr(_options(stream), _OPTIONS[type(stream)][3]), "schema_json", "") or "").strip()
+    return str(getattr(_place(stream)[3], "schema_json", "") or "").strip()
 
 
 def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) -> tuple[Column, ...]:  # noqa: ANN401

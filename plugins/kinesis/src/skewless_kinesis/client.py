@@ -16,7 +16,6 @@ from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalE
 from skewless.contract.errors import StoreError
 
 EXPIRED = "ExpiredIteratorException"
-INVALID = {"InvalidArgumentException", "ValidationException"}
 _THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
 _DENIED = {"AccessDeniedException", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSignatureException"}
 _DENIED |= {"403", "KMSAccessDeniedException", "MissingAuthenticationTokenException", "UnrecognizedClientException"}

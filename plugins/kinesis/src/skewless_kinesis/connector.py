@@ -37,9 +37,8 @@ class KinesisConnector:
     def describe(self, source: EventSource, settings: Settings) -> StreamFacts:  # noqa: ARG002 - as above
         """Return the facts of the stream; see ``StreamConnector``."""
         facts = KinesisClient(source.servers, source.topic).describe()
-        return StreamFacts(
-            f"{count_text(len(facts.shards), 'shard')}, records kept {facts.retention_s / 3_600:g} hours"
-        )
+        kept = count_text(round(facts.retention_s / 3_600), "hour")
+        return StreamFacts(f"{count_text(len(facts.shards), 'shard')}, records are kept for {kept}")
 
 
 CONNECTOR = KinesisConnector()
