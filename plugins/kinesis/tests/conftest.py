@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugins.kinesis.tests.kinesis_place import ENDPOINT, KinesisPlace
+from tests.contract.streams import StreamKind
 from tests.servers.aws import AwsServer, running_aws
 from tests.servers.object_storage import CREDENTIALS
 
@@ -30,14 +31,19 @@ def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer |
 
 
 @pytest.fixture
-def stream_place(aws_server: AwsServer | None, tmp_path: Path) -> KinesisPlace:
+def kinesis_place(aws_server: AwsServer | None, tmp_path: Path) -> KinesisPlace:
     if aws_server is not None:
         aws_server.fail()
     return KinesisPlace(tmp_path, aws_server)
 
 
 @pytest.fixture
-def stoppable(aws_server: AwsServer | None, stream_place: KinesisPlace) -> KinesisPlace:
+def stream_place(kinesis_place: KinesisPlace) -> StreamKind:
+    return kinesis_place
+
+
+@pytest.fixture
+def stoppable(aws_server: AwsServer | None, kinesis_place: KinesisPlace) -> StreamKind:
     if aws_server is None:
         pytest.skip("a server that the tests did not start is not stopped")
-    return stream_place
+    return kinesis_place

@@ -22,12 +22,12 @@ from tests.worlds.windowed import CARRIERS, MINUTE, NOW, write_repo
 
 
 @pytest.fixture
-def repo(stream_place: KinesisPlace, tmp_path: Path) -> Iterator[Path]:
+def repo(kinesis_place: KinesisPlace, tmp_path: Path) -> Iterator[Path]:
     repo = write_repo(tmp_path / "p")
     edit(
         repo,
         'PushSource(\n    name="landings",',
-        f'KinesisSource(\n    name="landings", stream_name="{stream_place.name}", region="{REGION}",'
+        f'KinesisSource(\n    name="landings", stream_name="{kinesis_place.name}", region="{REGION}",'
         ' timestamp_field="landed_at", record_format=JsonFormat("carrier string, arr_delay double"),',
     )
     path = repo / "definitions.py"
@@ -66,11 +66,11 @@ def test_a_kind_without_its_connector_names_the_extra() -> None:
 )
 @pytest.mark.timeout(1_200)
 def test_4_2_workers_that_are_killed_lose_nothing_and_count_nothing_twice(
-    stream_place: KinesisPlace, tmp_path: Path, valkey: Node, kills: int, seed: int
+    kinesis_place: KinesisPlace, tmp_path: Path, valkey: Node, kills: int, seed: int
 ) -> None:
     valkey.ask("FLUSHALL")
     world = world_at(tmp_path / f"p{seed}", valkey.url)
-    n = run_kills(stream_place, world, kills, seed)
+    n = run_kills(kinesis_place, world, kills, seed)
     check_once(world, n)
     with world.store() as store:
         world.streams().catch_up("s", store)

@@ -43,10 +43,10 @@ def work(root: str, url: str, now_us: int, stream: str) -> None:
         worker.run(lambda: True)
 
 
-def run_kills(stream_place: KinesisPlace, world: StreamWorld, kills: int, seed: int) -> int:
+def run_kills(kinesis_place: KinesisPlace, world: StreamWorld, kills: int, seed: int) -> int:
     """Kill one of two workers again and again while messages are sent and shards split; return the messages."""
     chance, n = random.Random(seed), 0
-    call = (str(world.root), world.url, world.clock.now_us(), stream_place.name)
+    call = (str(world.root), world.url, world.clock.now_us(), kinesis_place.name)
     code = f"from {__name__} import work; work{call!r}"
     world.ensure()
 
@@ -60,7 +60,7 @@ def run_kills(stream_place: KinesisPlace, world: StreamWorld, kills: int, seed: 
             {"event": f"e{n + i}", "id": key, "ts": world.clock.now_us(), "x": chance.random(), "n": n + i}
             for i, key in enumerate(keys)
         ]
-        sender = stream_place.sender()
+        sender = kinesis_place.sender()
         sender.send([json.dumps(body).encode() for body in bodies], [str(key) for key in keys])
         sender.close()
         n += 40
@@ -74,7 +74,7 @@ def run_kills(stream_place: KinesisPlace, world: StreamWorld, kills: int, seed: 
             for _ in range(chance.randrange(4)):
                 send()
             if turn % 4 == 1:
-                stream_place.split(turn // 4)
+                kinesis_place.split(turn // 4)
             time.sleep(chance.uniform(0, 0.2))
             victim = workers.pop(chance.randrange(2))
             victim.kill()
