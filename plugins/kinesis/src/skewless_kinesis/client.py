@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -15,12 +15,11 @@ from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalE
 
 from skewless.contract.errors import StoreError
 
-EXPIRED = "ExpiredIteratorException"
+EXPIRED, MISSING = "ExpiredIteratorException", "ResourceNotFoundException"
 _THROTTLED = {"ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"}
 _DENIED = {"AccessDeniedException", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSignatureException"}
 _DENIED |= {"403", "KMSAccessDeniedException", "MissingAuthenticationTokenException", "UnrecognizedClientException"}
-_PER_CALL, _CALL_BYTES, _KEY_CHARS = 500, 5 * 1024 * 1024, 256
-_CONNECTIONS = 32
+_PER_CALL, _CALL_BYTES, _KEY_CHARS, _CONNECTIONS = 500, 5 * 1024 * 1024, 256, 32
 
 
 class KinesisError(StoreError):
@@ -78,13 +77,7 @@ class KinesisClient:
             page = self.call("list_shards", **more)
             items += page["Shards"]
             more = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
-        kinds = ("ParentShardId", "AdjacentParentShardId")
-        shards = {
-            number_of(item["ShardId"]): Shard(
-                item["ShardId"], {number_of(item[kind]) for kind in kinds if kind in item}
-            )
-            for item in items
-        }
+        shards = {number_of(item["ShardId"]): _shard_of(item) for item in items}
         epoch = f"{int(summary['StreamCreationTimestamp'].timestamp() * 1e6):x}-{place}"
         return StreamFactsReply(epoch, summary["RetentionPeriodHours"] * 3_600.0, shards)
 
@@ -111,7 +104,7 @@ class KinesisClient:
 
     def _refusal(self, Code: str, Message: str = "", **_: str) -> KinesisError:  # noqa: N803 - as AWS writes them
         problem, fix = f"did not answer: {Code}: {Message}", "look at the status page of AWS; no data was lost"
-        if Code == "ResourceNotFoundException":
+        if Code == MISSING:
             command = f"aws kinesis create-stream --region {self._region} --stream-name {self._stream}"
             problem, fix = f"does not exist: {Message}", f"correct its name and region, or make it: {command}"
         elif Code in _DENIED:
@@ -174,6 +167,11 @@ def number_of(shard: str) -> int:
     12
     """
     return int(shard.rpartition("-")[2])
+
+
+def _shard_of(item: Mapping[str, Any]) -> Shard:
+    parents = {number_of(item[link]) for link in ("ParentShardId", "AdjacentParentShardId") if item.get(link)}
+    return Shard(item["ShardId"], parents)
 
 
 def _entry(payload: bytes, key: str | None) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import feast.data_source
-from feast.data_format import StreamFormat
-from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.repo_config import RepoConfig
 
-_SHARED = ("name", "timestamp_field", "created_timestamp_column", "description", "owner")
+_SHARED = ("name", "timestamp_field", "created_timestamp_column", "field_mapping", "description", "tags", "owner")
 
 
 class KinesisSource(feast.data_source.KinesisSource):
@@ -21,16 +19,10 @@ class KinesisSource(feast.data_source.KinesisSource):
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> KinesisSource:
         """Return the source from its form in a registry."""
-        options, has_batch = data_source.kinesis_options, data_source.HasField("batch_source")
-        return KinesisSource(
-            **{name: getattr(data_source, name) for name in _SHARED},
-            field_mapping=dict(data_source.field_mapping),
-            tags=dict(data_source.tags),
-            record_format=StreamFormat.from_proto(options.record_format),  # type: ignore[no-untyped-call]
-            region=options.region,
-            stream_name=options.stream_name,
-            batch_source=DataSource.from_proto(data_source.batch_source) if has_batch else None,
-        )
+        base = feast.data_source.KinesisSource.from_proto(data_source)
+        options = base.kinesis_options
+        place = {"region": options.region, "stream_name": options.stream_name, "record_format": options.record_format}
+        return KinesisSource(**{name: getattr(base, name) for name in _SHARED}, **place, batch_source=base.batch_source)
 
     def _to_proto_impl(self) -> DataSourceProto:
         proto = super()._to_proto_impl()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,13 +20,10 @@ from skewless.infra.platform.storage.database import Database
 from skewless.infra.platform.storage.documents import Documents
 from skewless.infra.platform.storage.lease_group import LeaseGroup
 from skewless.infra.platform.telemetry.logger import EventLogger
-from skewless_kinesis.client import EXPIRED, KinesisClient, KinesisError, StreamFactsReply
+from skewless_kinesis.client import EXPIRED, MISSING, KinesisClient, KinesisError, StreamFactsReply
 
-_HEARTBEATS_PER_LEASE = 10
-_THREADS = 16
-_PAUSE_S = 0.02
-_RETRY_S = 0.5
-_PER_CALL = 10_000
+_THREADS, _PER_CALL = 16, 10_000
+_PAUSE_S, _RETRY_S = 0.02, 0.5
 _SAVE_US = 600_000_000  # between two records of how far a quiet shard was read
 _LATE_S = 1.0  # AWS may return a record later than it has acknowledged it, "typically less than a second"
 _log = EventLogger()
@@ -86,9 +84,8 @@ class _Reply(NamedTuple):
     n_skipped: int
     last: str
     iterator: str
-    requested_at: float
+    drained_at: float | None
     read_us: int
-    is_behind: bool
     lost: bool
 
     @property
@@ -126,10 +123,10 @@ class KinesisStream:
         self._client, self._database, self._owner = client, database, owner
         self._name = f"{source} {group}"
         self._leases = LeaseGroup(database, f"stream {self._name}", 0, lease_s)
-        self._heartbeat_s = min(1.0, lease_s / _HEARTBEATS_PER_LEASE)
+        self._heartbeat_s = min(1.0, lease_s / 10)
         self._interval_s, self._facts_s = interval_s, facts_s
         self._next_heartbeat = self._lease_end = self._next_facts = self._polled_at = 0.0
-        self._facts: StreamFactsReply | None = None
+        self._facts = StreamFactsReply("", 0.0, {})  # without an epoch: never described
         self._stored: Mapping[str, Any] = {}  # of all shards, at the last heartbeat
         self._owned: dict[int, _ShardProgress] = {}
         self._trouble: str | None = None
@@ -152,7 +149,7 @@ class KinesisStream:
                 self._send_heartbeat()
                 messages = self._read_messages(limit)
             except KinesisError as error:
-                if error.is_final and self._facts is None:
+                if error.is_final and not self._facts.epoch:
                     raise StreamError(error.thing, error.problem, value=error.value, fix=error.fix) from error
                 self._note_trouble(error)
                 self._next_heartbeat = time.monotonic() + _RETRY_S
@@ -163,27 +160,23 @@ class KinesisStream:
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Store positions, and forget the sequence numbers before them; see ``EventStream``."""
-        owned = {progress.partition: progress for progress in self._owned.values()}
-        at = {
-            owned[partition].partition.name: position for partition, position in positions.items() if partition in owned
-        }
-        for name, position in at.items():
-            self._owned[int(name)].logged = position
+        owned = [progress for progress in self._owned.values() if progress.partition in positions]
         try:
-            with self._database.transaction():
-                for name, position in at.items():
-                    with self._documents.edit(name, _new_record()) as record:
-                        first = max((int(each) for each in record["after"] if int(each) <= position), default=position)
+            with self._database.transaction() if owned else nullcontext():
+                for progress in owned:
+                    progress.logged = at = positions[progress.partition]
+                    with self._documents.edit(progress.partition.name, _new_record()) as record:
+                        first = max((int(each) for each in record["after"] if int(each) <= at), default=at)
                         record["after"] = {each: last for each, last in record["after"].items() if int(each) >= first}
-                        record["committed"] = position
+                        record["committed"] = at
         except StoreError as error:  # the log knows the position, too
             self._note_trouble(error)
-        if any(progress.is_finished for progress in self._owned.values()):
+        if any(progress.is_finished for progress in owned):
             self._next_heartbeat = 0.0
 
     def lag(self) -> int | None:
         """Return 0 if nothing waits, else None: AWS counts no records, it only tells their age."""
-        is_read = all(progress.has_ended or progress.drained_at is not None for progress in self._owned.values())
+        is_read = all(each.drained_at is not None and not each.has_ended for each in self._owned.values())
         return 0 if is_read else None
 
     def find_drained(self) -> Mapping[Partition, float]:
@@ -198,7 +191,7 @@ class KinesisStream:
 
     def partition_names(self) -> Collection[str] | None:
         """Return the names of shards that may still get events, and of those whose children were not read yet."""
-        if self._facts is None:
+        if not self._facts.epoch:
             return None
         unread = {
             parent
@@ -225,7 +218,6 @@ class KinesisStream:
     @property
     def _documents(self) -> Documents:
         """A record for each shard of this life: its positions, and how far it was read."""
-        assert self._facts is not None  # noqa: S101 - for the type checker: a partition has an epoch
         return Documents(self._database, f"kinesis {self._name} {self._facts.epoch}")
 
     def _has(self, number: int, name: str) -> bool:
@@ -264,12 +256,12 @@ class KinesisStream:
 
     def _describe(self) -> StreamFactsReply:
         """Return the facts of the stream, from a few seconds ago; revoke the partitions of a recreated one."""
-        if self._facts is None or time.monotonic() >= self._next_facts:
+        if time.monotonic() >= self._next_facts:
             facts = self._client.describe()
-            if self._facts is not None and self._facts.epoch != facts.epoch:
+            if self._facts.epoch not in {"", facts.epoch}:
                 _log.warning("stream_recreated", topic=self._name, epoch=facts.epoch)
                 self._revoke(list(self._owned))
-                self._next_heartbeat = 0.0
+                self._stored, self._next_heartbeat = {}, 0.0
             self._facts, self._next_facts = facts, time.monotonic() + self._facts_s
         return self._facts
 
@@ -295,38 +287,34 @@ class KinesisStream:
                 continue
             if not record["is_done"]:
                 self._report_loss(name, record["committed"], "was removed by AWS before it was read to its end")
-            if int(name) in self._owned:
-                self._revoke([int(name)])
+            self._revoke({int(name)} & self._owned.keys())
             self._documents.delete(name)
 
     def _assign(self, facts: StreamFactsReply, number: int) -> None:
         partition = Partition(name=str(number), epoch=facts.epoch)
         position = self._owner.on_assigned(partition) or 0
-        now_us, is_known = time.time_ns() // 1_000, True
         try:
             # After the end of the log: what the log has, was stored here before.
             with self._documents.edit(partition.name, _new_record()) as record:
-                record["read_us"] = record["read_us"] or now_us
+                record["read_us"] = record["read_us"] or time.time_ns() // 1_000
                 if not record["after"] and not position:
                     record["after"]["0"] = ""
         except StoreError:
             self._owner.on_revoked(partition)
             raise
         after = {int(at): last for at, last in record["after"].items()}
-        first = max((at for at in after if at <= position), default=None)
-        if first is None:
-            is_known, first = False, position
+        first = max((at for at in after if at <= position), default=-1)
         self._owned[number] = _ShardProgress(
             partition=partition,
             shard=facts.shards[number].name,
             position=position,
             last=after.get(first, ""),
-            skip=position - first,
+            skip=position - first if first >= 0 else 0,
             known=max(after, default=0),
             read_us=record["read_us"],
             saved_us=record["read_us"] if record["is_read"] else 0,
         )
-        if not is_known:
+        if first < 0:
             self._report_loss(partition.name, position, "has no known sequence number, so it is read again")
 
     def _read_messages(self, limit: int) -> list[Messages]:
@@ -361,7 +349,7 @@ class KinesisStream:
             progress.iterator, progress.drained_at = "", None
             if error.value != EXPIRED:
                 progress.error, progress.due = error, requested_at + _RETRY_S
-                self._next_facts = 0.0  # it may have been recreated
+            self._next_facts = 0.0 if error.value == MISSING else self._next_facts  # it may have been recreated
             return None
         progress.error, records = None, reply["Records"]
         n_skipped = 0 if lost else min(progress.skip, len(records))
@@ -375,15 +363,13 @@ class KinesisStream:
             n_skipped=n_skipped,
             last=records[-1]["SequenceNumber"] if records else progress.last,
             iterator=reply.get("NextShardIterator") or "",
-            requested_at=requested_at,
+            drained_at=None if behind_us or len(records) >= count else requested_at,
             read_us=now_us - behind_us,
-            is_behind=behind_us > 0 or len(records) >= count,
             lost=lost,
         )
 
     def _has_lost(self, progress: _ShardProgress, now_us: int) -> bool:
         """Return whether records may have been trimmed unread: the last one that was read is, and so long ago."""
-        assert self._facts is not None  # noqa: S101 - as above
         if not progress.last or now_us - progress.read_us <= self._facts.retention_s * 1e6:
             return False
         oldest = self._client.call("get_records", ShardIterator=self._client.iterator(progress.shard, ""), Limit=1)
@@ -408,7 +394,7 @@ class KinesisStream:
         progress.position = reply.end
         progress.last, progress.iterator, progress.read_us = reply.last, reply.iterator, reply.read_us
         progress.saved_us = reply.read_us if reply.records and progress.saved_us else progress.saved_us
-        progress.drained_at = None if reply.is_behind else reply.requested_at
+        progress.drained_at = reply.drained_at
         if not reply.iterator:
             progress.has_ended, self._next_heartbeat = True, 0.0
         if not reply.records:
