@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from feast import FileSource
+from feast.data_format import JsonFormat
+from feast.data_source import DataSource
 
 from plugins.kinesis.tests.kinesis_place import KinesisPlace
 from plugins.kinesis.tests.worker_kills import check_once, run_kills, world_at
 from skewless.contract.errors import DefinitionError
+from skewless.infra.definitions.compiler.event_sources import compile_stream
 from skewless.infra.ingest.streams.port import require_connector
 from skewless.infra.reads.online.private_server import PrivateServer
 from skewless.project import Project
+from skewless_kinesis.source import KinesisSource
 from tests.servers.aws import REGION
 from tests.servers.node import Node
 from tests.worlds.command_line import done
@@ -54,6 +60,21 @@ def test_events_of_a_stream_are_seen_and_not_taken_twice(repo: Path) -> None:
         facts = require_connector("kinesis").describe(source, project.streams.settings)
         assert facts.detail == "4 shards, records are kept for 24 hours"
     assert counts.tolist() == [101.0, 100.0, 100.0]
+
+
+def test_a_source_comes_back_from_a_registry_as_it_was() -> None:
+    history = FileSource(name="h", path="h.parquet", timestamp_field="t")
+    place: Any = {"stream_name": "s", "region": REGION, "record_format": JsonFormat(schema_json="a int64")}
+    source = KinesisSource(name="payments", timestamp_field="t", batch_source=history, tags={"a": "b"}, **place)
+    back = DataSource.from_proto(source.to_proto())
+    assert isinstance(back, KinesisSource)
+    assert back == source
+    assert (back.tags, back.batch_source) == ({"a": "b"}, history)
+    compiled = compile_stream("event source 'payments'", back, "t", Path())
+    assert (compiled.kind, compiled.topic, compiled.servers) == ("kinesis", "s", REGION)
+    nowhere = KinesisSource(name="payments", timestamp_field="t", batch_source=history, **place | {"region": ""})
+    with pytest.raises(DefinitionError, match=r"has no region\. Fix: set region of the KinesisSource"):
+        compile_stream("event source 'payments'", nowhere, "t", Path())
 
 
 def test_a_kind_without_its_connector_names_the_extra() -> None:
