@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from skewless.contract.labels import LabelSource, Outcomes
     from skewless.contract.lifecycle import Guardrails, Rollout, Search, Triggers, Watch
     from skewless.contract.policy import Policy
-    from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, WebhookSink
+    from skewless.contract.sinks import KafkaSink, KinesisSink, ParquetSink, RedisStreamSink, WebhookSink
     from skewless.contract.spec import Gate, ModelSpec, Split
     from skewless.infra.definitions.sources.duckdb_source import DuckDBSource
     from skewless.project import Project
@@ -54,6 +54,7 @@ __all__ = [
     "GateError",
     "Guardrails",
     "KafkaSink",
+    "KinesisSink",
     "LabelSource",
     "ManualClock",
     "ModelSpec",
@@ -89,7 +90,7 @@ _HOMES = {
     "skewless.contract.policy": {"Policy"},
     "skewless.contract.lifecycle": {"Guardrails", "Rollout", "Search", "Triggers", "Watch"},
     "skewless.contract.spec": {"Gate", "ModelSpec", "Split"},
-    "skewless.contract.sinks": {"KafkaSink", "ParquetSink", "RedisStreamSink", "WebhookSink"},
+    "skewless.contract.sinks": {"KafkaSink", "KinesisSink", "ParquetSink", "RedisStreamSink", "WebhookSink"},
     "skewless.infra.definitions.sources.duckdb_source": {"DuckDBSource"},
     "skewless.project": {"Project"},
 }

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.loopback import is_loopback
-from skewless.contract.sinks import KafkaSink, Sink, WebhookSink
+from skewless.contract.sinks import KafkaSink, KinesisSink, Sink, WebhookSink
 
 Address: TypeAlias = IPv4Address | IPv6Address
 _NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?")
@@ -132,7 +132,7 @@ def _hosts_of(sink: Sink) -> list[str]:
         return [urlsplit(sink.url).hostname or ""]
     if isinstance(sink, KafkaSink):
         return [urlsplit(f"//{server.strip()}").hostname or "" for server in sink.servers.split(",")]
-    return []
+    return [f"kinesis.{sink.region}.amazonaws.com"] if isinstance(sink, KinesisSink) else []
 
 
 def _parse(host: str) -> Address | None:

@@ -124,6 +124,28 @@ class KafkaSink(_MessageSink):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KinesisSink(_MessageSink):
+    """Records of a Kinesis stream; ``key`` is their partition key. Credentials are those of AWS's tools.
+
+    Args:
+        stream: name of the stream.
+        region: of AWS.
+    """
+
+    kind: ClassVar[str] = "kinesis"
+    stream: str
+    region: str
+
+    def __post_init__(self) -> None:
+        """Check the fields; raise DefinitionError."""
+        super().__post_init__()
+        for field in ("stream", "region"):
+            if not _TOPIC.fullmatch(getattr(self, field)):
+                fix = "use letters, digits, '.', '_' and '-'"
+                raise self._error(f"has an invalid {field}", fix, getattr(self, field))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RedisStreamSink(_MessageSink):
     """Entries of a Redis stream, with the fields ``id`` and ``decision``.
 
@@ -208,7 +230,7 @@ class ParquetSink(_Sink):
         self._check_range("every_s", self.every_s, 0, 86_400)
 
 
-Sink: TypeAlias = KafkaSink | RedisStreamSink | WebhookSink | ParquetSink
+Sink: TypeAlias = KafkaSink | KinesisSink | RedisStreamSink | WebhookSink | ParquetSink
 _KINDS: Mapping[str, type[Sink]] = {each.kind: each for each in get_args(Sink)}
 
 

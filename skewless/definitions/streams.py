@@ -34,6 +34,7 @@ from skewless.infra.definitions.compiler.event_sources import (
     TAG_EVENT_ID,
     TAG_LATEST,
     TAG_SUBJECT,
+    BrokerSource,
     compile_stream,
     declares_columns,
 )
@@ -41,7 +42,7 @@ from skewless.infra.definitions.compiler.services import TAG_DERIVED, TAG_INPUTS
 from skewless.infra.definitions.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE
 from skewless.infra.definitions.compiler.windows import TAG_DISTINCT, compile_windows
 
-EventStream = PushSource | KafkaSource
+EventStream = PushSource | BrokerSource
 
 
 def event_source(

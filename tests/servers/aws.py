@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class AwsServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             )
         until(lambda: process.poll() is not None or self._is_up())
         assert process.poll() is None, self._log.read_text(encoding="utf-8")
@@ -61,6 +63,10 @@ class AwsServer:
         """Answer calls badly from now on; return the calls since the last time, by action."""
         counts: dict[str, int] = json.loads(self._post("/faults", json.dumps(faults)))
         return counts
+
+    def trim(self, stream: str, shard: str, n: int, *, remove: bool = False) -> None:
+        """Remove the first records of a shard of Kinesis, or the shard."""
+        self._post("/trim", json.dumps({"stream": stream, "shard": shard, "n": n, "remove": remove}))
 
     def check_callers(self, after: int) -> None:
         """Check the credentials of callers, after some calls."""

@@ -16,6 +16,8 @@ from typing import Any
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
+from tests.servers.aws_kinesis import mend_kinesis, trim
+
 
 class FaultyApplication:
     """Answers some requests itself, and leaves a part of batches undone, as AWS does under load."""
@@ -33,6 +35,9 @@ class FaultyApplication:
             self._faults = json.loads(body)
             counts, self._counts = self._counts, {}
             return _reply(start_response, "200 OK", counts)
+        if environ["PATH_INFO"] == "/trim":
+            trim(json.loads(body))
+            return _reply(start_response, "200 OK", {})
         environ["wsgi.input"] = BytesIO(body)
         action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         self._counts[action] = self._counts.get(action, 0) + 1
@@ -88,4 +93,5 @@ def _reply(start_response: Callable[..., Any], status: str, body: object) -> lis
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    mend_kinesis()
     run_simple("127.0.0.1", int(sys.argv[1]), FaultyApplication(), threaded=False, request_handler=MotoRequestHandler)

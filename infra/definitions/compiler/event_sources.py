@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from feast import FileSource, KafkaSource, PushSource, StreamFeatureView
 from feast.data_format import AvroFormat, JsonFormat, ProtoFormat
+from feast.data_source import KinesisSource
 
 from skewless.contract.clock import parse_time
 from skewless.contract.columns import Column
@@ -40,6 +41,7 @@ SOURCE_TAGS = (TAG_COLUMNS, TAG_EVENT_ID, TAG_SCALE, TAG_DELAY, TAG_DEDUPE, TAG_
 MOST_DIGITS = 12
 _DEFAULT_DIGITS = {DType.FLOAT32: 6, DType.FLOAT64: 6}
 _NUMBERS = frozenset({DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64})
+BrokerSource: TypeAlias = KafkaSource | KinesisSource
 _DIGITS = re.compile(r"\d{1,2}", re.ASCII)
 
 
@@ -50,18 +52,18 @@ def compile_source(view: StreamFeatureView, repo: Path) -> EventSource:
         DefinitionError: the stream is of an unsupported kind, or its declaration is invalid.
     """
     stream: Any = view.stream_source
-    if not isinstance(stream, KafkaSource | PushSource):
+    if not isinstance(stream, BrokerSource | PushSource):
         raise DefinitionError(
             f"windowed view {view.name!r}",
             "has a source that is not a supported stream",
             value=type(view.source).__name__,
-            fix="use a PushSource or a KafkaSource",
+            fix="use a PushSource, a KafkaSource (extra 'kafka') or a KinesisSource (extra 'kinesis')",
         )
     owner = f"event source {stream.name!r}"
     return compile_stream(owner, stream, _event_column(owner, view, stream), repo)
 
 
-def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: str, repo: Path) -> EventSource:
+def compile_stream(owner: str, stream: BrokerSource | PushSource, event_column: str, repo: Path) -> EventSource:
     """Return the event source of a stream whose event time is in ``event_column``.
 
     Raises:
@@ -120,37 +122,46 @@ def declared_scales(owner: str, types: Mapping[str, DType], tags: Mapping[str, s
     return {name: int(text) for name, text in texts.items()}
 
 
-def _location(owner: str, stream: KafkaSource | PushSource, subject: str) -> dict[str, Any]:
+def _location(owner: str, stream: BrokerSource | PushSource, subject: str) -> dict[str, Any]:
     """Return kind, address and format of the stream, as fields of the source."""
     if isinstance(stream, PushSource):
         if subject:
-            raise DefinitionError(owner, "is not a Kafka topic and has a subject", value=subject, fix="remove it")
+            raise DefinitionError(owner, "is a push source and has a subject", value=subject, fix="remove it")
         return {"kind": "push"}
-    options = stream.kafka_options
+    kind, topic, servers, message_format = _place(stream)
+    names = ("topic", "kafka_bootstrap_servers") if kind == "kafka" else ("stream_name", "region")
     formats: dict[type, dict[str, str]] = {
         JsonFormat: {"format": "json-schema", "subject": subject} if subject else {"format": "json"},
         AvroFormat: {"format": "avro", "subject": subject},
         ProtoFormat: {
             "format": "protobuf",
             "subject": subject,
-            "message": getattr(options.message_format, "class_path", ""),
+            "message": getattr(message_format, "class_path", ""),
         },
     }
-    message_format = formats.get(type(options.message_format))
-    if message_format is None:
+    if type(message_format) not in formats:
         raise DefinitionError(
             owner,
             "has messages of an unsupported format",
-            value=type(options.message_format).__name__,
+            value=type(message_format).__name__,
             fix='use JsonFormat(schema_json="..."), AvroFormat or ProtoFormat',
         )
-    for name, value in (("topic", options.topic), ("kafka_bootstrap_servers", options.kafka_bootstrap_servers)):
+    for name, value in zip(names, (topic, servers), strict=True):
         if not value:
-            raise DefinitionError(owner, f"has no {name}", fix=f"set {name} of the KafkaSource")
-    return {"kind": "kafka", "topic": options.topic, "servers": options.kafka_bootstrap_servers, **message_format}
+            raise DefinitionError(owner, f"has no {name}", fix=f"set {name} of the {type(stream).__name__}")
+    return {"kind": kind, "topic": topic, "servers": servers, **formats[type(message_format)]}
 
 
-def _event_column(owner: str, view: StreamFeatureView, stream: KafkaSource | PushSource) -> str:
+def _place(stream: BrokerSource) -> tuple[str, str, str, Any]:
+    """Return kind, topic, servers and message format."""
+    if isinstance(stream, KafkaSource):
+        kafka = stream.kafka_options
+        return "kafka", kafka.topic, kafka.kafka_bootstrap_servers, kafka.message_format
+    kinesis = stream.kinesis_options
+    return "kinesis", kinesis.stream_name, kinesis.region, kinesis.record_format
+
+
+def _event_column(owner: str, view: StreamFeatureView, stream: BrokerSource | PushSource) -> str:
     own = stream.timestamp_field or view.timestamp_field
     if not own:
         raise DefinitionError(
@@ -189,7 +200,7 @@ def _history(owner: str, source: Any, event_column: str) -> Any:  # noqa: ANN401
 
 
 def _columns(
-    owner: str, repo: Path, stream: KafkaSource | PushSource, tags: Mapping[str, str], without: set[str]
+    owner: str, repo: Path, stream: BrokerSource | PushSource, tags: Mapping[str, str], without: set[str]
 ) -> tuple[Column, ...]:
     text = tags.get(TAG_COLUMNS) or _schema_text(stream)
     columns = parse_columns(owner, text) if text else _columns_of_history(owner, repo, stream.batch_source, without)
@@ -203,14 +214,15 @@ def _columns(
     return columns
 
 
-def declares_columns(stream: KafkaSource | PushSource) -> bool:
+def declares_columns(stream: BrokerSource | PushSource) -> bool:
     """Return whether a stream lists its columns itself, so that no file of its history is read for them."""
     return bool(stream.tags.get(TAG_COLUMNS) or _schema_text(stream))
 
 
-def _schema_text(stream: KafkaSource | PushSource) -> str:
-    text = getattr(stream.kafka_options.message_format, "schema_json", "") if isinstance(stream, KafkaSource) else ""
-    return str(text or "").strip()
+def _schema_text(stream: BrokerSource | PushSource) -> str:
+    if isinstance(stream, PushSource):
+        return ""
+    return str(getattr(_place(stream)[3], "schema_json", "") or "").strip()
 
 
 def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) -> tuple[Column, ...]:  # noqa: ANN401

@@ -10,6 +10,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.host.plugins import require_plugin
+from skewless.infra.platform.storage.database import Database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +156,12 @@ class StreamConnector(Protocol):
     Each method raises DefinitionError if a package is missing or a setting is invalid.
     """
 
-    def open_stream(self, source: EventSource, settings: Settings, group: str) -> OpenStream:
-        """Return a function that joins the worker group ``group`` on a source's stream."""
+    def open_stream(self, source: EventSource, settings: Settings, group: str, database: Database) -> OpenStream:
+        """Return a function that joins the worker group ``group`` on a source's stream.
+
+        Args:
+            database: of the project, for the leases and positions of brokers that have none.
+        """
         ...
 
     def open_sender(self, source: EventSource, settings: Settings) -> EventSender:

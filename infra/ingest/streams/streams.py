@@ -150,7 +150,7 @@ class Streams:
             DefinitionError: the connector of the source's kind is not installed, or a setting is invalid.
         """
         if source.kind != "push":
-            return require_connector(source.kind).open_stream(source, self.settings, self._group)
+            return require_connector(source.kind).open_stream(source, self.settings, self._group, self.state.database)
         check_partitions(self.state.database, self.settings.stream_partitions)
         return lambda owner: RedisStream(
             self.stream_url,

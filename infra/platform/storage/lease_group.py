@@ -37,6 +37,9 @@ class LeaseGroup:
         name: of the group.
         n: number of leases.
         ttl_s: seconds from a heartbeat to the expiry of the leases.
+
+    Attributes:
+        numbers: of the leases that are shared, at first 0 to n - 1; the others are never acquired.
     """
 
     def __init__(self, database: Database, name: str, n: int, ttl_s: float) -> None:
@@ -44,7 +47,7 @@ class LeaseGroup:
         self._database = database
         self._groups = Documents(database, "lease group")
         self._name = name
-        self._n = n
+        self.numbers: Sequence[int] = range(n)
         self._member = new_holder()
 
     def send_heartbeat(self, held: Sequence[int]) -> LeaseShare:
@@ -64,8 +67,8 @@ class LeaseGroup:
             leased = {index for member in members.values() for index in member["leases"]}
             # Its own leases also if it was late, because nobody can have acquired them before this transaction.
             kept = [index for index in held if index in mine]
-            share = fair_share(self._n, [*members.keys() - {self._member}, self._member], self._member)
-            free = [index for index in range(self._n) if index not in kept and (index in mine or index not in leased)]
+            share = fair_share(len(self.numbers), [*members.keys() - {self._member}, self._member], self._member)
+            free = [index for index in self.numbers if index not in kept and (index in mine or index not in leased)]
             acquired = free[: max(0, share - len(kept))]
             until_us = now_us + int(self.ttl_s * 1_000_000)
             members[self._member] = {"until_us": until_us, "leases": [*kept, *acquired]}

@@ -10,17 +10,19 @@ from typing import Any, Protocol
 
 import orjson
 import pyarrow.parquet as pq
+from boto3.session import Session
 
 from plugins.decisions.tests.decided import STREAM, decision_id
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
+from skewless.contract.sinks import KafkaSink, KinesisSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress, close_client, open_client
 from skewless_decisions.delivery import SinkDelivery
 from skewless_decisions.outbox import DecisionBatch, DecisionSink, Outbox
 from skewless_decisions.sink_adapters import SinkContext, open_delivery
 from skewless_decisions.sink_positions import Refusal, SinkPositions
+from tests.servers.aws import REGION, AwsServer
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
 from tests.servers.webhook import HookReply, WebhookReceiver
@@ -58,6 +60,26 @@ class KafkaSinkKind:
             for messages in self._broker.read(self._topic)
             for message in messages
         ]
+
+
+class KinesisSinkKind:
+    def __init__(self, server: AwsServer) -> None:
+        stream = f"d{uuid.uuid4().hex}"
+        self._client: Any = Session().client("kinesis", region_name=REGION, endpoint_url=server.endpoint)
+        self._client.create_stream(StreamName=stream, ShardCount=2)
+        self.sink: Sink = KinesisSink(name="out", stream=stream, region=REGION, key="card", batch=50)
+        self._stream = stream
+
+    def refuse(self, position: int) -> None:
+        """Do nothing: AWS refuses a record of more than 1 MiB."""
+
+    def stored(self) -> list[Stored]:
+        found = []
+        for shard in self._client.list_shards(StreamName=self._stream)["Shards"]:
+            start = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+            iterator = self._client.get_shard_iterator(StreamName=self._stream, **start)["ShardIterator"]
+            found += [each["Data"] for each in self._client.get_records(ShardIterator=iterator)["Records"]]
+        return [(str(orjson.loads(message)["id"]), message) for message in found]
 
 
 class RedisSinkKind:

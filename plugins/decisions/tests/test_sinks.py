@@ -12,6 +12,7 @@ from plugins.decisions.tests.decided import KEYS, STREAM, T_US, append_decisions
 from plugins.decisions.tests.sinks import (
     Faulty,
     KafkaSinkKind,
+    KinesisSinkKind,
     ParquetSinkKind,
     RedisSinkKind,
     SinkKind,
@@ -31,12 +32,13 @@ from skewless_decisions.deliveries import read_sinks
 from skewless_decisions.delivery import Pauses
 from skewless_decisions.outbox import DecisionBatch, DecisionSink
 from skewless_decisions.sink_positions import Refusal
+from tests.servers.aws import running_aws
 from tests.servers.kafka import KafkaBroker
 from tests.servers.node import Node
 from tests.servers.webhook import webhook_receiver
 from tests.worlds.waiting import until
 
-KINDS = ("kafka", "redis", "webhook", "parquet")
+KINDS = ("kafka", "kinesis", "redis", "webhook", "parquet")
 
 
 @pytest.fixture(params=KINDS)
@@ -44,6 +46,11 @@ def sink_world(request: pytest.FixtureRequest, tmp_path: Path, valkey: Node) -> 
     if request.param == "webhook":
         with webhook_receiver() as receiver:
             yield SinkWorld(tmp_path, WebhookSinkKind(receiver), valkey.url)
+        return
+    if request.param == "kinesis":
+        with running_aws(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL_KINESIS", server.endpoint)
+            yield SinkWorld(tmp_path, KinesisSinkKind(server), valkey.url)
         return
     kind: SinkKind
     if request.param == "kafka":
@@ -207,7 +214,7 @@ def test_two_processes_deliver_each_decision_once(sink_world: SinkWorld) -> None
     assert_delivered(sink_world.kind.stored(), range(110))
 
 
-@pytest.mark.parametrize("sink_world", ["kafka", "webhook"], indirect=True)
+@pytest.mark.parametrize("sink_world", ["kafka", "kinesis", "webhook"], indirect=True)
 def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(sink_world: SinkWorld) -> None:
     sink_world.kind.refuse(20)
     delivery = sink_world.delivery()
@@ -220,7 +227,11 @@ def test_a_decision_that_the_sink_refuses_is_a_dead_letter_and_stops_no_other(si
     assert_delivered(sink_world.kind.stored(), [*range(20), *range(21, 40)])
     (letter,) = sink_world.positions.dead_letters("out")
     assert (letter.id, letter.position) == (decision_id(20), 20)
-    assert letter.reason in {"the receiver answered with status 422", "Kafka refuses the message: MSG_SIZE_TOO_LARGE"}
+    assert letter.reason in {
+        "the receiver answered with status 422",
+        "Kafka refuses the message: MSG_SIZE_TOO_LARGE",
+        "Kinesis refuses the message: ValidationException",
+    }
     assert (delivery.counts.delivered, delivery.counts.refused) == (39, 1)
 
 

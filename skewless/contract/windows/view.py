@@ -42,8 +42,8 @@ class EventSource(PlainRecord):
     """A stream of events with declared columns.
 
     Args:
-        kind: ``push``: events arrive over HTTP or in a Redis stream; ``kafka``: they are read from a topic.
-        topic, servers: Kafka topic and servers; empty for push.
+        kind: ``push``: events arrive over HTTP or in a Redis stream; else the name of a connector: ``kafka``.
+        topic, servers: name of the stream and where it is, as Kafka topic and servers; empty for push.
         format: of a message; all but ``json`` begin with the id of their schema in the schema registry.
         subject: of the topic's schemas in the registry; empty: ``TOPIC-value``.
         message: full name of the Protobuf message; empty: the first of its file.
@@ -59,7 +59,7 @@ class EventSource(PlainRecord):
     """
 
     name: str
-    kind: Literal["push", "kafka"]
+    kind: str
     event_column: str
     columns: tuple[Column, ...]
     topic: str = ""

@@ -54,7 +54,7 @@ SOURCE_REFUSALS = [
         (KAFKA % "").replace("JsonFormat(", 'type("XmlFormat", (JsonFormat,), {})('),
         "messages of an unsupported format.*XmlFormat.*Json",
     ),
-    ('delay": "5m"', 'subject": "s"', "event source 'landings': is not a Kafka topic and has a subject .got 's'"),
+    ('delay": "5m"', 'subject": "s"', "event source 'landings': is a push source and has a subject .got 's'"),
     (PUSH, (KAFKA % "").replace("air.landings", ""), "event source 'landings': has no topic"),
     (PUSH, (KAFKA % "").replace("broker:9092", ""), "event source 'landings': has no kafka_bootstrap_servers"),
     (PUSH, (KAFKA % "").replace("landed_at", "due"), "'carrier_now': has another timestamp_field than its event"),

@@ -10,7 +10,7 @@ import pytest
 from skewless.contract.destinations import SinkHosts, check_sinks
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import load_settings
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
+from skewless.contract.sinks import KafkaSink, KinesisSink, ParquetSink, RedisStreamSink, Sink, WebhookSink
 
 METADATA = (
     *("169.254.169.254", "169.254.170.2", "fe80::1", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"),
@@ -67,6 +67,10 @@ def test_only_listed_hosts_are_allowed() -> None:
             check_sinks([webhook(host)], allowed)
     with pytest.raises(DefinitionError, match="is not allowed"):
         check_sinks([KafkaSink(name="out", topic="t", servers="b1.kafka.shop.com:9092,evil.com:9092")], allowed)
+    kinesis = KinesisSink(name="out", stream="s", region="eu-central-1")
+    with pytest.raises(DefinitionError, match=r"kinesis\.eu-central-1\.amazonaws\.com"):
+        check_sinks([kinesis], allowed)
+    check_sinks([kinesis], (*allowed, "*.eu-central-1.amazonaws.com"))
 
 
 def test_the_setting_takes_names_addresses_and_networks(tmp_path: Path) -> None:

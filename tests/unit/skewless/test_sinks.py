@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, sink_from_dict
+from skewless.contract.sinks import (
+    KafkaSink,
+    KinesisSink,
+    ParquetSink,
+    RedisStreamSink,
+    Sink,
+    WebhookSink,
+    sink_from_dict,
+)
 
 KAFKA: dict[str, Any] = {"name": "out", "topic": "decisions", "servers": "h:9092"}
 HOOK: dict[str, Any] = {"name": "out", "url": "https://h/x", "secret_env": "HOOK_SECRET"}
@@ -19,6 +27,7 @@ REDIS: dict[str, Any] = {"name": "out", "stream": "decisions"}
     "sink",
     [
         KafkaSink(**KAFKA, format="avro", key="card"),
+        KinesisSink(name="decided", stream="s", region="eu-central-1", key="card"),
         RedisStreamSink(**REDIS, most_entries=100),
         WebhookSink(**HOOK, most_attempts=5),
         WebhookSink(**HOOK | {"url": "http://[::1]:8080/x"}),
@@ -37,6 +46,8 @@ def test_a_sink_comes_back_from_plain_values(sink: Sink) -> None:
         (lambda: KafkaSink(**KAFKA | {"name": "../x"}), "is not a name"),
         (lambda: KafkaSink(**KAFKA | {"topic": "a b"}), "has an invalid topic"),
         (lambda: KafkaSink(**KAFKA | {"servers": ""}), "has no servers"),
+        (lambda: KinesisSink(name="out", stream="a b", region="eu-central-1"), "has an invalid stream"),
+        (lambda: KinesisSink(name="out", stream="s", region=""), "has an invalid region"),
         (lambda: KafkaSink(**KAFKA | {"format": "xml"}), "has an unknown format"),
         (lambda: KafkaSink(**KAFKA, subject="a/b"), "has an invalid subject"),
         (lambda: KafkaSink(**KAFKA, batch=0), "field 'batch' is out of range"),

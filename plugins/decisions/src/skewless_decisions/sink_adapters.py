@@ -11,19 +11,20 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.columns import digest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import KafkaSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
+from skewless.contract.sinks import KafkaSink, KinesisSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
 from skewless.infra.platform.formats.codec import require_codec
 from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress
 from skewless_decisions.decision import FramedMessages, JsonMessages, MessageWriter, open_schema
-from skewless_decisions.message_sinks import KafkaDelivery, RedisDelivery
+from skewless_decisions.message_sinks import KafkaDelivery, KinesisDelivery, RedisDelivery
 from skewless_decisions.outbox import DecisionSink, Outbox
 from skewless_decisions.parquet_sink import ParquetDelivery
 from skewless_decisions.webhook_sink import WebhookDelivery
 
 if TYPE_CHECKING:
     from skewless_kafka.connector import KafkaConnector
+    from skewless_kinesis.connector import KinesisConnector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,9 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
         connector: KafkaConnector = require_plugin("skewless.streams", "kafka")
         sender = connector.open_topic(sink.servers, sink.topic, options, timeout_s=sink.timeout_s)
         return KafkaDelivery(sink, writer, sender, hosts)
+    if isinstance(sink, KinesisSink):
+        kinesis: KinesisConnector = require_plugin("skewless.streams", "kinesis")
+        return KinesisDelivery(sink, writer, kinesis.open_topic(sink.region, sink.stream, sink.timeout_s))
     if isinstance(sink, RedisStreamSink):
         if sink.url_env is None:
             return RedisDelivery(sink, writer, context.redis_url())
@@ -73,7 +77,9 @@ def open_delivery(context: SinkContext, sink: Sink, outbox: Outbox) -> DecisionS
     return WebhookDelivery(sink, writer, context.environment, hosts=hosts)
 
 
-def open_writer(context: SinkContext, sink: KafkaSink | RedisStreamSink | WebhookSink, outbox: Outbox) -> MessageWriter:
+def open_writer(
+    context: SinkContext, sink: KafkaSink | KinesisSink | RedisStreamSink | WebhookSink, outbox: Outbox
+) -> MessageWriter:
     """Return a writer of a sink's messages; the id of its schema stays that of the first message.
 
     Raises:

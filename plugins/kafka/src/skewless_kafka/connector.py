@@ -9,6 +9,7 @@ from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.ingest.streams.port import EventSender, OpenStream, StreamFacts
+from skewless.infra.platform.storage.database import Database
 from skewless_kafka.client import KafkaSender, describe_topic
 from skewless_kafka.stream import KafkaStream
 
@@ -18,7 +19,13 @@ _TIMEOUT_S, _SEND_S = 10.0, 30.0
 class KafkaConnector:
     """Implements ``StreamConnector``."""
 
-    def open_stream(self, source: EventSource, settings: Settings, group: str) -> OpenStream:
+    def open_stream(
+        self,
+        source: EventSource,
+        settings: Settings,
+        group: str,
+        database: Database,  # noqa: ARG002 - the brokers have leases and positions
+    ) -> OpenStream:
         """Return a function that joins a consumer group; see ``StreamConnector``."""
         options = read_options(settings.kafka)
         return lambda owner: KafkaStream(source.servers, source.topic, owner=owner, group=group, settings=options)

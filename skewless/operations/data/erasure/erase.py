@@ -130,8 +130,8 @@ def _list_remains(project: Workspace) -> list[str]:
         remains.append(f"old versions of objects in {where}, if it keeps them: until a lifecycle rule deletes them")
     if settings.feature_cache_ms or settings.prediction_cache:
         remains.append(f"cached values: in servers, for {settings.feature_cache_ms:g} ms, predictions until a restart")
-    if any(source.kind == "kafka" for source in project.needed.plan.sources):
-        remains.append("messages in Kafka: until the retention of their topics ends")
+    for kind in sorted({source.kind for source in project.needed.plan.sources} - {"push"}):
+        remains.append(f"messages in {kind.capitalize()}: until the retention of their topics ends")
     return remains
 
 

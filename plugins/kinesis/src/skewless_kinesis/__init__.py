@@ -1,0 +1,1 @@
+"""Events from Kinesis streams, and messages to them."""
