@@ -305,6 +305,16 @@ class KafkaCluster(KafkaBroker):
         admin = self.admin()
         until(lambda: len(admin.list_topics(timeout=_ANSWER_S).brokers) == n)
 
+    def wait_for_replicas(self, *topics: str) -> None:
+        """Wait until all replicas of these topics are in sync, so that each broker may die."""
+        admin = self.admin()
+
+        def are_in_sync() -> bool:
+            found = admin.list_topics(timeout=_ANSWER_S).topics
+            return all(len(part.isrs) == NODES for name in topics for part in found[name].partitions.values())
+
+        until(are_in_sync)
+
     def leader(self, topic: str, partition: int = 0) -> KafkaBroker:
         """Return the broker that leads a partition."""
         leader = self.admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions[partition].leader
