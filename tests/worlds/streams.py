@@ -125,7 +125,7 @@ class StreamWorld:
         finally:
             writer.close()
 
-    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000) -> Worker:
+    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **settings: int) -> Worker:
         writer = StateWriter(
             project=self.root.name,
             source=self.source.name,
@@ -135,7 +135,7 @@ class StreamWorld:
             clock=self.clock,
             needed=self.needed,
         )
-        streams = self.streams(settings=Settings(stream_batch_rows=max_rows))
+        streams = self.streams(settings=Settings(stream_batch_rows=max_rows, **settings))
         return Worker(streams=streams, source=self.source, writer=writer, open_stream=open_stream)
 
     @contextmanager
