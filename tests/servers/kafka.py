@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.node import _KILL_WITH_PARENT
+from tests.systems import note_kafka
 from tests.worlds.built_once import built_once
 from tests.worlds.waiting import until
 
@@ -326,6 +327,7 @@ def find_java() -> str:
     java = shutil.which("java")
     if java is None or not (_JARS / ".requirements.stamp").exists():
         pytest.skip("needs Apache Kafka: make setup-kafka, with Java 17 and Maven")
+    note_kafka(java, _JARS)
     return java
 
 
