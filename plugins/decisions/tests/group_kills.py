@@ -197,6 +197,7 @@ class DecidingGroup:
         answered = Counter(row["id"] for row in rows if row["event"] is None)
         assert set(self.server.ids) <= answered.keys(), "a prediction was answered, and is not logged"
         assert max(answered.values()) == 1, "a prediction is logged twice"
+        assert deciding.replayed.compared == len(rows), "a prediction was not proven"
         logged = [row for row in rows if row["event"] is not None]
         place = {row["id"]: at for at, row in enumerate(logged)}
         assert len(place) == len(logged), "two decisions have one id"
