@@ -322,10 +322,15 @@ class KafkaCluster(KafkaBroker):
         return self.nodes[leader - 1]
 
 
+def is_installed() -> bool:
+    """Return whether this machine has Java and Kafka."""
+    return shutil.which("java") is not None and (_JARS / ".requirements.stamp").exists()
+
+
 def find_java() -> str:
     """Return the program; the test is skipped where Java or Kafka is missing."""
     java = shutil.which("java")
-    if java is None or not (_JARS / ".requirements.stamp").exists():
+    if java is None or not is_installed():
         pytest.skip("needs Apache Kafka: make setup-kafka, with Java 17 and Maven")
     note_kafka(java, _JARS)
     return java
