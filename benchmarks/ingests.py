@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,14 +190,21 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
 
 def _work(meter: Meter, worker: Worker, n: int) -> None:
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
+    _pin({min(cores)})
     with meter.lap():
         while worker.counts.read < n:
             worker.step()
     worker.close()
-    os.sched_setaffinity(0, cores)
+    _pin(cores)
     if worker.counts.accepted != n:
         raise ContestantError(f"{worker.counts.accepted} of {n} events were accepted")
+
+
+def _pin(cores: set[int]) -> None:
+    """Let all threads of this process run on these cores alone; later ones inherit them."""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it may end meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def check_states(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants alone
