@@ -192,13 +192,15 @@ def login(user: str, password: str) -> dict[str, str]:
 @pytest.mark.soak
 def test_a_wrong_password_and_a_user_without_rights_are_named(tmp_path: Path) -> None:
     admin = login("admin", "a")
+    no_topic = "TOPIC_AUTHORIZATION_FAILED"
     refusals = {
-        ("admin", "wrong"): ("_AUTHENTICATION", "_TIMED_OUT"),
-        ("guest", "g"): ("GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"),
+        ("admin", "wrong"): ({"_AUTHENTICATION"}, "_TIMED_OUT"),
+        # The group and the topic are asked for at once.
+        ("guest", "g"): ({"GROUP_AUTHORIZATION_FAILED", no_topic}, no_topic),
     }
     with kafka_broker(tmp_path, properties=_PASSWORDS, client=admin) as broker:
         kafka_place = KafkaPlace(broker)
-        for user, values in refusals.items():
+        for user, (of_group, of_topic) in refusals.items():
             kafka_place.settings = login(*user)
             worker = Worker(kafka_place, Log())
             with pytest.raises(StoreError, match="correct the address, the permissions") as of_worker:
@@ -206,7 +208,8 @@ def test_a_wrong_password_and_a_user_without_rights_are_named(tmp_path: Path) ->
             worker.stream.close()
             with pytest.raises(StoreError, match="correct the address, the permissions") as of_sender:
                 send(kafka_place, numbered(1))
-            assert (of_worker.value.value, of_sender.value.value) == values
+            assert of_worker.value.value in of_group
+            assert of_sender.value.value == of_topic
         kafka_place.settings, log = admin, Log()
         send(kafka_place, numbered(20), spread(20))
         worker = Worker(kafka_place, log)
