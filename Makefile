@@ -177,7 +177,7 @@ soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka setup-regi
 gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `gpu` (4.5 GB)
 	$(GPU)/bin/pytest plugins/gpu -m gpu --timeout 600 $(ARGS)
 
-bench: setup-dev  ## comparisons; ONLY=name runs one
+bench: setup-dev setup-kafka  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
 
 docs: setup-dev  ## the documentation as a site with a search, in build/docs

@@ -24,6 +24,7 @@ from tests.servers.cluster import Cluster, cluster
 from tests.servers.kafka import KafkaBroker, named_broker, shared_broker
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.systems import register_systems
 from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.built_once import built_once, close_databases
 
@@ -60,8 +61,12 @@ _YOUNG_OBJECTS = 20_000
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker collect the files that it runs, if xdist schedules whole files, and look for garbage rarely."""
+    """Let each worker collect the files that it runs, if xdist schedules whole files, and look for garbage rarely.
+
+    At the end, the run names the real systems that its tests have used.
+    """
     register_late_collection(config)
+    register_systems(config)
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 

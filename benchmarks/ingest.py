@@ -11,22 +11,24 @@ from benchmarks.meter import Report
 from benchmarks.repo import feast_redis
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
-from benchmarks.server import own_server
+from benchmarks.server import own_kafka, own_server
 
-OWN, STREAM, FEAST = "worker", "worker on Redis Streams", "feast"
+OWN, STREAM, KAFKA, FEAST = "worker", "worker on Redis Streams", "worker on Kafka", "feast"
 
 
 def run() -> list[Result]:
-    """Take a million events in, on one core, the server being on the other."""
+    """Take a million events in, on one core, the servers being on the other."""
     n = scaled(1_000_000, least=2_000)
-    with tempfile.TemporaryDirectory() as name, own_server() as url, own_server() as other:
+    with tempfile.TemporaryDirectory() as name, own_server() as url, own_server() as other, own_kafka() as kafka:
         folder = Path(name)
         entrants.write_feast_repo(folder / "feast", feast_redis(other))
         common = {"n": n, "url": url}
+        streams = {OWN: entrants.memory_stream, STREAM: entrants.redis_stream}
+        broker = Contestant(name=KAFKA, entrant=entrants.kafka_stream, arguments={**common, "kafka": kafka})
         done = race(
             [
-                Contestant(name=OWN, entrant=entrants.memory_stream, arguments=common),
-                Contestant(name=STREAM, entrant=entrants.redis_stream, arguments=common),
+                *(Contestant(name=name, entrant=entrant, arguments=common) for name, entrant in streams.items()),
+                *([broker] if kafka else []),
                 Contestant(
                     name=FEAST,
                     entrant=entrants.feast_push,
@@ -54,7 +56,7 @@ def run() -> list[Result]:
             ratio=own(name) / peer,
             target=target if name == OWN else None,
         )
-        for name in (OWN, STREAM)
+        for name in (OWN, STREAM, *([KAFKA] if kafka else []))
         for text, peer, target in (
             (f"`store.push` of {entrants.BATCH:,} rows", batch, 10),
             ("`store.push` one by one", single, 500),

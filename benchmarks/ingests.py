@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,22 @@ def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     return f"{n} events"
 
 
+def kafka_stream(meter: Meter, *, n: int, url: str, kafka: str) -> str:
+    """Take events from a topic of Kafka, joining the group included; the client's threads share the worker's core."""
+    from benchmarks.server import make_topic
+    from skewless_kafka.client import KafkaSender
+    from skewless_kafka.stream import KafkaStream
+
+    topic = make_topic(kafka)
+    sender, made = KafkaSender(kafka, topic), payloads(n)
+    for first in range(0, n, _CHUNK):
+        sender.send(made[first : first + _CHUNK])
+    sender.close()
+    with _worker(url, lambda owner: KafkaStream(kafka, topic, owner=owner, group=topic)) as worker:
+        _work(meter, worker, n)
+    return f"{n} events"
+
+
 def feast_push(meter: Meter, *, repo: str, n: int, batches: int, singles: int) -> str:
     """Push events to four views of Feast on Redis: some thousands at once, then some one by one."""
     import pandas as pd
@@ -167,25 +183,36 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
         writer = streams.writer(source, store)
         worker = Worker(streams=streams, source=source, writer=writer, open_stream=open_stream)
         yield worker
-        _check(streams)
+        check_states(streams)
         store.close()
     empty(url)
 
 
 def _work(meter: Meter, worker: Worker, n: int) -> None:
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
+    _pin({min(cores)})
     with meter.lap():
         while worker.counts.read < n:
             worker.step()
     worker.close()
-    os.sched_setaffinity(0, cores)
+    _pin(cores)
     if worker.counts.accepted != n:
         raise ContestantError(f"{worker.counts.accepted} of {n} events were accepted")
 
 
-def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants alone
-    """Compare what some entities have online with the windows computed from the log."""
+def _pin(cores: set[int]) -> None:
+    """Let all threads of this process run on these cores alone; later ones inherit them."""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it may end meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def check_states(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants alone
+    """Compare what some entities have online with the windows computed from the log.
+
+    Raises:
+        ContestantError: they differ.
+    """
     import pyarrow as pa
 
     from skewless.contract.request import ParsedRows

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -34,6 +37,28 @@ def own_server() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(_START_S)
+
+
+@contextmanager
+def own_kafka() -> Iterator[str]:
+    """Yield the address of a broker of Apache Kafka without topics; empty, with a line on stderr: it is missing."""
+    from tests.servers.kafka import is_installed, kafka_broker  # noqa: PLC0415 - loads pytest
+
+    if not is_installed():
+        print("Apache Kafka is missing, and is left out. Fix: make setup-kafka", file=sys.stderr, flush=True)
+        yield ""
+        return
+    with tempfile.TemporaryDirectory() as folder, kafka_broker(Path(folder)) as broker:
+        yield broker.bootstrap
+
+
+def make_topic(kafka: str) -> str:
+    """Return the name of a new topic of one partition."""
+    from tests.servers.kafka import KafkaBroker  # noqa: PLC0415 - as above
+
+    topic = f"t{uuid.uuid4().hex}"
+    KafkaBroker(kafka).make(topic, 1)
+    return topic
 
 
 def empty(url: str) -> None:

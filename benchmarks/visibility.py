@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import orjson
 
 from benchmarks.contestant import ContestantError
-from benchmarks.ingests import KEYS
+from benchmarks.deciding_check import accepted_times
+from benchmarks.ingests import KEYS, check_states
 from benchmarks.meter import Meter
-from benchmarks.server import empty
+from benchmarks.server import empty, make_topic
 from skewless.infra.platform.storage.project_state import ProjectState
 
 RATE = 2_000
@@ -24,8 +26,12 @@ _MARKED_EVERY = 5  # ticks
 _LOST_S = 10.0
 
 
-def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
-    """Send through a Redis stream to a worker in another process; time from the send to the read that sees it."""
+def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int, kafka: str = "") -> str:
+    """Send through a stream to a worker in another process; time from the send to the read that sees it.
+
+    Args:
+        kafka: address of the broker with the topic; empty: a Redis stream.
+    """
     from benchmarks.window_events import ALL, plan_of, view
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
@@ -36,10 +42,13 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from skewless.infra.reads.online.service_vectors import FeatureReader
 
     empty(url)  # the states of the round before would be seen at once
-    views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
+    plan = plan_of([view(ALL, key=name, name=f"{name}_live") for name in KEYS], list(KEYS))
+    if kafka:
+        (source,) = plan.sources
+        plan = replace(plan, sources=(replace(source, kind="kafka", servers=kafka, topic=make_topic(kafka)),))
     with connect(Path(folder) / "spill") as connection:
         streams = Streams(
-            plan=plan_of(views, list(KEYS)),
+            plan=plan,
             state=ProjectState(Path(folder) / f"{time.time_ns()}"),
             settings=Settings(),
             url=lambda: url,
@@ -47,14 +56,16 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        Backfiller(streams=streams, store=store).build_missing(views)
+        Backfiller(streams=streams, store=store).build_missing(plan.windows)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))
             waits = _sent(streams, reader, seconds, meter)
+            _wait_for_log(streams, meter)
+        check_states(streams)
     meter.note("p50", float(np.percentile(waits, 50)) * 1e3)
     meter.note("p99", float(np.percentile(waits, 99)) * 1e3)
-    return "seen"
+    return f"{len(waits)} of {int(meter.facts['events'])} events seen"
 
 
 def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:  # noqa: ANN401 - loaded by contestants
@@ -80,8 +91,19 @@ def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:
         sender.send([orjson.dumps(event) for event in events])
         count += len(events)
     meter.note("rate", count / (time.perf_counter() - begin))
+    meter.note("events", count + 1)
     sender.close()
     return waits
+
+
+def _wait_for_log(streams: Any, meter: Meter) -> None:  # noqa: ANN401 - loaded by contestants
+    """Wait until the log has accepted all events, each once."""
+    deadline, n, sent = time.perf_counter() + _LOST_S, 0, int(meter.facts["events"])
+    while n < sent and time.perf_counter() < deadline:
+        time.sleep(0.05)
+        n = len(accepted_times(streams))
+    if n != sent:
+        raise ContestantError(f"{n} of {sent} events were accepted")
 
 
 def _count(reader: Any, key: int) -> float:  # noqa: ANN401 - loaded by contestants alone

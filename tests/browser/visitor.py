@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from tests.systems import note_system
+
 Scheme = Literal["light", "dark"]
 WIDE, NARROW = 1280, 400
 _SERIOUS = {"serious", "critical"}
@@ -38,6 +40,7 @@ class Visitor:
         program = which("chromium-headless-shell") or which("chromium")
         if program is None:
             pytest.skip("Chromium is missing; Debian: apt-get install chromium-headless-shell")
+        note_system("Chromium", program, "--version")
         with sync_playwright() as playwright:
             # Without a process that waits for the site of the next page: it is the same site.
             browser = playwright.chromium.launch(executable_path=program, args=["--renderer-process-limit=1"])

@@ -41,7 +41,7 @@ POISON: list[tuple[bytes | None, str]] = [
     (b'{"s": "\xff"}', "not a JSON object"),
     (b"[" * 100_000, "not a JSON object"),
     (b'{"s": ' * 50_000, "not a JSON object"),
-    (b"{}" + b" " * 2_000_000, "2000002 bytes, more than 1048576"),
+    (b"{}" + b" " * 2_000_000, "2000002 bytes, more than event_bytes (1048576)"),
     (with_(ts=None), "'ts' is missing"),
     (b'{"event": "bad", "id": 1, "x": 1.0}', "'ts' is missing"),
     (with_(ts="yesterday"), "'ts' is not a valid timestamp"),

@@ -19,6 +19,7 @@ import pytest
 
 from tests.servers.kafka import _JAVA, _KILL_WITH, find_program
 from tests.servers.node import _KILL_WITH_PARENT
+from tests.systems import note_system
 from tests.worlds.built_once import built_once
 from tests.worlds.waiting import until
 
@@ -80,7 +81,7 @@ class ApicurioRegistry:
             "quarkus.datasource.jdbc.url": f"jdbc:h2:file:{self._folder / 'schemas'}",
         }
         words = [*(f"-D{name}={value}" for name, value in settings.items()), *self._properties]
-        java = [find_java(), *_JAVA, *words, "-jar", str(next(_FOLDER.glob("*-runner.jar")))]
+        java = [find_java(), *_JAVA, *words, "-jar", str(_jar())]
         with log.open("ab") as output:
             self._process = process = subprocess.Popen(
                 [*watch, sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, *java],
@@ -119,7 +120,13 @@ class ApicurioRegistry:
 
 def find_java() -> str:
     """Return the program; the test is skipped where Java or the registry is missing."""
-    return find_program(_FOLDER, "Apicurio Registry", "setup-registry")
+    java = find_program(_FOLDER, "Apicurio Registry", "setup-registry")
+    note_system("Apicurio", "echo", _jar().name.removesuffix("-runner.jar"))  # no option of it tells its version
+    return java
+
+
+def _jar() -> Path:
+    return next(_FOLDER.glob("*-runner.jar"))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.node import _KILL_WITH_PARENT
+from tests.systems import note_kafka
 from tests.worlds.built_once import built_once
 from tests.worlds.waiting import until
 
@@ -305,15 +306,32 @@ class KafkaCluster(KafkaBroker):
         admin = self.admin()
         until(lambda: len(admin.list_topics(timeout=_ANSWER_S).brokers) == n)
 
+    def wait_for_replicas(self, *topics: str) -> None:
+        """Wait until all replicas of these topics are in sync, so that each broker may die."""
+        admin = self.admin()
+
+        def are_in_sync() -> bool:
+            found = admin.list_topics(timeout=_ANSWER_S).topics
+            return all(len(part.isrs) == NODES for name in topics for part in found[name].partitions.values())
+
+        until(are_in_sync)
+
     def leader(self, topic: str, partition: int = 0) -> KafkaBroker:
         """Return the broker that leads a partition."""
         leader = self.admin().list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions[partition].leader
         return self.nodes[leader - 1]
 
 
+def is_installed() -> bool:
+    """Return whether this machine has Java and Kafka."""
+    return shutil.which("java") is not None and (_JARS / ".requirements.stamp").exists()
+
+
 def find_java() -> str:
     """Return the program; the test is skipped where Java or Kafka is missing."""
-    return find_program(_JARS, "Apache Kafka", "setup-kafka")
+    java = find_program(_JARS, "Apache Kafka", "setup-kafka")
+    note_kafka(java, _JARS)
+    return java
 
 
 def find_program(folder: Path, name: str, target: str) -> str:

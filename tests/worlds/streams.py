@@ -126,7 +126,13 @@ class StreamWorld:
             writer.close()
 
     def worker(
-        self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, registry: str | None = None
+        self,
+        store: OnlineStore,
+        open_stream: OpenStream,
+        *,
+        max_rows: int = 1_000,
+        registry: str | None = None,
+        **settings: int,
     ) -> Worker:
         writer = StateWriter(
             project=self.root.name,
@@ -137,7 +143,7 @@ class StreamWorld:
             clock=self.clock,
             needed=self.needed,
         )
-        streams = self.streams(settings=Settings(stream_batch_rows=max_rows, schema_registry=registry))
+        streams = self.streams(settings=Settings(stream_batch_rows=max_rows, schema_registry=registry, **settings))
         return Worker(streams=streams, source=self.source, writer=writer, open_stream=open_stream)
 
     @contextmanager

@@ -161,7 +161,7 @@ class Decoder:
         if payload is None:
             reasons[i] = "the message has no body"
         elif len(payload) > self._max_bytes:
-            reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
+            reasons[i] = f"the message has {len(payload)} bytes, more than event_bytes ({self._max_bytes})"
         else:
             try:
                 return self._read(payload)

@@ -24,7 +24,7 @@ from skewless.contract.labels import LabelSource
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.policy import Policy
 from skewless.contract.settings import Settings
-from skewless.contract.spec import MissingPolicy, ModelSpec, Split
+from skewless.contract.spec import LogPolicy, MissingPolicy, ModelSpec, Split
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.definitions.plans.needed_views import CHAMPION
 from skewless.infra.ingest.streams.decider import EventDecider
@@ -106,6 +106,7 @@ class DecidingWorld(StreamWorld):
     views: tuple[WindowView, ...] = (VIEW, PLAIN, TWIN)
     decisions: tuple[DecisionStream, ...] = (ALL,)
     missing: MissingPolicy = "null"
+    log: LogPolicy = "best_effort"
     policy: Policy | None = None
     bounds: Bounds | None = None  # of values that the model refuses
     state_folder: str = ""
@@ -161,6 +162,7 @@ class DecidingWorld(StreamWorld):
                 algorithm="lightgbm",
                 split=Split(test=timedelta(days=1)),
                 missing=self.missing,
+                log=self.log,
                 policy=self.policy,
                 bounds="refuse",
             ),
@@ -203,7 +205,8 @@ class DecidingWorld(StreamWorld):
 
     def log_rows(self, stream: str = ALL.name) -> list[dict[str, Any]]:
         """Return the decisions of a stream, in the order of the prediction log, without those of shadows."""
-        return [row for row in self._rows() if row["event"]["stream"] == stream and row["role"] != "shadow"]
+        rows = (row for row in self._rows() if row["event"] is not None)
+        return [row for row in rows if row["event"]["stream"] == stream and row["role"] != "shadow"]
 
     def shadow_rows(self) -> list[dict[str, Any]]:
         """Return the scores of shadows, in the order of the prediction log."""

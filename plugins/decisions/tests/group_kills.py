@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 
 import skewless.infra.ingest.streams.worker
 import skewless_decisions.delivery
+from plugins.decisions.tests.asked_server import AskedServer
 from plugins.decisions.tests.deciding import ALL, DecidingWorld
 from plugins.decisions.tests.decision_kills import has_more, quicken, supervise, work
 from skewless.contract.clock import OffsetClock
@@ -36,7 +39,7 @@ from skewless_kafka.stream import KafkaStream
 from tests.reliability.kills import Steps
 from tests.reliability.losses import DURABLE
 from tests.reliability.stream_kills import watch_states
-from tests.servers.kafka import KafkaBroker, kafka_broker
+from tests.servers.kafka import KafkaBroker, KafkaCluster, kafka_broker, kafka_cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.worlds.plans import refs
@@ -120,6 +123,7 @@ class DecidingGroup:
     store: Node
     sink: Node
     broker: KafkaBroker | Node
+    server: AskedServer
     traffic: Traffic
 
     @property
@@ -149,6 +153,14 @@ class DecidingGroup:
         project = self.deciding.root.name
         return RedisSender(self.events, project=project, source=SOURCE.name, n_partitions=PARTITIONS, timeout_s=2.0)
 
+    def victim(self, name: str, chance: random.Random) -> Node | KafkaBroker | AskedServer:
+        """Return a server by its name; of a cluster, any broker, once all replicas are in sync: one dies at a time."""
+        if name == "broker" and isinstance(self.broker, KafkaCluster):
+            self.broker.wait_for_replicas(_TOPIC, _DECIDED)
+            return chance.choice(self.broker.nodes)
+        victim: Node | KafkaBroker | AskedServer = getattr(self, name)
+        return victim
+
     def order(self, leave_s: float) -> dict[str, Any]:
         """Return the order to work for so long, and then to leave the group."""
         return {
@@ -176,11 +188,17 @@ class DecidingGroup:
     def check(self) -> int:
         """Assert that each event was decided once, as the oracle does, and delivered; return the repetitions."""
         deciding = self.deciding
+        self.server.finish()
         self.traffic.check(deciding)
         assert deciding.check_decisions() == len(self.traffic.good)
         assert deciding.check_decisions("positive", lambda event, _: (event["x"] or 0.0) > 0) > 0
         deciding.check()
-        logged = [row for row in deciding._rows() if row["role"] != "shadow"]
+        rows = [row for row in deciding._rows() if row["role"] != "shadow"]
+        answered = Counter(row["id"] for row in rows if row["event"] is None)
+        assert set(self.server.ids) <= answered.keys(), "a prediction was answered, and is not logged"
+        assert max(answered.values()) == 1, "a prediction is logged twice"
+        assert deciding.replayed.compared == len(rows), "a prediction was not proven"
+        logged = [row for row in rows if row["event"] is not None]
         place = {row["id"]: at for at, row in enumerate(logged)}
         assert len(place) == len(logged), "two decisions have one id"
         scores = {row["id"]: row["score"] for row in logged}
@@ -230,17 +248,30 @@ def deciding_group(folder: Path, kind: str, seed: int) -> Iterator[DecidingGroup
     """Run the servers of a new project for the length of a block; ``kind``: of the source of events."""
     nodes = [Node(program("valkey"), folder / name, DURABLE) for name in ("store", "sink", "events")]
     source: AbstractContextManager[KafkaBroker | Node] = running(nodes[2])
-    if kind == "kafka":
-        source = kafka_broker(folder / "kafka")
+    if kind != "redis":
+        source = (kafka_cluster if kind == "cluster" else kafka_broker)(folder / "kafka")
     with running(nodes[0]) as store, running(nodes[1]) as sink, source as broker:
         if isinstance(broker, KafkaBroker):
             broker.make(_TOPIC, PARTITIONS)
             broker.make(_DECIDED, 2)
-        deciding = group_world(folder / "project", store.url, _place_of(broker), broker_url=sink.url)
+        deciding = group_world(folder / "project", store.url, _place_of(broker), broker_url=sink.url, log="required")
         deciding.clock.set(BASE)
         deciding.publish()
         deciding.ensure()
-        yield DecidingGroup(seed=seed, deciding=deciding, store=store, sink=sink, broker=broker, traffic=Traffic(seed))
+        server = AskedServer(deciding.root, store.url)
+        server.start()
+        try:
+            yield DecidingGroup(
+                seed=seed,
+                deciding=deciding,
+                store=store,
+                sink=sink,
+                broker=broker,
+                server=server,
+                traffic=Traffic(seed),
+            )
+        finally:
+            server.finish()
 
 
 def act(steps: Steps, order: dict[str, Any]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from skewless.infra.ingest.streams.port import EventStream, RebalanceListener
 from skewless.infra.ingest.streams.redis_link import RedisSender
 from skewless.infra.ingest.streams.redis_stream import RedisStream
 from skewless.infra.ingest.streams.worker import Worker
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless_kafka.client import KafkaSender
 from skewless_kafka.stream import KafkaStream
@@ -206,6 +210,37 @@ def test_a_kafka_broker_ends_and_comes_back(
         sender.close()
     world.check()
     traffic.check(world)
+
+
+def take(world: StreamWorld, kafka: KafkaBroker, topic: str, event_bytes: int) -> int:
+    """Take all events of a topic; return how many of them are accepted."""
+    with world.store() as store:
+        stream = partial(KafkaStream, kafka.bootstrap, topic, group=topic)
+        worker = world.worker(store, lambda owner: stream(owner=owner), event_bytes=event_bytes)
+        step_until(worker, lambda: worker.counts.read and not busy(worker))
+        worker.close()
+        return worker.counts.accepted
+
+
+def test_an_event_of_10_mb_waits_in_quarantine_until_event_bytes_allows_it(
+    world: StreamWorld, kafka: KafkaBroker
+) -> None:
+    topic, n_bytes = f"t{uuid.uuid4().hex}", 10_000_000
+    kafka.make(topic, 1, most_bytes=n_bytes + 100)
+    sender = KafkaSender(kafka.bootstrap, topic, settings={"message.max.bytes": n_bytes + 100})
+    accepted = []
+    for number, event_bytes in enumerate((n_bytes - 1, n_bytes)):
+        body = json.dumps({"event": f"e{number}", "id": 1, "ts": world.clock.now_us(), "x": 1.5, "s": ""})
+        text = body.replace('"s": ""', f'"s": "{"x" * (n_bytes - len(body))}"').encode()
+        assert len(text) == n_bytes
+        sender.send([text])
+        accepted.append(take(world, kafka, topic, event_bytes))
+    sender.close()
+    assert accepted == [0, 1]
+    (refused, row) = next(iter(world.logged().values()))
+    assert refused[REJECT] == f"the message has {n_bytes} bytes, more than event_bytes ({n_bytes - 1})"
+    assert (row[REJECT], row["event"], len(row["s"])) == (None, "e1", n_bytes - len(body))
+    world.check()
 
 
 @pytest.mark.parametrize("where", ["open", "fsync", "folder"])

@@ -39,6 +39,8 @@ _FINAL = {
 _ENDED = kafka.KafkaError._FATAL  # noqa: SLF001 - the client has ended
 # Of the client's error after an unclean election of a leader: the first position whose message is another one now.
 _CUT = re.compile(r"truncation detected .* broker end offset is (\d+)")
+# Of the client's error about a reply of a broker that is longer than it may be; the client asks again and again.
+_TOO_LONG = re.compile(r"Invalid response size (\d+) .*increase receive\.message\.max\.bytes")
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0
 _log = EventLogger()
@@ -109,6 +111,7 @@ class KafkaStream:
         self._final_error: kafka.KafkaError | None = None
         self._trouble: str | None = None  # the last error of the broker
         self._loss: str | None = None  # lost positions; a reply of the broker does not clear it
+        self._blockage: str | None = None  # a message that the client must not receive; messages clear it
         self._partition_names: tuple[str, ...] | None = None
         callbacks = {"error_cb": self._handle_error, "on_commit": _on_commit}
         with translate_settings_errors(topic):
@@ -121,7 +124,7 @@ class KafkaStream:
     @property
     def trouble(self) -> str | None:
         """The current problem; see ``EventStream``."""
-        return self._loss or self._trouble
+        return self._loss or self._blockage or self._trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
         """Return messages; see ``EventStream``."""
@@ -213,7 +216,7 @@ class KafkaStream:
             positions.append(message.offset())
             payloads.append(message.value())
             ends[index] = message
-        self._is_denied = self._is_denied and not ends
+        self._is_denied, self._blockage = self._is_denied and not ends, None if ends else self._blockage
         return [self._messages(index, ends[index], *groups[index]) for index in groups if index in self._owned]
 
     def _messages(self, index: int, end: kafka.Message, positions: list[int], payloads: list[bytes | None]) -> Messages:
@@ -337,6 +340,9 @@ class KafkaStream:
         if error.fatal() or error.code() == _ENDED or (error.code() in _FINAL and not was_seen):
             self._final_error = error
             return
+        if too_long := _TOO_LONG.search(error.str()):
+            problem = f"sends {too_long[1]} bytes, more than the client's receive.message.max.bytes"
+            self._blockage = f"Kafka topic {self._topic!r}: {problem}: raise it in the setting 'kafka'"
         if self._trouble is None:
             _log.warning("stream_unavailable", topic=self._topic, error=error.str(), code=error.name())
         self._trouble = f"Kafka topic {self._topic!r}: {error.str()}"

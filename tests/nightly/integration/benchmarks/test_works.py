@@ -23,7 +23,7 @@ from benchmarks.stored import stored_digest
 from tests.worlds.command_line import done
 
 FOREIGN = {"serving_peers", "drift", "frames"}  # need peers
-KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
+KEYS = {"name", "value", "unit", "against", "ratio", "target", "met", "machine"}
 
 
 @pytest.fixture(autouse=True)
