@@ -11,6 +11,7 @@ SPARK ?= $(VENV)-spark
 DEPLOY ?= $(VENV)-deploy
 KAFKA ?= $(VENV)-kafka
 REGISTRY ?= $(VENV)-registry
+KUBERNETES ?= $(VENV)-kubernetes
 GPU ?= $(VENV)-gpu
 # One more than the cores: some tests wait, for a process or for time to pass; with two more, the same work takes longer.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
@@ -44,6 +45,7 @@ SPARK_STAMP := $(SPARK)/.requirements.stamp
 DEPLOY_STAMP := $(DEPLOY)/.requirements.stamp
 KAFKA_STAMP := $(KAFKA)/.requirements.stamp
 REGISTRY_STAMP := $(REGISTRY)/.requirements.stamp
+KUBERNETES_STAMP := $(KUBERNETES)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # The tests of one engine, whose packages are in a folder of their own.
 ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 plugins/$(1)
@@ -94,7 +96,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs dist picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-registry setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint rules words types layers tests plugins engines coverage soak bench docs dist picture room-pictures lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-deploy setup-kafka setup-registry setup-kubernetes setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -169,7 +171,7 @@ coverage: setup-dev setup-clients setup-kafka  ## the same tests, with the lines
 	$(BIN)/coverage report
 
 # Tests marked `soak` run one after another, and all others of tests/nightly and of the plug-ins beside each other.
-soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka setup-registry  ## the nightly tests, and all those marked soak; ONLY=folder runs its tests
+soak: setup-dev setup-clients setup-nvforest setup-deploy setup-kafka setup-registry setup-kubernetes  ## the nightly tests, and all those marked soak; ONLY=folder runs its tests
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak -o 'norecursedirs=.* build dist' --timeout 1800 $(or $(ONLY),tests plugins examples) $(ARGS)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(or $(ONLY),tests/nightly plugins examples) $(ARGS)
 	$(if $(ONLY),,HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS))
@@ -216,7 +218,7 @@ audit: python  ## look the locked requirements up in an index of advisories (nee
 	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(KAFKA) $(REGISTRY) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(DEPLOY) $(KAFKA) $(REGISTRY) $(KUBERNETES) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -229,6 +231,7 @@ setup-spark: setup-dev $(SPARK_STAMP)
 setup-deploy: python $(DEPLOY_STAMP)
 setup-kafka: python $(KAFKA_STAMP)
 setup-registry: python $(REGISTRY_STAMP)
+setup-kubernetes: $(KUBERNETES_STAMP)
 setup-gpu: $(GPU_STAMP)
 
 python:
@@ -297,6 +300,16 @@ $(KAFKA_STAMP): tests/servers/kafka_jars/pom.xml tests/servers/kafka_jars/SHA256
 
 $(REGISTRY_STAMP): tests/servers/registry_app/pom.xml tests/servers/registry_app/SHA256SUMS
 	$(call COPY_WITH_MAVEN,Apicurio Registry,setup-registry,$(REGISTRY),$(<D),146 MB,(cd $(REGISTRY) && tar xzf *.tar.gz && rm *.tar.gz))
+
+# Without Go or a network the tests of it are skipped; a file that differs from its checksum is an error.
+$(KUBERNETES_STAMP): $(wildcard tests/servers/kubernetes/*)
+	@rm -rf $(KUBERNETES)
+	@if ! command -v go >/dev/null; then \
+		echo "no Go: the tests of Kubernetes are skipped. Fix: apt-get install golang (1.26 or later)" >&2; \
+	elif echo "building a control plane of Kubernetes for the tests into $(KUBERNETES) (5 minutes, 176 MB)" && \
+		! (cd $(<D) && go mod download); then \
+		echo "Go cannot load Kubernetes: its tests are skipped. Fix: see above; make setup-kubernetes" >&2; \
+	else sh tests/servers/kubernetes/build.sh $(KUBERNETES) && touch $@; fi
 
 # A separate environment, because `xgboost` and `xgboost-cpu` write the same files.
 $(GPU_STAMP): pyproject.toml requirements-dev.txt

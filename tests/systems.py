@@ -42,6 +42,7 @@ _RAY = ("-c", "import ray; print(ray.__version__)")
 _SKIPPED = {
     "apicurio": "Apicurio",
     "kafka": "Apache Kafka",
+    "kubernetes": "Kubernetes",
     "chromium": "Chromium",
     "ray": "Ray",
     "spark": "Spark",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from tools.chart import SCHEMA
 _EXACT = 2**53  # Helm reads numbers as float64
 _LONG = 20
 _HOSTS = ("kafka", "*.shop.com", "10.0.0.0/8", "fe80::1")
+_BLOCKS = ({"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}, {"cidr": "2001:db8::/32"}, {"cidr": "0.0.0.0/0"})
 # The kubelet cannot give a process other characters.
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 _VARIABLES = st.sampled_from(["AWS_REGION", "OTEL_SERVICE_NAME", "SKEWLESS_LOG_LEVEL"])
@@ -44,7 +46,36 @@ def _fit(values: dict[str, Any]) -> dict[str, Any]:
         scaling = values.get(outer, {}).get(inner, {})
         if scaling.keys() & {"min", "max"}:
             scaling["min"], scaling["max"] = sorted((scaling.get("min", 1), scaling.get("max", 1_000)))
+    for name in ("server", "stream", "scheduler", "jobs"):
+        _fit_resources(values.get(name, {}).get("resources", {}))
+    for toleration in values.get("tolerations", []):
+        _fit_toleration(toleration)
+    for peer in (peer for name in ("clients", "monitoring") for peer in values.get("networkPolicy", {}).get(name, [])):
+        if "ipBlock" in peer:
+            drawn = dict(peer)
+            peer.clear()
+            peer["ipBlock"] = _BLOCKS[len(drawn) % len(_BLOCKS)]
     return values
+
+
+def _fit_resources(resources: dict[str, Any]) -> None:
+    for what, limit in resources.get("limits", {}).items():
+        requests = resources["requests"]
+        requests[what], resources["limits"][what] = sorted((requests[what], limit), key=_amount)
+
+
+def _amount(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([0-9.]+)(\D*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 0.001, "Mi": 1, "Gi": 1024}[unit]
+
+
+def _fit_toleration(toleration: dict[str, Any]) -> None:
+    if "key" not in toleration:
+        toleration["operator"] = "Exists"
+    if toleration.get("operator") == "Exists":
+        toleration.pop("value", None)
+    if "tolerationSeconds" in toleration:
+        toleration["effect"] = "NoExecute"
 
 
 def values_of(schema: dict[str, Any]) -> SearchStrategy[Any]:

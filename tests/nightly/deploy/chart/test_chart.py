@@ -171,6 +171,29 @@ def test_each_policy_has_a_breach() -> None:
         ({"images": {"jobs": "jobs:latest"}}, 'value images.jobs: has a tag that moves (got "jobs:latest"). Fix: name'),
         ({"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "value env: may not contain secrets (got"),
         ({"server": {"autoscaling": {"min": 9}}}, "value server.autoscaling.min: is greater than max (got 9). Fix:"),
+        (
+            {"server": {"resources": {"requests": {"memory": "9Gi"}}}},
+            'value server.resources.requests.memory: is more than the limit (got "9Gi"). Fix: lower it, or raise',
+        ),
+        (
+            {"jobs": {"resources": {"requests": {"cpu": "1001m"}, "limits": {"cpu": "1"}}}},
+            'value jobs.resources.requests.cpu: is more than the limit (got "1001m"). Fix: lower it, or raise',
+        ),
+        ({"tolerations": [{"value": "x"}]}, 'value tolerations[0].key: is missing (got {"value":"x"}). Fix: name'),
+        (
+            {"tolerations": [{"key": "a"}, {"key": "b", "operator": "Exists", "value": "x"}]},
+            'value tolerations[1].value: does not go with operator Exists (got "x"). Fix: remove',
+        ),
+        (
+            {"tolerations": [{"key": "a", "tolerationSeconds": 3}]},
+            "value tolerations[0].tolerationSeconds: needs the effect NoExecute (got {",
+        ),
+        (
+            {"networkPolicy": {"clients": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}},
+            "value networkPolicy.clients[0]: has addresses and a selector (got {",
+        ),
+        ({"networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0/8"}}]}}, "'10.0.0/8' does not match pattern"),
+        ({"nodeSelector": {"A.B/c": "d"}}, "'A.B/c' does not match pattern"),
         ({"state": {"size": "8Gi"}}, 'value state.size: is not larger than the cache of the storage (got "8Gi"). Fix:'),
     ],
 )

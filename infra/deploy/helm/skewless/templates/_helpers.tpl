@@ -147,3 +147,11 @@ spec:
   "livenessProbe" (merge (dict "failureThreshold" 6) $get)
   | toJson }}
 {{- end }}
+
+{{- /* A quantity as a number: cores, or mebibytes. */}}
+{{- define "skewless.amount" -}}
+{{- if hasSuffix "Gi" . }}{{ trimSuffix "Gi" . | mulf 1024 }}
+{{- else if hasSuffix "m" . }}{{ trimSuffix "m" . | mulf 0.001 }}
+{{- else }}{{ trimSuffix "Mi" . }}
+{{- end }}
+{{- end }}
