@@ -102,12 +102,12 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: setup  ## the complete system on real flights, from files to a retrained model
-	@$(PY) feature_repo/load.py
+	@$(PY) -m skewless_demo.flights --repo feature_repo
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/skewless demo --repo feature_repo
 
 # An empty PostgreSQL, Redis and S3 for this run; moto, the S3, is in the environment of the clients.
 demo-shared: setup-dev setup-clients  ## the demo with its state in PostgreSQL and S3, as several machines share it
-	@$(PY) feature_repo/load.py
+	@$(PY) -m skewless_demo.flights --repo feature_repo
 	@$(PY) -m tools.shared_services $(BIN)/skewless demo --repo feature_repo
 
 # Types are checked while the tests run. Without bytecode, each worker would rewrite the asserts of 300 modules.
@@ -190,7 +190,7 @@ dist: setup-dev  ## wheels and sdists of skewless and of all plug-ins, in dist
 	$(PY) -m tools.dist dist
 
 picture: setup  ## run the demo and draw docs/demo.svg from its output
-	@$(PY) feature_repo/load.py
+	@$(PY) -m skewless_demo.flights --repo feature_repo
 	@$(PY) -m tools.picture --repo feature_repo docs/demo.svg
 
 room-pictures: setup-dev  ## draw the pictures of the control room, with Chromium

@@ -22,7 +22,7 @@ plane = Entity(name="plane", join_keys=["tailnum"], value_type=ValueType.STRING,
 
 
 def source(name: str) -> FileSource:
-    """Return the source of a table that load.py writes."""
+    """Return the source of a table that `skewless_demo.flights` writes."""
     return FileSource(name=name, path=f"data/{name}", timestamp_field="event_time")
 
 

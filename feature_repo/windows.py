@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, ColumnType] = {}
 
 
 def event_stream(name: str, delay: str, time: str, more: Mapping[str, ColumnType] = _NOTHING) -> PushSource:
-    """Return a stream of events, whose history is in files that load.py writes.
+    """Return a stream of events, whose history is in files that `skewless_demo.flights` writes.
 
     Args:
         delay: the column with the minutes of delay.

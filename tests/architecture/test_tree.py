@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("skewless", "serving", "training", "validation", "infra")
 OURS = (*PACKAGES, "conftest.py", "feature_repo", "plugins", "examples", "benchmarks", "docs", "tests", "tools")
-MAY_PRINT = {"skewless/cli.py", "feature_repo/load.py"}
+MAY_PRINT = {"skewless/cli.py", "examples/demo/src/skewless_demo/flights/__main__.py"}
 MOST_LINES_OF_A_FUNCTION = 60
 NOT_TRACKED = {"__pycache__", "build", "data", "dist"}
 # Joined here, so that this file passes its own rule.

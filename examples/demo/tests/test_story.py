@@ -34,7 +34,7 @@ def python(*words: str) -> str:
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     repo = tmp_path_factory.mktemp("story") / "flights"
     shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns("data", ".skewless", "__pycache__"))
-    python(str(repo / "load.py"), "--out", str(repo / "data"))
+    python("-m", "skewless_demo.flights", "--repo", str(repo))
     said = python("-m", "skewless.cli", "demo", "--drift", "--days", str(DAYS), "--repo", str(repo))
     found: Facts = json.loads(said.splitlines()[-1])
     return found

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1_800)]
 def running_story(repo: Path) -> Iterator[subprocess.Popen[str]]:
     """The demo with drift, in a process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
-    load = [sys.executable, str(repo / "load.py"), "--out", str(repo / "data")]
+    load = [sys.executable, "-m", "skewless_demo.flights", "--repo", str(repo)]
     subprocess.run(load, check=True, cwd=ROOT, env=environment, capture_output=True)
     words = ["-m", "skewless.cli", "demo", "--drift", "--days", str(DAYS), "--repo", str(repo)]
     with (

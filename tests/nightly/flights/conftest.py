@@ -12,13 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skewless_demo.flights.loading import LoadReport, load
 from tests.worlds.built_once import built_once
 
 REPO = Path(__file__).parents[3] / "feature_repo"
 if str(REPO) not in sys.path:
     sys.path.append(str(REPO))
 
-from load import LoadReport, load  # noqa: E402 - found through the line above
+from models import MODELS  # noqa: E402 - found through the line above
 
 NOW = datetime(2026, 8, 5, 12, tzinfo=UTC)
 
@@ -46,7 +47,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Flights:
 
 
 def _load(folder: Path) -> None:
-    report = load(folder / "data", NOW)
+    report = load(folder / "data", NOW, MODELS[0])
     (folder / "report").write_bytes(pickle.dumps(report))
 
 

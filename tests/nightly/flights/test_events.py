@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from flights_events import KINDS, event_tables, live_start, messages
 from lateness import late_arrival, late_departure
+
+from skewless_demo.flights.events import KINDS, event_tables, live_start, messages
 
 from .conftest import NOW, Flights
 

@@ -11,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flights_tables import read_raw
-from flights_times import minutes_of_day, scheduled_arrival
-from load import load
+from models import MODELS
+
+from skewless_demo.flights.loading import load
+from skewless_demo.flights.tables import read_raw
+from skewless_demo.flights.times import minutes_of_day, scheduled_arrival
 
 from .conftest import NOW, Flights, raw_folder
 
@@ -162,14 +164,14 @@ def test_loading_again_gives_the_same_bytes_and_leaves_other_files_alone(
     part = replace(whole, flights=whole.flights.iloc[::20])  # of all days, carriers and airports
     monkeypatch.setattr("load.read_raw", lambda: part)
     first, again = tmp_path / "first", tmp_path / "again"
-    load(first, NOW)
+    load(first, NOW, MODELS[0])
     other = again / "mine.txt"
     other.parent.mkdir()
     other.write_text("keep")
     stale = again / "weather" / "stale.parquet"
     stale.parent.mkdir()
     stale.write_bytes(b"old")
-    load(again, NOW)
+    load(again, NOW, MODELS[0])
     assert other.read_text() == "keep"
     assert not stale.exists()
     written = {path.relative_to(first): path.read_bytes() for path in first.rglob("*.parquet")}

@@ -97,7 +97,7 @@ class StoryProject:
         """
         _check(source, {_STORY_MODELS: "use --repo feature_repo", _DEFECT: "use --repo feature_repo"})
         defect = SourceDefect(**yaml.safe_load((source / _DEFECT).read_text(encoding="utf-8")))
-        _check(source, {f"data/{defect.table}": "run feature_repo/load.py"})
+        _check(source, {f"data/{defect.table}": f"run python -m skewless_demo.flights --repo {source}"})
         repo = (source / FOLDER).resolve()
         shutil.rmtree(repo, ignore_errors=True)
         (repo / "data").mkdir(parents=True)

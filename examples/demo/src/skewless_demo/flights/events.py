@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from flights_times import delayed
+
+from skewless_demo.flights.times import delayed
 
 HOUR = pd.Timedelta(hours=1)
 KEYS = ["carrier", "origin", "dest", "tailnum"]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from flights_times import actual_arrival, home_day, home_midnight, scheduled_departure
 
 from skewless import SourceError
+from skewless_demo.flights.times import actual_arrival, home_day, home_midnight, scheduled_departure
 
 WINDOWS = (1, 7, 28)  # days
 LATE_MINUTES = 15

@@ -1,15 +1,8 @@
-"""Loads the flights of 2013 as Parquet, moved by full weeks so that the year ends just before now.
-
-::
-
-    python feature_repo/load.py --out feature_repo/data
-"""
+"""Loads the flights of 2013 as Parquet, moved by full weeks so that the year ends just before now."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from flights_events import KINDS, StreamMessages, departed_flights, event_tables, live_start, messages
-from flights_tables import build_tables, last_instant, read_raw, time_columns
-from models import MODELS
+
+from skewless import ModelSpec
+from skewless_demo.flights.events import KINDS, StreamMessages, departed_flights, event_tables, live_start, messages
+from skewless_demo.flights.tables import build_tables, last_instant, read_raw, time_columns
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _BY_MONTH = {"flights": "sched_dep", "weather": "event_time"}
@@ -66,7 +60,7 @@ class LoadReport:
         ]
 
 
-def load(out: Path, now: datetime) -> LoadReport:
+def load(out: Path, now: datetime, spec: ModelSpec) -> LoadReport:
     """Write all tables as Parquet to a folder, and return their numbers of rows.
 
     Existing tables are replaced completely; other files of the folder are not changed.
@@ -74,6 +68,7 @@ def load(out: Path, now: datetime) -> LoadReport:
     Args:
         out: the folder, created if needed.
         now: the time before which the data ends.
+        spec: the model whose test period is sent as events; earlier events are the history.
     """
     tables = build_tables(read_raw())
     last = last_instant(tables)
@@ -82,12 +77,11 @@ def load(out: Path, now: datetime) -> LoadReport:
     out.mkdir(parents=True, exist_ok=True)
     for name, table in shifted.items():
         _replace_table(out / name, table, _BY_MONTH.get(name))
-    events = _write_events(out, shifted["flights"])
+    events = _write_events(out, shifted["flights"], spec)
     return _report(shifted, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
 
 
-def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, StreamMessages]:
-    spec = MODELS[0]
+def _write_events(out: Path, flights: pd.DataFrame, spec: ModelSpec) -> dict[str, StreamMessages]:
     start = live_start(flights, pd.Timedelta(spec.horizon), pd.Timedelta(spec.split.test))
     reports = {}
     for name, events in event_tables(flights).items():
@@ -152,17 +146,3 @@ def _report(
         without_plane=int((~flights["tailnum"].isin(tables["planes"]["tailnum"])).sum()),
         late_share=float(flights["late"].mean()),
     )
-
-
-def main() -> None:
-    """Load the data to the folder of the command line, and print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder to write to")
-    start = time.monotonic()
-    report = load(parser.parse_args().out, datetime.now(UTC))
-    print("\n".join(report.lines()))
-    print(f"{time.monotonic() - start:.1f} seconds")
-
-
-if __name__ == "__main__":
-    main()
