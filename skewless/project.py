@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import skewless.operations.health.freshness
     import skewless.operations.health.status
     import skewless.operations.models.adoption
-    import skewless.operations.models.card
-    import skewless.operations.models.importance
     import skewless.operations.models.quality
     import skewless.operations.models.rollout
     import skewless.operations.models.signing
@@ -204,7 +202,6 @@ class Project(Workspace):
     sign = _ops.models.signing.sign
     adopt = _ops.models.adoption.adopt
     approve = _ops.models.adoption.approve
-    card = _ops.models.card.card
     versions = _ops.models.versions.read_versions
     promote = _ops.models.versions.promote
     rollout = _ops.models.rollout.rollout
@@ -244,7 +241,6 @@ class Project(Workspace):
 
         return check_drift(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
-    importance = _ops.models.importance.importance
     predictions = _ops.predictions.predictions.predictions
     why = _ops.predictions.why.why
     replay = _ops.predictions.proof.run_replay

@@ -33,7 +33,7 @@ _PARTS = {
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (
         *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
-        *(train.adopt, train.approve, train.card),
+        *(train.adopt, train.approve),
     ),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
@@ -41,7 +41,7 @@ _PARTS = {
         *(lists.set_list, lists.list_lists),
     ),
     "Watch": (
-        *(watch.quality, watch.drift, watch.freshness, watch.importance, predictions.predictions, predictions.why),
+        *(watch.quality, watch.drift, watch.freshness, predictions.predictions, predictions.why),
         *(watch.replay, watch.parity, watch.alerts),
     ),
     "Operate": (

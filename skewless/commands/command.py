@@ -43,6 +43,7 @@ def argument(name: str, text: str) -> Any:  # noqa: ANN401 - of typer
 DryRun = Annotated[bool, option("--dry-run", "Show what would change, and change nothing.")]
 Model = Annotated[str | None, argument("MODEL", "Name of a model; default: the only one, or all models.")]
 ModelName = Annotated[str, argument("MODEL", "Name of a model.")]
+VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
 OnlyModel = Annotated[str | None, argument("MODEL", "Name of a model; default: the only one.")]
 PlannedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all of the plan.")]
 Views = Annotated[list[str] | None, argument("VIEW", "Views of any kind; default: all.")]

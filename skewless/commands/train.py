@@ -1,4 +1,4 @@
-"""Commands on versions, from ``train`` to ``card``."""
+"""Commands on versions, from ``train`` to ``approve``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.cells import StateCell
-from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModels, argument, command, option
+from skewless.commands.command import (
+    UNCHANGED,
+    DryRun,
+    ModelName,
+    PlannedModels,
+    VersionName,
+    argument,
+    command,
+    option,
+)
 from skewless.commands.output import Part, Session, error_body, records_table, sentence, show_error
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
     from skewless.training.promotion import TrainReport
     from skewless.training.training_data import TrainingData
 
-VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
 MostVersions = Annotated[int | None, option("--limit N", "Number of versions and of changes; default: all.", min=1)]
 Before = Annotated[str | None, option("--before VERSION", "List only versions before this one.")]
 Start = Annotated[bool, option("--start", "If a trigger fires, request a retraining from the scheduler.")]
@@ -328,10 +336,3 @@ def approve(
     done = "would be approved" if dry_run else "is approved"
     line = f"{model} {approval.version} {done} by {approval.by}: {approval.reason}"
     session.show({"dry_run": dry_run, "model": model, **approval.as_dict()}, line, *([UNCHANGED] if dry_run else []))
-
-
-@command("Show the model card of a version.", "fraud 000003 --repo my-project", "fraud --json", is_short=True)
-def card(session: Session, model: ModelName, version: VersionName = None) -> None:
-    """Show the model card of a version as Markdown, made only from recorded facts."""
-    report = session.project.card(model, version)
-    session.show(report.as_dict(), report.text.rstrip())

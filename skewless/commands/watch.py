@@ -1,4 +1,4 @@
-"""Commands on live models and data: quality, drift, freshness, importance, alerts, explanation and proofs."""
+"""Commands on live models and data: quality, drift, freshness, alerts, explanation and proofs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from skewless.commands.command import (
 )
 from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
-from skewless.contract.clock import from_us, parse_time
+from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
 from skewless.contract.readable import time_text
 from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
-    from skewless.operations.models.importance import ImportanceReport
     from skewless.operations.models.quality import QualityReport
     from skewless.validation.drift.verdicts import ColumnDrift, DriftReport
     from skewless.validation.live_quality import Quality
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 COLUMNS = ("version", "predictions", "mature", "labelled", "coverage", "live", "95 %", "estimated", "training", "value")
 _DRIFT_COLUMNS = ("feature", "psi", "limit", "p", "nulls trained", "nulls live", "new values", "drifted")
 _ALERT_COLUMNS = ("number", "alert", "severity", "subject", "since", "resolved", "message")
-_MOST_COLUMNS = 6
 Since = Annotated[
     str | None, option("--since TIME", "Time of the first prediction: ISO 8601 with a zone, or an age (30d).")
 ]
@@ -45,9 +43,6 @@ DriftWindow = Annotated[
 ]
 DriftCheck = Annotated[bool, option("--check", "Exit with code 5 if the model has drifted.")]
 LateCheck = Annotated[bool, option("--check", "Exit with code 5 if a view is late.")]
-OneWindow = Annotated[str, option("--window LENGTH", "Length of a window, such as 6h or 1d.")]
-Windows = Annotated[int, option("--windows N", "Number of windows, with the current one.", min=1, max=1000)]
-Sample = Annotated[int, option("--sample N", "Number of predictions of each version and window.", min=1)]
 All = Annotated[bool, option("--all", "List resolved alerts too.")]
 Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
 
@@ -159,38 +154,6 @@ def freshness(session: Session, views: Views = None, *, check: LateCheck = False
     bodies = [item.as_dict() for item in report]
     session.show({"views": bodies}, records_table("views", bodies))
     fail_if(check and any(item.is_late for item in report))
-
-
-@command("Show feature importance over time.", "fraud --repo my-project", "--window 6h --windows 28 --json")
-def importance(
-    session: Session,
-    model: OnlyModel = None,
-    *,
-    window: OneWindow = "1d",
-    windows: Windows = 7,
-    sample: Sample = 1_000,
-    seed: Seed = 0,
-) -> None:
-    """Show mean absolute contributions to the margin by feature, version and window."""
-    project = session.project
-    length = parse_length(window)
-    with session.working("explaining predictions"):
-        report = project.importance(model, window_us=length, windows=windows, sample=sample, seed=seed)
-    session.show(report.as_dict(), *_importance_parts(report))
-
-
-def _importance_parts(report: ImportanceReport) -> list[Part]:
-    lines: list[Part] = [
-        f"version {version}: this kind of model has no contributions" for version in report.unexplained
-    ]
-    windows = report.windows[-_MOST_COLUMNS:]
-    if not windows:
-        return [*lines, f"{report.model}: no prediction in these windows"]
-    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%MZ} {part.version}" for part in windows]
-    rows = [(name, *(part.mean.get(name) for part in windows)) for name in windows[-1].mean]
-    title = f"{report.model}: mean absolute contribution to the margin"
-    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in windows]
-    return [*lines, TextTable(title, ("feature", *columns), [*rows, ("sampled predictions", *sampled)])]
 
 
 @command("List open alerts, or resolve one.", "--repo my-project", "--all --json")

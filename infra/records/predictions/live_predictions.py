@@ -1,4 +1,4 @@
-"""Reads the vectors and scores of a time range from the prediction log: in bounded batches, or a seeded sample."""
+"""Reads the vectors and scores of a time range from the prediction log in bounded batches."""
 
 from __future__ import annotations
 
@@ -37,27 +37,8 @@ _REPEATS_SQL = """
     SELECT view, sum(CASE WHEN seq >= 0 THEN n::HUGEINT * n::HUGEINT ELSE n::HUGEINT END), sum(n)::HUGEINT
     FROM (SELECT view, hash, seq, sum(n) AS n FROM uses GROUP BY ALL) GROUP BY view
 """
-# The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
-# the vectors of selected rows are read.
-_SAMPLE_SQL = f"""
-    CREATE TEMP TABLE chosen AS
-    SELECT version, part, predictions, unnest(ids) AS id FROM (
-        SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
-            arg_min(id, md5_number(concat($seed, id)), {{most:d}}) AS ids
-        FROM {ROWS_SQL}
-        WHERE model = $model AND t >= $since AND t < $until
-        GROUP BY ALL
-    )
-"""
-_VECTORS_SQL = f"""
-    SELECT part, version, predictions, vector FROM {ROWS_SQL} AS log
-    JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
-"""
 _USES = pa.schema([("view", pa.string()), ("hash", pa.string()), ("seq", pa.int64()), ("n", pa.int64())])
 _WITH_OUTCOME = pa.schema([*map(SCHEMA.field, ("id", "t", "version", "role", "inputs")), ("has_keys", pa.bool_())])
-_SAMPLE = pa.schema(
-    [("part", pa.int64()), SCHEMA.field("version"), ("predictions", pa.int64()), SCHEMA.field("vector")]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,39 +154,3 @@ def mean_repeats(connection: duckdb.DuckDBPyConnection, uses: Sequence[pa.Table]
         cursor.register("uses", pa.concat_tables(uses))
         # Python's division of integers is exact up to the last bit.
         return {view: squares / total for view, squares, total in cursor.sql(_REPEATS_SQL).fetchall()}
-
-
-def sample_log(
-    state: ProjectState,
-    connection: duckdb.DuckDBPyConnection,
-    model: str,
-    *,
-    since_us: int,
-    until_us: int,
-    window_us: int,
-    most: int,
-    seed: int,
-) -> pa.Table:
-    """Return a sample of the vectors that a model's versions scored; it does not depend on the files.
-
-    Args:
-        state: of the project.
-        since_us, until_us: time range of the predictions, the end exclusive.
-        window_us: length of a window; the first begins at ``since_us``.
-        most: largest sample of each version in each window.
-        seed: seed of the sample.
-
-    Returns:
-        ``part`` (number of the window), ``version``, ``predictions`` (of the version in the window) and
-        ``vector``, in that order.
-
-    Raises:
-        StoreError: a file of the log is corrupt.
-    """
-    files = prediction_files(state)
-    if not files:
-        return pa.Table.from_batches([], _SAMPLE)  # `empty_table` imports pandas
-    values = {"files": files, "model": model, "since": since_us, "until": until_us}
-    with connection.cursor() as cursor, translate_query_errors("prediction log"):
-        cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
-        return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_SAMPLE)

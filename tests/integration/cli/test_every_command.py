@@ -33,7 +33,6 @@ NEEDED = {
     "bundle": ["/nowhere/bundle"],
     "adopt": ["fraud.tar.gz", "fraud", "--digest", "0"],
     "approve": ["fraud", "--by", "ada", "--reason", "ok"],
-    "card": ["fraud"],
     "promote": ["fraud"],
     "versions": ["fraud"],
     "rollback": ["fraud"],

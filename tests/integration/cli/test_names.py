@@ -19,12 +19,12 @@ VERBS = (
     "validate -- %s", "train -- %s", "sign -- %s", "promote -- %s", "promote fraud -- %s", "versions -- %s",
     "dataset --entities data/payments.parquet --out out --service=%s", "import -- %s", "stream -- %s",
     "backfill -- %s", "predict --row {} -- %s", "get --key {} -- %s", "feedback data/payments.parquet --model=%s",
-    "quality -- %s", "replay -- %s", "report -- %s", "why -- %s", "importance -- %s", "parity -- %s", "drift -- %s",
+    "quality -- %s", "replay -- %s", "report -- %s", "why -- %s", "parity -- %s", "drift -- %s",
     "freshness -- %s", "alerts --resolve=%s", "rollout -- %s", "rollback -- %s", "scheduler --once --only=%s",
     "triggers -- %s", "keys add -- %s", "keys revoke -- %s", "runs list -- %s", "runs show -- %s", "runs start -- %s",
     "runs retry -- %s", "runs cancel -- %s", "letters list -- %s", "letters send -- %s",
     "rollout fraud --begin=%s", "quality fraud --since=%s", "quality fraud --window=%s", "drift fraud --window=%s",
-    "importance fraud --window=%s", "replay --since=%s", "scheduler --once --until=%s",
+    "replay --since=%s", "scheduler --once --until=%s",
     "export -- %s", "export fraud --to=%s",
     "dataset --service fraud --entities data/payments.parquet --out out --time=%s", "keys add new --expires=%s",
     "keys add new --rate=%s", "keys add new --scope=%s", "get card_days --key=%s",
@@ -36,7 +36,7 @@ QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
 ABOUT = (
     "validate", "train", "sign", "promote", "versions", "dataset --entities data/payments.parquet --out out --service",
     "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
-    "quality", "predictions", "replay", "why", "importance", "parity", "drift", "freshness",
+    "quality", "predictions", "replay", "why", "parity", "drift", "freshness",
     "rollout", "rollback", "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke",
     "runs show", "runs start", "runs retry", "runs cancel", "export", "letters list", "letters send",
 )  # fmt: skip

@@ -34,6 +34,7 @@ from skewless.serving.batch_files import RESULT
 from skewless.serving.http.reply import predictions_json
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.validation.replay_report import Cause
+from skewless_control_room.model_card import card as card_of
 from skewless_control_room.page import Query
 from skewless_control_room.pages.prediction import PAGE
 from tests.integration.outcomes.conftest import Loop
@@ -271,7 +272,7 @@ def test_why_page_and_card_say_what_the_policy_decided(outcome_loop: Loop) -> No
     html = show(project, PAGE, f"/predictions/{name}", Query(path={"prediction": name}, values={}))
     assert f"the decision is <bdi>{decided[name]}</bdi>, for <bdi>stolen_card" in html
     assert "<dt>propensity of the decision</dt>" in html
-    card = project.card(MODEL, model.version).text
+    card = card_of(project, MODEL, model.version).text
     assert (
         "| policy | act: approve, review, decline; reads score, amount, card_days__mean_amount_7d; lists: stolen ("
         in card

@@ -26,6 +26,7 @@ from skewless.infra.records.outcomes.log import OutcomeLog, outcome_spool
 from skewless.operations.state.bundle import digest_of, load_bundle
 from skewless.operations.state.housekeeping import run_housekeeping
 from skewless_cloud import file_cache
+from skewless_control_room.model_card import card
 from skewless_export.export import _open_export
 from tests.worlds.addresses import read_tables
 from tests.worlds.erasures import ERASED, last_visits, values
@@ -187,12 +188,12 @@ def opened(project: Project) -> Answer:
 def adopted(project: Project) -> Answer:
     """Return the adopted version and its origin."""
     (version,) = opened(project)
-    return project.card("both", version).origin
+    return card(project, "both", version).origin
 
 
 def see_origins(project: Project) -> None:
     """See that each adopted version has its origin."""
-    assert all(project.card("both", version).origin for version in opened(project))
+    assert all(card(project, "both", version).origin for version in opened(project))
 
 
 def restored(project: Project) -> Answer:

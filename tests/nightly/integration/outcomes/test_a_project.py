@@ -17,11 +17,11 @@ from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec, Split
 from skewless.operations.data.validation import suggest_suites
 from skewless.operations.jobs.scheduler import run_once
-from skewless.operations.models.card import card
 from skewless.operations.models.drift import check_drift
-from skewless.operations.models.importance import importance
 from skewless.operations.models.quality import quality
 from skewless.operations.models.triggers import find_causes
+from skewless_control_room.importance import importance
+from skewless_control_room.model_card import card
 from tests.integration.outcomes.conftest import DAY, Loop
 from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit

@@ -9,9 +9,9 @@ from skewless.contract.errors import RequestError
 from skewless.contract.plain_record import PlainRecord
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.models.packages.approvals import Approval
-from skewless.operations.models.card import ModelCard, card
 from skewless.operations.models.versions import read_moves
 from skewless.project import Project
+from skewless_control_room.model_card import ModelCard, card
 from skewless_control_room.model_history import role, traffic_share
 from skewless_control_room.page import Known, Page, Part, Query, read_part
 from skewless_control_room.pages.model import AliasHolder, seen_state

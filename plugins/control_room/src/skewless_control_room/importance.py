@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -13,9 +14,31 @@ import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
+from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.models.packages.served_model import load_model
-from skewless.infra.records.predictions.live_predictions import sample_log
+from skewless.infra.platform.storage.project_state import ProjectState
+from skewless.infra.records.predictions.segments import ROWS_SQL, SCHEMA, prediction_files
 from skewless.workspace import Workspace
+
+# The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
+# the vectors of selected rows are read.
+_SAMPLE_SQL = f"""
+    CREATE TEMP TABLE chosen AS
+    SELECT version, part, predictions, unnest(ids) AS id FROM (
+        SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
+            arg_min(id, md5_number(concat($seed, id)), {{most:d}}) AS ids
+        FROM {ROWS_SQL}
+        WHERE model = $model AND t >= $since AND t < $until
+        GROUP BY ALL
+    )
+"""
+_VECTORS_SQL = f"""
+    SELECT part, version, predictions, vector FROM {ROWS_SQL} AS log
+    JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
+"""
+_SAMPLE = pa.schema(
+    [("part", pa.int64()), SCHEMA.field("version"), ("predictions", pa.int64()), SCHEMA.field("vector")]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +132,42 @@ def importance(
         results += _windows(own, version, *parts, since, window_us)
     results.sort(key=lambda window: (window.since_us, window.version))
     return ImportanceReport(model=model, windows=results, unexplained=unexplained)
+
+
+def sample_log(
+    state: ProjectState,
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    *,
+    since_us: int,
+    until_us: int,
+    window_us: int,
+    most: int,
+    seed: int,
+) -> pa.Table:
+    """Return a sample of the vectors that a model's versions scored; it does not depend on the files.
+
+    Args:
+        state: of the project.
+        since_us, until_us: time range of the predictions, the end exclusive.
+        window_us: length of a window; the first begins at ``since_us``.
+        most: largest sample of each version in each window.
+        seed: seed of the sample.
+
+    Returns:
+        ``part`` (number of the window), ``version``, ``predictions`` (of the version in the window) and
+        ``vector``, in that order.
+
+    Raises:
+        StoreError: a file of the log is corrupt.
+    """
+    files = prediction_files(state)
+    if not files:
+        return pa.Table.from_batches([], _SAMPLE)  # `empty_table` imports pandas
+    values = {"files": files, "model": model, "since": since_us, "until": until_us}
+    with connection.cursor() as cursor, translate_query_errors("prediction log"):
+        cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
+        return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_SAMPLE)
 
 
 def _contributions(

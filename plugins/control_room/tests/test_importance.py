@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.operations.models.importance import ImportanceReport, WindowImportance, importance
+from skewless_control_room.importance import ImportanceReport, WindowImportance, importance
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
@@ -77,7 +77,8 @@ def test_without_a_log_there_is_nothing(place: Sandbox) -> None:
     assert "no prediction in these windows" in run("importance", "--repo", place.repo).stdout
 
 
-def test_the_command_shows_the_windows(place: Sandbox) -> None:
+def test_the_command_shows_the_windows(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{place.repo}/.skewless/clock")
     place.predict(ask(6))
     shown = run("importance", MODEL, "--window", "1h", "--repo", place.repo).stdout
     assert "6 of 6" in shown
