@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from skewless.infra.platform.jobs.run import Run
     from skewless.operations.health.finding import CheckFinding
     from skewless.operations.jobs.scheduler import Invoke
-    from skewless.operations.models.tracking import PublishReport
     from skewless.operations.state.backup import Backup, OnFile
     from skewless.training.dataset_files import DatasetReport
     from skewless.validation.drift.verdicts import DriftReport
@@ -192,12 +191,6 @@ class Project(Workspace):
         return files.preview(out) if dry_run else files.write(out, on_rows)
 
     train = _ops.models.versions.train
-
-    def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
-        """Publish trained versions to the tracking store of the settings."""
-        from skewless.operations.models.tracking import open_tracker, publish
-
-        return publish(self, open_tracker(self), models, dry=dry_run)
 
     sign = _ops.models.signing.sign
     adopt = _ops.models.adoption.adopt

@@ -32,7 +32,7 @@ _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (
-        *(train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
+        *(train.train, train.promote, train.versions, train.triggers, train.sign),
         *(train.adopt, train.approve),
     ),
     "Serve": (

@@ -45,6 +45,7 @@ Model = Annotated[str | None, argument("MODEL", "Name of a model; default: the o
 ModelName = Annotated[str, argument("MODEL", "Name of a model.")]
 VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
 OnlyModel = Annotated[str | None, argument("MODEL", "Name of a model; default: the only one.")]
+TrainedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all trained models.")]
 PlannedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all of the plan.")]
 Views = Annotated[list[str] | None, argument("VIEW", "Views of any kind; default: all.")]
 Seed = Annotated[int, option("--seed S", "Seed of the sample.", min=0)]

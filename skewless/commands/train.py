@@ -15,6 +15,7 @@ from skewless.commands.command import (
     DryRun,
     ModelName,
     PlannedModels,
+    TrainedModels,
     VersionName,
     argument,
     command,
@@ -45,7 +46,6 @@ BundlePath = Annotated[Path, argument("BUNDLE", "Folder or archive that `skewles
 Digest = Annotated[str, option("--digest DIGEST", "Digest of the bundle, as `skewless bundle` has shown it.")]
 By = Annotated[str, option("--by NAME", "Who approves.")]
 Reason = Annotated[str, option("--reason TEXT", "Why: a sentence, or a link.")]
-TrainedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all trained models.")]
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")
 _SKIPPED = {
@@ -248,15 +248,6 @@ def triggers(session: Session, model: ModelName, *, start: Start = False) -> Non
     rows = [(cause.name, cause.sentence) for cause in report.causes]
     part: Part = TextTable(f"{model} needs retraining", ("trigger", "reason"), rows)
     session.show(report.as_dict(), part if rows else f"{model}: no trigger fires")
-
-
-@command("Publish trained versions to MLflow.", "--repo my-project", "fraud --dry-run --json")
-def track(session: Session, models: TrainedModels = None, *, dry_run: DryRun = False) -> None:
-    """Publish to MLflow the trained versions that it lacks, and copy the aliases."""
-    with session.working("publishing") as project:
-        reports = project.track(models or (), dry_run=dry_run)
-    body = {"dry_run": dry_run, "models": [report.as_dict() for report in reports]}
-    session.show(body, *([report.line() for report in reports] or ["no model is trained yet"]))
 
 
 @command(

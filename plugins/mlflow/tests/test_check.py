@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from skewless.operations.models.tracking import open_tracker, publish
 from skewless.project import Project
+from skewless_mlflow.publishing import open_tracker, publish
 from tests.worlds.trained import MODEL, Sandbox
 
 URI = "sqlite:///mlflow.db"

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from plugins.mlflow.tests.memory_tracker import MemoryTracker
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.operations.models.tracking import open_tracker, publish, publish_if_set
+from skewless.operations.models.tracking import publish_if_set
 from skewless.project import Project
-from tests.memory_tracker import MemoryTracker
+from skewless_mlflow.publishing import open_tracker, publish
 from tests.worlds.command_line import run
 from tests.worlds.trained import MODEL, Sandbox
 

@@ -11,10 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from plugins.mlflow.tests.memory_tracker import MemoryTracker
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.models.tracking.port import TrackedRun, Tracker
+from skewless_mlflow.tracked_run import TrackedRun, Tracker
 from skewless_mlflow.tracker import DIGEST, MLflowTracker
-from tests.memory_tracker import MemoryTracker
 
 Open = Callable[[], Tracker]
 NOON = 1_768_478_400_000_000

@@ -1,80 +1,28 @@
-"""Publishing trained versions to a tracker.
-
-Packages are the source of truth of a tracker: missing versions are added.
-"""
+"""The port of experiment trackers: what a training does with the one that the settings name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
-from skewless.contract.plain_record import PlainRecord
-from skewless.infra.models.packages.package import open_package
-from skewless.infra.models.tracking.port import Tracker, describe_package
+from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.platform.host.plugins import require_plugin
-from skewless.infra.platform.storage.leases import Leases
 from skewless.workspace import Workspace
 
-_TRACKER = "mlflow"  # the only one that the setting can name: a function of its address, the project's folder and name
-_OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
+_TRACKER = "mlflow"  # the only one that the setting can name
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishReport(PlainRecord):
-    """The published versions of one model.
+class Tracking(Protocol):
+    """The opened tracker of a project. Packages are the source of truth; a tracker has copies."""
 
-    Args:
-        published: added versions, oldest first.
-        aliases: changed aliases with their versions; None: deleted.
-        skipped: versions that cannot be published, with the reason.
-    """
+    def publish(self, models: Sequence[str]) -> object:
+        """Publish the versions of models that the tracker lacks, and their aliases.
 
-    model: str
-    published: list[str]
-    aliases: dict[str, str | None]
-    skipped: dict[str, str]
-
-    def line(self) -> str:
-        """Return the result in a sentence."""
-        versions = f"published {', '.join(self.published)}" if self.published else "nothing to publish"
-        moved = "".join(f"; {alias} is {version or 'deleted'}" for alias, version in self.aliases.items())
-        skipped = "".join(f"; {version} skipped: {why}" for version, why in self.skipped.items())
-        return f"{self.model}: {versions}{moved}{skipped}"
-
-
-def open_tracker(project: Workspace) -> Tracker:
-    """Return the tracker that the settings name.
-
-    Raises:
-        DefinitionError: the setting is missing or invalid, or the tracker is not installed.
-        StoreError: the tracker is unavailable.
-    """
-    uri = project.settings.tracking_uri
-    if uri is None:
-        raise DefinitionError(
-            "setting 'tracking_uri'", "is not set", fix="set it to sqlite:///mlflow.db or a server's URL"
-        )
-    make: Callable[[str, Path, str], Tracker] = require_plugin("skewless.trackers", _TRACKER)
-    return make(uri, project.repo, project.applied.plan.project)
-
-
-def publish(
-    project: Workspace, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
-) -> list[PublishReport]:
-    """Publish the versions that the tracker lacks, and copy the aliases of the packages to it.
-
-    Args:
-        models: names; empty: all trained models.
-        dry: publish nothing.
-
-    Raises:
-        StoreError: the tracker is unavailable or fails; the next call publishes the rest.
-    """
-    with Leases(project.state.database).hold("tracking"):
-        return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
+        Raises:
+            StoreError: the tracker is unavailable or fails; the next call publishes the rest.
+        """
+        ...
 
 
 def check_tracker(project: Workspace) -> None:
@@ -85,7 +33,7 @@ def check_tracker(project: Workspace) -> None:
     """
     if project.settings.tracking_uri is not None:
         with suppress(StoreError):
-            open_tracker(project)
+            _open(project)
 
 
 def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
@@ -93,43 +41,12 @@ def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError |
     if project.settings.tracking_uri is None:
         return None
     try:
-        publish(project, open_tracker(project), models)
+        _open(project).publish(models)
     except StoreError as error:
         return error
     return None
 
 
-def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
-    packages, published_digests = project.packages, tracker.published_digests(model)
-    digests = {name: packages.manifest_digest(model, name) for name in packages.list_versions(model)}
-    published, skipped = [], dict[str, str]()
-    for version in (name for name, digest in digests.items() if digest not in published_digests):
-        try:
-            run = describe_package(open_package(project.store, model, version))
-        except PackageError as error:
-            skipped[version] = error.problem
-            continue
-        if not dry:
-            tracker.publish(run)
-        published.append(version)
-    known = {name: digest for name, digest in digests.items() if name not in skipped}
-    moved = _alias_changes(project, tracker, model, known)
-    for alias, target in () if dry else moved.items():
-        tracker.point(model, alias, None if target is None else known[target])
-    return PublishReport(model=model, published=published, aliases=moved, skipped=skipped)
-
-
-def _alias_changes(
-    project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]
-) -> dict[str, str | None]:
-    """Return the aliases whose version differs in the tracker; None: the project has no such alias."""
-    aliases, policy = project.store.aliases, project.store.traffic.get(model)
-    own = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
-    if policy is not None:
-        own |= {"champion": policy.champion, "challenger": policy.challenger}
-    targets = {alias: version for alias, version in own.items() if version is not None and version in digests}
-    tracked = tracker.aliases(model)
-    moved: dict[str, str | None] = {
-        alias: version for alias, version in targets.items() if tracked.get(alias) != digests[version]
-    }
-    return moved | dict.fromkeys(_OURS & tracked.keys() - targets.keys())
+def _open(project: Workspace) -> Tracking:
+    open_tracking: Callable[[Workspace], Tracking] = require_plugin("skewless.trackers", _TRACKER)
+    return open_tracking(project)

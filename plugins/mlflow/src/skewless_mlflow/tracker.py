@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.models.tracking.port import TrackedRun
 from skewless_control_room.evaluation_plots import evaluation_plots
 from skewless_control_room.plots import make_file
+from skewless_mlflow.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -127,7 +127,6 @@ CASES = [
     VerbCase("approve fraud --by ada --reason ok --dry-run",
              lambda p: p.approve("fraud", by="ada", reason="ok", dry_run=True)),
     VerbCase("bundle bundle --dry-run", lambda p: p.bundle(Path("bundle"), dry_run=True)),
-    VerbCase("track", lambda p: p.track()),
     VerbCase("versions fraud", lambda p: p.versions("fraud")),
     VerbCase("promote fraud --dry-run", lambda p: p.promote("fraud", dry_run=True)),
     VerbCase("rollout", lambda p: p.rollout()),

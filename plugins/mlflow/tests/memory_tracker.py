@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from skewless.contract.errors import StoreError
-from skewless.infra.models.tracking.port import TrackedRun
+from skewless_mlflow.tracked_run import TrackedRun
 
 
 class MemoryTracker:

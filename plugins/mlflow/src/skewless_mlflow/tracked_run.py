@@ -1,7 +1,4 @@
-"""The port of experiment trackers, and the description of a package that they receive.
-
-Packages are the source of truth; a tracker has copies.
-"""
+"""What the tracker receives of a package, and what publishing needs of a tracker."""
 
 from __future__ import annotations
 

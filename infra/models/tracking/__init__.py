@@ -1,1 +1,0 @@
-"""The port of experiment trackers, which plug-ins register in ``skewless.trackers``."""
