@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skewless.infra.reads.online.port import OnConnect, OnlineAdapter
-from skewless.infra.reads.online.threaded_readers import ThreadedBlockingReader, ThreadedReader
+from skewless_dynamodb.threaded_readers import ThreadedBlockingReader, ThreadedReader
 from tests.sqlite_store.database import Database
 from tests.sqlite_store.store import SqliteStore
 

@@ -13,7 +13,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
 from skewless.infra.reads.online.port import LOST, Binaries, Letters, Marker
-from skewless.infra.reads.online.state_update import append_update
+from skewless_dynamodb.state_update import append_update
 from tests.sqlite_store.database import Database, read_marks, read_values
 
 _WRITE_S = 30.0

@@ -18,8 +18,7 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.log_columns import EVENT, EVENT_ID, INGEST, RAW, REJECT, SOURCE_POS, event_schema
-from skewless.infra.platform.formats.codec import EventReader
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import EventReader, PayloadError
 from skewless.infra.platform.formats.json_event import load_event
 
 FUTURE_US = 10_000_000

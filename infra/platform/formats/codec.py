@@ -1,16 +1,17 @@
-"""The port of codecs: how events and decisions are read and written in a format other than JSON."""
+"""The port of codecs: how events are read in a format other than JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-import pyarrow as pa
-
 from skewless.contract.settings import Settings
-from skewless.contract.sinks import MessageFormat
 from skewless.contract.windows.view import EventSource
 from skewless.infra.platform.host.plugins import require_plugin
+
+
+class PayloadError(ValueError):
+    """A message cannot be read; the text says why, and has no value of the message."""
 
 
 class EventReader(Protocol):
@@ -35,24 +36,6 @@ class EventReader(Protocol):
         ...
 
 
-class RecordWriter(Protocol):
-    """Writes records of one schema, always as the same bytes.
-
-    Attributes:
-        kind: of the schema, as the registry names it.
-        text: of the schema.
-        head: bytes in front of each record.
-    """
-
-    kind: Any
-    text: str
-    head: bytes
-
-    def write(self, record: Mapping[str, Any], /) -> bytes:
-        """Return the bytes of a record; a value of None is absent."""
-        ...
-
-
 class EventCodec(Protocol):
     """A format of events, an entry point of ``skewless.codecs`` under its name."""
 
@@ -63,44 +46,6 @@ class EventCodec(Protocol):
             DefinitionError: a setting or a package is missing.
         """
         ...
-
-
-class Codec(EventCodec, Protocol):
-    """A format of events and of decisions, an entry point as above."""
-
-    def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> RecordWriter:
-        """Return a writer of records.
-
-        Args:
-            name: of the record.
-            fields: of text, numbers, times, truth values or lists of them; new ones come last.
-            optional: names of the fields that may be absent.
-
-        Raises:
-            DefinitionError: a package is missing.
-        """
-        ...
-
-    def register(self, writer: RecordWriter, subject: str, settings: Settings, thing: str) -> int:
-        """Register the schema of a writer in a subject, unless it is there already; return its id.
-
-        Args:
-            thing: what needs it, for errors.
-
-        Raises:
-            DefinitionError: there is no registry, or it refuses the schema.
-            StoreError: the registry is unavailable.
-        """
-        ...
-
-
-def require_codec(name: MessageFormat) -> Codec:
-    """Return the codec of a format of decisions.
-
-    Raises:
-        DefinitionError: it is not installed.
-    """
-    return cast("Codec", require_plugin("skewless.codecs", name))
 
 
 def open_event_reader(source: EventSource, settings: Settings) -> EventReader | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 
 
 def load_event(payload: bytes) -> dict[str, Any]:

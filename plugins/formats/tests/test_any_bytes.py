@@ -9,9 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skewless.infra.platform.formats.frame import PayloadError, add_frame, parse_frame, split_indexes
+from skewless.infra.platform.formats.codec import PayloadError
+from skewless_decisions.codec import add_frame
 from skewless_formats.avro import AvroWriter
 from skewless_formats.events import RegistryReader
+from skewless_formats.frame import parse_frame, split_indexes
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 from tests.worlds.formats import AVRO, PROTOBUF, avro_message, avro_schema, proto_file, proto_message, proto_text
 

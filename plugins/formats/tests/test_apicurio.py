@@ -16,7 +16,7 @@ from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.windows.view import EventFormat, EventSource
 from skewless.infra.ingest.streams import worker as stream_worker
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.events import RegistryReader
 from skewless_formats.registry import SchemaKind, SchemaRegistry
 from tests.memory_stream import MemoryBroker, MemoryStream

@@ -15,8 +15,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
-from skewless.infra.platform.formats.codec import check_formats
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError, check_formats
 from skewless_formats.events import RegistryReader
 from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry

@@ -19,7 +19,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import RAW, REJECT
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.events import RegistryReader
 from skewless_formats.json_schema import check_properties, compile_json
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry

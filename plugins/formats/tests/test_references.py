@@ -10,7 +10,7 @@ import pytest
 from skewless.contract.errors import DefinitionError
 from skewless.infra.ingest.streams.decode import Decoder
 from skewless.infra.log.log_columns import REJECT
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.events import RegistryReader
 from skewless_formats.registry import SchemaRegistry
 from tests.servers.registry import Registry

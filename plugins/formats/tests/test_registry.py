@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry
 from tests.servers.registry import Registry, schema_registry
 

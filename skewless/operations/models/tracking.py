@@ -1,4 +1,4 @@
-"""The port of experiment trackers: what a training does with the one that the settings name."""
+"""The port of experiment trackers: what a training does with the tracker of the settings."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
 from skewless.contract.sinks import MessageFormat
-from skewless.infra.platform.formats.codec import RecordWriter, require_codec
-from skewless.infra.platform.formats.frame import add_frame
 from skewless.infra.records.predictions.segments import EVENT, SCHEMA
+from skewless_decisions.codec import RecordWriter, add_frame, require_codec
 
 
 class LoggedDecision(NamedTuple):

@@ -12,10 +12,10 @@ from skewless.contract.columns import digest
 from skewless.contract.destinations import SinkHosts
 from skewless.contract.settings import Settings
 from skewless.contract.sinks import KafkaSink, KinesisSink, ParquetSink, RedisStreamSink, Sink, WebhookSink, read_secret
-from skewless.infra.platform.formats.codec import require_codec
 from skewless.infra.platform.host.plugins import require_plugin
 from skewless.infra.platform.storage.project_state import ProjectState
 from skewless.infra.reads.online.clients import RedisAddress
+from skewless_decisions.codec import require_codec
 from skewless_decisions.decision import FramedMessages, JsonMessages, MessageWriter, open_schema
 from skewless_decisions.message_sinks import KafkaDelivery, KinesisDelivery, RedisDelivery
 from skewless_decisions.outbox import DecisionSink, Outbox

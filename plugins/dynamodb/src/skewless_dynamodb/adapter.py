@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from skewless.infra.reads.online.port import OnConnect, OnlineAdapter
-from skewless.infra.reads.online.threaded_readers import ThreadedBlockingReader, ThreadedReader
 from skewless_dynamodb.store import DynamoStore
 from skewless_dynamodb.table import ITEMS_PER_CALL, DynamoTable
+from skewless_dynamodb.threaded_readers import ThreadedBlockingReader, ThreadedReader
 
 _READ_S = 10.0
 _CALLS = 16

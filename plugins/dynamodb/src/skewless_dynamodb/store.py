@@ -14,7 +14,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
 from skewless.infra.reads.online.port import LOST, Binaries, Letters, Marker
-from skewless.infra.reads.online.state_update import append_update
+from skewless_dynamodb.state_update import append_update
 from skewless_dynamodb.table import (
     ITEMS_PER_CALL,
     NO_ITEM,

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventFormat, EventSource
-from skewless.infra.platform.formats.codec import RecordWriter
 from skewless_formats.avro import AvroWriter
 from skewless_formats.events import RegistryReader
 from skewless_formats.packages import import_format
@@ -32,15 +31,15 @@ class RegistryEventCodec:
 
 
 class RegistryCodec(RegistryEventCodec):
-    """A format of events and decisions; see ``Codec`` of the core."""
+    """A format of events and decisions; see ``Codec`` of the plug-in `decisions`."""
 
-    def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> RecordWriter:
+    def open_writer(self, name: str, fields: pa.Schema, optional: Collection[str]) -> AvroWriter | ProtobufWriter:
         """Return a writer of records."""
         if self.name == "avro":
             return AvroWriter(describe_avro(name, fields, optional))
         return ProtobufWriter(describe_protobuf(name, fields, optional))
 
-    def register(self, writer: RecordWriter, subject: str, settings: Settings, thing: str) -> int:
+    def register(self, writer: AvroWriter | ProtobufWriter, subject: str, settings: Settings, thing: str) -> int:
         """Register the schema of a writer; return its id."""
         return open_registry(settings, thing, self.name).register(subject, writer.kind, writer.text)
 

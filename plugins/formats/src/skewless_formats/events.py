@@ -9,8 +9,9 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import EventSource
-from skewless.infra.platform.formats.frame import PayloadError, parse_frame, split_indexes
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.avro import ReadBody, Values, compile_avro
+from skewless_formats.frame import parse_frame, split_indexes
 from skewless_formats.json_schema import check_properties, compile_json
 from skewless_formats.protobuf import compile_protobuf
 from skewless_formats.registry import RegisteredSchema, SchemaRegistry

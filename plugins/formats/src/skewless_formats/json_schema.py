@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urljoin
 
 from skewless.contract.columns import Column
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless.infra.platform.formats.json_event import load_event
 from skewless_formats.avro import ReadBody, Values, parse_json
 from skewless_formats.packages import import_format

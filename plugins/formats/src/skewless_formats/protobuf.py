@@ -16,7 +16,7 @@ from typing import Any
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 from skewless_formats.avro import ReadBody, Values
 from skewless_formats.packages import import_format
 from skewless_formats.registry import RegisteredSchema, SchemaKind

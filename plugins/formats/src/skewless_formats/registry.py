@@ -21,7 +21,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.loopback import is_loopback
 from skewless.contract.settings import Settings
-from skewless.infra.platform.formats.frame import PayloadError
+from skewless.infra.platform.formats.codec import PayloadError
 
 SchemaKind = Literal["AVRO", "JSON", "PROTOBUF"]
 _KINDS = frozenset({"AVRO", "JSON", "PROTOBUF"})

@@ -15,13 +15,11 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from skewless.infra.platform.formats.codec import PayloadError
+
 _HEAD = struct.Struct(">bI")
 _MOST_LEVELS, _MOST_INDEX = 32, 1_000_000
 _VARINT_BYTES = 5
-
-
-class PayloadError(ValueError):
-    """A message cannot be read; the text says why, and has no value of the message."""
 
 
 class Frame(NamedTuple):
@@ -29,15 +27,6 @@ class Frame(NamedTuple):
 
     schema_id: int
     body: bytes
-
-
-def add_frame(schema_id: int, body: bytes) -> bytes:
-    r"""Return a message in the wire format.
-
-    >>> add_frame(258, b"a")
-    b'\x00\x00\x00\x01\x02a'
-    """
-    return _HEAD.pack(0, schema_id) + body
 
 
 def parse_frame(payload: bytes) -> Frame:
