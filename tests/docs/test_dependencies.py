@@ -56,3 +56,16 @@ def test_each_installed_component_has_its_licence_and_hashes() -> None:
     assert without == []
     assert sum("licenses" in item for item in components) > 0.9 * len(components)
     assert all(any(fact["name"] == "skewless:sha256" for fact in item["properties"]) for item in components)
+
+
+def test_the_page_names_each_module_that_uses_a_private_part_of_another_package() -> None:
+    own = "serving/http/request_reader.py"  # the private part is of the same module
+    folders = [ROOT / name for name in ("infra", "serving", "training", "validation", "skewless")]
+    folders += [folder / "src" for folder in plugins()]
+    files = {path for folder in folders for path in folder.rglob("*.py")}
+    private = {path.relative_to(ROOT).as_posix() for path in files if "noqa: SLF001" in path.read_text("utf-8")} - {own}
+    table = PAGE.read_text(encoding="utf-8").partition("## Private parts")[2]
+    assert len(private) >= 5
+    assert sorted(name for name in private if f"`{name}`" not in table) == []
+    named = [name for name in re.findall(r"`([a-z_/]+/(?:[a-z_]+\.py)?)`", table) if not (ROOT / name).exists()]
+    assert named == []
